@@ -1,0 +1,48 @@
+// The error values of the whole program and the record of what was wrong with outside input.
+// Every layer returns `enum err`; whoever parses outside bytes also fills a `struct fault`, which
+// travels unchanged to the HTTP client or the terminal.
+#ifndef IMAGEND_ERR_H
+#define IMAGEND_ERR_H
+
+#include <stdarg.h>
+
+#define ERR_MAP(X)                                                                                 \
+    X(OK, 0, "ok", "success")                                                                      \
+    X(INVALID, -1, "invalid", "invalid request")                                                   \
+    X(NOT_FOUND, -2, "not_found", "not found")                                                     \
+    X(CANCELLED, -3, "cancelled", "cancelled")                                                     \
+    X(BUSY, -4, "busy", "no free place")                                                           \
+    X(NO_MEMORY, -5, "no_memory", "out of memory")                                                 \
+    X(NO_DEVICE_MEMORY, -6, "no_device_memory", "out of device memory")                            \
+    X(DEVICE_LOST, -7, "device_lost", "the device was lost")                                       \
+    X(NO_DEVICE, -8, "no_device", "no usable Vulkan device")                                       \
+    X(UNSUPPORTED, -9, "unsupported", "not supported")                                             \
+    X(IO, -10, "io", "input/output error")                                                         \
+    X(FORMAT, -11, "format", "malformed file")                                                     \
+    X(TIMEOUT, -12, "timeout", "timed out")                                                        \
+    X(INTERNAL, -13, "internal", "internal error")
+
+enum err {
+#define X(id, value, name, text) ERR_##id = (value),
+    ERR_MAP(X)
+#undef X
+};
+
+// What the client is told: which parameter (or file), and one sentence.
+struct fault {
+    enum err code;
+    char param[64];
+    char msg[320];
+};
+
+// A constant sentence for the code; never NULL.
+const char *err_text(enum err e);
+
+// The code's name in lower case ("no_device_memory"); never NULL.
+const char *err_name(enum err e);
+
+// Fill *f (which may be NULL) and return code. Errors: returns code, always.
+enum err fault_set(struct fault *f, enum err code, const char *param, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+#endif

@@ -1,0 +1,242 @@
+// The operators. A network is written down once as op_ calls on a recorder (`struct ops`), which
+// allocates activations, chooses kernels from the kernel table and records their dispatches; the
+// finished recording is then run again and again. Every op keeps one reduction order per output
+// element, whatever the batch size, so a sample's result never depends on its neighbours.
+// Recording calls keep the first error, which ops_end returns. Thread: the engine's worker.
+//
+// Notation: N samples, H rows, W columns, C channels; L tokens (h = 1, w = L). Activations are f32
+// or f16 (the recorder's dtype), sums are f32. All tensor arguments may be channel views.
+#ifndef IMAGEND_OPS_H
+#define IMAGEND_OPS_H
+
+#include "tensor.h"
+
+struct ops_device;
+struct ops;
+struct fault;
+
+// ---- device ---------------------------------------------------------------------------------
+
+struct ops_open_params {
+    const char *device, *cache_dir;
+    size_t memory_limit;
+    bool validation, profile;
+    const char *dtype;  // "f32", "f16", NULL: what suits the device
+};
+
+struct ops_device_info {
+    char name[256], driver[256];
+    bool cpu;
+    enum dtype dtype;      // storage of activations and weights
+    bool storage_f16;
+    const char *load;      // how kernels read operands: "texel", "address", "buffer"
+    size_t memory_bytes;
+};
+
+struct ops_memory {
+    size_t used, peak, reserved, limit;
+};
+
+enum err ops_device_open(const struct ops_open_params *p, struct ops_device **out,
+                         struct fault *why);
+void ops_device_close(struct ops_device **dev);
+const struct ops_device_info *ops_device_info(const struct ops_device *dev);
+void ops_device_memory(const struct ops_device *dev, struct ops_memory *out);
+unsigned ops_device_validation_messages(const struct ops_device *dev);
+// One line per Vulkan device; freed by the caller.
+enum err ops_device_list(char **text, struct fault *why);
+
+// ---- recording ------------------------------------------------------------------------------
+
+// dtype: storage of the activations this recording allocates.
+enum err ops_begin(struct ops_device *dev, enum dtype dtype, struct ops **out);
+// Errors: the first one met while recording. Creates and warms missing pipelines.
+enum err ops_end(struct ops *o);
+void ops_destroy(struct ops **o);
+// Run once and wait until done. Errors: DEVICE_LOST, TIMEOUT.
+enum err ops_run(struct ops *o);
+// The error so far, for callers that must stop early.
+enum err ops_error(const struct ops *o);
+// Make this recording fail with e.
+void ops_fail(struct ops *o, enum err e);
+// Floating point operations (2 per multiply-add) of the matrix products recorded so far.
+double ops_flops(const struct ops *o);
+unsigned ops_dispatches(const struct ops *o);
+
+// A fresh activation; undefined contents except zero channel padding. Its memory is reused after
+// ops_release (a view releases nothing; releasing is optional, ops_destroy frees everything).
+struct tensor ops_temp(struct ops *o, uint32_t n, uint32_t h, uint32_t w, uint32_t c);
+struct tensor ops_temp_dtype(struct ops *o, enum dtype dtype, uint32_t n, uint32_t h, uint32_t w,
+                             uint32_t c);
+void ops_release(struct ops *o, const struct tensor *t);
+
+// Per operator class (kernel table row) times of the runs since the last call; freed by caller.
+struct ops_timing {
+    const char *name;
+    uint64_t calls;
+    double seconds;
+};
+int ops_timings(struct ops *o, struct ops_timing *out, int max);
+
+// ---- weights --------------------------------------------------------------------------------
+
+// A matrix product's weights, repacked into what the chosen kernel reads. bias may be absent.
+struct op_weight;
+
+struct op_weight_params {
+    const float *weight;  // [out, in] or [out, in, kh, kw], f32, row-major
+    const float *bias;    // [out] or NULL
+    uint32_t out, in;
+    uint32_t kernel;      // 1 (linear, conv 1x1) or 3 (conv 3x3, padding 1)
+    enum dtype dtype;     // storage
+};
+enum err op_weight_create(struct ops_device *dev, const struct op_weight_params *p,
+                          struct op_weight **out);
+void op_weight_destroy(struct op_weight **w);
+size_t op_weight_bytes(const struct op_weight *w);
+
+// ---- matrix products ------------------------------------------------------------------------
+
+enum op_act { ACT_NONE, ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU };  // GELU: exact (erf)
+
+// y = (act(x W + bias) * mul + residual) * scale, each part optional.
+struct op_epilogue {
+    enum op_act act;
+    const struct tensor *mul;       // same shape as y
+    const struct tensor *residual;  // same shape as y; may be y itself
+    float scale;                    // 0 means 1
+};
+
+// Shape: x [N, H, W, in] -> y [N, H, W, out], over every pixel or token. e may be NULL.
+void op_linear(struct ops *o, const struct tensor *x, const struct op_weight *w,
+               const struct op_epilogue *e, const struct tensor *y);
+// Stride 1, zero padding kernel/2. Shape: x [N, H, W, in] -> y [N, H, W, out].
+void op_conv2d(struct ops *o, const struct tensor *x, const struct op_weight *w,
+               const struct op_epilogue *e, const struct tensor *y);
+
+// One softmax over up to two key segments (IF: text first, then image). Online softmax: memory is
+// linear in the sequence. q [N, Lq, heads*d], k and v [N, L, heads*d] -> y [N, Lq, heads*d].
+struct op_attention_params {
+    const struct tensor *q;
+    struct {
+        const struct tensor *k, *v;
+        const struct tensor *index;  // u32 [N]: sample n reads k[index[n]]; NULL: k[n]
+    } segment[2];
+    int segments;
+    uint32_t heads;
+    float scale;                     // on q k^T
+    const struct tensor *bias;       // f32 h=Lq, w=Lk, c=heads, n=1; NULL: none
+    const struct tensor *valid;      // u32 [N, Lk] of segment 0: 0 = masked out; NULL: all valid
+    const struct tensor *y;
+};
+void op_attention(struct ops *o, const struct op_attention_params *p);
+
+// ---- norms ----------------------------------------------------------------------------------
+
+// y = act(GroupNorm(x) * (1 + scale) + shift). Groups are runs of c/groups channels, which need not
+// be a multiple of 4. Statistics over the group's channels and all pixels of a sample.
+struct op_group_norm_params {
+    const struct tensor *x, *y;           // [N, H, W, C]
+    const struct tensor *gamma, *beta;    // f32, c = C
+    uint32_t groups;
+    float eps;
+    const struct tensor *scale_shift;     // [N, 1, 1, 2C]: scale first, then shift; NULL: none
+    enum op_act act;
+};
+void op_group_norm(struct ops *o, const struct op_group_norm_params *p);
+// Over the channels of each token. beta may be NULL.
+void op_layer_norm(struct ops *o, const struct tensor *x, const struct tensor *gamma,
+                   const struct tensor *beta, float eps, const struct tensor *y);
+// T5's: no mean, no shift.
+void op_rms_norm(struct ops *o, const struct tensor *x, const struct tensor *gamma, float eps,
+                 const struct tensor *y);
+
+// ---- elementwise, shapes ----------------------------------------------------------------------
+
+void op_act(struct ops *o, enum op_act act, const struct tensor *x, const struct tensor *y);
+// y = (a + b) * scale; y may be a or b. A b with n=N, h=w=1 is broadcast over pixels.
+void op_add(struct ops *o, const struct tensor *a, const struct tensor *b, float scale,
+            const struct tensor *y);
+void op_copy(struct ops *o, const struct tensor *x, const struct tensor *y);  // converts dtype
+// y[n] = mean over h*w of x[n]. Shape: x [N, H, W, C] -> y [N, 1, 1, C].
+void op_mean_pixels(struct ops *o, const struct tensor *x, const struct tensor *y);
+void op_avg_pool2(struct ops *o, const struct tensor *x, const struct tensor *y);
+void op_upsample_nearest2(struct ops *o, const struct tensor *x, const struct tensor *y);
+// align_corners = True. Source: torch.nn.functional.interpolate.
+void op_upsample_bilinear(struct ops *o, const struct tensor *x, const struct tensor *y);
+// Source: torch.nn.functional.pixel_unshuffle / pixel_shuffle channel order (c*p*p + dy*p + dx).
+void op_pixel_unshuffle(struct ops *o, uint32_t p, const struct tensor *x, const struct tensor *y);
+void op_pixel_shuffle(struct ops *o, uint32_t p, const struct tensor *x, const struct tensor *y);
+
+// ---- embeddings -------------------------------------------------------------------------------
+
+// y[n, l] = table[ids[n, l]]. ids u32 [N, L], table [1, V, C] (h = 1, w = V).
+void op_embed(struct ops *o, const struct tensor *ids, const struct tensor *table,
+              const struct tensor *y);
+// T5 bidirectional buckets. table f32 [buckets, heads] (w = buckets, c = heads) -> bias as
+// op_attention takes it (h = w = L, c = heads, f32). Source: transformers T5Attention.
+void op_relative_bias(struct ops *o, const struct tensor *table, uint32_t max_distance,
+                      const struct tensor *bias);
+// Sinusoidal features, cos first when flip. t f32 [N] (n = N, c = 1) -> y [N, 1, 1, dim].
+// Source: diffusers get_timestep_embedding, max_period 10000.
+void op_time_embed(struct ops *o, const struct tensor *t, bool flip, float freq_shift,
+                   const struct tensor *y);
+
+// ---- sampling ---------------------------------------------------------------------------------
+
+// One picture's place in a step: written by the CPU into a mapped u32 tensor before each run, read
+// by the sampling ops. The layout is shared with the shaders (shaders/include/push.h, struct lane).
+// A guided lane uses two samples of the U-Net's batch: `uncond`, `cond`.
+//
+// Slot tensors hold the state of every slot, [slots, H, W, 4]: x, x0 history, low-res.
+struct op_lane {
+    uint32_t slot;             // which state this lane works on
+    uint32_t seed_lo, seed_hi; // Philox key
+    uint32_t picture, stage, step;  // Philox counter
+    uint32_t history;          // which of the history tensors receives this step's x0 (0..2)
+    uint32_t threshold;        // 0: none, 1: clip to +-max_value, 2: dynamic
+    float guidance;            // 1: the text branch alone
+    float px, pm;              // x0 = px x + pm m            (m: model output after guidance)
+    float cx, cm, c0;          // x' = cx x + cm m + c0 x0
+    float c1, c2;              //    + c1 h1 + c2 h2          (x0 of the last and last but one step)
+    float noise;               //    + noise z                (z: normal)
+    float learned;             // 1: z is scaled by exp(.5 logvar) from the variance channels
+    float logvar_min, logvar_max;
+    float max_value;           // clip range, or cap of the dynamic threshold
+    float quantile;            // of |x0|, dynamic threshold
+    float timestep, noise_level;
+    uint32_t pad[8];
+};
+
+// z ~ N(0, 1): Philox4x32-10 keyed by the lane's seed, counter (element/4, step, stage, picture),
+// Box-Muller. Writes dst[lane.slot], channels 0..2 of each pixel; element = (h*W + w)*3 + c.
+void op_noise(struct ops *o, const struct tensor *lanes, const struct tensor *dst);
+
+// Gather the U-Net's input batch: for lane i, samples i (and lanes + i when guided, so the batch is
+// all negative-prompt samples first, as diffusers orders them) get x[slot] in channels 0..2 and,
+// when low is given, low[slot] in channels 3..5; then pixel_unshuffle by patch.
+void op_gather_input(struct ops *o, const struct tensor *lanes, const struct tensor *x,
+                     const struct tensor *low, uint32_t patch, bool guided, const struct tensor *y);
+
+// One sampler step for every lane. m: U-Net output [B, H, W, 3 or 6] at full resolution, B = lanes
+// or 2*lanes. Guides, predicts x0, thresholds, writes history and x. noise: z as op_noise wrote it
+// (or as a test gives it). Source: the diffusers schedulers' step functions, see samplers.
+struct op_sampler_params {
+    const struct tensor *lanes;     // mapped u32, n = lanes, c = 32
+    const struct tensor *m;
+    bool guided;
+    bool dynamic;                   // a dynamic threshold is wanted by some lane
+    const struct tensor *x;         // [slots, H, W, 4] f32
+    const struct tensor *history[3];// x0 of this and the last two steps, [slots, H, W, 4] f32
+    const struct tensor *noise;     // [slots, H, W, 4] f32
+};
+void op_sampler_step(struct ops *o, const struct op_sampler_params *p);
+
+// y[slot] = a x + b noise per lane (image_noising_scheduler): a = lane.cx, b = lane.noise.
+void op_add_noise(struct ops *o, const struct tensor *lanes, const struct tensor *x,
+                  const struct tensor *noise, const struct tensor *y);
+
+// [-1, 1] -> 0..255, rounded to nearest even: y u8 dense [N, H, W, 3] in mapped memory.
+void op_to_rgb8(struct ops *o, const struct tensor *x, const struct tensor *y);
+
+#endif

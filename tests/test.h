@@ -1,0 +1,53 @@
+// A test program's few words: CHECK counts and prints, test_end gives the exit status.
+// A test that cannot run here returns test_skip(why), which meson reads as skipped.
+#ifndef IMAGEND_TEST_H
+#define IMAGEND_TEST_H
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static int test_checks, test_failures;
+
+#define CHECK(cond) CHECK_MSG(cond, "%s", "")
+#define CHECK_MSG(cond, ...)                                                                       \
+    do {                                                                                           \
+        test_checks++;                                                                             \
+        if (!(cond)) {                                                                             \
+            test_failures++;                                                                       \
+            fprintf(stderr, "%s:%d: CHECK(%s) failed ", __FILE__, __LINE__, #cond);                \
+            fprintf(stderr, __VA_ARGS__);                                                          \
+            fputc('\n', stderr);                                                                   \
+        }                                                                                          \
+    } while (0)
+#define CHECK_INT(a, b)                                                                            \
+    do {                                                                                           \
+        long long a_ = (long long)(a), b_ = (long long)(b);                                        \
+        CHECK_MSG(a_ == b_, "%s = %lld, expected %lld", #a, a_, b_);                               \
+    } while (0)
+#define CHECK_STR(a, b)                                                                            \
+    do {                                                                                           \
+        const char *sa_ = (a), *sb_ = (b);                                                         \
+        CHECK_MSG(sa_ &&sb_ && !strcmp(sa_, sb_), "%s = \"%s\", expected \"%s\"", #a,              \
+                  sa_ ? sa_ : "(null)", sb_ ? sb_ : "(null)");                                     \
+    } while (0)
+#define CHECK_NEAR(a, b, tol)                                                                      \
+    do {                                                                                           \
+        double a_ = (a), b_ = (b);                                                                 \
+        CHECK_MSG(fabs(a_ - b_) <= (tol), "%s = %.9g, expected %.9g within %.3g", #a, a_, b_,      \
+                  (double)(tol));                                                                  \
+    } while (0)
+
+static inline int test_skip(const char *why)
+{
+    printf("skipped: %s\n", why);
+    return 77;
+}
+
+static inline int test_end(void)
+{
+    printf("%d checks, %d failed\n", test_checks, test_failures);
+    return test_failures || !test_checks ? 1 : 0;
+}
+
+#endif
