@@ -1,0 +1,78 @@
+// Strict reading of JSON over jansson: duplicate keys, oversized or over-deep documents and invalid
+// UTF-8 are refused; Python's NaN and Infinity are read as numbers, since diffusers writes them.
+// An object is read key by key through a json_reader, which keeps the first thing that is wrong.
+// Thread: a document belongs to one thread at a time.
+#ifndef IMAGEND_JSON_H
+#define IMAGEND_JSON_H
+
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct json_t;  // jansson's value; only json.c looks inside
+struct buf;
+
+enum { JSON_MAX_DEPTH = 64 };
+
+enum json_kind { JSON_ABSENT, JSON_NULL, JSON_BOOL, JSON_INT, JSON_NUMBER, JSON_TEXT, JSON_LIST,
+                 JSON_MAP };
+
+// `what` names the text in messages (a file's path, "request body").
+// Owner: *out belongs to the caller, who gives it to json_destroy. Errors: code (the caller's word
+// for a malformed text: FORMAT for files, INVALID for requests), NO_MEMORY.
+enum err json_parse(const char *text, size_t len, const char *what, enum err code,
+                    struct json_t **out, struct fault *why);
+// Errors: NOT_FOUND, IO, FORMAT (also when the file is larger than max_bytes), NO_MEMORY.
+enum err json_parse_file(const char *path, size_t max_bytes, struct json_t **out,
+                         struct fault *why);
+void json_destroy(struct json_t **doc);
+
+// ---- values ---------------------------------------------------------------------------------
+
+enum json_kind json_kind(const struct json_t *v);  // NULL: JSON_ABSENT
+const char *json_text(const struct json_t *v, size_t *len);  // NULL unless JSON_TEXT; len: or NULL
+double json_number(const struct json_t *v);        // 0 unless JSON_INT or JSON_NUMBER
+int64_t json_int(const struct json_t *v);          // 0 unless JSON_INT
+bool json_bool(const struct json_t *v);            // false unless JSON_BOOL
+size_t json_count(const struct json_t *v);         // of a list or map, else 0
+const struct json_t *json_item(const struct json_t *list, size_t i);  // NULL past the end
+const struct json_t *json_find(const struct json_t *map, const char *key);  // NULL: absent
+// Walks a map in its order: start with *at = NULL; false at the end.
+bool json_next(const struct json_t *map, void **at, const char **key, const struct json_t **value);
+
+// ---- reading an object ----------------------------------------------------------------------
+
+struct json_reader {
+    const struct json_t *map;
+    const char *what;  // the file or the part of the request, for messages
+    enum err code;     // what a wrong value is: FORMAT or INVALID
+    struct fault *why;
+    enum err err;      // the first error; once set, every read returns its default
+};
+
+// err is set at once when v is not an object.
+struct json_reader json_reader(const struct json_t *v, const char *what, enum err code,
+                               struct fault *why);
+enum json_kind json_key(const struct json_reader *r, const char *key);
+// Absent keys give def. A value of another type or outside min..max is an error naming the key.
+int64_t json_read_int(struct json_reader *r, const char *key, int64_t def, int64_t min,
+                      int64_t max);
+double json_read_number(struct json_reader *r, const char *key, double def, double min, double max);
+bool json_read_bool(struct json_reader *r, const char *key, bool def);
+// Owner: the document; valid until json_destroy. Text with an embedded NUL is an error.
+const char *json_read_text(struct json_reader *r, const char *key, const char *def);
+// Index of the text in names (NULL-terminated). Errors: UNSUPPORTED naming key and value.
+int json_read_enum(struct json_reader *r, const char *key, int def, const char *const *names);
+// A list of integers, or one integer for all of them; writes exactly count values.
+void json_read_ints(struct json_reader *r, const char *key, int64_t def, int64_t min, int64_t max,
+                    int count, int *out);
+// Record an error about key (NULL: about the whole) unless there is one already; returns r->err.
+enum err json_fail(struct json_reader *r, enum err code, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+// A value as text for messages ("null", "[1,2]"), cut to fit n.
+void json_show(const struct json_t *v, char *out, size_t n);
+
+#endif

@@ -1,0 +1,152 @@
+// Hugging Face config files as structs. Absent keys take the defaults of the diffusers or
+// transformers class; a key that changes arithmetic and has a value we do not have, and a key that
+// is in no table here, is an error naming file, key and value. Callers: engine/model, the pipeline.
+#ifndef IMAGEND_HFCONFIG_H
+#define IMAGEND_HFCONFIG_H
+
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// ---- model_index.json -----------------------------------------------------------------------
+
+enum hfconfig_pipeline {
+    PIPELINE_IF,        // IFPipeline
+    PIPELINE_IF_SUPER,  // IFSuperResolutionPipeline
+};
+
+struct hfconfig_index {
+    enum hfconfig_pipeline pipeline;
+    bool text_encoder, tokenizer;  // false: [null, null], taken from another folder
+    bool unet, scheduler, image_noising_scheduler;
+    bool safety_checker, watermarker;  // named by the folder; not run
+};
+
+// ---- T5 encoder -----------------------------------------------------------------------------
+
+enum hfconfig_act { HF_ACT_RELU, HF_ACT_SILU, HF_ACT_GELU, HF_ACT_GELU_TANH };  // GELU: exact (erf)
+
+struct t5_config {
+    int d_model, d_kv, d_ff, num_layers, num_heads, vocab_size;
+    int relative_buckets, relative_max_distance;
+    float eps;
+    bool gated;               // wi_0, wi_1; false: wi
+    enum hfconfig_act act;    // GELU_TANH for gated-gelu
+    int pad_id, eos_id;
+};
+
+// ---- UNet2DConditionModel -------------------------------------------------------------------
+
+enum { UNET_MAX_LEVELS = 8, UNET_MAX_LAYERS = 32 };
+
+enum unet_mid { UNET_MID_NONE, UNET_MID_RESNET, UNET_MID_CROSS };
+enum unet_cross_norm { UNET_NORM_NONE, UNET_NORM_LAYER, UNET_NORM_GROUP };
+
+// One entry of down_blocks or up_blocks, in the network's order.
+struct unet_block {
+    bool attention;      // SimpleCrossAttn{Down,Up}Block2D; false: Resnet{Down,Up}sampleBlock2D
+    int in, out;         // channels: into the first resnet (up: without the skip), and out of each
+    int skip_last;       // up: channels of the last resnet's skip; the other skips have `out`
+    int layers;          // resnets (up: layers_per_block + 1)
+    bool resample;       // a downsamplers.0 / upsamplers.0 follows
+    bool only_cross;     // no to_k, to_v
+    int heads, head_dim; // heads * head_dim == out; 0 without attention
+};
+
+struct unet_config {
+    int in_channels, out_channels;  // of the picture, before unshuffling by patch_size
+    int sample_size;                // 0: not given
+    int patch_size;                 // pixel-unshuffle before conv_in, pixel-shuffle after conv_out
+    bool low_res_residual;          // the low-res channels of the input are added to the output
+    int levels;
+    int channels[UNET_MAX_LEVELS];  // block_out_channels
+    struct unet_block down[UNET_MAX_LEVELS], up[UNET_MAX_LEVELS];
+    enum unet_mid mid;
+    int mid_heads, mid_head_dim;    // mid attention (UNET_MID_CROSS)
+    bool mid_only_cross;
+    float mid_scale_factor;         // resnets of the mid block divide by it
+    bool mid_skip_time_act;
+    enum hfconfig_act act;          // act_fn: resnets, conv_norm_out, time and class MLPs
+    int norm_groups;
+    float norm_eps;
+    int cross_dim;                  // cross_attention_dim: text width inside the network
+    enum unet_cross_norm cross_norm;  // norm_cross; GROUP has always 32 groups
+    int text_dim;                   // width of the text states given to the network
+    bool text_proj;                 // encoder_hid_proj: text_dim -> cross_dim
+    bool add_text;                  // addition_embed_type text: pooled from text_dim
+    int add_heads;                  // of its attention pooling
+    bool class_timestep;            // class_embed_type timestep: noise_level features and MLP
+    int time_dim;                   // width of the time embedding
+    bool flip_sin_to_cos;
+    float freq_shift;
+    bool time_act_set;              // time_embedding_act_fn on the summed embedding
+    enum hfconfig_act time_act;
+    bool skip_time_act;             // resnets apply no activation of their own to it
+    bool scale_shift;               // resnet_time_scale_shift scale_shift; false: default (added)
+    float out_scale_factor;         // resnets outside the mid block divide by it
+};
+
+// ---- schedulers -----------------------------------------------------------------------------
+
+enum scheduler_class { SCHEDULER_DDPM, SCHEDULER_DDIM, SCHEDULER_DPM_MULTISTEP };
+enum scheduler_betas { BETAS_LINEAR, BETAS_SCALED_LINEAR, BETAS_SQUAREDCOS_CAP_V2, BETAS_SIGMOID };
+enum scheduler_prediction { PREDICT_EPSILON, PREDICT_SAMPLE, PREDICT_V };
+enum scheduler_spacing { SPACING_LINSPACE, SPACING_LEADING, SPACING_TRAILING };
+enum scheduler_variance {
+    VARIANCE_NONE, VARIANCE_FIXED_SMALL, VARIANCE_FIXED_SMALL_LOG, VARIANCE_FIXED_LARGE,
+    VARIANCE_FIXED_LARGE_LOG, VARIANCE_LEARNED, VARIANCE_LEARNED_RANGE
+};
+enum scheduler_algorithm { ALGORITHM_DPM, ALGORITHM_DPMPP, ALGORITHM_SDE_DPM, ALGORITHM_SDE_DPMPP };
+enum scheduler_solver { SOLVER_MIDPOINT, SOLVER_HEUN };
+
+struct scheduler_config {
+    enum scheduler_class class;
+    int num_train_timesteps;
+    double beta_start, beta_end;
+    enum scheduler_betas beta_schedule;
+    enum scheduler_prediction prediction;
+    enum scheduler_variance variance;   // DDIM: kept though the class does not use it
+    enum scheduler_spacing spacing;
+    int steps_offset;
+    bool rescale_zero_snr;              // rescale_betas_zero_snr
+    bool thresholding;
+    double dynamic_thresholding_ratio, sample_max_value;
+    bool clip_sample;                   // DDPM, DDIM
+    double clip_sample_range;
+    bool set_alpha_to_one;              // DDIM
+    int solver_order;                   // DPM multistep, from here on
+    enum scheduler_algorithm algorithm;
+    enum scheduler_solver solver;
+    bool lower_order_final, euler_at_final, karras_sigmas;
+    bool final_sigma_min;               // final_sigmas_type sigma_min; false: zero
+    double lambda_min_clipped;          // -INFINITY: none
+};
+
+// The diffusers class name, and back (-1: not one of ours).
+const char *hfconfig_scheduler_name(enum scheduler_class c);
+int hfconfig_scheduler_class(const char *name);
+
+// ---- reading --------------------------------------------------------------------------------
+// Each reads one file. Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY.
+
+enum err hfconfig_index_read(const char *path, struct hfconfig_index *out, struct fault *why);
+enum err hfconfig_t5_read(const char *path, struct t5_config *out, struct fault *why);
+enum err hfconfig_unet_read(const char *path, struct unet_config *out, struct fault *why);
+// class: a scheduler_class to read the same keys as (diffusers' `from_config` of another class:
+// keys the file lacks get that class's defaults), or -1 for the file's own _class_name.
+enum err hfconfig_scheduler_read(const char *path, int class, struct scheduler_config *out,
+                                 struct fault *why);
+
+// The same from memory; `what` names the text in messages.
+enum err hfconfig_index_parse(const char *text, size_t len, const char *what,
+                              struct hfconfig_index *out, struct fault *why);
+enum err hfconfig_t5_parse(const char *text, size_t len, const char *what, struct t5_config *out,
+                           struct fault *why);
+enum err hfconfig_unet_parse(const char *text, size_t len, const char *what,
+                             struct unet_config *out, struct fault *why);
+enum err hfconfig_scheduler_parse(const char *text, size_t len, const char *what, int class,
+                                  struct scheduler_config *out, struct fault *why);
+
+#endif

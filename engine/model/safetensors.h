@@ -1,0 +1,64 @@
+// Safetensors files, single or sharded, mapped into memory. Everything a header says is checked
+// against the file before it is used: length, shapes, dtypes, offsets, gaps and overlaps.
+// Callers: weights.c, the golden program, the fuzz targets. It knows nothing of networks.
+// Thread: open and close on one thread, reading on any.
+#ifndef IMAGEND_SAFETENSORS_H
+#define IMAGEND_SAFETENSORS_H
+
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SAFETENSORS_MAX_DIMS = 8 };
+
+enum safetensors_dtype {
+    ST_F64, ST_F32, ST_F16, ST_BF16, ST_I64, ST_I32, ST_I16, ST_I8, ST_U64, ST_U32, ST_U16, ST_U8,
+    ST_BOOL, ST_DTYPES
+};
+
+struct safetensor {
+    const char *name;
+    enum safetensors_dtype dtype;
+    int dims;  // 0: a scalar
+    uint64_t shape[SAFETENSORS_MAX_DIMS];
+    uint64_t elements;
+    const void *data;  // little-endian, may be unaligned
+    size_t bytes;
+    int file;  // index of the shard
+};
+
+struct safetensors;
+
+struct safetensors_params {
+    const char *dir;
+    const char *base;     // "model", "diffusion_pytorch_model"
+    const char *variant;  // "fp16"; NULL: the plain files
+};
+
+// One file. Errors: NOT_FOUND, IO, FORMAT, NO_MEMORY; *why names file and tensor.
+// Owner: *out belongs to the caller, who gives it to safetensors_close.
+enum err safetensors_open_file(const char *path, struct safetensors **out, struct fault *why);
+// base[.variant].safetensors, or the set of shards that base.safetensors.index[.variant].json
+// (or base[.variant].safetensors.index.json) lists: each tensor must be where the index says.
+enum err safetensors_open(const struct safetensors_params *p, struct safetensors **out,
+                          struct fault *why);
+void safetensors_close(struct safetensors **s);
+
+size_t safetensors_count(const struct safetensors *s);
+const struct safetensor *safetensors_at(const struct safetensors *s, size_t i);  // by name, sorted
+const struct safetensor *safetensors_find(const struct safetensors *s, const char *name);
+int safetensors_files(const struct safetensors *s);
+const char *safetensors_path(const struct safetensors *s, int file);
+
+size_t safetensors_dtype_bytes(enum safetensors_dtype dtype);
+const char *safetensors_dtype_name(enum safetensors_dtype dtype);  // "F32"
+// Whether safetensors_f32 can read it: F64, F32, F16, BF16.
+bool safetensors_is_float(enum safetensors_dtype dtype);
+// Elements first .. first+n as f32. Exact for F32, F16 and BF16, NaN and infinity included.
+void safetensors_f32(const struct safetensor *t, uint64_t first, uint64_t n, float *out);
+// Tell the system that the tensor's pages will not be read soon.
+void safetensors_release(const struct safetensors *s, const struct safetensor *t);
+
+#endif

@@ -1,0 +1,61 @@
+// The weights of one network, asked for by name and expected shape and handed out as f32 one tensor
+// at a time, so that no more than one tensor is ever held unpacked. What does not fit is collected,
+// not met one by one: weights_finish names everything that is missing, misshapen or left over.
+//
+//   weights_open(&(struct weights_params){.dir = "unet", .base = "diffusion_pytorch_model"}, &w,
+//                why);
+//   const float *k = weights_f32(w, WEIGHTS_SHAPE(cout, cin, 3, 3), "%sconv1.weight", prefix);
+//   const float *b = weights_f32(w, WEIGHTS_SHAPE(cout), "%sconv1.bias", prefix);
+//   if (k && b) ...upload...
+//   e = weights_finish(w, why);
+//
+// Thread: one at a time.
+#ifndef IMAGEND_WEIGHTS_H
+#define IMAGEND_WEIGHTS_H
+
+#include "safetensors.h"
+
+struct weights;
+
+struct weights_params {
+    const char *dir, *base, *variant;  // as safetensors_params
+    bool dry;  // account only: nothing is converted and weights_f32 returns NULL
+};
+
+struct weights_shape {
+    uint64_t d[5];  // ends at the first 0
+};
+#define WEIGHTS_SHAPE(...) (&(const struct weights_shape){{__VA_ARGS__}})
+
+// Errors: those of safetensors_open. Owner: *out belongs to the caller (weights_close).
+enum err weights_open(const struct weights_params *p, struct weights **out, struct fault *why);
+void weights_close(struct weights **w);
+
+// The tensor in f32, row-major. Owner: w; the two latest results stay valid (weight and bias), an
+// older one is overwritten. NULL: missing, misshapen, not a float type, out of memory or a dry run;
+// the reason is kept for weights_finish, so callers just skip the upload.
+const float *weights_f32(struct weights *w, const struct weights_shape *shape, const char *name_fmt,
+                         ...) __attribute__((format(printf, 3, 4)));
+// The same, for a tensor that may be absent: NULL then is no error.
+const float *weights_f32_optional(struct weights *w, const struct weights_shape *shape,
+                                  const char *name_fmt, ...) __attribute__((format(printf, 3, 4)));
+bool weights_has(const struct weights *w, const char *name_fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+// Tensors whose names start so are neither wanted nor surplus (T5's "decoder.").
+void weights_ignore(struct weights *w, const char *prefix);
+
+// Errors: FORMAT with counts and the first names of each kind; NO_MEMORY.
+enum err weights_finish(struct weights *w, struct fault *why);
+
+struct weights_stats {
+    uint64_t tensors, parameters;  // used by the network
+    uint64_t bytes[ST_DTYPES];     // on disk, by dtype
+    uint64_t largest;              // elements of the largest tensor
+    int missing, misshapen, surplus;
+};
+void weights_stats(const struct weights *w, struct weights_stats *out);
+// One line per missing, misshapen and surplus tensor, for `imagend inspect`. Owner: the caller
+// frees it; NULL when there is nothing to say.
+char *weights_complaints(const struct weights *w);
+
+#endif
