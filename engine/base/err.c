@@ -2,6 +2,7 @@
 #include "err.h"
 
 #include <stdio.h>
+#include <string.h>
 
 const char *err_text(enum err e)
 {
@@ -23,6 +24,19 @@ const char *err_name(enum err e)
 #undef X
     }
     return "unknown";
+}
+
+const char *fault_path(const char *path)
+{
+    enum { SHOWN = 120 };
+    size_t n = path ? strlen(path) : 0;
+    const char *slash;
+
+    if (n <= SHOWN)
+        return path ? path : "";
+    path += n - SHOWN;
+    slash = strchr(path, '/');
+    return slash ? slash + 1 : path;
 }
 
 enum err fault_set(struct fault *f, enum err code, const char *param, const char *fmt, ...)

@@ -41,6 +41,9 @@ const char *err_text(enum err e);
 // The code's name in lower case ("no_device_memory"); never NULL.
 const char *err_name(enum err e);
 
+// The end of a path that is short enough for a message; never NULL.
+const char *fault_path(const char *path);
+
 // Fill *f (which may be NULL) and return code. Errors: returns code, always.
 enum err fault_set(struct fault *f, enum err code, const char *param, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -1,5 +1,6 @@
 // Strict reading of JSON over jansson: duplicate keys, oversized or over-deep documents and invalid
-// UTF-8 are refused; Python's NaN and Infinity are read as numbers, since diffusers writes them.
+// UTF-8 are refused. Files (FORMAT) may hold what Python's json writes beyond the standard: Infinity
+// and integers of any length, read as JSON_NUMBER (as large as a double, or infinite).
 // An object is read key by key through a json_reader, which keeps the first thing that is wrong.
 // Thread: a document belongs to one thread at a time.
 #ifndef IMAGEND_JSON_H
@@ -16,7 +17,8 @@ struct buf;
 
 enum { JSON_MAX_DEPTH = 64 };
 
-enum json_kind { JSON_ABSENT, JSON_NULL, JSON_BOOL, JSON_INT, JSON_NUMBER, JSON_TEXT, JSON_LIST,
+// NONE is null.
+enum json_kind { JSON_ABSENT, JSON_NONE, JSON_BOOL, JSON_INT, JSON_NUMBER, JSON_TEXT, JSON_LIST,
                  JSON_MAP };
 
 // `what` names the text in messages (a file's path, "request body").
@@ -63,7 +65,7 @@ double json_read_number(struct json_reader *r, const char *key, double def, doub
 bool json_read_bool(struct json_reader *r, const char *key, bool def);
 // Owner: the document; valid until json_destroy. Text with an embedded NUL is an error.
 const char *json_read_text(struct json_reader *r, const char *key, const char *def);
-// Index of the text in names (NULL-terminated). Errors: UNSUPPORTED naming key and value.
+// Index of the text in names (NULL-terminated). An unknown value of a file's key is UNSUPPORTED.
 int json_read_enum(struct json_reader *r, const char *key, int def, const char *const *names);
 // A list of integers, or one integer for all of them; writes exactly count values.
 void json_read_ints(struct json_reader *r, const char *key, int64_t def, int64_t min, int64_t max,

@@ -5,6 +5,7 @@
 #define IMAGEND_HFCONFIG_H
 
 #include "err.h"
+#include "scheduler_config.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -88,55 +89,14 @@ struct unet_config {
     float out_scale_factor;         // resnets outside the mid block divide by it
 };
 
-// ---- schedulers -----------------------------------------------------------------------------
-
-enum scheduler_class { SCHEDULER_DDPM, SCHEDULER_DDIM, SCHEDULER_DPM_MULTISTEP };
-enum scheduler_betas { BETAS_LINEAR, BETAS_SCALED_LINEAR, BETAS_SQUAREDCOS_CAP_V2, BETAS_SIGMOID };
-enum scheduler_prediction { PREDICT_EPSILON, PREDICT_SAMPLE, PREDICT_V };
-enum scheduler_spacing { SPACING_LINSPACE, SPACING_LEADING, SPACING_TRAILING };
-enum scheduler_variance {
-    VARIANCE_NONE, VARIANCE_FIXED_SMALL, VARIANCE_FIXED_SMALL_LOG, VARIANCE_FIXED_LARGE,
-    VARIANCE_FIXED_LARGE_LOG, VARIANCE_LEARNED, VARIANCE_LEARNED_RANGE
-};
-enum scheduler_algorithm { ALGORITHM_DPM, ALGORITHM_DPMPP, ALGORITHM_SDE_DPM, ALGORITHM_SDE_DPMPP };
-enum scheduler_solver { SOLVER_MIDPOINT, SOLVER_HEUN };
-
-struct scheduler_config {
-    enum scheduler_class class;
-    int num_train_timesteps;
-    double beta_start, beta_end;
-    enum scheduler_betas beta_schedule;
-    enum scheduler_prediction prediction;
-    enum scheduler_variance variance;   // DDIM: kept though the class does not use it
-    enum scheduler_spacing spacing;
-    int steps_offset;
-    bool rescale_zero_snr;              // rescale_betas_zero_snr
-    bool thresholding;
-    double dynamic_thresholding_ratio, sample_max_value;
-    bool clip_sample;                   // DDPM, DDIM
-    double clip_sample_range;
-    bool set_alpha_to_one;              // DDIM
-    int solver_order;                   // DPM multistep, from here on
-    enum scheduler_algorithm algorithm;
-    enum scheduler_solver solver;
-    bool lower_order_final, euler_at_final, karras_sigmas;
-    bool final_sigma_min;               // final_sigmas_type sigma_min; false: zero
-    double lambda_min_clipped;          // -INFINITY: none
-};
-
-// The diffusers class name, and back (-1: not one of ours).
-const char *hfconfig_scheduler_name(enum scheduler_class c);
-int hfconfig_scheduler_class(const char *name);
-
 // ---- reading --------------------------------------------------------------------------------
 // Each reads one file. Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY.
 
 enum err hfconfig_index_read(const char *path, struct hfconfig_index *out, struct fault *why);
 enum err hfconfig_t5_read(const char *path, struct t5_config *out, struct fault *why);
 enum err hfconfig_unet_read(const char *path, struct unet_config *out, struct fault *why);
-// class: a scheduler_class to read the same keys as (diffusers' `from_config` of another class:
-// keys the file lacks get that class's defaults), or -1 for the file's own _class_name.
-enum err hfconfig_scheduler_read(const char *path, int class, struct scheduler_config *out,
+// The keys as they stand; defaults are the sampler's, since another class than the file's may run.
+enum err hfconfig_scheduler_read(const char *path, struct scheduler_config *out,
                                  struct fault *why);
 
 // The same from memory; `what` names the text in messages.
@@ -146,7 +106,7 @@ enum err hfconfig_t5_parse(const char *text, size_t len, const char *what, struc
                            struct fault *why);
 enum err hfconfig_unet_parse(const char *text, size_t len, const char *what,
                              struct unet_config *out, struct fault *why);
-enum err hfconfig_scheduler_parse(const char *text, size_t len, const char *what, int class,
+enum err hfconfig_scheduler_parse(const char *text, size_t len, const char *what,
                                   struct scheduler_config *out, struct fault *why);
 
 #endif

@@ -1,0 +1,338 @@
+// Strict JSON over jansson, see json.h. Callers: config files, safetensors headers, requests, tests.
+// The only file that knows jansson's types. Thread: a document belongs to one thread at a time.
+#include "json.h"
+
+#include "buf.h"
+
+#include <errno.h>
+#include <float.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { INT_DIGITS = 18 };  // every integer of so many digits fits 64 bits
+
+// ---- parsing --------------------------------------------------------------------------------
+
+static size_t string_end(const char *s, size_t i, size_t n)
+{
+    for (i++; i < n && s[i] != '"'; i++)
+        if (s[i] == '\\')
+            i++;
+    return i < n ? i : n - 1;
+}
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+// Whether the number that starts at i is a plain integer that may not fit 64 bits; *end follows its
+// digits.
+static bool long_integer(const char *s, size_t i, size_t n, size_t *end)
+{
+    size_t e = i;
+    while (e < n && is_digit(s[e]))
+        e++;
+    *end = e;
+    return e - i > INT_DIGITS && (e == n || (s[e] != '.' && s[e] != 'e' && s[e] != 'E'));
+}
+
+// Checks the nesting, and rewrites Python's numbers into standard ones where there are any: out then
+// holds the text, else it stays empty.
+static bool scan(const char *s, size_t n, bool python, struct buf *out)
+{
+    static const char inf[] = "Infinity", huge[] = "1.7976931348623157e308";
+    size_t done = 0, end, len = sizeof inf - 1;
+    int depth = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (s[i] == '"') {
+            i = string_end(s, i, n);
+        } else if (s[i] == '{' || s[i] == '[') {
+            if (++depth > JSON_MAX_DEPTH)
+                return false;
+        } else if (s[i] == '}' || s[i] == ']') {
+            depth--;
+        } else if (python && s[i] == 'I' && n - i >= len && !memcmp(s + i, inf, len)) {
+            buf_add(out, s + done, i - done);
+            buf_puts(out, huge);
+            i += len - 1;
+            done = i + 1;
+        } else if (is_digit(s[i])) {
+            bool is_long = long_integer(s, i, n, &end);
+            if (python && is_long) {
+                buf_add(out, s + done, end - done);
+                buf_puts(out, "e0");
+                done = end;
+            }
+            i = end - 1;
+        }
+    }
+    if (done)
+        buf_add(out, s + done, n - done);
+    return true;
+}
+
+enum err json_parse(const char *text, size_t len, const char *what, enum err code,
+                    struct json_t **out, struct fault *why)
+{
+    struct buf fixed = {0};
+    json_error_t at;
+
+    *out = NULL;
+    if (!scan(text, len, code == ERR_FORMAT, &fixed)) {
+        buf_deinit(&fixed);
+        return fault_set(why, code, what, "%s: JSON is nested deeper than %d levels",
+                         fault_path(what), (int)JSON_MAX_DEPTH);
+    }
+    if (fixed.failed) {
+        buf_deinit(&fixed);
+        return fault_set(why, ERR_NO_MEMORY, what, "%s: out of memory", fault_path(what));
+    }
+    *out = json_loadb(fixed.len ? fixed.data : text, fixed.len ? fixed.len : len,
+                      JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &at);
+    buf_deinit(&fixed);
+    if (!*out)
+        return fault_set(why, code, what, "%s: line %d: %s", fault_path(what), at.line, at.text);
+    return ERR_OK;
+}
+
+enum err json_parse_file(const char *path, size_t max_bytes, struct json_t **out,
+                         struct fault *why)
+{
+    struct buf b = {0};
+    enum err e = buf_read_file(&b, path, max_bytes, why);
+
+    *out = NULL;
+    if (e == ERR_OK)
+        e = json_parse(b.data ? b.data : "", b.len, path, ERR_FORMAT, out, why);
+    buf_deinit(&b);
+    return e;
+}
+
+void json_destroy(struct json_t **doc)
+{
+    if (*doc)
+        json_decref(*doc);
+    *doc = NULL;
+}
+
+// ---- values ---------------------------------------------------------------------------------
+
+enum json_kind json_kind(const struct json_t *v)
+{
+    if (!v)
+        return JSON_ABSENT;
+    switch (json_typeof(v)) {
+    case JSON_OBJECT: return JSON_MAP;
+    case JSON_ARRAY: return JSON_LIST;
+    case JSON_STRING: return JSON_TEXT;
+    case JSON_INTEGER: return JSON_INT;
+    case JSON_REAL: return JSON_NUMBER;
+    case JSON_TRUE:
+    case JSON_FALSE: return JSON_BOOL;
+    default: return JSON_NONE;
+    }
+}
+
+const char *json_text(const struct json_t *v, size_t *len)
+{
+    if (len)
+        *len = json_string_length(v);
+    return json_string_value(v);
+}
+
+double json_number(const struct json_t *v)
+{
+    double d = json_number_value(v);
+    if (!json_is_real(v) || fabs(d) < DBL_MAX)
+        return d;
+    return d > 0 ? INFINITY : -INFINITY;
+}
+
+int64_t json_int(const struct json_t *v)
+{
+    return json_integer_value(v);
+}
+
+bool json_bool(const struct json_t *v)
+{
+    return json_is_true(v);
+}
+
+size_t json_count(const struct json_t *v)
+{
+    return json_is_object(v) ? json_object_size(v) : json_array_size(v);
+}
+
+const struct json_t *json_item(const struct json_t *list, size_t i)
+{
+    return json_array_get(list, i);
+}
+
+const struct json_t *json_find(const struct json_t *map, const char *key)
+{
+    return json_object_get(map, key);
+}
+
+bool json_next(const struct json_t *map, void **at, const char **key, const struct json_t **value)
+{
+    // jansson's iteration takes a non-const object but does not change it
+    struct json_t *m = (struct json_t *)(uintptr_t)map;
+    *at = *at ? json_object_iter_next(m, *at) : json_object_iter(m);
+    if (!*at)
+        return false;
+    *key = json_object_iter_key(*at);
+    *value = json_object_iter_value(*at);
+    return true;
+}
+
+void json_show(const struct json_t *v, char *out, size_t n)
+{
+    char *s = v ? json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
+    if (s && strlen(s) >= n && n > 4)
+        snprintf(out, n, "%.*s...", (int)(n - 4), s);
+    else
+        snprintf(out, n, "%s", s ? s : "nothing");
+    free(s);
+}
+
+// ---- reading an object ----------------------------------------------------------------------
+
+struct json_reader json_reader(const struct json_t *v, const char *what, enum err code,
+                               struct fault *why)
+{
+    struct json_reader r = {.map = v, .what = what, .code = code, .why = why};
+    if (json_kind(v) != JSON_MAP)
+        json_fail(&r, code, NULL, "must be a JSON object");
+    return r;
+}
+
+enum err json_fail(struct json_reader *r, enum err code, const char *key, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+
+    if (r->err)
+        return r->err;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    r->err = code;
+    // a client knows what it sent; a reader of files must be told which
+    if (r->code == ERR_FORMAT)
+        return fault_set(r->why, code, key ? key : r->what, "%s: %s%s%s", fault_path(r->what),
+                         key ? key : "", key ? " " : "", text);
+    return fault_set(r->why, code, key ? key : "", "%s %s", key ? key : r->what, text);
+}
+
+static void wrong(struct json_reader *r, const char *key, const struct json_t *v, const char *want)
+{
+    char shown[64];
+    json_show(v, shown, sizeof shown);
+    json_fail(r, r->code, key, "must be %s, not %s", want, shown);
+}
+
+enum json_kind json_key(const struct json_reader *r, const char *key)
+{
+    return json_kind(json_find(r->map, key));
+}
+
+static bool int_in(struct json_reader *r, const char *key, const struct json_t *v, int64_t min,
+                   int64_t max)
+{
+    char want[96];
+    if (json_is_integer(v) && json_int(v) >= min && json_int(v) <= max)
+        return true;
+    snprintf(want, sizeof want, "an integer from %lld to %lld", (long long)min, (long long)max);
+    wrong(r, key, v, want);
+    return false;
+}
+
+int64_t json_read_int(struct json_reader *r, const char *key, int64_t def, int64_t min, int64_t max)
+{
+    const struct json_t *v = json_find(r->map, key);
+    if (r->err || !v || !int_in(r, key, v, min, max))
+        return def;
+    return json_int(v);
+}
+
+double json_read_number(struct json_reader *r, const char *key, double def, double min, double max)
+{
+    const struct json_t *v = json_find(r->map, key);
+    char want[96];
+
+    if (r->err || !v)
+        return def;
+    if (json_is_number(v) && json_number(v) >= min && json_number(v) <= max)
+        return json_number(v);
+    snprintf(want, sizeof want, "a number from %g to %g", min, max);
+    wrong(r, key, v, want);
+    return def;
+}
+
+bool json_read_bool(struct json_reader *r, const char *key, bool def)
+{
+    const struct json_t *v = json_find(r->map, key);
+    if (r->err || !v)
+        return def;
+    if (json_is_boolean(v))
+        return json_is_true(v);
+    wrong(r, key, v, "true or false");
+    return def;
+}
+
+const char *json_read_text(struct json_reader *r, const char *key, const char *def)
+{
+    const struct json_t *v = json_find(r->map, key);
+    if (r->err || !v)
+        return def;
+    if (!json_is_string(v))
+        wrong(r, key, v, "a string");
+    else if (strlen(json_string_value(v)) != json_string_length(v))
+        json_fail(r, r->code, key, "must not contain a NUL character");
+    else
+        return json_string_value(v);
+    return def;
+}
+
+int json_read_enum(struct json_reader *r, const char *key, int def, const char *const *names)
+{
+    const char *s = json_read_text(r, key, NULL);
+    char shown[64];
+
+    if (!s)
+        return def;
+    for (int i = 0; names[i]; i++)
+        if (!strcmp(s, names[i]))
+            return i;
+    json_show(json_find(r->map, key), shown, sizeof shown);
+    json_fail(r, r->code == ERR_FORMAT ? ERR_UNSUPPORTED : r->code, key, "%s is not supported",
+              shown);
+    return def;
+}
+
+void json_read_ints(struct json_reader *r, const char *key, int64_t def, int64_t min, int64_t max,
+                    int count, int *out)
+{
+    const struct json_t *v = json_find(r->map, key);
+    bool list = json_is_array(v);
+
+    for (int i = 0; i < count; i++)
+        out[i] = (int)def;
+    if (r->err || !v)
+        return;
+    if (list && json_count(v) != (size_t)count) {
+        json_fail(r, r->code, key, "must have %d entries, not %zu", count, json_count(v));
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        const struct json_t *x = list ? json_item(v, (size_t)i) : v;
+        if (!int_in(r, key, x, min, max))
+            return;
+        out[i] = (int)json_int(x);
+    }
+}

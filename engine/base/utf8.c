@@ -1,0 +1,47 @@
+// UTF-8 checking, see utf8.h. Called for prompts and file contents, any thread.
+#include "utf8.h"
+
+size_t utf8_decode(const char *s, size_t n, uint32_t *c)
+{
+    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
+    unsigned char b = n ? (unsigned char)s[0] : 0xff;
+    size_t len = b < 0x80 ? 1 : b < 0xc2 ? 0 : b < 0xe0 ? 2 : b < 0xf0 ? 3 : b < 0xf5 ? 4 : 0;
+    uint32_t v = len == 1 ? b : b & (0x7fu >> len);
+
+    if (!len || len > n)
+        return 0;
+    for (size_t i = 1; i < len; i++) {
+        unsigned char x = (unsigned char)s[i];
+        if ((x & 0xc0) != 0x80)
+            return 0;
+        v = v << 6 | (x & 0x3f);
+    }
+    if (v < least[len] || v > 0x10ffff || (v >= 0xd800 && v < 0xe000))
+        return 0;
+    *c = v;
+    return len;
+}
+
+bool utf8_valid(const char *s, size_t n, size_t *bad)
+{
+    size_t i = 0, len;
+    uint32_t c;
+
+    while (i < n) {
+        len = utf8_decode(s + i, n - i, &c);
+        if (!len) {
+            if (bad)
+                *bad = i;
+            return false;
+        }
+        i += len;
+    }
+    return true;
+}
+
+bool utf8_is_space(uint32_t c)
+{
+    return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 ||
+           c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202f || c == 0x205f || c == 0x3000;
+}

@@ -1,0 +1,76 @@
+// UTF-8 validity, Python's white space, and the cache hash.
+#include "hash.h"
+#include "test.h"
+#include "utf8.h"
+
+static void check_utf8(void)
+{
+    static const struct {
+        const char *s;
+        size_t n, bad;
+    } rows[] = {
+        {"\xc0\x80", 2, 0},     {"a\xc1\xbf", 3, 1},         {"\xe0\x9f\xbf", 3, 0},
+        {"\xed\xa0\x80", 3, 0}, {"\xf0\x8f\xbf\xbf", 4, 0},  {"\xf4\x90\x80\x80", 4, 0},
+        {"ab\xff", 3, 2},       {"\xe2\x82", 2, 0},          {"\x80", 1, 0},
+        {"\xf5\x80\x80\x80", 4, 0}, {"x\xc3y", 3, 1},
+    };
+    static const char good[] = "a\0\x7f\xc2\x80\xdf\xbf\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf"
+                               "\xbf\xf0\x90\x80\x80\xf4\x8f\xbf\xbf";
+    size_t bad;
+    uint32_t c;
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        bad = 99;
+        CHECK_MSG(!utf8_valid(rows[i].s, rows[i].n, &bad), "row %zu", i);
+        CHECK_INT(bad, rows[i].bad);
+    }
+    CHECK(utf8_valid(good, sizeof good - 1, NULL));
+    CHECK(utf8_valid("", 0, NULL));
+    CHECK_INT(utf8_decode("\xf0\x9f\x98\x80", 4, &c), 4);
+    CHECK_INT(c, 0x1f600);
+    CHECK_INT(utf8_decode("\xf0\x9f\x98\x80", 3, &c), 0);
+}
+
+static void check_space(void)
+{
+    int count = 0;
+    for (uint32_t c = 0; c < 0x110000; c++)
+        count += utf8_is_space(c);
+    CHECK_INT(count, 29);  // of Unicode 15, as Python counts them
+    CHECK(utf8_is_space(0x1f) && utf8_is_space(0x3000) && !utf8_is_space(0x200b));
+}
+
+static void check_hash(void)
+{
+    unsigned char d[40] = {0};
+    struct hash h[41];
+    char hex[33];
+
+    for (size_t n = 0; n <= 40; n++) {
+        h[n] = hash_bytes(d, n, 0);
+        for (size_t m = 0; m < n; m++)
+            CHECK_MSG(!hash_equal(h[n], h[m]) && h[n].lo != h[m].lo, "zeros %zu %zu", n, m);
+    }
+    // one flipped bit changes about half of either word
+    for (int bit = 0; bit < 320; bit++) {
+        struct hash f;
+        d[bit / 8] = (unsigned char)(1 << bit % 8);
+        f = hash_bytes(d, 40, 0);
+        d[bit / 8] = 0;
+        int lo = __builtin_popcountll(f.lo ^ h[40].lo), hi = __builtin_popcountll(f.hi ^ h[40].hi);
+        CHECK_MSG(lo > 10 && lo < 54 && hi > 10 && hi < 54, "bit %d: %d %d", bit, lo, hi);
+    }
+    CHECK(!hash_equal(hash_bytes(d, 40, 0), hash_bytes(d, 40, 1)));
+    CHECK(!hash_equal(hash_join(h[1], h[2]), hash_join(h[2], h[1])));
+    CHECK(hash_equal(hash_text("abc"), hash_bytes("abc", 3, 0)));
+    hash_hex((struct hash){.hi = 1, .lo = 0xabcdef}, hex);
+    CHECK_STR(hex, "00000000000000010000000000abcdef");
+}
+
+int main(void)
+{
+    check_utf8();
+    check_space();
+    check_hash();
+    return test_end();
+}
