@@ -1,0 +1,277 @@
+// How one residual block, attention, text pooling or time embedding of the U-Net is recorded.
+// Called by unet.c on the engine's worker. Knows nothing of files or of the blocks' order.
+#include "unet_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+
+void unet_tap_point(const struct unet_run *r, const char *prefix, const char *point,
+                    const struct tensor *t)
+{
+    char name[2 * UNET_NAME];
+
+    if (!r->tap)
+        return;
+    snprintf(name, sizeof name, "%s%s%s", prefix, point ? "." : "", point ? point : "");
+    r->tap->fn(r->tap->ctx, r->o, name, t);
+}
+
+static struct tensor like(struct ops *o, const struct tensor *t, uint32_t c)
+{
+    return ops_temp(o, t->n, t->h, t->w, c);
+}
+
+// The norms of a residual block take norm_eps; those of an attention have diffusers' default.
+static const float attention_eps = 1e-5F;
+
+static void group_norm(const struct unet_run *r, const struct norm *norm, const struct tensor *x,
+                       const struct tensor *scale_shift, enum op_act act, const struct tensor *y)
+{
+    op_group_norm(r->o, &(struct op_group_norm_params){
+                            .x = x,
+                            .y = y,
+                            .gamma = &norm->gamma,
+                            .beta = &norm->beta,
+                            .groups = r->u->config.norm_groups,
+                            .eps = r->u->config.norm_eps,
+                            .scale_shift = scale_shift,
+                            .act = act,
+                        });
+}
+
+// A tap wants the norm alone, which the network computes only together with what follows it.
+static void tap_norm(const struct unet_run *r, const char *name, const char *point,
+                     const struct norm *norm, const struct tensor *x)
+{
+    struct tensor t;
+
+    if (!r->tap)
+        return;
+    t = like(r->o, x, x->c);
+    group_norm(r, norm, x, NULL, ACT_NONE, &t);
+    unet_tap_point(r, name, point, &t);
+    ops_release(r->o, &t);
+}
+
+static struct tensor resampled(const struct unet_run *r, enum resample how, const struct tensor *x)
+{
+    struct tensor y;
+
+    if (how == RESAMPLE_DOWN) {
+        y = ops_temp(r->o, x->n, x->h / 2, x->w / 2, x->c);
+        op_avg_pool2(r->o, x, &y);
+    } else {
+        y = ops_temp(r->o, x->n, x->h * 2, x->w * 2, x->c);
+        op_upsample_nearest2(r->o, x, &y);
+    }
+    return y;
+}
+
+void resnet_record(const struct unet_run *r, const struct resnet *b, const struct tensor *x,
+                   const struct tensor *y)
+{
+    const struct unet_config *c = &r->u->config;
+    struct ops *o = r->o;
+    struct tensor skip = *x, h, conv, normed, time, shortcut;
+
+    tap_norm(r, b->name, "norm1", &b->norm1, x);
+    h = like(o, x, b->in);
+    group_norm(r, &b->norm1, x, NULL, r->u->act, &h);
+    unet_tap_point(r, b->name, "nonlinearity", &h);
+    if (b->resample != RESAMPLE_NONE) {
+        struct tensor full = h;
+        h = resampled(r, b->resample, &full);
+        ops_release(o, &full);
+        skip = resampled(r, b->resample, x);
+    }
+    conv = like(o, &h, b->out);
+    op_conv2d(o, &h, b->conv1, NULL, &conv);
+    ops_release(o, &h);
+    unet_tap_point(r, b->name, "conv1", &conv);
+
+    time = tensor_channels(&r->time_proj, b->time_offset, (c->scale_shift ? 2 : 1) * b->out);
+    unet_tap_point(r, b->name, "time_emb_proj", &time);
+    if (!c->scale_shift)
+        op_add(o, &conv, &time, 1, &conv);
+    tap_norm(r, b->name, "norm2", &b->norm2, &conv);
+    normed = like(o, &conv, b->out);
+    group_norm(r, &b->norm2, &conv, c->scale_shift ? &time : NULL, r->u->act, &normed);
+    ops_release(o, &conv);
+
+    shortcut = skip;
+    if (b->shortcut) {
+        shortcut = like(o, &skip, b->out);
+        op_conv2d(o, &skip, b->shortcut, NULL, &shortcut);
+        unet_tap_point(r, b->name, "conv_shortcut", &shortcut);
+    }
+    if (r->tap) {
+        struct tensor alone = like(o, &normed, b->out);
+        op_conv2d(o, &normed, b->conv2, NULL, &alone);
+        unet_tap_point(r, b->name, "conv2", &alone);
+        ops_release(o, &alone);
+    }
+    op_conv2d(o, &normed, b->conv2,
+              &(struct op_epilogue){.residual = &shortcut, .scale = 1 / b->out_scale}, y);
+    ops_release(o, &normed);
+    if (b->shortcut)
+        ops_release(o, &shortcut);
+    if (b->resample != RESAMPLE_NONE)
+        ops_release(o, &skip);
+    unet_tap_point(r, b->name, NULL, y);
+}
+
+void attention_record(const struct unet_run *r, const struct attention *a, const struct tensor *x,
+                      const struct tensor *y)
+{
+    struct ops *o = r->o;
+    const uint32_t c = a->channels, tokens = x->h * x->w;
+    const struct unet_text *text = r->in->text;
+    struct tensor normed = like(o, x, c), q, k, v, mixed, text_k, text_v;
+    struct tensor qkv = ops_temp(o, x->n, 1, tokens, a->cross_only ? c : 3 * c);
+    struct tensor flat = tensor_reshape(&normed, x->n, 1, tokens);
+
+    op_group_norm(o, &(struct op_group_norm_params){
+                         .x = x,
+                         .y = &normed,
+                         .gamma = &a->group_norm.gamma,
+                         .beta = &a->group_norm.beta,
+                         .groups = r->u->config.norm_groups,
+                         .eps = attention_eps,
+                     });
+    unet_tap_point(r, a->name, "group_norm", &flat);
+    op_linear(o, &flat, a->qkv, NULL, &qkv);
+    ops_release(o, &normed);
+    q = tensor_channels(&qkv, 0, c);
+    unet_tap_point(r, a->name, "to_q", &q);
+
+    text_k = tensor_channels(&text->kv[a->text_slot], 0, c);
+    text_v = tensor_channels(&text->kv[a->text_slot], c, c);
+    struct op_attention_params p = {
+        .q = &q,
+        .segment = {{.k = &text_k, .v = &text_v, .index = r->in->text_index}},
+        .segments = 1,
+        .heads = a->heads,
+        .scale = 1 / sqrtf((float)(c / a->heads)),
+    };
+    if (!a->cross_only) {
+        k = tensor_channels(&qkv, c, c);
+        v = tensor_channels(&qkv, 2 * c, c);
+        unet_tap_point(r, a->name, "to_k", &k);
+        unet_tap_point(r, a->name, "to_v", &v);
+        p.segment[1].k = &k;
+        p.segment[1].v = &v;
+        p.segments = 2;
+    }
+    mixed = ops_temp(o, x->n, 1, tokens, c);
+    p.y = &mixed;
+    op_attention(o, &p);
+    ops_release(o, &qkv);
+
+    struct tensor pixels = tensor_reshape(&mixed, x->n, x->h, x->w);
+    if (r->tap) {
+        struct tensor alone = ops_temp(o, x->n, 1, tokens, c);
+        op_linear(o, &mixed, a->out, NULL, &alone);
+        unet_tap_point(r, a->name, "to_out.0", &alone);
+        ops_release(o, &alone);
+    }
+    op_linear(o, &pixels, a->out, &(struct op_epilogue){.residual = x}, y);
+    ops_release(o, &mixed);
+    unet_tap_point(r, a->name, NULL, y);
+}
+
+// cross_attention_norm "group_norm" has 32 groups whatever norm_groups says.
+enum { NORM_CROSS_GROUPS = 32 };
+
+void attention_record_text(const struct unet_run *r, const struct attention *a,
+                           const struct tensor *states, const struct tensor *kv)
+{
+    struct ops *o = r->o;
+    struct tensor normed = *states, part;
+
+    if (a->norm_cross.gamma.buf) {
+        normed = like(o, states, states->c);
+        op_group_norm(o, &(struct op_group_norm_params){
+                             .x = states,
+                             .y = &normed,
+                             .gamma = &a->norm_cross.gamma,
+                             .beta = &a->norm_cross.beta,
+                             .groups = NORM_CROSS_GROUPS,
+                             .eps = attention_eps,
+                         });
+        unet_tap_point(r, a->name, "norm_cross", &normed);
+    }
+    op_linear(o, &normed, a->text_kv, NULL, kv);
+    if (a->norm_cross.gamma.buf)
+        ops_release(o, &normed);
+    part = tensor_channels(kv, 0, a->channels);
+    unet_tap_point(r, a->name, "add_k_proj", &part);
+    part = tensor_channels(kv, a->channels, a->channels);
+    unet_tap_point(r, a->name, "add_v_proj", &part);
+}
+
+// AttentionPooling: one query, the mean of the tokens plus a learned position; keys and values are
+// that class token and all the tokens. Its scale d^-1/4 on q and on k is d^-1/2 on their product.
+static void pool_tokens(const struct unet_run *r, const struct tensor *x, const struct tensor *y)
+{
+    const struct text_pool *p = &r->u->pool;
+    struct ops *o = r->o;
+    const uint32_t n = x->n, l = x->w, d = x->c;
+    struct tensor token = ops_temp(o, n, 1, 1, d), q = ops_temp(o, n, 1, 1, d);
+    struct tensor k0 = ops_temp(o, n, 1, 1, d), v0 = ops_temp(o, n, 1, 1, d);
+    struct tensor k1 = ops_temp(o, n, 1, l, d), v1 = ops_temp(o, n, 1, l, d);
+
+    op_mean_pixels(o, x, &token);
+    struct tensor tokens = tensor_reshape(&token, 1, 1, n);  // one position for every sample
+    op_add(o, &tokens, &p->position, 1, &tokens);
+    op_linear(o, &token, p->q, NULL, &q);
+    op_linear(o, &token, p->k, NULL, &k0);
+    op_linear(o, &token, p->v, NULL, &v0);
+    op_linear(o, x, p->k, NULL, &k1);
+    op_linear(o, x, p->v, NULL, &v1);
+    op_attention(o, &(struct op_attention_params){
+                        .q = &q,
+                        .segment = {{.k = &k0, .v = &v0}, {.k = &k1, .v = &v1}},
+                        .segments = 2,
+                        .heads = p->heads,
+                        .scale = 1 / sqrtf((float)(d / p->heads)),
+                        .y = y,
+                    });
+    ops_release(o, &token);
+    ops_release(o, &q);
+    ops_release(o, &k0);
+    ops_release(o, &v0);
+    ops_release(o, &k1);
+    ops_release(o, &v1);
+}
+
+void text_pool_record(const struct unet_run *r, const struct tensor *states, const struct tensor *y)
+{
+    const struct text_pool *p = &r->u->pool;
+    struct ops *o = r->o;
+    struct tensor normed = like(o, states, states->c);
+    struct tensor pooled = ops_temp(o, states->n, 1, 1, states->c);
+    struct tensor proj = ops_temp(o, states->n, 1, 1, y->c);
+
+    op_layer_norm(o, states, &p->norm1.gamma, &p->norm1.beta, 1e-5F, &normed);
+    unet_tap_point(r, "add_embedding", "norm1", &normed);
+    pool_tokens(r, &normed, &pooled);
+    unet_tap_point(r, "add_embedding", "pool", &pooled);
+    op_linear(o, &pooled, p->proj, NULL, &proj);
+    unet_tap_point(r, "add_embedding", "proj", &proj);
+    op_layer_norm(o, &proj, &p->norm2.gamma, &p->norm2.beta, 1e-5F, y);
+    unet_tap_point(r, "add_embedding", NULL, y);
+    ops_release(o, &normed);
+    ops_release(o, &pooled);
+    ops_release(o, &proj);
+}
+
+void time_mlp_record(const struct unet_run *r, const struct time_mlp *m,
+                     const struct tensor *features, const struct tensor *residual,
+                     const struct tensor *y)
+{
+    struct tensor hidden = like(r->o, features, y->c);
+
+    op_linear(r->o, features, m->linear1, &(struct op_epilogue){.act = r->u->act}, &hidden);
+    op_linear(r->o, &hidden, m->linear2, &(struct op_epilogue){.residual = residual}, y);
+    ops_release(r->o, &hidden);
+}

@@ -1,0 +1,114 @@
+// The loaded network's parts, shared by unet.c (loading, the forward's order) and unet_blocks.c
+// (how one residual block, attention or text embedding is recorded). Not for other users.
+#ifndef IMAGEND_UNET_INTERNAL_H
+#define IMAGEND_UNET_INTERNAL_H
+
+#include "unet.h"
+
+enum { UNET_NAME = 64 };
+
+struct norm {
+    struct tensor gamma, beta;  // f32
+};
+
+enum resample { RESAMPLE_NONE, RESAMPLE_DOWN, RESAMPLE_UP };
+
+// ResnetBlock2D. time_offset: first channel of its scale and shift in the fused time projection.
+struct resnet {
+    char name[UNET_NAME];
+    uint32_t in, out;
+    struct norm norm1, norm2;
+    struct op_weight *conv1, *conv2, *shortcut;  // shortcut NULL: identity
+    uint32_t time_offset;
+    enum resample resample;
+    float out_scale;
+};
+
+// Attention with AttnAddedKVProcessor. The image's q, k and v are one product, as are the text's
+// k and v.
+struct attention {
+    char name[UNET_NAME];
+    uint32_t channels, heads;
+    bool cross_only;
+    struct norm group_norm, norm_cross;  // norm_cross.gamma.buf NULL: none
+    struct op_weight *qkv;               // q alone when cross_only
+    struct op_weight *text_kv;
+    struct op_weight *out;
+    uint32_t text_slot;                  // its keys and values in unet_text
+};
+
+struct block {
+    char name[UNET_NAME];
+    int layers;
+    struct resnet resnet[UNET_MAX_LAYERS];
+    struct attention attention[UNET_MAX_LAYERS];
+    bool attends;
+    bool resamples;
+    struct resnet sampler;  // downsamplers.0 or upsamplers.0
+};
+
+// TextTimeEmbedding: LayerNorm, attention pooling, projection, LayerNorm.
+struct text_pool {
+    struct norm norm1, norm2;
+    struct tensor position;  // f32 [1, 1, 1, encoder_hid_dim]
+    struct op_weight *q, *k, *v, *proj;
+    uint32_t heads;
+};
+
+struct time_mlp {
+    struct op_weight *linear1, *linear2;
+};
+
+struct unet {
+    struct ops_device *dev;
+    struct unet_config config;
+    enum dtype dtype;
+    enum op_act act, time_act;  // config.act, config.time_act (ACT_NONE: not set)
+    uint64_t parameters;
+    struct time_mlp time, level;  // level: the noise level's (class_embedding)
+    struct op_weight *hid_proj;   // NULL: the states are used as they are
+    struct text_pool pool;        // pool.q NULL: none
+    struct op_weight *conv_in, *conv_out;
+    struct norm norm_out;
+    struct block down[UNET_MAX_LEVELS], mid, up[UNET_MAX_LEVELS];
+    struct op_weight *time_proj;  // all resnets' time_emb_proj, one product
+    uint32_t time_proj_channels;
+    uint32_t attentions;
+};
+
+struct unet_text {
+    uint32_t entries, length, count;
+    struct tensor *kv;    // [count] of [entries, 1, L, 2C]: keys, then values
+    struct tensor pooled; // [1, 1, entries, time_embedding_dim]
+};
+
+// One recording in progress.
+struct unet_run {
+    const struct unet *u;
+    struct ops *o;
+    const struct unet_tap *tap;
+    const struct unet_inputs *in;
+    struct tensor time_proj;  // [N, 1, 1, time_proj_channels]
+};
+
+// Give t to the tap as "prefix.point" ("prefix" alone when point is NULL).
+void unet_tap_point(const struct unet_run *r, const char *prefix, const char *point,
+                    const struct tensor *t);
+
+// x [N, H, W, in] -> y [N, H', W', out]; y may be a channel view.
+void resnet_record(const struct unet_run *r, const struct resnet *b, const struct tensor *x,
+                   const struct tensor *y);
+void attention_record(const struct unet_run *r, const struct attention *a, const struct tensor *x,
+                      const struct tensor *y);
+// states [n, 1, L, C] after encoder_hid_proj -> the attention's entry tensor kv [n, 1, L, 2C].
+void attention_record_text(const struct unet_run *r, const struct attention *a,
+                           const struct tensor *states, const struct tensor *kv);
+// raw states [n, 1, L, D] -> y [n, 1, 1, time_embedding_dim].
+void text_pool_record(const struct unet_run *r, const struct tensor *states,
+                      const struct tensor *y);
+// features [N, 1, 1, dim] -> y [N, 1, 1, time_embedding_dim] (+ residual when given).
+void time_mlp_record(const struct unet_run *r, const struct time_mlp *m,
+                     const struct tensor *features, const struct tensor *residual,
+                     const struct tensor *y);
+
+#endif

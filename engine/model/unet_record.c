@@ -1,0 +1,273 @@
+// The order of one U-Net forward: embeddings, down blocks, middle, up blocks, output. Called by the
+// stages and tests on the engine's worker. Knows nothing of files.
+#include "unet_internal.h"
+
+#include <stdio.h>
+
+enum { MAX_SKIPS = UNET_MAX_LEVELS * (UNET_MAX_LAYERS + 1) + 1 };
+
+// A skip connection lives in the second half of the tensor that its up block will read, so that
+// the concatenation costs nothing: producer of the first half and skip write side by side.
+struct skips {
+    struct tensor joined[MAX_SKIPS];
+    uint32_t head[MAX_SKIPS];  // channels that come from the up path
+    int count;
+};
+
+// Channels that reach each up residual block from the path above it, last skip first.
+static void find_heads(const struct unet *u, struct skips *s)
+{
+    int total = 1;
+
+    for (int b = 0; b < u->config.levels; b++)
+        total += u->down[b].layers + u->down[b].resamples;
+    uint32_t above = u->down[u->config.levels - 1].resnet[0].out;
+    for (int b = 0, k = total - 1; b < u->config.levels; b++) {
+        for (int i = 0; i < u->up[b].layers; i++, k--) {
+            s->head[k] = above;
+            above = u->up[b].resnet[i].out;
+        }
+    }
+}
+
+static struct tensor push_skip(struct unet_run *r, struct skips *s, uint32_t n, uint32_t h,
+                               uint32_t w, uint32_t c)
+{
+    const uint32_t head = s->head[s->count];
+
+    s->joined[s->count] = ops_temp(r->o, n, h, w, head + c);
+    return tensor_channels(&s->joined[s->count++], head, c);
+}
+
+// Where the value that enters the next up residual block goes.
+static struct tensor next_head(const struct skips *s)
+{
+    return tensor_channels(&s->joined[s->count - 1], 0, s->head[s->count - 1]);
+}
+
+static struct tensor embed_time(struct unet_run *r)
+{
+    const struct unet_config *c = &r->u->config;
+    const struct unet_inputs *in = r->in;
+    struct ops *o = r->o;
+    const uint32_t n = in->sample->n, dim = r->u->config.time_dim;
+    struct tensor features = ops_temp(o, n, 1, 1, c->channels[0]);
+    struct tensor emb = ops_temp(o, n, 1, 1, dim), part = emb;
+    const struct tensor *residual = NULL;
+
+    if (r->u->pool.q) {
+        struct tensor rows = tensor_reshape(&emb, 1, 1, n), index = *in->text_index;
+        index = tensor_reshape(&index, 1, 1, n);
+        op_embed(o, &index, &in->text->pooled, &rows);
+        residual = &emb;
+    }
+    if (r->u->level.linear1) {
+        op_time_embed(o, in->noise_level, c->flip_sin_to_cos, c->freq_shift, &features);
+        if (r->tap) {
+            struct tensor alone = ops_temp(o, n, 1, 1, dim);
+            time_mlp_record(r, &r->u->level, &features, NULL, &alone);
+            unet_tap_point(r, "class_embedding", NULL, &alone);
+            ops_release(o, &alone);
+        }
+        time_mlp_record(r, &r->u->level, &features, residual, &part);
+        residual = &emb;
+    }
+    op_time_embed(o, in->timestep, c->flip_sin_to_cos, c->freq_shift, &features);
+    unet_tap_point(r, "time_proj", NULL, &features);
+    if (r->tap) {
+        struct tensor alone = ops_temp(o, n, 1, 1, dim);
+        time_mlp_record(r, &r->u->time, &features, NULL, &alone);
+        unet_tap_point(r, "time_embedding", NULL, &alone);
+        ops_release(o, &alone);
+    }
+    time_mlp_record(r, &r->u->time, &features, residual, &emb);
+    ops_release(o, &features);
+    if (r->u->time_act != ACT_NONE) {
+        op_act(o, r->u->time_act, &emb, &emb);
+        unet_tap_point(r, "time_embed_act", NULL, &emb);
+    }
+    unet_tap_point(r, "emb", NULL, &emb);
+    return emb;
+}
+
+// Every residual block's time_emb_proj in one product; most activate the embedding first.
+static void project_time(struct unet_run *r, struct tensor *emb)
+{
+    r->time_proj = ops_temp(r->o, emb->n, 1, 1, r->u->time_proj_channels);
+    if (!r->u->config.skip_time_act)
+        op_act(r->o, r->u->act, emb, emb);
+    op_linear(r->o, emb, r->u->time_proj, NULL, &r->time_proj);
+    ops_release(r->o, emb);
+}
+
+static struct tensor record_down(struct unet_run *r, struct skips *s)
+{
+    struct tensor h = *r->in->sample, y;
+
+    y = push_skip(r, s, h.n, h.h, h.w, r->u->config.channels[0]);
+    op_conv2d(r->o, &h, r->u->conv_in, NULL, &y);
+    unet_tap_point(r, "conv_in", NULL, &y);
+    h = y;
+    for (int b = 0; b < r->u->config.levels; b++) {
+        const struct block *block = &r->u->down[b];
+        for (int i = 0; i < block->layers; i++) {
+            const struct resnet *res = &block->resnet[i];
+            y = push_skip(r, s, h.n, h.h, h.w, res->out);
+            if (block->attends) {
+                struct tensor t = ops_temp(r->o, h.n, h.h, h.w, res->out);
+                resnet_record(r, res, &h, &t);
+                attention_record(r, &block->attention[i], &t, &y);
+                ops_release(r->o, &t);
+            } else {
+                resnet_record(r, res, &h, &y);
+            }
+            h = y;
+        }
+        if (block->resamples) {
+            if (h.h % 2 || h.w % 2)
+                ops_fail(r->o, ERR_INVALID);
+            y = push_skip(r, s, h.n, h.h / 2, h.w / 2, block->sampler.out);
+            resnet_record(r, &block->sampler, &h, &y);
+            h = y;
+        }
+        unet_tap_point(r, block->name, NULL, &h);
+    }
+    return h;
+}
+
+// mid_block, from h into the head of the first up residual block's input.
+static void record_mid(struct unet_run *r, const struct skips *s, const struct tensor *h)
+{
+    const struct block *mid = &r->u->mid;
+    struct tensor y = next_head(s);
+
+    if (mid->layers == 0) {
+        op_copy(r->o, h, &y);
+    } else if (mid->layers == 1) {
+        resnet_record(r, &mid->resnet[0], h, &y);
+    } else {
+        struct tensor a = ops_temp(r->o, h->n, h->h, h->w, h->c);
+        struct tensor b = ops_temp(r->o, h->n, h->h, h->w, h->c);
+        resnet_record(r, &mid->resnet[0], h, &a);
+        attention_record(r, &mid->attention[0], &a, &b);
+        resnet_record(r, &mid->resnet[1], &b, &y);
+        ops_release(r->o, &a);
+        ops_release(r->o, &b);
+    }
+    unet_tap_point(r, "mid_block", NULL, &y);
+}
+
+static struct tensor record_up(struct unet_run *r, struct skips *s)
+{
+    struct tensor y = {0};
+
+    for (int b = 0; b < r->u->config.levels; b++) {
+        const struct block *block = &r->u->up[b];
+        for (int i = 0; i < block->layers; i++) {
+            const struct resnet *res = &block->resnet[i];
+            const bool last = i == block->layers - 1, resample = last && block->resamples;
+            struct tensor x = s->joined[--s->count], t;
+
+            y = resample || s->count == 0 ? ops_temp(r->o, x.n, x.h, x.w, res->out) : next_head(s);
+            if (block->attends) {
+                t = ops_temp(r->o, x.n, x.h, x.w, res->out);
+                resnet_record(r, res, &x, &t);
+                attention_record(r, &block->attention[i], &t, &y);
+                ops_release(r->o, &t);
+            } else {
+                resnet_record(r, res, &x, &y);
+            }
+            ops_release(r->o, &x);
+            if (resample) {
+                t = y;
+                y = next_head(s);
+                resnet_record(r, &block->sampler, &t, &y);
+                ops_release(r->o, &t);
+            }
+        }
+        unet_tap_point(r, block->name, NULL, &y);
+    }
+    return y;
+}
+
+static struct tensor record_out(struct unet_run *r, const struct tensor *h)
+{
+    const struct unet_config *c = &r->u->config;
+    const uint32_t p = c->patch_size, sub = p * p;
+    struct tensor normed = ops_temp(r->o, h->n, h->h, h->w, h->c), y, full, low;
+    struct op_epilogue e = {0};
+
+    op_group_norm(r->o, &(struct op_group_norm_params){
+                            .x = h,
+                            .y = &normed,
+                            .gamma = &r->u->norm_out.gamma,
+                            .beta = &r->u->norm_out.beta,
+                            .groups = c->norm_groups,
+                            .eps = c->norm_eps,
+                            .act = r->u->act,
+                        });
+    y = ops_temp(r->o, h->n, h->h, h->w, c->out_channels * sub);
+    if (c->low_res_residual) {
+        low = tensor_channels(r->in->sample, c->out_channels * sub, c->out_channels * sub);
+        e.residual = &low;
+    }
+    op_conv2d(r->o, &normed, r->u->conv_out, &e, &y);
+    ops_release(r->o, &normed);
+    if (p == 1)
+        return y;
+    full = ops_temp(r->o, h->n, h->h * p, h->w * p, c->out_channels);
+    op_pixel_shuffle(r->o, p, &y, &full);
+    ops_release(r->o, &y);
+    return full;
+}
+
+struct tensor unet_record(const struct unet *u, struct ops *o, const struct unet_inputs *in,
+                          const struct unet_tap *tap)
+{
+    struct unet_run r = {.u = u, .o = o, .tap = tap, .in = in};
+    struct skips skips = {0};
+    struct tensor emb, h;
+
+    find_heads(u, &skips);
+    emb = embed_time(&r);
+    project_time(&r, &emb);
+    h = record_down(&r, &skips);
+    record_mid(&r, &skips, &h);
+    h = record_up(&r, &skips);
+    struct tensor y = record_out(&r, &h);
+    ops_release(o, &h);
+    ops_release(o, &r.time_proj);
+    return y;
+}
+
+void unet_record_text(const struct unet *u, struct ops *o, const struct tensor *states,
+                      struct unet_text *text, uint32_t first, const struct unet_tap *tap)
+{
+    struct unet_run r = {.u = u, .o = o, .tap = tap};
+    struct tensor proj = *states, pooled;
+
+    if (u->pool.q) {
+        pooled = tensor_reshape(&text->pooled, text->entries, 1, 1);
+        pooled = tensor_samples(&pooled, first, states->n);
+        text_pool_record(&r, states, &pooled);
+    }
+    if (u->hid_proj) {
+        proj = ops_temp(o, states->n, 1, states->w, u->config.cross_dim);
+        op_linear(o, states, u->hid_proj, NULL, &proj);
+        unet_tap_point(&r, "encoder_hid_proj", NULL, &proj);
+    }
+    for (int side = 0; side < 3; side++) {
+        const int blocks = side == 1 ? 1 : u->config.levels;
+        for (int b = 0; b < blocks; b++) {
+            const struct block *block = side == 0 ? &u->down[b] : side == 1 ? &u->mid : &u->up[b];
+            const int count = side == 1 ? block->layers / 2 : block->attends ? block->layers : 0;
+            for (int i = 0; i < count; i++) {
+                const struct attention *a = &block->attention[i];
+                struct tensor kv = tensor_samples(&text->kv[a->text_slot], first, states->n);
+                attention_record_text(&r, a, &proj, &kv);
+            }
+        }
+    }
+    if (u->hid_proj)
+        ops_release(o, &proj);
+}
