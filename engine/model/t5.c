@@ -1,14 +1,14 @@
 // The T5 v1.1 encoder: loading and recording. Called when an engine opens and when a prompt is not
 // in the text cache, on the engine's worker. Knows nothing of tokenizers or diffusion.
-#include "model_act.h"
 #include "t5.h"
+#include "model_act.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct t5_layer {
-    struct tensor attention_norm, ff_norm;  // f32 gamma
+    struct tensor attention_norm, ff_norm; // f32 gamma
     struct op_weight *qkv, *o, *wi_0, *wi_1, *wo;
 };
 
@@ -16,14 +16,14 @@ struct t5 {
     struct ops_device *dev;
     struct t5_config config;
     uint64_t parameters;
-    struct tensor embedding;  // [1, 1, vocab, d_model]
-    struct tensor buckets;    // f32 [1, 1, buckets, heads]
+    struct tensor embedding; // [1, 1, vocab, d_model]
+    struct tensor buckets;   // f32 [1, 1, buckets, heads]
     struct tensor final_norm;
     struct t5_layer *layer;
 };
 
 struct load {
-    struct ops_device *dev;  // NULL: account for the tensors only
+    struct ops_device *dev; // NULL: account for the tensors only
     struct weights *w;
     enum dtype dtype;
     enum err err;
@@ -46,11 +46,11 @@ static void load_linear(struct load *l, struct op_weight **out, uint32_t rows, u
 
     if (l->err || !l->dev || !data)
         return;
-    l->err = op_weight_create(
-        l->dev,
-        &(struct op_weight_params){
-            .weight = data, .out = rows, .in = in, .kernel = 1, .dtype = l->dtype},
-        out);
+    l->err =
+        op_weight_create(l->dev,
+                         &(struct op_weight_params){
+                             .weight = data, .out = rows, .in = in, .kernel = 1, .dtype = l->dtype},
+                         out);
 }
 
 // q, k and v read the same input: one product.
@@ -84,18 +84,18 @@ static void load_layer(struct load *l, const struct t5_config *c, struct t5_laye
     const uint32_t inner = (uint32_t)(c->num_heads * c->d_kv);
     char name[96];
 
-    load_tensor(l, DT_F32, 1, d,
-                weights_f32(l->w, WEIGHTS_SHAPE(d), "encoder.block.%d.layer.0.layer_norm.weight",
-                            index),
-                &y->attention_norm);
+    load_tensor(
+        l, DT_F32, 1, d,
+        weights_f32(l->w, WEIGHTS_SHAPE(d), "encoder.block.%d.layer.0.layer_norm.weight", index),
+        &y->attention_norm);
     snprintf(name, sizeof name, "encoder.block.%d.layer.0.SelfAttention", index);
     load_qkv(l, &y->qkv, inner, d, name);
     snprintf(name, sizeof name, "encoder.block.%d.layer.0.SelfAttention.o", index);
     load_linear(l, &y->o, d, inner, name);
-    load_tensor(l, DT_F32, 1, d,
-                weights_f32(l->w, WEIGHTS_SHAPE(d), "encoder.block.%d.layer.1.layer_norm.weight",
-                            index),
-                &y->ff_norm);
+    load_tensor(
+        l, DT_F32, 1, d,
+        weights_f32(l->w, WEIGHTS_SHAPE(d), "encoder.block.%d.layer.1.layer_norm.weight", index),
+        &y->ff_norm);
     snprintf(name, sizeof name, "encoder.block.%d.layer.1.DenseReluDense.%s", index,
              c->gated ? "wi_0" : "wi");
     load_linear(l, &y->wi_0, ff, d, name);
@@ -197,9 +197,15 @@ void t5_destroy(struct t5 **out)
     *out = NULL;
 }
 
-const struct t5_config *t5_get_config(const struct t5 *t) { return &t->config; }
+const struct t5_config *t5_get_config(const struct t5 *t)
+{
+    return &t->config;
+}
 
-uint64_t t5_parameters(const struct t5 *t) { return t->parameters; }
+uint64_t t5_parameters(const struct t5 *t)
+{
+    return t->parameters;
+}
 
 struct run {
     const struct t5 *t;
@@ -284,8 +290,9 @@ static void record_feed_forward(const struct run *r, int index, const struct ten
     tap_point(r, index, "layer.1.layer_norm", &h);
     if (r->tap) {
         op_linear(r->o, &h, y->wi_0, NULL, &gate);
-        tap_point(r, index, r->t->config.gated ? "layer.1.DenseReluDense.wi_0"
-                                               : "layer.1.DenseReluDense.wi", &gate);
+        tap_point(r, index,
+                  r->t->config.gated ? "layer.1.DenseReluDense.wi_0" : "layer.1.DenseReluDense.wi",
+                  &gate);
         op_act(r->o, act, &gate, &gate);
         tap_point(r, index, "layer.1.DenseReluDense.act", &gate);
     }

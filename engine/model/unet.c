@@ -10,7 +10,7 @@
 #include <string.h>
 
 struct load {
-    struct ops_device *dev;  // NULL: account for the tensors only
+    struct ops_device *dev; // NULL: account for the tensors only
     struct weights *w;
     enum dtype dtype;
     enum err err;
@@ -93,8 +93,7 @@ static void load_product(struct load *l, const struct product *p, struct op_weig
 }
 
 static void load_layer(struct load *l, struct op_weight **out, uint32_t rows, uint32_t in,
-                       uint32_t kernel, const char *fmt, ...)
-    __attribute__((format(printf, 6, 7)));
+                       uint32_t kernel, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 static void load_layer(struct load *l, struct op_weight **out, uint32_t rows, uint32_t in,
                        uint32_t kernel, const char *fmt, ...)
 {
@@ -240,8 +239,9 @@ static void load_time_proj(struct load *l, struct unet *u)
     }
     for (int b = 0; b < 2 * u->config.levels + 1; b++) {
         const int levels = u->config.levels;
-        const struct block *block =
-            b < levels ? &u->down[b] : b == levels ? &u->mid : &u->up[b - levels - 1];
+        const struct block *block = b < levels    ? &u->down[b]
+                                    : b == levels ? &u->mid
+                                                  : &u->up[b - levels - 1];
         for (int i = 0; i < block->layers; i++)
             copy_time_rows(l, u, &block->resnet[i], weight, bias);
         if (block->resamples)
@@ -420,9 +420,9 @@ void unet_destroy(struct unet **out)
     norm_deinit(&u->pool.norm2);
     tensor_destroy(&u->pool.position);
     struct op_weight **products[] = {
-        &u->time.linear1, &u->time.linear2, &u->level.linear1, &u->level.linear2, &u->hid_proj,
-        &u->pool.q,       &u->pool.k,       &u->pool.v,        &u->pool.proj,     &u->conv_in,
-        &u->conv_out,     &u->time_proj,
+        &u->time.linear1, &u->time.linear2, &u->level.linear1, &u->level.linear2,
+        &u->hid_proj,     &u->pool.q,       &u->pool.k,        &u->pool.v,
+        &u->pool.proj,    &u->conv_in,      &u->conv_out,      &u->time_proj,
     };
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         op_weight_destroy(products[i]);
@@ -430,9 +430,15 @@ void unet_destroy(struct unet **out)
     *out = NULL;
 }
 
-const struct unet_config *unet_get_config(const struct unet *u) { return &u->config; }
+const struct unet_config *unet_get_config(const struct unet *u)
+{
+    return &u->config;
+}
 
-uint64_t unet_parameters(const struct unet *u) { return u->parameters; }
+uint64_t unet_parameters(const struct unet *u)
+{
+    return u->parameters;
+}
 
 static enum err text_kv_create(const struct unet *u, const struct attention *a, struct unet_text *t)
 {

@@ -221,7 +221,7 @@ static void pool_tokens(const struct unet_run *r, const struct tensor *x, const 
     struct tensor k1 = ops_temp(o, n, 1, l, d), v1 = ops_temp(o, n, 1, l, d);
 
     op_mean_pixels(o, x, &token);
-    struct tensor tokens = tensor_reshape(&token, 1, 1, n);  // one position for every sample
+    struct tensor tokens = tensor_reshape(&token, 1, 1, n); // one position for every sample
     op_add(o, &tokens, &p->position, 1, &tokens);
     op_linear(o, &token, p->q, NULL, &q);
     op_linear(o, &token, p->k, NULL, &k0);

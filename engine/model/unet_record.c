@@ -10,7 +10,7 @@ enum { MAX_SKIPS = UNET_MAX_LEVELS * (UNET_MAX_LAYERS + 1) + 1 };
 // the concatenation costs nothing: producer of the first half and skip write side by side.
 struct skips {
     struct tensor joined[MAX_SKIPS];
-    uint32_t head[MAX_SKIPS];  // channels that come from the up path
+    uint32_t head[MAX_SKIPS]; // channels that come from the up path
     int count;
 };
 

@@ -210,6 +210,7 @@ struct op_lane {
 
 // z ~ N(0, 1): Philox4x32-10 keyed by the lane's seed, counter (element/4, step, stage, picture),
 // Box-Muller. Writes dst[lane.slot], channels 0..2 of each pixel; element = (h*W + w)*3 + c.
+// Lanes are a mapped u32 tensor [lanes, 1, 1, 32] here and below.
 void op_noise(struct ops *o, const struct tensor *lanes, const struct tensor *dst);
 
 // Gather the U-Net's input batch: for lane i, samples i (and lanes + i when guided, so the batch is
@@ -232,7 +233,8 @@ struct op_sampler_params {
 };
 void op_sampler_step(struct ops *o, const struct op_sampler_params *p);
 
-// y[slot] = a x + b noise per lane (image_noising_scheduler): a = lane.cx, b = lane.noise.
+// y[slot] = a x[slot] + b noise[slot] for every lane (image_noising_scheduler): a = lane.cx,
+// b = lane.noise. All three are slot tensors; y may be x.
 void op_add_noise(struct ops *o, const struct tensor *lanes, const struct tensor *x,
                   const struct tensor *noise, const struct tensor *y);
 
