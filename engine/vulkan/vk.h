@@ -55,8 +55,16 @@ const struct vk_caps *vk_device_caps(const struct vk_device *dev);
 // Errors: NO_DEVICE when there is no Vulkan loader or no device.
 enum err vk_device_list(struct vk_caps *caps, int max, int *count, struct fault *why);
 
-// Messages that the validation layers have printed since the device was opened. Thread: any.
+// Messages that the validation layers have printed since the device was opened; NULL: of all
+// devices this process had, closed ones included. Thread: any. The environment's
+// IMAGEND_VALIDATION=1 asks for validation of every device, and =fatal makes vk_cmd_end,
+// vk_submit and vk_wait return INTERNAL from the first message on.
 unsigned vk_validation_messages(const struct vk_device *dev);
+
+// A test hook: the countdown-th call from now (1: the next; 0: never) of this kind fails. A failed
+// SUBMIT or WAIT loses the device for good; a failed MEMORY is one vk_buffer_create only.
+enum vk_fault { VK_FAULT_SUBMIT, VK_FAULT_WAIT, VK_FAULT_MEMORY };
+void vk_fault_inject(struct vk_device *dev, enum vk_fault kind, int countdown);
 
 // ---- memory ---------------------------------------------------------------------------------
 

@@ -1,0 +1,173 @@
+// The pipeline cache on disk: one file per device and driver version, with a header of our own
+// that is checked before the driver sees a byte of it. Called when a device opens and closes.
+#include "vk_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { CACHE_VERSION = 1, CACHE_MAX_BYTES = 256 << 20 };
+
+struct cache_header {
+    char magic[8];
+    uint32_t version, header_bytes;
+    uint32_t vendor_id, device_id, driver_version, reserved;
+    uint8_t device_uuid[VK_UUID_SIZE], cache_uuid[VK_UUID_SIZE];
+    uint64_t data_bytes, data_hash;
+};
+
+static uint64_t fnv1a(const uint8_t *p, size_t n)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ p[i]) * 0x100000001b3u;
+    return h;
+}
+
+static struct cache_header make_header(const struct vk_device *dev, const void *data, size_t bytes)
+{
+    const struct vk_caps *caps = &dev->ph.caps;
+    struct cache_header h = {
+        .magic = {'i', 'm', 'g', 'd', 'p', 'i', 'p', 'e'},
+        .version = CACHE_VERSION,
+        .header_bytes = sizeof h,
+        .vendor_id = caps->vendor_id,
+        .device_id = caps->device_id,
+        .driver_version = caps->driver_version,
+        .data_bytes = bytes,
+        .data_hash = fnv1a(data, bytes),
+    };
+    memcpy(h.device_uuid, caps->uuid, sizeof h.device_uuid);
+    memcpy(h.cache_uuid, dev->ph.cache_uuid, sizeof h.cache_uuid);
+    return h;
+}
+
+// The driver's own header too: a driver need not survive somebody else's data.
+static bool is_ours(const struct vk_device *dev, const void *data, size_t bytes)
+{
+    VkPipelineCacheHeaderVersionOne v;
+    if (bytes < sizeof v)
+        return false;
+    memcpy(&v, data, sizeof v);
+    return v.headerSize >= sizeof v && v.headerSize <= bytes &&
+           v.headerVersion == VK_PIPELINE_CACHE_HEADER_VERSION_ONE &&
+           v.vendorID == dev->ph.caps.vendor_id && v.deviceID == dev->ph.caps.device_id &&
+           !memcmp(v.pipelineCacheUUID, dev->ph.cache_uuid, VK_UUID_SIZE);
+}
+
+// The file's checked payload, or NULL. Owner: the caller frees it.
+static void *load(const struct vk_device *dev, size_t *bytes)
+{
+    struct cache_header h;
+    struct stat st;
+    uint8_t *data = NULL;
+    FILE *f = fopen(dev->cache_path, "rb");
+    if (!f)
+        return NULL;
+    if (fstat(fileno(f), &st) || st.st_size < (off_t)sizeof h || st.st_size > CACHE_MAX_BYTES ||
+        fread(&h, sizeof h, 1, f) != 1 || h.data_bytes != (uint64_t)st.st_size - sizeof h ||
+        !h.data_bytes || !(data = malloc(h.data_bytes)))
+        goto fail;
+    if (fread(data, h.data_bytes, 1, f) != 1)
+        goto fail;
+    struct cache_header want = make_header(dev, data, h.data_bytes);
+    if (memcmp(&h, &want, sizeof h) || !is_ours(dev, data, h.data_bytes))
+        goto fail;
+    fclose(f);
+    *bytes = h.data_bytes;
+    return data;
+fail:
+    fclose(f);
+    free(data);
+    return NULL;
+}
+
+enum err vk_make_dirs(const char *dir)
+{
+    char path[4096];
+    size_t n = strlen(dir);
+    if (!n || n >= sizeof path)
+        return ERR_IO;
+    memcpy(path, dir, n + 1);
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i])
+            continue;
+        char keep = path[i];
+        path[i] = 0;
+        if (mkdir(path, 0755) && errno != EEXIST)
+            return ERR_IO;
+        path[i] = keep;
+    }
+    return ERR_OK;
+}
+
+static char *make_path(const struct vk_device *dev, const char *cache_dir)
+{
+    const uint8_t *u = dev->ph.cache_uuid;
+    size_t room = strlen(cache_dir) + 96;
+    char *path = malloc(room), uuid[2 * VK_UUID_SIZE + 1];
+    for (size_t i = 0; i < VK_UUID_SIZE; i++)
+        snprintf(uuid + 2 * i, 3, "%02x", u[i]);
+    if (path)
+        snprintf(path, room, "%s/pipelines-%s-%08x.bin", cache_dir, uuid,
+                 dev->ph.caps.driver_version);
+    return path;
+}
+
+enum err vk_cache_open(struct vk_device *dev, const char *cache_dir)
+{
+    VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
+    void *data = NULL;
+    if (cache_dir) {
+        if (!(dev->cache_path = make_path(dev, cache_dir)))
+            return ERR_NO_MEMORY;
+        data = load(dev, &info.initialDataSize);
+        info.pInitialData = data;
+    }
+    VkResult r = vkCreatePipelineCache(dev->handle, &info, NULL, &dev->cache);
+    free(data);
+    return vk_error(dev, r);
+}
+
+static bool write_file(const char *path, const struct cache_header *h, const void *data)
+{
+    FILE *f = fopen(path, "wb");
+    if (!f)
+        return false;
+    bool ok = fwrite(h, sizeof *h, 1, f) == 1 && fwrite(data, h->data_bytes, 1, f) == 1;
+    return !fclose(f) && ok;
+}
+
+enum err vk_cache_save(struct vk_device *dev)
+{
+    char tmp[4200];
+    size_t bytes = 0;
+    enum err e = ERR_IO;
+    void *data = NULL;
+    if (!dev->cache_path)
+        return ERR_OK;
+    if (vkGetPipelineCacheData(dev->handle, dev->cache, &bytes, NULL) != VK_SUCCESS || !bytes ||
+        !(data = malloc(bytes)) ||
+        vkGetPipelineCacheData(dev->handle, dev->cache, &bytes, data) != VK_SUCCESS || !bytes) {
+        free(data);
+        return ERR_OK; // a driver with nothing to keep
+    }
+    struct cache_header h = make_header(dev, data, bytes);
+    char *slash = strrchr(dev->cache_path, '/');
+    *slash = 0;
+    (void)vk_make_dirs(dev->cache_path); // the write below tells
+    *slash = '/';
+    // Two processes may save at once: each renames a whole file of its own into place.
+    int n = snprintf(tmp, sizeof tmp, "%s.%ld", dev->cache_path, (long)getpid());
+    if (n > 0 && (size_t)n < sizeof tmp && write_file(tmp, &h, data)) {
+        if (!rename(tmp, dev->cache_path))
+            e = ERR_OK;
+        else
+            unlink(tmp);
+    }
+    free(data);
+    return e;
+}

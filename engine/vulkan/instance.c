@@ -1,0 +1,360 @@
+// The Vulkan instance: the loader, the validation layer and its message counter, and what each
+// physical device can do. Called by device.c, on the thread that opens a device; the message
+// callback may come from any thread. Chooses nothing: device.c does.
+#include "vk_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Messages of devices that are closed too: those of vkDestroyDevice come when no one else is left
+// to count them. The one global of this layer.
+static atomic_uint all_messages;
+
+static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
+                                                 VkDebugUtilsMessageTypeFlagsEXT types,
+                                                 const VkDebugUtilsMessengerCallbackDataEXT *data,
+                                                 void *user)
+{
+    struct vk_instance *inst = user;
+    bool error = severity & VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT;
+    atomic_fetch_add(&inst->messages, 1);
+    atomic_fetch_add(&all_messages, 1);
+    fprintf(stderr, "vulkan validation %s: %s\n", error ? "error" : "warning", data->pMessage);
+    return VK_FALSE;
+}
+
+unsigned vk_validation_messages(const struct vk_device *dev)
+{
+    return dev ? atomic_load(&dev->instance.messages) : atomic_load(&all_messages);
+}
+
+static bool has_layer(const char *name)
+{
+    VkLayerProperties layers[64];
+    uint32_t n = 64;
+    VkResult r = vkEnumerateInstanceLayerProperties(&n, layers);
+    if (r != VK_SUCCESS && r != VK_INCOMPLETE)
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        if (!strcmp(layers[i].layerName, name))
+            return true;
+    return false;
+}
+
+static VkDebugUtilsMessengerCreateInfoEXT messenger_info(struct vk_instance *inst)
+{
+    return (VkDebugUtilsMessengerCreateInfoEXT){
+        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
+        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
+                           VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT |
+                       VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
+        .pfnUserCallback = on_message,
+        .pUserData = inst,
+    };
+}
+
+static enum err open_messenger(struct vk_instance *inst, struct fault *why)
+{
+    VkDebugUtilsMessengerCreateInfoEXT info = messenger_info(inst);
+    PFN_vkCreateDebugUtilsMessengerEXT create =
+        (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(inst->handle,
+                                                                  "vkCreateDebugUtilsMessengerEXT");
+    if (!create || create(inst->handle, &info, NULL, &inst->messenger) != VK_SUCCESS)
+        return fault_set(why, ERR_UNSUPPORTED, "validation",
+                         "the validation layer offers no debug messages");
+    return ERR_OK;
+}
+
+enum err vk_instance_open(struct vk_instance *inst, bool validation, struct fault *why)
+{
+    static const char layer[] = "VK_LAYER_KHRONOS_validation";
+    const char *layers[] = {layer}, *extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME};
+    const char *env = getenv("IMAGEND_VALIDATION");
+    uint32_t version = VK_API_VERSION_1_0;
+
+    *inst = (struct vk_instance){0};
+    if (env && *env && strcmp(env, "0")) {
+        validation = true;
+        inst->fatal = !strcmp(env, "fatal");
+    }
+    if (validation && !has_layer(layer))
+        return fault_set(why, ERR_UNSUPPORTED, "validation",
+                         "validation was asked for but %s is not installed", layer);
+    vkEnumerateInstanceVersion(&version);
+    VkApplicationInfo app = {
+        .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+        .pApplicationName = "imagend",
+        .apiVersion = version < VK_API_VERSION_1_3 ? version : VK_API_VERSION_1_3,
+    };
+    VkValidationFeatureEnableEXT enable[] = {
+        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
+    VkDebugUtilsMessengerCreateInfoEXT messages = messenger_info(inst);
+    VkValidationFeaturesEXT features = {
+        .sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+        .pNext = &messages,
+        .enabledValidationFeatureCount = 1,
+        .pEnabledValidationFeatures = enable,
+    };
+    VkInstanceCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+        .pNext = validation ? &features : NULL,
+        .pApplicationInfo = &app,
+        .enabledLayerCount = validation ? 1 : 0,
+        .ppEnabledLayerNames = layers,
+        .enabledExtensionCount = validation ? 1 : 0,
+        .ppEnabledExtensionNames = extensions,
+    };
+    VkResult r = vkCreateInstance(&info, NULL, &inst->handle);
+    if (r == VK_ERROR_OUT_OF_HOST_MEMORY)
+        return fault_set(why, ERR_NO_MEMORY, "device", "out of memory opening Vulkan");
+    if (r != VK_SUCCESS)
+        return fault_set(why, ERR_NO_DEVICE, "device",
+                         "no Vulkan driver could be opened (error %d); is one installed?", (int)r);
+    enum err e = validation ? open_messenger(inst, why) : ERR_OK;
+    if (e)
+        vk_instance_close(inst);
+    return e;
+}
+
+void vk_instance_close(struct vk_instance *inst)
+{
+    if (!inst->handle)
+        return;
+    if (inst->messenger) {
+        PFN_vkDestroyDebugUtilsMessengerEXT destroy =
+            (PFN_vkDestroyDebugUtilsMessengerEXT)vkGetInstanceProcAddr(
+                inst->handle, "vkDestroyDebugUtilsMessengerEXT");
+        destroy(inst->handle, inst->messenger, NULL);
+    }
+    vkDestroyInstance(inst->handle, NULL);
+    inst->handle = NULL;
+    inst->messenger = NULL;
+}
+
+// ---- physical devices -----------------------------------------------------------------------
+
+static void find_extensions(struct vk_physical *ph)
+{
+    uint32_t n = 0;
+    if (vkEnumerateDeviceExtensionProperties(ph->handle, NULL, &n, NULL) != VK_SUCCESS || !n)
+        return;
+    VkExtensionProperties *list = calloc(n, sizeof *list);
+    VkResult r = list ? vkEnumerateDeviceExtensionProperties(ph->handle, NULL, &n, list)
+                      : VK_ERROR_OUT_OF_HOST_MEMORY;
+    for (uint32_t i = 0; (r == VK_SUCCESS || r == VK_INCOMPLETE) && i < n; i++) {
+        const char *name = list[i].extensionName;
+        if (!strcmp(name, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME))
+            ph->budget = true;
+        else if (!strcmp(name, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME))
+            ph->size_control_ext = true;
+        else if (!strcmp(name, VK_EXT_ROBUSTNESS_2_EXTENSION_NAME))
+            ph->robustness2 = true;
+        else if (!strcmp(name, VK_KHR_MAINTENANCE_4_EXTENSION_NAME))
+            ph->maintenance4_ext = true;
+    }
+    free(list);
+}
+
+static bool find_family(struct vk_physical *ph)
+{
+    VkQueueFamilyProperties families[32];
+    uint32_t n = 32;
+    vkGetPhysicalDeviceQueueFamilyProperties(ph->handle, &n, families);
+    for (uint32_t i = 0; i < n; i++)
+        if (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) {
+            ph->family = i;
+            ph->timestamp_bits = families[i].timestampValidBits;
+            return true;
+        }
+    return false;
+}
+
+static bool is_texel_format(VkPhysicalDevice handle, VkFormat format)
+{
+    VkFormatProperties props;
+    vkGetPhysicalDeviceFormatProperties(handle, format, &props);
+    return props.bufferFeatures & VK_FORMAT_FEATURE_UNIFORM_TEXEL_BUFFER_BIT;
+}
+
+static bool has_subgroup_ops(const VkPhysicalDeviceSubgroupProperties *sub)
+{
+    VkSubgroupFeatureFlags need = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_SHUFFLE_BIT |
+                                  VK_SUBGROUP_FEATURE_BALLOT_BIT |
+                                  VK_SUBGROUP_FEATURE_ARITHMETIC_BIT;
+    return (sub->supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
+           (sub->supportedOperations & need) == need;
+}
+
+static size_t max_of(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static void fill_limits(struct vk_physical *ph, const VkPhysicalDeviceProperties *p)
+{
+    struct vk_caps *caps = &ph->caps;
+    const VkPhysicalDeviceLimits *lim = &p->limits;
+
+    caps->api_version = p->apiVersion;
+    caps->vendor_id = p->vendorID;
+    caps->device_id = p->deviceID;
+    caps->driver_version = p->driverVersion;
+    caps->cpu = p->deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    caps->timestamps = ph->timestamp_bits > 0 && lim->timestampPeriod > 0;
+    ph->timestamp_seconds = lim->timestampPeriod * 1e-9;
+    caps->max_shared_bytes = lim->maxComputeSharedMemorySize;
+    caps->max_workgroup_invocations = lim->maxComputeWorkGroupInvocations;
+    caps->max_push_bytes = lim->maxPushConstantsSize;
+    memcpy(caps->max_groups, lim->maxComputeWorkGroupCount, sizeof caps->max_groups);
+    caps->max_storage_range = lim->maxStorageBufferRange;
+    caps->max_texel_elements = lim->maxTexelBufferElements;
+    // 16: a vec4, which shaders may read at any binding's start.
+    caps->offset_alignment = max_of(
+        16, max_of(lim->minStorageBufferOffsetAlignment, lim->minTexelBufferOffsetAlignment));
+    memcpy(ph->cache_uuid, p->pipelineCacheUUID, VK_UUID_SIZE);
+}
+
+static bool fill_features(struct vk_physical *ph)
+{
+    struct vk_caps *caps = &ph->caps;
+    bool is13 = caps->api_version >= VK_API_VERSION_1_3;
+    VkPhysicalDeviceMaintenance4Features m4 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_FEATURES};
+    VkPhysicalDeviceSubgroupSizeControlFeatures size = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES};
+    VkPhysicalDeviceRobustness2FeaturesEXT robust = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ROBUSTNESS_2_FEATURES_EXT};
+    VkPhysicalDeviceVulkan12Features f12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
+    VkPhysicalDeviceVulkan11Features f11 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, .pNext = &f12};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                          .pNext = &f11};
+    void **tail = &f12.pNext;
+    if (is13 || ph->maintenance4_ext) {
+        *tail = &m4;
+        tail = &m4.pNext;
+    }
+    if (is13 || ph->size_control_ext) {
+        *tail = &size;
+        tail = &size.pNext;
+    }
+    if (ph->robustness2)
+        *tail = &robust;
+    vkGetPhysicalDeviceFeatures2(ph->handle, &features);
+    ph->maintenance4 = m4.maintenance4;
+    ph->size_control = size.subgroupSizeControl;
+    ph->robustness2 = robust.robustBufferAccess2;
+    caps->storage_f16 = f11.storageBuffer16BitAccess;
+    caps->arithmetic_f16 = f12.shaderFloat16;
+    caps->buffer_address = f12.bufferDeviceAddress;
+    return f12.timelineSemaphore;
+}
+
+VkDeviceSize vk_physical_budget(const struct vk_physical *ph, uint32_t heap)
+{
+    VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
+    VkPhysicalDeviceMemoryProperties2 props = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
+        .pNext = ph->budget ? &budget : NULL};
+    vkGetPhysicalDeviceMemoryProperties2(ph->handle, &props);
+    VkDeviceSize size = props.memoryProperties.memoryHeaps[heap].size;
+    VkDeviceSize free = budget.heapBudget[heap];
+    return free && free < size ? free : size;
+}
+
+static void fill_memory(struct vk_physical *ph)
+{
+    VkDeviceSize best = 0;
+    vkGetPhysicalDeviceMemoryProperties(ph->handle, &ph->memory);
+    for (uint32_t i = 0; i < ph->memory.memoryHeapCount; i++) {
+        VkDeviceSize size = vk_physical_budget(ph, i);
+        if ((ph->memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT) && size > best)
+            best = size;
+    }
+    ph->caps.memory_bytes = best;
+}
+
+// Returns false for a device that cannot be used: older than 1.2, no compute, no timeline.
+static bool inspect(struct vk_physical *ph)
+{
+    VkPhysicalDeviceProperties base;
+    vkGetPhysicalDeviceProperties(ph->handle, &base);
+    if (base.apiVersion < VK_API_VERSION_1_2 || !find_family(ph))
+        return false;
+    find_extensions(ph);
+    bool can_size = base.apiVersion >= VK_API_VERSION_1_3 || ph->size_control_ext;
+    VkPhysicalDeviceSubgroupSizeControlProperties size = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES};
+    VkPhysicalDeviceIDProperties id = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES,
+                                       .pNext = can_size ? &size : NULL};
+    VkPhysicalDeviceMaintenance3Properties m3 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &id};
+    VkPhysicalDeviceDriverProperties driver = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, .pNext = &m3};
+    VkPhysicalDeviceSubgroupProperties sub = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = &driver};
+    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                         .pNext = &sub};
+    vkGetPhysicalDeviceProperties2(ph->handle, &props);
+    struct vk_caps *caps = &ph->caps;
+    snprintf(caps->name, sizeof caps->name, "%s", base.deviceName);
+    snprintf(caps->driver, sizeof caps->driver, "%.120s %.120s", driver.driverName,
+             driver.driverInfo);
+    memcpy(caps->uuid, id.deviceUUID, sizeof caps->uuid);
+    ph->type = base.deviceType;
+    ph->max_allocation = m3.maxMemoryAllocationSize;
+    fill_limits(ph, &base);
+    caps->subgroup_size = sub.subgroupSize;
+    caps->subgroup_shuffle = has_subgroup_ops(&sub);
+    caps->texel_f32 = is_texel_format(ph->handle, VK_FORMAT_R32G32B32A32_SFLOAT);
+    caps->texel_f16 = is_texel_format(ph->handle, VK_FORMAT_R16G16B16A16_SFLOAT);
+    if (!fill_features(ph))
+        return false;
+    ph->size_control =
+        ph->size_control && (size.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT);
+    ph->subgroup_min = ph->size_control ? size.minSubgroupSize : sub.subgroupSize;
+    ph->subgroup_max = ph->size_control ? size.maxSubgroupSize : sub.subgroupSize;
+    fill_memory(ph);
+    return true;
+}
+
+static int rank(VkPhysicalDeviceType type)
+{
+    switch (type) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: return 0;
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU: return 1;
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU: return 2;
+    case VK_PHYSICAL_DEVICE_TYPE_CPU: return 3;
+    default: return 4;
+    }
+}
+
+enum err vk_physical_find(const struct vk_instance *inst, struct vk_physical *out, int max,
+                          int *count, struct fault *why)
+{
+    VkPhysicalDevice handles[VK_MAX_PHYSICAL];
+    uint32_t n = VK_MAX_PHYSICAL;
+    VkResult r = vkEnumeratePhysicalDevices(inst->handle, &n, handles);
+    *count = 0;
+    if (r != VK_SUCCESS && r != VK_INCOMPLETE)
+        n = 0;
+    for (uint32_t i = 0; i < n && *count < max; i++) {
+        struct vk_physical ph = {.handle = handles[i]};
+        if (!inspect(&ph))
+            continue;
+        int at = (*count)++;
+        for (; at > 0 && rank(ph.type) < rank(out[at - 1].type); at--)
+            out[at] = out[at - 1];
+        out[at] = ph;
+    }
+    if (*count)
+        return ERR_OK;
+    return fault_set(why, ERR_NO_DEVICE, "device",
+                     n ? "none of %u Vulkan devices offers Vulkan 1.2 compute with timelines"
+                       : "there is no Vulkan device (%u found)",
+                     n);
+}

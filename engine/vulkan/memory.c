@@ -1,0 +1,451 @@
+// Device memory: slabs, each one allocation with one VkBuffer over it, cut into buffers from a
+// sorted list of free spans; and the copies between the CPU and memory it cannot see. Called by
+// engine/ops and command.c on the engine's thread. Knows bytes only.
+#include "vk_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct vk_span {
+    size_t offset, bytes;
+};
+
+struct vk_slab {
+    struct vk_slab *next;
+    VkDeviceMemory memory;
+    VkBuffer handle;
+    uint8_t *map;
+    size_t bytes;
+    uint32_t type;
+    int live;             // buffers in it
+    struct vk_span *free; // sorted by offset, never adjacent
+    int spans, cap_spans;
+};
+
+// ---- memory types ---------------------------------------------------------------------------
+
+static bool find_type(const struct vk_device *dev, uint32_t bits, VkMemoryPropertyFlags need,
+                      VkMemoryPropertyFlags avoid, uint32_t *type)
+{
+    const VkPhysicalDeviceMemoryProperties *mem = &dev->ph.memory;
+    VkDeviceSize best = 0;
+    for (uint32_t i = 0; i < mem->memoryTypeCount; i++) {
+        VkMemoryPropertyFlags flags = mem->memoryTypes[i].propertyFlags;
+        VkDeviceSize heap = mem->memoryHeaps[mem->memoryTypes[i].heapIndex].size;
+        if ((bits >> i & 1) && (flags & need) == need && !(flags & avoid) && heap > best) {
+            best = heap;
+            *type = i;
+        }
+    }
+    return best > 0;
+}
+
+static bool choose_types(struct vk_device *dev, uint32_t bits)
+{
+    const VkMemoryPropertyFlags local = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT;
+    const VkMemoryPropertyFlags seen =
+        VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+    const VkMemoryPropertyFlags cached = VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+    const VkMemoryPropertyFlags odd = VK_MEMORY_PROPERTY_LAZILY_ALLOCATED_BIT |
+                                      VK_MEMORY_PROPERTY_PROTECTED_BIT |
+                                      VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD;
+    uint32_t *t = dev->heap_type;
+    bool shared = dev->ph.type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ||
+                  dev->ph.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    // Across a bus the mapped part of device memory is slow to read and often small.
+    bool device = (shared && (find_type(dev, bits, local | seen | cached, odd, &t[VK_DEVICE]) ||
+                              find_type(dev, bits, local | seen, odd, &t[VK_DEVICE]))) ||
+                  find_type(dev, bits, local, odd, &t[VK_DEVICE]);
+    bool upload = find_type(dev, bits, seen, odd | cached | (shared ? 0 : local), &t[VK_UPLOAD]) ||
+                  find_type(dev, bits, seen, odd, &t[VK_UPLOAD]);
+    bool readback = find_type(dev, bits, seen | cached, odd, &t[VK_READBACK]) ||
+                    find_type(dev, bits, seen, odd, &t[VK_READBACK]);
+    return device && upload && readback;
+}
+
+static VkBufferCreateInfo buffer_info(const struct vk_device *dev, size_t bytes)
+{
+    VkBufferUsageFlags address =
+        dev->ph.caps.buffer_address ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0;
+    return (VkBufferCreateInfo){
+        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+        .size = bytes,
+        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
+                 VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT | address,
+        .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
+    };
+}
+
+enum err vk_memory_init(struct vk_device *dev, size_t limit)
+{
+    VkBufferCreateInfo info = buffer_info(dev, VK_SUBALLOC_ALIGN);
+    VkMemoryRequirements need;
+    VkBuffer probe;
+    enum err e = vk_error(dev, vkCreateBuffer(dev->handle, &info, NULL, &probe));
+    if (e)
+        return e;
+    vkGetBufferMemoryRequirements(dev->handle, probe, &need);
+    vkDestroyBuffer(dev->handle, probe, NULL);
+    if (!choose_types(dev, need.memoryTypeBits))
+        return ERR_UNSUPPORTED;
+    uint32_t heap = dev->ph.memory.memoryTypes[dev->heap_type[VK_DEVICE]].heapIndex;
+    dev->ph.caps.memory_bytes = vk_physical_budget(&dev->ph, heap);
+    dev->stats.limit = limit ? limit : dev->ph.caps.memory_bytes;
+    VkCommandBufferAllocateInfo cb = {
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+        .commandPool = dev->commands,
+        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+        .commandBufferCount = 1,
+    };
+    return vk_error(dev, vkAllocateCommandBuffers(dev->handle, &cb, &dev->transfer));
+}
+
+// ---- slabs ----------------------------------------------------------------------------------
+
+static void slab_destroy(struct vk_device *dev, struct vk_slab *slab)
+{
+    if (!slab)
+        return;
+    vkDestroyBuffer(dev->handle, slab->handle, NULL);
+    vkFreeMemory(dev->handle, slab->memory, NULL);
+    free(slab->free);
+    free(slab);
+}
+
+void vk_memory_deinit(struct vk_device *dev)
+{
+    vk_buffer_destroy(&dev->staging);
+    for (struct vk_slab *s = dev->slabs, *next; s; s = next) {
+        next = s->next;
+        slab_destroy(dev, s);
+    }
+    dev->slabs = NULL;
+}
+
+static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
+{
+    VkMemoryPropertyFlags flags = dev->ph.memory.memoryTypes[slab->type].propertyFlags;
+    bool shared = dev->ph.type != VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
+    bool mapped = (flags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) &&
+                  (flags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT) &&
+                  (shared || slab->type != dev->heap_type[VK_DEVICE]);
+    VkMemoryRequirements need;
+    void *map = NULL;
+    VkBufferCreateInfo info = buffer_info(dev, slab->bytes);
+    enum err e = vk_error(dev, vkCreateBuffer(dev->handle, &info, NULL, &slab->handle));
+    if (e)
+        return e;
+    vkGetBufferMemoryRequirements(dev->handle, slab->handle, &need);
+    VkMemoryAllocateFlagsInfo address = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+        .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT,
+    };
+    VkMemoryAllocateInfo memory = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+        .pNext = dev->ph.caps.buffer_address ? &address : NULL,
+        .allocationSize = need.size,
+        .memoryTypeIndex = slab->type,
+    };
+    if (need.size > dev->ph.max_allocation)
+        return ERR_NO_DEVICE_MEMORY;
+    VkResult r = vkAllocateMemory(dev->handle, &memory, NULL, &slab->memory);
+    if (!r)
+        r = vkBindBufferMemory(dev->handle, slab->handle, slab->memory, 0);
+    if (!r && mapped)
+        r = vkMapMemory(dev->handle, slab->memory, 0, VK_WHOLE_SIZE, 0, &map);
+    slab->map = map;
+    // A driver's host allocation for device memory failing is the same news to the caller.
+    return r == VK_ERROR_OUT_OF_HOST_MEMORY ? ERR_NO_DEVICE_MEMORY : vk_error(dev, r);
+}
+
+static enum err slab_create(struct vk_device *dev, uint32_t type, size_t bytes,
+                            struct vk_slab **out)
+{
+    if (dev->stats.reserved > dev->stats.limit || bytes > dev->stats.limit - dev->stats.reserved)
+        return ERR_NO_DEVICE_MEMORY;
+    struct vk_slab *slab = calloc(1, sizeof *slab);
+    if (!slab)
+        return ERR_NO_MEMORY;
+    slab->type = type;
+    slab->bytes = bytes;
+    enum err e = vk_reserve(&slab->free, &slab->cap_spans, 16, sizeof *slab->free)
+                     ? slab_allocate(dev, slab)
+                     : ERR_NO_MEMORY;
+    if (e) {
+        slab_destroy(dev, slab);
+        return e;
+    }
+    slab->free[0] = (struct vk_span){0, bytes};
+    slab->spans = 1;
+    slab->next = dev->slabs;
+    dev->slabs = slab;
+    dev->stats.reserved += bytes;
+    dev->stats.slabs++;
+    *out = slab;
+    return ERR_OK;
+}
+
+static void slab_remove(struct vk_device *dev, struct vk_slab *slab)
+{
+    struct vk_slab **at = &dev->slabs;
+    while (*at != slab)
+        at = &(*at)->next;
+    *at = slab->next;
+    dev->stats.reserved -= slab->bytes;
+    dev->stats.slabs--;
+    slab_destroy(dev, slab);
+}
+
+// The tightest span that holds `bytes`, or -1.
+static int find_span(const struct vk_slab *slab, size_t bytes)
+{
+    int best = -1;
+    for (int i = 0; i < slab->spans; i++)
+        if (slab->free[i].bytes >= bytes &&
+            (best < 0 || slab->free[i].bytes < slab->free[best].bytes))
+            best = i;
+    return best;
+}
+
+static size_t take_span(struct vk_slab *slab, int i, size_t bytes)
+{
+    size_t offset = slab->free[i].offset;
+    slab->free[i].offset += bytes;
+    slab->free[i].bytes -= bytes;
+    if (!slab->free[i].bytes) {
+        slab->spans--;
+        memmove(&slab->free[i], &slab->free[i + 1], (size_t)(slab->spans - i) * sizeof *slab->free);
+    }
+    return offset;
+}
+
+// Never needs memory: every live buffer has reserved the place its span may need.
+static void give_span(struct vk_slab *slab, size_t offset, size_t bytes)
+{
+    int i = 0;
+    while (i < slab->spans && slab->free[i].offset < offset)
+        i++;
+    bool left = i > 0 && slab->free[i - 1].offset + slab->free[i - 1].bytes == offset;
+    bool right = i < slab->spans && offset + bytes == slab->free[i].offset;
+    if (left && right) {
+        slab->free[i - 1].bytes += bytes + slab->free[i].bytes;
+        slab->spans--;
+        memmove(&slab->free[i], &slab->free[i + 1], (size_t)(slab->spans - i) * sizeof *slab->free);
+    } else if (left) {
+        slab->free[i - 1].bytes += bytes;
+    } else if (right) {
+        slab->free[i].offset = offset;
+        slab->free[i].bytes += bytes;
+    } else {
+        memmove(&slab->free[i + 1], &slab->free[i], (size_t)(slab->spans - i) * sizeof *slab->free);
+        slab->free[i] = (struct vk_span){offset, bytes};
+        slab->spans++;
+    }
+}
+
+// ---- buffers --------------------------------------------------------------------------------
+
+static enum err find_place(struct vk_device *dev, uint32_t type, size_t span, struct vk_slab **slab,
+                           int *at)
+{
+    enum err e;
+    for (struct vk_slab *s = dev->slabs; s; s = s->next)
+        if (s->type == type && (*at = find_span(s, span)) >= 0) {
+            *slab = s;
+            return ERR_OK;
+        }
+    *at = 0;
+    // Requests above half a slab get their own, so that they leave no large hole behind.
+    e = span > VK_SLAB_BYTES / 2 ? ERR_NO_DEVICE_MEMORY
+                                 : slab_create(dev, type, VK_SLAB_BYTES, slab);
+    return e == ERR_NO_DEVICE_MEMORY ? slab_create(dev, type, span, slab) : e;
+}
+
+static enum err transfer_begin(struct vk_device *dev)
+{
+    VkCommandBufferBeginInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+        .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT,
+    };
+    VkMemoryBarrier barrier = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+        .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+        .dstAccessMask = VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+    };
+    enum err e = vk_error(dev, vkBeginCommandBuffer(dev->transfer, &info));
+    if (!e)
+        vkCmdPipelineBarrier(dev->transfer,
+                             VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
+                             VK_PIPELINE_STAGE_TRANSFER_BIT, 0, 1, &barrier, 0, NULL, 0, NULL);
+    return e;
+}
+
+static enum err transfer_run(struct vk_device *dev)
+{
+    uint64_t ticket;
+    VkMemoryBarrier barrier = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+        .srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
+        .dstAccessMask = VK_ACCESS_HOST_READ_BIT,
+    };
+    vkCmdPipelineBarrier(dev->transfer, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT,
+                         0, 1, &barrier, 0, NULL, 0, NULL);
+    enum err e = vk_error(dev, vkEndCommandBuffer(dev->transfer));
+    if (!e)
+        e = vk_queue_submit(dev, dev->transfer, &ticket);
+    return e ? e : vk_wait(dev, ticket, 60);
+}
+
+static enum err clear(struct vk_buffer *buf)
+{
+    if (buf->map) {
+        memset(buf->map, 0, buf->span);
+        return ERR_OK;
+    }
+    enum err e = transfer_begin(buf->dev);
+    if (e)
+        return e;
+    vkCmdFillBuffer(buf->dev->transfer, buf->handle, buf->offset, buf->span, 0);
+    return transfer_run(buf->dev);
+}
+
+enum err vk_buffer_create(struct vk_device *dev, enum vk_heap heap, size_t bytes,
+                          struct vk_buffer **out)
+{
+    struct vk_slab *slab = NULL;
+    int at = 0;
+    *out = NULL;
+    if (!bytes)
+        return ERR_INVALID;
+    if (bytes > SIZE_MAX / 2 || vk_fault_due(dev, VK_FAULT_MEMORY))
+        return ERR_NO_DEVICE_MEMORY;
+    if (atomic_load(&dev->lost))
+        return ERR_DEVICE_LOST;
+    size_t align = dev->ph.caps.offset_alignment > VK_SUBALLOC_ALIGN ? dev->ph.caps.offset_alignment
+                                                                     : VK_SUBALLOC_ALIGN;
+    size_t span = vk_align(bytes, align);
+    struct vk_buffer *buf = calloc(1, sizeof *buf);
+    if (!buf)
+        return ERR_NO_MEMORY;
+    enum err e = find_place(dev, dev->heap_type[heap], span, &slab, &at);
+    if (!e && !vk_reserve(&slab->free, &slab->cap_spans, slab->live + 3, sizeof *slab->free))
+        e = ERR_NO_MEMORY;
+    if (e) {
+        free(buf);
+        return e;
+    }
+    *buf = (struct vk_buffer){
+        .dev = dev, .slab = slab, .handle = slab->handle, .bytes = bytes, .span = span};
+    buf->offset = take_span(slab, at, span);
+    buf->map = slab->map ? slab->map + buf->offset : NULL;
+    slab->live++;
+    dev->stats.buffers++;
+    dev->stats.used += span;
+    if (dev->stats.used > dev->stats.peak)
+        dev->stats.peak = dev->stats.used;
+    if ((e = clear(buf)))
+        vk_buffer_destroy(&buf);
+    *out = buf;
+    return e;
+}
+
+void vk_buffer_destroy(struct vk_buffer **pbuf)
+{
+    struct vk_buffer *buf = *pbuf;
+    if (!buf)
+        return;
+    *pbuf = NULL;
+    struct vk_device *dev = buf->dev;
+    struct vk_slab *slab = buf->slab;
+    give_span(slab, buf->offset, buf->span);
+    dev->stats.buffers--;
+    dev->stats.used -= buf->span;
+    if (--slab->live == 0)
+        slab_remove(dev, slab);
+    free(buf);
+}
+
+size_t vk_buffer_bytes(const struct vk_buffer *buf)
+{
+    return buf->bytes;
+}
+
+void *vk_buffer_map(struct vk_buffer *buf)
+{
+    return buf->map;
+}
+
+void vk_memory_stats(const struct vk_device *dev, struct vk_memory_stats *out)
+{
+    *out = dev->stats;
+}
+
+// ---- copies ---------------------------------------------------------------------------------
+
+// One piece of a copy between buf and the staging buffer.
+static enum err move_piece(struct vk_buffer *buf, size_t offset, size_t bytes, bool up)
+{
+    struct vk_device *dev = buf->dev;
+    struct vk_buffer *st = dev->staging;
+    VkBufferCopy region = {
+        .srcOffset = up ? st->offset : buf->offset + offset,
+        .dstOffset = up ? buf->offset + offset : st->offset,
+        .size = bytes,
+    };
+    enum err e = transfer_begin(dev);
+    if (e)
+        return e;
+    vkCmdCopyBuffer(dev->transfer, up ? st->handle : buf->handle, up ? buf->handle : st->handle, 1,
+                    &region);
+    return transfer_run(dev);
+}
+
+static enum err check_copy(const struct vk_buffer *buf, size_t offset, size_t bytes)
+{
+    if (atomic_load(&buf->dev->lost))
+        return ERR_DEVICE_LOST;
+    return offset > buf->bytes || bytes > buf->bytes - offset ? ERR_INVALID : ERR_OK;
+}
+
+static enum err open_staging(struct vk_device *dev)
+{
+    return dev->staging ? ERR_OK
+                        : vk_buffer_create(dev, VK_READBACK, VK_STAGING_BYTES, &dev->staging);
+}
+
+enum err vk_upload(struct vk_buffer *buf, size_t offset, const void *src, size_t bytes)
+{
+    enum err e = check_copy(buf, offset, bytes);
+    if (e || !bytes)
+        return e;
+    if (buf->map) {
+        memcpy(buf->map + offset, src, bytes);
+        return ERR_OK;
+    }
+    e = open_staging(buf->dev);
+    for (size_t done = 0, n; !e && done < bytes; done += n) {
+        n = bytes - done < VK_STAGING_BYTES ? bytes - done : VK_STAGING_BYTES;
+        memcpy(buf->dev->staging->map, (const uint8_t *)src + done, n);
+        e = move_piece(buf, offset + done, n, true);
+    }
+    return e;
+}
+
+enum err vk_download(struct vk_buffer *buf, size_t offset, void *dst, size_t bytes)
+{
+    enum err e = check_copy(buf, offset, bytes);
+    if (e || !bytes)
+        return e;
+    if (buf->map) {
+        memcpy(dst, buf->map + offset, bytes);
+        return ERR_OK;
+    }
+    e = open_staging(buf->dev);
+    for (size_t done = 0, n; !e && done < bytes; done += n) {
+        n = bytes - done < VK_STAGING_BYTES ? bytes - done : VK_STAGING_BYTES;
+        e = move_piece(buf, offset + done, n, false);
+        if (!e)
+            memcpy((uint8_t *)dst + done, buf->dev->staging->map, n);
+    }
+    return e;
+}

@@ -1,0 +1,140 @@
+// What the files of this layer share: the device's state and the few helpers each of them needs.
+// Not for anybody outside engine/vulkan.
+#ifndef IMAGEND_VK_INTERNAL_H
+#define IMAGEND_VK_INTERNAL_H
+
+#include "vk.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <vulkan/vulkan.h>
+
+enum { VK_MAX_PHYSICAL = 16, VK_FAULT_KINDS = 3 };
+
+#define VK_SLAB_BYTES ((size_t)64 << 20)
+#define VK_SUBALLOC_ALIGN ((size_t)256)
+#define VK_STAGING_BYTES ((size_t)4 << 20)
+
+// ---- instance.c: the loader, validation messages, and what physical devices can do ------------
+
+struct vk_instance {
+    VkInstance handle;
+    VkDebugUtilsMessengerEXT messenger;
+    atomic_uint messages; // validation warnings and errors
+    bool fatal;           // IMAGEND_VALIDATION=fatal: a message makes the next call fail
+};
+
+struct vk_physical {
+    VkPhysicalDevice handle;
+    VkPhysicalDeviceType type;
+    struct vk_caps caps;
+    uint32_t family, timestamp_bits;
+    uint32_t subgroup_min, subgroup_max;
+    uint8_t cache_uuid[VK_UUID_SIZE];
+    VkDeviceSize max_allocation;
+    double timestamp_seconds; // of one tick
+    bool budget, size_control, size_control_ext, robustness2, maintenance4, maintenance4_ext;
+    VkPhysicalDeviceMemoryProperties memory;
+};
+
+// Owner: the caller, who passes *inst to vk_instance_close; it must not move while open.
+enum err vk_instance_open(struct vk_instance *inst, bool validation, struct fault *why);
+void vk_instance_close(struct vk_instance *inst);
+// The usable devices, best first. Errors: NO_DEVICE with the reason in *why.
+enum err vk_physical_find(const struct vk_instance *inst, struct vk_physical *out, int max,
+                          int *count, struct fault *why);
+VkDeviceSize vk_physical_budget(const struct vk_physical *ph, uint32_t heap);
+
+// ---- device.c -------------------------------------------------------------------------------
+
+struct vk_slab;
+
+struct vk_device {
+    struct vk_instance instance;
+    struct vk_physical ph;
+    VkDevice handle;
+    VkQueue queue;
+    VkSemaphore timeline;
+    uint64_t submitted; // the timeline value of the last submission
+    VkCommandPool commands;
+    VkPipelineCache cache;
+    char *cache_path;
+    bool profile;
+    atomic_bool lost;
+    atomic_int fault[VK_FAULT_KINDS]; // countdowns of vk_fault_inject; 0: off
+
+    // memory.c
+    uint32_t heap_type[3]; // memory type of each enum vk_heap
+    struct vk_slab *slabs;
+    struct vk_memory_stats stats;
+    struct vk_buffer *staging;
+    VkCommandBuffer transfer;
+};
+
+// The enum err of a failed Vulkan call; remembers a lost device.
+enum err vk_error(struct vk_device *dev, VkResult r);
+// True when an injected fault of this kind is due now.
+bool vk_fault_due(struct vk_device *dev, enum vk_fault kind);
+// ERR_INTERNAL when validation messages are fatal and there were any, else OK.
+enum err vk_validation_check(const struct vk_device *dev);
+// Submit cb and advance the timeline.
+enum err vk_queue_submit(struct vk_device *dev, VkCommandBuffer cb, uint64_t *ticket);
+
+// ---- memory.c -------------------------------------------------------------------------------
+
+struct vk_buffer {
+    struct vk_device *dev;
+    struct vk_slab *slab;
+    VkBuffer handle;      // the slab's
+    size_t offset, bytes; // of this buffer in the slab
+    size_t span;          // bytes taken from the slab
+    uint8_t *map;         // NULL when the CPU cannot see it
+};
+
+enum err vk_memory_init(struct vk_device *dev, size_t limit);
+void vk_memory_deinit(struct vk_device *dev);
+
+// ---- pipeline.c, cache.c ----------------------------------------------------------------------
+
+struct vk_pipeline {
+    struct vk_device *dev;
+    const char *name;
+    VkDescriptorSetLayout set_layout;
+    VkPipelineLayout layout;
+    VkPipeline handle;
+    int bindings;
+    enum vk_binding_type binding[VK_MAX_BINDINGS];
+    uint32_t push_bytes;
+};
+
+// Opens the driver's cache with what cache_dir holds; whatever is wrong with it is no error.
+enum err vk_cache_open(struct vk_device *dev, const char *cache_dir);
+// Creates dir and its parents. Errors: IO.
+enum err vk_make_dirs(const char *dir);
+
+// ---- profile.c ------------------------------------------------------------------------------
+
+struct vk_marks {
+    VkQueryPool *pools;
+    const char **names; // one per dispatch
+    int npools, cap_pools, count, cap_names;
+};
+
+// Timestamp before and after a dispatch; both belong to the mark that begin opened.
+enum err vk_marks_begin(struct vk_device *dev, struct vk_marks *m, VkCommandBuffer cb,
+                        const char *name);
+void vk_marks_end(struct vk_device *dev, struct vk_marks *m, VkCommandBuffer cb);
+int vk_marks_sum(struct vk_device *dev, const struct vk_marks *m, struct vk_timing *out, int max);
+void vk_marks_deinit(struct vk_device *dev, struct vk_marks *m);
+
+// ---- helpers --------------------------------------------------------------------------------
+
+// Make room for `need` elements of `size` bytes in *array. Returns false when memory is out.
+bool vk_reserve(void *array, int *cap, int need, size_t size);
+
+static inline size_t vk_align(size_t n, size_t a)
+{
+    return (n + a - 1) / a * a;
+}
+
+#endif
