@@ -1,0 +1,48 @@
+// THE kernel table: every GPU program is one row here. Names, variants and bindings meet in this
+// file; kernels.c attaches the SPIR-V. Everything that runs on the device is looked up by
+// (kernel, activation dtype, weight dtype, load path) and specialized by constants.
+#ifndef IMAGEND_KERNELS_H
+#define IMAGEND_KERNELS_H
+
+#include "push.h"
+#include "tensor.h"
+#include "vk.h"
+
+// What a kernel may count on. A row that needs something the device lacks is never chosen.
+enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
+
+// X(ID, shader, axes of shaders/meson.build, bindings, push struct, needs)
+// Bindings, one letter each, in binding order:
+//   x  activation operand, read through the load path (texel or storage buffer)
+//   m  a matrix product's weights, the same way
+//   r  storage buffer, read    w  written    u  read and written
+#define KERNEL_MAP(X)                                                                              \
+    X(PROBE, probe, LOAD, "xw", push_probe, NEED_SUBGROUP)                                         \
+    X(LINEAR_LANE, linear_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)                      \
+    X(CONV3_LANE, conv3_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)
+
+enum kernel_id {
+#define X(id, shader, axes, bindings, push, needs) K_##id,
+    KERNEL_MAP(X)
+#undef X
+        KERNEL_COUNT
+};
+
+enum load_path { LOAD_TEXEL, LOAD_BUFFER };
+
+struct kernel_code {
+    const uint32_t *words;
+    size_t bytes;
+};
+
+struct kernel {
+    const char *name;      // also the name in timings
+    const char *bindings;
+    uint32_t push_bytes;
+    unsigned needs;        // enum kernel_need, or-ed
+    struct kernel_code code[2][2][2];  // [load path][activations f16][weights f16]
+};
+
+const struct kernel *kernel_get(enum kernel_id id);
+
+#endif

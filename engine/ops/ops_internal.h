@@ -1,0 +1,101 @@
+// What the files of engine/ops share: the device, the recorder, and ops_dispatch, through which
+// every operator runs. Not for other layers. Thread: the engine's worker.
+#ifndef IMAGEND_OPS_INTERNAL_H
+#define IMAGEND_OPS_INTERNAL_H
+
+#include "kernels.h"
+#include "ops.h"
+
+// How matrix products run on this device.
+enum ops_path {
+    PATH_TEXEL,   // lane-sliced kernels, operands from texel buffers (software devices)
+    PATH_BUFFER,  // lane-sliced kernels, operands from storage buffers
+    PATH_TILE,    // shared-memory tiles (GPUs)
+    PATH_COUNT
+};
+
+struct pipeline_key {
+    uint8_t kernel, load, act_f16, weight_f16;
+    int specs;
+    uint32_t spec[VK_MAX_SPEC];
+};
+
+struct pipeline {
+    struct pipeline_key key;
+    struct vk_pipeline *vk;
+    bool warm;  // has run once, with no workgroups: its machine code exists
+};
+
+struct ops_device {
+    struct vk_device *vk;
+    const struct vk_caps *caps;
+    struct ops_device_info info;
+    enum ops_path path;
+    enum load_path load;
+    struct vk_buffer *absent;  // stands for operands that are not there
+    struct pipeline *pipelines;
+    int pipeline_count, pipeline_room;
+};
+
+// Lets tests run the kernels of other devices. Only while no weights and recordings exist.
+// Errors: UNSUPPORTED when the device lacks what the path needs.
+enum err ops_device_set_path(struct ops_device *dev, enum ops_path path);
+
+// The place of the pipeline with this key in dev->pipelines, made on demand (still without its
+// Vulkan object); -1 when out of memory.
+int pipeline_find(struct ops_device *dev, const struct pipeline_key *key);
+// Creates every missing Vulkan object, in parallel.
+enum err pipelines_create(struct ops_device *dev);
+void pipelines_destroy(struct ops_device *dev);
+
+// ---- recording --------------------------------------------------------------------------------
+
+struct ops_call {
+    enum kernel_id kernel;
+    enum dtype dtype;         // of the activations: picks the variant; f16 or anything else
+    enum dtype weight_dtype;  // of the weights, kernels with an `m` binding
+    int specs;
+    uint32_t spec[VK_MAX_SPEC];
+    const struct tensor *arg[VK_MAX_BINDINGS];  // binding order; NULL: absent
+    const void *push;                           // the kernel's push struct
+    uint32_t groups[3];
+    double flops;
+};
+// Records one dispatch. Does nothing once the recording has failed. Errors are kept: UNSUPPORTED
+// for what the device's limits do not allow.
+void ops_dispatch(struct ops *o, const struct ops_call *call);
+
+// Where t lies in its binding, for push structs. All zero when t is NULL.
+struct view ops_view(const struct ops *o, const struct tensor *t);
+// A grid of `count` invocations in workgroups of `local`; the shader's linear_id() numbers them.
+void ops_groups(const struct ops *o, size_t count, uint32_t local, uint32_t groups[3]);
+struct ops_device *ops_recorder_device(const struct ops *o);
+// Fails the recording with INVALID unless ok. Returns ok and that nothing failed before.
+bool ops_require(struct ops *o, bool ok);
+
+// vec4s of c channels.
+static inline uint32_t vec4s(uint32_t c) { return (c + 3) / 4; }
+
+// ---- activation memory --------------------------------------------------------------------------
+
+// First fit over a growing set of buffers; released ranges are used again.
+struct activations;
+enum err activations_create(struct ops_device *dev, struct activations **out);
+void activations_destroy(struct activations **a);
+// Sets t->buf and t->offset for t's dtype and shape.
+enum err activations_take(struct activations *a, struct tensor *t);
+// True when t is a whole tensor that was taken and not released.
+bool activations_release(struct activations *a, const struct tensor *t);
+
+// ---- weights ------------------------------------------------------------------------------------
+
+struct op_weight {
+    struct tensor packed, bias;  // bias f32, zeros when the layer has none
+    uint32_t out, in, kernel;
+    enum ops_path path;          // whose layout packed is in
+};
+
+uint16_t half_from_float(float f);
+float float_from_half(uint16_t h);
+
+#endif

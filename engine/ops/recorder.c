@@ -1,0 +1,283 @@
+// The recorder: operators append dispatches to a list while it hands out activation memory;
+// ops_end creates and warms the pipelines that the list needs and turns it into one command that
+// is run again and again. Called by the operators (ops_dispatch) and by engine/model and
+// engine/pipeline. Thread: the engine's worker.
+#include "ops_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PUSH = 128, MAX_TIMINGS = 64 };
+static const double run_seconds = 600;  // a command that takes longer counts as lost
+
+struct record {
+    int pipeline;
+    struct vk_dispatch dispatch;  // without pipe and push, which are filled in at the end
+    uint8_t push[MAX_PUSH];
+};
+
+struct ops {
+    struct ops_device *dev;
+    enum dtype dtype;
+    enum err error;
+    struct activations *memory;
+    struct record *records;
+    int count, room;
+    struct vk_cmd *cmd;
+    double flops;
+};
+
+enum err ops_begin(struct ops_device *dev, enum dtype dtype, struct ops **out)
+{
+    *out = NULL;
+    struct ops *o = calloc(1, sizeof *o);
+    if (!o)
+        return ERR_NO_MEMORY;
+    o->dev = dev;
+    o->dtype = dtype;
+    enum err e = activations_create(dev, &o->memory);
+    if (e) {
+        ops_destroy(&o);
+        return e;
+    }
+    *out = o;
+    return ERR_OK;
+}
+
+void ops_destroy(struct ops **op)
+{
+    struct ops *o = *op;
+    if (!o)
+        return;
+    vk_cmd_destroy(&o->cmd);
+    activations_destroy(&o->memory);
+    free(o->records);
+    free(o);
+    *op = NULL;
+}
+
+enum err ops_error(const struct ops *o) { return o->error; }
+
+void ops_fail(struct ops *o, enum err e)
+{
+    if (!o->error)
+        o->error = e;
+}
+
+bool ops_require(struct ops *o, bool ok)
+{
+    if (!ok)
+        ops_fail(o, ERR_INVALID);
+    return !o->error;
+}
+
+double ops_flops(const struct ops *o) { return o->flops; }
+unsigned ops_dispatches(const struct ops *o) { return (unsigned)o->count; }
+struct ops_device *ops_recorder_device(const struct ops *o) { return o->dev; }
+
+struct tensor ops_temp_dtype(struct ops *o, enum dtype dtype, uint32_t n, uint32_t h, uint32_t w,
+                             uint32_t c)
+{
+    struct tensor t = {.dtype = dtype, .n = n, .h = h, .w = w, .c = c};
+    t.cs = tensor_stride(dtype, c);
+    if (!o->error)
+        ops_fail(o, activations_take(o->memory, &t));
+    return t;
+}
+
+struct tensor ops_temp(struct ops *o, uint32_t n, uint32_t h, uint32_t w, uint32_t c)
+{
+    return ops_temp_dtype(o, o->dtype, n, h, w, c);
+}
+
+void ops_release(struct ops *o, const struct tensor *t)
+{
+    if (!o->error)
+        activations_release(o->memory, t);
+}
+
+// ---- dispatches ---------------------------------------------------------------------------------
+
+// Bindings start at a multiple of the device's alignment; the rest goes into the view's base.
+static size_t aligned_offset(const struct ops *o, const struct tensor *t)
+{
+    size_t align = o->dev->caps->offset_alignment, bytes = t->offset * tensor_dtype_bytes(t->dtype);
+    return align ? bytes / align * align : bytes;
+}
+
+struct view ops_view(const struct ops *o, const struct tensor *t)
+{
+    if (!t)
+        return (struct view){0};
+    size_t bytes = tensor_dtype_bytes(t->dtype);
+    size_t rest = t->offset - aligned_offset(o, t) / bytes;
+    return (struct view){.base = (uint32_t)(rest / 4), .cs = t->cs / 4};
+}
+
+void ops_groups(const struct ops *o, size_t count, uint32_t local, uint32_t groups[3])
+{
+    size_t all = (count + local - 1) / local, most = o->dev->caps->max_groups[0];
+    size_t rows = (all + most - 1) / most;
+    groups[0] = (uint32_t)(rows > 1 ? (all + rows - 1) / rows : all);
+    groups[1] = (uint32_t)rows;
+    groups[2] = 1;
+}
+
+static enum err bind(const struct ops *o, const struct ops_call *call, int i, char letter,
+                     struct vk_binding *b)
+{
+    const struct vk_caps *caps = o->dev->caps;
+    const struct tensor *t = call->arg[i];
+    bool operand = letter == 'x' || letter == 'm';
+    if (!t) {
+        *b = (struct vk_binding){.buf = o->dev->absent, .access = VK_READ};
+        b->bytes = vk_buffer_bytes(o->dev->absent);
+        return letter == 'w' || letter == 'u' ? ERR_INVALID : ERR_OK;
+    }
+    if (!t->buf)
+        return ERR_INVALID;
+    if (operand && (t->dtype == DT_F16) != ((letter == 'm' ? call->weight_dtype : call->dtype) ==
+                                            DT_F16))
+        return ERR_INVALID;  // the variant would read the wrong storage
+    size_t element = tensor_dtype_bytes(t->dtype), offset = aligned_offset(o, t);
+    size_t bytes = t->offset * element - offset + tensor_span(t) * element;
+    *b = (struct vk_binding){.buf = t->buf, .offset = offset, .bytes = bytes};
+    b->access = letter == 'w' ? VK_WRITE : letter == 'u' ? VK_READ_WRITE : VK_READ;
+    if (operand && o->dev->load == LOAD_TEXEL)
+        return bytes / (4 * element) > caps->max_texel_elements ? ERR_UNSUPPORTED : ERR_OK;
+    return bytes > caps->max_storage_range ? ERR_UNSUPPORTED : ERR_OK;
+}
+
+static struct record *new_record(struct ops *o)
+{
+    if (o->count == o->room) {
+        int room = o->room ? 2 * o->room : 64;
+        struct record *records = realloc(o->records, (size_t)room * sizeof *records);
+        if (!records)
+            return NULL;
+        o->records = records;
+        o->room = room;
+    }
+    return memset(&o->records[o->count], 0, sizeof o->records[0]);
+}
+
+static bool device_has(const struct ops_device *dev, unsigned needs)
+{
+    return !(needs & NEED_SUBGROUP) || dev->caps->subgroup_shuffle;
+}
+
+static enum err append(struct ops *o, const struct ops_call *call)
+{
+    const struct kernel *k = kernel_get(call->kernel);
+    struct ops_device *dev = o->dev;
+    if (!device_has(dev, k->needs) || k->push_bytes > dev->caps->max_push_bytes)
+        return ERR_UNSUPPORTED;
+    for (int i = 0; i < 3; i++)
+        if (!call->groups[i] || call->groups[i] > dev->caps->max_groups[i])
+            return call->groups[i] ? ERR_UNSUPPORTED : ERR_INVALID;
+    struct pipeline_key key = {
+        .kernel = (uint8_t)call->kernel,
+        .load = (uint8_t)dev->load,
+        .act_f16 = call->dtype == DT_F16,
+        .weight_f16 = call->weight_dtype == DT_F16,
+        .specs = call->specs,
+    };
+    memcpy(key.spec, call->spec, (size_t)call->specs * sizeof key.spec[0]);
+    struct record *r = new_record(o);
+    if (!r)
+        return ERR_NO_MEMORY;
+    for (int i = 0; k->bindings[i]; i++) {
+        enum err e = bind(o, call, i, k->bindings[i], &r->dispatch.binding[i]);
+        if (e)
+            return e;
+    }
+    r->pipeline = pipeline_find(dev, &key);
+    if (r->pipeline < 0)
+        return ERR_NO_MEMORY;
+    if (k->push_bytes)
+        memcpy(r->push, call->push, k->push_bytes);
+    memcpy(r->dispatch.groups, call->groups, sizeof call->groups);
+    o->count++;
+    o->flops += call->flops;
+    return ERR_OK;
+}
+
+void ops_dispatch(struct ops *o, const struct ops_call *call)
+{
+    if (!o->error)
+        ops_fail(o, append(o, call));
+}
+
+// ---- the finished recording -----------------------------------------------------------------------
+
+// A software device compiles machine code at the first submission: run every new pipeline once,
+// with its real bindings (their formats are part of what is compiled) and no workgroups.
+static enum err warm(struct ops *o)
+{
+    struct ops_device *dev = o->dev;
+    struct vk_cmd *cmd = NULL;
+    int fresh = 0;
+    enum err e = vk_cmd_create(dev->vk, &cmd);
+    for (int i = 0; !e && i < o->count; i++) {
+        struct pipeline *p = &dev->pipelines[o->records[i].pipeline];
+        if (p->warm)
+            continue;
+        struct vk_dispatch d = o->records[i].dispatch;
+        d.pipe = p->vk;
+        d.push = o->records[i].push;
+        memset(d.groups, 0, sizeof d.groups);
+        vk_cmd_dispatch(cmd, &d);
+        p->warm = true;
+        fresh++;
+    }
+    uint64_t ticket;
+    if (!e && fresh) {
+        e = vk_cmd_end(cmd);
+        if (!e)
+            e = vk_submit(cmd, &ticket);
+        if (!e)
+            e = vk_wait(dev->vk, ticket, run_seconds);
+    }
+    vk_cmd_destroy(&cmd);
+    return e;
+}
+
+enum err ops_end(struct ops *o)
+{
+    if (!o->error)
+        ops_fail(o, pipelines_create(o->dev));
+    if (!o->error && o->dev->caps->cpu)
+        ops_fail(o, warm(o));
+    if (!o->error)
+        ops_fail(o, vk_cmd_create(o->dev->vk, &o->cmd));
+    if (o->error)
+        return o->error;
+    for (int i = 0; i < o->count; i++) {
+        struct record *r = &o->records[i];
+        r->dispatch.pipe = o->dev->pipelines[r->pipeline].vk;
+        r->dispatch.push = r->push;
+        vk_cmd_dispatch(o->cmd, &r->dispatch);
+    }
+    ops_fail(o, vk_cmd_end(o->cmd));
+    free(o->records);
+    o->records = NULL;
+    return o->error;
+}
+
+enum err ops_run(struct ops *o)
+{
+    if (o->error)
+        return o->error;
+    uint64_t ticket;
+    enum err e = vk_submit(o->cmd, &ticket);
+    return e ? e : vk_wait(o->dev->vk, ticket, run_seconds);
+}
+
+int ops_timings(struct ops *o, struct ops_timing *out, int max)
+{
+    struct vk_timing t[MAX_TIMINGS];
+    int n = o->cmd ? vk_cmd_timings(o->cmd, t, max < MAX_TIMINGS ? max : MAX_TIMINGS) : 0;
+    for (int i = 0; i < n; i++)
+        out[i] = (struct ops_timing){t[i].name, t[i].calls, t[i].seconds};
+    return n;
+}

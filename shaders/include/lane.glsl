@@ -1,0 +1,54 @@
+// Shared by the lane-sliced matrix products (linear_lane, conv3_lane). One workgroup is one
+// subgroup; a lane owns MB output channels of P pixels in registers. Both operands are loaded per
+// lane, four channels at a time; weights then go from one lane to all with a shuffle of constant
+// index. No shared memory, no barrier, no load from a uniform address: those are what a software
+// rasterizer is slow at. The sum over k runs in channel order for every output element.
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+
+layout(local_size_x_id = 0) in;
+layout(constant_id = 1) const uint SG = 8;    // subgroup size, as local_size_x
+layout(constant_id = 2) const uint MB = 16;   // output channels per workgroup, multiple of SG
+layout(constant_id = 3) const uint P = 4;     // pixel groups per workgroup
+layout(constant_id = 4) const uint KV = 1;    // vec4s of k per loop trip
+layout(constant_id = 5) const uint ACT = 0;
+layout(constant_id = 6) const uint PARTS = 0; // which parts of the epilogue there are
+const uint PART_MUL = 1, PART_RESIDUAL = 2, PART_SCALE = 4;
+
+layout(push_constant) uniform push_block { push_matmul p; };
+INPUT(0, x);
+INPUT_WEIGHT(1, weight);
+INPUT_F32X4(2, bias);
+INPUT(3, mul);
+INPUT(4, residual);
+OUTPUT(5, y);
+
+const uint OUTSIDE = 0x40000000u;  // a texel index that reads zero
+
+vec4 acc[MB / 4 * P];
+
+// Sums start at the bias: read here, outside all loops, it is one scalar load.
+void start_sums(uint m0)
+{
+    [[unroll]] for (uint m = 0; m < MB / 4; m++) {
+        vec4 b = bias.v[m0 + m];
+        [[unroll]] for (uint j = 0; j < P; j++)
+            acc[m * P + j] = b;
+    }
+}
+
+void finish_pixel(uint j, uint m0, uint pixel)
+{
+    [[unroll]] for (uint m = 0; m < MB / 4; m++) {
+        if (m0 + m < p.m4) {
+            vec4 v = act4(ACT, acc[m * P + j]);
+            if ((PARTS & PART_MUL) != 0)
+                v *= LOAD(mul, p.mul.base + pixel * p.mul.cs + m0 + m);
+            if ((PARTS & PART_RESIDUAL) != 0)
+                v += LOAD(residual, p.residual.base + pixel * p.residual.cs + m0 + m);
+            if ((PARTS & PART_SCALE) != 0)
+                v *= p.scale;
+            STORE(y, p.y.base + pixel * p.y.cs + m0 + m, v);
+        }
+    }
+}

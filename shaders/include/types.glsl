@@ -1,0 +1,95 @@
+// The storage dialect. Four consecutive channels are the unit of every load and store: vec4 when
+// the activations are f32, uvec2 of packed halves when they are f16 (DT_F16 = 1). Arithmetic is
+// always f32.
+//   INPUT(b, x)      an activation operand: a texel buffer (LOAD_TEXEL = 1) or a storage buffer
+//   INPUT_WEIGHT     the same for a matrix product's weights, whose halves are WT_F16's choice
+//   LOAD(x, i)       its i-th vec4;  LOAD_WEIGHT(x, i)
+//   BUFFER(b, x)     an activation operand that is always a storage buffer; BUFFER_LOAD(x, i)
+//   OUTPUT(b, y), STORE(y, i, v)
+//   UPDATE(b, y)     read and written: UPDATE_LOAD(y, i), STORE(y, i, v)
+//   INPUT_F32 / INPUT_U32(b, x), OUTPUT_F32 / UPDATE_F32(b, x)    scalars: x.v[i]
+//   INPUT_F32X4(b, x)                                   vec4s of f32: x.v[i]
+#ifndef DT_F16
+#define DT_F16 0
+#endif
+#ifndef WT_F16
+#define WT_F16 DT_F16
+#endif
+#ifndef LOAD_TEXEL
+#define LOAD_TEXEL 0
+#endif
+
+vec4 unpack4(vec4 v) { return v; }
+vec4 unpack4(uvec2 v) { return vec4(unpackHalf2x16(v.x), unpackHalf2x16(v.y)); }
+
+// Whether packHalf2x16 rounds or truncates is the driver's choice: round here, to nearest even, to
+// a value that a half holds exactly.
+uint round_half_bits(uint u) { return (u + 0xfffu + ((u >> 13) & 1u)) & 0xffffe000u; }
+uvec2 pack_half4(vec4 v)
+{
+    uvec4 u = floatBitsToUint(v);
+    bvec4 finite = lessThan(u & 0x7f800000u, uvec4(0x7f800000u));
+    uvec4 r = uvec4(round_half_bits(u.x), round_half_bits(u.y), round_half_bits(u.z),
+                    round_half_bits(u.w));
+    vec4 f = uintBitsToFloat(mix(u, r, finite));
+    return uvec2(packHalf2x16(f.xy), packHalf2x16(f.zw));
+}
+
+#if DT_F16
+#define ACT4 uvec2
+#define PACK_ACT(v) pack_half4(v)
+#else
+#define ACT4 vec4
+#define PACK_ACT(v) (v)
+#endif
+#if WT_F16
+#define WEIGHT4 uvec2
+#else
+#define WEIGHT4 vec4
+#endif
+
+#define BUFFER(b, name)                                                                            \
+    layout(std430, binding = b) readonly buffer name##_block { ACT4 v[]; } name
+#define BUFFER_LOAD(name, i) unpack4(name.v[i])
+
+#if LOAD_TEXEL
+#define INPUT(b, name) layout(binding = b) uniform samplerBuffer name
+#define INPUT_WEIGHT(b, name) layout(binding = b) uniform samplerBuffer name
+#define LOAD(name, i) texelFetch(name, int(i))
+#define LOAD_WEIGHT(name, i) texelFetch(name, int(i))
+#else
+#define INPUT(b, name) BUFFER(b, name)
+#define INPUT_WEIGHT(b, name)                                                                      \
+    layout(std430, binding = b) readonly buffer name##_block { WEIGHT4 v[]; } name
+#define LOAD(name, i) unpack4(name.v[i])
+#define LOAD_WEIGHT(name, i) unpack4(name.v[i])
+#endif
+
+#define OUTPUT(b, name)                                                                            \
+    layout(std430, binding = b) writeonly buffer name##_block { ACT4 v[]; } name
+#define UPDATE(b, name) layout(std430, binding = b) buffer name##_block { ACT4 v[]; } name
+#define UPDATE_LOAD(name, i) unpack4(name.v[i])
+#define STORE(name, i, value) name.v[i] = PACK_ACT(value)
+
+#define INPUT_F32(b, name)                                                                         \
+    layout(std430, binding = b) readonly buffer name##_block { float v[]; } name
+#define INPUT_F32X4(b, name)                                                                       \
+    layout(std430, binding = b) readonly buffer name##_block { vec4 v[]; } name
+#define INPUT_U32(b, name)                                                                         \
+    layout(std430, binding = b) readonly buffer name##_block { uint v[]; } name
+#define OUTPUT_F32(b, name)                                                                        \
+    layout(std430, binding = b) writeonly buffer name##_block { float v[]; } name
+#define UPDATE_F32(b, name) layout(std430, binding = b) buffer name##_block { float v[]; } name
+
+// The place of this invocation in a one-dimensional grid made by ops_groups.
+uint linear_id()
+{
+    return (gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x) * gl_WorkGroupSize.x +
+           gl_LocalInvocationIndex;
+}
+
+// channels of vec4 number c4 beyond the tensor's c must stay zero.
+vec4 mask_channels(vec4 v, uint c4, uint c)
+{
+    return mix(vec4(0), v, lessThan(uvec4(0, 1, 2, 3) + 4 * c4, uvec4(c)));
+}
