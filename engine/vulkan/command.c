@@ -296,8 +296,8 @@ static enum err record_dispatch(struct vk_cmd *cmd, const struct vk_dispatch *d)
     if (cmd->ended || !d->pipe || (d->pipe->push_bytes && !d->push))
         return ERR_INVALID;
     for (int i = 0; i < 3; i++)
-        if (!d->groups[i] || d->groups[i] > dev->ph.caps.max_groups[i])
-            return d->groups[i] ? ERR_UNSUPPORTED : ERR_INVALID;
+        if (d->groups[i] > dev->ph.caps.max_groups[i])
+            return ERR_UNSUPPORTED;
     enum err e = ERR_OK;
     for (int i = 0; !e && i < d->pipe->bindings; i++) {
         const struct vk_binding *b = &d->binding[i];

@@ -131,7 +131,7 @@ struct vk_dispatch {
     struct vk_pipeline *pipe;
     struct vk_binding binding[VK_MAX_BINDINGS];
     const void *push;
-    uint32_t groups[3];
+    uint32_t groups[3];  // zeros: nothing runs, but a driver that compiles late compiles now
 };
 
 // A list of dispatches, recorded once and run any number of times. Recording calls keep the first
