@@ -37,26 +37,25 @@ struct sampler_step {
 
 struct sampler {
     enum scheduler_class cls;
-    char name[32];         // the name of the sampler table, or the class's own
+    char name[32]; // the name of the sampler table, or the class's own
     int steps;
     struct sampler_step *step;
-    double *sigma;         // [steps + 1] where the class has sigmas, else NULL
+    double *sigma; // [steps + 1] where the class has sigmas, else NULL
     enum sampler_threshold threshold;
-    double max_value;      // THRESHOLD_CLIP: the range; THRESHOLD_DYNAMIC: the cap
-    double quantile;       // THRESHOLD_DYNAMIC
-    bool stochastic;       // some step adds noise
-    bool drops_variance;   // a model with 6 output channels is fine: the last 3 are not used
-    bool needs_variance;   // the model must have 6 output channels
+    double max_value;    // THRESHOLD_CLIP: the range; THRESHOLD_DYNAMIC: the cap
+    double quantile;     // THRESHOLD_DYNAMIC
+    bool stochastic;     // some step adds noise
+    bool needs_variance; // the model must have 6 output channels; else the last 3 go unused
 };
 
 struct sampler_params {
     const struct scheduler_config *config;
-    const char *name;      // a row of the sampler table; NULL: the config's own class and settings
-    int steps;             // used when neither of the next two is given
-    const char *preset;    // a named list of timesteps ("fast27"); NULL: none
-    const int *timesteps;  // a list of timesteps, strictly falling; NULL: none
+    const char *name;     // a row of the sampler table; NULL: the config's own class and settings
+    int steps;            // used when neither of the next two is given
+    const char *preset;   // a named list of timesteps ("fast27"); NULL: none
+    const int *timesteps; // a list of timesteps, strictly falling; NULL: none
     int timestep_count;
-    double eta;            // DDIM: 0 deterministic .. 1 like DDPM
+    double eta; // DDIM: 0 deterministic .. 1 like DDPM
 };
 
 // Owner: *out belongs to the caller. Errors: INVALID (steps, preset, timesteps, name), UNSUPPORTED
