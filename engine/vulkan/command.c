@@ -198,14 +198,24 @@ static enum err allocate_set(struct vk_cmd *cmd, const struct vk_pipeline *pipe,
     return vk_error(cmd->dev, vkAllocateDescriptorSets(cmd->dev->handle, &info, set));
 }
 
+// The bytes that a view of this binding spans. llvmpipe's key of compiled code overlays bits 8 to
+// 15 of a texel buffer's size with a mip level and compiles every shader once more where they are
+// all zero, as sizes of 64 KiB times n have it. The zeros kept behind each buffer avoid that
+// without changing what an out-of-range read returns.
+static size_t view_bytes(const struct vk_binding *b)
+{
+    bool at_end = b->offset + b->bytes == b->buf->bytes;
+    return at_end && !(b->bytes >> 8 & 255) ? b->bytes + VK_GUARD_BYTES : b->bytes;
+}
+
 static enum err find_view(struct vk_cmd *cmd, const struct vk_binding *b, VkFormat format,
                           VkBufferView *out)
 {
-    size_t offset = b->buf->offset + b->offset;
-    size_t hash = (offset / VK_SUBALLOC_ALIGN * 31 + b->bytes / 16) % VIEW_BUCKETS;
+    size_t offset = b->buf->offset + b->offset, bytes = view_bytes(b);
+    size_t hash = (offset / VK_SUBALLOC_ALIGN * 31 + bytes / 16) % VIEW_BUCKETS;
     for (int i = cmd->bucket[hash]; i >= 0; i = cmd->views[i].next) {
         const struct view *v = &cmd->views[i];
-        if (v->buf == b->buf->handle && v->offset == offset && v->bytes == b->bytes &&
+        if (v->buf == b->buf->handle && v->offset == offset && v->bytes == bytes &&
             v->format == format) {
             *out = v->handle;
             return ERR_OK;
@@ -218,13 +228,13 @@ static enum err find_view(struct vk_cmd *cmd, const struct vk_binding *b, VkForm
         .buffer = b->buf->handle,
         .format = format,
         .offset = offset,
-        .range = b->bytes,
+        .range = bytes,
     };
     enum err e = vk_error(cmd->dev, vkCreateBufferView(cmd->dev->handle, &info, NULL, out));
     if (e)
         return e;
     cmd->views[cmd->nviews] =
-        (struct view){b->buf->handle, offset, b->bytes, format, *out, cmd->bucket[hash]};
+        (struct view){b->buf->handle, offset, bytes, format, *out, cmd->bucket[hash]};
     cmd->bucket[hash] = cmd->nviews++;
     return ERR_OK;
 }
@@ -286,7 +296,7 @@ static enum err check_binding(const struct vk_device *dev, enum vk_binding_type 
     size_t texel = type == VK_TEXEL_F32 ? 16 : 8;
     if (b->bytes % texel || (b->access & VK_WRITE))
         return ERR_INVALID;
-    return b->bytes / texel > caps->max_texel_elements ? ERR_UNSUPPORTED : ERR_OK;
+    return view_bytes(b) / texel > caps->max_texel_elements ? ERR_UNSUPPORTED : ERR_OK;
 }
 
 static enum err record_dispatch(struct vk_cmd *cmd, const struct vk_dispatch *d)

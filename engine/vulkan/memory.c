@@ -161,6 +161,9 @@ static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
 static enum err slab_create(struct vk_device *dev, uint32_t type, size_t bytes,
                             struct vk_slab **out)
 {
+    // llvmpipe compiles code apart for texel buffers over power-of-two sizes: have one kind only.
+    if (!(bytes & (bytes - 1)))
+        bytes += VK_SUBALLOC_ALIGN;
     if (dev->stats.reserved > dev->stats.limit || bytes > dev->stats.limit - dev->stats.reserved)
         return ERR_NO_DEVICE_MEMORY;
     struct vk_slab *slab = calloc(1, sizeof *slab);
@@ -323,7 +326,7 @@ enum err vk_buffer_create(struct vk_device *dev, enum vk_heap heap, size_t bytes
         return ERR_DEVICE_LOST;
     size_t align = dev->ph.caps.offset_alignment > VK_SUBALLOC_ALIGN ? dev->ph.caps.offset_alignment
                                                                      : VK_SUBALLOC_ALIGN;
-    size_t span = vk_align(bytes, align);
+    size_t span = vk_align(bytes + VK_GUARD_BYTES, align);
     struct vk_buffer *buf = calloc(1, sizeof *buf);
     if (!buf)
         return ERR_NO_MEMORY;
