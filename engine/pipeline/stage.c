@@ -1,0 +1,453 @@
+// The sampling state of one stage and its recordings. Called by the engine and the golden program,
+// on the engine's worker. Knows nothing of prompts as text, files or other stages.
+#include "stage.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    HISTORY = 3,
+    LANE_WORDS = sizeof(struct op_lane) / 4,
+    // Counter values of the noises that belong to no step; see op_lane.step.
+    STEP_INIT = 0x7fffffff,
+    STEP_AUGMENT = 0x7ffffffe,
+};
+
+// What a recording of a step depends on besides the number of lanes.
+enum step_kind { KIND_GUIDED = 1, KIND_DYNAMIC = 2, KIND_NOISE = 4, KINDS = 8 };
+
+struct entry {
+    bool used;
+    struct sampler *sampler;
+    int done;
+    float guidance;
+    float noise_level;
+    uint64_t seed;
+    uint32_t picture;
+    struct ops *enter;               // text, low-res and first noise of this entry
+    struct ops *rgb[1 + HISTORY];    // of x, of each history tensor
+};
+
+struct step_recording {
+    struct ops *ops;
+    struct tensor output;
+};
+
+struct stage {
+    struct stage_params p;
+    struct entry *entry;
+    struct unet_text *text;          // entries 2i: negative, 2i + 1: prompt
+    struct tensor x, low, noise, history[HISTORY];  // slot tensors
+    struct tensor states;            // mapped: [2, 1, L, D]
+    struct tensor low_source;        // mapped: [1, h, w, 3]
+    struct tensor lanes, prepare[2]; // mapped: per lane; one lane each for init and augment
+    struct tensor timestep, level, text_index;  // mapped, per U-Net sample
+    struct tensor rgb;               // mapped u8
+    struct step_recording *step;     // [entries][KINDS]
+    const struct step_recording *last;
+    float *scratch;                  // [height, width, 3], given noise
+};
+
+static enum err slot_tensor(struct stage *s, struct tensor *t)
+{
+    return tensor_create(s->p.dev, DT_F32, s->p.entries, s->p.height, s->p.width, 3, t);
+}
+
+static enum err create_state(struct stage *s)
+{
+    struct ops_device *dev = s->p.dev;
+    const uint32_t n = s->p.entries;
+    enum err e = slot_tensor(s, &s->x);
+
+    for (int i = 0; !e && i < HISTORY; i++)
+        e = slot_tensor(s, &s->history[i]);
+    if (!e)
+        e = slot_tensor(s, &s->noise);
+    if (!e && s->p.low_height)
+        e = slot_tensor(s, &s->low);
+    if (!e && s->p.low_height)
+        e = tensor_create_mapped(dev, DT_F32, 1, s->p.low_height, s->p.low_width, 3,
+                                 &s->low_source);
+    if (!e)
+        e = tensor_create_mapped(dev, DT_F32, 2, 1, s->p.text_length, s->p.text_dim, &s->states);
+    if (!e)
+        e = tensor_create_mapped(dev, DT_U32, n, 1, 1, LANE_WORDS, &s->lanes);
+    for (int i = 0; !e && i < 2; i++)
+        e = tensor_create_mapped(dev, DT_U32, 1, 1, 1, LANE_WORDS, &s->prepare[i]);
+    if (!e)
+        e = tensor_create_mapped(dev, DT_F32, 2 * n, 1, 1, 1, &s->timestep);
+    if (!e)
+        e = tensor_create_mapped(dev, DT_F32, 2 * n, 1, 1, 1, &s->level);
+    if (!e)
+        e = tensor_create_mapped(dev, DT_U32, 2 * n, 1, 1, 1, &s->text_index);
+    if (!e)
+        e = tensor_create_mapped(dev, DT_U8, 1, s->p.height, s->p.width, 3, &s->rgb);
+    return e;
+}
+
+enum err stage_create(const struct stage_params *p, struct stage **out)
+{
+    struct stage *s = calloc(1, sizeof *s);
+    enum err e = ERR_NO_MEMORY;
+
+    if (!s)
+        return e;
+    s->p = *p;
+    s->entry = calloc(p->entries, sizeof *s->entry);
+    s->step = calloc((size_t)p->entries * KINDS, sizeof *s->step);
+    s->scratch = p->noise ? malloc(sizeof(float) * 3 * p->height * p->width) : NULL;
+    if (!s->entry || !s->step || (p->noise && !s->scratch))
+        goto fail;
+    e = create_state(s);
+    if (!e)
+        e = unet_text_create(p->unet, 2 * p->entries, p->text_length, &s->text);
+    if (e)
+        goto fail;
+    *out = s;
+    return ERR_OK;
+fail:
+    stage_destroy(&s);
+    return e;
+}
+
+void stage_destroy(struct stage **out)
+{
+    struct stage *s = *out;
+
+    if (!s)
+        return;
+    for (uint32_t i = 0; s->entry && i < s->p.entries; i++) {
+        ops_destroy(&s->entry[i].enter);
+        for (int k = 0; k <= HISTORY; k++)
+            ops_destroy(&s->entry[i].rgb[k]);
+        sampler_destroy(&s->entry[i].sampler);
+    }
+    for (uint32_t i = 0; s->step && i < s->p.entries * KINDS; i++)
+        ops_destroy(&s->step[i].ops);
+    unet_text_destroy(&s->text);
+    struct tensor *tensors[] = {
+        &s->x,          &s->low,        &s->noise,   &s->history[0], &s->history[1], &s->history[2],
+        &s->states,     &s->low_source, &s->lanes,   &s->prepare[0], &s->prepare[1], &s->timestep,
+        &s->text_index, &s->level,      &s->rgb,
+    };
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        tensor_destroy(tensors[i]);
+    free(s->scratch);
+    free(s->step);
+    free(s->entry);
+    free(s);
+    *out = NULL;
+}
+
+int stage_free(const struct stage *s)
+{
+    int n = 0;
+
+    for (uint32_t i = 0; i < s->p.entries; i++)
+        n += !s->entry[i].used;
+    return n;
+}
+
+static void key_lane(const struct stage *s, int entry, struct op_lane *lane)
+{
+    const struct entry *t = &s->entry[entry];
+
+    lane->slot = (uint32_t)entry;
+    lane->seed_lo = (uint32_t)t->seed;
+    lane->seed_hi = (uint32_t)(t->seed >> 32);
+    lane->picture = t->picture;
+    lane->stage = s->p.index;
+    lane->guidance = t->guidance;
+    lane->noise_level = t->noise_level;
+}
+
+static enum err give_noise(struct stage *s, int entry, enum stage_noise kind, int step,
+                           const struct tensor *slots)
+{
+    struct tensor slot = tensor_samples(slots, (uint32_t)entry, 1);
+
+    s->p.noise(s->p.noise_ctx, entry, kind, step, s->scratch);
+    return tensor_upload(&slot, s->scratch);
+}
+
+// What happens when a picture enters: its text goes through the text part of the U-Net, its low-res
+// picture is enlarged and noised, and x becomes noise.
+static enum err record_enter(struct stage *s, int entry)
+{
+    struct tensor low = s->p.low_height ? tensor_samples(&s->low, (uint32_t)entry, 1) : s->x;
+    struct ops *o;
+    enum err e = ops_begin(s->p.dev, s->p.dtype, &o);
+
+    if (e)
+        return e;
+    unet_record_text(s->p.unet, o, &s->states, s->text, 2 * (uint32_t)entry, NULL);
+    if (s->p.low_height) {
+        op_upsample_bilinear(o, &s->low_source, &low);
+        if (!s->p.noise)
+            op_noise(o, &s->prepare[STAGE_NOISE_AUGMENT], &s->noise);
+        op_add_noise(o, &s->prepare[STAGE_NOISE_AUGMENT], &s->low, &s->noise, &s->low);
+    }
+    if (!s->p.noise)
+        op_noise(o, &s->prepare[STAGE_NOISE_INIT], &s->x);
+    e = ops_end(o);
+    if (e)
+        ops_destroy(&o);
+    else
+        s->entry[entry].enter = o;
+    return e;
+}
+
+static enum err upload_start(struct stage *s, int entry, const struct stage_start *start)
+{
+    struct tensor half = tensor_samples(&s->states, 0, 1);
+    enum err e = tensor_upload(&half, start->negative ? start->negative : start->text);
+
+    half = tensor_samples(&s->states, 1, 1);
+    if (!e)
+        e = tensor_upload(&half, start->text);
+    if (!e && s->p.low_height)
+        e = tensor_upload(&s->low_source, start->low);
+    if (!e && s->p.noise && s->p.low_height)
+        e = give_noise(s, entry, STAGE_NOISE_AUGMENT, 0, &s->noise);
+    if (!e && s->p.noise)
+        e = give_noise(s, entry, STAGE_NOISE_INIT, 0, &s->x);
+    return e;
+}
+
+enum err stage_enter(struct stage *s, const struct stage_start *start, int *out, struct fault *why)
+{
+    struct sampler *sampler = start->sampler;
+    double a = 1, b = 0;
+    int i = 0;
+    enum err e;
+
+    while (i < (int)s->p.entries && s->entry[i].used)
+        i++;
+    if (i == (int)s->p.entries) {
+        e = ERR_BUSY;
+        goto fail;
+    }
+    if (s->p.low_height) {
+        e = sampler_noise_mix(s->p.noising, start->noise_level, &a, &b, why);
+        if (e)
+            goto fail;
+    }
+    struct entry *t = &s->entry[i];
+    t->done = 0;
+    t->guidance = start->guidance;
+    t->noise_level = (float)start->noise_level;
+    t->seed = start->seed;
+    t->picture = start->picture;
+    for (int k = 0; k < 2; k++) {
+        struct op_lane lane = {.step = k == STAGE_NOISE_INIT ? STEP_INIT : STEP_AUGMENT};
+        key_lane(s, i, &lane);
+        lane.cx = (float)a;
+        lane.noise = (float)b;
+        memcpy(tensor_map(&s->prepare[k]), &lane, sizeof lane);
+    }
+    e = t->enter ? ERR_OK : record_enter(s, i);
+    if (!e)
+        e = upload_start(s, i, start);
+    if (!e)
+        e = ops_run(t->enter);
+    if (e)
+        goto fail;
+    t->used = true;
+    t->sampler = sampler;
+    *out = i;
+    return ERR_OK;
+fail:
+    sampler_destroy(&sampler);
+    return e;
+}
+
+void stage_leave(struct stage *s, int entry)
+{
+    sampler_destroy(&s->entry[entry].sampler);
+    s->entry[entry].used = false;
+}
+
+int stage_steps(const struct stage *s, int entry) { return s->entry[entry].sampler->steps; }
+
+int stage_steps_done(const struct stage *s, int entry) { return s->entry[entry].done; }
+
+static enum err record_step(struct stage *s, uint32_t count, unsigned kind,
+                            struct step_recording *out)
+{
+    const struct unet_config *c = unet_get_config(s->p.unet);
+    const bool guided = kind & KIND_GUIDED;
+    const uint32_t batch = guided ? 2 * count : count, p = (uint32_t)c->patch_size;
+    struct tensor lanes = tensor_samples(&s->lanes, 0, count);
+    struct tensor timestep = tensor_samples(&s->timestep, 0, batch);
+    struct tensor level = tensor_samples(&s->level, 0, batch);
+    struct tensor index = tensor_samples(&s->text_index, 0, batch);
+    struct tensor input;
+    struct ops *o;
+    enum err e = ops_begin(s->p.dev, s->p.dtype, &o);
+
+    if (e)
+        return e;
+    input = ops_temp(o, batch, s->p.height / p, s->p.width / p, (uint32_t)c->in_channels * p * p);
+    op_gather_input(o, &lanes, &s->x, s->p.low_height ? &s->low : NULL, p, guided, &input);
+    out->output = unet_record(s->p.unet, o,
+                              &(struct unet_inputs){
+                                  .sample = &input,
+                                  .timestep = &timestep,
+                                  .noise_level = &level,
+                                  .text_index = &index,
+                                  .text = s->text,
+                              },
+                              NULL);
+    ops_release(o, &input);
+    if ((kind & KIND_NOISE) && !s->p.noise)
+        op_noise(o, &lanes, &s->noise);
+    op_sampler_step(o, &(struct op_sampler_params){
+                           .lanes = &lanes,
+                           .m = &out->output,
+                           .guided = guided,
+                           .dynamic = kind & KIND_DYNAMIC,
+                           .x = &s->x,
+                           .history = {&s->history[0], &s->history[1], &s->history[2]},
+                           .noise = &s->noise,
+                       });
+    e = ops_end(o);
+    if (e)
+        ops_destroy(&o);
+    out->ops = o;
+    return e;
+}
+
+// Write this step's parameters where the recording reads them; returns the kind of step.
+static unsigned fill_step(struct stage *s, const int *entry, int count)
+{
+    struct op_lane *lanes = tensor_map(&s->lanes);
+    unsigned kind = 0;
+
+    for (int i = 0; i < count; i++) {
+        const struct entry *t = &s->entry[entry[i]];
+        memset(&lanes[i], 0, sizeof lanes[i]);
+        sampler_fill_lane(t->sampler, t->done, &lanes[i]);
+        key_lane(s, entry[i], &lanes[i]);
+        if (t->guidance != 1)
+            kind |= KIND_GUIDED;
+        if (t->sampler->threshold == THRESHOLD_DYNAMIC)
+            kind |= KIND_DYNAMIC;
+        if (lanes[i].noise != 0)
+            kind |= KIND_NOISE;
+    }
+    float *timestep = tensor_map(&s->timestep), *level = tensor_map(&s->level);
+    uint32_t *index = tensor_map(&s->text_index);
+    const int samples = kind & KIND_GUIDED ? 2 * count : count;
+    for (int i = 0; i < samples; i++) {
+        const int lane = i % count;
+        const bool negative = (kind & KIND_GUIDED) && i < count;
+        timestep[i * s->timestep.cs] = lanes[lane].timestep;
+        level[i * s->level.cs] = lanes[lane].noise_level;
+        index[i * s->text_index.cs] = 2 * (uint32_t)entry[lane] + !negative;
+    }
+    return kind;
+}
+
+enum err stage_step(struct stage *s, const int *entry, int count)
+{
+    const unsigned kind = fill_step(s, entry, count);
+    struct step_recording *r = &s->step[(count - 1) * KINDS + (int)kind];
+    enum err e = r->ops ? ERR_OK : record_step(s, (uint32_t)count, kind, r);
+
+    for (int i = 0; !e && s->p.noise && (kind & KIND_NOISE) && i < count; i++)
+        e = give_noise(s, entry[i], STAGE_NOISE_STEP, s->entry[entry[i]].done, &s->noise);
+    if (!e)
+        e = ops_run(r->ops);
+    if (e)
+        return e;
+    s->last = r;
+    for (int i = 0; i < count; i++)
+        s->entry[entry[i]].done++;
+    return ERR_OK;
+}
+
+enum err stage_picture(struct stage *s, int entry, float *out)
+{
+    struct tensor slot = tensor_samples(&s->x, (uint32_t)entry, 1);
+
+    return tensor_download(&slot, out);
+}
+
+static enum err show(struct stage *s, int entry, int which, const uint8_t **rgb)
+{
+    const struct tensor *slots = which ? &s->history[which - 1] : &s->x;
+    struct tensor slot = tensor_samples(slots, (uint32_t)entry, 1);
+    struct ops **o = &s->entry[entry].rgb[which];
+    enum err e = ERR_OK;
+
+    if (!*o) {
+        e = ops_begin(s->p.dev, s->p.dtype, o);
+        if (e)
+            return e;
+        op_to_rgb8(*o, &slot, &s->rgb);
+        e = ops_end(*o);
+        if (e)
+            ops_destroy(o);
+    }
+    if (!e)
+        e = ops_run(*o);
+    *rgb = tensor_map(&s->rgb);
+    return e;
+}
+
+enum err stage_rgb(struct stage *s, int entry, const uint8_t **rgb)
+{
+    return show(s, entry, 0, rgb);
+}
+
+enum err stage_preview(struct stage *s, int entry, const uint8_t **rgb)
+{
+    struct op_lane lane = {0};
+
+    if (s->entry[entry].done == 0)
+        return show(s, entry, 0, rgb);
+    sampler_fill_lane(s->entry[entry].sampler, s->entry[entry].done - 1, &lane);
+    return show(s, entry, 1 + (int)lane.history, rgb);
+}
+
+const struct tensor *stage_output(const struct stage *s) { return s->last ? &s->last->output : NULL; }
+
+enum err stage_low(struct stage *s, int entry, float *out)
+{
+    struct tensor slot = tensor_samples(&s->low, (uint32_t)entry, 1);
+
+    return tensor_download(&slot, out);
+}
+
+int stage_timings(struct stage *s, struct ops_timing *out, int max)
+{
+    int n = 0;
+
+    for (uint32_t i = 0; i < s->p.entries * KINDS; i++) {
+        struct ops_timing t[64];
+        const int found = s->step[i].ops ? ops_timings(s->step[i].ops, t, 64) : 0;
+        for (int k = 0; k < found; k++) {
+            int at = 0;
+            while (at < n && strcmp(out[at].name, t[k].name))
+                at++;
+            if (at == max)
+                continue;
+            if (at == n)
+                out[n++] = (struct ops_timing){.name = t[k].name};
+            out[at].calls += t[k].calls;
+            out[at].seconds += t[k].seconds;
+        }
+    }
+    return n;
+}
+
+double stage_flops(const struct stage *s)
+{
+    const struct step_recording *r = &s->step[KIND_GUIDED];
+
+    for (int k = 0; k < KINDS; k++) {
+        if (s->step[k].ops && (k & KIND_GUIDED || !r->ops))
+            r = &s->step[k];
+    }
+    return r->ops ? ops_flops(r->ops) : 0;
+}
