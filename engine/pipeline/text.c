@@ -1,0 +1,204 @@
+// The text side of the cascade. Called when a picture is admitted, on the engine's worker. Knows
+// nothing of diffusion.
+#include "text.h"
+
+#include "buf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct cached {
+    char *prompt;  // after tokenizer_prompt; NULL: free
+    float *states;
+    uint64_t used;
+};
+
+struct text {
+    struct ops_device *dev;
+    struct tokenizer *tokenizer;
+    struct t5 *t5;
+    uint32_t length;
+    struct tensor ids, valid, states;  // mapped u32 [1, L]; f32 [1, L, D]
+    struct ops *encode;                // recorded at the first prompt
+    struct cached *cache;
+    int cached;
+    uint64_t clock, hits, misses;
+};
+
+static enum err load_encoder(const struct text_params *p, struct text *t, struct fault *why)
+{
+    struct weights *w = NULL;
+    enum err e = weights_open(
+        &(struct weights_params){.dir = p->encoder_dir, .base = "model", .variant = p->variant}, &w,
+        why);
+
+    if (!e)
+        e = t5_load(p->dev, p->config, w, p->dtype, &t->t5, why);
+    weights_close(&w);
+    return e;
+}
+
+static enum err record(struct text *t)
+{
+    struct tensor y;
+    enum err e = ops_begin(t->dev, DT_F32, &t->encode);
+
+    if (e)
+        return e;
+    y = t5_record(t->t5, t->encode, &t->ids, &t->valid, NULL);
+    op_copy(t->encode, &y, &t->states);
+    e = ops_end(t->encode);
+    if (e)
+        ops_destroy(&t->encode);
+    return e;
+}
+
+enum err text_open(const struct text_params *p, struct text **out, struct fault *why)
+{
+    struct text *t = calloc(1, sizeof *t);
+    enum err e = ERR_NO_MEMORY;
+
+    if (!t)
+        return fault_set(why, e, NULL, "no memory for the text encoder");
+    t->dev = p->dev;
+    t->cached = p->cached;
+    t->cache = calloc((size_t)p->cached, sizeof *t->cache);
+    e = t->cache ? tokenizer_open(p->tokenizer_dir, &t->tokenizer, why)
+                 : fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text cache");
+    if (!e)
+        e = load_encoder(p, t, why);
+    if (e)
+        goto fail;
+    if (tokenizer_vocab(t->tokenizer) > p->config->vocab_size) {
+        e = fault_set(why, ERR_FORMAT, "tokenizer",
+                      "the tokenizer has %d tokens, the text encoder embeds only %d",
+                      tokenizer_vocab(t->tokenizer), p->config->vocab_size);
+        goto fail;
+    }
+    t->length = (uint32_t)tokenizer_max_length(t->tokenizer);
+    e = tensor_create_mapped(t->dev, DT_U32, 1, 1, t->length, 1, &t->ids);
+    if (!e)
+        e = tensor_create_mapped(t->dev, DT_U32, 1, 1, t->length, 1, &t->valid);
+    if (!e)
+        e = tensor_create_mapped(t->dev, DT_F32, 1, 1, t->length, (uint32_t)p->config->d_model,
+                                 &t->states);
+    if (e) {
+        fault_set(why, e, NULL, "text encoder: %s", err_text(e));
+        goto fail;
+    }
+    *out = t;
+    return ERR_OK;
+fail:
+    text_close(&t);
+    return e;
+}
+
+void text_close(struct text **out)
+{
+    struct text *t = *out;
+
+    if (!t)
+        return;
+    ops_destroy(&t->encode);
+    tensor_destroy(&t->ids);
+    tensor_destroy(&t->valid);
+    tensor_destroy(&t->states);
+    t5_destroy(&t->t5);
+    tokenizer_close(&t->tokenizer);
+    for (int i = 0; t->cache && i < t->cached; i++) {
+        free(t->cache[i].prompt);
+        free(t->cache[i].states);
+    }
+    free(t->cache);
+    free(t);
+    *out = NULL;
+}
+
+int text_length(const struct text *t) { return (int)t->length; }
+
+int text_dim(const struct text *t) { return t5_get_config(t->t5)->d_model; }
+
+uint64_t text_parameters(const struct text *t) { return t5_parameters(t->t5); }
+
+const struct t5 *text_encoder(const struct text *t) { return t->t5; }
+
+const struct tokenizer *text_tokenizer(const struct text *t) { return t->tokenizer; }
+
+void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses)
+{
+    *hits = t->hits;
+    *misses = t->misses;
+}
+
+static enum err run(struct text *t, const char *prompt, size_t len, float *states)
+{
+    enum err e;
+    uint32_t *ids = malloc(2 * t->length * sizeof *ids), *mask = ids ? ids + t->length : NULL;
+
+    if (!ids)
+        return ERR_NO_MEMORY;
+    e = tokenizer_encode(t->tokenizer, prompt, len, (int)t->length, ids, mask, NULL);
+    if (!e)
+        e = tensor_upload(&t->ids, ids);
+    if (!e)
+        e = tensor_upload(&t->valid, mask);
+    if (!e && !t->encode)
+        e = record(t);
+    if (!e)
+        e = ops_run(t->encode);
+    if (!e)
+        e = tensor_download(&t->states, states);
+    free(ids);
+    return e;
+}
+
+static struct cached *find(struct text *t, const char *prompt)
+{
+    struct cached *oldest = &t->cache[0];
+
+    for (int i = 0; i < t->cached; i++) {
+        struct cached *c = &t->cache[i];
+        if (c->prompt && !strcmp(c->prompt, prompt))
+            return c;
+        if (c->used < oldest->used)
+            oldest = c;
+    }
+    return oldest;
+}
+
+enum err text_encode(struct text *t, const char *prompt, const float **states, struct fault *why)
+{
+    const size_t floats = (size_t)t->length * (size_t)text_dim(t);
+    struct buf clean = {0};
+    struct cached *c;
+    enum err e = tokenizer_prompt(prompt, strlen(prompt), &clean);
+
+    if (!e && clean.failed)
+        e = ERR_NO_MEMORY;
+    if (e)
+        goto done;
+    c = find(t, clean.data ? clean.data : "");
+    if (c->prompt && !strcmp(c->prompt, clean.data ? clean.data : "")) {
+        t->hits++;
+    } else {
+        t->misses++;
+        free(c->prompt);
+        c->prompt = NULL;
+        if (!c->states)
+            c->states = malloc(floats * sizeof *c->states);
+        e = c->states ? run(t, clean.data ? clean.data : "", clean.len, c->states) : ERR_NO_MEMORY;
+        if (!e) {
+            const bool empty = !clean.data;
+            c->prompt = empty ? strdup("") : buf_take(&clean);
+            if (!c->prompt)
+                e = ERR_NO_MEMORY;
+        }
+    }
+    if (!e) {
+        c->used = ++t->clock;
+        *states = c->states;
+    }
+done:
+    buf_deinit(&clean);
+    return e ? fault_set(why, e, "prompt", "encoding the prompt: %s", err_text(e)) : ERR_OK;
+}

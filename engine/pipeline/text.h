@@ -1,0 +1,33 @@
+// Prompts to text states: tokenizer, T5 encoder and a cache of what was encoded lately. Called by
+// the engine and the golden program. Thread: the engine's worker.
+#ifndef IMAGEND_TEXT_H
+#define IMAGEND_TEXT_H
+
+#include "t5.h"
+#include "tokenizer.h"
+
+struct text;
+
+struct text_params {
+    struct ops_device *dev;
+    const char *tokenizer_dir, *encoder_dir, *variant;
+    const struct t5_config *config;
+    enum dtype dtype;   // of the weights; activations are f32
+    int cached;         // prompts kept; at least 2
+};
+enum err text_open(const struct text_params *p, struct text **out, struct fault *why);
+void text_close(struct text **t);
+
+int text_length(const struct text *t);  // tokens L
+int text_dim(const struct text *t);     // width D
+uint64_t text_parameters(const struct text *t);
+const struct t5 *text_encoder(const struct text *t);
+const struct tokenizer *text_tokenizer(const struct text *t);
+
+// *states: [L, D] f32 of the prompt, lower-cased and stripped first as the IF pipelines do.
+// Owner: the cache; valid until two further prompts have been encoded.
+// Errors: INVALID (not UTF-8), DEVICE_LOST, NO_DEVICE_MEMORY, NO_MEMORY.
+enum err text_encode(struct text *t, const char *prompt, const float **states, struct fault *why);
+void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses);
+
+#endif
