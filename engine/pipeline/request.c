@@ -1,0 +1,121 @@
+// Checking a request against the model. Called when a request arrives and when it is admitted, on
+// any thread. Knows nothing of devices.
+#include "request.h"
+
+#include "utf8.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_GUIDANCE = 100, MAX_NOISE_LEVEL = 999 };
+
+static enum err check_prompt(const char *text, const char *param, struct fault *why)
+{
+    size_t length;
+
+    if (!text)
+        return fault_set(why, ERR_INVALID, param, "%s is missing", param);
+    length = strnlen(text, ENGINE_MAX_PROMPT + 1);
+    if (length > ENGINE_MAX_PROMPT)
+        return fault_set(why, ERR_INVALID, param, "%s is longer than %d bytes", param,
+                         ENGINE_MAX_PROMPT);
+    if (!utf8_valid(text, length, NULL))
+        return fault_set(why, ERR_INVALID, param, "%s is not valid UTF-8", param);
+    return ERR_OK;
+}
+
+static enum err choose_stages(const struct cascade *c, int size, struct engine_used *out,
+                              struct fault *why)
+{
+    char sizes[64] = "";
+    size_t at = 0;
+
+    for (int i = 0; i < c->stages; i++) {
+        if (!size ? i == c->stages - 1 : c->stage[i].size == size) {
+            out->stages = i + 1;
+            out->size = c->stage[i].size;
+            return ERR_OK;
+        }
+        at += (size_t)snprintf(sizes + at, sizeof sizes - at, "%s%d", i ? ", " : "",
+                               c->stage[i].size);
+    }
+    return fault_set(why, ERR_INVALID, "size", "size %d is not one of this model's sizes: %s", size,
+                     sizes);
+}
+
+static enum err resolve_stage(const struct cascade_stage *c, const struct engine_request *r, int i,
+                              struct engine_used *out, struct fault *why)
+{
+    const int steps = r->steps[i];
+    const float guidance = r->guidance_scale[i];
+
+    if (steps < 0 || steps > ENGINE_MAX_STEPS)
+        return fault_set(why, ERR_INVALID, "steps", "steps must be 1 to %d, not %d",
+                         ENGINE_MAX_STEPS, steps);
+    // Not a number fails every comparison.
+    if (guidance != 0 && !(guidance >= 1 && guidance <= MAX_GUIDANCE))
+        return fault_set(why, ERR_INVALID, "guidance_scale",
+                         "guidance_scale must be 1 to %d, not %g", MAX_GUIDANCE, (double)guidance);
+    out->steps[i] = steps ? steps : c->steps;
+    out->guidance_scale[i] = guidance != 0 ? guidance : c->guidance_scale;
+    out->noise_level[i] = c->noise_level;
+    if (r->set_noise_level && c->super_resolution && r->noise_level[i] != -1) {
+        if (r->noise_level[i] < 0 || r->noise_level[i] > MAX_NOISE_LEVEL)
+            return fault_set(why, ERR_INVALID, "noise_level",
+                             "noise_level must be 0 to %d, not %d", MAX_NOISE_LEVEL,
+                             r->noise_level[i]);
+        out->noise_level[i] = r->noise_level[i];
+    }
+    return ERR_OK;
+}
+
+enum err request_resolve(const struct cascade *c, const struct engine_request *r,
+                         struct resolved *out, struct fault *why)
+{
+    enum err e = check_prompt(r->prompt, "prompt", why);
+
+    memset(out, 0, sizeof *out);
+    if (!e && r->negative_prompt)
+        e = check_prompt(r->negative_prompt, "negative_prompt", why);
+    if (!e)
+        e = choose_stages(c, r->size, &out->used, why);
+    for (int i = 0; !e && i < out->used.stages; i++)
+        e = resolve_stage(&c->stage[i], r, i, &out->used, why);
+    if (e)
+        return e;
+    if (r->timesteps && r->steps[0])
+        return fault_set(why, ERR_INVALID, "timesteps", "give either steps or timesteps, not both");
+    snprintf(out->used.model, sizeof out->used.model, "%s", c->name);
+    out->seed = r->seed;
+    out->picture = r->picture;
+    out->previews = r->previews;
+    return ERR_OK;
+}
+
+enum err request_samplers(const struct cascade *c, const struct engine_request *r,
+                          struct resolved *what, struct sampler **sampler, struct fault *why)
+{
+    for (int i = 0; i < what->used.stages; i++) {
+        const struct cascade_stage *s = &c->stage[i];
+        const char *recommended = s->sampler[0] ? s->sampler : NULL;
+        enum err e = sampler_create(
+            &(struct sampler_params){
+                .config = &s->scheduler,
+                .name = i == 0 && r->sampler ? r->sampler : recommended,
+                .steps = what->used.steps[i],
+                .preset = i == 0 ? r->timesteps : NULL,
+            },
+            &sampler[i], why);
+        if (e)
+            return e;
+        if (sampler[i]->needs_variance && s->unet.out_channels < 6)
+            return fault_set(why, ERR_UNSUPPORTED, "sampler",
+                             "the scheduler of stage %d (%s) wants a learned variance, which its "
+                             "U-Net does not give",
+                             i + 1, s->name);
+        what->used.steps[i] = sampler[i]->steps;
+    }
+    snprintf(what->used.sampler, sizeof what->used.sampler, "%s", sampler[0]->name);
+    return ERR_OK;
+}

@@ -1,0 +1,26 @@
+// From an engine_request to what is drawn: defaults of the model filled in, every value checked.
+// Called by engine.c on any thread. Knows nothing of devices.
+#ifndef IMAGEND_REQUEST_H
+#define IMAGEND_REQUEST_H
+
+#include "cascade.h"
+#include "engine.h"
+#include "samplers.h"
+
+struct resolved {
+    struct engine_used used;
+    uint64_t seed;
+    uint32_t picture;
+    bool previews;
+};
+
+// Errors: INVALID with the parameter named. out->used.steps holds the base stage's count only once
+// request_samplers has run, when a preset is asked for.
+enum err request_resolve(const struct cascade *c, const struct engine_request *r,
+                         struct resolved *out, struct fault *why);
+// One sampler per stage that the picture runs. Owner: the caller destroys each, also on error.
+// Errors: INVALID, UNSUPPORTED, NO_MEMORY.
+enum err request_samplers(const struct cascade *c, const struct engine_request *r,
+                          struct resolved *what, struct sampler **sampler, struct fault *why);
+
+#endif
