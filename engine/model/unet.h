@@ -39,10 +39,10 @@ void unet_record_text(const struct unet *u, struct ops *o, const struct tensor *
                       struct unet_text *text, uint32_t first, const struct unet_tap *tap);
 
 struct unet_inputs {
-    const struct tensor *sample;       // [N, H/p, W/p, in_channels*p*p]: pixel-unshuffled by p
-    const struct tensor *timestep;     // f32 [N]
-    const struct tensor *noise_level;  // f32 [N]; class_embed_type "timestep" only
-    const struct tensor *text_index;   // u32 [N]: sample's entry in text
+    const struct tensor *sample;      // [N, H/p, W/p, in_channels*p*p]: pixel-unshuffled by p
+    const struct tensor *timestep;    // f32 [N]
+    const struct tensor *noise_level; // f32 [N]; class_embed_type "timestep" only
+    const struct tensor *text_index;  // u32 [N]: sample's entry in text
     const struct unet_text *text;
 };
 

@@ -8,7 +8,7 @@
 enum { UNET_NAME = 64 };
 
 struct norm {
-    struct tensor gamma, beta;  // f32
+    struct tensor gamma, beta; // f32
 };
 
 enum resample { RESAMPLE_NONE, RESAMPLE_DOWN, RESAMPLE_UP };
@@ -18,7 +18,7 @@ struct resnet {
     char name[UNET_NAME];
     uint32_t in, out;
     struct norm norm1, norm2;
-    struct op_weight *conv1, *conv2, *shortcut;  // shortcut NULL: identity
+    struct op_weight *conv1, *conv2, *shortcut; // shortcut NULL: identity
     uint32_t time_offset;
     enum resample resample;
     float out_scale;
@@ -30,11 +30,11 @@ struct attention {
     char name[UNET_NAME];
     uint32_t channels, heads;
     bool cross_only;
-    struct norm group_norm, norm_cross;  // norm_cross.gamma.buf NULL: none
-    struct op_weight *qkv;               // q alone when cross_only
+    struct norm group_norm, norm_cross; // norm_cross.gamma.buf NULL: none
+    struct op_weight *qkv;              // q alone when cross_only
     struct op_weight *text_kv;
     struct op_weight *out;
-    uint32_t text_slot;                  // its keys and values in unet_text
+    uint32_t text_slot; // its keys and values in unet_text
 };
 
 struct block {
@@ -44,13 +44,13 @@ struct block {
     struct attention attention[UNET_MAX_LAYERS];
     bool attends;
     bool resamples;
-    struct resnet sampler;  // downsamplers.0 or upsamplers.0
+    struct resnet sampler; // downsamplers.0 or upsamplers.0
 };
 
 // TextTimeEmbedding: LayerNorm, attention pooling, projection, LayerNorm.
 struct text_pool {
     struct norm norm1, norm2;
-    struct tensor position;  // f32 [1, 1, 1, encoder_hid_dim]
+    struct tensor position; // f32 [1, 1, 1, encoder_hid_dim]
     struct op_weight *q, *k, *v, *proj;
     uint32_t heads;
 };
@@ -63,15 +63,15 @@ struct unet {
     struct ops_device *dev;
     struct unet_config config;
     enum dtype dtype;
-    enum op_act act, time_act;  // config.act, config.time_act (ACT_NONE: not set)
+    enum op_act act, time_act; // config.act, config.time_act (ACT_NONE: not set)
     uint64_t parameters;
-    struct time_mlp time, level;  // level: the noise level's (class_embedding)
-    struct op_weight *hid_proj;   // NULL: the states are used as they are
-    struct text_pool pool;        // pool.q NULL: none
+    struct time_mlp time, level; // level: the noise level's (class_embedding)
+    struct op_weight *hid_proj;  // NULL: the states are used as they are
+    struct text_pool pool;       // pool.q NULL: none
     struct op_weight *conv_in, *conv_out;
     struct norm norm_out;
     struct block down[UNET_MAX_LEVELS], mid, up[UNET_MAX_LEVELS];
-    struct op_weight *time_proj;  // all resnets' time_emb_proj, one product
+    struct op_weight *time_proj; // all resnets' time_emb_proj, one product
     uint32_t time_proj_channels;
     uint32_t attentions;
 };
@@ -88,7 +88,7 @@ struct unet_run {
     struct ops *o;
     const struct unet_tap *tap;
     const struct unet_inputs *in;
-    struct tensor time_proj;  // [N, 1, 1, time_proj_channels]
+    struct tensor time_proj; // [N, 1, 1, time_proj_channels]
 };
 
 // Give t to the tap as "prefix.point" ("prefix" alone when point is NULL).

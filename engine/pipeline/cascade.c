@@ -10,7 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-// What DeepFloyd's authors recommend for their two stages (100 and 50 steps in diffusers' defaults).
+// What DeepFloyd's authors recommend for their two stages (100 and 50 steps in diffusers'
+// defaults).
 enum { IF_STEPS = 100, IF_SUPER_STEPS = 50, IF_NOISE_LEVEL = 250, MAX_JSON = 1 << 20 };
 static const float if_guidance = 7, if_super_guidance = 4;
 
@@ -158,14 +159,14 @@ static enum err read_cascade_json(const char *dir, struct cascade *c, struct fau
 static enum err check(const struct cascade *c, struct fault *why)
 {
     if (!c->text_dir[0] || !c->tokenizer_dir[0])
-        return fault_set(why, ERR_NOT_FOUND, "model", "no stage has a text encoder and a tokenizer");
+        return fault_set(why, ERR_NOT_FOUND, "model",
+                         "no stage has a text encoder and a tokenizer");
     for (int i = 0; i < c->stages; i++) {
         const struct cascade_stage *s = &c->stage[i];
         const int channels = s->super_resolution ? 6 : 3;
         if (s->super_resolution != (i > 0))
-            return fault_set(why, ERR_UNSUPPORTED, "model",
-                             "stage %d (%s) must be %s pipeline", i + 1, s->name,
-                             i ? "a super-resolution" : "a base");
+            return fault_set(why, ERR_UNSUPPORTED, "model", "stage %d (%s) must be %s pipeline",
+                             i + 1, s->name, i ? "a super-resolution" : "a base");
         if (s->unet.in_channels != channels)
             return fault_set(why, ERR_UNSUPPORTED, "in_channels",
                              "the U-Net of stage %d (%s) takes %d channels, expected %d", i + 1,
@@ -180,8 +181,8 @@ static enum err check(const struct cascade *c, struct fault *why)
                              s->name);
         if (i && s->size <= c->stage[i - 1].size)
             return fault_set(why, ERR_UNSUPPORTED, "size",
-                             "stage %d (%s) does not enlarge: %d after %d", i + 1, s->name,
-                             s->size, c->stage[i - 1].size);
+                             "stage %d (%s) does not enlarge: %d after %d", i + 1, s->name, s->size,
+                             c->stage[i - 1].size);
     }
     return ERR_OK;
 }

@@ -10,22 +10,22 @@
 enum { CASCADE_MAX_STAGES = 3, CASCADE_PATH = 1024 };
 
 struct cascade_stage {
-    char dir[CASCADE_PATH];  // the diffusers pipeline folder
+    char dir[CASCADE_PATH]; // the diffusers pipeline folder
     char name[64];
     struct unet_config unet;
-    struct scheduler_config scheduler, noising;  // noising: super-resolution stages
+    struct scheduler_config scheduler, noising; // noising: super-resolution stages
     bool super_resolution;
-    int size;                                    // edge of its picture in pixels
+    int size; // edge of its picture in pixels
     // Recommended:
-    char sampler[32];  // "": the scheduler config's own
+    char sampler[32]; // "": the scheduler config's own
     int steps;
     float guidance_scale;
-    int noise_level;   // -1 for a base stage
+    int noise_level; // -1 for a base stage
 };
 
 struct cascade {
     char name[64];
-    char text_dir[CASCADE_PATH];       // text_encoder
+    char text_dir[CASCADE_PATH]; // text_encoder
     char tokenizer_dir[CASCADE_PATH];
     struct t5_config t5;
     int stages;

@@ -27,12 +27,12 @@ enum {
 struct slot {
     bool used;
     void *tag;
-    uint64_t order;                              // of admission
-    struct resolved what;                        // the request, every default filled in
-    struct sampler *sampler[ENGINE_MAX_STAGES];  // NULL once the stage has taken it
-    float *text;                                 // [2, L, D]: prompt, negative prompt
-    float *picture;                              // of the last stage, input of the next
-    int stage, entry;                            // entry -1: waits for a place in the stage
+    uint64_t order;                             // of admission
+    struct resolved what;                       // the request, every default filled in
+    struct sampler *sampler[ENGINE_MAX_STAGES]; // NULL once the stage has taken it
+    float *text;                                // [2, L, D]: prompt, negative prompt
+    float *picture;                             // of the last stage, input of the next
+    int stage, entry;                           // entry -1: waits for a place in the stage
     double stage_began;
 };
 
@@ -44,7 +44,7 @@ struct engine {
     struct stage *stage[ENGINE_MAX_STAGES];
     struct engine_info info;
     struct slot *slot;
-    int *entries;                                // scratch of engine_step
+    int *entries; // scratch of engine_step
     uint64_t admitted;
     struct engine_stats stats;
 };
@@ -88,10 +88,10 @@ static enum err load_stage(const struct engine_params *p, struct engine *g, int 
     enum err e;
 
     snprintf(dir, sizeof dir, "%s/unet", c->dir);
-    e = weights_open(
-        &(struct weights_params){
-            .dir = dir, .base = "diffusion_pytorch_model", .variant = p->variant},
-        &w, why);
+    e = weights_open(&(struct weights_params){.dir = dir,
+                                              .base = "diffusion_pytorch_model",
+                                              .variant = p->variant},
+                     &w, why);
     if (!e)
         e = unet_load(g->dev, &c->unet, w, d->dtype, &g->unet[i], why);
     weights_close(&w);
@@ -305,7 +305,10 @@ int engine_busy(const struct engine *g)
     return n;
 }
 
-int engine_free(const struct engine *g) { return g->info.slots - engine_busy(g); }
+int engine_free(const struct engine *g)
+{
+    return g->info.slots - engine_busy(g);
+}
 
 // ---- stepping ---------------------------------------------------------------------------------
 
@@ -488,7 +491,10 @@ enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fa
 
 // ---- looking ----------------------------------------------------------------------------------
 
-const struct engine_info *engine_info(const struct engine *g) { return &g->info; }
+const struct engine_info *engine_info(const struct engine *g)
+{
+    return &g->info;
+}
 
 void engine_stats(const struct engine *g, struct engine_stats *out)
 {
@@ -522,6 +528,12 @@ char *engine_profile(struct engine *g)
     return text.len ? buf_take(&text) : NULL;
 }
 
-enum err engine_devices(char **text, struct fault *why) { return ops_device_list(text, why); }
+enum err engine_devices(char **text, struct fault *why)
+{
+    return ops_device_list(text, why);
+}
 
-const char *engine_version(void) { return IMAGEND_VERSION; }
+const char *engine_version(void)
+{
+    return IMAGEND_VERSION;
+}

@@ -50,13 +50,13 @@ static void inspect_text(const struct cascade *c, const char *variant, struct bu
     struct fault why = {0};
 
     buf_printf(b, "text encoder   %s\n", c->text_dir);
-    buf_printf(b, "    T5           %d layers, width %d, %d heads of %d, feed-forward %d, %d tokens\n",
+    buf_printf(b,
+               "    T5           %d layers, width %d, %d heads of %d, feed-forward %d, %d tokens\n",
                t->num_layers, t->d_model, t->num_heads, t->d_kv, t->d_ff, t->vocab_size);
-    if (weights_open(&(struct weights_params){.dir = c->text_dir,
-                                              .base = "model",
-                                              .variant = variant,
-                                              .dry = true},
-                     &w, &why)) {
+    if (weights_open(
+            &(struct weights_params){
+                .dir = c->text_dir, .base = "model", .variant = variant, .dry = true},
+            &w, &why)) {
         buf_printf(b, "    problems     %s\n", why.msg);
         sum->incomplete++;
         return;
@@ -89,11 +89,10 @@ static void inspect_stage(const struct cascade_stage *s, int index, const char *
         buf_printf(b, ", noise level %d", s->noise_level);
     buf_puts(b, "\n");
     snprintf(dir, sizeof dir, "%s/unet", s->dir);
-    if (weights_open(&(struct weights_params){.dir = dir,
-                                              .base = "diffusion_pytorch_model",
-                                              .variant = variant,
-                                              .dry = true},
-                     &w, &why)) {
+    if (weights_open(
+            &(struct weights_params){
+                .dir = dir, .base = "diffusion_pytorch_model", .variant = variant, .dry = true},
+            &w, &why)) {
         buf_printf(b, "    problems     %s\n", why.msg);
         sum->incomplete++;
         return;
@@ -109,8 +108,7 @@ enum err engine_inspect(const char *model, const char *variant, char **text, str
     struct cascade *c = malloc(sizeof *c);
     struct totals sum = {0};
     struct buf b = {0};
-    enum err e = c ? cascade_read(model, c, why)
-                   : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
+    enum err e = c ? cascade_read(model, c, why) : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
 
     if (e)
         goto done;

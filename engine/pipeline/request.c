@@ -62,9 +62,8 @@ static enum err resolve_stage(const struct cascade_stage *c, const struct engine
     out->noise_level[i] = c->noise_level;
     if (r->set_noise_level && c->super_resolution && r->noise_level[i] != -1) {
         if (r->noise_level[i] < 0 || r->noise_level[i] > MAX_NOISE_LEVEL)
-            return fault_set(why, ERR_INVALID, "noise_level",
-                             "noise_level must be 0 to %d, not %d", MAX_NOISE_LEVEL,
-                             r->noise_level[i]);
+            return fault_set(why, ERR_INVALID, "noise_level", "noise_level must be 0 to %d, not %d",
+                             MAX_NOISE_LEVEL, r->noise_level[i]);
         out->noise_level[i] = r->noise_level[i];
     }
     return ERR_OK;

@@ -24,8 +24,8 @@ struct entry {
     float noise_level;
     uint64_t seed;
     uint32_t picture;
-    struct ops *enter;               // text, low-res and first noise of this entry
-    struct ops *rgb[1 + HISTORY];    // of x, of each history tensor
+    struct ops *enter;            // text, low-res and first noise of this entry
+    struct ops *rgb[1 + HISTORY]; // of x, of each history tensor
 };
 
 struct step_recording {
@@ -36,16 +36,16 @@ struct step_recording {
 struct stage {
     struct stage_params p;
     struct entry *entry;
-    struct unet_text *text;          // entries 2i: negative, 2i + 1: prompt
-    struct tensor x, low, noise, history[HISTORY];  // slot tensors
-    struct tensor states;            // mapped: [2, 1, L, D]
-    struct tensor low_source;        // mapped: [1, h, w, 3]
+    struct unet_text *text;                        // entries 2i: negative, 2i + 1: prompt
+    struct tensor x, low, noise, history[HISTORY]; // slot tensors
+    struct tensor states;                          // mapped: [2, 1, L, D]
+    struct tensor low_source;                      // mapped: [1, h, w, 3]
     struct tensor lanes, prepare[2]; // mapped: per lane; one lane each for init and augment
-    struct tensor timestep, level, text_index;  // mapped, per U-Net sample
-    struct tensor rgb;               // mapped u8
-    struct step_recording *step;     // [entries][KINDS]
+    struct tensor timestep, level, text_index; // mapped, per U-Net sample
+    struct tensor rgb;                         // mapped u8
+    struct step_recording *step;               // [entries][KINDS]
     const struct step_recording *last;
-    float *scratch;                  // [height, width, 3], given noise
+    float *scratch; // [height, width, 3], given noise
 };
 
 static enum err slot_tensor(struct stage *s, struct tensor *t)
@@ -126,9 +126,9 @@ void stage_destroy(struct stage **out)
         ops_destroy(&s->step[i].ops);
     unet_text_destroy(&s->text);
     struct tensor *tensors[] = {
-        &s->x,          &s->low,        &s->noise,   &s->history[0], &s->history[1], &s->history[2],
-        &s->states,     &s->low_source, &s->lanes,   &s->prepare[0], &s->prepare[1], &s->timestep,
-        &s->text_index, &s->level,      &s->rgb,
+        &s->x,          &s->low,      &s->noise,      &s->history[0], &s->history[1],
+        &s->history[2], &s->states,   &s->low_source, &s->lanes,      &s->prepare[0],
+        &s->prepare[1], &s->timestep, &s->text_index, &s->level,      &s->rgb,
     };
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         tensor_destroy(tensors[i]);
@@ -267,9 +267,15 @@ void stage_leave(struct stage *s, int entry)
     s->entry[entry].used = false;
 }
 
-int stage_steps(const struct stage *s, int entry) { return s->entry[entry].sampler->steps; }
+int stage_steps(const struct stage *s, int entry)
+{
+    return s->entry[entry].sampler->steps;
+}
 
-int stage_steps_done(const struct stage *s, int entry) { return s->entry[entry].done; }
+int stage_steps_done(const struct stage *s, int entry)
+{
+    return s->entry[entry].done;
+}
 
 static enum err record_step(struct stage *s, uint32_t count, unsigned kind,
                             struct step_recording *out)
@@ -410,7 +416,10 @@ enum err stage_preview(struct stage *s, int entry, const uint8_t **rgb)
     return show(s, entry, 1 + (int)lane.history, rgb);
 }
 
-const struct tensor *stage_output(const struct stage *s) { return s->last ? &s->last->output : NULL; }
+const struct tensor *stage_output(const struct stage *s)
+{
+    return s->last ? &s->last->output : NULL;
+}
 
 enum err stage_low(struct stage *s, int entry, float *out)
 {

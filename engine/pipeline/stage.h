@@ -17,15 +17,15 @@ typedef void stage_noise_fn(void *ctx, int entry, enum stage_noise kind, int ste
 
 struct stage_params {
     struct ops_device *dev;
-    const struct unet *unet;                   // must outlive the stage
-    enum dtype dtype;                          // of activations
-    const struct scheduler_config *noising;    // super-resolution: image_noising_scheduler; or NULL
-    uint32_t index;                            // of the stage in the cascade: part of the noise key
-    uint32_t height, width;                    // pixels
-    uint32_t low_height, low_width;            // of the low-res input; 0: a base stage
-    uint32_t entries;                          // pictures at most
+    const struct unet *unet;                // must outlive the stage
+    enum dtype dtype;                       // of activations
+    const struct scheduler_config *noising; // super-resolution: image_noising_scheduler; or NULL
+    uint32_t index;                         // of the stage in the cascade: part of the noise key
+    uint32_t height, width;                 // pixels
+    uint32_t low_height, low_width;         // of the low-res input; 0: a base stage
+    uint32_t entries;                       // pictures at most
     uint32_t text_length, text_dim;
-    stage_noise_fn *noise;                     // NULL: Philox on the device
+    stage_noise_fn *noise; // NULL: Philox on the device
     void *noise_ctx;
 };
 // Errors: NO_DEVICE_MEMORY, NO_MEMORY. Owner: the caller destroys *out.
@@ -33,12 +33,12 @@ enum err stage_create(const struct stage_params *p, struct stage **out);
 void stage_destroy(struct stage **s);
 
 struct stage_start {
-    struct sampler *sampler;  // taken over, also on error
-    const float *text;        // [text_length, text_dim]
-    const float *negative;    // the same, or NULL when guidance is 1
+    struct sampler *sampler; // taken over, also on error
+    const float *text;       // [text_length, text_dim]
+    const float *negative;   // the same, or NULL when guidance is 1
     float guidance;
-    const float *low;         // [low_height, low_width, 3] in [-1, 1]; super-resolution only
-    int noise_level;          // super-resolution only
+    const float *low; // [low_height, low_width, 3] in [-1, 1]; super-resolution only
+    int noise_level;  // super-resolution only
     uint64_t seed;
     uint32_t picture;
 };
@@ -46,11 +46,11 @@ struct stage_start {
 enum err stage_enter(struct stage *s, const struct stage_start *start, int *entry,
                      struct fault *why);
 void stage_leave(struct stage *s, int entry);
-int stage_free(const struct stage *s);  // entries free
+int stage_free(const struct stage *s); // entries free
 
 // Advance the entries by one step each. Errors: DEVICE_LOST, NO_DEVICE_MEMORY, TIMEOUT.
 enum err stage_step(struct stage *s, const int *entry, int count);
-int stage_steps(const struct stage *s, int entry);       // in all
+int stage_steps(const struct stage *s, int entry); // in all
 int stage_steps_done(const struct stage *s, int entry);
 
 // The picture so far: [height, width, 3] f32, and RGB of it. rgb stays valid until the next call.

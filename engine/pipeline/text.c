@@ -8,7 +8,7 @@
 #include <string.h>
 
 struct cached {
-    char *prompt;  // after tokenizer_prompt; NULL: free
+    char *prompt; // after tokenizer_prompt; NULL: free
     float *states;
     uint64_t used;
 };
@@ -18,8 +18,8 @@ struct text {
     struct tokenizer *tokenizer;
     struct t5 *t5;
     uint32_t length;
-    struct tensor ids, valid, states;  // mapped u32 [1, L]; f32 [1, L, D]
-    struct ops *encode;                // recorded at the first prompt
+    struct tensor ids, valid, states; // mapped u32 [1, L]; f32 [1, L, D]
+    struct ops *encode;               // recorded at the first prompt
     struct cached *cache;
     int cached;
     uint64_t clock, hits, misses;
@@ -114,15 +114,30 @@ void text_close(struct text **out)
     *out = NULL;
 }
 
-int text_length(const struct text *t) { return (int)t->length; }
+int text_length(const struct text *t)
+{
+    return (int)t->length;
+}
 
-int text_dim(const struct text *t) { return t5_get_config(t->t5)->d_model; }
+int text_dim(const struct text *t)
+{
+    return t5_get_config(t->t5)->d_model;
+}
 
-uint64_t text_parameters(const struct text *t) { return t5_parameters(t->t5); }
+uint64_t text_parameters(const struct text *t)
+{
+    return t5_parameters(t->t5);
+}
 
-const struct t5 *text_encoder(const struct text *t) { return t->t5; }
+const struct t5 *text_encoder(const struct text *t)
+{
+    return t->t5;
+}
 
-const struct tokenizer *text_tokenizer(const struct text *t) { return t->tokenizer; }
+const struct tokenizer *text_tokenizer(const struct text *t)
+{
+    return t->tokenizer;
+}
 
 void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses)
 {

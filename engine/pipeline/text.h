@@ -12,14 +12,14 @@ struct text_params {
     struct ops_device *dev;
     const char *tokenizer_dir, *encoder_dir, *variant;
     const struct t5_config *config;
-    enum dtype dtype;   // of the weights; activations are f32
-    int cached;         // prompts kept; at least 2
+    enum dtype dtype; // of the weights; activations are f32
+    int cached;       // prompts kept; at least 2
 };
 enum err text_open(const struct text_params *p, struct text **out, struct fault *why);
 void text_close(struct text **t);
 
-int text_length(const struct text *t);  // tokens L
-int text_dim(const struct text *t);     // width D
+int text_length(const struct text *t); // tokens L
+int text_dim(const struct text *t);    // width D
 uint64_t text_parameters(const struct text *t);
 const struct t5 *text_encoder(const struct text *t);
 const struct tokenizer *text_tokenizer(const struct text *t);
