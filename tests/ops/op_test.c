@@ -1,0 +1,160 @@
+// See op_test.h.
+#include "op_test.h"
+
+static struct ops_device *device;
+
+struct ops_device *op_test_device(void)
+{
+    struct fault why = {0};
+    bool validate = getenv("IMAGEND_TEST_VALIDATION") != NULL;
+    struct ops_open_params p = {.validation = validate};
+    if (!device && ops_device_open(&p, &device, &why) != ERR_OK) {
+        printf("%s\n", why.msg);
+        return NULL;
+    }
+    return device;
+}
+
+int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype))
+{
+    struct ops_device *dev = op_test_device();
+    if (!dev)
+        return test_skip("no Vulkan device");
+    const char *only = getenv("IMAGEND_TEST_PATH");
+    for (int path = 0; path < PATH_COUNT; path++) {
+        if (ops_device_set_path(dev, (enum ops_path)path) != ERR_OK)
+            continue;
+        if (only && strcmp(only, ops_device_info(dev)->load) != 0)
+            continue;
+        body(dev, DT_F32);
+        body(dev, DT_F16);
+    }
+    CHECK_INT(ops_device_validation_messages(dev), 0);
+    ops_device_close(&device);
+    return test_end();
+}
+
+const char *op_test_variant(const struct ops_device *dev, enum dtype dtype)
+{
+    static char name[32];
+    snprintf(name, sizeof name, "%s %s", dtype == DT_F16 ? "f16" : "f32",
+             ops_device_info(dev)->load);
+    return name;
+}
+
+float *op_random(enum dtype dtype, size_t n, uint32_t seed)
+{
+    float *v = malloc((n ? n : 1) * sizeof *v);
+    if (!v)
+        abort();
+    uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
+    for (size_t i = 0; i < n; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        v[i] = (float)((int32_t)(state >> 32) >> 8) * 0x1p-23f;
+        if (dtype == DT_F16)
+            v[i] = float_from_half(half_from_float(v[i]));
+    }
+    return v;
+}
+
+static const float beside = NAN;
+
+struct op_array op_array(struct ops_device *dev, enum dtype dtype, struct ref_shape s,
+                         const float *values, bool view)
+{
+    struct op_array a = {0};
+    uint32_t c = view ? (s.c + 3) / 4 * 4 + 8 : s.c;
+    CHECK_INT(tensor_create(dev, dtype, s.n, s.h, s.w, c, &a.whole), ERR_OK);
+    a.t = a.whole;
+    if (view) {
+        size_t n = ref_count((struct ref_shape){s.n, s.h, s.w, c});
+        float *nan = malloc(n * sizeof *nan);
+        for (size_t i = 0; nan && i < n; i++)
+            nan[i] = beside;
+        CHECK_INT(tensor_upload(&a.whole, nan), ERR_OK);
+        free(nan);
+        a.t = tensor_channels(&a.whole, 4, s.c);
+    }
+    float *zero = values ? NULL : calloc(ref_count(s), sizeof *zero);
+    CHECK_INT(tensor_upload(&a.t, values ? values : zero), ERR_OK);
+    free(zero);
+    return a;
+}
+
+void op_array_free(struct op_array *a)
+{
+    struct tensor t = a->whole;
+    t.c = (t.c + 3) / 4 * 4;  // with its padding
+    size_t pixels = tensor_pixels(&t), changed = 0, dirty = 0;
+    float *v = malloc(pixels * t.c * sizeof *v);
+    uint32_t first = (uint32_t)(a->t.offset - t.offset), last = first + a->t.c;
+    if (v)
+        CHECK_INT(tensor_download(&t, v), ERR_OK);
+    for (size_t i = 0; v && i < pixels * t.c; i++) {
+        uint32_t c = (uint32_t)(i % t.c);
+        if (c < first || c >= (last + 3) / 4 * 4)
+            changed += !isnan(v[i]);
+        else if (c >= last)
+            dirty += v[i] != 0;
+    }
+    CHECK_MSG(!changed, "%zu elements beside the view were written", changed);
+    CHECK_MSG(!dirty, "%zu elements of the channel padding are not zero", dirty);
+    free(v);
+    tensor_destroy(&a->whole);
+}
+
+struct ops *op_begin(struct ops_device *dev, enum dtype dtype)
+{
+    struct ops *o = NULL;
+    CHECK_INT(ops_begin(dev, dtype, &o), ERR_OK);
+    return o;
+}
+
+bool op_finish(struct ops *o)
+{
+    enum err e = ops_end(o);
+    CHECK_MSG(e == ERR_OK, "recording: %s", err_text(e));
+    if (!e) {
+        e = ops_run(o);
+        CHECK_MSG(e == ERR_OK, "running: %s", err_text(e));
+    }
+    ops_destroy(&o);
+    return !e;
+}
+
+void op_compare(const char *what, const float *got, const double *want, const double *tolerance,
+                size_t n)
+{
+    double worst = 0;
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        double ratio = fabs(got[i] - want[i]) / tolerance[i];
+        if (!(ratio <= worst)) {  // NaN counts as worst
+            worst = isnan(ratio) ? INFINITY : ratio;
+            at = i;
+        }
+    }
+    CHECK_MSG(worst <= 1, "%s: element %zu of %zu is %.9g, expected %.9g within %.3g", what, at, n,
+              (double)got[at], want[at], tolerance[at]);
+    if (getenv("IMAGEND_TEST_VERBOSE"))
+        printf("%-60s max error / tolerance %.3f\n", what, worst);
+}
+
+void op_compare_tensor(const char *what, const struct tensor *t, const double *want,
+                       const double *tolerance)
+{
+    size_t n = (size_t)tensor_pixels(t) * t->c;
+    float *got = malloc((n ? n : 1) * sizeof *got);
+    if (!got)
+        abort();
+    CHECK_INT(tensor_download(t, got), ERR_OK);
+    op_compare(what, got, want, tolerance, n);
+    free(got);
+}
+
+double op_store_error(enum dtype dtype, double v)
+{
+    if (dtype == DT_F16)
+        return fmax(fabs(v) * 0x1p-11, 0x1p-25);
+    return fabs(v) * 0x1p-24;
+}

@@ -1,0 +1,49 @@
+// The harness of the operator tests: a device, random arrays that hold exactly what the storage
+// can hold, tensors in channel views, and comparison against a double reference with a bound per
+// element. Every test runs its rows for f32 and f16 storage, and for each way of reading operands.
+#ifndef IMAGEND_OP_TEST_H
+#define IMAGEND_OP_TEST_H
+
+#include "ops_internal.h"
+#include "ref.h"
+#include "test.h"
+
+#include <stdlib.h>
+
+// The device under test, opened once; NULL when there is none (then return test_skip).
+struct ops_device *op_test_device(void);
+// Runs body for every path that the device can take and both dtypes. Afterwards closes the device,
+// checks that the validation layers were silent, and returns the exit status.
+int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype));
+// f32 and f16 by name, with the path, for messages.
+const char *op_test_variant(const struct ops_device *dev, enum dtype dtype);
+
+// n values in [-1, 1), the same for the same seed, rounded to dtype.
+float *op_random(enum dtype dtype, size_t n, uint32_t seed);
+
+// A tensor with these contents (NULL: zeros). view: as channels 4.. of a wider tensor whose other
+// channels hold NaN, which no operator may read into its result or overwrite.
+struct op_array {
+    struct tensor t, whole;
+};
+struct op_array op_array(struct ops_device *dev, enum dtype dtype, struct ref_shape s,
+                         const float *values, bool view);
+// Also checks that the channels beside the view, and the padding, are what they were.
+void op_array_free(struct op_array *a);
+
+struct ops *op_begin(struct ops_device *dev, enum dtype dtype);
+// Ends, runs and destroys; checks that all of it went well.
+bool op_finish(struct ops *o);
+
+// |got - want| <= tolerance[i], element by element; also reports the largest ratio.
+void op_compare(const char *what, const float *got, const double *want, const double *tolerance,
+                size_t n);
+// Downloads t, then op_compare.
+void op_compare_tensor(const char *what, const struct tensor *t, const double *want,
+                       const double *tolerance);
+// Rounding of one store: half an ulp of the dtype at |v|, or of its smallest normal number.
+double op_store_error(enum dtype dtype, double v);
+
+#define OP_EPS 0x1p-24  // relative error of one f32 operation
+
+#endif

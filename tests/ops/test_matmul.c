@@ -1,0 +1,119 @@
+// Linear layers and convolutions against the reference, over odd shapes, views and epilogues.
+#include "op_test.h"
+
+struct row {
+    struct ref_shape x;
+    uint32_t out, kernel;
+    enum op_act act;
+    bool bias, mul, residual, view, in_place;
+    float scale;
+};
+
+static const struct row rows[] = {
+    {{1, 1, 1, 4}, 4, 1},
+    {{3, 1, 1, 40}, 24, 1, ACT_SILU, .bias = true},
+    {{1, 3, 5, 8}, 12, 1, .bias = true},
+    {{2, 7, 9, 12}, 40, 1, ACT_GELU, .bias = true, .view = true},
+    {{1, 1, 77, 176}, 24, 1, ACT_GELU_TANH, .mul = true},
+    {{2, 1, 13, 6}, 3, 1, ACT_NONE, .bias = true, .view = true},
+    {{2, 16, 16, 24}, 8, 1, .residual = true, .scale = 0.70710678f},
+    {{1, 7, 9, 40}, 40, 1, ACT_RELU, .residual = true, .view = true, .in_place = true},
+    {{1, 1, 33, 1408}, 36, 1, .bias = true},
+    {{1, 1, 1, 4}, 4, 3},
+    {{1, 3, 5, 8}, 12, 3, .bias = true},
+    {{3, 7, 9, 12}, 24, 3, ACT_SILU, .bias = true, .view = true},
+    {{2, 16, 16, 40}, 8, 3, .bias = true, .residual = true, .scale = 0.5f},
+    {{1, 1, 17, 176}, 40, 3, .view = true},
+    {{2, 5, 3, 3}, 5, 3, .bias = true},
+    {{1, 7, 9, 24}, 24, 3, .bias = true, .residual = true, .view = true, .in_place = true},
+    {{1, 9, 23, 6}, 6, 3, .bias = true, .mul = true},
+};
+
+static struct op_weight *make_weight(struct ops_device *dev, enum dtype dtype, const struct row *r,
+                                     const float *weight, const float *bias)
+{
+    struct op_weight *w = NULL;
+    struct op_weight_params p = {.weight = weight,
+                                 .bias = bias,
+                                 .out = r->out,
+                                 .in = r->x.c,
+                                 .kernel = r->kernel,
+                                 .dtype = dtype};
+    CHECK_INT(op_weight_create(dev, &p, &w), ERR_OK);
+    return w;
+}
+
+// Rounding errors of a sum of k products in any order: at most k * eps * (sum of |products|);
+// activations: slope at most 1.13 (GELU) and a few ulps of their own; then one store.
+static void tolerances(const struct row *r, enum dtype dtype, const float *mul, const double *want,
+                       double *magnitude, size_t n)
+{
+    double k = (double)r->x.c * r->kernel * r->kernel + 2;
+    for (size_t i = 0; i < n; i++) {
+        double sum = 1.13 * k * OP_EPS * magnitude[i];
+        double own = r->act ? 16 * OP_EPS * (1 + magnitude[i]) : 0;
+        double t = (sum + own) * (mul ? fabs(mul[i]) : 1) + 4 * OP_EPS * (1 + fabs(want[i]));
+        magnitude[i] = t + op_store_error(dtype, want[i]) + 1e-30;
+    }
+}
+
+static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights,
+                    const struct row *r)
+{
+    struct ref_shape ys = r->x;
+    ys.c = r->out;
+    size_t n = ref_count(ys), taps = (size_t)r->kernel * r->kernel;
+    float *x = op_random(dtype, ref_count(r->x), 1);
+    float *weight = op_random(weights, r->out * r->x.c * taps, 2);
+    float *bias = r->bias ? op_random(DT_F32, r->out, 3) : NULL;
+    float *mul = r->mul ? op_random(dtype, n, 4) : NULL;
+    float *residual = r->residual ? op_random(dtype, n, 5) : NULL;
+    double *want = calloc(n, sizeof *want), *tolerance = calloc(n, sizeof *tolerance);
+    struct ref_matmul ref = {r->x, x, weight, bias, mul, residual, r->out, r->kernel, (int)r->act,
+                             r->scale};
+    ref_matmul(&ref, want, tolerance);
+    tolerances(r, dtype, mul, want, tolerance, n);
+
+    struct op_weight *w = make_weight(dev, weights, r, weight, bias);
+    struct op_array ax = op_array(dev, dtype, r->x, x, r->view), am = {0}, ar = {0};
+    struct op_array ay = op_array(dev, dtype, ys, r->in_place ? residual : NULL, r->view);
+    struct op_epilogue e = {.act = r->act, .scale = r->scale};
+    if (mul) {
+        am = op_array(dev, dtype, ys, mul, r->view);
+        e.mul = &am.t;
+    }
+    if (residual && !r->in_place) {
+        ar = op_array(dev, dtype, ys, residual, r->view);
+        e.residual = &ar.t;
+    } else if (residual) {
+        e.residual = &ay.t;
+    }
+    struct ops *o = op_begin(dev, dtype);
+    op_conv2d(o, &ax.t, w, &e, &ay.t);
+    if (op_finish(o)) {
+        char what[128];
+        snprintf(what, sizeof what, "%s/%s k%u %ux%ux%ux%u -> %u", op_test_variant(dev, dtype),
+                 weights == DT_F16 ? "f16" : "f32", r->kernel, r->x.n, r->x.h, r->x.w, r->x.c,
+                 r->out);
+        op_compare_tensor(what, &ay.t, want, tolerance);
+    }
+    op_weight_destroy(&w);
+    op_array_free(&ax);
+    op_array_free(&ay);
+    if (am.t.buf)
+        op_array_free(&am);
+    if (ar.t.buf)
+        op_array_free(&ar);
+    free(x), free(weight), free(bias), free(mul), free(residual), free(want), free(tolerance);
+}
+
+static void body(struct ops_device *dev, enum dtype dtype)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        run_row(dev, dtype, dtype, &rows[i]);
+        if (i % 4 == 2)  // weights stored in the other dtype
+            run_row(dev, dtype, dtype == DT_F16 ? DT_F32 : DT_F16, &rows[i]);
+    }
+}
+
+int main(void) { return op_test_run(body); }

@@ -1,0 +1,30 @@
+// Plain C references of the operators: double sums, dense NHWC, no cleverness. Tests compare the
+// shaders with these, so nothing here may share code with engine/ops.
+#ifndef IMAGEND_REF_H
+#define IMAGEND_REF_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// A dense picture [n, h, w, c], or tokens with h = 1.
+struct ref_shape {
+    uint32_t n, h, w, c;
+};
+static inline size_t ref_count(struct ref_shape s) { return (size_t)s.n * s.h * s.w * s.c; }
+
+// Numbers as in enum op_act.
+double ref_act(int act, double x);
+
+// y = (act(x W + bias) * mul + residual) * scale; mul, residual, bias may be NULL, scale 0 means 1.
+// weight [out, in, kernel, kernel]. magnitude (may be NULL) receives the sum of the absolute
+// products and the bias before the activation: what rounding errors are proportional to.
+struct ref_matmul {
+    struct ref_shape shape;  // of x
+    const float *x, *weight, *bias, *mul, *residual;
+    uint32_t out, kernel;
+    int act;
+    double scale;
+};
+void ref_matmul(const struct ref_matmul *m, double *y, double *magnitude);
+
+#endif
