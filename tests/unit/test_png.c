@@ -1,0 +1,169 @@
+// A PNG written by engine_png, read back by libpng: the pixels, and every text chunk.
+#include "engine.h"
+#include "test.h"
+
+#include <png.h>
+#include <stdlib.h>
+
+// The program's own says which version it is; the test stands for any.
+const char *engine_version(void)
+{
+    return "9.8.7";
+}
+
+struct reader {
+    const uint8_t *data;
+    size_t left;
+};
+
+static void on_read(png_structp png, png_bytep out, size_t n)
+{
+    struct reader *r = png_get_io_ptr(png);
+    if (n > r->left)
+        png_error(png, "short");
+    memcpy(out, r->data, n);
+    r->data += n;
+    r->left -= n;
+}
+
+struct picture {
+    int width, height, texts;
+    uint8_t *rgb;
+    png_text *text;
+    png_structp png;
+    png_infop info;
+};
+
+static bool open_png(struct picture *p, const uint8_t *data, size_t size)
+{
+    struct reader r = {data, size};
+    p->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
+    p->info = png_create_info_struct(p->png);
+    if (setjmp(png_jmpbuf(p->png)))
+        return false;
+    png_set_read_fn(p->png, &r, on_read);
+    png_read_png(p->png, p->info, PNG_TRANSFORM_IDENTITY, NULL);
+    p->width = (int)png_get_image_width(p->png, p->info);
+    p->height = (int)png_get_image_height(p->png, p->info);
+    CHECK_INT(png_get_color_type(p->png, p->info), PNG_COLOR_TYPE_RGB);
+    CHECK_INT(png_get_bit_depth(p->png, p->info), 8);
+    png_get_text(p->png, p->info, &p->text, &p->texts);
+    return true;
+}
+
+static const char *text_of(const struct picture *p, const char *key)
+{
+    for (int i = 0; i < p->texts; i++)
+        if (!strcmp(p->text[i].key, key))
+            return p->text[i].text;
+    return NULL;
+}
+
+static bool is_itxt(const struct picture *p, const char *key)
+{
+    for (int i = 0; i < p->texts; i++)
+        if (!strcmp(p->text[i].key, key))
+            return p->text[i].compression >= PNG_ITXT_COMPRESSION_NONE;
+    return false;
+}
+
+static const struct engine_used used = {.model = "default",
+                                        .sampler = "ddpm",
+                                        .size = 64,
+                                        .stages = 2,
+                                        .steps = {27, 12},
+                                        .guidance_scale = {7.0f, 1.5f},
+                                        .noise_level = {-1, 250}};
+
+static uint8_t *pixels(int width, int height)
+{
+    size_t n = (size_t)width * (size_t)height * 3;
+    uint8_t *rgb = malloc(n);
+    uint32_t state = 1;
+    for (size_t i = 0; i < n; i++) {
+        state = state * 1664525u + 1013904223u;
+        rgb[i] = (uint8_t)(i / 7 + (state >> 29));
+    }
+    return rgb;
+}
+
+static void read_back(void)
+{
+    uint8_t *rgb = pixels(7, 5), *png = NULL;
+    size_t size = 0;
+    struct engine_image image = {7, 5, rgb};
+    struct engine_png_text text = {.prompt = "a red sphere,\n\"caf\xc3\xa9\" \xe6\xa3\xae",
+                                   .negative_prompt = "blurry",
+                                   .seed = 18446744073709551615u,
+                                   .picture = 3,
+                                   .used = &used};
+    CHECK(!engine_png(&image, &text, &png, &size));
+    struct picture p = {0};
+    CHECK(png && open_png(&p, png, size));
+    CHECK_INT(p.width, 7);
+    CHECK_INT(p.height, 5);
+    png_bytepp rows = png_get_rows(p.png, p.info);
+    for (int y = 0; y < 5; y++)
+        CHECK_INT(memcmp(rows[y], rgb + y * 21, 21), 0);
+    CHECK_STR(text_of(&p, "prompt"), text.prompt);
+    CHECK(is_itxt(&p, "prompt"));
+    CHECK_STR(text_of(&p, "negative_prompt"), "blurry");
+    CHECK(!is_itxt(&p, "negative_prompt"));
+    CHECK_STR(text_of(&p, "seed"), "18446744073709551615");
+    CHECK_STR(text_of(&p, "picture"), "3");
+    CHECK_STR(text_of(&p, "model"), "default");
+    CHECK_STR(text_of(&p, "sampler"), "ddpm");
+    CHECK_STR(text_of(&p, "steps"), "27,12");
+    CHECK_STR(text_of(&p, "guidance"), "7,1.5");
+    CHECK_STR(text_of(&p, "noise_level"), "250");
+    CHECK_STR(text_of(&p, "size"), "7x5");
+    char parameters[400];
+    CHECK_STR(text_of(&p, "Software"), "imagend 9.8.7");
+    snprintf(parameters, sizeof parameters,
+             "%s\nNegative prompt: blurry\nSteps: 27, Sampler: ddpm, CFG scale: 7, "
+             "Seed: 18446744073709551615, Size: 7x5, Model: default, Stage steps: \"27,12\", "
+             "Stage CFG scale: \"7,1.5\", Version: imagend 9.8.7",
+             text.prompt);
+    CHECK_STR(text_of(&p, "parameters"), parameters);
+    png_destroy_read_struct(&p.png, &p.info, NULL);
+    free(png);
+    free(rgb);
+}
+
+static void least(void)
+{
+    uint8_t rgb[3] = {1, 2, 3}, *png = NULL;
+    size_t size = 0;
+    struct engine_used one = {.model = "m", .sampler = "ddim", .stages = 1, .noise_level = {-1}};
+    struct engine_image image = {1, 1, rgb};
+    CHECK(!engine_png(&image, &(struct engine_png_text){.prompt = "", .used = &one}, &png, &size));
+    struct picture p = {0};
+    CHECK(png && open_png(&p, png, size));
+    CHECK_STR(text_of(&p, "prompt"), "");
+    CHECK(!text_of(&p, "negative_prompt"));
+    CHECK(!text_of(&p, "noise_level"));
+    png_destroy_read_struct(&p.png, &p.info, NULL);
+    free(png);
+}
+
+static void refused(void)
+{
+    uint8_t rgb[3] = {0}, *png;
+    size_t size;
+    struct engine_image image = {1, 1, rgb}, empty = {0, 1, rgb}, none = {1, 1, NULL};
+    struct engine_png_text text = {.prompt = "x", .used = &used};
+    struct engine_png_text broken = {.prompt = "\xff", .used = &used}, lost = {.used = &used};
+    CHECK_INT(engine_png(&empty, &text, &png, &size), ERR_INVALID);
+    CHECK_INT(engine_png(&none, &text, &png, &size), ERR_INVALID);
+    CHECK_INT(engine_png(&image, &broken, &png, &size), ERR_INVALID);
+    CHECK_INT(engine_png(&image, &lost, &png, &size), ERR_INVALID);
+    CHECK(!png && !size);
+}
+
+int main(void)
+{
+    read_back();
+    least();
+    refused();
+    return test_end();
+}
