@@ -10,13 +10,13 @@
 #include <stddef.h>
 
 struct buf {
-    char *data;  // NULL while empty
+    char *data; // NULL while empty
     size_t len, cap;
-    bool failed;  // out of memory: contents are incomplete
+    bool failed; // out of memory: contents are incomplete
 };
 
 void buf_deinit(struct buf *b);
-void buf_clear(struct buf *b);  // keeps the memory
+void buf_clear(struct buf *b); // keeps the memory
 bool buf_reserve(struct buf *b, size_t more);
 void buf_add(struct buf *b, const void *bytes, size_t n);
 void buf_puts(struct buf *b, const char *s);

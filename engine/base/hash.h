@@ -15,7 +15,10 @@ struct hash hash_bytes(const void *data, size_t n, uint64_t seed);
 struct hash hash_text(const char *s);
 // The hash of both, in this order.
 struct hash hash_join(struct hash a, struct hash b);
-static inline bool hash_equal(struct hash a, struct hash b) { return a.lo == b.lo && a.hi == b.hi; }
+static inline bool hash_equal(struct hash a, struct hash b)
+{
+    return a.lo == b.lo && a.hi == b.hi;
+}
 // 32 hexadecimal digits and a NUL.
 void hash_hex(struct hash h, char out[33]);
 

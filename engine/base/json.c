@@ -1,5 +1,6 @@
-// Strict JSON over jansson, see json.h. Callers: config files, safetensors headers, requests, tests.
-// The only file that knows jansson's types. Thread: a document belongs to one thread at a time.
+// Strict JSON over jansson, see json.h. Callers: config files, safetensors headers, requests,
+// tests. The only file that knows jansson's types. Thread: a document belongs to one thread at a
+// time.
 #include "json.h"
 
 #include "buf.h"
@@ -12,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INT_DIGITS = 18 };  // every integer of so many digits fits 64 bits
+enum { INT_DIGITS = 18 }; // every integer of so many digits fits 64 bits
 
 // ---- parsing --------------------------------------------------------------------------------
 
@@ -40,8 +41,8 @@ static bool long_integer(const char *s, size_t i, size_t n, size_t *end)
     return e - i > INT_DIGITS && (e == n || (s[e] != '.' && s[e] != 'e' && s[e] != 'E'));
 }
 
-// Checks the nesting, and rewrites Python's numbers into standard ones where there are any: out then
-// holds the text, else it stays empty.
+// Checks the nesting, and rewrites Python's numbers into standard ones where there are any: out
+// then holds the text, else it stays empty.
 static bool scan(const char *s, size_t n, bool python, struct buf *out)
 {
     static const char inf[] = "Infinity", huge[] = "1.7976931348623157e308";
@@ -100,8 +101,7 @@ enum err json_parse(const char *text, size_t len, const char *what, enum err cod
     return ERR_OK;
 }
 
-enum err json_parse_file(const char *path, size_t max_bytes, struct json_t **out,
-                         struct fault *why)
+enum err json_parse_file(const char *path, size_t max_bytes, struct json_t **out, struct fault *why)
 {
     struct buf b = {0};
     enum err e = buf_read_file(&b, path, max_bytes, why);

@@ -1,7 +1,7 @@
 // Strict reading of JSON over jansson: duplicate keys, oversized or over-deep documents and invalid
-// UTF-8 are refused. Files (FORMAT) may hold what Python's json writes beyond the standard: Infinity
-// and integers of any length, read as JSON_NUMBER (as large as a double, or infinite).
-// An object is read key by key through a json_reader, which keeps the first thing that is wrong.
+// UTF-8 are refused. Files (FORMAT) may hold what Python's json writes beyond the standard:
+// Infinity and integers of any length, read as JSON_NUMBER (as large as a double, or infinite). An
+// object is read key by key through a json_reader, which keeps the first thing that is wrong.
 // Thread: a document belongs to one thread at a time.
 #ifndef IMAGEND_JSON_H
 #define IMAGEND_JSON_H
@@ -12,14 +12,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct json_t;  // jansson's value; only json.c looks inside
+struct json_t; // jansson's value; only json.c looks inside
 struct buf;
 
 enum { JSON_MAX_DEPTH = 64 };
 
 // NONE is null.
-enum json_kind { JSON_ABSENT, JSON_NONE, JSON_BOOL, JSON_INT, JSON_NUMBER, JSON_TEXT, JSON_LIST,
-                 JSON_MAP };
+enum json_kind {
+    JSON_ABSENT,
+    JSON_NONE,
+    JSON_BOOL,
+    JSON_INT,
+    JSON_NUMBER,
+    JSON_TEXT,
+    JSON_LIST,
+    JSON_MAP
+};
 
 // `what` names the text in messages (a file's path, "request body").
 // Owner: *out belongs to the caller, who gives it to json_destroy. Errors: code (the caller's word
@@ -33,14 +41,14 @@ void json_destroy(struct json_t **doc);
 
 // ---- values ---------------------------------------------------------------------------------
 
-enum json_kind json_kind(const struct json_t *v);  // NULL: JSON_ABSENT
-const char *json_text(const struct json_t *v, size_t *len);  // NULL unless JSON_TEXT; len: or NULL
-double json_number(const struct json_t *v);        // 0 unless JSON_INT or JSON_NUMBER
-int64_t json_int(const struct json_t *v);          // 0 unless JSON_INT
-bool json_bool(const struct json_t *v);            // false unless JSON_BOOL
-size_t json_count(const struct json_t *v);         // of a list or map, else 0
-const struct json_t *json_item(const struct json_t *list, size_t i);  // NULL past the end
-const struct json_t *json_find(const struct json_t *map, const char *key);  // NULL: absent
+enum json_kind json_kind(const struct json_t *v);           // NULL: JSON_ABSENT
+const char *json_text(const struct json_t *v, size_t *len); // NULL unless JSON_TEXT; len: or NULL
+double json_number(const struct json_t *v);                 // 0 unless JSON_INT or JSON_NUMBER
+int64_t json_int(const struct json_t *v);                   // 0 unless JSON_INT
+bool json_bool(const struct json_t *v);                     // false unless JSON_BOOL
+size_t json_count(const struct json_t *v);                  // of a list or map, else 0
+const struct json_t *json_item(const struct json_t *list, size_t i);       // NULL past the end
+const struct json_t *json_find(const struct json_t *map, const char *key); // NULL: absent
 // Walks a map in its order: start with *at = NULL; false at the end.
 bool json_next(const struct json_t *map, void **at, const char **key, const struct json_t **value);
 
@@ -48,10 +56,10 @@ bool json_next(const struct json_t *map, void **at, const char **key, const stru
 
 struct json_reader {
     const struct json_t *map;
-    const char *what;  // the file or the part of the request, for messages
-    enum err code;     // what a wrong value is: FORMAT or INVALID
+    const char *what; // the file or the part of the request, for messages
+    enum err code;    // what a wrong value is: FORMAT or INVALID
     struct fault *why;
-    enum err err;      // the first error; once set, every read returns its default
+    enum err err; // the first error; once set, every read returns its default
 };
 
 // err is set at once when v is not an object.

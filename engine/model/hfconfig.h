@@ -14,27 +14,27 @@
 // ---- model_index.json -----------------------------------------------------------------------
 
 enum hfconfig_pipeline {
-    PIPELINE_IF,        // IFPipeline
-    PIPELINE_IF_SUPER,  // IFSuperResolutionPipeline
+    PIPELINE_IF,       // IFPipeline
+    PIPELINE_IF_SUPER, // IFSuperResolutionPipeline
 };
 
 struct hfconfig_index {
     enum hfconfig_pipeline pipeline;
-    bool text_encoder, tokenizer;  // false: [null, null], taken from another folder
+    bool text_encoder, tokenizer; // false: [null, null], taken from another folder
     bool unet, scheduler, image_noising_scheduler;
-    bool safety_checker, watermarker;  // named by the folder; not run
+    bool safety_checker, watermarker; // named by the folder; not run
 };
 
 // ---- T5 encoder -----------------------------------------------------------------------------
 
-enum hfconfig_act { HF_ACT_RELU, HF_ACT_SILU, HF_ACT_GELU, HF_ACT_GELU_TANH };  // GELU: exact (erf)
+enum hfconfig_act { HF_ACT_RELU, HF_ACT_SILU, HF_ACT_GELU, HF_ACT_GELU_TANH }; // GELU: exact (erf)
 
 struct t5_config {
     int d_model, d_kv, d_ff, num_layers, num_heads, vocab_size;
     int relative_buckets, relative_max_distance;
     float eps;
-    bool gated;               // wi_0, wi_1; false: wi
-    enum hfconfig_act act;    // GELU_TANH for gated-gelu
+    bool gated;            // wi_0, wi_1; false: wi
+    enum hfconfig_act act; // GELU_TANH for gated-gelu
     int pad_id, eos_id;
 };
 
@@ -57,36 +57,36 @@ struct unet_block {
 };
 
 struct unet_config {
-    int in_channels, out_channels;  // of the picture, before unshuffling by patch_size
-    int sample_size;                // 0: not given
-    int patch_size;                 // pixel-unshuffle before conv_in, pixel-shuffle after conv_out
-    bool low_res_residual;          // the low-res channels of the input are added to the output
+    int in_channels, out_channels; // of the picture, before unshuffling by patch_size
+    int sample_size;               // 0: not given
+    int patch_size;                // pixel-unshuffle before conv_in, pixel-shuffle after conv_out
+    bool low_res_residual;         // the low-res channels of the input are added to the output
     int levels;
-    int channels[UNET_MAX_LEVELS];  // block_out_channels
+    int channels[UNET_MAX_LEVELS]; // block_out_channels
     struct unet_block down[UNET_MAX_LEVELS], up[UNET_MAX_LEVELS];
     enum unet_mid mid;
-    int mid_heads, mid_head_dim;    // mid attention (UNET_MID_CROSS)
+    int mid_heads, mid_head_dim; // mid attention (UNET_MID_CROSS)
     bool mid_only_cross;
-    float mid_scale_factor;         // resnets of the mid block divide by it
+    float mid_scale_factor; // resnets of the mid block divide by it
     bool mid_skip_time_act;
-    enum hfconfig_act act;          // act_fn: resnets, conv_norm_out, time and class MLPs
+    enum hfconfig_act act; // act_fn: resnets, conv_norm_out, time and class MLPs
     int norm_groups;
     float norm_eps;
-    int cross_dim;                  // cross_attention_dim: text width inside the network
-    enum unet_cross_norm cross_norm;  // norm_cross; GROUP has always 32 groups
-    int text_dim;                   // width of the text states given to the network
-    bool text_proj;                 // encoder_hid_proj: text_dim -> cross_dim
-    bool add_text;                  // addition_embed_type text: pooled from text_dim
-    int add_heads;                  // of its attention pooling
-    bool class_timestep;            // class_embed_type timestep: noise_level features and MLP
-    int time_dim;                   // width of the time embedding
+    int cross_dim;                   // cross_attention_dim: text width inside the network
+    enum unet_cross_norm cross_norm; // norm_cross; GROUP has always 32 groups
+    int text_dim;                    // width of the text states given to the network
+    bool text_proj;                  // encoder_hid_proj: text_dim -> cross_dim
+    bool add_text;                   // addition_embed_type text: pooled from text_dim
+    int add_heads;                   // of its attention pooling
+    bool class_timestep;             // class_embed_type timestep: noise_level features and MLP
+    int time_dim;                    // width of the time embedding
     bool flip_sin_to_cos;
     float freq_shift;
-    bool time_act_set;              // time_embedding_act_fn on the summed embedding
+    bool time_act_set; // time_embedding_act_fn on the summed embedding
     enum hfconfig_act time_act;
-    bool skip_time_act;             // resnets apply no activation of their own to it
-    bool scale_shift;               // resnet_time_scale_shift scale_shift; false: default (added)
-    float out_scale_factor;         // resnets outside the mid block divide by it
+    bool skip_time_act;     // resnets apply no activation of their own to it
+    bool scale_shift;       // resnet_time_scale_shift scale_shift; false: default (added)
+    float out_scale_factor; // resnets outside the mid block divide by it
 };
 
 // ---- reading --------------------------------------------------------------------------------
@@ -96,8 +96,7 @@ enum err hfconfig_index_read(const char *path, struct hfconfig_index *out, struc
 enum err hfconfig_t5_read(const char *path, struct t5_config *out, struct fault *why);
 enum err hfconfig_unet_read(const char *path, struct unet_config *out, struct fault *why);
 // The keys as they stand; defaults are the sampler's, since another class than the file's may run.
-enum err hfconfig_scheduler_read(const char *path, struct scheduler_config *out,
-                                 struct fault *why);
+enum err hfconfig_scheduler_read(const char *path, struct scheduler_config *out, struct fault *why);
 
 // The same from memory; `what` names the text in messages.
 enum err hfconfig_index_parse(const char *text, size_t len, const char *what,

@@ -14,27 +14,39 @@
 enum { SAFETENSORS_MAX_DIMS = 8 };
 
 enum safetensors_dtype {
-    ST_F64, ST_F32, ST_F16, ST_BF16, ST_I64, ST_I32, ST_I16, ST_I8, ST_U64, ST_U32, ST_U16, ST_U8,
-    ST_BOOL, ST_DTYPES
+    ST_F64,
+    ST_F32,
+    ST_F16,
+    ST_BF16,
+    ST_I64,
+    ST_I32,
+    ST_I16,
+    ST_I8,
+    ST_U64,
+    ST_U32,
+    ST_U16,
+    ST_U8,
+    ST_BOOL,
+    ST_DTYPES
 };
 
 struct safetensor {
     const char *name;
     enum safetensors_dtype dtype;
-    int dims;  // 0: a scalar
+    int dims; // 0: a scalar
     uint64_t shape[SAFETENSORS_MAX_DIMS];
     uint64_t elements;
-    const void *data;  // little-endian, may be unaligned
+    const void *data; // little-endian, may be unaligned
     size_t bytes;
-    int file;  // index of the shard
+    int file; // index of the shard
 };
 
 struct safetensors;
 
 struct safetensors_params {
     const char *dir;
-    const char *base;     // "model", "diffusion_pytorch_model"
-    const char *variant;  // "fp16"; NULL: the plain files
+    const char *base;    // "model", "diffusion_pytorch_model"
+    const char *variant; // "fp16"; NULL: the plain files
 };
 
 // One file. Errors: NOT_FOUND, IO, FORMAT, NO_MEMORY; *why names file and tensor.
@@ -47,13 +59,13 @@ enum err safetensors_open(const struct safetensors_params *p, struct safetensors
 void safetensors_close(struct safetensors **s);
 
 size_t safetensors_count(const struct safetensors *s);
-const struct safetensor *safetensors_at(const struct safetensors *s, size_t i);  // by name, sorted
+const struct safetensor *safetensors_at(const struct safetensors *s, size_t i); // by name, sorted
 const struct safetensor *safetensors_find(const struct safetensors *s, const char *name);
 int safetensors_files(const struct safetensors *s);
 const char *safetensors_path(const struct safetensors *s, int file);
 
 size_t safetensors_dtype_bytes(enum safetensors_dtype dtype);
-const char *safetensors_dtype_name(enum safetensors_dtype dtype);  // "F32"
+const char *safetensors_dtype_name(enum safetensors_dtype dtype); // "F32"
 // Whether safetensors_f32 can read it: F64, F32, F16, BF16.
 bool safetensors_is_float(enum safetensors_dtype dtype);
 // Elements first .. first+n as f32. Exact for F32, F16 and BF16, NaN and infinity included.

@@ -12,18 +12,19 @@
 struct tokenizer;
 struct buf;
 
-enum { TOKENIZER_IF_LENGTH = 77 };  // the IF pipelines' length, whatever the tokenizer allows
+enum { TOKENIZER_IF_LENGTH = 77 }; // the IF pipelines' length, whatever the tokenizer allows
 
 // Reads spiece.model, tokenizer_config.json, special_tokens_map.json and added_tokens.json (the
 // last two may be absent). Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY.
 enum err tokenizer_open(const char *dir, struct tokenizer **out, struct fault *why);
-// The same with transformers' `legacy` switch forced (0 or 1) instead of read; -1: as the file says.
+// The same with transformers' `legacy` switch forced (0 or 1) instead of read; -1: as the file
+// says.
 enum err tokenizer_open_legacy(const char *dir, int legacy, struct tokenizer **out,
                                struct fault *why);
 void tokenizer_close(struct tokenizer **t);
 
-int tokenizer_vocab(const struct tokenizer *t);       // pieces and added tokens
-int tokenizer_max_length(const struct tokenizer *t);  // min(77, model_max_length)
+int tokenizer_vocab(const struct tokenizer *t);      // pieces and added tokens
+int tokenizer_max_length(const struct tokenizer *t); // min(77, model_max_length)
 
 // Exactly `length` ids and mask values (1 token, 0 padding): truncated, `</s>` appended, padded.
 // *count (may be NULL): ids before the padding. Errors: INVALID (not UTF-8), NO_MEMORY.

@@ -18,12 +18,12 @@
 struct weights;
 
 struct weights_params {
-    const char *dir, *base, *variant;  // as safetensors_params
-    bool dry;  // account only: nothing is converted and weights_f32 returns NULL
+    const char *dir, *base, *variant; // as safetensors_params
+    bool dry; // account only: nothing is converted and weights_f32 returns NULL
 };
 
 struct weights_shape {
-    uint64_t d[5];  // ends at the first 0
+    uint64_t d[5]; // ends at the first 0
 };
 #define WEIGHTS_SHAPE(...) (&(const struct weights_shape){{__VA_ARGS__}})
 
@@ -48,9 +48,9 @@ void weights_ignore(struct weights *w, const char *prefix);
 enum err weights_finish(struct weights *w, struct fault *why);
 
 struct weights_stats {
-    uint64_t tensors, parameters;  // used by the network
-    uint64_t bytes[ST_DTYPES];     // on disk, by dtype
-    uint64_t largest;              // elements of the largest tensor
+    uint64_t tensors, parameters; // used by the network
+    uint64_t bytes[ST_DTYPES];    // on disk, by dtype
+    uint64_t largest;             // elements of the largest tensor
     int missing, misshapen, surplus;
 };
 void weights_stats(const struct weights *w, struct weights_stats *out);

@@ -14,8 +14,10 @@ static enum err parse(const char *text, enum err code, struct json_t **doc, stru
 static void check_refused(void)
 {
     static const char *const bad[] = {
-        "", " ", "{", "{\"a\":1,\"a\":2}", "{\"a\":1}x", "[1,]", "\"\xff\"", "NaN", "{a:1}", "01",
-        "\"\\ud800\"", "tru", "--Infinity", "Infinity5", "1Infinity", "[\"Infinity",
+        "",           " ",         "{",           "{\"a\":1,\"a\":2}",
+        "{\"a\":1}x", "[1,]",      "\"\xff\"",    "NaN",
+        "{a:1}",      "01",        "\"\\ud800\"", "tru",
+        "--Infinity", "Infinity5", "1Infinity",   "[\"Infinity",
     };
     struct json_t *doc;
     struct fault why = {0};
@@ -43,7 +45,8 @@ static void check_python_numbers(void)
     CHECK_INT(parse("{\"a\":-Infinity,\"b\":[Infinity,1],\"c\":\"a\\\"-Infinity\",\"d\":"
                     "1000000000000000019884624838656,\"e\":-123456789012345678,\"f\":"
                     "0.1234567890123456789012}",
-                    ERR_FORMAT, &doc, &why), ERR_OK);
+                    ERR_FORMAT, &doc, &why),
+              ERR_OK);
     r = json_reader(doc, "x.json", ERR_FORMAT, &why);
     CHECK(json_read_number(&r, "a", 0, -INFINITY, INFINITY) == -INFINITY);
     CHECK(json_number(json_item(json_find(doc, "b"), 0)) == INFINITY);
@@ -65,7 +68,9 @@ static void check_reader(void)
     int v[3];
 
     CHECK_INT(parse("{\"i\":7,\"n\":0.5,\"b\":true,\"s\":\"green\",\"l\":[1,2,3],\"z\":null,"
-                    "\"nul\":\"a\\u0000b\"}", ERR_INVALID, &doc, &why), ERR_OK);
+                    "\"nul\":\"a\\u0000b\"}",
+                    ERR_INVALID, &doc, &why),
+              ERR_OK);
     r = json_reader(doc, "request", ERR_INVALID, &why);
     CHECK_INT(json_read_int(&r, "i", 0, 0, 7), 7);
     CHECK_INT(json_read_int(&r, "absent", 5, 0, 7), 5);
@@ -84,7 +89,7 @@ static void check_reader(void)
     CHECK_INT(r.err, ERR_INVALID);
     CHECK_STR(why.param, "i");
     CHECK_STR(why.msg, "i must be an integer from 0 to 6, not 7");
-    CHECK_INT(json_read_int(&r, "i", 3, 0, 9), 3);  // the first error sticks
+    CHECK_INT(json_read_int(&r, "i", 3, 0, 9), 3); // the first error sticks
 
     r = json_reader(doc, "request", ERR_INVALID, &why);
     json_read_text(&r, "nul", NULL);

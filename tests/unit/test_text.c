@@ -9,9 +9,9 @@ static void check_utf8(void)
         const char *s;
         size_t n, bad;
     } rows[] = {
-        {"\xc0\x80", 2, 0},     {"a\xc1\xbf", 3, 1},         {"\xe0\x9f\xbf", 3, 0},
-        {"\xed\xa0\x80", 3, 0}, {"\xf0\x8f\xbf\xbf", 4, 0},  {"\xf4\x90\x80\x80", 4, 0},
-        {"ab\xff", 3, 2},       {"\xe2\x82", 2, 0},          {"\x80", 1, 0},
+        {"\xc0\x80", 2, 0},         {"a\xc1\xbf", 3, 1},        {"\xe0\x9f\xbf", 3, 0},
+        {"\xed\xa0\x80", 3, 0},     {"\xf0\x8f\xbf\xbf", 4, 0}, {"\xf4\x90\x80\x80", 4, 0},
+        {"ab\xff", 3, 2},           {"\xe2\x82", 2, 0},         {"\x80", 1, 0},
         {"\xf5\x80\x80\x80", 4, 0}, {"x\xc3y", 3, 1},
     };
     static const char good[] = "a\0\x7f\xc2\x80\xdf\xbf\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf"
@@ -36,7 +36,7 @@ static void check_space(void)
     int count = 0;
     for (uint32_t c = 0; c < 0x110000; c++)
         count += utf8_is_space(c);
-    CHECK_INT(count, 29);  // of Unicode 15, as Python counts them
+    CHECK_INT(count, 29); // of Unicode 15, as Python counts them
     CHECK(utf8_is_space(0x1f) && utf8_is_space(0x3000) && !utf8_is_space(0x200b));
 }
 

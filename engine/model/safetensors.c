@@ -1,0 +1,407 @@
+// One safetensors file: the mapping, the checks of its header, and the conversion to f32.
+// Callers: safetensors_set.c, weights.c, the golden program. Any thread once opened.
+// Source: the safetensors format, https://github.com/huggingface/safetensors#format
+#include "safetensors.h"
+
+#include "json.h"
+#include "safetensors_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are read in place");
+
+enum { LENGTH_BYTES = 8, MAX_HEADER = 100000000 }; // the format's own limit
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} dtypes[ST_DTYPES] = {
+    [ST_F64] = {"F64", 8},   [ST_F32] = {"F32", 4}, [ST_F16] = {"F16", 2}, [ST_BF16] = {"BF16", 2},
+    [ST_I64] = {"I64", 8},   [ST_I32] = {"I32", 4}, [ST_I16] = {"I16", 2}, [ST_I8] = {"I8", 1},
+    [ST_U64] = {"U64", 8},   [ST_U32] = {"U32", 4}, [ST_U16] = {"U16", 2}, [ST_U8] = {"U8", 1},
+    [ST_BOOL] = {"BOOL", 1},
+};
+
+size_t safetensors_dtype_bytes(enum safetensors_dtype dtype)
+{
+    return dtypes[dtype].bytes;
+}
+
+const char *safetensors_dtype_name(enum safetensors_dtype dtype)
+{
+    return dtypes[dtype].name;
+}
+
+bool safetensors_is_float(enum safetensors_dtype dtype)
+{
+    return dtype == ST_F64 || dtype == ST_F32 || dtype == ST_F16 || dtype == ST_BF16;
+}
+
+// ---- conversion -----------------------------------------------------------------------------
+
+static float from_bits(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static uint16_t load16(const unsigned char *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// Subnormals go through an integer conversion, so that a thread that flushes subnormal floats to
+// zero reads the same weights.
+static float f16_value(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 0x3ff;
+    float small = (float)(int32_t)mantissa * 0x1p-24f;
+    uint32_t normal = sign | (exponent + 112) << 23 | mantissa << 13;
+    uint32_t special = sign | 0x7f800000 | mantissa << 13;
+
+    if (exponent == 0)
+        return sign ? -small : small;
+    return from_bits(exponent == 31 ? special : normal);
+}
+
+static void f64_to_f32(const unsigned char *src, uint64_t n, float *out)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        double d;
+        memcpy(&d, src + 8 * i, sizeof d);
+        out[i] = (float)d;
+    }
+}
+
+void safetensors_f32(const struct safetensor *t, uint64_t first, uint64_t n, float *out)
+{
+    const unsigned char *src = (const unsigned char *)t->data + first * dtypes[t->dtype].bytes;
+
+    switch (t->dtype) {
+    case ST_F32: memcpy(out, src, n * sizeof *out); break;
+    case ST_F64: f64_to_f32(src, n, out); break;
+    case ST_F16:
+        for (uint64_t i = 0; i < n; i++)
+            out[i] = f16_value(load16(src + 2 * i));
+        break;
+    case ST_BF16:
+        for (uint64_t i = 0; i < n; i++)
+            out[i] = from_bits((uint32_t)load16(src + 2 * i) << 16);
+        break;
+    default: memset(out, 0, n * sizeof *out); break; // callers ask safetensors_is_float first
+    }
+}
+
+void safetensors_release(const struct safetensors *s, const struct safetensor *t)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const unsigned char *map = s->file[t->file].map;
+    size_t at = (size_t)((const unsigned char *)t->data - map);
+    size_t begin = (at + page - 1) / page * page, end = (at + t->bytes) / page * page;
+
+    if (end > begin)
+        madvise((void *)(uintptr_t)(map + begin), end - begin, MADV_DONTNEED);
+}
+
+// ---- header ---------------------------------------------------------------------------------
+
+struct header {
+    const char *path;
+    const char *name; // the tensor at hand
+    size_t data_bytes;
+    struct fault *why;
+};
+
+static enum err bad(const struct header *h, const char *what)
+{
+    return fault_set(h->why, ERR_FORMAT, h->path, "%s: tensor %.80s: %s", fault_path(h->path),
+                     h->name, what);
+}
+
+static enum err read_dtype(const struct header *h, const struct json_t *v, struct safetensor *t)
+{
+    const char *s = json_text(v, NULL);
+
+    if (!s)
+        return bad(h, "dtype must be a string");
+    for (int i = 0; i < ST_DTYPES; i++) {
+        if (!strcmp(s, dtypes[i].name)) {
+            t->dtype = (enum safetensors_dtype)i;
+            return ERR_OK;
+        }
+    }
+    return fault_set(h->why, ERR_UNSUPPORTED, h->path,
+                     "%s: tensor %.80s: dtype %.20s is not supported", fault_path(h->path), h->name,
+                     s);
+}
+
+static enum err read_shape(const struct header *h, const struct json_t *v, struct safetensor *t)
+{
+    if (json_kind(v) != JSON_LIST)
+        return bad(h, "shape must be a list");
+    if (json_count(v) > SAFETENSORS_MAX_DIMS)
+        return bad(h, "shape has more than 8 dimensions");
+    t->dims = (int)json_count(v);
+    t->elements = 1;
+    for (int i = 0; i < t->dims; i++) {
+        const struct json_t *d = json_item(v, (size_t)i);
+        if (json_kind(d) != JSON_INT || json_int(d) < 0)
+            return bad(h, "shape must hold integers that are not negative");
+        t->shape[i] = (uint64_t)json_int(d);
+        if (__builtin_mul_overflow(t->elements, t->shape[i], &t->elements))
+            return bad(h, "the product of its shape overflows");
+    }
+    if (__builtin_mul_overflow(t->elements, dtypes[t->dtype].bytes, &t->bytes))
+        return bad(h, "its size overflows");
+    return ERR_OK;
+}
+
+static enum err read_offsets(const struct header *h, const struct json_t *v, size_t *begin,
+                             size_t *end)
+{
+    const struct json_t *b = json_item(v, 0), *e = json_item(v, 1);
+
+    if (json_count(v) != 2 || json_kind(b) != JSON_INT || json_kind(e) != JSON_INT)
+        return bad(h, "data_offsets must be two integers");
+    if (json_int(b) < 0 || json_int(e) < json_int(b))
+        return bad(h, "data_offsets are not in order");
+    if ((uint64_t)json_int(e) > h->data_bytes)
+        return bad(h, "data_offsets lie outside the file");
+    *begin = (size_t)json_int(b);
+    *end = (size_t)json_int(e);
+    return ERR_OK;
+}
+
+static enum err read_tensor(const struct header *h, const struct json_t *v,
+                            const unsigned char *data, struct safetensor *t)
+{
+    size_t begin = 0, end = 0;
+    enum err e;
+
+    if (json_kind(v) != JSON_MAP || json_count(v) != 3)
+        return bad(h, "must have exactly dtype, shape and data_offsets");
+    if ((e = read_dtype(h, json_find(v, "dtype"), t)) != ERR_OK ||
+        (e = read_shape(h, json_find(v, "shape"), t)) != ERR_OK ||
+        (e = read_offsets(h, json_find(v, "data_offsets"), &begin, &end)) != ERR_OK)
+        return e;
+    if (end - begin != t->bytes)
+        return bad(h, "its shape and dtype do not match its data_offsets");
+    t->name = h->name;
+    t->data = data + begin;
+    return ERR_OK;
+}
+
+static bool grow(struct safetensors *s, size_t more)
+{
+    size_t need = s->count + more;
+    struct safetensor *p;
+
+    if (need <= s->cap)
+        return true;
+    p = realloc(s->tensor, need * sizeof *p);
+    if (!p)
+        return false;
+    s->tensor = p;
+    s->cap = need;
+    return true;
+}
+
+static int by_offset(const void *a, const void *b)
+{
+    const struct safetensor *x = a, *y = b;
+    const unsigned char *p = x->data, *q = y->data;
+    if (p != q)
+        return p < q ? -1 : 1;
+    return (x->bytes > y->bytes) - (x->bytes < y->bytes);
+}
+
+// The format wants tensors side by side, from the first byte of the data to the last.
+static enum err check_layout(struct header *h, struct safetensor *t, size_t n,
+                             const unsigned char *data)
+{
+    size_t at = 0;
+
+    if (n)
+        qsort(t, n, sizeof *t, by_offset);
+    for (size_t i = 0; i < n; i++) {
+        size_t begin = (size_t)((const unsigned char *)t[i].data - data);
+        h->name = t[i].name;
+        if (begin < at)
+            return bad(h, "its data overlaps another tensor's");
+        if (begin > at)
+            return bad(h, "there is a gap before its data");
+        at = begin + t[i].bytes;
+    }
+    if (at != h->data_bytes)
+        return fault_set(h->why, ERR_FORMAT, h->path, "%s: %zu bytes after the last tensor",
+                         fault_path(h->path), h->data_bytes - at);
+    return ERR_OK;
+}
+
+static enum err read_metadata(const struct header *h, const struct json_t *v)
+{
+    const struct json_t *text;
+    const char *key;
+    void *at = NULL;
+
+    if (json_kind(v) != JSON_MAP)
+        return bad(h, "must be an object");
+    while (json_next(v, &at, &key, &text))
+        if (json_kind(text) != JSON_TEXT)
+            return bad(h, "must hold strings only");
+    return ERR_OK;
+}
+
+static enum err read_header(struct safetensors *s, int file, struct header *h,
+                            const unsigned char *data)
+{
+    const struct json_t *doc = s->file[file].header, *v;
+    size_t first = s->count;
+    void *at = NULL;
+    enum err e;
+
+    if (json_kind(doc) != JSON_MAP)
+        return fault_set(h->why, ERR_FORMAT, h->path, "%s: the header is not a JSON object",
+                         fault_path(h->path));
+    if (!grow(s, json_count(doc)))
+        return fault_set(h->why, ERR_NO_MEMORY, h->path, "%s: out of memory", fault_path(h->path));
+    while (json_next(doc, &at, &h->name, &v)) {
+        struct safetensor t = {.file = file};
+        if (!strcmp(h->name, "__metadata__")) {
+            if ((e = read_metadata(h, v)) != ERR_OK)
+                return e;
+            continue;
+        }
+        if ((e = read_tensor(h, v, data, &t)) != ERR_OK)
+            return e;
+        s->tensor[s->count++] = t;
+    }
+    return check_layout(h, s->count ? s->tensor + first : NULL, s->count - first, data);
+}
+
+// ---- file -----------------------------------------------------------------------------------
+
+static enum err map_file(const char *path, unsigned char **map, size_t *size, struct fault *why)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    enum err e = ERR_OK;
+    struct stat st;
+    void *p;
+
+    if (fd < 0)
+        return fault_set(why, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, path,
+                         "%s: %s", fault_path(path), strerror(errno));
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+        e = fault_set(why, ERR_IO, path, "%s: not a file", fault_path(path));
+    } else if (st.st_size < LENGTH_BYTES) {
+        e = fault_set(why, ERR_FORMAT, path, "%s: too short for a safetensors file",
+                      fault_path(path));
+    } else {
+        p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED)
+            e = fault_set(why, ERR_IO, path, "%s: %s", fault_path(path), strerror(errno));
+        else
+            *map = p;
+        *size = (size_t)st.st_size;
+    }
+    close(fd);
+    return e;
+}
+
+enum err safetensors_add_file(struct safetensors *s, const char *path, struct fault *why)
+{
+    struct safetensors_file *f = realloc(s->file, (size_t)(s->files + 1) * sizeof *f);
+    struct header h = {.path = path, .why = why};
+    uint64_t length = 0;
+    enum err e;
+
+    if (!f)
+        return fault_set(why, ERR_NO_MEMORY, path, "%s: out of memory", fault_path(path));
+    s->file = f;
+    f = &s->file[s->files];
+    *f = (struct safetensors_file){.path = strdup(path)};
+    s->files++;
+    if (!f->path)
+        return fault_set(why, ERR_NO_MEMORY, path, "%s: out of memory", fault_path(path));
+    if ((e = map_file(path, &f->map, &f->size, why)) != ERR_OK)
+        return e;
+    memcpy(&length, f->map, LENGTH_BYTES);
+    if (length > MAX_HEADER || length > f->size - LENGTH_BYTES)
+        return fault_set(why, ERR_FORMAT, path, "%s: the header's length of %llu is impossible",
+                         fault_path(path), (unsigned long long)length);
+    if ((e = json_parse((const char *)f->map + LENGTH_BYTES, (size_t)length, path, ERR_FORMAT,
+                        &f->header, why)) != ERR_OK)
+        return e;
+    h.data_bytes = f->size - LENGTH_BYTES - (size_t)length;
+    return read_header(s, s->files - 1, &h, f->map + LENGTH_BYTES + length);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct safetensor *x = a, *y = b;
+    return strcmp(x->name, y->name);
+}
+
+enum err safetensors_sort(struct safetensors *s, struct fault *why)
+{
+    if (s->count)
+        qsort(s->tensor, s->count, sizeof *s->tensor, by_name);
+    for (size_t i = 1; i < s->count; i++)
+        if (!strcmp(s->tensor[i - 1].name, s->tensor[i].name))
+            return fault_set(why, ERR_FORMAT, s->tensor[i].name, "tensor %.80s is in two files: %s",
+                             s->tensor[i].name, fault_path(s->file[s->tensor[i].file].path));
+    return ERR_OK;
+}
+
+void safetensors_close(struct safetensors **set)
+{
+    struct safetensors *s = *set;
+
+    if (!s)
+        return;
+    for (int i = 0; i < s->files; i++) {
+        if (s->file[i].map)
+            munmap(s->file[i].map, s->file[i].size);
+        json_destroy(&s->file[i].header);
+        free(s->file[i].path);
+    }
+    free(s->file);
+    free(s->tensor);
+    free(s);
+    *set = NULL;
+}
+
+size_t safetensors_count(const struct safetensors *s)
+{
+    return s->count;
+}
+
+const struct safetensor *safetensors_at(const struct safetensors *s, size_t i)
+{
+    return i < s->count ? &s->tensor[i] : NULL;
+}
+
+const struct safetensor *safetensors_find(const struct safetensors *s, const char *name)
+{
+    const struct safetensor key = {.name = name};
+    return s->count ? bsearch(&key, s->tensor, s->count, sizeof key, by_name) : NULL;
+}
+
+int safetensors_files(const struct safetensors *s)
+{
+    return s->files;
+}
+
+const char *safetensors_path(const struct safetensors *s, int file)
+{
+    return s->file[file].path;
+}

@@ -1,0 +1,303 @@
+// The checked view of one network's tensors, see weights.h. Callers: t5.c, unet.c and `inspect`,
+// each on one thread. It knows names, shapes and numbers, not what they are for.
+#include "weights.h"
+
+#include "buf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SLOTS = 2, MAX_NAME = 256, MAX_PREFIXES = 8, SHOWN = 4 };
+
+// madvise has a cost of its own, so small tensors are left to the end
+enum { RELEASE_BYTES = 1 << 20 };
+
+struct slot {
+    float *data;
+    size_t cap; // floats
+    const struct safetensor *tensor;
+};
+
+struct weights {
+    struct safetensors *set;
+    bool dry;
+    bool *used; // per tensor of the set
+    struct slot slot[SLOTS];
+    int next;
+    bool no_memory;
+    struct buf missing, misshapen; // one name (and reason) per line
+    struct weights_stats stats;
+    char *ignored[MAX_PREFIXES];
+    int prefixes;
+};
+
+enum err weights_open(const struct weights_params *p, struct weights **out, struct fault *why)
+{
+    const struct safetensors_params sp = {.dir = p->dir, .base = p->base, .variant = p->variant};
+    struct weights *w = calloc(1, sizeof *w);
+    enum err e = ERR_NO_MEMORY;
+
+    *out = NULL;
+    if (w) {
+        w->dry = p->dry;
+        e = safetensors_open(&sp, &w->set, why);
+        if (e != ERR_OK)
+            goto fail;
+        w->used = calloc(safetensors_count(w->set) + 1, sizeof *w->used);
+        e = w->used ? ERR_OK : ERR_NO_MEMORY;
+    }
+    if (e == ERR_OK) {
+        *out = w;
+        return ERR_OK;
+    }
+    fault_set(why, e, p->dir, "%s: out of memory", fault_path(p->dir));
+fail:
+    weights_close(&w);
+    return e;
+}
+
+void weights_close(struct weights **weights)
+{
+    struct weights *w = *weights;
+
+    if (!w)
+        return;
+    safetensors_close(&w->set);
+    for (int i = 0; i < SLOTS; i++)
+        free(w->slot[i].data);
+    for (int i = 0; i < w->prefixes; i++)
+        free(w->ignored[i]);
+    buf_deinit(&w->missing);
+    buf_deinit(&w->misshapen);
+    free(w->used);
+    free(w);
+    *weights = NULL;
+}
+
+// ---- asking ---------------------------------------------------------------------------------
+
+static int shape_dims(const struct weights_shape *s)
+{
+    int n = 0;
+    while (n < (int)(sizeof s->d / sizeof *s->d) && s->d[n])
+        n++;
+    return n;
+}
+
+static bool shape_matches(const struct safetensor *t, const struct weights_shape *s)
+{
+    if (t->dims != shape_dims(s))
+        return false;
+    for (int i = 0; i < t->dims; i++)
+        if (t->shape[i] != s->d[i])
+            return false;
+    return true;
+}
+
+static void put_shape(struct buf *b, const uint64_t *d, int dims)
+{
+    buf_putc(b, '[');
+    for (int i = 0; i < dims; i++)
+        buf_printf(b, "%s%llu", i ? ", " : "", (unsigned long long)d[i]);
+    buf_putc(b, ']');
+}
+
+static void misshapen(struct weights *w, const struct safetensor *t, const struct weights_shape *s)
+{
+    w->stats.misshapen++;
+    buf_printf(&w->misshapen, "%s is %s ", t->name, safetensors_dtype_name(t->dtype));
+    put_shape(&w->misshapen, t->shape, t->dims);
+    buf_puts(&w->misshapen, safetensors_is_float(t->dtype) ? ", must be " : ", must be float ");
+    put_shape(&w->misshapen, s->d, shape_dims(s));
+    buf_putc(&w->misshapen, '\n');
+}
+
+static void account(struct weights *w, const struct safetensor *t)
+{
+    bool *used = &w->used[t - safetensors_at(w->set, 0)];
+
+    if (*used)
+        return;
+    *used = true;
+    w->stats.tensors++;
+    w->stats.parameters += t->elements;
+    w->stats.bytes[t->dtype] += t->bytes;
+    if (t->elements > w->stats.largest)
+        w->stats.largest = t->elements;
+}
+
+static const float *unpack(struct weights *w, const struct safetensor *t)
+{
+    struct slot *s = &w->slot[w->next];
+
+    w->next = (w->next + 1) % SLOTS;
+    if (s->tensor && s->tensor->bytes >= RELEASE_BYTES)
+        safetensors_release(w->set, s->tensor);
+    s->tensor = t;
+    if (t->dtype == ST_F32 && (uintptr_t)t->data % _Alignof(float) == 0)
+        return t->data;
+    if (t->elements > s->cap) {
+        free(s->data);
+        s->data = malloc(t->elements * sizeof *s->data);
+        s->cap = s->data ? t->elements : 0;
+    }
+    if (!s->data) {
+        w->no_memory = true;
+        return NULL;
+    }
+    safetensors_f32(t, 0, t->elements, s->data);
+    return s->data;
+}
+
+static const float *get(struct weights *w, const struct weights_shape *shape, bool optional,
+                        const char *name)
+{
+    const struct safetensor *t = safetensors_find(w->set, name);
+
+    if (!t && !optional) {
+        w->stats.missing++;
+        buf_printf(&w->missing, "%s\n", name);
+    }
+    if (!t)
+        return NULL;
+    account(w, t);
+    if (!safetensors_is_float(t->dtype) || !shape_matches(t, shape)) {
+        misshapen(w, t, shape);
+        return NULL;
+    }
+    return w->dry || !t->elements ? NULL : unpack(w, t);
+}
+
+const float *weights_f32(struct weights *w, const struct weights_shape *shape, const char *name_fmt,
+                         ...)
+{
+    char name[MAX_NAME];
+    va_list ap;
+
+    va_start(ap, name_fmt);
+    vsnprintf(name, sizeof name, name_fmt, ap);
+    va_end(ap);
+    return get(w, shape, false, name);
+}
+
+const float *weights_f32_optional(struct weights *w, const struct weights_shape *shape,
+                                  const char *name_fmt, ...)
+{
+    char name[MAX_NAME];
+    va_list ap;
+
+    va_start(ap, name_fmt);
+    vsnprintf(name, sizeof name, name_fmt, ap);
+    va_end(ap);
+    return get(w, shape, true, name);
+}
+
+bool weights_has(const struct weights *w, const char *name_fmt, ...)
+{
+    char name[MAX_NAME];
+    va_list ap;
+
+    va_start(ap, name_fmt);
+    vsnprintf(name, sizeof name, name_fmt, ap);
+    va_end(ap);
+    return safetensors_find(w->set, name) != NULL;
+}
+
+void weights_ignore(struct weights *w, const char *prefix)
+{
+    char *s = w->prefixes < MAX_PREFIXES ? strdup(prefix) : NULL;
+
+    if (s)
+        w->ignored[w->prefixes++] = s;
+    else
+        w->no_memory = true;
+}
+
+// ---- accounting -----------------------------------------------------------------------------
+
+static bool is_surplus(const struct weights *w, size_t i)
+{
+    const char *name = safetensors_at(w->set, i)->name;
+
+    if (w->used[i])
+        return false;
+    for (int p = 0; p < w->prefixes; p++)
+        if (!strncmp(name, w->ignored[p], strlen(w->ignored[p])))
+            return false;
+    return true;
+}
+
+void weights_stats(const struct weights *w, struct weights_stats *out)
+{
+    *out = w->stats;
+    for (size_t i = 0; i < safetensors_count(w->set); i++)
+        out->surplus += is_surplus(w, i);
+}
+
+// The first lines of a list, comma-separated.
+static void put_some(struct buf *b, const char *what, int count, const char *lines)
+{
+    if (!count)
+        return;
+    buf_printf(b, "%s%d %s: ", b->len ? "; " : "", count, what);
+    for (int i = 0; i < count && i < SHOWN; i++) {
+        size_t n = strcspn(lines, "\n");
+        buf_printf(b, "%s%.*s", i ? ", " : "", (int)n, lines);
+        lines += n + 1;
+    }
+    if (count > SHOWN)
+        buf_puts(b, ", ...");
+}
+
+static void put_surplus(const struct weights *w, struct buf *lines)
+{
+    for (size_t i = 0; i < safetensors_count(w->set); i++)
+        if (is_surplus(w, i))
+            buf_printf(lines, "%s\n", safetensors_at(w->set, i)->name);
+}
+
+enum err weights_finish(struct weights *w, struct fault *why)
+{
+    const char *path = fault_path(safetensors_path(w->set, 0));
+    struct buf text = {0}, surplus = {0};
+    struct weights_stats st;
+    enum err e = ERR_OK;
+
+    weights_stats(w, &st);
+    put_surplus(w, &surplus);
+    put_some(&text, "tensors missing", st.missing, w->missing.data);
+    put_some(&text, "of another shape", st.misshapen, w->misshapen.data);
+    put_some(&text, "not part of the network", st.surplus, surplus.data);
+    if (text.failed || surplus.failed || w->missing.failed || w->misshapen.failed || w->no_memory)
+        e = fault_set(why, ERR_NO_MEMORY, path, "%s: out of memory", path);
+    else if (text.len)
+        e = fault_set(why, ERR_FORMAT, path, "%s: %s", path, text.data);
+    buf_deinit(&text);
+    buf_deinit(&surplus);
+    return e;
+}
+
+static void put_lines(struct buf *b, const char *label, const char *lines)
+{
+    while (lines && *lines) {
+        size_t n = strcspn(lines, "\n");
+        buf_printf(b, "%s %.*s\n", label, (int)n, lines);
+        lines += n + 1;
+    }
+}
+
+char *weights_complaints(const struct weights *w)
+{
+    struct buf b = {0}, surplus = {0};
+
+    put_surplus(w, &surplus);
+    put_lines(&b, "missing", w->missing.data);
+    put_lines(&b, "misshapen", w->misshapen.data);
+    put_lines(&b, "surplus", surplus.data);
+    buf_deinit(&surplus);
+    if (!b.len && !b.failed)
+        return NULL;
+    return buf_take(&b);
+}

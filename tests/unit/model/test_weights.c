@@ -1,0 +1,136 @@
+// The checked view of a network's tensors: what is handed out, and what weights_finish says.
+#include "test.h"
+#include "weights.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char *golden;
+
+static struct weights *open_t5(const char *variant, bool dry)
+{
+    char dir[512];
+    struct weights *w;
+    struct fault why = {0};
+
+    snprintf(dir, sizeof dir, "%s/t5-tiny/text_encoder", golden);
+    CHECK_MSG(
+        weights_open(
+            &(struct weights_params){.dir = dir, .base = "model", .variant = variant, .dry = dry},
+            &w, &why) == ERR_OK,
+        "%s", why.msg);
+    return w;
+}
+
+// Every tensor of the fixture's encoder; `wrong` asks for one shape that is not there.
+static int ask_all(struct weights *w, bool wrong)
+{
+    int got = !!weights_f32(w, WEIGHTS_SHAPE(896, 64), "shared.weight");
+    for (int i = 0; i < 3; i++) {
+        static const char *const qkv[] = {"q", "k", "v"};
+        char p[64];
+        snprintf(p, sizeof p, "encoder.block.%d.layer.", i);
+        for (int j = 0; j < 3; j++)
+            got +=
+                !!weights_f32(w, WEIGHTS_SHAPE(48, 64), "%s0.SelfAttention.%s.weight", p, qkv[j]);
+        got += !!weights_f32(w, WEIGHTS_SHAPE(64, 48), "%s0.SelfAttention.o.weight", p);
+        got += !!weights_f32(w, WEIGHTS_SHAPE(64), "%s0.layer_norm.weight", p);
+        got += !!weights_f32(w, WEIGHTS_SHAPE(136, 64), "%s1.DenseReluDense.wi_0.weight", p);
+        got += !!weights_f32(w, WEIGHTS_SHAPE(136, 64), "%s1.DenseReluDense.wi_1.weight", p);
+        got += !!weights_f32(w, WEIGHTS_SHAPE(64, wrong ? 137 : 136),
+                             "%s1.DenseReluDense.wo.weight", p);
+        got += !!weights_f32(w, WEIGHTS_SHAPE(64), "%s1.layer_norm.weight", p);
+    }
+    got += !!weights_f32(w, WEIGHTS_SHAPE(32, 6),
+                         "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
+    return got + !!weights_f32(w, WEIGHTS_SHAPE(64), "encoder.final_layer_norm.weight");
+}
+
+static void check_complete(const char *variant)
+{
+    struct weights *w = open_t5(variant, false);
+    struct weights_stats st;
+    struct fault why = {0};
+
+    CHECK_INT(ask_all(w, false), 30);
+    CHECK_MSG(weights_finish(w, &why) == ERR_OK, "%s", why.msg);
+    weights_stats(w, &st);
+    CHECK_INT(st.tensors, 30);
+    CHECK_INT(st.parameters, 173184);
+    CHECK_INT(st.largest, 896 * 64);
+    CHECK_INT(st.missing + st.misshapen + st.surplus, 0);
+    CHECK(!weights_complaints(w));
+    weights_close(&w);
+    CHECK(!w);
+}
+
+// The f16 file holds the f32 file's values (they were chosen so), and both ways of reading agree.
+static void check_values(void)
+{
+    struct weights *a = open_t5(NULL, false), *b = open_t5("fp16", false);
+    const float *x = weights_f32(a, WEIGHTS_SHAPE(896, 64), "shared.weight");
+    const float *y = weights_f32(b, WEIGHTS_SHAPE(896, 64), "shared.weight");
+    const float *z = weights_f32(b, WEIGHTS_SHAPE(64), "encoder.final_layer_norm.weight");
+    int differ = 0;
+
+    CHECK(x && y && z && y != z);
+    for (int i = 0; x && y && i < 896 * 64; i++)
+        differ += x[i] != y[i];
+    CHECK_INT(differ, 0);
+    weights_close(&a);
+    weights_close(&b);
+}
+
+static void check_complaints(void)
+{
+    struct weights *w = open_t5(NULL, true);
+    struct weights_stats st;
+    struct fault why = {0};
+    char *text;
+
+    CHECK_INT(ask_all(w, true), 0);
+    CHECK(weights_has(w, "shared.%s", "weight") && !weights_has(w, "lm_head.weight"));
+    CHECK(!weights_f32_optional(w, WEIGHTS_SHAPE(3), "absent.weight"));
+    CHECK(!weights_f32(w, WEIGHTS_SHAPE(3), "lm_head.weight"));
+    CHECK_INT(weights_finish(w, &why), ERR_FORMAT);
+    CHECK_MSG(strstr(why.msg, "model.safetensors: 1 tensors missing: lm_head.weight; 3 of another "
+                              "shape: encoder.block.0.layer.1.DenseReluDense.wo.weight is F32 "
+                              "[64, 136], must be [64, 137], encoder"),
+              "%s", why.msg);
+    weights_stats(w, &st);
+    CHECK(st.missing == 1 && st.misshapen == 3 && st.surplus == 0 && st.tensors == 30);
+    text = weights_complaints(w);
+    CHECK(text && strstr(text, "missing lm_head.weight\nmisshapen encoder.block.0"));
+    free(text);
+    weights_close(&w);
+
+    w = open_t5(NULL, true);
+    weights_f32(w, WEIGHTS_SHAPE(896, 64), "shared.weight");
+    CHECK_INT(weights_finish(w, &why), ERR_FORMAT);
+    CHECK(strstr(why.msg, "29 not part of the network: encoder.block.0.layer.0"));
+    weights_ignore(w, "encoder.block.");
+    CHECK_INT(weights_finish(w, &why), ERR_FORMAT);
+    CHECK(strstr(why.msg, "1 not part of the network: encoder.final_layer_norm.weight"));
+    weights_ignore(w, "encoder.");
+    CHECK_INT(weights_finish(w, &why), ERR_OK);
+    weights_close(&w);
+}
+
+int main(int argc, char **argv)
+{
+    struct weights *w;
+    struct fault why;
+
+    if (argc < 2)
+        return test_skip("needs the golden folder");
+    golden = argv[1];
+    check_complete(NULL);
+    check_complete("fp16");
+    check_complete("bf16");
+    check_values();
+    check_complaints();
+    CHECK_INT(weights_open(&(struct weights_params){.dir = golden, .base = "model"}, &w, &why),
+              ERR_NOT_FOUND);
+    CHECK(!w);
+    return test_end();
+}
