@@ -19,7 +19,29 @@ enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
 #define KERNEL_MAP(X)                                                                              \
     X(PROBE, probe, LOAD, "xw", push_probe, NEED_SUBGROUP)                                         \
     X(LINEAR_LANE, linear_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)                      \
-    X(CONV3_LANE, conv3_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)
+    X(CONV3_LANE, conv3_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)                        \
+    X(MAP, map, LOAD, "xxw", push_map, NEED_NONE)                                                  \
+    X(COPY, copy, TILE, "rw", push_map, NEED_NONE)                                                 \
+    X(GROUP_NORM, group_norm, LOAD, "xrrrw", push_group_norm, NEED_NONE)                           \
+    X(GROUP_NORM_PARTS, group_norm_parts, LOAD, "xw", push_group_norm_parts, NEED_NONE)            \
+    X(GROUP_NORM_FOLD, group_norm_fold, DTYPE, "rrrrw", push_group_norm_parts, NEED_NONE)          \
+    X(GROUP_NORM_APPLY, group_norm_apply, LOAD, "xrw", push_group_norm_parts, NEED_NONE)           \
+    X(ROW_NORM, row_norm, LOAD, "xrrw", push_row_norm, NEED_NONE)                                  \
+    X(MEAN_PIXELS, mean_pixels, LOAD, "xw", push_shape, NEED_NONE)                                 \
+    X(AVG_POOL2, avg_pool2, LOAD, "xw", push_shape, NEED_NONE)                                     \
+    X(UPSAMPLE_NEAREST2, upsample_nearest2, LOAD, "xw", push_shape, NEED_NONE)                     \
+    X(UPSAMPLE_BILINEAR, upsample_bilinear, LOAD, "xw", push_shape, NEED_NONE)                     \
+    X(PIXEL_UNSHUFFLE, pixel_unshuffle, LOAD, "xw", push_shape, NEED_NONE)                         \
+    X(PIXEL_SHUFFLE, pixel_shuffle, LOAD, "xw", push_shape, NEED_NONE)                             \
+    X(EMBED, embed, TILE, "rrrrrw", push_embed, NEED_NONE)                                         \
+    X(RELATIVE_BIAS, relative_bias, ONE, "rw", push_relative_bias, NEED_NONE)                      \
+    X(TIME_EMBED, time_embed, DTYPE, "rw", push_time_embed, NEED_NONE)                             \
+    X(NOISE, noise, ONE, "rw", push_noise, NEED_NONE)                                              \
+    X(GATHER_INPUT, gather_input, DTYPE, "rrrw", push_gather, NEED_NONE)                           \
+    X(QUANTILE, quantile, LOAD, "rxruuuw", push_sampler, NEED_NONE)                                \
+    X(SAMPLER_STEP, sampler_step, LOAD, "rxuuuurr", push_sampler, NEED_NONE)                       \
+    X(ADD_NOISE, add_noise, ONE, "rrrw", push_sampler, NEED_NONE)                                  \
+    X(TO_RGB8, to_rgb8, LOAD, "xw", push_rgb8, NEED_NONE)
 
 enum kernel_id {
 #define X(id, shader, axes, bindings, push, needs) K_##id,

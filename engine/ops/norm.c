@@ -1,0 +1,187 @@
+// GroupNorm, LayerNorm, RMSNorm. GroupNorm has two forms: one dispatch where a sample stays in a
+// cache, three (statistics of pixel runs, fold, apply) where it does not. Which one, and the order
+// of every sum, follows from one sample's shape. Called by engine/model while it records. Thread:
+// the engine's worker.
+#include "walk.h"
+
+enum { CPU_CACHED = 512 << 10, GPU_TRIPS = 256, GPU_LOCAL = 256, FOLD_LOCAL = 64, ROW_LOCAL = 64 };
+
+static bool group_norm_fits(const struct op_group_norm_params *p)
+{
+    const struct tensor *x = p->x, *y = p->y, *ss = p->scale_shift;
+    bool ok = same_shape(x, y) && x->dtype == y->dtype && is_activation(x) && x->buf != NULL;
+    ok = ok && p->groups && x->c % p->groups == 0;
+    ok = ok && is_vector(p->gamma, x->c) && is_vector(p->beta, x->c);
+    return ok && (!ss || (ss->n == x->n && ss->h * ss->w == 1 && ss->c == 2 * x->c &&
+                          ss->dtype == x->dtype));
+}
+
+// vec4s of the smallest block that starts and ends with a group, repeated while that leaves enough
+// blocks: a block as wide as a cache line wastes no part of one.
+static uint32_t block_c4(uint32_t c, uint32_t group)
+{
+    uint32_t unit = group % 4 == 0 ? group / 4 : group % 2 == 0 ? group / 2 : group;
+    uint32_t block = unit;
+    while (block < 4 && 8 * (block + unit) <= vec4s(c))
+        block += unit;
+    return block;
+}
+
+// The form with one dispatch. False: the sample is too large for it.
+static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
+{
+    const struct tensor *x = p->x;
+    const struct vk_caps *caps = ops_recorder_device(o)->caps;
+    uint32_t group = x->c / p->groups, block = block_c4(x->c, group);
+    uint32_t local = walk_local(o, GPU_LOCAL), lanes = walk_lanes(block, local);
+    size_t pixels = (size_t)x->h * x->w;
+    size_t trips = (pixels / (local >> lanes) + 2) * blocks_of(block, 1u << lanes);
+    size_t bytes = pixels * vec4s(x->c) * 4 * tensor_dtype_bytes(x->dtype);
+    if (local & (local - 1) || 3 * trips + group > WALK_MAX_TRIPS ||
+        (caps->cpu ? bytes > CPU_CACHED : trips > GPU_TRIPS) ||
+        16 * local + 64 * block > caps->max_shared_bytes)
+        return false;
+    struct push_group_norm push = {
+        .x = ops_view(o, x),
+        .y = ops_view(o, p->y),
+        .gamma = ops_view(o, p->gamma),
+        .beta = ops_view(o, p->beta),
+        .ss = ops_view(o, p->scale_shift),
+        .walk.lanes = lanes,
+        .pixels = (uint32_t)pixels,
+        .c = x->c,
+        .group = group,
+        .c4 = block,
+        .eps = p->eps,
+    };
+    struct ops_call call = {
+        .kernel = K_GROUP_NORM,
+        .dtype = x->dtype,
+        .specs = 4,
+        .spec = {local, block, p->act, p->scale_shift != NULL},
+        .arg = {x, p->gamma, p->beta, p->scale_shift, p->y},
+        .push = &push,
+        .groups = {blocks_of(vec4s(x->c), block), 1, x->n},
+    };
+    ops_dispatch(o, &call);
+    return true;
+}
+
+static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p)
+{
+    const struct tensor *x = p->x;
+    struct walk_plan w = walk_plan(o, x->c, x->h * x->w, x->n);
+    struct push_group_norm_parts push = {
+        .x = ops_view(o, x),
+        .y = ops_view(o, p->y),
+        .gamma = ops_view(o, p->gamma),
+        .beta = ops_view(o, p->beta),
+        .ss = ops_view(o, p->scale_shift),
+        .walk = w.walk,
+        .stride = w.stride,
+        .pixels = x->h * x->w,
+        .c = x->c,
+        .group = x->c / p->groups,
+        .eps = p->eps,
+    };
+    uint32_t before = (w.groups[0] - 1) * w.stride, left = push.pixels - before * w.walk.run;
+    push.parts = before + (left < w.stride ? left : w.stride);
+    uint32_t fold = walk_local(o, FOLD_LOCAL), c = 4 * vec4s(x->c);
+    if ((size_t)push.parts / fold * (push.group + 1) * 2 > WALK_MAX_TRIPS) {
+        ops_fail(o, ERR_UNSUPPORTED);
+        return;
+    }
+    struct tensor parts = ops_temp_dtype(o, DT_F32, x->n, 1, 1, push.parts * 2 * c);
+    struct tensor lines = ops_temp_dtype(o, DT_F32, x->n, 1, 1, 3 * c);
+    // Samples follow each other without the gap that keeps strides off the cache's period.
+    parts.cs = parts.c;
+    lines.cs = lines.c;
+    struct ops_call statistics = {
+        .kernel = K_GROUP_NORM_PARTS,
+        .dtype = x->dtype,
+        .specs = 1,
+        .spec = {w.local},
+        .arg = {x, &parts},
+        .push = &push,
+        .groups = {w.groups[0], w.groups[1], w.groups[2]},
+    };
+    struct ops_call line = {
+        .kernel = K_GROUP_NORM_FOLD,
+        .dtype = x->dtype,
+        .specs = 2,
+        .spec = {fold, p->scale_shift != NULL},
+        .arg = {&parts, p->gamma, p->beta, p->scale_shift, &lines},
+        .push = &push,
+        .groups = {p->groups, 1, x->n},
+    };
+    struct ops_call apply = {
+        .kernel = K_GROUP_NORM_APPLY,
+        .dtype = x->dtype,
+        .specs = 2,
+        .spec = {w.local, p->act},
+        .arg = {x, &lines, p->y},
+        .push = &push,
+        .groups = {w.groups[0], w.groups[1], w.groups[2]},
+    };
+    ops_dispatch(o, &statistics);
+    ops_dispatch(o, &line);
+    ops_dispatch(o, &apply);
+    parts.cs = tensor_stride(DT_F32, parts.c);
+    lines.cs = tensor_stride(DT_F32, lines.c);
+    ops_release(o, &parts);
+    ops_release(o, &lines);
+}
+
+void op_group_norm(struct ops *o, const struct op_group_norm_params *p)
+{
+    if (ops_require(o, group_norm_fits(p)) && !group_norm_once(o, p))
+        group_norm_parts(o, p);
+}
+
+struct row_norm_params {
+    const struct tensor *x, *gamma, *beta, *y;
+    float eps;
+    bool rms;
+};
+
+static void row_norm(struct ops *o, const struct row_norm_params *p)
+{
+    const struct tensor *x = p->x;
+    bool ok = same_shape(x, p->y) && x->dtype == p->y->dtype && is_activation(x);
+    if (!ops_require(o, ok && is_vector(p->gamma, x->c) && (!p->beta || is_vector(p->beta, x->c))))
+        return;
+    struct push_row_norm push = {
+        .x = ops_view(o, x),
+        .y = ops_view(o, p->y),
+        .gamma = ops_view(o, p->gamma),
+        .beta = ops_view(o, p->beta),
+        .pixels = tensor_pixels(x),
+        .c = x->c,
+        .eps = p->eps,
+    };
+    uint32_t local = walk_local(o, ROW_LOCAL);
+    struct ops_call call = {
+        .kernel = K_ROW_NORM,
+        .dtype = x->dtype,
+        .specs = 3,
+        .spec = {local, p->rms, p->beta != NULL},
+        .arg = {x, p->gamma, p->beta, p->y},
+        .push = &push,
+    };
+    ops_groups(o, push.pixels, 1, call.groups);
+    if (3 * (size_t)(vec4s(x->c) / local + 2) > WALK_MAX_TRIPS)
+        ops_fail(o, ERR_UNSUPPORTED);
+    ops_dispatch(o, &call);
+}
+
+void op_layer_norm(struct ops *o, const struct tensor *x, const struct tensor *gamma,
+                   const struct tensor *beta, float eps, const struct tensor *y)
+{
+    row_norm(o, &(struct row_norm_params){x, gamma, beta, y, eps, false});
+}
+
+void op_rms_norm(struct ops *o, const struct tensor *x, const struct tensor *gamma, float eps,
+                 const struct tensor *y)
+{
+    row_norm(o, &(struct row_norm_params){x, gamma, NULL, y, eps, true});
+}

@@ -1,0 +1,168 @@
+// Operators that move or combine pixels: mean, pooling, upsampling, pixel (un)shuffle. Called by
+// engine/model and engine/pipeline while they record. Thread: the engine's worker.
+#include "walk.h"
+
+enum { LOCAL = 64 };
+
+static bool maps_fit(const struct tensor *x, const struct tensor *y)
+{
+    return x->n == y->n && x->dtype == y->dtype && is_activation(x) && y->h && y->w;
+}
+
+void op_mean_pixels(struct ops *o, const struct tensor *x, const struct tensor *y)
+{
+    if (!ops_require(o, maps_fit(x, y) && x->c == y->c && y->h * y->w == 1))
+        return;
+    uint32_t local = walk_local(o, LOCAL), lanes = walk_lanes(vec4s(x->c), local);
+    while (lanes && x->h * x->w / (local >> lanes) > WALK_MAX_TRIPS / 2)
+        lanes--;
+    if (x->h * x->w / (local >> lanes) > WALK_MAX_TRIPS || local & (local - 1))
+        ops_fail(o, ERR_UNSUPPORTED);
+    struct push_shape push = {
+        .x = ops_view(o, x),
+        .y = ops_view(o, y),
+        .walk.lanes = lanes,
+        .h = x->h,
+        .w = x->w,
+        .c = x->c,
+    };
+    struct ops_call call = {
+        .kernel = K_MEAN_PIXELS,
+        .dtype = x->dtype,
+        .specs = 1,
+        .spec = {local},
+        .arg = {x, y},
+        .push = &push,
+        .groups = {blocks_of(vec4s(x->c), 1u << lanes), 1, x->n},
+    };
+    ops_dispatch(o, &call);
+}
+
+struct size {
+    uint32_t h, w;
+};
+
+struct rows_params {
+    enum kernel_id kernel;
+    const struct tensor *x, *y;
+    struct size walked, other;  // the map whose rows are walked; push's oh and ow
+    struct size push;           // push's h and w
+    float sy, sx;
+};
+
+static void rows(struct ops *o, const struct rows_params *r)
+{
+    const struct tensor *x = r->x;
+    uint32_t local = walk_local(o, LOCAL), lanes = walk_lanes(vec4s(x->c), local);
+    uint32_t stride = local >> lanes, blocks = blocks_of(vec4s(x->c), 1u << lanes);
+    struct push_shape push = {
+        .x = ops_view(o, x),
+        .y = ops_view(o, r->y),
+        .walk = {lanes, walk_run(o, (size_t)r->walked.w * r->walked.h, blocks, stride)},
+        .h = r->push.h,
+        .w = r->push.w,
+        .c = x->c,
+        .oh = r->other.h,
+        .ow = r->other.w,
+        .sy = r->sy,
+        .sx = r->sx,
+    };
+    struct ops_call call = {
+        .kernel = r->kernel,
+        .dtype = x->dtype,
+        .specs = 1,
+        .spec = {local},
+        .arg = {x, r->y},
+        .push = &push,
+        .groups = {blocks_of(r->walked.w, stride * push.walk.run), r->walked.h, x->n * blocks},
+    };
+    ops_dispatch(o, &call);
+}
+
+void op_avg_pool2(struct ops *o, const struct tensor *x, const struct tensor *y)
+{
+    bool ok = maps_fit(x, y) && x->c == y->c && y->h == x->h / 2 && y->w == x->w / 2;
+    if (!ops_require(o, ok))
+        return;
+    struct size small = {y->h, y->w}, large = {x->h, x->w};
+    rows(o, &(struct rows_params){.kernel = K_AVG_POOL2,
+                                  .x = x,
+                                  .y = y,
+                                  .walked = small,
+                                  .push = small,
+                                  .other = large});
+}
+
+void op_upsample_nearest2(struct ops *o, const struct tensor *x, const struct tensor *y)
+{
+    bool ok = maps_fit(x, y) && x->c == y->c && y->h == x->h * 2 && y->w == x->w * 2;
+    if (!ops_require(o, ok))
+        return;
+    struct size small = {x->h, x->w}, large = {y->h, y->w};
+    rows(o, &(struct rows_params){.kernel = K_UPSAMPLE_NEAREST2,
+                                  .x = x,
+                                  .y = y,
+                                  .walked = small,
+                                  .push = small,
+                                  .other = large});
+}
+
+static float corner_step(uint32_t from, uint32_t to)
+{
+    return to > 1 ? (float)(from - 1) / (float)(to - 1) : 0;
+}
+
+void op_upsample_bilinear(struct ops *o, const struct tensor *x, const struct tensor *y)
+{
+    if (!ops_require(o, maps_fit(x, y) && x->c == y->c && x->h && x->w))
+        return;
+    struct size small = {x->h, x->w}, large = {y->h, y->w};
+    rows(o, &(struct rows_params){.kernel = K_UPSAMPLE_BILINEAR,
+                                  .x = x,
+                                  .y = y,
+                                  .walked = large,
+                                  .push = small,
+                                  .other = large,
+                                  .sy = corner_step(x->h, y->h),
+                                  .sx = corner_step(x->w, y->w)});
+}
+
+// low: the map with few pixels and many channels, c: channels of the other one.
+static void shuffle(struct ops *o, enum kernel_id kernel, uint32_t p, const struct tensor *x,
+                    const struct tensor *y)
+{
+    const struct tensor *low = kernel == K_PIXEL_UNSHUFFLE ? y : x;
+    const struct tensor *high = kernel == K_PIXEL_UNSHUFFLE ? x : y;
+    bool ok = maps_fit(x, y) && p && high->h == low->h * p && high->w == low->w * p;
+    if (!ops_require(o, ok && low->c == high->c * p * p))
+        return;
+    if (p == 1) {
+        op_copy(o, x, y);
+        return;
+    }
+    uint32_t local = walk_local(o, LOCAL);
+    struct push_shape push = {
+        .x = ops_view(o, x), .y = ops_view(o, y), .h = low->h, .w = low->w, .c = high->c};
+    struct ops_call call = {
+        .kernel = kernel,
+        .dtype = x->dtype,
+        .specs = 2,
+        .spec = {local, p},
+        .arg = {x, y},
+        .push = &push,
+        .groups = {blocks_of(low->w, local), low->h, low->n},
+    };
+    if ((size_t)low->c * 6 > WALK_MAX_TRIPS)
+        ops_fail(o, ERR_UNSUPPORTED);
+    ops_dispatch(o, &call);
+}
+
+void op_pixel_unshuffle(struct ops *o, uint32_t p, const struct tensor *x, const struct tensor *y)
+{
+    shuffle(o, K_PIXEL_UNSHUFFLE, p, x, y);
+}
+
+void op_pixel_shuffle(struct ops *o, uint32_t p, const struct tensor *x, const struct tensor *y)
+{
+    shuffle(o, K_PIXEL_SHUFFLE, p, x, y);
+}

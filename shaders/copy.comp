@@ -1,0 +1,22 @@
+// y = a, from one storage dtype (the weights' variant axis) to another.
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "push.h"
+#include "types.glsl"
+#include "walk.glsl"
+
+layout(push_constant) uniform push_block { push_map p; };
+INPUT_WEIGHT(0, a);
+OUTPUT(1, y);
+
+void main()
+{
+    uint c = walk_c4(p.walk), stride = walk_stride(p.walk), i = walk_first(p.walk);
+    uint start = gl_WorkGroupID.z * p.pixels;
+    uint at = p.a.base + start * p.a.cs + c, yt = p.y.base + start * p.y.cs + c;
+
+    if (4 * c >= p.c)
+        return;
+    for (uint k = 0; k < p.walk.run && i < p.pixels; k++, i += stride)
+        STORE(y, yt + i * p.y.cs, mask_channels(LOAD_WEIGHT(a, at + i * p.a.cs), c, p.c));
+}

@@ -1,0 +1,158 @@
+// The dynamic threshold of each lane: the quantile of |x0| over a sample, clamped to
+// [1, max_value]. Exact, by radix selection on the bits of |x0| (which sort as integers): three
+// rounds of counting, 11, 10 and 10 bits, find the value of one rank; the next larger value is
+// found beside it, for linear interpolation between ranks. One workgroup per lane. x0 is left in
+// the lane's history tensor between the rounds. Source: torch.quantile, linear.
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "push.h"
+#include "types.glsl"
+#include "lanes.glsl"
+
+layout(local_size_x_id = 0) in;
+layout(constant_id = 1) const uint GUIDED = 0;
+
+layout(push_constant) uniform push_block { push_sampler p; };
+INPUT(1, m);
+INPUT_F32X4(2, x);
+layout(std430, binding = 3) buffer history0_block { vec4 v[]; } history0;
+layout(std430, binding = 4) buffer history1_block { vec4 v[]; } history1;
+layout(std430, binding = 5) buffer history2_block { vec4 v[]; } history2;
+OUTPUT_F32(6, limit);
+
+const uint BINS = 2048;
+shared uint bins[BINS];
+shared uint block_sums[gl_WorkGroupSize.x];
+shared uint found_bin, found_before, above;
+
+uint me;
+
+vec4 history_load(uint which, uint pixel)
+{
+    if (which == 0)
+        return history0.v[p.h0.base + pixel * p.h0.cs];
+    if (which == 1)
+        return history1.v[p.h1.base + pixel * p.h1.cs];
+    return history2.v[p.h2.base + pixel * p.h2.cs];
+}
+
+void history_store(uint which, uint pixel, vec4 v)
+{
+    if (which == 0)
+        history0.v[p.h0.base + pixel * p.h0.cs] = v;
+    else if (which == 1)
+        history1.v[p.h1.base + pixel * p.h1.cs] = v;
+    else
+        history2.v[p.h2.base + pixel * p.h2.cs] = v;
+}
+
+void clear_bins()
+{
+    for (uint i = me; i < BINS; i += gl_WorkGroupSize.x)
+        bins[i] = 0;
+    barrier();
+}
+
+void count_first(lane l)
+{
+    uint at = gl_WorkGroupID.x * p.pixels, slot_at = l.slot * p.pixels;
+    for (uint i = me; i < p.pixels; i += gl_WorkGroupSize.x) {
+        vec3 v = LOAD(m, p.m.base + (at + i) * p.m.cs).xyz;
+        if (GUIDED != 0) {
+            uint cond = p.m.base + ((p.count + gl_WorkGroupID.x) * p.pixels + i) * p.m.cs;
+            v = guide(v, LOAD(m, cond).xyz, l.guidance);
+        }
+        vec3 x0 = predict(l, x.v[p.x.base + (slot_at + i) * p.x.cs].xyz, v);
+        history_store(l.history, slot_at + i, vec4(x0, 0));
+        uvec3 key = floatBitsToUint(abs(x0));
+        atomicAdd(bins[key.x >> 20], 1);
+        atomicAdd(bins[key.y >> 20], 1);
+        atomicAdd(bins[key.z >> 20], 1);
+    }
+    barrier();
+}
+
+void count_key(uint key, uint prefix, uint shift, bool last)
+{
+    uint high = key >> (shift + 10);
+    if (high == prefix)
+        atomicAdd(bins[(key >> shift) & 1023u], 1);
+    else if (last && high > prefix)
+        atomicMin(above, key);
+}
+
+void count_next(lane l, uint prefix, uint shift)
+{
+    uint slot_at = l.slot * p.pixels;
+    for (uint i = me; i < p.pixels; i += gl_WorkGroupSize.x) {
+        uvec3 key = floatBitsToUint(abs(history_load(l.history, slot_at + i).xyz));
+        count_key(key.x, prefix, shift, shift == 0);
+        count_key(key.y, prefix, shift, shift == 0);
+        count_key(key.z, prefix, shift, shift == 0);
+    }
+    barrier();
+}
+
+// found_bin: the bin that the rank-th value (from 0) is in; found_before: how many are below it.
+void find_rank(uint rank)
+{
+    uint width = BINS / gl_WorkGroupSize.x, sum = 0;
+    for (uint i = 0; i < width; i++)
+        sum += bins[me * width + i];
+    block_sums[me] = sum;
+    barrier();
+    if (me == 0) {
+        uint before = 0, block = 0, bin;
+        while (block < gl_WorkGroupSize.x - 1 && before + block_sums[block] <= rank)
+            before += block_sums[block++];
+        bin = block * width;
+        while (bin < BINS - 1 && before + bins[bin] <= rank)
+            before += bins[bin++];
+        found_bin = bin;
+        found_before = before;
+    }
+    barrier();
+}
+
+// The smallest value above the one in bin `bin` of the last round.
+uint next_larger(uint prefix, uint bin)
+{
+    for (uint i = bin + 1; i < 1024; i++)
+        if (bins[i] != 0)
+            return prefix << 10 | i;
+    return above;
+}
+
+void main()
+{
+    lane l = lanes.v[gl_WorkGroupID.x];
+    precise float rank = l.quantile * float(3 * p.pixels - 1), t, s;
+    uint low = uint(rank), left = low, prefix;
+
+    me = gl_LocalInvocationID.x;
+    if (l.threshold != THRESHOLD_DYNAMIC)
+        return;
+    if (me == 0)
+        above = 0x7f800000u;
+    clear_bins();
+    count_first(l);
+    find_rank(left);
+    prefix = found_bin;
+    left -= found_before;
+    clear_bins();
+    count_next(l, prefix, 10);
+    find_rank(left);
+    prefix = prefix << 10 | found_bin;
+    left -= found_before;
+    clear_bins();
+    count_next(l, prefix, 0);
+    find_rank(left);
+    if (me != 0)
+        return;
+    float a = uintBitsToFloat(prefix << 10 | found_bin), b = a;
+    t = rank - float(low);
+    if (t > 0 && left - found_before + 1 >= bins[found_bin])
+        b = uintBitsToFloat(next_larger(prefix, found_bin));
+    s = t < 0.5 ? a + t * (b - a) : b - (b - a) * (1 - t);
+    limit.v[gl_WorkGroupID.x] = clamp(s, 1.0, max(l.max_value, 1.0));
+}

@@ -1,0 +1,232 @@
+// GroupNorm, LayerNorm, RMSNorm against the reference: groups that do not end at a multiple of four
+// channels, both forms of GroupNorm, large means, views, and a sample's result beside others.
+#include "op_test.h"
+#include "ref_maps.h"
+
+struct group_row {
+    struct ref_shape x;
+    uint32_t groups;
+    enum op_act act;
+    bool scale_shift, view;
+    float mean;   // of x, whose deviation is about 0.6
+    float wild;   // added to the first value of every sample
+};
+
+static const struct group_row group_rows[] = {
+    {{1, 1, 1, 4}, 1},
+    {{2, 2, 2, 32}, 32},
+    {{1, 2, 2, 64}, 32, ACT_SILU, .scale_shift = true},
+    {{3, 7, 9, 15}, 5, ACT_NONE, .scale_shift = true},
+    {{2, 5, 3, 20}, 4, ACT_SILU, .view = true},
+    {{1, 9, 11, 24}, 4, ACT_GELU, .scale_shift = true, .view = true},
+    {{1, 4, 4, 33}, 11, ACT_RELU, .view = true},
+    {{2, 1, 77, 96}, 32, ACT_NONE, .view = true},
+    {{1, 1, 77, 1024}, 32},
+    {{2, 8, 8, 256}, 32, ACT_SILU, .scale_shift = true},
+    {{1, 16, 16, 132}, 4},
+    {{1, 2, 2, 132}, 1},
+    {{2, 16, 16, 8}, 2, .mean = 300},
+    {{1, 32, 32, 16}, 4, .wild = 3000},
+    {{3, 64, 64, 48}, 8, ACT_SILU, .scale_shift = true, .view = true},
+    {{1, 96, 80, 30}, 10, ACT_NONE, .view = true, .mean = 300},
+    {{1, 128, 131, 16}, 4, .wild = 3000},
+    {{1, 131, 67, 35}, 7, ACT_SILU, .scale_shift = true},
+    {{2, 256, 256, 8}, 4, ACT_SILU},
+};
+
+static float storable(enum dtype dtype, float v)
+{
+    return dtype == DT_F16 ? float_from_half(half_from_float(v)) : v;
+}
+
+static void check_same(const char *what, const void *a, const void *b, size_t bytes)
+{
+    CHECK_MSG(!memcmp(a, b, bytes), "%s: a sample alone and in a batch differ", what);
+}
+
+struct group_case {
+    struct ops_device *dev;
+    enum dtype dtype;
+    const struct group_row *r;
+    float *x, *gamma, *beta, *ss;
+};
+
+// Samples n0 .. n0+n of the case through the device; caller frees.
+static float *run_group_norm(const struct group_case *g, uint32_t n0, uint32_t n)
+{
+    struct ref_shape s = g->r->x, one = {1, 1, 1, s.c};
+    size_t sample = (size_t)s.h * s.w * s.c;
+    s.n = n;
+    struct ref_shape ss = {n, 1, 1, 2 * s.c};
+    struct op_array ax = op_array(g->dev, g->dtype, s, g->x + n0 * sample, g->r->view);
+    struct op_array ay = op_array(g->dev, g->dtype, s, NULL, g->r->view);
+    struct op_array ag = op_array(g->dev, DT_F32, one, g->gamma, false);
+    struct op_array ab = op_array(g->dev, DT_F32, one, g->beta, false);
+    struct op_array as = op_array(g->dev, g->dtype, ss, g->ss + (size_t)n0 * 2 * s.c, false);
+    struct ops *o = op_begin(g->dev, g->dtype);
+    struct op_group_norm_params p = {.x = &ax.t,
+                                     .y = &ay.t,
+                                     .gamma = &ag.t,
+                                     .beta = &ab.t,
+                                     .groups = g->r->groups,
+                                     .eps = 1e-5f,
+                                     .scale_shift = g->r->scale_shift ? &as.t : NULL,
+                                     .act = g->r->act};
+    op_group_norm(o, &p);
+    op_finish(o);
+    float *y = malloc(ref_count(s) * sizeof *y);
+    if (!y)
+        abort();
+    CHECK_INT(tensor_download(&ay.t, y), ERR_OK);
+    op_array_free(&ax);
+    op_array_free(&ay);
+    op_array_free(&ag);
+    op_array_free(&ab);
+    op_array_free(&as);
+    return y;
+}
+
+// What a rounding error in the statistics does: y = (x - mean) / deviation * gain. Independent
+// roundings of a sum along m of n values grow like sqrt(m) eps of their mean size; the sums here
+// run along n / 16 values at most before they are folded. Then a few operations and one store.
+static void group_tolerance(const struct group_case *g, const double *want, double *tolerance)
+{
+    const struct group_row *r = g->r;
+    size_t pixels = (size_t)r->x.h * r->x.w, n = ref_count(r->x);
+    double values = (double)pixels * (r->x.c / r->groups);
+    for (size_t i = 0; i < n; i++) {
+        size_t c = i % r->x.c, sample = i / (pixels * r->x.c);
+        double size = fabs(g->x[i]) + fabs(r->mean) + r->wild / values + 1;
+        double deviation = r->wild ? r->wild / sqrt(values) : 0.57;
+        if (values < 16)
+            deviation = sqrt(1e-5);  // few values may be nearly equal: eps is all that is left
+        double gain = fabs(g->gamma[c]), t = sqrt(values) / 4 + 8;
+        if (r->scale_shift)
+            gain *= 1 + fabs(g->ss[sample * 2 * r->x.c + c]);
+        double line = gain * size / deviation + 2 * fabs(want[i]) + 4;
+        tolerance[i] = 1.13 * t * OP_EPS * line + op_store_error(g->dtype, want[i]);
+    }
+}
+
+static void check_group_norm(struct ops_device *dev, enum dtype dtype, const struct group_row *r)
+{
+    size_t n = ref_count(r->x), sample = n / r->x.n;
+    struct group_case g = {dev, dtype, r, op_random(dtype, n, 1), op_random(DT_F32, r->x.c, 2),
+                           op_random(DT_F32, r->x.c, 3),
+                           op_random(dtype, (size_t)r->x.n * 2 * r->x.c, 4)};
+    double *want = calloc(n, sizeof *want), *tolerance = calloc(n, sizeof *tolerance);
+    char what[128];
+    for (size_t i = 0; i < n; i++)
+        g.x[i] = storable(dtype, g.x[i] + r->mean + (i % sample ? 0 : r->wild));
+    struct ref_group_norm_params ref = {.x = g.x,
+                                        .gamma = g.gamma,
+                                        .beta = g.beta,
+                                        .scale_shift = r->scale_shift ? g.ss : NULL,
+                                        .s = r->x,
+                                        .groups = r->groups,
+                                        .eps = 1e-5f,
+                                        .act = (int)r->act};
+    ref_group_norm(&ref, want);
+    group_tolerance(&g, want, tolerance);
+    snprintf(what, sizeof what, "group_norm %ux%ux%ux%u / %u %s", r->x.n, r->x.h, r->x.w, r->x.c,
+             r->groups, op_test_variant(dev, dtype));
+    float *y = run_group_norm(&g, 0, r->x.n);
+    op_compare(what, y, want, tolerance, n);
+    for (uint32_t i = 0; r->x.n > 1 && i < r->x.n; i++) {
+        float *alone = run_group_norm(&g, i, 1);
+        check_same(what, alone, y + i * sample, sample * sizeof *alone);
+        free(alone);
+    }
+    free(y);
+    free(g.x);
+    free(g.gamma);
+    free(g.beta);
+    free(g.ss);
+    free(want);
+    free(tolerance);
+}
+
+struct row_row {
+    struct ref_shape x;
+    bool beta, rms, view;
+    float mean;
+};
+
+static const struct row_row row_rows[] = {
+    {{1, 1, 1, 4}, .rms = true},
+    {{2, 1, 77, 512}, .rms = true},
+    {{1, 1, 13, 4096}, .rms = true, .view = true},
+    {{3, 1, 5, 6}, .rms = true, .view = true},
+    {{2, 1, 77, 768}, .beta = true, .view = true},
+    {{3, 5, 7, 30}, .beta = true},
+    {{1, 1, 9, 21}, .view = true},
+    {{2, 1, 5, 1000}, .beta = true, .mean = 300},
+};
+
+static void check_row_norm(struct ops_device *dev, enum dtype dtype, const struct row_row *r)
+{
+    size_t n = ref_count(r->x);
+    struct ref_shape one = {1, 1, 1, r->x.c};
+    float *x = op_random(dtype, n, 1), *gamma = op_random(DT_F32, r->x.c, 2);
+    float *beta = op_random(DT_F32, r->x.c, 3);
+    double *want = calloc(n, sizeof *want), *tolerance = calloc(n, sizeof *tolerance);
+    char what[128];
+    for (size_t i = 0; i < n; i++)
+        x[i] = storable(dtype, x[i] + r->mean);
+    if (r->rms)
+        ref_rms_norm(x, r->x, gamma, 1e-6f, want);
+    else
+        ref_layer_norm(x, r->x, gamma, r->beta ? beta : NULL, 1e-6f, want);
+    // As for GroupNorm; rows of at least four values of deviation .57 are never nearly constant.
+    for (size_t i = 0; i < n; i++)
+        tolerance[i] = (sqrt(r->x.c) / 4 + 8) * OP_EPS *
+                           (fabs(gamma[i % r->x.c]) * (fabs(r->mean) + 2) / 0.2 + fabs(want[i]) + 1) +
+                       op_store_error(dtype, want[i]);
+    struct op_array ax = op_array(dev, dtype, r->x, x, r->view);
+    struct op_array ay = op_array(dev, dtype, r->x, NULL, r->view);
+    struct op_array ag = op_array(dev, DT_F32, one, gamma, false);
+    struct op_array ab = op_array(dev, DT_F32, one, beta, false);
+    struct ops *o = op_begin(dev, dtype);
+    if (r->rms)
+        op_rms_norm(o, &ax.t, &ag.t, 1e-6f, &ay.t);
+    else
+        op_layer_norm(o, &ax.t, &ag.t, r->beta ? &ab.t : NULL, 1e-6f, &ay.t);
+    op_finish(o);
+    snprintf(what, sizeof what, "%s %ux%ux%u %s", r->rms ? "rms_norm" : "layer_norm", r->x.n,
+             r->x.h * r->x.w, r->x.c, op_test_variant(dev, dtype));
+    op_compare_tensor(what, &ay.t, want, tolerance);
+    op_array_free(&ax);
+    op_array_free(&ay);
+    op_array_free(&ag);
+    op_array_free(&ab);
+    free(x);
+    free(gamma);
+    free(beta);
+    free(want);
+    free(tolerance);
+}
+
+static void refuses(struct ops_device *dev)
+{
+    struct op_array x = op_array(dev, DT_F32, (struct ref_shape){1, 2, 2, 10}, NULL, false);
+    struct op_array g = op_array(dev, DT_F32, (struct ref_shape){1, 1, 1, 10}, NULL, false);
+    struct ops *o = op_begin(dev, DT_F32);
+    struct op_group_norm_params p = {
+        .x = &x.t, .y = &x.t, .gamma = &g.t, .beta = &g.t, .groups = 3, .eps = 1e-5f};
+    op_group_norm(o, &p);
+    CHECK_INT(ops_end(o), ERR_INVALID);
+    ops_destroy(&o);
+    op_array_free(&x);
+    op_array_free(&g);
+}
+
+static void body(struct ops_device *dev, enum dtype dtype)
+{
+    for (size_t i = 0; i < sizeof group_rows / sizeof group_rows[0]; i++)
+        check_group_norm(dev, dtype, &group_rows[i]);
+    for (size_t i = 0; i < sizeof row_rows / sizeof row_rows[0]; i++)
+        check_row_norm(dev, dtype, &row_rows[i]);
+    refuses(dev);
+}
+
+int main(void) { return op_test_run(body); }
