@@ -20,6 +20,9 @@ enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
     X(PROBE, probe, LOAD, "xw", push_probe, NEED_SUBGROUP)                                         \
     X(LINEAR_LANE, linear_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)                      \
     X(CONV3_LANE, conv3_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)                        \
+    X(ATTENTION_LANE, attention_lane, LOAD, "xxxxxrrrrw", push_attention, NEED_SUBGROUP)           \
+    X(ATTENTION_TILE, attention_tile, DTYPE, "xxxxxrrrrw", push_attention, NEED_SHARED)            \
+    X(ATTENTION_ANY, attention_any, LOAD, "xxxxxrrrrw", push_attention, NEED_NONE)                   \
     X(MAP, map, LOAD, "xxw", push_map, NEED_NONE)                                                  \
     X(COPY, copy, TILE, "rw", push_map, NEED_NONE)                                                 \
     X(GROUP_NORM, group_norm, LOAD, "xrrrw", push_group_norm, NEED_NONE)                           \

@@ -50,6 +50,16 @@ struct push_matmul {
     float scale;
 };
 
+// Attention. Vec4 units except: bias, valid and index are scalars (valid_*: element steps).
+struct push_attention {
+    VIEW q, k0, v0, k1, v1, y;
+    VIEW index0, index1, bias;
+    uint valid, valid_n, valid_key;
+    uint queries, keys0, keys1;
+    uint heads, d, n;
+    float scale;
+};
+
 // How walk.glsl covers a map: 1 << lanes invocations side by side along the channels, `run` pixels
 // for each.
 struct walk {

@@ -81,12 +81,11 @@ uvec2 pack_half4(vec4 v)
     layout(std430, binding = b) writeonly buffer name##_block { float v[]; } name
 #define UPDATE_F32(b, name) layout(std430, binding = b) buffer name##_block { float v[]; } name
 
-// The place of this invocation in a one-dimensional grid made by ops_groups.
-uint linear_id()
-{
-    return (gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x) * gl_WorkGroupSize.x +
-           gl_LocalInvocationIndex;
-}
+// The place of this invocation in a one-dimensional grid made by ops_groups. A macro, because
+// gl_WorkGroupSize means nothing before the shader has declared its local size.
+#define linear_id()                                                                                \
+    ((gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x) * gl_WorkGroupSize.x +             \
+     gl_LocalInvocationIndex)
 
 // channels of vec4 number c4 beyond the tensor's c must stay zero.
 vec4 mask_channels(vec4 v, uint c4, uint c)

@@ -27,4 +27,16 @@ struct ref_matmul {
 };
 void ref_matmul(const struct ref_matmul *m, double *y, double *magnitude);
 
+// y = softmax(scale q k^T + bias) v per head, over one or two segments of keys. Sample n reads
+// segment s at k[s][index[s] ? index[s][n] : n]. bias [queries, keys, heads]; valid [n, keys[0]].
+// spread (may be NULL) receives per (sample, query) the largest sum of |scale q k| products plus
+// |bias| over its keys and heads: what the errors of the scores are proportional to.
+struct ref_attention {
+    uint32_t n, queries, keys[2], heads, d;
+    const float *q, *k[2], *v[2], *bias;
+    const uint32_t *index[2], *valid;
+    double scale;
+};
+void ref_attention(const struct ref_attention *a, double *y, double *spread);
+
 #endif
