@@ -1,0 +1,359 @@
+// Config files of pipelines, T5 encoders and schedulers; UNet2DConditionModel's is hfconfig_unet.c.
+// Called while a model is loaded or inspected, on any thread.
+// Source: the __init__ signatures of the diffusers and transformers classes.
+#include "hfconfig.h"
+
+#include "hfconfig_priv.h"
+
+#include <math.h>
+#include <string.h>
+
+// ---- keys -----------------------------------------------------------------------------------
+
+void hfconfig_unsupported(struct json_reader *r, const char *key)
+{
+    char shown[80];
+    json_show(json_find(r->map, key), shown, sizeof shown);
+    json_fail(r, ERR_UNSUPPORTED, key, "%s is not supported", shown);
+}
+
+void hfconfig_check_keys(struct json_reader *r, const struct hfconfig_key *table)
+{
+    const struct json_t *v;
+    const char *key;
+    void *at = NULL;
+    char shown[80];
+
+    while (!r->err && json_next(r->map, &at, &key, &v)) {
+        const struct hfconfig_key *k = table;
+        while (k->name && strcmp(k->name, key))
+            k++;
+        if (!k->name && key[0] != '_') {
+            json_show(v, shown, sizeof shown);
+            json_fail(r, ERR_UNSUPPORTED, key, "(%s) is not a key that is known here", shown);
+        } else if (k->name && k->only) {
+            json_show(v, shown, sizeof shown);
+            if (strcmp(shown, k->only))
+                json_fail(r, ERR_UNSUPPORTED, key, "%s is not supported, only %s", shown, k->only);
+        }
+    }
+}
+
+static enum err run(struct json_t *doc, const char *what, hfconfig_fn *read, void *out,
+                    struct fault *why)
+{
+    struct json_reader r = json_reader(doc, what, ERR_FORMAT, why);
+
+    if (!r.err)
+        read(&r, out);
+    json_destroy(&doc);
+    return r.err;
+}
+
+enum err hfconfig_from_file(const char *path, hfconfig_fn *read, void *out, struct fault *why)
+{
+    struct json_t *doc;
+    enum err e = json_parse_file(path, HFCONFIG_MAX_BYTES, &doc, why);
+    return e == ERR_OK ? run(doc, path, read, out, why) : e;
+}
+
+enum err hfconfig_from_text(const char *text, size_t len, const char *what, hfconfig_fn *read,
+                            void *out, struct fault *why)
+{
+    struct json_t *doc;
+    enum err e = json_parse(text, len, what, ERR_FORMAT, &doc, why);
+    return e == ERR_OK ? run(doc, what, read, out, why) : e;
+}
+
+// ---- model_index.json -----------------------------------------------------------------------
+
+static const char *const scheduler_classes[] = {SCHEDULER_CLASS_NAMES, NULL};
+
+// A component is [library, class], or [null, null] when the folder has none.
+static bool component(struct json_reader *r, const char *key, const char *const *classes)
+{
+    const struct json_t *v = json_find(r->map, key), *class = json_item(v, 1);
+
+    if (!v || json_kind(v) == JSON_NONE)
+        return false;
+    if (json_kind(v) != JSON_LIST || json_count(v) != 2) {
+        json_fail(r, ERR_FORMAT, key, "must be a list of library and class");
+        return false;
+    }
+    if (json_kind(class) == JSON_NONE)
+        return false;
+    if (json_kind(class) != JSON_TEXT) {
+        json_fail(r, ERR_FORMAT, key, "must be a list of library and class");
+        return false;
+    }
+    for (int i = 0; classes && classes[i]; i++)
+        if (!strcmp(classes[i], json_text(class, NULL)))
+            return true;
+    if (classes)
+        hfconfig_unsupported(r, key);
+    return true;
+}
+
+static void read_index(struct json_reader *r, void *out)
+{
+    static const struct hfconfig_key keys[] = {HFCONFIG_READ("unet"),
+                                               HFCONFIG_READ("scheduler"),
+                                               HFCONFIG_READ("text_encoder"),
+                                               HFCONFIG_READ("tokenizer"),
+                                               HFCONFIG_READ("watermarker"),
+                                               HFCONFIG_READ("image_noising_scheduler"),
+                                               HFCONFIG_READ("safety_checker"),
+                                               HFCONFIG_HARMLESS("feature_extractor"),
+                                               HFCONFIG_HARMLESS("requires_safety_checker"),
+                                               {NULL}};
+    static const char *const pipelines[] = {"IFPipeline", "IFSuperResolutionPipeline", NULL};
+    static const char *const unet[] = {"UNet2DConditionModel", NULL};
+    static const char *const text_encoder[] = {"T5EncoderModel", NULL};
+    static const char *const tokenizer[] = {"T5Tokenizer", NULL};
+    struct hfconfig_index *x = out;
+
+    *x = (struct hfconfig_index){0};
+    if (json_key(r, "_class_name") == JSON_ABSENT)
+        json_fail(r, ERR_FORMAT, "_class_name", "is missing");
+    x->pipeline = (enum hfconfig_pipeline)json_read_enum(r, "_class_name", 0, pipelines);
+    hfconfig_check_keys(r, keys);
+    x->unet = component(r, "unet", unet);
+    x->scheduler = component(r, "scheduler", scheduler_classes);
+    x->image_noising_scheduler = component(r, "image_noising_scheduler", scheduler_classes);
+    x->text_encoder = component(r, "text_encoder", text_encoder);
+    x->tokenizer = component(r, "tokenizer", tokenizer);
+    x->safety_checker = component(r, "safety_checker", NULL);
+    x->watermarker = component(r, "watermarker", NULL);
+    if (!x->unet || !x->scheduler)
+        json_fail(r, ERR_FORMAT, x->unet ? "scheduler" : "unet", "is missing");
+    if (x->pipeline == PIPELINE_IF_SUPER && !x->image_noising_scheduler)
+        json_fail(r, ERR_FORMAT, "image_noising_scheduler", "is missing");
+}
+
+// ---- T5 -------------------------------------------------------------------------------------
+
+// feed_forward_proj: an activation, "gated-" before it for two input matrices.
+static void read_feed_forward(struct json_reader *r, struct t5_config *c)
+{
+    // "gated-gelu" alone means the tanh form; a plain "gelu" is the exact one
+    static const struct {
+        const char *name, *act;
+        bool gated;
+        enum hfconfig_act value;
+    } rows[] = {
+        {"relu", "relu", false, HF_ACT_RELU},
+        {"gelu", "gelu", false, HF_ACT_GELU},
+        {"silu", "silu", false, HF_ACT_SILU},
+        {"gelu_new", "gelu_new", false, HF_ACT_GELU_TANH},
+        {"gated-relu", "relu", true, HF_ACT_RELU},
+        {"gated-gelu", "gelu_new", true, HF_ACT_GELU_TANH},
+        {"gated-silu", "silu", true, HF_ACT_SILU},
+        {"gated-gelu_new", "gelu_new", true, HF_ACT_GELU_TANH},
+    };
+    const char *name = json_read_text(r, "feed_forward_proj", "relu");
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (strcmp(name, rows[i].name))
+            continue;
+        c->gated = rows[i].gated;
+        c->act = rows[i].value;
+        // newer files say the same again, and the library believes this second word
+        if (strcmp(json_read_text(r, "dense_act_fn", rows[i].act), rows[i].act))
+            hfconfig_unsupported(r, "dense_act_fn");
+        if (json_read_bool(r, "is_gated_act", c->gated) != c->gated)
+            hfconfig_unsupported(r, "is_gated_act");
+        return;
+    }
+    hfconfig_unsupported(r, "feed_forward_proj");
+}
+
+static const struct hfconfig_key t5_keys[] = {
+    HFCONFIG_READ("d_model"),
+    HFCONFIG_READ("d_kv"),
+    HFCONFIG_READ("d_ff"),
+    HFCONFIG_READ("num_layers"),
+    HFCONFIG_READ("num_heads"),
+    HFCONFIG_READ("vocab_size"),
+    HFCONFIG_READ("relative_attention_num_buckets"),
+    HFCONFIG_READ("relative_attention_max_distance"),
+    HFCONFIG_READ("layer_norm_epsilon"),
+    HFCONFIG_READ("feed_forward_proj"),
+    HFCONFIG_READ("dense_act_fn"),
+    HFCONFIG_READ("is_gated_act"),
+    HFCONFIG_READ("pad_token_id"),
+    HFCONFIG_READ("eos_token_id"),
+    {"model_type", "\"t5\""},
+    {"quantization_config", "null"},
+    {"pruned_heads", "{}"},
+    {"is_decoder", "false"},
+    {"add_cross_attention", "false"},
+    {"chunk_size_feed_forward", "0"},
+    // training, decoding and bookkeeping: an encoder's forward has none of it
+    HFCONFIG_HARMLESS("architectures"),
+    HFCONFIG_HARMLESS("dtype"),
+    HFCONFIG_HARMLESS("torch_dtype"),
+    HFCONFIG_HARMLESS("transformers_version"),
+    HFCONFIG_HARMLESS("dropout_rate"),
+    HFCONFIG_HARMLESS("classifier_dropout"),
+    HFCONFIG_HARMLESS("initializer_factor"),
+    HFCONFIG_HARMLESS("decoder_start_token_id"),
+    HFCONFIG_HARMLESS("num_decoder_layers"),
+    HFCONFIG_HARMLESS("is_encoder_decoder"),
+    HFCONFIG_HARMLESS("tie_word_embeddings"),
+    HFCONFIG_HARMLESS("tie_encoder_decoder"),
+    HFCONFIG_HARMLESS("use_cache"),
+    HFCONFIG_HARMLESS("output_past"),
+    HFCONFIG_HARMLESS("n_positions"),
+    HFCONFIG_HARMLESS("task_specific_params"),
+    HFCONFIG_HARMLESS("bos_token_id"),
+    HFCONFIG_HARMLESS("sep_token_id"),
+    HFCONFIG_HARMLESS("max_length"),
+    HFCONFIG_HARMLESS("min_length"),
+    HFCONFIG_HARMLESS("do_sample"),
+    HFCONFIG_HARMLESS("early_stopping"),
+    HFCONFIG_HARMLESS("num_beams"),
+    HFCONFIG_HARMLESS("num_beam_groups"),
+    HFCONFIG_HARMLESS("diversity_penalty"),
+    HFCONFIG_HARMLESS("temperature"),
+    HFCONFIG_HARMLESS("top_k"),
+    HFCONFIG_HARMLESS("top_p"),
+    HFCONFIG_HARMLESS("typical_p"),
+    HFCONFIG_HARMLESS("repetition_penalty"),
+    HFCONFIG_HARMLESS("length_penalty"),
+    HFCONFIG_HARMLESS("no_repeat_ngram_size"),
+    HFCONFIG_HARMLESS("encoder_no_repeat_ngram_size"),
+    HFCONFIG_HARMLESS("bad_words_ids"),
+    HFCONFIG_HARMLESS("num_return_sequences"),
+    HFCONFIG_HARMLESS("output_scores"),
+    HFCONFIG_HARMLESS("return_dict_in_generate"),
+    HFCONFIG_HARMLESS("forced_bos_token_id"),
+    HFCONFIG_HARMLESS("forced_eos_token_id"),
+    HFCONFIG_HARMLESS("remove_invalid_values"),
+    HFCONFIG_HARMLESS("exponential_decay_length_penalty"),
+    HFCONFIG_HARMLESS("suppress_tokens"),
+    HFCONFIG_HARMLESS("begin_suppress_tokens"),
+    HFCONFIG_HARMLESS("return_dict"),
+    HFCONFIG_HARMLESS("output_hidden_states"),
+    HFCONFIG_HARMLESS("output_attentions"),
+    HFCONFIG_HARMLESS("torchscript"),
+    HFCONFIG_HARMLESS("use_bfloat16"),
+    HFCONFIG_HARMLESS("tf_legacy_loss"),
+    HFCONFIG_HARMLESS("finetuning_task"),
+    HFCONFIG_HARMLESS("id2label"),
+    HFCONFIG_HARMLESS("label2id"),
+    HFCONFIG_HARMLESS("tokenizer_class"),
+    HFCONFIG_HARMLESS("prefix"),
+    HFCONFIG_HARMLESS("problem_type"),
+    HFCONFIG_HARMLESS("cross_attention_hidden_size"),
+    {NULL}};
+
+static void read_t5(struct json_reader *r, void *out)
+{
+    struct t5_config *c = out;
+
+    *c = (struct t5_config){0};
+    hfconfig_check_keys(r, t5_keys);
+    c->vocab_size = (int)json_read_int(r, "vocab_size", 32128, 1, 1 << 24);
+    c->d_model = (int)json_read_int(r, "d_model", 512, 1, 1 << 16);
+    c->d_kv = (int)json_read_int(r, "d_kv", 64, 1, 4096);
+    c->d_ff = (int)json_read_int(r, "d_ff", 2048, 1, 1 << 20);
+    c->num_layers = (int)json_read_int(r, "num_layers", 6, 1, 1024);
+    c->num_heads = (int)json_read_int(r, "num_heads", 8, 1, 1024);
+    c->relative_buckets = (int)json_read_int(r, "relative_attention_num_buckets", 32, 4, 4096);
+    c->relative_max_distance =
+        (int)json_read_int(r, "relative_attention_max_distance", 128, 1, 1 << 20);
+    c->eps = (float)json_read_number(r, "layer_norm_epsilon", 1e-6, 0, 1);
+    c->pad_id = (int)json_read_int(r, "pad_token_id", 0, 0, 1 << 24);
+    c->eos_id = (int)json_read_int(r, "eos_token_id", 1, 0, 1 << 24);
+    read_feed_forward(r, c);
+    if (c->relative_buckets % 4 || c->relative_max_distance <= c->relative_buckets / 4)
+        hfconfig_unsupported(r, "relative_attention_num_buckets");
+}
+
+// ---- schedulers -----------------------------------------------------------------------------
+
+static const char *const beta_schedule_names[] = {BETA_SCHEDULE_NAMES, NULL};
+static const char *const prediction_type_names[] = {PREDICTION_TYPE_NAMES, NULL};
+static const char *const variance_type_names[] = {VARIANCE_TYPE_NAMES, NULL};
+static const char *const timestep_spacing_names[] = {TIMESTEP_SPACING_NAMES, NULL};
+static const char *const algorithm_type_names[] = {ALGORITHM_TYPE_NAMES, NULL};
+static const char *const solver_type_names[] = {SOLVER_TYPE_NAMES, NULL};
+static const char *const final_sigmas_type_names[] = {FINAL_SIGMAS_TYPE_NAMES, NULL};
+
+// null is a word of its own where the table has it ("null" first).
+static int read_word(struct json_reader *r, const char *key, const char *const *names)
+{
+    if (json_key(r, key) == JSON_NONE && !strcmp(names[0], "null"))
+        return 0;
+    if (!strcmp(names[0], "null"))
+        return 1 + json_read_enum(r, key, 0, names + 1);
+    return json_read_enum(r, key, 0, names);
+}
+
+#define READ_INT(r, key) json_read_int(r, #key, 0, 0, 1000000)
+#define READ_REAL(r, key) json_read_number(r, #key, 0, -INFINITY, INFINITY)
+#define READ_BOOL(r, key) json_read_bool(r, #key, false)
+#define READ_WORD(r, key) read_word(r, #key, key##_names)
+
+static void read_scheduler(struct json_reader *r, void *out)
+{
+    static const struct hfconfig_key keys[] = {
+#define X(kind, type, key) HFCONFIG_READ(#key),
+        SCHEDULER_KEYS(X)
+#undef X
+            HFCONFIG_READ("trained_betas"),
+        HFCONFIG_HARMLESS("time_shift_type"), // only with use_dynamic_shifting
+        HFCONFIG_HARMLESS("skip_prk_steps"),  // of a class that some files were converted from
+        {NULL}};
+    struct scheduler_config *c = out;
+
+    *c = (struct scheduler_config){0};
+    if (json_key(r, "_class_name") == JSON_ABSENT)
+        json_fail(r, ERR_FORMAT, "_class_name", "is missing");
+    c->cls = (enum scheduler_class)json_read_enum(r, "_class_name", 0, scheduler_classes);
+    hfconfig_check_keys(r, keys);
+#define X(kind, type, key)                                                                         \
+    if (json_key(r, #key) != JSON_ABSENT) {                                                        \
+        c->key = (type)READ_##kind(r, key);                                                        \
+        c->set |= (uint64_t)1 << SCHEDULER_KEY_##key;                                              \
+    }
+    SCHEDULER_KEYS(X)
+#undef X
+    c->trained_betas =
+        json_key(r, "trained_betas") != JSON_ABSENT && json_key(r, "trained_betas") != JSON_NONE;
+}
+
+// ---- entry points ---------------------------------------------------------------------------
+
+enum err hfconfig_index_read(const char *path, struct hfconfig_index *out, struct fault *why)
+{
+    return hfconfig_from_file(path, read_index, out, why);
+}
+
+enum err hfconfig_t5_read(const char *path, struct t5_config *out, struct fault *why)
+{
+    return hfconfig_from_file(path, read_t5, out, why);
+}
+
+enum err hfconfig_scheduler_read(const char *path, struct scheduler_config *out, struct fault *why)
+{
+    return hfconfig_from_file(path, read_scheduler, out, why);
+}
+
+enum err hfconfig_index_parse(const char *text, size_t len, const char *what,
+                              struct hfconfig_index *out, struct fault *why)
+{
+    return hfconfig_from_text(text, len, what, read_index, out, why);
+}
+
+enum err hfconfig_t5_parse(const char *text, size_t len, const char *what, struct t5_config *out,
+                           struct fault *why)
+{
+    return hfconfig_from_text(text, len, what, read_t5, out, why);
+}
+
+enum err hfconfig_scheduler_parse(const char *text, size_t len, const char *what,
+                                  struct scheduler_config *out, struct fault *why)
+{
+    return hfconfig_from_text(text, len, what, read_scheduler, out, why);
+}
