@@ -1,5 +1,6 @@
 // The pipeline cache on disk: one file per device and driver version, with a header of our own
 // that is checked before the driver sees a byte of it. Called when a device opens and closes.
+#include "hash.h"
 #include "vk_internal.h"
 
 #include <errno.h>
@@ -16,16 +17,9 @@ struct cache_header {
     uint32_t version, header_bytes;
     uint32_t vendor_id, device_id, driver_version, reserved;
     uint8_t device_uuid[VK_UUID_SIZE], cache_uuid[VK_UUID_SIZE];
-    uint64_t data_bytes, data_hash;
+    uint64_t data_bytes;
+    struct hash data_hash;
 };
-
-static uint64_t fnv1a(const uint8_t *p, size_t n)
-{
-    uint64_t h = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ p[i]) * 0x100000001b3u;
-    return h;
-}
 
 static struct cache_header make_header(const struct vk_device *dev, const void *data, size_t bytes)
 {
@@ -38,7 +32,7 @@ static struct cache_header make_header(const struct vk_device *dev, const void *
         .device_id = caps->device_id,
         .driver_version = caps->driver_version,
         .data_bytes = bytes,
-        .data_hash = fnv1a(data, bytes),
+        .data_hash = hash_bytes(data, bytes, CACHE_VERSION),
     };
     memcpy(h.device_uuid, caps->uuid, sizeof h.device_uuid);
     memcpy(h.cache_uuid, dev->ph.cache_uuid, sizeof h.cache_uuid);
@@ -58,8 +52,7 @@ static bool is_ours(const struct vk_device *dev, const void *data, size_t bytes)
            !memcmp(v.pipelineCacheUUID, dev->ph.cache_uuid, VK_UUID_SIZE);
 }
 
-// The file's checked payload, or NULL. Owner: the caller frees it.
-static void *load(const struct vk_device *dev, size_t *bytes)
+void *vk_cache_load(const struct vk_device *dev, size_t *bytes)
 {
     struct cache_header h;
     struct stat st;
@@ -124,7 +117,7 @@ enum err vk_cache_open(struct vk_device *dev, const char *cache_dir)
     if (cache_dir) {
         if (!(dev->cache_path = make_path(dev, cache_dir)))
             return ERR_NO_MEMORY;
-        data = load(dev, &info.initialDataSize);
+        data = vk_cache_load(dev, &info.initialDataSize);
         info.pInitialData = data;
     }
     VkResult r = vkCreatePipelineCache(dev->handle, &info, NULL, &dev->cache);

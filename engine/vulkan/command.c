@@ -9,6 +9,8 @@
 
 enum { SETS_PER_POOL = 128, VIEW_BUCKETS = 256 };
 
+static const uint64_t LAST_WAIT_NS = 10000000000;
+
 struct view {
     VkBuffer buf;
     VkDeviceSize offset, bytes;
@@ -97,6 +99,19 @@ enum err vk_cmd_create(struct vk_device *dev, struct vk_cmd **out)
     return ERR_OK;
 }
 
+// A caller that gave up waiting may still destroy: the driver must have let go of it first.
+static void wait_until_idle(struct vk_cmd *cmd)
+{
+    VkSemaphoreWaitInfo info = {
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
+        .semaphoreCount = 1,
+        .pSemaphores = &cmd->dev->timeline,
+        .pValues = &cmd->ticket,
+    };
+    if (cmd->ticket)
+        vkWaitSemaphores(cmd->dev->handle, &info, LAST_WAIT_NS);
+}
+
 void vk_cmd_destroy(struct vk_cmd **pcmd)
 {
     struct vk_cmd *cmd = *pcmd;
@@ -104,6 +119,7 @@ void vk_cmd_destroy(struct vk_cmd **pcmd)
         return;
     *pcmd = NULL;
     VkDevice dev = cmd->dev->handle;
+    wait_until_idle(cmd);
     if (cmd->handle)
         vkFreeCommandBuffers(dev, cmd->dev->commands, 1, &cmd->handle);
     for (int i = 0; i < cmd->npools; i++)
@@ -382,9 +398,10 @@ enum err vk_submit(struct vk_cmd *cmd, uint64_t *ticket)
     if (cmd->err || !cmd->ended)
         return cmd->err ? cmd->err : ERR_INVALID;
     enum err e = vk_queue_submit(cmd->dev, cmd->handle, ticket);
-    if (!e)
-        cmd->ticket = *ticket;
-    return e;
+    if (e)
+        return e;
+    cmd->ticket = *ticket;
+    return vk_validation_check(cmd->dev);
 }
 
 int vk_cmd_timings(struct vk_cmd *cmd, struct vk_timing *out, int max)

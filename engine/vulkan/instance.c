@@ -74,6 +74,7 @@ enum err vk_instance_open(struct vk_instance *inst, bool validation, struct faul
     const char *env = getenv("IMAGEND_VALIDATION");
     uint32_t version = VK_API_VERSION_1_0;
 
+    vk_sanitize();
     *inst = (struct vk_instance){0};
     if (env && *env && strcmp(env, "0")) {
         validation = true;
@@ -286,11 +287,15 @@ static bool inspect(struct vk_physical *ph)
     if (base.apiVersion < VK_API_VERSION_1_2 || !find_family(ph))
         return false;
     find_extensions(ph);
+    bool has_m4 = base.apiVersion >= VK_API_VERSION_1_3 || ph->maintenance4_ext;
     bool can_size = base.apiVersion >= VK_API_VERSION_1_3 || ph->size_control_ext;
     VkPhysicalDeviceSubgroupSizeControlProperties size = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES};
+    VkPhysicalDeviceMaintenance4Properties m4 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_PROPERTIES,
+        .pNext = can_size ? &size : NULL};
     VkPhysicalDeviceIDProperties id = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES,
-                                       .pNext = can_size ? &size : NULL};
+                                       .pNext = has_m4 ? (void *)&m4 : m4.pNext};
     VkPhysicalDeviceMaintenance3Properties m3 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &id};
     VkPhysicalDeviceDriverProperties driver = {
@@ -307,6 +312,7 @@ static bool inspect(struct vk_physical *ph)
     memcpy(caps->uuid, id.deviceUUID, sizeof caps->uuid);
     ph->type = base.deviceType;
     ph->max_allocation = m3.maxMemoryAllocationSize;
+    ph->max_buffer = has_m4 ? m4.maxBufferSize : UINT64_MAX;
     fill_limits(ph, &base);
     caps->subgroup_size = sub.subgroupSize;
     caps->subgroup_shuffle = has_subgroup_ops(&sub);

@@ -131,6 +131,8 @@ static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
                   (shared || slab->type != dev->heap_type[VK_DEVICE]);
     VkMemoryRequirements need;
     void *map = NULL;
+    if (slab->bytes > dev->ph.max_buffer || slab->bytes > dev->ph.max_allocation)
+        return ERR_NO_DEVICE_MEMORY;
     VkBufferCreateInfo info = buffer_info(dev, slab->bytes);
     enum err e = vk_error(dev, vkCreateBuffer(dev->handle, &info, NULL, &slab->handle));
     if (e)

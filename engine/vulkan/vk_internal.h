@@ -32,7 +32,7 @@ struct vk_physical {
     uint32_t family, timestamp_bits;
     uint32_t subgroup_min, subgroup_max;
     uint8_t cache_uuid[VK_UUID_SIZE];
-    VkDeviceSize max_allocation;
+    VkDeviceSize max_allocation, max_buffer;
     double timestamp_seconds; // of one tick
     bool budget, size_control, size_control_ext, robustness2, maintenance4, maintenance4_ext;
     VkPhysicalDeviceMemoryProperties memory;
@@ -110,6 +110,9 @@ struct vk_pipeline {
 
 // Opens the driver's cache with what cache_dir holds; whatever is wrong with it is no error.
 enum err vk_cache_open(struct vk_device *dev, const char *cache_dir);
+// What the cache file holds for the driver, or NULL when there is none that can be trusted.
+// Owner: the caller frees it.
+void *vk_cache_load(const struct vk_device *dev, size_t *bytes);
 // Creates dir and its parents. Errors: IO.
 enum err vk_make_dirs(const char *dir);
 
@@ -127,6 +130,10 @@ enum err vk_marks_begin(struct vk_device *dev, struct vk_marks *m, VkCommandBuff
 void vk_marks_end(struct vk_device *dev, struct vk_marks *m, VkCommandBuffer cb);
 int vk_marks_sum(struct vk_device *dev, const struct vk_marks *m, struct vk_timing *out, int max);
 void vk_marks_deinit(struct vk_device *dev, struct vk_marks *m);
+
+// ---- sanitize.c -----------------------------------------------------------------------------
+
+void vk_sanitize(void);
 
 // ---- helpers --------------------------------------------------------------------------------
 

@@ -56,45 +56,64 @@ static void test_dispatch(struct vk_device *dev)
     vk_buffer_destroy(&by);
 }
 
+// A buffer of `total` bytes, all ones, of which a view sees `texels` from byte `offset` on.
+struct texel_case {
+    size_t total, offset;
+    int texels;
+};
+
 // Texels outside of the view are zero, whatever lies beside it in the same slab.
-static void test_texel(struct vk_device *dev, enum vk_binding_type type)
+static void test_texel(struct vk_device *dev, enum vk_binding_type type, struct texel_case c)
 {
-    enum { TEXELS = 21, PAD = 40, N = TEXELS + 2 * PAD };
-    size_t texel = type == VK_TEXEL_F32 ? 16 : 8;
-    float y[N][4];
-    uint8_t ones[4096];
+    enum { PAD = 40 };
+    const size_t texel = type == VK_TEXEL_F32 ? 16 : 8;
+    const float one_f32 = 1.0f;
+    const uint16_t one_f16 = 0x3c00;
+    int n = c.texels + 2 * PAD, wrong = 0;
+    size_t bytes = (size_t)n * 16;
+    float *y = malloc(bytes);
+    uint8_t *ones = malloc(c.total);
     struct vk_buffer *bx, *by;
     struct vk_pipeline *pipe;
     struct vk_cmd *cmd;
-    const float one_f32 = 1.0f;
-    const uint16_t one_f16 = 0x3c00;
-    for (size_t i = 0; i < sizeof ones; i += texel / 4)
+    for (size_t i = 0; i < c.total; i += texel / 4)
         memcpy(ones + i, type == VK_TEXEL_F32 ? (const void *)&one_f32 : &one_f16, texel / 4);
-    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, sizeof ones, &bx), ERR_OK);
-    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, sizeof y, &by), ERR_OK);
-    CHECK_INT(vk_upload(bx, 0, ones, sizeof ones), ERR_OK);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, c.total, &bx), ERR_OK);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, bytes, &by), ERR_OK);
+    CHECK_INT(vk_upload(bx, 0, ones, c.total), ERR_OK);
     CHECK_INT(make_texel(dev, type, &pipe), ERR_OK);
     CHECK_INT(vk_cmd_create(dev, &cmd), ERR_OK);
-    int32_t push[2] = {N, -PAD};
+    int32_t push[2] = {n, -PAD};
     struct vk_dispatch d = {
         .pipe = pipe,
-        .binding = {{bx, 1024, TEXELS * texel, VK_READ}, {by, 0, sizeof y, VK_WRITE}},
+        .binding = {{bx, c.offset, (size_t)c.texels * texel, VK_READ}, {by, 0, bytes, VK_WRITE}},
         .push = push,
-        .groups = {(N + 7) / 8, 1, 1},
+        .groups = {((uint32_t)n + 7) / 8, 1, 1},
     };
     vk_cmd_dispatch(cmd, &d);
     CHECK_INT(vk_cmd_end(cmd), ERR_OK);
     CHECK_INT(run(dev, cmd), ERR_OK);
-    CHECK_INT(vk_download(by, 0, y, sizeof y), ERR_OK);
-    int wrong = 0;
-    for (int i = 0; i < N; i++)
-        for (int c = 0; c < 4; c++)
-            wrong += y[i][c] != (i >= PAD && i < PAD + TEXELS ? 1.0f : 0.0f);
-    CHECK_INT(wrong, 0);
+    CHECK_INT(vk_download(by, 0, y, bytes), ERR_OK);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < 4; k++)
+            wrong += y[4 * i + k] != (i >= PAD && i < PAD + c.texels ? 1.0f : 0.0f);
+    CHECK_MSG(!wrong, "%d of %d at %zu", wrong, 4 * n, c.offset);
     vk_cmd_destroy(&cmd);
     vk_pipeline_destroy(&pipe);
     vk_buffer_destroy(&bx);
     vk_buffer_destroy(&by);
+    free(ones);
+    free(y);
+}
+
+static void test_texels(struct vk_device *dev, enum vk_binding_type type)
+{
+    const int full = type == VK_TEXEL_F32 ? 4096 : 8192; // 64 KiB
+    test_texel(dev, type, (struct texel_case){4096, 1024, 21});
+    test_texel(dev, type, (struct texel_case){65536, 0, full});
+    test_texel(dev, type, (struct texel_case){2 * 65536, 65536, full});
+    test_texel(dev, type, (struct texel_case){2 * 65536, 0, full});
+    test_texel(dev, type, (struct texel_case){65536 + 32, 32, full});
 }
 
 int main(void)
@@ -108,9 +127,9 @@ int main(void)
     test_copy(dev);
     test_dispatch(dev);
     if (caps->texel_f32)
-        test_texel(dev, VK_TEXEL_F32);
+        test_texels(dev, VK_TEXEL_F32);
     if (caps->texel_f16)
-        test_texel(dev, VK_TEXEL_F16);
+        test_texels(dev, VK_TEXEL_F16);
     struct vk_memory_stats stats;
     vk_memory_stats(dev, &stats);
     CHECK(stats.peak > 0 && stats.reserved <= stats.limit);

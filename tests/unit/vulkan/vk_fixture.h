@@ -21,7 +21,7 @@ enum { ADD_LOCAL = 8 };
 static inline enum err make_add(struct vk_device *dev, uint32_t scale, struct vk_pipeline **out)
 {
     struct vk_pipeline_params p = {
-        .name = "add",
+        .name = scale == 2 ? "twice" : "add",
         .spirv = add_spirv,
         .spirv_bytes = sizeof add_spirv,
         .bindings = 2,

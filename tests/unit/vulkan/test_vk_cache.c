@@ -1,0 +1,171 @@
+// The pipeline cache file: written whole, read back, and ignored without an error when a byte of
+// it is not what this device wrote.
+#include "vk_fixture.h"
+#include "vk_internal.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+
+static char dir[] = "/tmp/imagend-cache-XXXXXX";
+static char cache[300];
+
+static struct vk_device *open_cached(void)
+{
+    struct vk_open_params p = {.cache_dir = cache};
+    return open_device(&p);
+}
+
+static size_t read_all(const char *path, uint8_t *out, size_t max)
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(out, 1, max, f) : 0;
+    if (f)
+        fclose(f);
+    return n;
+}
+
+static void write_all(const char *path, const uint8_t *data, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(data, 1, n, f) == n);
+    if (f)
+        fclose(f);
+}
+
+static bool trusted(const struct vk_device *dev)
+{
+    size_t bytes = 0;
+    void *data = vk_cache_load(dev, &bytes);
+    bool ok = data && bytes > 0;
+    free(data);
+    return ok;
+}
+
+static int count_files(const char *path)
+{
+    int n = 0;
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));)
+        n += !strncmp(e->d_name, "pipelines-", 10);
+    if (d)
+        closedir(d);
+    return n;
+}
+
+// Every byte of the header and of the driver's header matters; so does the length.
+static void test_damage(struct vk_device *dev, uint8_t *file, size_t n)
+{
+    int believed = 0;
+    for (size_t i = 0; i < n && i < 160; i++) {
+        file[i] ^= 0x40;
+        write_all(dev->cache_path, file, n);
+        believed += trusted(dev);
+        file[i] ^= 0x40;
+    }
+    CHECK_INT(believed, 0);
+    for (size_t cut = 0; cut < n; cut += 1 + n / 50) {
+        write_all(dev->cache_path, file, cut);
+        believed += trusted(dev);
+    }
+    CHECK_INT(believed, 0);
+    file[n] = 0;
+    write_all(dev->cache_path, file, n + 1);
+    CHECK(!trusted(dev));
+    write_all(dev->cache_path, file, n);
+    CHECK(trusted(dev));
+}
+
+// The file of another device, and of another version of this one's driver, under our name.
+static void test_others(struct vk_device *dev, const uint8_t *file, size_t n)
+{
+    struct vk_physical keep = dev->ph;
+    write_all(dev->cache_path, file, n);
+    dev->ph.caps.uuid[3] ^= 1;
+    CHECK(!trusted(dev));
+    dev->ph = keep;
+    dev->ph.cache_uuid[0] ^= 1;
+    CHECK(!trusted(dev));
+    dev->ph = keep;
+    dev->ph.caps.driver_version++;
+    CHECK(!trusted(dev));
+    dev->ph = keep;
+    CHECK(trusted(dev));
+}
+
+static void test_file(void)
+{
+    static uint8_t file[1 << 20];
+    struct vk_pipeline *pipe;
+    struct vk_device *dev = open_cached();
+    CHECK(dev);
+    if (!dev)
+        return;
+    CHECK(!trusted(dev));
+    CHECK_INT(make_add(dev, 1, &pipe), ERR_OK);
+    CHECK_INT(vk_cache_save(dev), ERR_OK);
+    CHECK_INT(vk_cache_save(dev), ERR_OK);
+    CHECK_INT(count_files(cache), 1); // no temporary one is left
+    CHECK(trusted(dev));
+    size_t n = read_all(dev->cache_path, file, sizeof file - 1);
+    CHECK(n > 0 && n < sizeof file - 1);
+    test_damage(dev, file, n);
+    test_others(dev, file, n);
+    write_all(dev->cache_path, file, n / 2);
+    vk_pipeline_destroy(&pipe);
+    vk_device_close(&dev);
+}
+
+// A damaged file is replaced at close and never stops a start.
+static void test_reopen(void)
+{
+    struct vk_device *dev = open_cached();
+    CHECK(dev);
+    if (!dev)
+        return;
+    CHECK(trusted(dev));
+    write_all(dev->cache_path, (const uint8_t *)"garbage", 7);
+    struct vk_device *second = open_cached();
+    CHECK(second);
+    CHECK(second && !trusted(second));
+    vk_device_close(&second);
+    CHECK(trusted(dev));
+    vk_device_close(&dev);
+}
+
+// A folder that cannot be made costs the cache, nothing else.
+static void test_no_folder(void)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/file", dir);
+    write_all(path, (const uint8_t *)"x", 1);
+    snprintf(path, sizeof path, "%s/file/below", dir);
+    struct vk_open_params p = {.cache_dir = path};
+    struct vk_device *dev = open_device(&p);
+    CHECK(dev);
+    if (!dev)
+        return;
+    CHECK_INT(vk_cache_save(dev), ERR_IO);
+    vk_device_close(&dev);
+}
+
+int main(void)
+{
+    struct vk_open_params none = {0};
+    struct vk_device *dev = open_device(&none);
+    if (!dev)
+        return test_skip("no Vulkan device");
+    CHECK_INT(vk_cache_save(dev), ERR_OK);
+    vk_device_close(&dev);
+    CHECK(mkdtemp(dir));
+    snprintf(cache, sizeof cache, "%s/a/b", dir);
+    unsetenv("MESA_SHADER_CACHE_DIR");
+    test_file();
+    test_reopen();
+    test_no_folder();
+    const char *mesa = getenv("MESA_SHADER_CACHE_DIR");
+    CHECK(mesa && !strncmp(mesa, cache, strlen(cache)));
+    CHECK_INT(vk_validation_messages(NULL), 0);
+    snprintf(cache, sizeof cache, "rm -rf '%s'", dir);
+    CHECK_INT(system(cache), 0);
+    return test_end();
+}

@@ -1,0 +1,154 @@
+// Device memory: buffers never overlap and start as zeros, freed space joins up again, the limit
+// holds, and a failed allocation leaves everything as it was.
+#include "vk_fixture.h"
+
+enum { SLOTS = 64, ROUNDS = 3000 };
+
+struct slot {
+    struct vk_buffer *buf;
+    uint8_t mark;
+};
+
+static uint32_t next_random(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+static bool is_all(const uint8_t *p, size_t n, uint8_t value)
+{
+    return n == 0 || (p[0] == value && !memcmp(p, p + 1, n - 1));
+}
+
+// Random creates and destroys; every buffer keeps the bytes written to it.
+static void test_churn(struct vk_device *dev)
+{
+    struct slot slots[SLOTS] = {0};
+    struct vk_memory_stats before, after;
+    uint8_t *bytes = malloc(1 << 20);
+    uint32_t seed = 7;
+    int wrong = 0;
+    vk_memory_stats(dev, &before);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct slot *s = &slots[next_random(&seed) % SLOTS];
+        if (s->buf) {
+            size_t n = vk_buffer_bytes(s->buf);
+            wrong += vk_download(s->buf, 0, bytes, n) || !is_all(bytes, n, s->mark);
+            vk_buffer_destroy(&s->buf);
+            continue;
+        }
+        size_t n = 1 + next_random(&seed) % (next_random(&seed) % 8 ? 5000 : 1 << 20);
+        wrong += vk_buffer_create(dev, VK_DEVICE, n, &s->buf) != ERR_OK;
+        wrong += vk_download(s->buf, 0, bytes, n) || !is_all(bytes, n, 0);
+        s->mark = (uint8_t)(1 + round % 255);
+        memset(bytes, s->mark, n);
+        wrong += vk_upload(s->buf, 0, bytes, n) != ERR_OK;
+    }
+    CHECK_INT(wrong, 0);
+    for (int i = 0; i < SLOTS; i++)
+        vk_buffer_destroy(&slots[i].buf);
+    vk_memory_stats(dev, &after);
+    CHECK_INT(after.buffers, before.buffers);
+    CHECK_INT(after.used, before.used);
+    CHECK_INT(after.reserved, before.reserved);
+    CHECK(after.peak > 0);
+    free(bytes);
+}
+
+// Neighbours freed in any order make one span again: the slab can be filled by one buffer.
+static void test_joining(struct vk_device *dev)
+{
+    enum { N = 60, PIECE = 1 << 20 };
+    static const int order[3] = {2, 0, 1};
+    struct vk_buffer *keep, *buf[N], *big;
+    struct vk_memory_stats stats;
+    CHECK_INT(vk_buffer_create(dev, VK_UPLOAD, 100, &keep), ERR_OK);
+    vk_memory_stats(dev, &stats);
+    unsigned slabs = stats.slabs;
+    for (int i = 0; i < N; i++)
+        CHECK_INT(vk_buffer_create(dev, VK_UPLOAD, PIECE, &buf[i]), ERR_OK);
+    for (int o = 0; o < 3; o++)
+        for (int i = order[o]; i < N; i += 3)
+            vk_buffer_destroy(&buf[i]);
+    CHECK_INT(vk_buffer_create(dev, VK_UPLOAD, (size_t)N * PIECE, &big), ERR_OK);
+    vk_memory_stats(dev, &stats);
+    CHECK_INT(stats.slabs, slabs);
+    vk_buffer_destroy(&big);
+    vk_buffer_destroy(&keep);
+}
+
+static void test_limit(void)
+{
+    enum { LIMIT = 8 << 20, PIECE = 1 << 20 };
+    struct vk_open_params p = {.memory_limit = LIMIT};
+    struct vk_device *dev = open_device(&p);
+    struct vk_buffer *buf[16] = {0}, *none;
+    struct vk_memory_stats stats;
+    enum err e = ERR_OK;
+    int n = 0;
+    CHECK(dev);
+    if (!dev)
+        return;
+    while (n < 16 && !(e = vk_buffer_create(dev, VK_DEVICE, PIECE, &buf[n])))
+        n++;
+    CHECK_INT(e, ERR_NO_DEVICE_MEMORY);
+    CHECK(n >= 6 && n < 8);
+    CHECK(!buf[n]);
+    vk_memory_stats(dev, &stats);
+    CHECK(stats.reserved <= LIMIT);
+    CHECK_INT(stats.limit, LIMIT);
+    CHECK_INT(stats.buffers, n);
+    vk_buffer_destroy(&buf[0]);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, PIECE, &buf[0]), ERR_OK);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, (size_t)1 << 40, &none), ERR_NO_DEVICE_MEMORY);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, SIZE_MAX - 1, &none), ERR_NO_DEVICE_MEMORY);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 0, &none), ERR_INVALID);
+    for (int i = 0; i < n; i++)
+        vk_buffer_destroy(&buf[i]);
+    vk_device_close(&dev);
+}
+
+// More than the driver gives, with no limit of our own in the way.
+static void test_driver_limit(void)
+{
+    struct vk_open_params p = {.memory_limit = SIZE_MAX};
+    struct vk_device *dev = open_device(&p);
+    struct vk_buffer *buf;
+    CHECK(dev);
+    if (!dev)
+        return;
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, (size_t)1 << 46, &buf), ERR_NO_DEVICE_MEMORY);
+    CHECK(!buf);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 4096, &buf), ERR_OK);
+    vk_buffer_destroy(&buf);
+    vk_device_close(&dev);
+}
+
+static void test_fault(struct vk_device *dev)
+{
+    struct vk_buffer *a, *b;
+    vk_fault_inject(dev, VK_FAULT_MEMORY, 2);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 64, &a), ERR_OK);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 64, &b), ERR_NO_DEVICE_MEMORY);
+    CHECK(!b);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 64, &b), ERR_OK);
+    vk_buffer_destroy(&a);
+    vk_buffer_destroy(&b);
+    vk_buffer_destroy(&b);
+}
+
+int main(void)
+{
+    struct vk_open_params p = {0};
+    struct vk_device *dev = open_device(&p);
+    if (!dev)
+        return test_skip("no Vulkan device");
+    test_churn(dev);
+    test_joining(dev);
+    test_fault(dev);
+    vk_device_close(&dev);
+    test_limit();
+    test_driver_limit();
+    CHECK_INT(vk_validation_messages(NULL), 0);
+    return test_end();
+}

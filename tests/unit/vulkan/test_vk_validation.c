@@ -1,0 +1,66 @@
+// The validation switch works: a dispatch that hides a write from the barriers is seen by
+// synchronization validation, counted, and an error where messages are fatal. Prints those
+// messages, which are wanted here.
+#include "vk_fixture.h"
+
+// a -> b, b -> a, where the first says that it only reads b.
+static void record_hidden_write(struct vk_cmd *cmd, struct vk_pipeline *pipe, struct vk_buffer *a,
+                                struct vk_buffer *b)
+{
+    uint32_t push[2] = {16, 1};
+    struct vk_dispatch d = {
+        .pipe = pipe,
+        .binding = {{a, 0, 64, VK_READ}, {b, 0, 64, VK_READ}},
+        .push = push,
+        .groups = {2, 1, 1},
+    };
+    vk_cmd_dispatch(cmd, &d);
+    d.binding[0].buf = b;
+    d.binding[1].buf = a;
+    vk_cmd_dispatch(cmd, &d);
+}
+
+static unsigned test_messages(struct vk_device *dev, enum err want)
+{
+    struct vk_pipeline *pipe;
+    struct vk_buffer *a, *b;
+    struct vk_cmd *cmd;
+    CHECK_INT(vk_validation_messages(dev), 0);
+    CHECK_INT(make_add(dev, 1, &pipe), ERR_OK);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 64, &a), ERR_OK);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 64, &b), ERR_OK);
+    CHECK_INT(vk_cmd_create(dev, &cmd), ERR_OK);
+    record_hidden_write(cmd, pipe, a, b);
+    CHECK_INT(vk_cmd_end(cmd), want);
+    vk_cmd_destroy(&cmd);
+    vk_buffer_destroy(&a);
+    vk_buffer_destroy(&b);
+    vk_pipeline_destroy(&pipe);
+    return vk_validation_messages(dev);
+}
+
+int main(void)
+{
+    struct vk_open_params p = {.validation = true};
+    struct fault why = {0};
+    struct vk_device *dev;
+    unsigned seen = 0, n;
+    setenv("IMAGEND_VALIDATION", "0", 1);
+    enum err e = vk_device_open(&p, &dev, &why);
+    if (e == ERR_UNSUPPORTED || e == ERR_NO_DEVICE)
+        return test_skip(why.msg);
+    CHECK_INT(e, ERR_OK);
+    seen += n = test_messages(dev, ERR_OK);
+    CHECK(n > 0);
+    vk_device_close(&dev);
+    CHECK_INT(vk_validation_messages(NULL), seen);
+
+    p.validation = false;
+    setenv("IMAGEND_VALIDATION", "fatal", 1);
+    CHECK_INT(vk_device_open(&p, &dev, &why), ERR_OK);
+    seen += n = test_messages(dev, ERR_INTERNAL);
+    CHECK(n > 0);
+    vk_device_close(&dev);
+    CHECK_INT(vk_validation_messages(NULL), seen);
+    return test_end();
+}
