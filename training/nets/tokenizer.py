@@ -1,0 +1,57 @@
+"""SentencePiece tokenizer with T5's special ids, and its training on the world's captions."""
+
+import io
+
+import sentencepiece
+import torch
+
+LENGTH = 32        # token positions that every network sees; model_max_length of the export
+
+
+def train(captions, path, vocab_size=640):
+    """Writes a unigram model in which every letter has a piece, so any word can be spelled."""
+    model = io.BytesIO()
+    letters = ["abcdefghijklmnopqrstuvwxyz"[i:] for i in range(26)] + list("0123456789.,!?'\"-:;()&")
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(list(captions) + letters * 20), model_writer=model, vocab_size=vocab_size,
+        model_type="unigram", character_coverage=1.0, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        pad_piece="<pad>", eos_piece="</s>", unk_piece="<unk>", hard_vocab_limit=False,
+        normalization_rule_name="nmt_nfkc", num_threads=1, minloglevel=2)
+    with open(path, "wb") as f:
+        f.write(model.getvalue())
+
+
+class Tokenizer:
+    def __init__(self, path):
+        self.model = sentencepiece.SentencePieceProcessor()
+        self.model.Load(str(path))
+        self.words = {}
+
+    def __len__(self):
+        return self.model.GetPieceSize()
+
+    def pieces(self, word):
+        """Ids of one word. Pieces never span a space, so a sentence is its words' pieces."""
+        if word not in self.words:
+            self.words[word] = self.model.EncodeAsIds(word)
+        return self.words[word]
+
+    def encode_words(self, words, groups):
+        """(ids, groups) of a tagged caption, cut and closed with </s>, padded to LENGTH."""
+        ids, tags = [], []
+        for word, group in zip(words, groups):
+            piece = self.pieces(word)
+            ids += piece
+            tags += [group] * len(piece)
+        ids, tags = ids[:LENGTH - 1] + [1], tags[:LENGTH - 1] + [0]
+        pad = LENGTH - len(ids)
+        return ids + [0] * pad, tags + [0] * pad
+
+    def encode(self, prompts):
+        """Prompts -> (ids, mask), both [N, LENGTH], as the engine does it."""
+        rows = []
+        for prompt in prompts:
+            ids = self.model.EncodeAsIds(prompt.lower().strip())[:LENGTH - 1] + [1]
+            rows.append(ids + [0] * (LENGTH - len(ids)))
+        ids = torch.tensor(rows)
+        return ids, (ids != 0).long()

@@ -1,0 +1,68 @@
+"""Muon for the inner weight matrices, AdamW for everything else.
+
+Muon's momentum is made orthogonal by a few Newton-Schulz steps before it is applied; scaled so that
+an update has the size an AdamW update would have, both share one learning rate.
+"""
+
+import torch
+
+
+def _orthogonal(matrix, steps=5):
+    x = matrix.bfloat16()
+    x = x / (x.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.t() if tall else x
+    for _ in range(steps):
+        a = x @ x.t()
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return (x.t() if tall else x).to(matrix.dtype)
+
+
+# embeddings, first and last layers and the many small projections of the timestep stay with AdamW
+OUTSIDE = ("conv_in", "conv_out", "embedding", "time_emb_proj", "shared", "attention_bias")
+
+
+class Muon:
+    def __init__(self, params, momentum=.95, decay=.01):
+        self.params, self.momentum, self.decay = list(params), momentum, decay
+        self.state = [torch.zeros_like(p) for p in self.params]
+
+    @torch.no_grad()
+    def step(self, rate):
+        for p, buffer in zip(self.params, self.state):
+            if p.grad is None:
+                continue
+            buffer.mul_(self.momentum).add_(p.grad)
+            update = p.grad.add(buffer, alpha=self.momentum).flatten(1)
+            size = .2 * max(update.shape) ** .5
+            p.mul_(1 - rate * self.decay)
+            p.add_(_orthogonal(update).view_as(p), alpha=-rate * size)
+
+
+class Optimiser:
+    def __init__(self, net, extra=(), muon=True):
+        inner, outer = [], list(extra)
+        for name, p in net.named_parameters():
+            matrix = p.dim() >= 2 and min(p.shape[0], p[0].numel()) >= 16
+            outside = any(word in name for word in OUTSIDE)
+            (inner if muon and matrix and not outside else outer).append(p)
+        self.muon = Muon(inner)
+        self.adam = torch.optim.AdamW(outer, 1e-3, betas=(.9, .99), weight_decay=.01)
+        self.params = inner + outer
+
+    def step(self, rate, clip=1.):
+        torch.nn.utils.clip_grad_norm_(self.params, clip)
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        self.muon.step(rate)
+        self.adam.step()
+        for p in self.params:
+            p.grad = None
+
+    def state_dict(self):
+        return {"muon": self.muon.state, "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state):
+        for mine, saved in zip(self.muon.state, state["muon"]):
+            mine.copy_(saved)
+        self.adam.load_state_dict(state["adam"])

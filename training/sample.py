@@ -1,0 +1,120 @@
+"""Draws prompts with the checkpoints (EMA weights) in torch: sample sheets while training."""
+
+import threads  # noqa: F401  (before torch)
+
+import argparse
+import pathlib
+import time
+
+import torch
+import torch.nn.functional as F
+
+import schedule
+import sheet
+from nets import t5, tokenizer, unet
+
+PROMPTS = """red ball
+a large red sphere
+a blue cube on a wooden table
+a green tree on green grass
+a yellow star at night
+a house in the snow
+a pink heart on the beach by the sea at sunset
+a purple mushroom in a meadow
+an orange cone on a gray background
+a cyan cylinder on a tiled floor
+a white ring on a black background
+a red pyramid on the beach
+two black mushrooms in a meadow with mountains
+three yellow stars on a wooden table at night
+a red house to the left of a green tree
+a blue sphere to the right of a yellow cube on the beach
+a small green sphere on top of a red cube on a table
+a purple cone in front of a white house in the snow
+five small red hearts in the snow
+a striped purple sphere on a white background
+a metallic yellow ring on a wooden table at sunset
+a glass blue sphere on a checkerboard floor
+sunset over the sea
+cute house at night""".split("\n")
+
+
+class Cascade:
+    """The stages that exist in a folder of training runs: text, base, sr256, sr1024."""
+
+    def __init__(self, out, device="cpu"):
+        self.device = device
+        saved = torch.load(out / "text" / "text.pt", map_location=device)
+        self.encoder = t5.T5Encoder(saved["config"]).to(device).eval()
+        self.encoder.load_state_dict(saved["model"])
+        self.tok = tokenizer.Tokenizer(out / "text" / "spiece.model")
+        self.nets, self.seen = {}, {}
+        for name in ("base", "sr256", "sr1024"):
+            if (out / name / "state0.pt").exists():
+                state = torch.load(out / name / "state0.pt", map_location=device)
+                self.nets[name] = unet.UNet(state["config"]).to(device).eval()
+                self.nets[name].load_state_dict(state["ema"])
+                self.seen[name] = state["seen"]
+
+    @torch.no_grad()
+    def encode(self, prompts):
+        ids, mask = (v.to(self.device) for v in self.tok.encode(prompts))
+        return self.encoder(ids, mask)
+
+    @torch.no_grad()
+    def base(self, text, noise, steps=20, guidance=3.):
+        null = self.encode([""]).expand_as(text)
+        both = torch.cat([text, null])
+
+        def model(x, t):
+            if guidance == 1:
+                return self.nets["base"](x, t, text)
+            with_text, without = self.nets["base"](torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+            return without + guidance * (with_text - without)
+        return schedule.dpm_2m(model, noise, steps)
+
+    @torch.no_grad()
+    def upscale(self, name, images, text, generator, steps=4, noise_level=100):
+        size = self.nets[name].config["sample_size"]
+        low = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=True)
+        x = torch.randn(low.shape, generator=generator).to(self.device)
+        level = torch.full((len(x),), noise_level, device=self.device)
+        low = schedule.add_noise(low, level, torch.randn(low.shape, generator=generator).to(self.device))
+        return schedule.dpm_2m(lambda x, t: self.nets[name](torch.cat([x, low], 1), t, text, level), x, steps)
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__)
+    args.add_argument("out", type=pathlib.Path, help="folder of the training runs")
+    args.add_argument("path", help="the sheet to write (PNG)")
+    args.add_argument("--prompts", type=pathlib.Path, default=None, help="a file with one prompt per line")
+    args.add_argument("--steps", type=int, default=16)
+    args.add_argument("--guidance", type=float, default=3.)
+    args.add_argument("--seed", type=int, default=0)
+    args.add_argument("--stage", default="base", choices=("base", "sr256", "sr1024"))
+    args.add_argument("--noise-level", type=int, default=100)
+    args.add_argument("--sr-steps", type=int, default=4)
+    args.add_argument("--side", type=int, default=None)
+    args.add_argument("--columns", type=int, default=8)
+    args.add_argument("--limit", type=int, default=None)
+    args.add_argument("--half", action="store_true", help="bfloat16 convolutions, as in training")
+    args.add_argument("--device", default="cpu")
+    opt = args.parse_args()
+    unet.HALF = opt.half
+    cascade, start = Cascade(opt.out, opt.device), time.time()
+    prompts = opt.prompts.read_text().strip().split("\n") if opt.prompts else PROMPTS
+    prompts = prompts[:opt.limit]
+    generator = torch.Generator().manual_seed(opt.seed)
+    text = cascade.encode(prompts)
+    noise = torch.randn(len(prompts), 3, 64, 64, generator=generator).to(opt.device)
+    images = cascade.base(text, noise, opt.steps, opt.guidance)
+    for name in ("sr256", "sr1024"):
+        if opt.stage != "base" and name in cascade.nets and (name == "sr256" or opt.stage == "sr1024"):
+            images = torch.cat([cascade.upscale(name, images[i:i + 1], text[i:i + 1], generator, opt.sr_steps,
+                                                opt.noise_level) for i in range(len(prompts))])
+    sheet.save(opt.path, (images + 1) / 2, prompts, opt.columns, opt.side or max(128, images.shape[3]))
+    print("samples seen %s, %.0f s" % (cascade.seen, time.time() - start))
+
+
+if __name__ == "__main__":
+    main()

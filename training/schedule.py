@@ -1,0 +1,66 @@
+"""The noise schedule (squaredcos_cap_v2, 1000 steps) and the samplers, as diffusers computes them."""
+
+import math
+
+import torch
+
+STEPS = 1000
+
+
+def alphas_cumprod():
+    def bar(t):
+        return math.cos((t + .008) / 1.008 * math.pi / 2) ** 2
+    betas = [min(1 - bar((i + 1) / STEPS) / bar(i / STEPS), .999) for i in range(STEPS)]
+    return torch.cumprod(1 - torch.tensor(betas, dtype=torch.float32), 0)
+
+
+ACP = alphas_cumprod()
+
+
+def signal_noise(t):
+    """(alpha, sigma) of integer timesteps, each [N, 1, 1, 1]."""
+    acp = ACP.to(t.device)[t][:, None, None, None]
+    return acp.sqrt(), (1 - acp).sqrt()
+
+
+def add_noise(x, t, noise):
+    alpha, sigma = signal_noise(t)
+    return alpha * x + sigma * noise
+
+
+def stratified_timesteps(n, generator=None, device="cpu"):
+    """n timesteps, one from each n-th of the schedule."""
+    u = (torch.arange(n, device=device) + torch.rand(n, generator=generator, device=device)) / n
+    return (u * STEPS).long().clamp(max=STEPS - 1)
+
+
+def x0_weight(t, cap=6.):
+    """min-SNR weighting, for the error of x0."""
+    _, sigma = signal_noise(t)
+    return (1 / sigma[:, 0, 0, 0] ** 2).clamp(max=cap)
+
+
+def dpm_timesteps(steps):
+    """linspace spacing: from STEPS - 1 down, the last step ends at no noise."""
+    return torch.linspace(0, STEPS - 1, steps + 1).round().flip(0)[:-1].long()
+
+
+@torch.no_grad()
+def dpm_2m(model, x, steps):
+    """DPM-Solver++(2M), x0-prediction clipped to [-1, 1]; model(x, t) -> x0."""
+    times = dpm_timesteps(steps)
+    acp = ACP[times].double()
+    alphas = torch.cat([acp.sqrt(), torch.ones(1)]).tolist()
+    sigmas = torch.cat([(1 - acp).sqrt(), torch.zeros(1)]).tolist()
+    lambdas = [math.log(a / s) if s > 0 else math.inf for a, s in zip(alphas, sigmas)]
+    before, before_h = None, None
+    for i, t in enumerate(times.tolist()):
+        x0 = model(x, torch.full((len(x),), t, device=x.device)).clamp(-1, 1)
+        h = lambdas[i + 1] - lambdas[i]
+        if before is None or i == steps - 1:      # first order at both ends
+            d = x0
+        else:
+            d = x0 + (x0 - before) * (h / before_h / 2)
+        x = x * (sigmas[i + 1] / sigmas[i]) - alphas[i + 1] * math.expm1(-h) * d
+        before, before_h = x0, h
+    return x

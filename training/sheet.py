@@ -1,0 +1,52 @@
+"""Contact sheets: pictures in a grid with their captions."""
+
+import threads  # noqa: F401  (before torch)
+
+import argparse
+import textwrap
+
+import numpy
+import torch
+from PIL import Image, ImageDraw
+
+from world import scene
+from world.render import render
+
+
+def to_bytes(images):
+    """[N, 3, H, W] in 0..1 -> list of PIL images."""
+    data = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(numpy.ascontiguousarray(p)) for p in data]
+
+
+def save(path, images, captions, columns=8, side=None):
+    pictures = to_bytes(images)
+    side = side or pictures[0].width
+    rows = (len(pictures) + columns - 1) // columns
+    sheet = Image.new("RGB", (columns * (side + 6), rows * (side + 36)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (picture, caption) in enumerate(zip(pictures, captions)):
+        x, y = (i % columns) * (side + 6), (i // columns) * (side + 36)
+        sheet.paste(picture.resize((side, side), Image.BICUBIC), (x, y))
+        for k, line in enumerate(textwrap.wrap(caption, max(8, side // 6))[:3]):
+            draw.text((x + 2, y + side + 1 + 11 * k), line, fill="black")
+    sheet.save(path)
+
+
+def main():
+    args = argparse.ArgumentParser(description="A sheet of exact renders.")
+    args.add_argument("path")
+    args.add_argument("--count", type=int, default=48)
+    args.add_argument("--res", type=int, default=64)
+    args.add_argument("--side", type=int, default=None)
+    args.add_argument("--columns", type=int, default=8)
+    args.add_argument("--seed", type=int, default=0)
+    args.add_argument("--mix", default=None)
+    opt = args.parse_args()
+    mix = scene.Mix.load(opt.mix)
+    scenes = [scene.sample(opt.seed + i, mix) for i in range(opt.count)]
+    save(opt.path, render(scenes, opt.res), [s.caption for s in scenes], opt.columns, opt.side)
+
+
+if __name__ == "__main__":
+    main()

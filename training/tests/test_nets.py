@@ -1,0 +1,83 @@
+"""The networks, the samplers and the export format."""
+
+import threads  # noqa: F401  (before torch)
+
+import pathlib
+import tempfile
+import unittest
+
+import torch
+
+import safetensors_file
+import schedule
+import train_sr
+from nets import tokenizer, unet
+
+
+def small(**more):
+    return unet.UNet(unet.config([16, 32], [1, 1], [False, True], 2, text=16, cross=16, head=8, **more))
+
+
+class Networks(unittest.TestCase):
+    def test_names_are_those_of_the_layout(self):
+        names = set(small().state_dict())
+        for name in ("conv_in.weight", "time_embedding.linear_1.bias", "encoder_hid_proj.weight",
+                     "add_embedding.pool.positional_embedding", "down_blocks.0.downsamplers.0.conv1.weight",
+                     "down_blocks.1.attentions.0.add_k_proj.weight", "mid_block.attentions.0.to_out.0.bias",
+                     "up_blocks.0.upsamplers.0.norm1.weight", "up_blocks.1.resnets.1.conv_shortcut.bias",
+                     "conv_norm_out.weight", "conv_out.bias"):
+            self.assertIn(name, names)
+
+    def test_low_res_residual_adds_the_second_picture(self):
+        torch.manual_seed(0)
+        net = small(in_channels=6, residual=True)       # conv_out starts at zero
+        x, text = torch.randn(2, 6, 16, 16), torch.randn(2, 4, 16)
+        out = net(x, torch.tensor([5, 900]), text, torch.tensor([0, 10]))
+        torch.testing.assert_close(out, x[:, 3:6])
+
+    def test_pictures_do_not_see_each_other(self):
+        torch.manual_seed(0)
+        net = small()
+        torch.nn.init.normal_(net.conv_out.weight)
+        x, t, text = torch.randn(3, 3, 16, 16), torch.tensor([1, 2, 3]), torch.randn(3, 4, 16)
+        torch.testing.assert_close(net(x, t, text)[1:2], net(x[1:2], t[1:2], text[1:2]), atol=1e-4, rtol=0)
+
+
+class Sampling(unittest.TestCase):
+    def test_a_perfect_model_is_followed(self):
+        target = torch.rand(2, 3, 8, 8) * 2 - 1
+        for steps in (1, 2, 4, 20):
+            out = schedule.dpm_2m(lambda x, t: target, torch.randn(2, 3, 8, 8), steps)
+            torch.testing.assert_close(out, target, atol=1e-4, rtol=0)
+
+    def test_windows_upscale_as_the_whole_picture_does(self):
+        low = torch.rand(1, 3, 64, 64)
+        whole = torch.nn.functional.interpolate(low, size=(256, 256), mode="bilinear", align_corners=True)
+        origin, lows = torch.tensor([[64., 128.]]), torch.tensor([[15., 31.]])
+        window = train_sr.upscale_window(low[:, :, 31:49, 15:33], lows, origin, 64, 64, 256)
+        torch.testing.assert_close(window, whole[:, :, 128:192, 64:128], atol=1e-4, rtol=0)
+
+
+class Files(unittest.TestCase):
+    def test_safetensors_round_trip(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "x.safetensors"
+            tensors = {"b": torch.rand(3, 2).half(), "a": torch.arange(4), "c": torch.rand(1)}
+            safetensors_file.save(path, tensors)
+            for name, tensor in safetensors_file.load(path).items():
+                self.assertTrue(torch.equal(tensor, tensors[name]))
+
+    def test_words_tokenize_as_their_sentence(self):
+        from world import scene as worlds
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "spiece.model"
+            captions = [worlds.sample(s, worlds.Mix()) for s in range(3000)]
+            tokenizer.train((s.caption for s in captions), path, 400)
+            tok = tokenizer.Tokenizer(path)
+            for s in captions[:300]:
+                self.assertEqual(tok.encode_words(s.words, s.groups)[0], tok.encode([s.caption])[0][0].tolist())
+            self.assertNotIn(2, tok.encode(["zyxwvu quarks"])[0][0].tolist())
+
+
+if __name__ == "__main__":
+    unittest.main()

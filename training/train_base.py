@@ -1,0 +1,197 @@
+"""Trains the base stage: text to 64x64 pictures.
+
+Renders as it goes (each picture is used `--reuse` times), predicts x0, weighs objects more than
+surroundings, and gives the net a training-only second task: naming shape and colour per pixel pair.
+On a CPU run two workers; they average their weights every few steps. `--out` resumes by itself.
+"""
+
+import threads  # noqa: F401  (before torch)
+
+import argparse
+import json
+import pathlib
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import run
+import schedule
+from nets import t5, tokenizer, unet
+from optimiser import Optimiser
+from world import scene as worlds
+from world.language import COLOUR_NAMES, SHAPES
+from world.render import render
+
+RES, GRID = 64, 32
+
+
+def object_maps(scenes, device="cpu"):
+    """[N, 2, GRID, GRID]: shape and colour of the frontmost object per cell, 0 for none."""
+    maps = torch.zeros(len(scenes), 2, GRID, GRID, dtype=torch.uint8)
+    place = (torch.arange(GRID) + .5) / GRID
+    for n, s in enumerate(scenes):
+        for i in worlds.depth_order(s):
+            o = s.objects[i]
+            inside = ((place[None] - o.x) / o.r) ** 2 + ((place[:, None] - o.y + .98 * o.r) / o.r / 1.1) ** 2 < 1
+            maps[n, 0][inside] = SHAPES.index(o.shape) + 1
+            maps[n, 1][inside] = COLOUR_NAMES.index(o.colour) + 1
+    return maps.to(device)
+
+
+class Pool:
+    """The latest rendered pictures, as bytes; new ones replace the oldest."""
+
+    def __init__(self, opt, tok, first_seed):
+        self.opt, self.tok, self.seed = opt, tok, first_seed
+        self.mix = worlds.Mix.load(opt.mix)
+        size, device = opt.pool, opt.device
+        self.images = torch.zeros(size, 3, RES, RES, dtype=torch.uint8, device=device)
+        self.ids = torch.zeros(size, tokenizer.LENGTH, dtype=torch.long, device=device)
+        self.maps = torch.zeros(size, 2, GRID, GRID, dtype=torch.uint8, device=device)
+        self.filled, self.next, self.owed = 0, 0, 0
+
+    def render(self, count):
+        scenes = [worlds.sample(self.seed + i, self.mix) for i in range(count)]
+        self.seed += count
+        at = (torch.arange(count) + self.next) % len(self.ids)
+        images = render(scenes, RES, device=self.opt.device)
+        self.images[at] = (images * 255).round().byte()
+        rows = [self.tok.encode_words(s.words, s.groups)[0] for s in scenes]
+        self.ids[at] = torch.tensor(rows, device=self.opt.device)
+        self.maps[at] = object_maps(scenes, self.opt.device)
+        self.next = (self.next + count) % len(self.ids)
+        self.filled = min(self.filled + count, len(self.ids))
+
+    def batch(self, n):
+        if not self.filled:
+            self.render(1024)
+        self.owed += n / self.opt.reuse
+        if self.owed >= 256:
+            self.render(256)
+            self.owed -= 256
+        pick = torch.randint(0, self.filled, (n,))
+        return self.images[pick].float() / 127.5 - 1, self.ids[pick].clone(), self.maps[pick].long()
+
+
+class Auxiliary(nn.Module):
+    """Shape and colour per cell from the map that enters the last block."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.classes = (len(SHAPES) + 1, len(COLOUR_NAMES) + 1)
+        self.head = nn.Conv2d(channels, sum(self.classes), 1)
+        self.register_buffer("weights", torch.tensor([.2] + [1.] * (max(self.classes) - 1)))
+
+    def forward(self, features, maps):
+        shape, colour = self.head(features).split(self.classes, 1)
+        return sum(F.cross_entropy(p, maps[:, i], self.weights[:p.shape[1]])
+                   for i, p in enumerate((shape, colour)))
+
+
+def losses(opt, net, aux, encoder, images, ids, maps):
+    n = len(images)
+    ids[torch.rand(n) < .1] = torch.tensor([1] + [0] * (ids.shape[1] - 1), device=ids.device)
+    with torch.no_grad():
+        text = encoder(ids, (ids != 0).long())
+    t = schedule.stratified_timesteps(n, device=images.device)
+    noisy = schedule.add_noise(images, t, torch.randn_like(images))
+    features = []
+    x0 = net(noisy, t, text, features=features)
+    inside = F.interpolate((maps[:, :1] > 0).float(), size=images.shape[2:], mode="bilinear")
+    error = (x0 - images).pow(2)
+    per_picture = (error * (1 + opt.object_weight * inside)).mean((1, 2, 3))
+    loss = (per_picture * schedule.x0_weight(t)).mean()
+    extra = aux(features[0], maps)
+    plain = error.detach().mean((1, 2, 3)).chunk(4)
+    return loss + opt.aux_weight * extra, {
+        "loss": loss.detach(), "aux": extra.detach(), "mse_low": plain[0].mean(), "mse_mid": plain[1].mean(),
+        "mse_high": plain[2].mean(), "mse_top": plain[3].mean()}
+
+
+def work(rank, opt, average):
+    torch.manual_seed(1)
+    unet.HALF = opt.device == "cpu"
+    saved_text = torch.load(opt.text / "text.pt", map_location=opt.device)
+    encoder = t5.T5Encoder(saved_text["config"]).to(opt.device).requires_grad_(False)
+    encoder.load_state_dict(saved_text["model"])
+    tok = tokenizer.Tokenizer(opt.text / "spiece.model")
+    config = json.loads(opt.net.read_text())
+    net = unet.UNet(unet.config(**config)).to(opt.device)
+    aux = Auxiliary(config["channels"][1]).to(opt.device)
+    optimiser = Optimiser(net, aux.parameters(), opt.muon)
+    ema, seen, seconds = run.Ema(net), 0, 0.
+    checkpoint = run.Checkpoint(opt.out)
+    state = checkpoint.load(rank, opt.device)
+    if state:
+        net.load_state_dict(state["net"])
+        aux.load_state_dict(state["aux"])
+        ema.net.load_state_dict(state["ema"])
+        optimiser.load_state_dict(state["optimiser"])
+        ema.steps, seen, seconds = state["ema_steps"], state["seen"], state["seconds"]
+    torch.manual_seed(1000 * rank + seen)
+    pool = Pool(opt, tok, opt.data_seed + rank * 500_000_000 + seen)
+    progress = run.Progress(opt.out, rank, opt.samples, seen, seconds)
+    step, next_save = 0, time.time() + 60 * opt.save_minutes
+    while seen < opt.samples:
+        rate = run.learning_rate(opt, seen)
+        loss, parts = losses(opt, net, aux, encoder, *pool.batch(opt.batch))
+        loss.backward()
+        optimiser.step(rate)
+        seen += opt.batch * average.workers
+        step += 1
+        if step % opt.average_every == 0:
+            average.mix(rank, optimiser.params)
+        ema.update(net, opt.ema)
+        progress.add(**parts)
+        if step % opt.report_every == 0:
+            progress.report(seen, rate)
+        # all workers decide by samples when the last checkpoint is due, by the clock in between
+        if time.time() > next_save or seen >= opt.samples:
+            checkpoint.save(rank, {
+                "config": net.config, "net": net.state_dict(), "aux": aux.state_dict(),
+                "ema": ema.net.state_dict(), "ema_steps": ema.steps, "optimiser": optimiser.state_dict(),
+                "seen": seen, "seconds": progress.seconds()})
+            next_save = time.time() + 60 * opt.save_minutes
+
+
+def options():
+    args = argparse.ArgumentParser(description=__doc__)
+    args.add_argument("--out", type=pathlib.Path, required=True)
+    args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
+    args.add_argument("--net", type=pathlib.Path, default=pathlib.Path(__file__).parent / "config/base.json")
+    args.add_argument("--mix", default=None, help="JSON of world.scene.Mix; the full world without it")
+    args.add_argument("--samples", type=int, default=300000)
+    args.add_argument("--decay-from", type=int, default=0, help="samples at which the rate starts falling")
+    args.add_argument("--rate", type=float, default=1e-3)
+    args.add_argument("--warmup", type=int, default=2000)
+    args.add_argument("--batch", type=int, default=32)
+    args.add_argument("--workers", type=int, default=2)
+    args.add_argument("--average-every", type=int, default=8)
+    args.add_argument("--muon", type=int, default=1)
+    args.add_argument("--ema", type=float, default=.999)
+    args.add_argument("--object-weight", type=float, default=4.)
+    args.add_argument("--aux-weight", type=float, default=.1)
+    args.add_argument("--reuse", type=float, default=2.)
+    args.add_argument("--pool", type=int, default=8192)
+    args.add_argument("--data-seed", type=int, default=10 ** 9)
+    args.add_argument("--save-minutes", type=float, default=2.)
+    args.add_argument("--report-every", type=int, default=25)
+    args.add_argument("--device", default="cpu")
+    return args.parse_args()
+
+
+def main():
+    opt = options()
+    config = json.loads(opt.net.read_text())
+    average = run.Average(opt.workers, nn.ModuleList([
+        unet.UNet(unet.config(**config)), Auxiliary(config["channels"][1])]))
+    if opt.workers == 1:
+        work(0, opt, average)
+    else:
+        torch.multiprocessing.spawn(work, (opt, average), opt.workers)
+
+
+if __name__ == "__main__":
+    main()

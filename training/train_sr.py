@@ -1,0 +1,221 @@
+"""Trains a super-resolution stage on crops: 64 -> 256 or 256 -> 1024.
+
+The low-res picture is upscaled as the pipeline does it, noised to a random level that the net is told,
+and before that a little blurred and mottled, as drawn pictures are and exact renders are not.
+"""
+
+import threads  # noqa: F401  (before torch)
+
+import argparse
+import json
+import pathlib
+import random
+import time
+
+import torch
+import torch.nn.functional as F
+
+import run
+import schedule
+from nets import t5, tokenizer, unet
+from optimiser import Optimiser
+from world import scene as worlds
+from world.render import render
+
+MAX_NOISE_LEVEL = 300
+
+
+def upscale_window(low, low_origin, high_origin, size, low_res, high_res):
+    """The window of the picture upscaled with align_corners=True. low: windows [N, 3, h, w]."""
+    ratio, (h, w) = (low_res - 1) / (high_res - 1), low.shape[2:]
+    steps = torch.arange(size, device=low.device)
+    axes = []
+    for k, extent in ((0, w), (1, h)):
+        place = (high_origin[:, k, None] + steps) * ratio - low_origin[:, k, None]
+        axes.append(place * 2 / (extent - 1) - 1)
+    x, y = axes
+    grid = torch.stack((x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)), -1)
+    return F.grid_sample(low, grid, mode="bilinear", align_corners=True, padding_mode="border")
+
+
+def _blur(images, sigma):
+    """Gaussian blur, one sigma per picture."""
+    offsets = torch.arange(-3, 4, device=images.device)
+    kernel = torch.exp(-(offsets[None] / sigma.clamp(min=.05)[:, None]) ** 2 / 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    n, c, h, w = images.shape
+    flat = F.pad(images.reshape(1, n * c, h, w), (3, 3, 3, 3), mode="replicate")
+    taps = kernel.repeat_interleave(c, 0)
+    flat = F.conv2d(flat, taps[:, None, :, None], groups=n * c)
+    return F.conv2d(flat, taps[:, None, None, :], groups=n * c).view(n, c, h, w)
+
+
+def degrade(images, strength):
+    """Blur and mottle of random strength; a third of the pictures stay exact."""
+    n, dev = len(images), images.device
+    touched = (torch.rand(n, device=dev) > .33).float()
+    blurred = _blur(images, torch.rand(n, device=dev) * 1.1 * strength * touched)
+    grain = _blur(torch.randn_like(images), .4 + torch.rand(n, device=dev))
+    return blurred + grain * (touched * torch.rand(n, device=dev) * .06 * strength)[:, None, None, None]
+
+
+def pick_origin(rng, scene, res, crop, grid):
+    """A window of the picture, more often than not one that shows part of an object's outline."""
+    if scene.objects and rng.random() < .7:
+        o = rng.choice(scene.objects)
+        cx = (o.x + rng.uniform(-1.1, 1.1) * o.r) * res - crop / 2
+        cy = (o.y - o.r + rng.uniform(-1.1, 1.1) * o.r) * res - crop / 2
+    else:
+        cx, cy = rng.uniform(0, res - crop), rng.uniform(0, res - crop)
+    return [int(min(max(v, 0), res - crop)) // grid * grid for v in (cx, cy)]
+
+
+class Pool:
+    def __init__(self, opt, tok, first_seed):
+        self.opt, self.tok, self.seed = opt, tok, first_seed
+        self.mix, self.rng = worlds.Mix.load(opt.mix), random.Random(first_seed)
+        size, device = opt.pool, opt.device
+        self.high = torch.zeros(size, 3, opt.crop, opt.crop, dtype=torch.uint8, device=device)
+        self.low = torch.zeros(size, 3, opt.crop, opt.crop, dtype=torch.float16, device=device)
+        self.ids = torch.zeros(size, tokenizer.LENGTH, dtype=torch.long, device=device)
+        self.filled, self.next, self.owed = 0, 0, 0
+
+    def make(self, count):
+        """(high, upscaled low) windows in -1..1 and the scenes, freshly rendered."""
+        opt = self.opt
+        factor = opt.high // opt.low
+        scenes = [worlds.sample(self.seed + i, self.mix) for i in range(count)]
+        self.seed += count
+        origins = [pick_origin(self.rng, s, opt.high, opt.crop, factor) for s in scenes]
+        high = render(scenes, opt.high, origins, (opt.crop, opt.crop), opt.device) * 2 - 1
+        margin = opt.crop // factor + 2
+        lows = [[min(max(int(v * (opt.low - 1) / (opt.high - 1)), 0), opt.low - margin) for v in o]
+                for o in origins]
+        low = render(scenes, opt.low, lows, (margin, margin), opt.device) * 2 - 1
+        low = degrade(low, opt.degrade)
+        place = [torch.tensor(v, dtype=torch.float32, device=opt.device) for v in (lows, origins)]
+        return high, upscale_window(low, *place, opt.crop, opt.low, opt.high), scenes
+
+    def render(self, count):
+        at = (torch.arange(count) + self.next) % len(self.ids)
+        high, low, scenes = self.make(count)
+        self.high[at] = ((high + 1) * 127.5).round().byte()
+        self.low[at] = low.half()
+        self.ids[at] = torch.tensor([self.tok.encode_words(s.words, s.groups)[0] for s in scenes],
+                                    device=self.opt.device)
+        self.next = (self.next + count) % len(self.ids)
+        self.filled = min(self.filled + count, len(self.ids))
+
+    def batch(self, n):
+        if not self.filled:
+            self.render(256)
+        self.owed += n / self.opt.reuse
+        if self.owed >= 64:
+            self.render(64)
+            self.owed -= 64
+        pick = torch.randint(0, self.filled, (n,))
+        return self.high[pick].float() / 127.5 - 1, self.low[pick].float(), self.ids[pick]
+
+
+def losses(net, encoder, high, low, ids):
+    n = len(high)
+    with torch.no_grad():
+        text = encoder(ids, (ids != 0).long())
+    level = torch.randint(0, MAX_NOISE_LEVEL, (n,), device=high.device)
+    t = schedule.stratified_timesteps(n, device=high.device)
+    noised = schedule.add_noise(low, level, torch.randn_like(low))
+    x = schedule.add_noise(high, t, torch.randn_like(high))
+    x0 = net(torch.cat([x, noised], 1), t, text, level)
+    # the outermost pixels lack the context that a whole picture has
+    error = (x0 - high).pow(2)[..., 8:-8, 8:-8].mean((1, 2, 3))
+    plain = (low - high).pow(2)[..., 8:-8, 8:-8].mean()
+    return (error * schedule.x0_weight(t)).mean(), {
+        "mse_low": error.detach().chunk(4)[0].mean(), "mse_top": error.detach().chunk(4)[3].mean(),
+        "bilinear": plain}
+
+
+def work(rank, opt, average):
+    torch.manual_seed(1)
+    unet.HALF = opt.device == "cpu"
+    saved_text = torch.load(opt.text / "text.pt", map_location=opt.device)
+    encoder = t5.T5Encoder(saved_text["config"]).to(opt.device).requires_grad_(False)
+    encoder.load_state_dict(saved_text["model"])
+    tok = tokenizer.Tokenizer(opt.text / "spiece.model")
+    net = make_net(opt).to(opt.device)
+    optimiser = Optimiser(net, (), opt.muon)
+    ema, seen, seconds = run.Ema(net), 0, 0.
+    checkpoint = run.Checkpoint(opt.out)
+    state = checkpoint.load(rank, opt.device)
+    if state:
+        net.load_state_dict(state["net"])
+        ema.net.load_state_dict(state["ema"])
+        optimiser.load_state_dict(state["optimiser"])
+        ema.steps, seen, seconds = state["ema_steps"], state["seen"], state["seconds"]
+    torch.manual_seed(1000 * rank + seen)
+    pool = Pool(opt, tok, opt.data_seed + rank * 500_000_000 + seen)
+    progress = run.Progress(opt.out, rank, opt.samples, seen, seconds)
+    step, next_save = 0, time.time() + 60 * opt.save_minutes
+    while seen < opt.samples:
+        rate = run.learning_rate(opt, seen)
+        loss, parts = losses(net, encoder, *pool.batch(opt.batch))
+        loss.backward()
+        optimiser.step(rate)
+        seen += opt.batch * average.workers
+        step += 1
+        if step % opt.average_every == 0:
+            average.mix(rank, optimiser.params)
+        ema.update(net, opt.ema)
+        progress.add(loss=loss.detach(), **parts)
+        if step % opt.report_every == 0:
+            progress.report(seen, rate)
+        if time.time() > next_save or seen >= opt.samples:
+            checkpoint.save(rank, {
+                "config": net.config, "net": net.state_dict(), "ema": ema.net.state_dict(),
+                "ema_steps": ema.steps, "optimiser": optimiser.state_dict(), "seen": seen,
+                "seconds": progress.seconds()})
+            next_save = time.time() + 60 * opt.save_minutes
+
+
+def make_net(opt):
+    return unet.UNet(unet.config(**json.loads(opt.net.read_text()), in_channels=6, sample_size=opt.high))
+
+
+def options():
+    args = argparse.ArgumentParser(description=__doc__)
+    args.add_argument("--out", type=pathlib.Path, required=True)
+    args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
+    args.add_argument("--net", type=pathlib.Path, required=True)
+    args.add_argument("--low", type=int, default=64)
+    args.add_argument("--high", type=int, default=256)
+    args.add_argument("--crop", type=int, default=96)
+    args.add_argument("--degrade", type=float, default=1.)
+    args.add_argument("--mix", default=None)
+    args.add_argument("--samples", type=int, default=60000)
+    args.add_argument("--decay-from", type=int, default=0)
+    args.add_argument("--rate", type=float, default=1.5e-3)
+    args.add_argument("--warmup", type=int, default=1000)
+    args.add_argument("--batch", type=int, default=16)
+    args.add_argument("--workers", type=int, default=1)
+    args.add_argument("--average-every", type=int, default=8)
+    args.add_argument("--muon", type=int, default=1)
+    args.add_argument("--ema", type=float, default=.998)
+    args.add_argument("--reuse", type=float, default=3.)
+    args.add_argument("--pool", type=int, default=2048)
+    args.add_argument("--data-seed", type=int, default=2 * 10 ** 9)
+    args.add_argument("--save-minutes", type=float, default=2.)
+    args.add_argument("--report-every", type=int, default=50)
+    args.add_argument("--device", default="cpu")
+    return args.parse_args()
+
+
+def main():
+    opt = options()
+    average = run.Average(opt.workers, make_net(opt))
+    if opt.workers == 1:
+        work(0, opt, average)
+    else:
+        torch.multiprocessing.spawn(work, (opt, average), opt.workers)
+
+
+if __name__ == "__main__":
+    main()

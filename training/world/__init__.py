@@ -1,0 +1,1 @@
+"""The rendered world: scenes, captions and exact pictures of them at any resolution."""
