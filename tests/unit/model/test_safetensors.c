@@ -252,7 +252,7 @@ static void check_variants(void)
 
     CHECK_INT(open_set("v", NULL, &s, &why), ERR_NOT_FOUND);
     CHECK(strstr(why.msg, "neither v.safetensors nor v.safetensors.index.json"));
-    write_tensors("v.fp16-00001-of-00001.safetensors", -1, one, "", 2);
+    write_tensors("v.fp16-00001-of-00001.safetensors", -1, one, "\0", 2);
     CHECK_INT(open_set("v", NULL, &s, &why), ERR_NOT_FOUND);
     write_file("v.safetensors.index.fp16.json", map, strlen(map));
     CHECK_INT(open_set("v", "fp16", &s, &why), ERR_OK);
