@@ -1,0 +1,82 @@
+#!/bin/sh
+# What a compiler does not check: format, stray whitespace, which layer includes which, file sizes.
+# A test: exits non-zero and names every place that is wrong; 77 without clang-format.
+set -eu
+cd "$(dirname "$0")/../.."
+bad=0
+
+complain() {
+    bad=1
+    printf '%s\n' "$1" | sed "s/^/  /"
+    printf '^ %s\n' "$2"
+}
+
+expect_none() {
+    [ -z "$1" ] || complain "$1" "$2"
+}
+
+sources() {
+    find engine server shaders tests config deploy training .ci run meson.build README.md \
+        CONTRIBUTING.md -type f \( -name '*.[ch]' -o -name '*.cc' -o -name '*.comp' -o \
+        -name '*.glsl' -o -name '*.py' -o -name '*.sh' -o -name '*.md' -o -name meson.build -o \
+        -path run -o -path .ci/run \) ! -path '*/node_modules/*' ! -path '*/out/*' \
+        ! -path tests/golden/README.md 2>/dev/null
+}
+
+tab=$(printf '\t')
+expect_none "$(sources | xargs grep -n "$tab" || true)" "tabs"
+expect_none "$(sources | xargs grep -nE ' +$' || true)" "spaces at the end of a line"
+expect_none "$(sources | xargs grep -LE '.' || true)" "empty files"
+expect_none "$(sources | grep -E '\.(c|h|cc|comp|glsl)$' | xargs grep -nE '(TODO|FIXME)' || true)" \
+    "things left for later"
+expect_none "$(find engine server tests shaders \( -name '*.[ch]' -o -name '*.comp' \) -exec \
+    awk 'FNR == 1 && !/^(\/\/|#version)/ { print FILENAME }' {} +)" \
+    "files that do not open with what lives there"
+expect_none "$(find engine server -name '*.[ch]' -print0 | xargs -0 wc -l |
+    awk '$2 != "total" && $1 > 650 { print $2 ": " $1 " lines" }')" "files that are too long"
+
+# Which of our own headers a folder may include, by the folders that hold them.
+layer() {
+    folder=$1
+    shift
+    [ -d "$folder" ] || return 0
+    allowed=$(for seen in "$@"; do
+        if [ -f "$seen" ]; then
+            basename "$seen"
+        elif [ -d "$seen" ]; then
+            find "$seen" -maxdepth 1 -name '*.h' -exec basename {} \;
+        fi
+    done)
+    ours=$(find engine server shaders -name '*.h' -exec basename {} \;)
+    find "$folder" -maxdepth 1 -name '*.[ch]' | while read -r file; do
+        grep -oE '^#include "[^"]+"' "$file" | sed 's/#include "//; s/"$//; s/.*\///' |
+            while read -r header; do
+                if printf '%s\n' "$ours" | grep -qxF "$header" &&
+                    ! printf '%s\n' "$allowed" | grep -qxF "$header"; then
+                    printf '%s includes %s\n' "$file" "$header"
+                fi
+            done
+    done
+}
+
+base=engine/base
+expect_none "$(
+    layer engine/base $base
+    layer engine/vulkan $base engine/vulkan
+    layer engine/ops $base engine/vulkan engine/ops shaders/include
+    layer engine/model $base engine/ops engine/model
+    layer engine/pipeline $base engine/ops engine/model engine/pipeline engine/engine.h
+    layer server/jobs $base engine/engine.h server/jobs
+    layer server/routes $base server server/jobs server/routes server/web
+)" "includes that look up"
+
+if command -v clang-format >/dev/null 2>&1; then
+    tests/style/format.sh || bad=1
+elif [ "$bad" = 0 ]; then
+    echo "skipped: clang-format is not installed"
+    exit 77
+fi
+if command -v shellcheck >/dev/null 2>&1; then
+    shellcheck run .ci/run tests/style/*.sh || bad=1
+fi
+exit "$bad"
