@@ -200,7 +200,8 @@ struct op_lane {
     float cx, cm, c0;          // x' = cx x + cm m + c0 x0
     float c1, c2;              //    + c1 h1 + c2 h2          (x0 of the last and last but one step)
     float noise;               //    + noise z                (z: normal)
-    float learned;             // 1: z is scaled by exp(.5 logvar) from the variance channels
+    float learned;             // 1: z is scaled by exp(.5 logvar) from the variance channels v,
+                               // 2: by sqrt(v)
     float logvar_min, logvar_max;
     float max_value;           // clip range, or cap of the dynamic threshold
     float quantile;            // of |x0|, dynamic threshold

@@ -88,8 +88,9 @@ void ref_sampler_step(const struct ref_step_params *p)
         if (l->threshold)
             p->x0[i] = fminf(fmaxf(p->x0[i], -s), s) / (l->threshold == 2 ? s : 1);
         if (l->learned != 0) {
-            double f = (p->m[i / 3 * p->mc + 3 + i % 3] + 1) / 2;
-            scale = exp(0.5 * (f * l->logvar_max + (1 - f) * l->logvar_min));
+            double v = p->m[i / 3 * p->mc + 3 + i % 3], f = (v + 1) / 2;
+            scale = l->learned == 2 ? sqrt(fmax(v, 0))
+                                    : exp(0.5 * (f * l->logvar_max + (1 - f) * l->logvar_min));
         }
         p->x[i] = (float)((double)l->cx * p->x[i] + (double)l->cm * m[i] +
                           (double)l->c0 * p->x0[i] + (double)l->c1 * p->h1[i] +
