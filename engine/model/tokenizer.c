@@ -1,0 +1,331 @@
+// Text to T5 ids. Callers: the pipeline's text part and the golden program, on any thread; a
+// tokenizer is only read. It knows nothing of encoders or prompts' meaning.
+// Source: transformers PreTrainedTokenizer.tokenize, T5Tokenizer.tokenize and _tokenize.
+#include "tokenizer.h"
+
+#include "buf.h"
+#include "tokenizer_priv.h"
+#include "utf8.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unicase.h>
+
+static const char UNDERLINE[] = "\xe2\x96\x81"; // U+2581, SentencePiece's space
+enum { UNDERLINE_LEN = 3 };
+
+int tokenizer_vocab(const struct tokenizer *t)
+{
+    return t->vocab;
+}
+
+int tokenizer_max_length(const struct tokenizer *t)
+{
+    return t->max_length;
+}
+
+const struct tokenizer_added *tokenizer_find_added(const struct tokenizer *t, const char *text,
+                                                   size_t len)
+{
+    for (int i = 0; i < t->added_count; i++)
+        if (t->added[i].len == len && !memcmp(t->added[i].text, text, len))
+            return &t->added[i];
+    return NULL;
+}
+
+// ---- ids ------------------------------------------------------------------------------------
+
+enum kind { PIECE, SPACE_PIECE, SPECIAL }; // SPACE_PIECE: U+2581 alone
+
+struct ids {
+    const struct tokenizer *t;
+    int *id;
+    unsigned char *kind;
+    size_t count, cap;
+    int skip; // pieces still to be dropped
+    bool failed;
+};
+
+static void ids_add(struct ids *s, int id, enum kind kind)
+{
+    if (s->count == s->cap) {
+        size_t cap = s->cap ? 2 * s->cap : 128;
+        int *id_new = realloc(s->id, cap * sizeof *s->id);
+        unsigned char *kind_new = realloc(s->kind, cap);
+        s->id = id_new ? id_new : s->id;
+        s->kind = kind_new ? kind_new : s->kind;
+        if (!id_new || !kind_new) {
+            s->failed = true;
+            return;
+        }
+        s->cap = cap;
+    }
+    s->id[s->count] = id;
+    s->kind[s->count++] = (unsigned char)kind;
+}
+
+static void ids_deinit(struct ids *s)
+{
+    free(s->id);
+    free(s->kind);
+}
+
+// The library turns pieces into ids by their text, added tokens first: an unknown run of text may
+// spell one.
+static void on_piece(void *ctx, const char *piece, size_t n, int id)
+{
+    struct ids *s = ctx;
+    const struct tokenizer_added *a;
+
+    if (s->skip > 0) {
+        s->skip--;
+        return;
+    }
+    a = tokenizer_find_added(s->t, piece, n);
+    if (a)
+        ids_add(s, a->id, a->special ? SPECIAL : PIECE);
+    else
+        ids_add(s, id, n == UNDERLINE_LEN && !memcmp(piece, UNDERLINE, n) ? SPACE_PIECE : PIECE);
+}
+
+static enum err encode_pieces(struct ids *s, const char *text, size_t len)
+{
+    switch (sp_encode(s->t->sp, text, len, on_piece, s)) {
+    case SP_OK: return s->failed ? ERR_NO_MEMORY : ERR_OK;
+    case SP_NO_MEMORY: return ERR_NO_MEMORY;
+    default: return ERR_INTERNAL;
+    }
+}
+
+// Without legacy, a text that begins with a space keeps it: the unknown token is put before the
+// text and its pieces are dropped again, so that SentencePiece does not trim the space.
+static enum err encode_segment(struct ids *s, const char *text, size_t len)
+{
+    struct buf with = {0};
+    size_t before = s->count;
+    enum err e;
+
+    if (s->t->legacy ||
+        !(text[0] == ' ' || (len >= UNDERLINE_LEN && !memcmp(text, UNDERLINE, UNDERLINE_LEN))))
+        return encode_pieces(s, text, len);
+    buf_puts(&with, s->t->unk);
+    buf_add(&with, text, len);
+    if (with.failed)
+        return ERR_NO_MEMORY;
+    s->skip = s->t->unk_pieces;
+    e = encode_pieces(s, with.data, with.len);
+    if (s->skip > 0 && e == ERR_OK) {
+        // fewer pieces than the unknown token has: the library then keeps them all
+        s->skip = 0;
+        s->count = before;
+        e = encode_pieces(s, with.data, with.len);
+    }
+    buf_deinit(&with);
+    return e;
+}
+
+// ---- segments -------------------------------------------------------------------------------
+
+static size_t space_at_start(const char *s, size_t n)
+{
+    size_t i = 0, len;
+    uint32_t c;
+
+    while (i < n && (len = utf8_decode(s + i, n - i, &c)) && utf8_is_space(c))
+        i += len;
+    return i;
+}
+
+static size_t space_at_end(const char *s, size_t n)
+{
+    size_t end = n, i;
+    uint32_t c;
+
+    for (;;) {
+        i = end;
+        while (i > 0 && ((unsigned char)s[--i] & 0xc0) == 0x80)
+            ;
+        if (i == end || !utf8_decode(s + i, end - i, &c) || !utf8_is_space(c))
+            return n - end;
+        end = i;
+    }
+}
+
+// The longest added token that starts here, or NULL.
+static const struct tokenizer_added *added_at(const struct tokenizer *t, const char *s, size_t n)
+{
+    const struct tokenizer_added *best = NULL;
+
+    for (int i = 0; i < t->added_count; i++) {
+        const struct tokenizer_added *a = &t->added[i];
+        if (a->text[0] == s[0] && a->len <= n && !memcmp(a->text, s, a->len) &&
+            (!best || a->len > best->len))
+            best = a;
+    }
+    return best;
+}
+
+// The text between two added tokens (NULL at either end), without the space that they eat.
+static enum err encode_between(struct ids *s, const struct tokenizer_added *before,
+                               const char *text, size_t len, const struct tokenizer_added *after)
+{
+    size_t cut = before && before->rstrip ? space_at_start(text, len) : 0;
+
+    text += cut;
+    len -= cut;
+    if (after && after->lstrip)
+        len -= space_at_end(text, len);
+    return len ? encode_segment(s, text, len) : ERR_OK;
+}
+
+static enum err encode_text(struct ids *s, const char *text, size_t len)
+{
+    const struct tokenizer_added *before = NULL, *a;
+    size_t done = 0, i = 0;
+    enum err e = ERR_OK;
+
+    while (i < len && e == ERR_OK) {
+        a = added_at(s->t, text + i, len - i);
+        if (!a) {
+            i++;
+            continue;
+        }
+        e = encode_between(s, before, text + done, i - done, a);
+        ids_add(s, a->id, a->special ? SPECIAL : PIECE);
+        i = done = i + a->len;
+        before = a;
+    }
+    if (e == ERR_OK)
+        e = encode_between(s, before, text + done, len - done, NULL);
+    return s->failed ? ERR_NO_MEMORY : e;
+}
+
+// T5Tokenizer.tokenize without legacy: U+2581 in the text is a space, one is put in front, and it
+// goes again when a special token follows it.
+static enum err encode_modern(struct ids *s, const char *text, size_t len)
+{
+    struct buf b = {0};
+    enum err e;
+
+    if (s->t->prefix_space)
+        buf_puts(&b, UNDERLINE);
+    for (size_t i = 0; i < len;) {
+        if (len - i >= UNDERLINE_LEN && !memcmp(text + i, UNDERLINE, UNDERLINE_LEN)) {
+            buf_putc(&b, ' ');
+            i += UNDERLINE_LEN;
+        } else {
+            buf_putc(&b, text[i++]);
+        }
+    }
+    e = b.failed ? ERR_NO_MEMORY : encode_text(s, b.data, b.len);
+    buf_deinit(&b);
+    if (e == ERR_OK && s->count > 1 && s->kind[0] == SPACE_PIECE && s->kind[1] == SPECIAL) {
+        s->count--;
+        memmove(s->id, s->id + 1, s->count * sizeof *s->id);
+        memmove(s->kind, s->kind + 1, s->count);
+    }
+    return e;
+}
+
+enum err tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, int length,
+                          uint32_t *ids, uint32_t *mask, int *count)
+{
+    struct ids s = {.t = t};
+    size_t n;
+    enum err e = ERR_OK;
+
+    if (length < 1 || !utf8_valid(text, len, NULL))
+        return ERR_INVALID;
+    if (len)
+        e = t->legacy ? encode_text(&s, text, len) : encode_modern(&s, text, len);
+    if (e == ERR_OK) {
+        n = s.count < (size_t)length ? s.count : (size_t)length - 1;
+        for (size_t i = 0; i < n; i++)
+            ids[i] = (uint32_t)s.id[i];
+        // a text that ends with the end token does not get a second one
+        if (!n || ids[n - 1] != (uint32_t)t->eos)
+            ids[n++] = (uint32_t)t->eos;
+        for (int i = 0; i < length; i++) {
+            mask[i] = (size_t)i < n;
+            if (!mask[i])
+                ids[i] = (uint32_t)t->pad;
+        }
+        if (count)
+            *count = (int)n;
+    }
+    ids_deinit(&s);
+    return e;
+}
+
+// ---- SentencePiece alone --------------------------------------------------------------------
+
+static void collect_id(void *ctx, const char *piece, size_t n, int id)
+{
+    (void)piece;
+    (void)n;
+    ids_add(ctx, id, PIECE);
+}
+
+enum err tokenizer_pieces(const struct tokenizer *t, const char *text, size_t len, int **ids,
+                          int *count)
+{
+    struct ids s = {.t = t};
+    enum sp_result r = SP_OK;
+
+    *ids = NULL;
+    *count = 0;
+    if (!utf8_valid(text, len, NULL))
+        return ERR_INVALID;
+    if (len)
+        r = sp_encode(t->sp, text, len, collect_id, &s);
+    if (r != SP_OK || s.failed) {
+        ids_deinit(&s);
+        return r == SP_MALFORMED ? ERR_INTERNAL : ERR_NO_MEMORY;
+    }
+    free(s.kind);
+    *ids = s.id;
+    *count = (int)s.count;
+    return ERR_OK;
+}
+
+static void collect_text(void *ctx, const char *piece, size_t n, int id)
+{
+    (void)id;
+    buf_add(ctx, piece, n);
+}
+
+enum err tokenizer_normalize(const struct tokenizer *t, const char *text, size_t len,
+                             struct buf *out)
+{
+    enum sp_result r = SP_OK;
+
+    if (!utf8_valid(text, len, NULL))
+        return ERR_INVALID;
+    if (len)
+        r = sp_encode(t->sp, text, len, collect_text, out);
+    if (r == SP_MALFORMED)
+        return ERR_INTERNAL;
+    return r != SP_OK || out->failed ? ERR_NO_MEMORY : ERR_OK;
+}
+
+// ---- prompts --------------------------------------------------------------------------------
+
+enum err tokenizer_prompt(const char *prompt, size_t len, struct buf *out)
+{
+    size_t n = 0, start;
+    uint8_t *lower;
+
+    if (!utf8_valid(prompt, len, NULL))
+        return ERR_INVALID;
+    if (!len)
+        return ERR_OK;
+    lower = u8_tolower((const uint8_t *)prompt, len, NULL, NULL, NULL, &n);
+    if (!lower)
+        return ERR_NO_MEMORY;
+    start = space_at_start((const char *)lower, n);
+    n -= start;
+    n -= space_at_end((const char *)lower + start, n);
+    buf_add(out, lower + start, n);
+    free(lower);
+    return out->failed ? ERR_NO_MEMORY : ERR_OK;
+}
