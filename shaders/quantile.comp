@@ -154,5 +154,5 @@ void main()
     if (t > 0 && left - found_before + 1 >= bins[found_bin])
         b = uintBitsToFloat(next_larger(prefix, found_bin));
     s = t < 0.5 ? a + t * (b - a) : b - (b - a) * (1 - t);
-    limit.v[gl_WorkGroupID.x] = clamp(s, 1.0, max(l.max_value, 1.0));
+    limit.v[gl_WorkGroupID.x] = min(max(s, 1.0), l.max_value);
 }

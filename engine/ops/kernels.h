@@ -44,7 +44,7 @@ enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
     X(QUANTILE, quantile, LOAD, "rxruuuw", push_sampler, NEED_NONE)                                \
     X(SAMPLER_STEP, sampler_step, LOAD, "rxuuuurr", push_sampler, NEED_NONE)                       \
     X(ADD_NOISE, add_noise, ONE, "rrrw", push_sampler, NEED_NONE)                                  \
-    X(TO_RGB8, to_rgb8, LOAD, "xw", push_rgb8, NEED_NONE)
+    X(TO_RGB8, to_rgb8, LOAD, "xu", push_rgb8, NEED_NONE)
 
 enum kernel_id {
 #define X(id, shader, axes, bindings, push, needs) K_##id,

@@ -3,13 +3,15 @@ layout(std430, binding = 0) readonly buffer lanes_block { lane v[]; } lanes;
 
 const uint THRESHOLD_CLIP = 1, THRESHOLD_DYNAMIC = 2;
 
-// x0 before thresholding. `precise`: the kernel that measures it and the one that uses it must
-// agree to the last bit.
+// The model's output after guidance. Guidance 1 is the text branch itself, as it would be in a step
+// without guidance. `precise`: the kernel that measures x0 and the one that uses it must agree to
+// the last bit.
 vec3 guide(vec3 uncond, vec3 cond, float guidance)
 {
     precise vec3 m = uncond + guidance * (cond - uncond);
-    return m;
+    return guidance == 1 ? cond : m;
 }
+// x0 before thresholding.
 vec3 predict(lane l, vec3 x, vec3 m)
 {
     precise vec3 x0 = l.px * x + l.pm * m;
