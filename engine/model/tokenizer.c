@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unicase.h>
+#include <unictype.h>
 
 static const char UNDERLINE[] = "\xe2\x96\x81"; // U+2581, SentencePiece's space
 enum { UNDERLINE_LEN = 3 };
@@ -310,16 +311,69 @@ enum err tokenizer_normalize(const struct tokenizer *t, const char *text, size_t
 
 // ---- prompts --------------------------------------------------------------------------------
 
+static const char SIGMA[] = "\xce\xa3", SMALL_SIGMA[] = "\xcf\x83", FINAL_SIGMA[] = "\xcf\x82";
+enum { SIGMA_LEN = 2 };
+
+// Whether the first character of s that case rules do not look past is a cased one.
+static bool cased_after(const char *s, size_t n)
+{
+    size_t len;
+    uint32_t c;
+
+    for (; n && (len = utf8_decode(s, n, &c)); s += len, n -= len)
+        if (!uc_is_property_case_ignorable(c))
+            return uc_is_property_cased(c);
+    return false;
+}
+
+// The same backwards from the end of s.
+static bool cased_before(const char *s, size_t n)
+{
+    uint32_t c;
+
+    while (n) {
+        size_t end = n;
+        while (--n > 0 && ((unsigned char)s[n] & 0xc0) == 0x80)
+            ;
+        if (utf8_decode(s + n, end - n, &c) && !uc_is_property_case_ignorable(c))
+            return uc_is_property_cased(c);
+    }
+    return false;
+}
+
+// Python's rule for the only letter whose lower case depends on what is around it; libunistring
+// draws the borders of words differently.
+static void lower_sigmas(struct buf *out, const char *s, size_t n)
+{
+    size_t done = 0;
+
+    for (size_t i = 0; i + SIGMA_LEN <= n; i++) {
+        if (memcmp(s + i, SIGMA, SIGMA_LEN))
+            continue;
+        buf_add(out, s + done, i - done);
+        done = i + SIGMA_LEN;
+        buf_add(out,
+                cased_before(s, i) && !cased_after(s + done, n - done) ? FINAL_SIGMA : SMALL_SIGMA,
+                SIGMA_LEN);
+        i = done - 1;
+    }
+    buf_add(out, s + done, n - done);
+}
+
 enum err tokenizer_prompt(const char *prompt, size_t len, struct buf *out)
 {
+    struct buf text = {0};
     size_t n = 0, start;
-    uint8_t *lower;
+    uint8_t *lower = NULL;
 
     if (!utf8_valid(prompt, len, NULL))
         return ERR_INVALID;
     if (!len)
         return ERR_OK;
-    lower = u8_tolower((const uint8_t *)prompt, len, NULL, NULL, NULL, &n);
+    lower_sigmas(&text, prompt, len);
+    if (!text.failed)
+        lower = u8_tolower((const uint8_t *)text.data, text.len, NULL, NULL, NULL, &n);
+    buf_deinit(&text);
     if (!lower)
         return ERR_NO_MEMORY;
     start = space_at_start((const char *)lower, n);

@@ -155,6 +155,8 @@ static void check_prompts(void)
         {"\xc4\xb0", "i\xcc\x87"},                                  // I with dot above
         {"\xce\x91\xce\xa3", "\xce\xb1\xcf\x82"},                   // final sigma
         {"\xce\xa3\xce\xa3 \xce\xa3", "\xcf\x83\xcf\x82 \xcf\x83"}, // and not final
+        {"A'\xce\xa3", "a'\xcf\x82"},                               // behind an apostrophe
+        {"\xcd\x85\xce\xa3", "\xcd\x85\xcf\x83"},                   // nothing cased before
         {"A\xce\xa3\xe2\x80\x99"
          "B",
          "a\xcf\x83\xe2\x80\x99"
