@@ -1,0 +1,540 @@
+// Whole pipeline trajectories, all noise given, against IFPipeline and IFSuperResolutionPipeline:
+// text states, U-Net outputs, guided outputs, samples after every step, and the picture.
+#include "golden.h"
+
+#include "cascade.h"
+#include "stage.h"
+#include "text.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PICTURES = 16 };
+
+// A pipeline folder ready to run; text_dir may be another folder's.
+struct folder {
+    char text_dir[GOLDEN_PATH];
+    struct hfconfig_index index;
+    struct unet_config unet_config;
+    struct scheduler_config scheduler, noising;
+    struct t5_config t5;
+    struct unet *unet;
+    struct text *text;
+};
+
+static bool is_super(const struct folder *f) { return f->index.pipeline == PIPELINE_IF_SUPER; }
+
+// One recorded call of the pipeline.
+struct trajectory {
+    struct bundle *b;
+    struct folder *f;
+    const struct json_t *call;
+    const char *about;
+    char prefix[32];  // "a."
+    int pictures, images_per_prompt;
+    size_t height, width, low_height, low_width;
+    float guidance;
+    int noise_level;
+    bool guided;
+    struct sampler *sampler;
+    struct stage *stage;
+    float *states;    // [2 * pictures, L, D]: negative first
+    float *low;       // [pictures, h, w, 3]
+    int entry[MAX_PICTURES];
+    // Collected, NCHW, step after step:
+    float *unet_out, *model_output, *x;
+    size_t out_channels;
+};
+
+// ---- loading ----------------------------------------------------------------------------------
+
+static bool read_configs(struct bundle *b, struct folder *f)
+{
+    char path[GOLDEN_PATH];
+    struct fault why = {0};
+    enum err e;
+
+    golden_path(b->g, b->name, "model_index.json", path);
+    e = hfconfig_index_read(path, &f->index, &why);
+    golden_path(b->g, b->name, "unet/config.json", path);
+    if (!e)
+        e = hfconfig_unet_read(path, &f->unet_config, &why);
+    golden_path(b->g, b->name, "scheduler/scheduler_config.json", path);
+    if (!e)
+        e = hfconfig_scheduler_read(path, &f->scheduler, &why);
+    golden_path(b->g, b->name, "image_noising_scheduler/scheduler_config.json", path);
+    if (!e && f->index.pipeline == PIPELINE_IF_SUPER)
+        e = hfconfig_scheduler_read(path, &f->noising, &why);
+    if (e)
+        golden_fail(b->g, b->name, "configs", "%s", why.msg);
+    return !e;
+}
+
+// Super-resolution folders have no text encoder: the first IFPipeline folder's is theirs.
+static bool find_text(struct bundle *b, struct folder *f)
+{
+    const struct json_t *dirs = json_find(b->g->manifest, "directories"), *value;
+    const char *dir;
+    void *at = NULL;
+
+    if (f->index.text_encoder) {
+        snprintf(f->text_dir, sizeof f->text_dir, "%s", b->dir);
+        return true;
+    }
+    while (json_next(dirs, &at, &dir, &value)) {
+        struct hfconfig_index index;
+        char path[GOLDEN_PATH];
+        snprintf(f->text_dir, sizeof f->text_dir, "%s/%s", b->g->root, dir);
+        snprintf(path, sizeof path, "%.900s/model_index.json", f->text_dir);
+        if (!hfconfig_index_read(path, &index, NULL) && index.pipeline == PIPELINE_IF &&
+            index.text_encoder)
+            return true;
+    }
+    golden_fail(b->g, b->name, "text encoder", "no folder has one");
+    return false;
+}
+
+static bool load(struct bundle *b, struct folder *f)
+{
+    char encoder[GOLDEN_PATH + 32], tokenizer[GOLDEN_PATH + 32], path[GOLDEN_PATH + 64];
+    struct weights *w = NULL;
+    struct fault why = {0};
+    enum err e;
+
+    if (!read_configs(b, f) || !find_text(b, f))
+        return false;
+    snprintf(encoder, sizeof encoder, "%s/text_encoder", f->text_dir);
+    snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer", f->text_dir);
+    snprintf(path, sizeof path, "%s/config.json", encoder);
+    e = hfconfig_t5_read(path, &f->t5, &why);
+    if (!e)
+        e = text_open(
+            &(struct text_params){
+                .dev = b->g->dev,
+                .tokenizer_dir = tokenizer,
+                .encoder_dir = encoder,
+                .config = &f->t5,
+                .dtype = b->g->dtype,
+                .cached = 8,
+            },
+            &f->text, &why);
+    golden_path(b->g, b->name, "unet", path);
+    if (!e)
+        e = weights_open(&(struct weights_params){.dir = path, .base = "diffusion_pytorch_model"},
+                         &w, &why);
+    if (!e)
+        e = unet_load(b->g->dev, &f->unet_config, w, b->g->dtype, &f->unet, &why);
+    weights_close(&w);
+    if (e)
+        golden_fail(b->g, b->name, "load", "%s", why.msg);
+    return !e;
+}
+
+// ---- the call's arguments ---------------------------------------------------------------------
+
+// Entry i of a prompt argument that may be one text, a list, or absent.
+static const char *prompt_at(const struct json_t *v, int i)
+{
+    if (json_kind(v) == JSON_TEXT)
+        return json_text(v, NULL);
+    if (json_kind(v) == JSON_LIST)
+        return json_text(json_item(v, (size_t)i), NULL);
+    return "";
+}
+
+static bool read_text(struct trajectory *t)
+{
+    const size_t l = (size_t)text_length(t->f->text), d = (size_t)text_dim(t->f->text);
+    const struct json_t *prompt = json_find(t->call, "prompt");
+    const struct json_t *negative = json_find(t->call, "negative_prompt");
+    char name[64];
+
+    t->states = malloc(2 * (size_t)t->pictures * l * d * sizeof *t->states);
+    for (int i = 0; t->states && i < 2 * t->pictures; i++) {
+        const bool is_negative = i < t->pictures;
+        const float *states;
+        const char *text = prompt_at(is_negative ? negative : prompt,
+                                     i % t->pictures / t->images_per_prompt);
+        struct fault why = {0};
+        if (text_encode(t->f->text, text, &states, &why)) {
+            golden_fail(t->b->g, t->b->name, t->prefix, "%s", why.msg);
+            return false;
+        }
+        memcpy(t->states + (size_t)i * l * d, states, l * d * sizeof *states);
+    }
+    if (!t->states)
+        return false;
+    snprintf(name, sizeof name, "%sprompt_embeds", t->prefix);
+    bundle_compare(t->b, name, t->guided ? t->states : t->states + (size_t)t->pictures * l * d);
+    return true;
+}
+
+// The fixtures swap the scheduler's class as users do, by from_config; `about` says so.
+static bool make_sampler(struct trajectory *t)
+{
+    const struct json_t *list = json_find(t->call, "timesteps");
+    struct scheduler_config config = t->f->scheduler;
+    struct sampler_params p = {
+        .config = &config,
+        .steps = (int)json_int(json_find(t->call, "num_inference_steps")),
+        .eta = json_number(json_find(t->call, "eta")),
+    };
+    int timesteps[1000];
+    struct fault why = {0};
+
+    if (strstr(t->about, "DPMSolverMultistepScheduler.from_config"))
+        config.cls = SCHEDULER_DPM_MULTISTEP;
+    if (strstr(t->about, "DDIMScheduler.from_config"))
+        config.cls = SCHEDULER_DDIM;
+    if (strstr(t->about, "'variance_type': 'fixed_small'"))
+        config.variance_type = VARIANCE_FIXED_SMALL;
+    if (list) {
+        p.timestep_count = (int)json_count(list);
+        for (int i = 0; i < p.timestep_count && i < 1000; i++)
+            timesteps[i] = (int)json_int(json_item(list, (size_t)i));
+        p.timesteps = timesteps;
+    }
+    if (sampler_create(&p, &t->sampler, &why)) {
+        golden_fail(t->b->g, t->b->name, t->prefix, "%s", why.msg);
+        return false;
+    }
+    return true;
+}
+
+static void check_timestep_list(struct trajectory *t)
+{
+    const struct safetensor *shape = bundle_find(t->b, "%stimesteps", t->prefix);
+    int64_t *want = bundle_ints(t->b, "%stimesteps", t->prefix);
+    char name[64];
+    bool same = want && shape->elements == (uint64_t)t->sampler->steps;
+
+    for (int i = 0; same && i < t->sampler->steps; i++)
+        same = want[i] == t->sampler->step[i].timestep;
+    snprintf(name, sizeof name, "%stimesteps", t->prefix);
+    if (same)
+        golden_pass(t->b->g, t->b->name, name, 0);
+    else
+        golden_fail(t->b->g, t->b->name, name, "other timesteps");
+    free(want);
+}
+
+// ---- running ----------------------------------------------------------------------------------
+
+static void to_nhwc(const float *x, size_t c, size_t pixels, float *out)
+{
+    for (size_t i = 0; i < pixels; i++)
+        for (size_t k = 0; k < c; k++)
+            out[i * c + k] = x[k * pixels + i];
+}
+
+static void to_nchw(const float *x, size_t c, size_t pixels, float *out)
+{
+    for (size_t i = 0; i < pixels; i++)
+        for (size_t k = 0; k < c; k++)
+            out[k * pixels + i] = x[i * c + k];
+}
+
+// A fixture may leave a step's noise out when it is the first noise again.
+static float *given_noise(struct trajectory *t, enum stage_noise kind, int step)
+{
+    float *z = NULL;
+
+    if (kind == STAGE_NOISE_AUGMENT)
+        return bundle_floats(t->b, "%snoise_aug", t->prefix);
+    if (kind == STAGE_NOISE_STEP)
+        z = bundle_floats(t->b, "%snoise_step%d", t->prefix, step);
+    return z ? z : bundle_floats(t->b, "%snoise_init", t->prefix);
+}
+
+static void give(void *ctx, int entry, enum stage_noise kind, int step, float *z)
+{
+    struct trajectory *t = ctx;
+    const size_t pixels = t->height * t->width;
+    float *all = given_noise(t, kind, step);
+
+    if (all)
+        to_nhwc(all + (size_t)entry * 3 * pixels, 3, pixels, z);
+    else
+        golden_fail(t->b->g, t->b->name, t->prefix, "noise %d of step %d is missing", kind, step);
+    free(all);
+}
+
+static enum err enter_all(struct trajectory *t, struct fault *why)
+{
+    const size_t span = (size_t)text_length(t->f->text) * (size_t)text_dim(t->f->text);
+    const size_t low = 3 * t->low_height * t->low_width;
+
+    for (int i = 0; i < t->pictures; i++) {
+        struct trajectory copy = *t;
+        enum err e;
+        if (!make_sampler(&copy))
+            return ERR_INVALID;
+        e = stage_enter(t->stage,
+                        &(struct stage_start){
+                            .sampler = copy.sampler,
+                            .text = t->states + (size_t)(t->pictures + i) * span,
+                            .negative = t->guided ? t->states + (size_t)i * span : NULL,
+                            .guidance = t->guidance,
+                            .low = t->low ? t->low + (size_t)i * low : NULL,
+                            .noise_level = t->noise_level,
+                        },
+                        &t->entry[i], why);
+        if (e)
+            return e;
+    }
+    return ERR_OK;
+}
+
+// Guidance mixes the noise half only; the variance half is the prompt's.
+static void guide(const struct trajectory *t, const float *m, size_t channels, float *out)
+{
+    const size_t pixels = t->height * t->width, c = t->out_channels;
+
+    for (size_t i = 0; i < (size_t)t->pictures; i++) {
+        const float *a = m + i * c * pixels;
+        const float *b = t->guided ? a + (size_t)t->pictures * c * pixels : a;
+        for (size_t k = 0; k < channels * pixels; k++)
+            out[i * channels * pixels + k] =
+                t->guided && k < 3 * pixels ? a[k] + t->guidance * (b[k] - a[k]) : b[k];
+    }
+}
+
+static enum err collect(struct trajectory *t, int step, size_t guided_channels)
+{
+    const struct tensor *m = stage_output(t->stage);
+    const size_t pixels = t->height * t->width, batch = (size_t)m->n;
+    float *out = t->unet_out + (size_t)step * batch * t->out_channels * pixels;
+    float *nhwc = malloc(3 * pixels * sizeof *nhwc);
+    enum err e = nhwc ? tensor_download_nchw(m, out) : ERR_NO_MEMORY;
+
+    if (!e)
+        guide(t, out, guided_channels,
+              t->model_output +
+                  (size_t)step * (size_t)t->pictures * guided_channels * pixels);
+    for (int i = 0; !e && i < t->pictures; i++) {
+        e = stage_picture(t->stage, t->entry[i], nhwc);
+        to_nchw(nhwc, 3, pixels, t->x + (size_t)(step * t->pictures + i) * 3 * pixels);
+    }
+    free(nhwc);
+    return e;
+}
+
+// ---- comparing --------------------------------------------------------------------------------
+
+static void compare_images(struct trajectory *t, const char *point, const float *got, size_t n,
+                           size_t c)
+{
+    char name[64];
+
+    snprintf(name, sizeof name, "%s%s", t->prefix, point);
+    if (bundle_find(t->b, "%s", name))
+        bundle_compare_images(t->b, name, got, (struct shape4){n, c, t->height, t->width});
+}
+
+// 8-bit pictures must be equal, but for pixels whose float lies within the picture's own tolerance
+// of the border between two values.
+static void compare_rgb(struct trajectory *t)
+{
+    const struct safetensor *want = bundle_find(t->b, "%simage_u8", t->prefix);
+    float *image = bundle_floats(t->b, "%simage", t->prefix);
+    const size_t pixels = t->height * t->width;
+    char name[64];
+    size_t wrong = 0;
+
+    snprintf(name, sizeof name, "%simage", t->prefix);
+    const double slack = bundle_tolerance(t->b, name, 1) * 127.5;
+    snprintf(name, sizeof name, "%simage_u8", t->prefix);
+    for (int i = 0; want && image && i < t->pictures; i++) {
+        const uint8_t *rgb, *ref = (const uint8_t *)want->data + (size_t)i * 3 * pixels;
+        if (stage_rgb(t->stage, t->entry[i], &rgb)) {
+            golden_fail(t->b->g, t->b->name, name, "no picture");
+            break;
+        }
+        for (size_t k = 0; k < 3 * pixels; k++) {
+            const double exact =
+                image[((size_t)i * 3 + k % 3) * pixels + k / 3] * 127.5 + 127.5;
+            const double border = fabs(exact - floor(exact) - .5);
+            wrong += rgb[k] != ref[k] && (abs(rgb[k] - ref[k]) > 1 || border > slack);
+        }
+    }
+    if (want && wrong)
+        golden_fail(t->b->g, t->b->name, name, "%zu values differ", wrong);
+    else if (want)
+        golden_pass(t->b->g, t->b->name, name, 0);
+    free(image);
+}
+
+static void compare_low(struct trajectory *t)
+{
+    const size_t pixels = t->height * t->width;
+    float *all = malloc((size_t)t->pictures * 3 * pixels * sizeof *all);
+    float *one = malloc(3 * pixels * sizeof *one);
+
+    for (int i = 0; all && one && i < t->pictures; i++) {
+        if (stage_low(t->stage, t->entry[i], one))
+            golden_fail(t->b->g, t->b->name, "upscaled_noisy", "cannot be read");
+        to_nchw(one, 3, pixels, all + (size_t)i * 3 * pixels);
+    }
+    if (all && one) {
+        compare_images(t, "upscaled_noisy", all, (size_t)t->pictures, 3);
+        compare_images(t, "upscaled_noisy.sub", all, (size_t)t->pictures, 3);
+    }
+    free(all);
+    free(one);
+}
+
+static size_t guided_channels(struct trajectory *t)
+{
+    const struct safetensor *m = bundle_find(t->b, "%smodel_output", t->prefix);
+
+    return m && m->dims > 3 ? (size_t)m->shape[m->dims - 3] : t->out_channels;
+}
+
+static void run(struct trajectory *t)
+{
+    const size_t pixels = t->height * t->width, steps = (size_t)t->sampler->steps;
+    const size_t p = (size_t)t->pictures, batch = t->guided ? 2 * p : p;
+    const size_t guided = guided_channels(t);
+    struct fault why = {0};
+    enum err e = ERR_NO_MEMORY;
+
+    t->unet_out = malloc(steps * batch * t->out_channels * pixels * sizeof(float));
+    t->model_output = malloc(steps * p * guided * pixels * sizeof(float));
+    t->x = malloc(steps * p * 3 * pixels * sizeof(float));
+    if (t->unet_out && t->model_output && t->x)
+        e = enter_all(t, &why);
+    if (!e && t->low)
+        compare_low(t);
+    for (size_t s = 0; !e && s < steps; s++) {
+        e = stage_step(t->stage, t->entry, t->pictures);
+        if (!e)
+            e = collect(t, (int)s, guided);
+    }
+    if (e) {
+        golden_fail(t->b->g, t->b->name, t->prefix, "%s",
+                    why.msg[0] ? why.msg : err_text(e));
+        return;
+    }
+    compare_images(t, "unet_out", t->unet_out, steps * batch, t->out_channels);
+    compare_images(t, "unet_out.sub", t->unet_out, batch, t->out_channels);
+    compare_images(t, "model_output", t->model_output, steps * p, guided);
+    compare_images(t, "x", t->x, steps * p, 3);
+    compare_images(t, "image", t->x + (steps - 1) * p * 3 * pixels, p, 3);
+    compare_rgb(t);
+}
+
+static bool read_low(struct trajectory *t)
+{
+    const struct safetensor *low = bundle_find(t->b, "%slow_res", t->prefix);
+    const char *prefix = low ? t->prefix : "";
+    float *nchw;
+
+    if (!low)
+        low = bundle_find(t->b, "low_res");
+    nchw = bundle_floats(t->b, "%slow_res", prefix);
+    if (!low || !nchw) {
+        golden_fail(t->b->g, t->b->name, t->prefix, "low_res is missing");
+        free(nchw);
+        return false;
+    }
+    t->low_height = (size_t)low->shape[2];
+    t->low_width = (size_t)low->shape[3];
+    const size_t span = 3 * t->low_height * t->low_width;
+    t->low = malloc((size_t)t->pictures * span * sizeof *t->low);
+    for (size_t i = 0; t->low && i < (size_t)t->pictures; i++)
+        to_nhwc(nchw + i * span, 3, t->low_height * t->low_width, t->low + i * span);
+    free(nchw);
+    return t->low != NULL;
+}
+
+static bool prepare(struct trajectory *t)
+{
+    const struct safetensor *image = bundle_find(t->b, "%simage", t->prefix);
+    const struct json_t *per_prompt = json_find(t->call, "num_images_per_prompt");
+    struct bundle *b = t->b;
+    enum err e;
+
+    t->pictures = (int)image->shape[0];
+    t->images_per_prompt = per_prompt ? (int)json_int(per_prompt) : 1;
+    t->height = (size_t)image->shape[2];
+    t->width = (size_t)image->shape[3];
+    t->guidance = (float)json_number(json_find(t->call, "guidance_scale"));
+    t->guided = t->guidance > 1;
+    if (!t->guided)
+        t->guidance = 1;
+    t->noise_level = (int)json_int(json_find(t->call, "noise_level"));
+    t->out_channels = (size_t)t->f->unet_config.out_channels;
+    if (t->pictures > MAX_PICTURES || !make_sampler(t))
+        return false;
+    check_timestep_list(t);
+    if (is_super(t->f) && !read_low(t))
+        return false;
+    e = stage_create(
+        &(struct stage_params){
+            .dev = b->g->dev,
+            .unet = t->f->unet,
+            .dtype = b->g->dtype,
+            .noising = is_super(t->f) ? &t->f->noising : NULL,
+            .height = (uint32_t)t->height,
+            .width = (uint32_t)t->width,
+            .low_height = (uint32_t)t->low_height,
+            .low_width = (uint32_t)t->low_width,
+            .entries = (uint32_t)t->pictures,
+            .text_length = (uint32_t)text_length(t->f->text),
+            .text_dim = (uint32_t)text_dim(t->f->text),
+            .noise = give,
+            .noise_ctx = t,
+        },
+        &t->stage);
+    if (e)
+        golden_fail(b->g, b->name, t->prefix, "%s", err_text(e));
+    return !e && read_text(t);
+}
+
+static void check_call(struct bundle *b, struct folder *f, const char *image,
+                       const struct json_t *meta)
+{
+    struct trajectory t = {
+        .b = b,
+        .f = f,
+        .call = json_find(meta, "call"),
+        .about = json_text(json_find(meta, "about"), NULL),
+    };
+
+    snprintf(t.prefix, sizeof t.prefix, "%.*s", (int)(strlen(image) - strlen("image")), image);
+    if (t.about && prepare(&t))
+        run(&t);
+    stage_destroy(&t.stage);
+    sampler_destroy(&t.sampler);
+    free(t.states);
+    free(t.low);
+    free(t.unet_out);
+    free(t.model_output);
+    free(t.x);
+}
+
+void check_pipeline(struct golden *g, const char *name, const struct json_t *fixture)
+{
+    struct folder *f = calloc(1, sizeof *f);
+    struct bundle b = {0};
+    const struct json_t *meta;
+    const char *tensor;
+    void *at = NULL;
+
+    if (!f || !bundle_open(g, name, fixture, &b)) {
+        free(f);
+        return;
+    }
+    if (load(&b, f)) {
+        while (json_next(b.meta, &at, &tensor, &meta)) {
+            if (json_find(meta, "call"))
+                check_call(&b, f, tensor, meta);
+        }
+    }
+    unet_destroy(&f->unet);
+    text_close(&f->text);
+    free(f);
+    bundle_close(&b);
+}

@@ -1,0 +1,369 @@
+// Token ids, normalisation, captions and the T5 encoder against transformers and sentencepiece.
+#include "golden.h"
+
+#include "buf.h"
+#include "hfconfig.h"
+#include "t5.h"
+#include "tokenizer.h"
+#include "weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct json_t *load_json(struct golden *g, const char *name)
+{
+    char path[GOLDEN_PATH];
+    struct json_t *doc = NULL;
+    struct fault why = {0};
+
+    snprintf(path, sizeof path, "%s/%s", g->root, name);
+    if (json_parse_file(path, 16 << 20, &doc, &why))
+        golden_fail(g, name, "open", "%s", why.msg);
+    return doc;
+}
+
+static bool same_ids(const struct json_t *want, const uint32_t *ids, int n)
+{
+    if ((int)json_count(want) != n)
+        return false;
+    for (int i = 0; i < n; i++) {
+        if (json_int(json_item(want, (size_t)i)) != (int64_t)ids[i])
+            return false;
+    }
+    return true;
+}
+
+// One string of token_ids.json: bare pieces, then T5's ids in both legacy modes.
+static int check_string(const struct json_t *row, struct tokenizer *const t[2])
+{
+    size_t len;
+    char *text = golden_hex(json_text(json_find(row, "utf8_hex"), NULL), &len);
+    const struct json_t *want[2] = {json_find(row, "t5_ids_77"), json_find(row, "t5_ids_77")};
+    uint32_t ids[TOKENIZER_IF_LENGTH], mask[TOKENIZER_IF_LENGTH];
+    struct buf normal = {0};
+    int wrong = 0, *pieces = NULL, count = 0;
+
+    if (json_find(row, "t5_ids_77_legacy_false"))
+        want[0] = json_find(row, "t5_ids_77_legacy_false");
+    for (int legacy = 0; legacy < 2; legacy++) {
+        if (tokenizer_encode(t[legacy], text, len, TOKENIZER_IF_LENGTH, ids, mask, &count) ||
+            !same_ids(want[legacy], ids, count))
+            wrong++;
+        for (int i = 0; i < TOKENIZER_IF_LENGTH; i++)
+            wrong += mask[i] != (i < count) || (i >= count && ids[i]);
+    }
+    if (tokenizer_pieces(t[1], text, len, &pieces, &count) ||
+        !same_ids(json_find(row, "sp_ids"), (const uint32_t *)pieces, count))
+        wrong++;
+    if (tokenizer_normalize(t[1], text, len, &normal) ||
+        strcmp(normal.data ? normal.data : "", json_text(json_find(row, "sp_normalized"), NULL)))
+        wrong++;
+    buf_deinit(&normal);
+    free(pieces);
+    free(text);
+    return wrong;
+}
+
+static bool open_tokenizers(struct golden *g, const char *name, struct tokenizer *t[2])
+{
+    char dir[GOLDEN_PATH];
+    struct fault why = {0};
+
+    golden_path(g, name, "tokenizer", dir);
+    for (int legacy = 0; legacy < 2; legacy++) {
+        if (tokenizer_open_legacy(dir, legacy, &t[legacy], &why)) {
+            golden_fail(g, name, "tokenizer", "%s", why.msg);
+            return false;
+        }
+    }
+    return true;
+}
+
+void check_tokens(struct golden *g, const char *name)
+{
+    struct json_t *doc = load_json(g, name);
+    struct tokenizer *t[2] = {NULL, NULL};
+    char what[64];
+    int wrong = 0;
+
+    if (doc && open_tokenizers(g, name, t)) {
+        for (size_t i = 0; i < json_count(doc); i++) {
+            const int bad = check_string(json_item(doc, i), t);
+            if (bad)
+                golden_fail(g, name, json_text(json_find(json_item(doc, i), "utf8_hex"), NULL),
+                            "%d differences", bad);
+            wrong += bad;
+        }
+        snprintf(what, sizeof what, "%zu strings", json_count(doc));
+        if (!wrong && json_count(doc))
+            golden_pass(g, name, what, 0);
+    }
+    tokenizer_close(&t[0]);
+    tokenizer_close(&t[1]);
+    json_destroy(&doc);
+}
+
+// UTF-8 of one code point; returns its length.
+static size_t put_utf8(unsigned cp, char *out)
+{
+    if (cp < 0x80) {
+        out[0] = (char)cp;
+        return 1;
+    }
+    const size_t n = cp < 0x800 ? 2 : cp < 0x10000 ? 3 : 4;
+    for (size_t i = n - 1; i > 0; i--, cp >>= 6)
+        out[i] = (char)(0x80 | (cp & 0x3f));
+    out[0] = (char)((0xf00 >> n) | cp);
+    return n;
+}
+
+// The file lists the code points that change something; every other one of its ranges must not.
+void check_normalization(struct golden *g, const char *name)
+{
+    static const unsigned ranges[][2] = {
+        {0, 0x30ff}, {0xf900, 0xffff}, {0x1d400, 0x1d47f}, {0x1f100, 0x1f1ff}};
+    struct json_t *doc = load_json(g, name);
+    struct tokenizer *t[2] = {NULL, NULL};
+    int wrong = 0, total = 0;
+    char what[64];
+
+    if (!doc || !open_tokenizers(g, name, t))
+        goto done;
+    for (size_t r = 0; r < sizeof ranges / sizeof *ranges; r++) {
+        for (unsigned cp = ranges[r][0]; cp <= ranges[r][1]; cp++) {
+            char key[16], text[8] = "a", plain[16];
+            size_t n = 1 + put_utf8(cp, text + 1);
+            struct buf got = {0};
+            text[n++] = 'b';
+            snprintf(key, sizeof key, "%04X", cp);
+            snprintf(plain, sizeof plain, "\xe2\x96\x81%.*s", (int)n, text);
+            const char *want = json_text(json_find(doc, key), NULL);
+            if (tokenizer_normalize(t[1], text, n, &got) ||
+                strcmp(got.data ? got.data : "", want ? want : plain)) {
+                golden_fail(g, name, key, "normalised to \"%s\"", got.data ? got.data : "");
+                wrong++;
+            }
+            total++;
+            buf_deinit(&got);
+        }
+    }
+    snprintf(what, sizeof what, "%d code points", total);
+    if (!wrong)
+        golden_pass(g, name, what, 0);
+done:
+    tokenizer_close(&t[0]);
+    tokenizer_close(&t[1]);
+    json_destroy(&doc);
+}
+
+void check_captions(struct golden *g, const char *name)
+{
+    struct json_t *doc = load_json(g, name);
+    int wrong = 0;
+    char what[64];
+
+    for (size_t i = 0; i < json_count(doc); i++) {
+        const struct json_t *row = json_item(doc, i);
+        const char *hex = json_text(json_find(row, "utf8_hex"), NULL);
+        struct buf got = {0};
+        size_t len;
+        char *text = golden_hex(hex, &len);
+        if (tokenizer_prompt(text, len, &got) ||
+            strcmp(got.data ? got.data : "", json_text(json_find(row, "plain"), NULL))) {
+            golden_fail(g, name, hex, "became \"%s\"", got.data ? got.data : "");
+            wrong++;
+        }
+        buf_deinit(&got);
+        free(text);
+    }
+    snprintf(what, sizeof what, "%zu captions, clean_caption=False", json_count(doc));
+    if (doc && !wrong)
+        golden_pass(g, name, what, 0);
+    golden_skip(g, name, "clean_caption=True: captions are lower-cased and stripped only");
+    json_destroy(&doc);
+}
+
+// ---- the encoder ------------------------------------------------------------------------------
+
+enum { MAX_POINTS = 512 };
+
+struct points {
+    struct ops_device *dev;
+    struct bundle *b;
+    int count;
+    struct {
+        char name[128];
+        struct tensor t;
+    } at[MAX_POINTS];
+};
+
+static void keep_point(void *ctx, struct ops *o, const char *name, const struct tensor *t)
+{
+    struct points *p = ctx;
+    char full[128];
+
+    snprintf(full, sizeof full, "act.%s", name);
+    if (p->count == MAX_POINTS || !bundle_find(p->b, "%s", full))
+        return;
+    if (tensor_create_mapped(p->dev, DT_F32, t->n, t->h, t->w, t->c, &p->at[p->count].t)) {
+        ops_fail(o, ERR_NO_DEVICE_MEMORY);
+        return;
+    }
+    snprintf(p->at[p->count].name, sizeof p->at[0].name, "%s", full);
+    op_copy(o, t, &p->at[p->count++].t);
+}
+
+// The bias table is stored for three queries only: the first, the middle and the last.
+static void compare_bias(struct bundle *b, const char *name, const struct tensor *t,
+                         const float *got)
+{
+    const size_t row = (size_t)t->w * t->c, queries[3] = {0, t->h / 2, t->h - 1};
+    float *part = malloc(3 * row * sizeof *part);
+
+    for (int i = 0; part && i < 3; i++)
+        memcpy(part + (size_t)i * row, got + queries[i] * row, row * sizeof *part);
+    if (part)
+        bundle_compare(b, name, part);
+    free(part);
+}
+
+static void compare_points(struct points *p)
+{
+    for (int i = 0; i < p->count; i++) {
+        struct tensor *t = &p->at[i].t;
+        float *got = malloc(sizeof(float) * tensor_pixels(t) * t->c);
+        if (got && !tensor_download(t, got)) {
+            if (strstr(p->at[i].name, "relative_attention_bias"))
+                compare_bias(p->b, p->at[i].name, t, got);
+            else
+                bundle_compare(p->b, p->at[i].name, got);  // the first prompt comes first
+        } else {
+            golden_fail(p->b->g, p->b->name, p->at[i].name, "cannot be read back");
+        }
+        free(got);
+        tensor_destroy(t);
+    }
+    p->count = 0;
+}
+
+struct encoding {
+    const int64_t *ids, *mask;  // mask NULL: all valid
+    size_t n, l;
+    const char *out;
+    struct points *points;
+};
+
+static void encode(struct bundle *b, const struct t5 *t5, const struct encoding *c)
+{
+    struct ops_device *dev = b->g->dev;
+    const size_t tokens = c->n * c->l, floats = tokens * (size_t)t5_get_config(t5)->d_model;
+    uint32_t *words = malloc(tokens * sizeof *words);
+    float *got = malloc(floats * sizeof *got);
+    struct tensor ids = {0}, valid = {0}, y;
+    struct t5_tap tap = {keep_point, c->points};
+    struct ops *o = NULL;
+    enum err e = words && got ? ERR_OK : ERR_NO_MEMORY;
+
+    if (!e)
+        e = tensor_create_mapped(dev, DT_U32, (uint32_t)c->n, 1, (uint32_t)c->l, 1, &ids);
+    if (!e)
+        e = tensor_create_mapped(dev, DT_U32, (uint32_t)c->n, 1, (uint32_t)c->l, 1, &valid);
+    for (size_t i = 0; !e && i < tokens; i++)
+        words[i] = (uint32_t)c->ids[i];
+    if (!e)
+        e = tensor_upload(&ids, words);
+    for (size_t i = 0; !e && i < tokens; i++)
+        words[i] = c->mask ? (uint32_t)c->mask[i] : 1;
+    if (!e)
+        e = tensor_upload(&valid, words);
+    if (!e)
+        e = ops_begin(dev, DT_F32, &o);
+    if (!e) {
+        y = t5_record(t5, o, &ids, &valid, c->points ? &tap : NULL);
+        e = ops_end(o);
+    }
+    if (!e)
+        e = ops_run(o);
+    if (!e)
+        e = tensor_download(&y, got);
+    if (e)
+        golden_fail(b->g, b->name, c->out, "%s", err_text(e));
+    else
+        bundle_compare(b, c->out, got);
+    if (!e && c->points)
+        compare_points(c->points);
+    ops_destroy(&o);
+    tensor_destroy(&ids);
+    tensor_destroy(&valid);
+    free(words);
+    free(got);
+}
+
+static struct t5 *load(struct bundle *b, const char *variant)
+{
+    char dir[GOLDEN_PATH], path[GOLDEN_PATH + 16];
+    struct t5_config config;
+    struct weights *w = NULL;
+    struct t5 *t5 = NULL;
+    struct fault why = {0};
+
+    golden_path(b->g, b->name, "text_encoder", dir);
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    if (hfconfig_t5_read(path, &config, &why) ||
+        weights_open(&(struct weights_params){.dir = dir, .base = "model", .variant = variant}, &w,
+                     &why) ||
+        t5_load(b->g->dev, &config, w, b->g->dtype, &t5, &why))
+        golden_fail(b->g, b->name, "load", "%s", why.msg);
+    weights_close(&w);
+    return t5;
+}
+
+void check_t5(struct golden *g, const char *name, const struct json_t *fixture)
+{
+    struct bundle b;
+    struct points *points = calloc(1, sizeof *points);
+
+    if (!points || !bundle_open(g, name, fixture, &b)) {
+        free(points);
+        return;
+    }
+    points->dev = g->dev;
+    points->b = &b;
+    const struct safetensor *shape = bundle_find(&b, "input_ids");
+    const struct safetensor *longer = bundle_find(&b, "long.input_ids");
+    int64_t *ids = bundle_ints(&b, "input_ids"), *mask = bundle_ints(&b, "attention_mask");
+    int64_t *many = bundle_ints(&b, "long.input_ids");
+    static const char *const variants[] = {NULL, "fp16", "bf16"};
+    for (int i = 0; ids && mask && many && i < 3; i++) {
+        struct t5 *t5 = load(&b, variants[i]);
+        if (!t5)
+            continue;
+        struct encoding c = {
+            .ids = ids,
+            .mask = mask,
+            .n = (size_t)shape->shape[0],
+            .l = (size_t)shape->shape[1],
+            .out = i == 2 ? "last_hidden_state.bf16_weights" : "last_hidden_state",
+            .points = i == 0 ? points : NULL,
+        };
+        encode(&b, t5, &c);
+        if (i == 0) {
+            c.ids = many;
+            c.mask = NULL;
+            c.n = 1;
+            c.l = (size_t)longer->shape[1];
+            c.out = "long.last_hidden_state";
+            c.points = NULL;
+            encode(&b, t5, &c);
+        }
+        t5_destroy(&t5);
+    }
+    if (!ids || !mask || !many)
+        golden_fail(g, name, "input_ids", "missing");
+    free(ids);
+    free(mask);
+    free(many);
+    free(points);
+    bundle_close(&b);
+}

@@ -1,0 +1,202 @@
+// One U-Net forward with all its named activations against diffusers.
+#include "golden.h"
+
+#include "hfconfig.h"
+#include "unet.h"
+#include "weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_POINTS = 2048 };
+
+struct points {
+    struct bundle *b;
+    int count;
+    struct {
+        char name[128];
+        struct tensor t;
+    } at[MAX_POINTS];
+};
+
+static void keep_point(void *ctx, struct ops *o, const char *name, const struct tensor *t)
+{
+    struct points *p = ctx;
+    char full[128];
+
+    snprintf(full, sizeof full, "act.%s", name);
+    if (p->count == MAX_POINTS || !bundle_find(p->b, "%s", full))
+        return;
+    if (tensor_create_mapped(p->b->g->dev, DT_F32, t->n, t->h, t->w, t->c, &p->at[p->count].t)) {
+        ops_fail(o, ERR_NO_DEVICE_MEMORY);
+        return;
+    }
+    snprintf(p->at[p->count].name, sizeof p->at[0].name, "%s", full);
+    op_copy(o, t, &p->at[p->count++].t);
+}
+
+// Images and GroupNorm outputs are channels first in the fixtures, tokens are not.
+static void compare_points(struct points *p)
+{
+    for (int i = 0; i < p->count; i++) {
+        struct tensor *t = &p->at[i].t;
+        const char *name = p->at[i].name;
+        const struct safetensor *want = bundle_find(p->b, "%s", name);
+        const char *last = strrchr(name, '.');
+        const bool norm = !strcmp(last, ".group_norm") || !strcmp(last, ".norm_cross");
+        float *got = malloc(sizeof(float) * tensor_pixels(t) * t->c);
+        enum err e = !got                          ? ERR_NO_MEMORY
+                     : norm || want->dims == 4 ? tensor_download_nchw(t, got)
+                                                   : tensor_download(t, got);
+        if (e)
+            golden_fail(p->b->g, p->b->name, name, "%s", err_text(e));
+        else if (want->dims == 4)
+            bundle_compare_images(p->b, name, got, (struct shape4){t->n, t->c, t->h, t->w});
+        else if (want->elements == (uint64_t)tensor_pixels(t) * t->c)
+            bundle_compare(p->b, name, got);
+        else
+            golden_fail(p->b->g, p->b->name, name, "has another shape");
+        free(got);
+        tensor_destroy(t);
+    }
+}
+
+static struct unet *load(struct bundle *b)
+{
+    char dir[GOLDEN_PATH], path[GOLDEN_PATH + 16];
+    struct unet_config *config = malloc(sizeof *config);
+    struct weights *w = NULL;
+    struct unet *u = NULL;
+    struct fault why = {0};
+
+    golden_path(b->g, b->name, "unet", dir);
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    if (!config || hfconfig_unet_read(path, config, &why) ||
+        weights_open(&(struct weights_params){.dir = dir, .base = "diffusion_pytorch_model"}, &w,
+                     &why) ||
+        unet_load(b->g->dev, config, w, b->g->dtype, &u, &why))
+        golden_fail(b->g, b->name, "load", "%s", why.msg);
+    weights_close(&w);
+    free(config);
+    return u;
+}
+
+// The forward's inputs on the device.
+struct inputs {
+    struct tensor sample, timestep, level, index, states;
+};
+
+static enum err put_words(struct ops_device *dev, const int64_t *values, uint32_t n, bool index,
+                          struct tensor *out)
+{
+    enum err e = tensor_create_mapped(dev, index ? DT_U32 : DT_F32, n, 1, 1, 1, out);
+
+    for (uint32_t i = 0; !e && i < n; i++) {
+        if (index)
+            ((uint32_t *)tensor_map(out))[i * out->cs] = i;
+        else
+            ((float *)tensor_map(out))[i * out->cs] = values ? (float)values[i] : 0;
+    }
+    return e;
+}
+
+static enum err put_inputs(struct bundle *b, struct inputs *in)
+{
+    const struct safetensor *sample = bundle_find(b, "sample");
+    const struct safetensor *states = bundle_find(b, "encoder_hidden_states");
+    float *x = bundle_floats(b, "sample"), *s = bundle_floats(b, "encoder_hidden_states");
+    int64_t *t = bundle_ints(b, "timestep"), *level = bundle_ints(b, "class_labels");
+    struct ops_device *dev = b->g->dev;
+    enum err e = ERR_FORMAT;
+
+    if (!x || !s || !t)
+        goto done;
+    const uint32_t n = (uint32_t)sample->shape[0];
+    e = tensor_create(dev, b->g->dtype, n, (uint32_t)sample->shape[2], (uint32_t)sample->shape[3],
+                      (uint32_t)sample->shape[1], &in->sample);
+    if (!e)
+        e = tensor_upload_nchw(&in->sample, x);
+    if (!e)
+        e = tensor_create(dev, b->g->dtype, n, 1, (uint32_t)states->shape[1],
+                          (uint32_t)states->shape[2], &in->states);
+    if (!e)
+        e = tensor_upload(&in->states, s);
+    if (!e)
+        e = put_words(dev, t, n, false, &in->timestep);
+    if (!e)
+        e = put_words(dev, level, n, false, &in->level);
+    if (!e)
+        e = put_words(dev, NULL, n, true, &in->index);
+done:
+    free(x);
+    free(s);
+    free(t);
+    free(level);
+    return e;
+}
+
+void check_unet(struct golden *g, const char *name, const struct json_t *fixture)
+{
+    struct points *points = calloc(1, sizeof *points);
+    struct bundle b = {0};
+    struct inputs in = {0};
+    struct unet_text *text = NULL;
+    struct ops *o = NULL;
+    struct tensor y;
+    struct unet *u;
+    float *got = NULL;
+    enum err e;
+
+    if (!points || !bundle_open(g, name, fixture, &b)) {
+        free(points);
+        return;
+    }
+    points->b = &b;
+    u = load(&b);
+    if (!u)
+        goto done;
+    e = put_inputs(&b, &in);
+    if (!e)
+        e = unet_text_create(u, in.sample.n, in.states.w, &text);
+    if (!e)
+        e = ops_begin(g->dev, g->dtype, &o);
+    if (!e) {
+        struct unet_tap tap = {keep_point, points};
+        unet_record_text(u, o, &in.states, text, 0, &tap);
+        y = unet_record(u, o,
+                        &(struct unet_inputs){
+                            .sample = &in.sample,
+                            .timestep = &in.timestep,
+                            .noise_level = &in.level,
+                            .text_index = &in.index,
+                            .text = text,
+                        },
+                        &tap);
+        e = ops_end(o);
+    }
+    if (!e)
+        e = ops_run(o);
+    if (!e) {
+        got = malloc(sizeof(float) * tensor_pixels(&y) * y.c);
+        e = got ? tensor_download_nchw(&y, got) : ERR_NO_MEMORY;
+    }
+    if (e) {
+        golden_fail(g, name, "forward", "%s", err_text(e));
+    } else {
+        bundle_compare_images(&b, "out", got, (struct shape4){y.n, y.c, y.h, y.w});
+        compare_points(points);
+    }
+done:
+    free(got);
+    ops_destroy(&o);
+    unet_text_destroy(&text);
+    tensor_destroy(&in.sample);
+    tensor_destroy(&in.states);
+    tensor_destroy(&in.timestep);
+    tensor_destroy(&in.level);
+    tensor_destroy(&in.index);
+    unet_destroy(&u);
+    free(points);
+    bundle_close(&b);
+}

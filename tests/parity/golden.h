@@ -1,0 +1,76 @@
+// The parity program: everything in a fixture folder that real diffusers and transformers wrote is
+// computed here and compared with the manifest's tolerance, one line per comparison. A fixture, a
+// tensor or a file that nobody looked at is a failure, unless it is named as skipped.
+#ifndef IMAGEND_GOLDEN_H
+#define IMAGEND_GOLDEN_H
+
+#include "json.h"
+#include "ops.h"
+#include "safetensors.h"
+
+enum { GOLDEN_PATH = 1024 };
+
+struct golden {
+    const char *root;
+    const struct json_t *manifest;
+    struct ops_device *dev;  // NULL: only what needs no device
+    enum dtype dtype;        // f16: compare with atol_half
+    bool quiet;              // print failures and skips only
+    int passed, failed, skipped;
+    double worst;            // largest error over tolerance
+};
+
+// One fixture file of tensors and which of them were used.
+struct bundle {
+    struct golden *g;
+    char name[256];            // "if-tiny-I/reference_unet.safetensors"
+    char dir[GOLDEN_PATH];     // the folder it lies in
+    const struct json_t *meta; // the manifest's tensors
+    struct safetensors *file;
+    bool *seen;                // per tensor
+};
+
+void golden_pass(struct golden *g, const char *fixture, const char *what, double ratio);
+void golden_fail(struct golden *g, const char *fixture, const char *what, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+void golden_skip(struct golden *g, const char *fixture, const char *why);
+
+bool bundle_open(struct golden *g, const char *name, const struct json_t *fixture,
+                 struct bundle *b);
+// Fails for every tensor that nobody used.
+void bundle_close(struct bundle *b);
+
+const struct safetensor *bundle_find(struct bundle *b, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));  // marks it as used; NULL: absent
+// As f32; the caller frees. NULL when absent (no failure) or out of memory.
+float *bundle_floats(struct bundle *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int64_t *bundle_ints(struct bundle *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+// Tolerance of a tensor from the manifest; < 0: compare exactly.
+double bundle_tolerance(struct bundle *b, const char *name, double absmax);
+// got has the reference's own shape.
+void bundle_compare(struct bundle *b, const char *name, const float *got);
+// got [n, c, h, w]; the reference holds the first samples and every k-th row and column.
+struct shape4 {
+    size_t n, c, h, w;
+};
+void bundle_compare_images(struct bundle *b, const char *name, const float *got,
+                           struct shape4 shape);
+
+// The checks, by kind of fixture file; each takes what the manifest lists under that name.
+void check_tokens(struct golden *g, const char *name);
+void check_normalization(struct golden *g, const char *name);
+void check_captions(struct golden *g, const char *name);
+void check_t5(struct golden *g, const char *name, const struct json_t *fixture);
+void check_unet(struct golden *g, const char *name, const struct json_t *fixture);
+void check_pipeline(struct golden *g, const char *name, const struct json_t *fixture);
+void check_betas(struct golden *g, const char *name, const struct json_t *fixture);
+void check_timesteps(struct golden *g, const char *name);
+void check_steps(struct golden *g, const char *name, const struct json_t *fixture);
+
+// Text from the fixtures' utf8_hex; the caller frees it.
+char *golden_hex(const char *hex, size_t *len);
+// Path of a file under the fixture folder.
+void golden_path(const struct golden *g, const char *name, const char *file, char *out);
+
+#endif
