@@ -1,0 +1,363 @@
+// `imagend generate`: pictures from the command line, with a progress bar per stage on a terminal.
+// Called by main on its only thread.
+#include "cli.h"
+
+#include "engine.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum { MAX_PICTURES = 1000, BAR = 24, LONGEST_PATH = 4096 };
+
+static const char usage_text[] =
+    "usage: imagend generate \"PROMPT\" [options]\n"
+    "\n"
+    "  -o, --output FILE      the picture (out.png); with --n, FILE-1.png, FILE-2.png, ...\n"
+    "  --model DIR            a cascade folder, or pipeline folders separated by ','\n"
+    "  --variant NAME         weight files of this variant, such as fp16\n"
+    "  --size N               64, 256, 1024: stop after the stage with this size\n"
+    "  --seed N               0 .. 18446744073709551615 (random)\n"
+    "  --n K                  how many pictures, 1 to 1000\n"
+    "  --steps A[,B[,C]]      denoising steps per stage\n"
+    "  --guidance A[,B[,C]]   guidance scale per stage, 1 to 100; 1 is none\n"
+    "  --noise-level B[,C]    noise on the input of the super-resolution stages, 0 to 999\n"
+    "  --negative TEXT        what the picture should not show\n"
+    "  --sampler NAME         of the base stage, such as ddpm, ddim, dpm++2m\n"
+    "  --timesteps NAME       a named list for the base stage, such as fast27, smart100\n"
+    "  --device NAME          index or part of the name of a Vulkan device\n"
+    "  --dtype f32|f16        storage of weights and activations\n"
+    "  --slots K              pictures drawn together\n"
+    "  --validation           Vulkan validation layers\n"
+    "  --profile              time per operator class at the end\n"
+    "  --quiet                print nothing but errors\n";
+
+struct options {
+    struct engine_params engine;
+    struct engine_request request;
+    const char *output;
+    int pictures;
+    bool seeded, quiet;
+};
+
+struct drawing {
+    const struct options *o;
+    struct engine *engine;
+    bool bar;
+    int done, started;
+    double seconds[ENGINE_MAX_STAGES];
+    int failed;
+};
+
+static int complain(const char *fmt, const char *what)
+{
+    fputs("imagend: ", stderr);
+    fprintf(stderr, fmt, what);
+    fputc('\n', stderr);
+    return 2;
+}
+
+// ---- arguments --------------------------------------------------------------------------------
+
+static bool read_int(const char *text, long min, long max, int *out)
+{
+    char *end;
+    long v;
+
+    errno = 0;
+    v = strtol(text, &end, 10);
+    if (end == text || *end || errno || v < min || v > max)
+        return false;
+    *out = (int)v;
+    return true;
+}
+
+// "A,B,C" into out[first ..]; false when an element is no number or there are too many.
+static bool read_list(const char *text, int first, int *ints, float *floats)
+{
+    int i = first;
+
+    for (;; i++) {
+        char *end;
+        errno = 0;
+        const double v = strtod(text, &end);
+        if (i == ENGINE_MAX_STAGES || end == text || errno || (*end && *end != ','))
+            return false;
+        if (ints && (v < 0 || v > 100000 || v != (double)(int)v))
+            return false;
+        if (ints)
+            ints[i] = (int)v;
+        else
+            floats[i] = (float)v;
+        if (!*end)
+            return true;
+        text = end + 1;
+    }
+}
+
+static bool read_seed(const char *text, uint64_t *out)
+{
+    char *end;
+
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    return isdigit((unsigned char)*text) && !*end && !errno;
+}
+
+enum option_code {
+    OPT_MODEL = 256, OPT_VARIANT, OPT_SIZE, OPT_SEED, OPT_N, OPT_STEPS, OPT_GUIDANCE, OPT_NOISE,
+    OPT_NEGATIVE, OPT_SAMPLER, OPT_TIMESTEPS, OPT_DEVICE, OPT_DTYPE, OPT_SLOTS, OPT_VALIDATION,
+    OPT_PROFILE, OPT_QUIET, OPT_HELP,
+};
+
+static const struct option long_options[] = {
+    {"output", required_argument, NULL, 'o'},
+    {"model", required_argument, NULL, OPT_MODEL},
+    {"variant", required_argument, NULL, OPT_VARIANT},
+    {"size", required_argument, NULL, OPT_SIZE},
+    {"seed", required_argument, NULL, OPT_SEED},
+    {"n", required_argument, NULL, OPT_N},
+    {"steps", required_argument, NULL, OPT_STEPS},
+    {"guidance", required_argument, NULL, OPT_GUIDANCE},
+    {"noise-level", required_argument, NULL, OPT_NOISE},
+    {"negative", required_argument, NULL, OPT_NEGATIVE},
+    {"sampler", required_argument, NULL, OPT_SAMPLER},
+    {"timesteps", required_argument, NULL, OPT_TIMESTEPS},
+    {"device", required_argument, NULL, OPT_DEVICE},
+    {"dtype", required_argument, NULL, OPT_DTYPE},
+    {"slots", required_argument, NULL, OPT_SLOTS},
+    {"validation", no_argument, NULL, OPT_VALIDATION},
+    {"profile", no_argument, NULL, OPT_PROFILE},
+    {"quiet", no_argument, NULL, OPT_QUIET},
+    {"help", no_argument, NULL, OPT_HELP},
+    {0},
+};
+
+// The text options need no reading; false when the option is another one.
+static bool take_text(struct options *o, int option, const char *value)
+{
+    switch (option) {
+    case 'o': o->output = value; return true;
+    case OPT_MODEL: o->engine.model = value; return true;
+    case OPT_VARIANT: o->engine.variant = value; return true;
+    case OPT_NEGATIVE: o->request.negative_prompt = value; return true;
+    case OPT_SAMPLER: o->request.sampler = value; return true;
+    case OPT_TIMESTEPS: o->request.timesteps = value; return true;
+    case OPT_DEVICE: o->engine.device = value; return true;
+    case OPT_DTYPE: o->engine.dtype = value; return true;
+    case OPT_VALIDATION: o->engine.validation = true; return true;
+    case OPT_PROFILE: o->engine.profile = true; return true;
+    case OPT_QUIET: o->quiet = true; return true;
+    default: return false;
+    }
+}
+
+static bool take_number(struct options *o, int option, const char *value)
+{
+    struct engine_request *r = &o->request;
+
+    switch (option) {
+    case OPT_SIZE: return read_int(value, 1, 1 << 20, &r->size);
+    case OPT_SEED: o->seeded = true; return read_seed(value, &r->seed);
+    case OPT_N: return read_int(value, 1, MAX_PICTURES, &o->pictures);
+    case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);
+    case OPT_STEPS: return read_list(value, 0, r->steps, NULL);
+    case OPT_GUIDANCE: return read_list(value, 0, NULL, r->guidance_scale);
+    case OPT_NOISE: r->set_noise_level = true; return read_list(value, 1, r->noise_level, NULL);
+    default: return false;
+    }
+}
+
+// Returns an exit status, or -1 to go on.
+static int read_options(int argc, char **argv, struct options *o)
+{
+    int option, index = 0;
+
+    optind = 1;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "o:", long_options, &index)) != -1) {
+        if (option == OPT_HELP) {
+            fputs(usage_text, stdout);
+            return 0;
+        }
+        if (option == '?')
+            return complain("%s is no option, or lacks its value; see imagend generate --help",
+                            argv[optind - 1]);
+        if (take_text(o, option, optarg))
+            continue;
+        if (!take_number(o, option, optarg)) {
+            fprintf(stderr, "imagend: --%s cannot be \"%s\"\n", long_options[index].name, optarg);
+            return 2;
+        }
+    }
+    if (optind + 1 != argc)
+        return complain("%s; see imagend generate --help",
+                        optind == argc ? "a prompt is missing" : "give one prompt, in quotes");
+    o->request.prompt = argv[optind];
+    return -1;
+}
+
+// ---- drawing ----------------------------------------------------------------------------------
+
+static void draw_bar(const struct engine_event *ev)
+{
+    const int filled = ev->step * BAR / ev->steps;
+
+    fprintf(stderr, "\rstage %d/%d  %4d px  [", ev->stage + 1, ev->stages, ev->image.width);
+    for (int i = 0; i < BAR; i++)
+        fputc(i < filled ? '#' : '.', stderr);
+    fprintf(stderr, "] %d/%d ", ev->step, ev->steps);
+    if (ev->step == ev->steps)
+        fputc('\n', stderr);
+}
+
+// FILE for one picture; FILE-K before the extension for several.
+static void file_name(const struct options *o, int index, char *out, size_t n)
+{
+    const char *dot = strrchr(o->output, '.'), *slash = strrchr(o->output, '/');
+
+    if (o->pictures == 1)
+        snprintf(out, n, "%s", o->output);
+    else if (dot && (!slash || dot > slash))
+        snprintf(out, n, "%.*s-%d%s", (int)(dot - o->output), o->output, index + 1, dot);
+    else
+        snprintf(out, n, "%s-%d", o->output, index + 1);
+}
+
+static enum err write_file(const char *path, const void *data, size_t size)
+{
+    FILE *f = fopen(path, "wb");
+    bool ok = f && fwrite(data, 1, size, f) == size;
+
+    if (f && fclose(f))
+        ok = false;
+    if (!ok)
+        fprintf(stderr, "imagend: cannot write %s: %s\n", path, strerror(errno));
+    return ok ? ERR_OK : ERR_IO;
+}
+
+static void save(struct drawing *d, const struct engine_event *ev)
+{
+    const int index = (int)(intptr_t)ev->tag;
+    struct engine_request r = d->o->request;
+    struct engine_used used;
+    struct fault why = {0};
+    char path[LONGEST_PATH];
+    uint8_t *png = NULL;
+    size_t size = 0;
+    enum err e;
+
+    r.picture = (uint32_t)index;
+    e = engine_resolve(d->engine, &r, &used, &why);
+    if (!e)
+        e = engine_png(&ev->image,
+                       &(struct engine_png_text){
+                           .prompt = r.prompt,
+                           .negative_prompt = r.negative_prompt ? r.negative_prompt : "",
+                           .seed = r.seed,
+                           .picture = r.picture,
+                           .used = &used,
+                       },
+                       &png, &size);
+    if (e)
+        fprintf(stderr, "imagend: the PNG cannot be made: %s\n", err_text(e));
+    file_name(d->o, index, path, sizeof path);
+    if (!e)
+        e = write_file(path, png, size);
+    if (!e && !d->o->quiet)
+        printf("%s  %dx%d  seed %llu\n", path, ev->image.width, ev->image.height,
+               (unsigned long long)r.seed);
+    free(png);
+    d->failed += e != ERR_OK;
+}
+
+static void on_event(void *ctx, const struct engine_event *ev)
+{
+    struct drawing *d = ctx;
+
+    switch (ev->type) {
+    case ENGINE_STEP:
+        if (d->bar)
+            draw_bar(ev);
+        break;
+    case ENGINE_PREVIEW: break;
+    case ENGINE_STAGE: d->seconds[ev->stage] += ev->stage_seconds; break;
+    case ENGINE_DONE:
+        save(d, ev);
+        d->done++;
+        break;
+    case ENGINE_FAILED:
+        fprintf(stderr, "imagend: %s\n", ev->fault->msg);
+        d->done++;
+        d->failed++;
+        break;
+    }
+}
+
+static enum err draw_all(struct drawing *d, struct fault *why)
+{
+    enum err e = ERR_OK;
+
+    while (!e && d->done < d->o->pictures) {
+        while (!e && d->started < d->o->pictures && engine_free(d->engine) > 0) {
+            struct engine_request r = d->o->request;
+            int slot;
+            r.picture = (uint32_t)d->started;
+            e = engine_admit(d->engine, &r, (void *)(intptr_t)d->started, &slot, why);
+            d->started++;
+        }
+        if (!e)
+            e = engine_step(d->engine, on_event, d, why);
+    }
+    return e;
+}
+
+static void report(const struct drawing *d)
+{
+    const struct engine_info *info = engine_info(d->engine);
+    double total = 0;
+
+    for (int i = 0; i < info->stages; i++) {
+        if (d->seconds[i] > 0)
+            fprintf(stderr, "%-12s %4d px  %7.2f s\n", info->stage[i].name, info->stage[i].size,
+                    d->seconds[i]);
+        total += d->seconds[i];
+    }
+    fprintf(stderr, "%-12s          %7.2f s on %s\n", "all stages", total, info->device);
+}
+
+int cli_generate(int argc, char **argv)
+{
+    struct options o = {.output = "out.png", .pictures = 1};
+    struct drawing d = {.o = &o};
+    struct fault why = {0};
+    enum err e;
+    int status = read_options(argc, argv, &o);
+
+    if (status >= 0)
+        return status;
+    if (!o.engine.model)
+        o.engine.model = cli_default_model();
+    if (!o.seeded && getrandom(&o.request.seed, sizeof o.request.seed, 0) < 0)
+        return complain("%s", "no random seed can be had; give --seed");
+    d.bar = !o.quiet && o.pictures == 1 && isatty(STDERR_FILENO);
+    e = engine_open(&o.engine, &d.engine, &why);
+    if (!e)
+        e = draw_all(&d, &why);
+    if (e)
+        fprintf(stderr, "imagend: %s\n", why.msg);
+    if (!e && !o.quiet)
+        report(&d);
+    if (!e && o.engine.profile) {
+        char *text = engine_profile(d.engine);
+        fputs(text ? text : "", stderr);
+        free(text);
+    }
+    engine_close(&d.engine);
+    return e || d.failed ? 1 : 0;
+}
