@@ -278,7 +278,7 @@ static void load_text_pool(struct load *l, struct unet *u)
     position = weights_f32(l->w, WEIGHTS_SHAPE(1, d), "add_embedding.pool.positional_embedding");
     if (l->err || !l->dev || !position)
         return;
-    l->err = tensor_create(l->dev, DT_F32, 1, 1, 1, d, &p->position);
+    l->err = tensor_create(l->dev, l->dtype, 1, 1, 1, d, &p->position);
     if (!l->err)
         l->err = tensor_upload(&p->position, position);
 }

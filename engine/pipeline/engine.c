@@ -51,12 +51,27 @@ struct engine {
 
 // ---- opening ----------------------------------------------------------------------------------
 
+// Where caches go when nobody says: as the XDG base directory specification wants it. NULL: nowhere.
+static const char *user_cache(char *out, size_t n)
+{
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+
+    if (xdg && *xdg == '/')
+        snprintf(out, n, "%s/imagend", xdg);
+    else if (home && *home == '/')
+        snprintf(out, n, "%s/.cache/imagend", home);
+    else
+        return NULL;
+    return out;
+}
+
 static enum err open_device(const struct engine_params *p, struct engine *g, struct fault *why)
 {
+    char cache[CASCADE_PATH];
     enum err e = ops_device_open(
         &(struct ops_open_params){
             .device = p->device,
-            .cache_dir = p->cache_dir,
+            .cache_dir = p->cache_dir ? p->cache_dir : user_cache(cache, sizeof cache),
             .memory_limit = p->memory_limit,
             .validation = p->validation,
             .profile = p->profile,
