@@ -1,0 +1,226 @@
+// The engine on the tiny cascade of the golden fixtures: a picture is bit-equal whoever shares its
+// batch, joins, leaves or is cancelled; the same seed gives the same picture; what cannot be drawn
+// is refused by name; slots are counted.
+#include "engine.h"
+#include "test.h"
+
+#include <stdlib.h>
+
+enum { PICTURES = 5, MAX_RGB = 3 * 64 * 64 };
+
+static const struct engine_request requests[PICTURES] = {
+    {.prompt = "a photo of a kangaroo", .seed = 1, .size = 64, .steps = {5, 3}},
+    {.prompt = "an oil painting of a red fox", .negative_prompt = "blurry", .seed = 2, .size = 64,
+     .steps = {3, 4}, .guidance_scale = {3.5F, 1}},
+    {.prompt = "", .seed = 3, .size = 64, .steps = {6, 2}, .guidance_scale = {1, 2},
+     .sampler = "dpm++2m"},
+    {.prompt = "a cat", .seed = UINT64_MAX, .picture = 7, .size = 64, .steps = {4, 4},
+     .sampler = "ddim", .set_noise_level = true, .noise_level = {-1, 30}},
+    {.prompt = "a cat", .seed = 4, .size = 16, .steps = {8}},
+};
+
+struct result {
+    uint8_t rgb[MAX_RGB];
+    int width, steps, stages, done;
+};
+
+static void on_event(void *ctx, const struct engine_event *ev)
+{
+    struct result *r = (struct result *)ctx + (intptr_t)ev->tag;
+
+    switch (ev->type) {
+    case ENGINE_STEP: r->steps++; break;
+    case ENGINE_PREVIEW: CHECK(ev->image.rgb != NULL); break;
+    case ENGINE_STAGE: r->stages++; break;
+    case ENGINE_DONE:
+        r->done++;
+        r->width = ev->image.width;
+        CHECK(ev->image.width * ev->image.height * 3 <= MAX_RGB);
+        memcpy(r->rgb, ev->image.rgb, (size_t)(ev->image.width * ev->image.height * 3));
+        break;
+    case ENGINE_FAILED: CHECK_MSG(false, "%s", ev->fault->msg); break;
+    }
+}
+
+static int admit(struct engine *g, int i, bool previews)
+{
+    struct engine_request r = requests[i];
+    struct fault why = {0};
+    int slot = -1;
+
+    r.previews = previews;
+    CHECK_MSG(!engine_admit(g, &r, (void *)(intptr_t)i, &slot, &why), "%s", why.msg);
+    return slot;
+}
+
+static void step(struct engine *g, struct result *r, int times)
+{
+    struct fault why = {0};
+
+    for (int i = 0; i < times; i++)
+        CHECK_MSG(!engine_step(g, on_event, r, &why), "%s", why.msg);
+}
+
+static void finish(struct engine *g, struct result *r)
+{
+    for (int i = 0; i < 100 && engine_busy(g); i++)
+        step(g, r, 1);
+    CHECK_INT(engine_busy(g), 0);
+}
+
+static void check_same(const struct result *alone, const struct result *shared, int i)
+{
+    const size_t bytes = (size_t)(alone[i].width * alone[i].width * 3);
+
+    CHECK_INT(shared[i].done, 1);
+    CHECK_INT(shared[i].width, alone[i].width);
+    CHECK_MSG(bytes && !memcmp(alone[i].rgb, shared[i].rgb, bytes), "picture %d differs", i);
+}
+
+static void test_alone(struct engine *g, struct result *alone)
+{
+    struct result *again = calloc(PICTURES, sizeof *again);
+
+    for (int i = 0; i < PICTURES; i++) {
+        admit(g, i, false);
+        finish(g, alone);
+        CHECK_INT(alone[i].done, 1);
+        CHECK_INT(alone[i].stages, requests[i].size == 16 ? 1 : 2);
+        CHECK_INT(alone[i].steps, requests[i].steps[0] + requests[i].steps[1]);
+    }
+    admit(g, 0, true);
+    finish(g, again);
+    check_same(alone, again, 0);
+    CHECK(memcmp(alone[0].rgb, alone[1].rgb, MAX_RGB) != 0);
+    free(again);
+}
+
+static void test_shared(struct engine *g, const struct result *alone)
+{
+    struct result *r = calloc(PICTURES, sizeof *r);
+    int cancelled;
+
+    admit(g, 2, false);
+    step(g, r, 2);
+    admit(g, 0, false);
+    cancelled = admit(g, 1, false);
+    step(g, r, 1);
+    admit(g, 3, true);
+    step(g, r, 1);
+    CHECK_INT(engine_busy(g), 4);
+    CHECK_INT(engine_evict(g, cancelled), ERR_OK);
+    CHECK_INT(engine_evict(g, cancelled), ERR_NOT_FOUND);
+    CHECK_INT(engine_free(g), 1);
+    admit(g, 4, false);
+    step(g, r, 3);
+    finish(g, r);
+    CHECK_INT(r[1].done, 0);
+    check_same(alone, r, 0);
+    check_same(alone, r, 2);
+    check_same(alone, r, 3);
+    check_same(alone, r, 4);
+
+    // The cancelled one again, into slots that others have used.
+    memset(r, 0, PICTURES * sizeof *r);
+    admit(g, 3, false);
+    admit(g, 1, false);
+    finish(g, r);
+    check_same(alone, r, 1);
+    check_same(alone, r, 3);
+    free(r);
+}
+
+static void test_full(struct engine *g)
+{
+    struct fault why = {0};
+    int slot[4], extra;
+
+    for (int i = 0; i < 4; i++)
+        slot[i] = admit(g, 4, false);
+    CHECK_INT(engine_free(g), 0);
+    CHECK_INT(engine_admit(g, &requests[4], NULL, &extra, &why), ERR_BUSY);
+    for (int i = 0; i < 4; i++)
+        CHECK_INT(engine_evict(g, slot[i]), ERR_OK);
+    CHECK_INT(engine_evict(g, 99), ERR_NOT_FOUND);
+    CHECK_INT(engine_evict(g, -1), ERR_NOT_FOUND);
+}
+
+static void test_refusals(struct engine *g)
+{
+    static const struct {
+        struct engine_request r;
+        const char *param;
+    } bad[] = {
+        {{.prompt = NULL}, "prompt"},
+        {{.prompt = "\xff"}, "prompt"},
+        {{.prompt = "a", .negative_prompt = "\xc3"}, "negative_prompt"},
+        {{.prompt = "a", .size = 17}, "size"},
+        {{.prompt = "a", .steps = {-1}}, "steps"},
+        {{.prompt = "a", .steps = {1001}}, "steps"},
+        {{.prompt = "a", .guidance_scale = {0.5F}}, "guidance_scale"},
+        {{.prompt = "a", .guidance_scale = {NAN}}, "guidance_scale"},
+        {{.prompt = "a", .sampler = "euler"}, "sampler"},
+        {{.prompt = "a", .timesteps = "fast1"}, "timesteps"},
+        {{.prompt = "a", .timesteps = "fast27", .steps = {5}}, "timesteps"},
+        {{.prompt = "a", .set_noise_level = true, .noise_level = {-1, 1000}}, "noise_level"},
+    };
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct fault why = {0};
+        int slot;
+        CHECK_INT(engine_check(g, &bad[i].r, &why), ERR_INVALID);
+        CHECK_STR(why.param, bad[i].param);
+        CHECK_INT(engine_admit(g, &bad[i].r, NULL, &slot, &why), ERR_INVALID);
+    }
+    CHECK_INT(engine_busy(g), 0);
+}
+
+static void test_open(void)
+{
+    struct engine *g = NULL;
+    struct fault why = {0};
+
+    CHECK_INT(engine_open(&(struct engine_params){.model = "/nowhere"}, &g, &why), ERR_NOT_FOUND);
+    CHECK_STR(why.param, "model");
+    CHECK_INT(engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-II"}, &g, &why),
+              ERR_NOT_FOUND);
+    CHECK_INT(engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .slots = 257}, &g,
+                          &why),
+              ERR_INVALID);
+    CHECK_INT(engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .device = "none"},
+                          &g, &why),
+              ERR_NO_DEVICE);
+    CHECK_INT(engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I",
+                                                  .memory_limit = 1 << 16},
+                          &g, &why),
+              ERR_NO_DEVICE_MEMORY);
+    CHECK(g == NULL);
+}
+
+int main(void)
+{
+    struct engine_params p = {.model = GOLDEN "/if-tiny-I," GOLDEN "/if-tiny-II", .slots = 4};
+    struct result *alone = calloc(PICTURES, sizeof *alone);
+    struct engine *g = NULL;
+    struct engine_stats stats;
+    struct fault why = {0};
+
+    test_open();
+    if (!alone || engine_open(&p, &g, &why)) {
+        fprintf(stderr, "%s\n", why.msg);
+        return why.code == ERR_NO_DEVICE ? test_skip(why.msg) : 1;
+    }
+    CHECK_INT(engine_info(g)->stages, 2);
+    CHECK_INT(engine_info(g)->stage[1].size, 64);
+    test_refusals(g);
+    test_alone(g, alone);
+    test_shared(g, alone);
+    test_full(g);
+    engine_stats(g, &stats);
+    CHECK(stats.text_cache_hits > 0 && stats.text_cache_misses > 0);
+    CHECK(stats.device_bytes > 0 && stats.steps[0] > 0 && stats.steps[1] > 0);
+    engine_close(&g);
+    CHECK(g == NULL);
+    free(alone);
+    return test_end();
+}
