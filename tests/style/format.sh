@@ -6,5 +6,5 @@ cd "$(dirname "$0")/../.."
 mode='--dry-run -Werror'
 [ "${1:-}" != --fix ] || mode=-i
 # shellcheck disable=SC2086 # options
-find engine server tests -name '*.[ch]' ! -name 'web_*' -print0 |
+find engine server tests \( -name '*.[ch]' -o -name '*.cpp' \) -print0 |
     xargs -0 clang-format --style=file $mode

@@ -17,7 +17,7 @@ expect_none() {
 
 sources() {
     find engine server shaders tests config deploy training .ci run meson.build README.md \
-        CONTRIBUTING.md -type f \( -name '*.[ch]' -o -name '*.cc' -o -name '*.comp' -o \
+        CONTRIBUTING.md -type f \( -name '*.[ch]' -o -name '*.cpp' -o -name '*.comp' -o \
         -name '*.glsl' -o -name '*.py' -o -name '*.sh' -o -name '*.md' -o -name meson.build -o \
         -path run -o -path .ci/run \) ! -path '*/node_modules/*' ! -path '*/out/*' \
         ! -path tests/golden/README.md 2>/dev/null
@@ -27,7 +27,7 @@ tab=$(printf '\t')
 expect_none "$(sources | xargs grep -n "$tab" || true)" "tabs"
 expect_none "$(sources | xargs grep -nE ' +$' || true)" "spaces at the end of a line"
 expect_none "$(sources | xargs grep -LE '.' || true)" "empty files"
-expect_none "$(sources | grep -E '\.(c|h|cc|comp|glsl)$' | xargs grep -nE '(TODO|FIXME)' || true)" \
+expect_none "$(sources | grep -E '\.(c|h|cpp|comp|glsl)$' | xargs grep -nE '(TODO|FIXME)' || true)" \
     "things left for later"
 expect_none "$(find engine server tests shaders \( -name '*.[ch]' -o -name '*.comp' \) -exec \
     awk 'FNR == 1 && !/^(\/\/|#version)/ { print FILENAME }' {} +)" \
