@@ -20,7 +20,7 @@ sources() {
         CONTRIBUTING.md -type f \( -name '*.[ch]' -o -name '*.cpp' -o -name '*.comp' -o \
         -name '*.glsl' -o -name '*.py' -o -name '*.sh' -o -name '*.md' -o -name meson.build -o \
         -path run -o -path .ci/run \) ! -path '*/node_modules/*' ! -path '*/out/*' \
-        ! -path tests/golden/README.md 2>/dev/null
+        ! -path tests/golden/README.md ! -name __init__.py 2>/dev/null
 }
 
 tab=$(printf '\t')
