@@ -1,6 +1,7 @@
-// Memory of a recording's activations. Takes and releases happen in recording order, which is also
+// Memory of the recordings' activations. Takes and releases happen in recording order, which is also
 // execution order, so a released range may be handed out again at once: the command layer orders
-// the later write after the earlier reads. Called by the recorder only.
+// the later write after the earlier reads. Recordings run one at a time and each starts from the
+// whole of it, so that the largest one sets the size. Called by the recorder only.
 #include "ops_internal.h"
 
 #include <stdlib.h>
@@ -51,6 +52,15 @@ void activations_destroy(struct activations **ap)
     free(a->chunks);
     free(a);
     *ap = NULL;
+}
+
+void activations_reset(struct activations *a)
+{
+    for (int i = 0; i < a->count; i++) {
+        struct chunk *c = &a->chunks[i];
+        c->blocks[0] = (struct block){.bytes = c->bytes};
+        c->count = 1;
+    }
 }
 
 static enum err insert_block(struct chunk *c, int at, struct block b)

@@ -64,7 +64,8 @@ double ops_flops(const struct ops *o);
 unsigned ops_dispatches(const struct ops *o);
 
 // A fresh activation; undefined contents except zero channel padding. Its memory is reused after
-// ops_release (a view releases nothing; releasing is optional, ops_destroy frees everything).
+// ops_release (a view releases nothing; releasing is optional). The recordings of a device share
+// this memory: what a run leaves in it stays readable until another recording runs or begins.
 struct tensor ops_temp(struct ops *o, uint32_t n, uint32_t h, uint32_t w, uint32_t c);
 struct tensor ops_temp_dtype(struct ops *o, enum dtype dtype, uint32_t n, uint32_t h, uint32_t w,
                              uint32_t c);

@@ -133,6 +133,11 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
         fault_set(why, e, "device", "%s: %s", dev->caps->name, err_text(e));
         goto fail;
     }
+    e = activations_create(dev, &dev->activations);
+    if (e) {
+        fault_set(why, e, "device", "%s", err_text(e));
+        goto fail;
+    }
     e = choose_dtype(dev, p->dtype, why);
     if (!e)
         e = choose_path(dev, why);
@@ -152,6 +157,7 @@ void ops_device_close(struct ops_device **dp)
         return;
     if (dev->vk) {
         pipelines_destroy(dev);
+        activations_destroy(&dev->activations);
         vk_buffer_destroy(&dev->absent);
         vk_device_close(&dev->vk);
     }

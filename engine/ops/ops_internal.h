@@ -35,6 +35,8 @@ struct ops_device {
     struct vk_buffer *absent;  // stands for operands that are not there
     struct pipeline *pipelines;
     int pipeline_count, pipeline_room;
+    struct activations *activations;  // shared by all recordings, which run one at a time
+    int recording;                    // recordings between begin and end
 };
 
 // Lets tests run the kernels of other devices. Only while no weights and recordings exist.
@@ -82,6 +84,7 @@ static inline uint32_t vec4s(uint32_t c) { return (c + 3) / 4; }
 struct activations;
 enum err activations_create(struct ops_device *dev, struct activations **out);
 void activations_destroy(struct activations **a);
+void activations_reset(struct activations *a);  // takes everything back
 // Sets t->buf and t->offset for t's dtype and shape.
 enum err activations_take(struct activations *a, struct tensor *t);
 // True when t is a whole tensor that was taken and not released.

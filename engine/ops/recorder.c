@@ -20,7 +20,7 @@ struct ops {
     struct ops_device *dev;
     enum dtype dtype;
     enum err error;
-    struct activations *memory;
+    bool open;  // between begin and end
     struct record *records;
     int count, room;
     struct vk_cmd *cmd;
@@ -35,13 +35,19 @@ enum err ops_begin(struct ops_device *dev, enum dtype dtype, struct ops **out)
         return ERR_NO_MEMORY;
     o->dev = dev;
     o->dtype = dtype;
-    enum err e = activations_create(dev, &o->memory);
-    if (e) {
-        ops_destroy(&o);
-        return e;
-    }
+    // A recording may use all the memory that finished ones use, since they do not run meanwhile.
+    if (!dev->recording++)
+        activations_reset(dev->activations);
+    o->open = true;
     *out = o;
     return ERR_OK;
+}
+
+static void close_recording(struct ops *o)
+{
+    if (o->open)
+        o->dev->recording--;
+    o->open = false;
 }
 
 void ops_destroy(struct ops **op)
@@ -49,8 +55,8 @@ void ops_destroy(struct ops **op)
     struct ops *o = *op;
     if (!o)
         return;
+    close_recording(o);
     vk_cmd_destroy(&o->cmd);
-    activations_destroy(&o->memory);
     free(o->records);
     free(o);
     *op = NULL;
@@ -93,7 +99,7 @@ struct tensor ops_temp_dtype(struct ops *o, enum dtype dtype, uint32_t n, uint32
     struct tensor t = {.dtype = dtype, .n = n, .h = h, .w = w, .c = c};
     t.cs = tensor_stride(dtype, c);
     if (!o->error)
-        ops_fail(o, activations_take(o->memory, &t));
+        ops_fail(o, activations_take(o->dev->activations, &t));
     return t;
 }
 
@@ -105,7 +111,7 @@ struct tensor ops_temp(struct ops *o, uint32_t n, uint32_t h, uint32_t w, uint32
 void ops_release(struct ops *o, const struct tensor *t)
 {
     if (!o->error)
-        activations_release(o->memory, t);
+        activations_release(o->dev->activations, t);
 }
 
 // ---- dispatches ---------------------------------------------------------------------------------
@@ -272,6 +278,7 @@ static enum err warm(struct ops *o)
 
 enum err ops_end(struct ops *o)
 {
+    close_recording(o);
     if (!o->error)
         ops_fail(o, pipelines_create(o->dev));
     if (!o->error && o->dev->caps->cpu)

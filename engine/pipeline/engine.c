@@ -89,6 +89,28 @@ static enum err open_device(const struct engine_params *p, struct engine *g, str
     return ERR_OK;
 }
 
+// On a CPU a large stage saves memory when the sampler that its model recommends allows it; nobody
+// can choose another one for it.
+static bool lean_stage(const struct engine *g, int i)
+{
+    const struct cascade_stage *c = &g->cascade.stage[i];
+    struct sampler *s = NULL;
+    bool lean = false;
+
+    if (i == 0 || !ops_device_info(g->dev)->cpu)
+        return false;
+    if (!sampler_create(
+            &(struct sampler_params){
+                .config = &c->scheduler,
+                .name = c->sampler[0] ? c->sampler : NULL,
+                .steps = c->steps,
+            },
+            &s, NULL))
+        lean = stage_is_lean_sampler(s);
+    sampler_destroy(&s);
+    return lean;
+}
+
 static enum err load_stage(const struct engine_params *p, struct engine *g, int i,
                            struct fault *why)
 {
@@ -126,6 +148,7 @@ static enum err load_stage(const struct engine_params *p, struct engine *g, int 
             .low_height = low,
             .low_width = low,
             .entries = entries,
+            .lean = lean_stage(g, i),
             .text_length = (uint32_t)text_length(g->text),
             .text_dim = (uint32_t)text_dim(g->text),
         },

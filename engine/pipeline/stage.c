@@ -59,9 +59,13 @@ static enum err create_state(struct stage *s)
     const uint32_t n = s->p.entries;
     enum err e = slot_tensor(s, &s->x);
 
-    for (int i = 0; !e && i < HISTORY; i++)
+    // A step reads its history before it writes it, and the noise of a picture that enters is used
+    // up before its first step.
+    for (int i = 0; !e && i < (s->p.lean ? 1 : HISTORY); i++)
         e = slot_tensor(s, &s->history[i]);
-    if (!e)
+    if (s->p.lean)
+        s->history[1] = s->history[2] = s->noise = s->history[0];
+    else if (!e)
         e = slot_tensor(s, &s->noise);
     if (!e && s->p.low_height)
         e = slot_tensor(s, &s->low);
@@ -214,6 +218,15 @@ static enum err upload_start(struct stage *s, int entry, const struct stage_star
     return e;
 }
 
+bool stage_is_lean_sampler(const struct sampler *sampler)
+{
+    bool lean = !sampler->stochastic;
+
+    for (int i = 0; i < sampler->steps; i++)
+        lean = lean && sampler->step[i].c2 == 0;
+    return lean;
+}
+
 enum err stage_enter(struct stage *s, const struct stage_start *start, int *out, struct fault *why)
 {
     struct sampler *sampler = start->sampler;
@@ -225,6 +238,10 @@ enum err stage_enter(struct stage *s, const struct stage_start *start, int *out,
         i++;
     if (i == (int)s->p.entries) {
         e = ERR_BUSY;
+        goto fail;
+    }
+    if (s->p.lean && !stage_is_lean_sampler(sampler)) {
+        e = fault_set(why, ERR_UNSUPPORTED, "sampler", "this stage cannot run %s", sampler->name);
         goto fail;
     }
     if (s->p.low_height) {

@@ -42,7 +42,10 @@ struct stage_start {
     uint64_t seed;
     uint32_t picture;
 };
-// Errors: BUSY (no free entry), DEVICE_LOST, NO_DEVICE_MEMORY, UNSUPPORTED (*why: the noise level).
+// Whether a lean stage can run the sampler.
+bool stage_is_lean_sampler(const struct sampler *sampler);
+// Errors: BUSY (no free entry), DEVICE_LOST, NO_DEVICE_MEMORY, UNSUPPORTED (*why: the noise level,
+// or a sampler that a lean stage cannot run).
 enum err stage_enter(struct stage *s, const struct stage_start *start, int *entry,
                      struct fault *why);
 void stage_leave(struct stage *s, int entry);

@@ -320,6 +320,7 @@ static enum err draw_all(struct drawing *d, struct fault *why)
 static void report(const struct drawing *d)
 {
     const struct engine_info *info = engine_info(d->engine);
+    struct engine_stats stats;
     double total = 0;
 
     for (int i = 0; i < info->stages; i++) {
@@ -329,6 +330,9 @@ static void report(const struct drawing *d)
         total += d->seconds[i];
     }
     fprintf(stderr, "%-12s          %7.2f s on %s\n", "all stages", total, info->device);
+    engine_stats(d->engine, &stats);
+    fprintf(stderr, "%-12s          %7.1f MB at most\n", "device memory",
+            (double)stats.device_peak_bytes / 1e6);
 }
 
 int cli_generate(int argc, char **argv)
