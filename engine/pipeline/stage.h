@@ -25,6 +25,8 @@ struct stage_params {
     uint32_t low_height, low_width;         // of the low-res input; 0: a base stage
     uint32_t entries;                       // pictures at most
     uint32_t text_length, text_dim;
+    // Only deterministic samplers of order 1 or 2: one tensor serves history and noise.
+    bool lean;
     stage_noise_fn *noise; // NULL: Philox on the device
     void *noise_ctx;
 };
