@@ -1,0 +1,59 @@
+// How bytes are written inside JSON, HTTP headers and URLs. Called from every layer, any thread.
+#include "text.h"
+
+#include "buf.h"
+
+#include <stdint.h>
+#include <string.h>
+
+void text_json(struct buf *b, const char *s)
+{
+    if (!s) {
+        buf_puts(b, "null");
+        return;
+    }
+    buf_add(b, "\"", 1);
+    for (const char *start = s;; s++) {
+        unsigned char c = (unsigned char)*s;
+        if (c >= 0x20 && c != '"' && c != '\\')
+            continue;
+        buf_add(b, start, (size_t)(s - start));
+        start = s + 1;
+        if (!c)
+            break;
+        if (c == '"' || c == '\\')
+            buf_printf(b, "\\%c", c);
+        else if (c == '\n')
+            buf_puts(b, "\\n");
+        else
+            buf_printf(b, "\\u%04x", c);
+    }
+    buf_add(b, "\"", 1);
+}
+
+void text_base64(struct buf *b, const void *data, size_t n)
+{
+    static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const uint8_t *in = data;
+    if (!buf_reserve(b, (n + 2) / 3 * 4 + 1))
+        return;
+    char *out = b->data + b->len;
+    for (size_t i = 0; i < n; i += 3, out += 4) {
+        size_t left = n - i;
+        uint32_t v = (uint32_t)in[i] << 16 | (left > 1 ? (uint32_t)in[i + 1] << 8 : 0) |
+                     (left > 2 ? in[i + 2] : 0);
+        out[0] = set[v >> 18];
+        out[1] = set[v >> 12 & 63];
+        out[2] = left > 1 ? set[v >> 6 & 63] : '=';
+        out[3] = left > 2 ? set[v & 63] : '=';
+    }
+    b->len += (n + 2) / 3 * 4;
+    b->data[b->len] = 0;
+}
+
+void text_hex(struct buf *b, const void *data, size_t n)
+{
+    const uint8_t *in = data;
+    for (size_t i = 0; i < n; i++)
+        buf_printf(b, "%02x", in[i]);
+}
