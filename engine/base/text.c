@@ -31,9 +31,11 @@ void text_json(struct buf *b, const char *s)
     buf_add(b, "\"", 1);
 }
 
+static const char base64_set[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 void text_base64(struct buf *b, const void *data, size_t n)
 {
-    static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const uint8_t *in = data;
     if (!buf_reserve(b, (n + 2) / 3 * 4 + 1))
         return;
@@ -42,13 +44,34 @@ void text_base64(struct buf *b, const void *data, size_t n)
         size_t left = n - i;
         uint32_t v = (uint32_t)in[i] << 16 | (left > 1 ? (uint32_t)in[i + 1] << 8 : 0) |
                      (left > 2 ? in[i + 2] : 0);
-        out[0] = set[v >> 18];
-        out[1] = set[v >> 12 & 63];
-        out[2] = left > 1 ? set[v >> 6 & 63] : '=';
-        out[3] = left > 2 ? set[v & 63] : '=';
+        out[0] = base64_set[v >> 18];
+        out[1] = base64_set[v >> 12 & 63];
+        out[2] = left > 1 ? base64_set[v >> 6 & 63] : '=';
+        out[3] = left > 2 ? base64_set[v & 63] : '=';
     }
     b->len += (n + 2) / 3 * 4;
     b->data[b->len] = 0;
+}
+
+bool text_unbase64(struct buf *b, const char *text)
+{
+    size_t n = strlen(text);
+    uint32_t v = 0;
+    int bits = 0;
+    while (n && text[n - 1] == '=')
+        n--;
+    for (size_t i = 0; i < n; i++) {
+        const char *at = strchr(base64_set, text[i]);
+        if (!at)
+            return false;
+        v = v << 6 | (uint32_t)(at - base64_set);
+        bits += 6;
+        if (bits >= 8) {
+            bits -= 8;
+            buf_putc(b, (char)(v >> bits));
+        }
+    }
+    return n % 4 != 1;
 }
 
 void text_hex(struct buf *b, const void *data, size_t n)

@@ -1,0 +1,282 @@
+// Keys are kept as SHA-256 only: they are long random words, so a slow password hash would add
+// nothing. Every key is compared at every request, so that time tells nothing. Loop thread.
+#include "auth.h"
+
+#include "buf.h"
+#include "clock.h"
+#include "router.h"
+#include "sha256.h"
+#include "text.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+struct key {
+    struct key *next;
+    char name[64], hash[65];
+    unsigned scopes;
+    double rate, burst;    // requests per second; 0: no limit
+    double tokens, filled; // the bucket, and when it was filled last
+};
+
+struct auth {
+    struct key *keys;
+    struct key *retired;  // requests in progress may still hold their names
+    int count;
+};
+
+static const struct {
+    const char *name;
+    unsigned bit;
+} scope_names[] = {{"read", SCOPE_READ}, {"generate", SCOPE_GENERATE}, {"admin", SCOPE_ADMIN}};
+
+// ---- reading ------------------------------------------------------------------------------------
+
+static bool parse_scopes(const char *list, unsigned *scopes)
+{
+    *scopes = 0;
+    for (const char *at = list; *at;) {
+        const size_t n = strcspn(at, ",");
+        bool known = false;
+        for (size_t i = 0; i < sizeof scope_names / sizeof scope_names[0]; i++) {
+            if (strlen(scope_names[i].name) == n && !strncmp(scope_names[i].name, at, n)) {
+                *scopes |= scope_names[i].bit;
+                known = true;
+            }
+        }
+        if (!known)
+            return false;
+        at += n + (at[n] == ',');
+    }
+    return *scopes != 0;
+}
+
+static bool parse_rate(const char *s, struct key *k)
+{
+    char *end;
+    k->rate = strtod(s, &end);
+    k->burst = k->rate < 1 ? 1 : k->rate;
+    if (*end == '/')
+        k->burst = strtod(end + 1, &end);
+    return !*end && k->rate > 0 && k->rate < 1e9 && k->burst >= 1 && k->burst < 1e9;
+}
+
+static bool plain_name(const char *s)
+{
+    if (!*s || strlen(s) >= sizeof((struct key *)0)->name)
+        return false;
+    for (; *s; s++)
+        if (!isalnum((unsigned char)*s) && !strchr("-_.@", *s))
+            return false;
+    return true;
+}
+
+static enum err parse_key(char *line, struct key *k, struct fault *why)
+{
+    char *save = NULL, *word[5] = {NULL};
+    int n = 0;
+    for (char *w = strtok_r(line, " \t\r", &save); w && n < 5; w = strtok_r(NULL, " \t\r", &save))
+        word[n++] = w;
+    if (n < 3 || n > 4)
+        return fault_set(why, ERR_INVALID, "keys-file", "expected: name sha256 scopes [rate/burst]");
+    if (!plain_name(word[0]))
+        return fault_set(why, ERR_INVALID, "keys-file", "the name may have letters, digits, -_.@");
+    if (strlen(word[1]) != 64 || strspn(word[1], "0123456789abcdef") != 64)
+        return fault_set(why, ERR_INVALID, "keys-file", "the hash of %s is not 64 digits a-f0-9",
+                         word[0]);
+    if (!parse_scopes(word[2], &k->scopes))
+        return fault_set(why, ERR_INVALID, "keys-file",
+                         "the scopes of %s are not of generate,read,admin", word[0]);
+    if (word[3] && !parse_rate(word[3], k))
+        return fault_set(why, ERR_INVALID, "keys-file", "the rate of %s is not like 5/20", word[0]);
+    snprintf(k->name, sizeof k->name, "%s", word[0]);
+    snprintf(k->hash, sizeof k->hash, "%s", word[1]);
+    k->tokens = k->burst;
+    k->filled = clock_mono();
+    return ERR_OK;
+}
+
+static void keys_free(struct key *k)
+{
+    while (k) {
+        struct key *next = k->next;
+        free(k);
+        k = next;
+    }
+}
+
+static struct key *key_find(struct key *k, const char *name)
+{
+    while (k && strcmp(k->name, name))
+        k = k->next;
+    return k;
+}
+
+static enum err parse_line(char *line, int number, struct key **keys, struct fault *why)
+{
+    struct fault inner = {0};
+    char *s = line + strspn(line, " \t\r");
+    if (!*s || *s == '#')
+        return ERR_OK;
+    struct key *k = calloc(1, sizeof *k);
+    if (!k)
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    if (parse_key(s, k, &inner) || key_find(*keys, k->name)) {
+        fault_set(why, ERR_INVALID, "keys-file", "keys file, line %d: %s", number,
+                  inner.code ? inner.msg : "the name is there twice");
+        free(k);
+        return ERR_INVALID;
+    }
+    k->next = *keys;
+    *keys = k;
+    return ERR_OK;
+}
+
+enum err auth_parse(struct auth *a, const char *text, size_t n, struct fault *why)
+{
+    struct key *keys = NULL;
+    int number = 0, count = 0;
+    for (size_t at = 0; at < n;) {
+        char line[512];
+        const char *end = memchr(text + at, '\n', n - at);
+        const size_t len = end ? (size_t)(end - (text + at)) : n - at;
+        enum err err = ERR_INVALID;
+        number++;
+        if (len < sizeof line) {
+            memcpy(line, text + at, len);
+            line[len] = 0;
+            err = parse_line(line, number, &keys, why);
+        } else {
+            fault_set(why, err, "keys-file", "keys file, line %d is too long", number);
+        }
+        if (err) {
+            keys_free(keys);
+            return err;
+        }
+        at += len + 1;
+    }
+    // Buckets go on where they were: a reload is no way around a limit.
+    for (struct key *k = keys; k; k = k->next, count++) {
+        const struct key *old = key_find(a->keys, k->name);
+        if (old && old->rate > 0 && k->rate > 0) {
+            k->tokens = old->tokens < k->burst ? old->tokens : k->burst;
+            k->filled = old->filled;
+        }
+    }
+    struct key **end = &a->retired;
+    while (*end)
+        end = &(*end)->next;
+    *end = a->keys;
+    a->keys = keys;
+    a->count = count;
+    return ERR_OK;
+}
+
+enum err auth_reload(struct auth *a, const char *file, struct fault *why)
+{
+    struct buf b = {0};
+    enum err err;
+    if (!file || !*file)
+        return auth_parse(a, "", 0, why);
+    err = buf_read_file(&b, file, 1 << 20, why);
+    if (!err)
+        err = auth_parse(a, b.data ? b.data : "", b.len, why);
+    if (!err && !a->count)
+        err = fault_set(why, ERR_INVALID, "keys-file", "there is no key in %s", file);
+    buf_deinit(&b);
+    return err;
+}
+
+enum err auth_create(const char *file, struct auth **out, struct fault *why)
+{
+    enum err err;
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    err = auth_reload(*out, file, why);
+    if (err)
+        auth_destroy(out);
+    return err;
+}
+
+void auth_destroy(struct auth **a)
+{
+    if (!*a)
+        return;
+    keys_free((*a)->keys);
+    keys_free((*a)->retired);
+    free(*a);
+    *a = NULL;
+}
+
+int auth_count(const struct auth *a)
+{
+    return a->count;
+}
+
+// ---- checking -----------------------------------------------------------------------------------
+
+static enum err key_spend(struct key *k, double *retry)
+{
+    const double now = clock_mono();
+    if (k->rate <= 0)
+        return ERR_OK;
+    k->tokens += (now - k->filled) * k->rate;
+    k->tokens = k->tokens < k->burst ? k->tokens : k->burst;
+    k->filled = now;
+    if (k->tokens < 1) {
+        *retry = (1 - k->tokens) / k->rate;
+        return ERR_BUSY;
+    }
+    k->tokens -= 1;
+    return ERR_OK;
+}
+
+enum err auth_check(void *auth, const char *key, const char **owner, unsigned *scopes,
+                    double *retry)
+{
+    struct auth *a = auth;
+    struct key *found = NULL;
+    char hash[65];
+    *owner = "";
+    *scopes = 0;
+    if (!a->count) {
+        *scopes = SCOPE_READ | SCOPE_GENERATE | SCOPE_ADMIN;
+        return ERR_OK;
+    }
+    if (!key)
+        return ERR_INVALID;
+    sha256_hex(key, strlen(key), hash);
+    for (struct key *k = a->keys; k; k = k->next)
+        if (sha256_same(k->hash, hash))
+            found = k;
+    if (!found)
+        return ERR_INVALID;
+    *owner = found->name;
+    *scopes = found->scopes;
+    return key_spend(found, retry);
+}
+
+enum err auth_new_key(const char *name, const char *scopes, struct buf *key, struct buf *line,
+                      struct fault *why)
+{
+    unsigned char bytes[24];
+    char hash[65];
+    unsigned bits;
+    if (!plain_name(name))
+        return fault_set(why, ERR_INVALID, "name", "the name may have letters, digits, -_.@");
+    if (!parse_scopes(scopes, &bits))
+        return fault_set(why, ERR_INVALID, "scopes", "scopes are of generate,read,admin");
+    if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
+        return fault_set(why, ERR_INTERNAL, "", "the system gave no random numbers");
+    buf_puts(key, "sk-imagend-");
+    text_hex(key, bytes, sizeof bytes);
+    if (key->failed)
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    sha256_hex(key->data, key->len, hash);
+    buf_printf(line, "%s %s %s", name, hash, scopes);
+    return ERR_OK;
+}

@@ -1,0 +1,242 @@
+// Validation by field table. Called by the router before a handler runs; the schema half is in
+// check_schema.c. Knows nothing of what the fields mean.
+#include "check.h"
+
+#include "json.h"
+#include "utf8.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static enum err refuse(struct fault *why, const struct check_field *f, const char *want)
+{
+    return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be %s", f->name, want);
+}
+
+static enum err refuse_range(struct fault *why, const struct check_field *f, const char *what)
+{
+    return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be %s from %g to %g", f->name, what,
+                     f->min, f->max);
+}
+
+static enum err put_text(const struct check_field *f, const char *s, size_t n, char *at,
+                         struct fault *why)
+{
+    if ((double)n < f->min || (double)n > f->max) {
+        if (f->min > 0 && !n)
+            return fault_set(why, ERR_INVALID, f->name, "\"%s\" must not be empty", f->name);
+        return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be %g to %g bytes long, not %zu",
+                         f->name, f->min, f->max, n);
+    }
+    if (strlen(s) != n || !utf8_valid(s, n, NULL))
+        return refuse(why, f, "UTF-8 text without NUL");
+    *(const char **)(void *)at = s;
+    return ERR_OK;
+}
+
+static enum err put_enum(const struct check_field *f, const char *s, char *at, struct fault *why)
+{
+    char list[200] = "";
+    size_t n = 0;
+    for (int i = 0; f->choices[i]; i++) {
+        if (!strcmp(f->choices[i], s)) {
+            *(int *)(void *)at = i;
+            return ERR_OK;
+        }
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", f->choices[i]);
+        if (n >= sizeof list)
+            n = sizeof list - 1;
+    }
+    return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be one of %s; \"%.40s\" is not",
+                     f->name, list, s);
+}
+
+static enum err put_number(const struct check_field *f, double v, char *at, struct fault *why)
+{
+    if (!isfinite(v) || v < f->min || v > f->max)
+        return refuse_range(why, f, "a number");
+    *(float *)(void *)at = (float)v;
+    return ERR_OK;
+}
+
+static enum err put_int(const struct check_field *f, int64_t v, char *at, struct fault *why)
+{
+    if ((double)v < f->min || (double)v > f->max)
+        return refuse_range(why, f, "an integer");
+    *(int *)(void *)at = (int)v;
+    return ERR_OK;
+}
+
+static enum err put_seed(const struct check_field *f, int64_t v, char *at, struct fault *why)
+{
+    if (v < -1)
+        return refuse(why, f, "-1 (for any) or an integer from 0 to 9223372036854775807");
+    *(struct check_seed *)(void *)at = (struct check_seed){v >= 0, v >= 0 ? (uint64_t)v : 0};
+    return ERR_OK;
+}
+
+static enum err put_time(const struct check_field *f, const char *s, char *at, struct fault *why)
+{
+    struct tm tm = {0};
+    const char *end = strptime(s, "%Y-%m-%dT%H:%M:%S", &tm);
+    double fraction = 0;
+    if (end && *end == '.') {
+        char *after;
+        fraction = strtod(end, &after);
+        end = after;
+    }
+    if (!end || strcmp(end, "Z"))
+        return refuse(why, f, "a time like 2030-01-31T12:00:00Z, or unix seconds");
+    *(int64_t *)(void *)at = (int64_t)timegm(&tm) * 1000 + (int64_t)(fraction * 1000);
+    return ERR_OK;
+}
+
+// ---- from JSON ----------------------------------------------------------------------------------
+
+static enum err read_list(const struct check_field *f, const struct json_t *v, char *at,
+                          struct fault *why)
+{
+    const bool ints = f->type == CHECK_INTS;
+    const size_t width = ints ? sizeof(int) : sizeof(float);
+    const enum json_kind kind = json_kind(v);
+    const size_t n = kind == JSON_LIST ? json_count(v) : 1;
+    const char *const want =
+        ints ? "an integer or a list of up to 3" : "a number or a list of up to 3";
+    if (n < 1 || n > CHECK_LIST)
+        return refuse(why, f, want);
+    for (size_t i = 0; i < n; i++) {
+        const struct json_t *item = kind == JSON_LIST ? json_item(v, i) : v;
+        const enum json_kind k = json_kind(item);
+        enum err err;
+        if (k != JSON_INT && (ints || k != JSON_NUMBER))
+            return refuse(why, f, want);
+        err = ints ? put_int(f, json_int(item), at + i * width, why)
+                   : put_number(f, json_number(item), at + i * width, why);
+        if (err)
+            return err;
+    }
+    return ERR_OK;
+}
+
+static enum err read_value(const struct check_field *f, const struct json_t *v, char *at,
+                           struct fault *why)
+{
+    const enum json_kind kind = json_kind(v);
+    size_t n = 0;
+    const char *text = json_text(v, &n);
+    switch (f->type) {
+    case CHECK_TEXT: return text ? put_text(f, text, n, at, why) : refuse(why, f, "a string");
+    case CHECK_ENUM: return text ? put_enum(f, text, at, why) : refuse(why, f, "a string");
+    case CHECK_INT:
+        return kind == JSON_INT ? put_int(f, json_int(v), at, why)
+                                : refuse_range(why, f, "an integer");
+    case CHECK_NUMBER:
+        return kind == JSON_INT || kind == JSON_NUMBER ? put_number(f, json_number(v), at, why)
+                                                       : refuse_range(why, f, "a number");
+    case CHECK_BOOL:
+        if (kind != JSON_BOOL)
+            return refuse(why, f, "true or false");
+        *(bool *)at = json_bool(v);
+        return ERR_OK;
+    case CHECK_SEED:
+        return kind == JSON_INT ? put_seed(f, json_int(v), at, why) : refuse(why, f, "an integer");
+    case CHECK_INTS:
+    case CHECK_NUMBERS: return read_list(f, v, at, why);
+    case CHECK_TIME:
+        if (kind == JSON_INT && json_int(v) > 0 && json_int(v) < INT64_MAX / 1000) {
+            *(int64_t *)(void *)at = json_int(v) * 1000;
+            return ERR_OK;
+        }
+        return put_time(f, text ? text : "", at, why);
+    case CHECK_ANY: break;
+    }
+    return ERR_OK;
+}
+
+static const struct check_field *find_field(const struct check_table *t, const char *name)
+{
+    for (int i = 0; i < t->count; i++)
+        if (!strcmp(t->fields[i].name, name))
+            return &t->fields[i];
+    return NULL;
+}
+
+enum err check_object(const struct check_table *t, const struct json_t *object, void *out,
+                      struct fault *why)
+{
+    void *at = NULL;
+    const char *name;
+    const struct json_t *v;
+    check_defaults(t, out);
+    if (json_kind(object) != JSON_MAP)
+        return fault_set(why, ERR_INVALID, "", "the request body must be a JSON object");
+    while (json_next(object, &at, &name, &v)) {
+        const struct check_field *f = find_field(t, name);
+        if (!f && t->strict)
+            return fault_set(why, ERR_INVALID, name, "there is no field \"%.60s\"", name);
+        if (!f || (json_kind(v) == JSON_NULL && f->flags & (CHECK_NULL | CHECK_IGNORED)))
+            continue;
+        const enum err err = read_value(f, v, (char *)out + f->offset, why);
+        if (err)
+            return err;
+    }
+    for (int i = 0; i < t->count; i++)
+        if (t->fields[i].flags & CHECK_REQUIRED && !json_find(object, t->fields[i].name))
+            return fault_set(why, ERR_INVALID, t->fields[i].name, "\"%s\" is required",
+                             t->fields[i].name);
+    return ERR_OK;
+}
+
+// ---- from text: queries and defaults --------------------------------------------------------------
+
+static enum err read_text(const struct check_field *f, const char *s, char *at, struct fault *why)
+{
+    char *end;
+    errno = 0;
+    switch (f->type) {
+    case CHECK_TEXT: return put_text(f, s, strlen(s), at, why);
+    case CHECK_ENUM: return put_enum(f, s, at, why);
+    case CHECK_INT:
+    case CHECK_INTS:
+    case CHECK_SEED: {
+        const long long v = strtoll(s, &end, 10);
+        if (!*s || *end || errno)
+            return refuse(why, f, "an integer");
+        return f->type == CHECK_SEED ? put_seed(f, v, at, why) : put_int(f, v, at, why);
+    }
+    case CHECK_NUMBER:
+    case CHECK_NUMBERS: {
+        const double v = strtod(s, &end);
+        return *s && !*end ? put_number(f, v, at, why) : refuse(why, f, "a number");
+    }
+    case CHECK_BOOL:
+        if (strcmp(s, "true") && strcmp(s, "false"))
+            return refuse(why, f, "true or false");
+        *(bool *)at = *s == 't';
+        return ERR_OK;
+    case CHECK_TIME: return put_time(f, s, at, why);
+    case CHECK_ANY: break;
+    }
+    return ERR_OK;
+}
+
+enum err check_query(const struct check_table *t, const char *name, const char *value, void *out,
+                     struct fault *why)
+{
+    const struct check_field *f = find_field(t, name);
+    if (!f)
+        return t->strict ? fault_set(why, ERR_INVALID, name, "there is no parameter \"%.60s\"", name)
+                         : ERR_OK;
+    return read_text(f, value, (char *)out + f->offset, why);
+}
+
+void check_defaults(const struct check_table *t, void *out)
+{
+    for (int i = 0; i < t->count; i++)
+        if (t->fields[i].def)
+            read_text(&t->fields[i], t->fields[i].def, (char *)out + t->fields[i].offset, NULL);
+}

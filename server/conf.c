@@ -1,0 +1,415 @@
+// The option table and its three sources. Called by main before anything runs, and again on reload.
+// Knows nothing of what the options do.
+#include "conf.h"
+
+#include "buf.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum conf_type { CONF_TEXT, CONF_INT, CONF_BYTES, CONF_SECONDS, CONF_BOOL, CONF_CHOICE };
+enum conf_flags { CONF_RELOAD = 1, CONF_NOT_IN_FILE = 2 };
+
+struct conf_option {
+    const char *name;
+    enum conf_type type;
+    size_t offset;
+    const char *def;
+    double min, max;
+    unsigned flags;
+    const char *const *choices;
+    const char *value;  // what stands for it in the help
+    const char *help;
+};
+
+static const char *const store_names[] = {"sqlite", "memory", NULL};
+static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
+static const char *const format_names[] = {"text", "json", NULL};
+
+#define O(field) offsetof(struct conf, field)
+#define TEXT(name, field, def, flags, value, help)                                                 \
+    {name, CONF_TEXT, O(field), def, 0, 0, flags, NULL, value, help}
+#define NUM(name, type, field, def, min, max, flags, help)                                         \
+    {name, type, O(field), def, min, max, flags, NULL,                                             \
+     type == CONF_BYTES ? "BYTES" : type == CONF_SECONDS ? "SECONDS" : "N", help}
+#define CHOICE(name, field, def, flags, list, help)                                                \
+    {name, CONF_CHOICE, O(field), def, 0, 0, flags, list, NULL, help}
+#define R CONF_RELOAD
+
+static const struct conf_option options[] = {
+    TEXT("config", config, "", CONF_NOT_IN_FILE, "FILE", "file to read these options from"),
+    TEXT("listen", listen, "127.0.0.1:8080", 0, "HOST:PORT", "address to listen on"),
+    TEXT("model", model, "models/default", 0, "DIR", "cascade folder, or pipeline folders by comma"),
+    TEXT("variant", variant, "", 0, "NAME", "file variant of the weights, such as fp16"),
+    TEXT("device", device, "", 0, "NAME,...", "Vulkan devices by index or name; empty: the best"),
+    TEXT("dtype", dtype, "", 0, "f32|f16", "storage of weights; empty: what suits the device"),
+    TEXT("cache-dir", cache_dir, "", 0, "DIR", "pipeline caches; empty: the user's cache folder"),
+    NUM("slots", CONF_INT, slots, "0", 0, 256, 0, "pictures in flight per device; 0: automatic"),
+    NUM("memory-limit", CONF_BYTES, memory_limit, "0", 0, 1e15, 0,
+        "device memory to use; 0: what the device has"),
+    CHOICE("store", store, "sqlite", 0, store_names, "where jobs are kept"),
+    TEXT("data-dir", data_dir, "data", 0, "DIR", "folder of the sqlite store"),
+    NUM("queue-limit", CONF_INT, queue_limit, "256", 1, 1000000, R, "pictures that may wait"),
+    NUM("queue-limit-per-key", CONF_INT, queue_limit_per_key, "128", 1, 1000000, R,
+        "pictures that may wait for one API key"),
+    NUM("running-limit-per-key", CONF_INT, running_limit_per_key, "0", 0, 1000000, R,
+        "pictures drawn at once for one API key; 0: no limit"),
+    NUM("keep-seconds", CONF_SECONDS, keep_seconds, "3600", 1, 1e9, R, "how long results are kept"),
+    NUM("keep-jobs", CONF_INT, keep_jobs, "10000", 1, 10000000, R, "ended jobs to keep at most"),
+    NUM("keep-bytes", CONF_BYTES, keep_bytes, "2G", 1, 1e15, R, "bytes of results to keep at most"),
+    TEXT("keys-file", keys_file, "", R, "FILE", "API keys; empty: everybody may do everything"),
+    {"allow-open", CONF_BOOL, O(allow_open), "false", 0, 0, 0, NULL, "true|false",
+     "listen beyond this machine without API keys"},
+    TEXT("tls-cert", tls_cert, "", 0, "FILE", "PEM certificate chain: serve HTTPS"),
+    TEXT("tls-key", tls_key, "", 0, "FILE", "PEM key of the certificate"),
+    TEXT("cors-origins", cors_origins, "", R, "ORIGIN,...", "web origins that may call; *: any"),
+    TEXT("public-url", public_url, "", R, "URL", "prefix of result URLs; empty: the Host header's"),
+    TEXT("webhook-allow", webhook_allow, "", 0, "HOST,...",
+         "hosts that webhooks may call, *.example.com too; empty: no webhooks"),
+    TEXT("webhook-secret-file", webhook_secret_file, "", 0, "FILE", "secret that signs webhooks"),
+    NUM("max-body", CONF_BYTES, max_body, "1M", 1024, 1e9, 0, "bytes of a request body"),
+    NUM("max-header", CONF_BYTES, max_header, "8K", 1024, 65536, 0, "bytes of a request's headers"),
+    NUM("max-connections", CONF_INT, max_connections, "12000", 1, 1000000, 0, "open connections"),
+    NUM("receive-timeout", CONF_SECONDS, receive_timeout, "30", 0.1, 3600, 0,
+        "for a request to arrive, and for idle connections"),
+    NUM("send-timeout", CONF_SECONDS, send_timeout, "60", 1, 3600, 0,
+        "without progress while sending"),
+    NUM("drain-delay", CONF_SECONDS, drain_delay, "0", 0, 3600, 0,
+        "between SIGTERM and refusing connections, for load balancers to notice"),
+    NUM("drain-timeout", CONF_SECONDS, drain_timeout, "30", 0, 3600, 0,
+        "to finish what runs after SIGTERM"),
+    CHOICE("log-level", log_level, "info", R, level_names, "what is logged; prompts at debug only"),
+    CHOICE("log-format", log_format, "text", R, format_names, "shape of log lines"),
+};
+enum { OPTIONS = sizeof options / sizeof options[0] };
+
+// ---- one value ----------------------------------------------------------------------------------
+
+static enum err refuse(struct fault *why, const struct conf_option *o, const char *s,
+                       const char *want)
+{
+    return fault_set(why, ERR_INVALID, o->name, "%s: \"%.60s\" is not %s", o->name, s, want);
+}
+
+static enum err set_number(const struct conf_option *o, const char *s, char *at, struct fault *why)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double v = strtod(s, &end);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    if (o->type == CONF_BYTES && unit) {
+        v *= pow(1024, (double)(unit - units) + 1);
+        end++;
+    }
+    if (end == s || *end || !isfinite(v) || (o->type == CONF_INT && v != floor(v)))
+        return refuse(why, o, s, o->type == CONF_BYTES ? "a size like 512M" : "a number");
+    if (v < o->min || v > o->max)
+        return fault_set(why, ERR_INVALID, o->name, "%s must be from %.15g to %.15g, not %s",
+                         o->name, o->min, o->max, s);
+    if (o->type == CONF_INT)
+        *(int *)(void *)at = (int)v;
+    else
+        *(double *)(void *)at = v;
+    return ERR_OK;
+}
+
+static enum err set_value(struct conf *c, const struct conf_option *o, const char *s,
+                          struct fault *why)
+{
+    char *at = (char *)c + o->offset;
+    switch (o->type) {
+    case CONF_TEXT: {
+        char *copy = strdup(s);
+        if (!copy)
+            return fault_set(why, ERR_NO_MEMORY, o->name, "%s", err_text(ERR_NO_MEMORY));
+        free(*(char **)(void *)at);
+        *(char **)(void *)at = copy;
+        return ERR_OK;
+    }
+    case CONF_BOOL:
+        if (strcmp(s, "true") && strcmp(s, "false"))
+            return refuse(why, o, s, "true or false");
+        *(bool *)at = *s == 't';
+        return ERR_OK;
+    case CONF_CHOICE:
+        for (int i = 0; o->choices[i]; i++) {
+            if (!strcmp(o->choices[i], s)) {
+                *(int *)(void *)at = i;
+                return ERR_OK;
+            }
+        }
+        return refuse(why, o, s, "one of the choices that --help lists");
+    default: return set_number(o, s, at, why);
+    }
+}
+
+static const struct conf_option *find_option(const char *name, size_t n)
+{
+    for (int i = 0; i < OPTIONS; i++)
+        if (strlen(options[i].name) == n && !strncmp(options[i].name, name, n))
+            return &options[i];
+    return NULL;
+}
+
+// ---- the three sources --------------------------------------------------------------------------
+
+static char *trim(char *s)
+{
+    while (isspace((unsigned char)*s))
+        s++;
+    for (size_t n = strlen(s); n && isspace((unsigned char)s[n - 1]); n--)
+        s[n - 1] = 0;
+    return s;
+}
+
+static enum err parse_line(struct conf *c, char *line, bool seen[OPTIONS], struct fault *why)
+{
+    char *value = strchr(line, '=');
+    if (!value)
+        return fault_set(why, ERR_INVALID, "", "expected \"name = value\"");
+    *value++ = 0;
+    const char *name = trim(line);
+    const struct conf_option *o = find_option(name, strlen(name));
+    if (!o || o->flags & CONF_NOT_IN_FILE)
+        return fault_set(why, ERR_INVALID, name, "there is no option \"%.60s\"", name);
+    if (seen[o - options])
+        return fault_set(why, ERR_INVALID, name, "%s is set twice", name);
+    seen[o - options] = true;
+    return set_value(c, o, trim(value), why);
+}
+
+enum err conf_parse(struct conf *c, const char *text, size_t n, struct fault *why)
+{
+    bool seen[OPTIONS] = {false};
+    int number = 0;
+    for (size_t at = 0; at < n;) {
+        char line[1024];
+        const char *end = memchr(text + at, '\n', n - at);
+        const size_t len = end ? (size_t)(end - (text + at)) : n - at;
+        number++;
+        if (len >= sizeof line || memchr(text + at, 0, len))
+            return fault_set(why, ERR_INVALID, "config", "line %d is too long or not text", number);
+        memcpy(line, text + at, len);
+        line[len] = 0;
+        at += len + 1;
+        char *s = trim(line);
+        if (!*s || *s == '#')
+            continue;
+        struct fault inner = {0};
+        const enum err err = parse_line(c, s, seen, &inner);
+        if (err)
+            return fault_set(why, err, inner.param, "line %d: %s", number, inner.msg);
+    }
+    return ERR_OK;
+}
+
+static enum err load_file(struct conf *c, struct fault *why)
+{
+    struct buf b = {0};
+    struct fault inner = {0};
+    enum err err = buf_read_file(&b, c->config, 1 << 20, why);
+    if (!err && b.len)
+        err = conf_parse(c, b.data, b.len, &inner);
+    if (inner.code)
+        fault_set(why, err, inner.param, "%.100s: %s", c->config, inner.msg);
+    buf_deinit(&b);
+    return err;
+}
+
+static enum err load_environment(struct conf *c, struct fault *why)
+{
+    for (int i = 0; i < OPTIONS; i++) {
+        char name[64] = "IMAGEND_";
+        for (size_t k = 0; options[i].name[k]; k++) {
+            const char ch = options[i].name[k];
+            name[8 + k] = ch == '-' ? '_' : (char)toupper((unsigned char)ch);
+        }
+        const char *value = getenv(name);
+        const enum err err = value ? set_value(c, &options[i], value, why) : ERR_OK;
+        if (err)
+            return err;
+    }
+    return ERR_OK;
+}
+
+// With only_config, nothing but --config is taken: its file must be read before the other flags.
+static enum err load_flags(struct conf *c, int argc, char **argv, bool only_config, bool *help,
+                           struct fault *why)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *name = argv[i] + 2, *value = strchr(argv[i], '=');
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            *help = true;
+            return ERR_OK;
+        }
+        if (strncmp(argv[i], "--", 2))
+            return fault_set(why, ERR_INVALID, "", "unexpected argument \"%.60s\"", argv[i]);
+        const struct conf_option *o =
+            find_option(name, value ? (size_t)(value - name) : strlen(name));
+        if (!o)
+            return fault_set(why, ERR_INVALID, "", "there is no option \"%.60s\"", argv[i]);
+        if (!value && o->type == CONF_BOOL)
+            value = "true";
+        else if (!value && ++i == argc)
+            return fault_set(why, ERR_INVALID, o->name, "--%s needs a value", o->name);
+        else
+            value = value ? value + 1 : argv[i];
+        if (only_config && strcmp(o->name, "config"))
+            continue;
+        const enum err err = set_value(c, o, value, why);
+        if (err)
+            return err;
+    }
+    return ERR_OK;
+}
+
+enum err conf_load(struct conf *c, int argc, char **argv, bool *help, struct fault *why)
+{
+    enum err err = ERR_OK;
+    *help = false;
+    memset(c, 0, sizeof *c);
+    for (int i = 0; i < OPTIONS && !err; i++)
+        err = set_value(c, &options[i], options[i].def, why);
+    if (!err && getenv("IMAGEND_CONFIG"))
+        err = set_value(c, find_option("config", 6), getenv("IMAGEND_CONFIG"), why);
+    if (!err)
+        err = load_flags(c, argc, argv, true, help, why);
+    if (!err && *c->config && !*help)
+        err = load_file(c, why);
+    if (!err)
+        err = load_environment(c, why);
+    if (!err)
+        err = load_flags(c, argc, argv, false, help, why);
+    return err;
+}
+
+void conf_deinit(struct conf *c)
+{
+    for (int i = 0; i < OPTIONS; i++)
+        if (options[i].type == CONF_TEXT)
+            free(*(char **)(void *)((char *)c + options[i].offset));
+    memset(c, 0, sizeof *c);
+}
+
+static size_t value_size(const struct conf_option *o)
+{
+    switch (o->type) {
+    case CONF_TEXT: return sizeof(char *);
+    case CONF_BOOL: return sizeof(bool);
+    case CONF_BYTES:
+    case CONF_SECONDS: return sizeof(double);
+    default: return sizeof(int);
+    }
+}
+
+void conf_reload(struct conf *running, struct conf *fresh, char *ignored, size_t n)
+{
+    ignored[0] = 0;
+    for (int i = 0; i < OPTIONS; i++) {
+        const struct conf_option *o = &options[i];
+        char *a = (char *)running + o->offset, *b = (char *)fresh + o->offset;
+        char swap[sizeof(double)];
+        const size_t size = value_size(o);
+        const bool same = o->type == CONF_TEXT
+                              ? !strcmp(*(char **)(void *)a, *(char **)(void *)b)
+                              : !memcmp(a, b, size);
+        const size_t len = strlen(ignored);
+        if (same)
+            continue;
+        if (!(o->flags & CONF_RELOAD)) {
+            snprintf(ignored + len, n - len, "%s%s", len ? ", " : "", o->name);
+            continue;
+        }
+        // Swapped, so that conf_deinit of fresh frees the old text.
+        memcpy(swap, a, size);
+        memcpy(a, b, size);
+        memcpy(b, swap, size);
+    }
+}
+
+// ---- addresses ----------------------------------------------------------------------------------
+
+enum err conf_listen(const struct conf *c, char *host, size_t n, int *port, struct fault *why)
+{
+    const char *s = c->listen, *colon = strrchr(s, ':');
+    char *end;
+    const long p = colon ? strtol(colon + 1, &end, 10) : -1;
+    if (!colon || !colon[1] || *end || p < 0 || p > 65535)
+        return fault_set(why, ERR_INVALID, "listen", "listen: \"%.60s\" is not HOST:PORT", s);
+    size_t len = (size_t)(colon - s);
+    if (len > 1 && s[0] == '[' && s[len - 1] == ']') {
+        s++;
+        len -= 2;
+    }
+    snprintf(host, n, "%.*s", (int)len, len ? s : "0.0.0.0");
+    *port = (int)p;
+    return ERR_OK;
+}
+
+bool conf_is_local(const char *host)
+{
+    return !strncmp(host, "127.", 4) || !strcmp(host, "::1") || !strcasecmp(host, "localhost");
+}
+
+// ---- for people ---------------------------------------------------------------------------------
+
+static void add_value_name(const struct conf_option *o, struct buf *out, const char *bar)
+{
+    for (int i = 0; o->choices && o->choices[i]; i++)
+        buf_printf(out, "%s%s", i ? bar : "", o->choices[i]);
+    if (o->value && *bar == '|')
+        buf_puts(out, o->value);
+}
+
+void conf_help(struct buf *out)
+{
+    for (int i = 0; i < OPTIONS; i++) {
+        const struct conf_option *o = &options[i];
+        struct buf left = {0};
+        buf_printf(&left, "  --%s ", o->name);
+        add_value_name(o, &left, "|");
+        buf_printf(out, "%-38s %s", left.data ? left.data : "", o->help);
+        buf_printf(out, *o->def ? " [%s]\n" : "\n", o->def);
+        buf_deinit(&left);
+    }
+}
+
+void conf_markdown(struct buf *out)
+{
+    buf_puts(out, "| option | default | reload | meaning |\n| --- | --- | --- | --- |\n");
+    for (int i = 0; i < OPTIONS; i++) {
+        const struct conf_option *o = &options[i];
+        buf_printf(out, "| `%s` | ", o->name);
+        buf_printf(out, *o->def ? "`%s`" : "%s", o->def);
+        buf_printf(out, " | %s | %s", o->flags & CONF_RELOAD ? "yes" : "", o->help);
+        if (o->choices) {
+            buf_puts(out, " (");
+            add_value_name(o, out, ", ");
+            buf_puts(out, ")");
+        }
+        buf_puts(out, " |\n");
+    }
+}
+
+void conf_show(const struct conf *c, struct buf *out)
+{
+    for (int i = 0; i < OPTIONS; i++) {
+        const struct conf_option *o = &options[i];
+        const char *at = (const char *)c + o->offset;
+        if (o->flags & CONF_NOT_IN_FILE)
+            continue;
+        buf_printf(out, "%s = ", o->name);
+        switch (o->type) {
+        case CONF_TEXT: buf_puts(out, *(char *const *)(const void *)at); break;
+        case CONF_BOOL: buf_puts(out, *(const bool *)at ? "true" : "false"); break;
+        case CONF_INT: buf_printf(out, "%d", *(const int *)(const void *)at); break;
+        case CONF_CHOICE: buf_puts(out, o->choices[*(const int *)(const void *)at]); break;
+        default: buf_printf(out, "%.15g", *(const double *)(const void *)at); break;
+        }
+        buf_puts(out, "\n");
+    }
+}

@@ -1,0 +1,54 @@
+// The configuration: one option table that the file, the environment, the flags, --help and the
+// README's table all come from. Later sources win: default, file, environment, flag.
+#ifndef IMAGEND_CONF_H
+#define IMAGEND_CONF_H
+
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct buf;
+
+struct conf {
+    char *config, *listen, *model, *variant, *device, *dtype, *cache_dir;
+    int slots;
+    double memory_limit;  // bytes, as all sizes
+    char *data_dir;
+    int store;            // CONF_STORE_*
+    int queue_limit, queue_limit_per_key, running_limit_per_key;
+    double keep_seconds, keep_bytes;
+    int keep_jobs;
+    char *keys_file;
+    bool allow_open;
+    char *tls_cert, *tls_key, *cors_origins, *public_url;
+    char *webhook_allow, *webhook_secret_file;
+    double max_body, max_header;
+    int max_connections;
+    double receive_timeout, send_timeout, drain_delay, drain_timeout;
+    int log_level, log_format;
+};
+
+enum { CONF_STORE_SQLITE, CONF_STORE_MEMORY };
+
+// Sets every option from defaults, file, environment and argv (flags only; argv[0] is skipped).
+// *help: --help was given, nothing else happened. Errors: INVALID with the option in why->param.
+enum err conf_load(struct conf *c, int argc, char **argv, bool *help, struct fault *why);
+void conf_deinit(struct conf *c);
+
+// Parse the text of a file into c. Errors: INVALID, naming the line.
+enum err conf_parse(struct conf *c, const char *text, size_t n, struct fault *why);
+// Copy what may change while the server runs; *ignored names (comma-separated) what differs but
+// needs a restart.
+void conf_reload(struct conf *running, struct conf *fresh, char *ignored, size_t n);
+
+// "host:port", "[v6]:port", ":port". Errors: INVALID.
+enum err conf_listen(const struct conf *c, char *host, size_t n, int *port, struct fault *why);
+// Whether only this machine can reach the listening address.
+bool conf_is_local(const char *host);
+
+void conf_help(struct buf *out);      // for --help
+void conf_markdown(struct buf *out);  // the README's table
+void conf_show(const struct conf *c, struct buf *out);  // as a file; secrets are paths only
+
+#endif

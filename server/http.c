@@ -1,0 +1,376 @@
+// libmicrohttpd inside libuv: its epoll descriptor is polled, its time-outs are a timer, and it runs
+// only when one of them fires. Connections, limits and the life of the daemon are here; requests
+// are in http_request.c. Loop thread; knows nothing of routes or jobs.
+#include "http_impl.h"
+
+#include "clock.h"
+#include "log.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { HTTP_SWEEP_MS = 500, HTTP_POOL_EXTRA = 16 << 10, HTTP_BACKLOG = 4096 };
+
+// ---- running the library ----------------------------------------------------------------------
+
+static void on_timeout(uv_timer_t *timer);
+
+static void http_run(struct http_server *s)
+{
+    MHD_UNSIGNED_LONG_LONG ms;
+    // A callback of the library must not run it again; what it asks for happens right after.
+    if (s->running) {
+        s->again = true;
+        return;
+    }
+    s->running = true;
+    do {
+        s->again = false;
+        MHD_run(s->daemon);
+    } while (s->again && !s->closing);
+    s->running = false;
+    if (s->closing)
+        return;
+    if (MHD_get_timeout(s->daemon, &ms) == MHD_YES)
+        uv_timer_start(&s->timer, on_timeout, ms < 60000 ? ms : 60000, 0);
+    else
+        uv_timer_stop(&s->timer);
+}
+
+static void on_timeout(uv_timer_t *timer)
+{
+    http_run(timer->data);
+}
+
+static void on_epoll(uv_poll_t *poll, int status, int events)
+{
+    http_run(poll->data);
+}
+
+void http_kick(struct http_server *s)
+{
+    if (s->running)
+        s->again = true;
+    else if (!s->closing)
+        uv_timer_start(&s->timer, on_timeout, 0, 0);
+}
+
+void http_resume(struct http_request *r)
+{
+    if (!r->suspended)
+        return;
+    r->suspended = false;
+    MHD_resume_connection(r->mhd);
+    http_kick(r->server);
+}
+
+// ---- connections ------------------------------------------------------------------------------
+
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    struct http_server *s = cls;
+    struct http_conn *c = *context;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *info =
+            MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+        c = calloc(1, sizeof *c);
+        *context = c;
+        if (!c)
+            return;
+        c->fd = info ? info->connect_fd : -1;
+        c->since = clock_mono();
+        c->next = s->conns;
+        c->prev = &s->conns;
+        if (s->conns)
+            s->conns->prev = &c->next;
+        s->conns = c;
+        s->connections++;
+    } else if (c) {
+        *c->prev = c->next;
+        if (c->next)
+            c->next->prev = c->prev;
+        s->connections--;
+        free(c);
+        *context = NULL;
+    }
+}
+
+// One rule for slow senders and idle keep-alive: a connection that owes us a request gets so long.
+// The library's own time-out starts again with every byte and would let a trickle live for ever.
+static void on_sweep(uv_timer_t *timer)
+{
+    struct http_server *s = timer->data;
+    const double now = clock_mono();
+    for (struct http_conn *c = s->conns; c; c = c->next)
+        if (!c->busy && c->fd >= 0 && now - c->since > s->p.receive_seconds)
+            shutdown(c->fd, SHUT_RDWR);
+}
+
+// ---- requests ---------------------------------------------------------------------------------
+
+static enum MHD_Result http_answer(struct http_request *r)
+{
+    if (r->response && !r->queued) {
+        r->queued = true;
+        if (!r->streaming)
+            http_left(r);
+        const enum MHD_Result ok = MHD_queue_response(r->mhd, (unsigned)r->status, r->response);
+        MHD_destroy_response(r->response);
+        r->response = NULL;
+        return ok;
+    }
+    if (!r->queued && !r->suspended) {
+        r->suspended = true;
+        MHD_suspend_connection(r->mhd);
+        http_watch(r);
+    }
+    return MHD_YES;
+}
+
+static enum MHD_Result http_upload(struct http_request *r, const char *data, size_t *n)
+{
+    struct http_server *s = r->server;
+    // A body that was not announced cannot be refused before its end, so it is read and dropped,
+    // but not for ever.
+    if (!r->refused && r->body.len + *n > s->p.max_body) {
+        r->refused = true;
+        buf_clear(&r->body);
+    }
+    r->received += *n;
+    if (r->received > 8 * s->p.max_body)
+        return MHD_NO;
+    if (!r->refused)
+        buf_add(&r->body, data, *n);
+    *n = 0;
+    return MHD_YES;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url,
+                                  const char *method, const char *version, const char *data,
+                                  size_t *n, void **context)
+{
+    struct http_server *s = cls;
+    struct http_request *r = *context;
+    if (!r) {
+        r = *context = http_request_create(s, mhd, url, method);
+        if (!r)
+            return MHD_NO;
+        s->p.head(s->p.ctx, r);
+        return r->response ? http_answer(r) : MHD_YES;
+    }
+    if (*n)
+        return http_upload(r, data, n);
+    if (!r->handled) {
+        r->handled = true;
+        if (r->conn)
+            r->conn->busy = true;
+        s->busy++;
+        s->p.handle(s->p.ctx, r);
+    }
+    return http_answer(r);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *mhd, void **context,
+                         enum MHD_RequestTerminationCode how)
+{
+    struct http_server *s = cls;
+    struct http_request *r = *context;
+    if (!r)
+        return;
+    *context = NULL;
+    r->ended = true;
+    if (r->handled)
+        s->busy--;
+    if (r->conn) {
+        r->conn->busy = false;
+        r->conn->since = clock_mono();
+    }
+    http_left(r);
+    s->p.finished(s->p.ctx, r);
+    http_request_free(r);
+}
+
+static void on_library_log(void *cls, const char *fmt, va_list ap)
+{
+    char msg[256];
+    if (!log_enabled(LOG_DEBUG))
+        return;
+    vsnprintf(msg, sizeof msg, fmt, ap);
+    msg[strcspn(msg, "\n")] = 0;
+    log_msg(LOG_DEBUG, "http", "%s", msg);
+}
+
+// ---- opening and closing ----------------------------------------------------------------------
+
+static enum err http_listen(struct http_server *s, struct fault *why)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM,
+                                   .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *list = NULL;
+    struct sockaddr_storage bound;
+    socklen_t size = sizeof bound;
+    char port[16];
+    const int one = 1;
+    snprintf(port, sizeof port, "%d", s->p.port);
+    if (getaddrinfo(s->p.host, port, &hints, &list) || !list)
+        return fault_set(why, ERR_INVALID, "listen", "cannot resolve %s", s->p.host);
+    s->listen_fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s->listen_fd >= 0)
+        setsockopt(s->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    const bool ok = s->listen_fd >= 0 &&
+                    !bind(s->listen_fd, list->ai_addr, list->ai_addrlen) &&
+                    !listen(s->listen_fd, HTTP_BACKLOG) &&
+                    !getsockname(s->listen_fd, (struct sockaddr *)&bound, &size);
+    freeaddrinfo(list);
+    if (!ok)
+        return fault_set(why, ERR_IO, "listen", "cannot listen on %s:%d: %s", s->p.host, s->p.port,
+                         strerror(errno));
+    s->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
+                                                : ((struct sockaddr_in *)&bound)->sin_port);
+    return ERR_OK;
+}
+
+static struct MHD_Daemon *http_start(struct http_server *s)
+{
+    const bool tls = s->p.tls_cert && s->p.tls_key;
+    const unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
+                           MHD_USE_ERROR_LOG | (tls ? MHD_USE_TLS : 0);
+    struct MHD_OptionItem options[] = {
+        {MHD_OPTION_LISTEN_SOCKET, s->listen_fd, NULL},
+        {MHD_OPTION_CONNECTION_LIMIT, s->p.max_connections, NULL},
+        {MHD_OPTION_CONNECTION_TIMEOUT, s->p.send_seconds, NULL},
+        {MHD_OPTION_CONNECTION_MEMORY_LIMIT, (intptr_t)(s->p.max_header + HTTP_POOL_EXTRA), NULL},
+        {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
+        {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
+        {tls ? MHD_OPTION_HTTPS_MEM_CERT : MHD_OPTION_END, 0, (void *)s->p.tls_cert},
+        {tls ? MHD_OPTION_HTTPS_MEM_KEY : MHD_OPTION_END, 0, (void *)s->p.tls_key},
+        {MHD_OPTION_END, 0, NULL},
+    };
+    return MHD_start_daemon(flags, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER,
+                            on_library_log, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
+                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_ARRAY,
+                            options, MHD_OPTION_END);
+}
+
+static enum err http_attach(struct http_server *s)
+{
+    const union MHD_DaemonInfo *info =
+        MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    if (!info || uv_timer_init(s->p.loop, &s->timer) || uv_timer_init(s->p.loop, &s->sweep))
+        return ERR_INTERNAL;
+    s->timer.data = s->sweep.data = s->epoll.data = s;
+    s->handles = 2;
+    if (uv_poll_init(s->p.loop, &s->epoll, info->epoll_fd))
+        return ERR_INTERNAL;
+    s->handles = 3;
+    uv_poll_start(&s->epoll, UV_READABLE, on_epoll);
+    uv_timer_start(&s->sweep, on_sweep, HTTP_SWEEP_MS, HTTP_SWEEP_MS);
+    return ERR_OK;
+}
+
+enum err http_open(const struct http_params *p, struct http_server **out, struct fault *why)
+{
+    struct http_server *s = calloc(1, sizeof *s);
+    enum err err;
+    *out = NULL;
+    if (!s)
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    s->p = *p;
+    s->listen_fd = -1;
+    err = http_listen(s, why);
+    if (err)
+        goto fail;
+    s->daemon = http_start(s);
+    if (!s->daemon) {
+        err = fault_set(why, ERR_INVALID, p->tls_cert ? "tls_cert" : "listen",
+                        "the HTTP server does not start%s",
+                        p->tls_cert ? ": is the certificate and its key right?" : "");
+        goto fail;
+    }
+    err = http_attach(s);
+    if (err) {
+        fault_set(why, err, "", "%s", err_text(err));
+        goto fail;
+    }
+    *out = s;
+    return ERR_OK;
+fail:
+    http_close(s, NULL, NULL);
+    return err;
+}
+
+int http_port(const struct http_server *s)
+{
+    return s->port;
+}
+
+int http_connections(const struct http_server *s)
+{
+    return s->connections;
+}
+
+int http_busy(const struct http_server *s)
+{
+    return s->busy;
+}
+
+void http_quiesce(struct http_server *s)
+{
+    if (s->quiet)
+        return;
+    s->quiet = true;
+    MHD_quiesce_daemon(s->daemon);
+    close(s->listen_fd);
+    s->listen_fd = -1;
+}
+
+static void http_free(struct http_server *s)
+{
+    void (*closed)(void *ctx) = s->closed;
+    void *ctx = s->closed_ctx;
+    free(s);
+    if (closed)
+        closed(ctx);
+}
+
+static void on_closed(uv_handle_t *h)
+{
+    struct http_server *s = h->data;
+    if (!--s->handles)
+        http_free(s);
+}
+
+void http_close(struct http_server *s, void (*closed)(void *ctx), void *ctx)
+{
+    s->closed = closed;
+    s->closed_ctx = ctx;
+    s->closing = true;
+    if (s->daemon) {
+        // The library must not be stopped while connections are suspended.
+        for (struct http_request *r = s->requests; r; r = r->next)
+            http_abandon(r);
+        for (struct http_conn *c = s->conns; c; c = c->next)
+            shutdown(c->fd, SHUT_RDWR);
+        MHD_run(s->daemon);
+        MHD_stop_daemon(s->daemon);
+    }
+    if (s->listen_fd >= 0 && !s->daemon)
+        close(s->listen_fd);
+    if (!s->handles) {
+        http_free(s);
+        return;
+    }
+    if (s->handles == 3) {
+        uv_poll_stop(&s->epoll);
+        uv_close((uv_handle_t *)&s->epoll, on_closed);
+    }
+    uv_close((uv_handle_t *)&s->timer, on_closed);
+    uv_close((uv_handle_t *)&s->sweep, on_closed);
+}

@@ -1,0 +1,88 @@
+// HTTP without the library's types: one server on libuv's loop, requests that are answered at
+// once, later, or as a stream. Everything here runs on the loop thread.
+#ifndef IMAGEND_HTTP_H
+#define IMAGEND_HTTP_H
+
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct buf;
+struct uv_loop_s;
+struct http_server;
+struct http_request;
+
+typedef void http_fn(void *ctx, struct http_request *r);
+
+struct http_params {
+    struct uv_loop_s *loop;
+    const char *host;  // an address or a name
+    int port;          // 0: any free one
+    const char *tls_cert, *tls_key;  // PEM texts; NULL: plain HTTP
+    size_t max_body, max_header;     // bytes
+    int max_connections;
+    double receive_seconds;  // for a whole request to arrive, and for idle connections
+    int send_seconds;        // without progress while sending
+    http_fn *head;      // the headers are there; may reply, which refuses the body
+    http_fn *handle;    // the whole request is there; replies, defers or starts a stream
+    http_fn *finished;  // the response is out or the client is gone
+    void *ctx;
+};
+
+// Errors: INVALID (host), IO (bind), INTERNAL; with *why filled.
+enum err http_open(const struct http_params *p, struct http_server **out, struct fault *why);
+int http_port(const struct http_server *s);
+// Accept nothing more; open connections go on and close after their response.
+void http_quiesce(struct http_server *s);
+// Open connections, and those with a request in progress.
+int http_connections(const struct http_server *s);
+int http_busy(const struct http_server *s);
+// Closes every connection. closed is called when the last handle is closed.
+void http_close(struct http_server *s, void (*closed)(void *ctx), void *ctx);
+
+// ---- the request: texts live as long as it does -----------------------------------------------
+const char *http_method(const struct http_request *r);
+const char *http_path(const struct http_request *r);  // decoded, without the query
+const char *http_header(const struct http_request *r, const char *name);  // NULL: absent
+const char *http_query(const struct http_request *r, const char *name);   // NULL: absent
+// Calls fn for each query parameter.
+void http_each_query(const struct http_request *r,
+                     void (*fn)(void *ctx, const char *name, const char *value), void *ctx);
+const struct buf *http_body(const struct http_request *r);
+bool http_too_large(const struct http_request *r);        // the body was longer than allowed
+const char *http_id(const struct http_request *r);        // X-Request-Id, taken or made
+const char *http_trace_id(const struct http_request *r);  // of traceparent; "" without
+const char *http_client(const struct http_request *r);    // address, for logs
+size_t http_header_bytes(const struct http_request *r);
+bool http_is_tls(const struct http_request *r);
+double http_started(const struct http_request *r);        // clock_mono
+int http_status(const struct http_request *r);            // 0: not answered yet
+size_t http_sent(const struct http_request *r);           // bytes of body
+
+// What the upper layer keeps with a request; free_fn is called when the request ends.
+void http_set_user(struct http_request *r, void *user, void (*free_fn)(void *user));
+void *http_user(const struct http_request *r);
+
+// ---- the answer -----------------------------------------------------------------------------
+// Before the reply; a header that is not a valid one is left out.
+void http_set_header(struct http_request *r, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void http_set_close(struct http_request *r);
+// Answer with the bytes of body, which is empty afterwards. type NULL: no body, no Content-Type.
+void http_reply(struct http_request *r, int status, const char *type, struct buf *body);
+// Answer with bytes that stay in memory until free_fn(owner).
+void http_reply_bytes(struct http_request *r, int status, const char *type, const void *data,
+                      size_t n, void (*free_fn)(void *owner), void *owner);
+// The answer comes later, by http_reply on the loop thread; gone is called instead if the client
+// leaves first, and r must not be used after that.
+void http_defer(struct http_request *r, void (*gone)(void *ctx), void *ctx);
+// Start an answer without a length. gone as above.
+void http_stream(struct http_request *r, int status, const char *type, void (*gone)(void *ctx),
+                 void *ctx);
+// False when the client reads too slowly and the stream was given up; gone is called then.
+bool http_stream_write(struct http_request *r, const void *data, size_t n);
+void http_stream_end(struct http_request *r);
+
+#endif

@@ -1,0 +1,81 @@
+// What http.c, http_request.c and http_stream.c share: the library's types. Nobody else includes it.
+#ifndef IMAGEND_HTTP_IMPL_H
+#define IMAGEND_HTTP_IMPL_H
+
+#include "buf.h"
+#include "http.h"
+
+#include <microhttpd.h>
+#include <uv.h>
+
+enum { HTTP_STREAM_MAX = 16 << 20, HTTP_MAX_HEADERS = 24, HTTP_PATH_MAX = 2048 };
+
+struct http_conn {
+    struct http_conn *next, **prev;
+    int fd;
+    double since;  // when it began to wait for a request
+    bool busy;     // a request is being answered
+};
+
+struct http_server {
+    struct http_params p;
+    struct MHD_Daemon *daemon;
+    int listen_fd, port;
+    uv_poll_t epoll;
+    uv_timer_t timer;   // the library's time-outs
+    uv_timer_t sweep;   // ours
+    struct http_conn *conns;
+    struct http_request *requests;
+    int connections, busy, handles;
+    bool quiet, closing, running, again;
+    void (*closed)(void *ctx);
+    void *closed_ctx;
+};
+
+struct http_extra {
+    char *name, *value;
+};
+
+struct http_request {
+    struct http_request *next, **prev;  // all that are open
+    struct http_server *server;
+    struct MHD_Connection *mhd;
+    struct http_conn *conn;
+    char *path;
+    char method[16];
+    char id[72], trace[40], client[48];
+    struct buf body;
+    double started;
+    size_t received, sent;
+    int status;
+    bool handled, refused, queued, suspended, close;
+    struct MHD_Response *response;
+    struct http_extra extra[HTTP_MAX_HEADERS];
+    int extras;
+    uv_poll_t *watch;  // sees the client leave while the library does not look
+    void (*gone)(void *ctx);
+    void *gone_ctx;
+    struct buf stream;
+    size_t stream_at;
+    bool streaming, stream_done, broken;
+    void *user;
+    void (*user_free)(void *user);
+};
+
+// http.c: make the library look at its connections soon.
+void http_kick(struct http_server *s);
+void http_resume(struct http_request *r);
+
+// http_request.c
+struct http_request *http_request_create(struct http_server *s, struct MHD_Connection *mhd,
+                                         const char *path, const char *method);
+void http_request_free(struct http_request *r);
+void http_set_response(struct http_request *r, int status, const char *type,
+                       struct MHD_Response *response);
+
+// http_stream.c
+void http_watch(struct http_request *r);   // until http_left
+void http_left(struct http_request *r);    // no more watching; gone is called if it was not
+void http_abandon(struct http_request *r); // let the library end it, whatever it waits for
+
+#endif

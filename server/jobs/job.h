@@ -1,0 +1,144 @@
+// A job: one request for n pictures, from acceptance until its results expire.
+// Only the loop thread reads or changes a job; workers see its spec, which never changes.
+#ifndef IMAGEND_JOB_H
+#define IMAGEND_JOB_H
+
+#include "blob.h"
+#include "err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    JOB_MAX_PICTURES = 16,
+    JOB_MAX_STAGES = 3,
+    JOB_MAX_PREVIEWS = 32,
+    JOB_MAX_PRIORITY = 9,
+    JOB_ID_SIZE = 40,
+    JOB_RING = 64,  // events kept for streams that come back
+};
+
+enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED };
+enum job_format { JOB_PNG, JOB_JPEG, JOB_WEBP };
+
+// What to draw and how to keep it. A zero field means the model's own recommendation.
+struct job_spec {
+    const char *prompt;           // UTF-8
+    const char *negative_prompt;  // UTF-8; NULL: none
+    const char *sampler;
+    const char *timesteps;
+    int n, size;
+    uint64_t seed;
+    int steps[JOB_MAX_STAGES];
+    float guidance_scale[JOB_MAX_STAGES];
+    int noise_level[JOB_MAX_STAGES];
+    bool set_noise_level;
+    enum job_format format;
+    int quality;  // 0..100, of jpeg and webp
+    int previews;  // pictures to show on the way, spread evenly over the steps
+    enum job_format preview_format;
+    int priority;         // 0..JOB_MAX_PRIORITY, larger first among one owner's
+    int64_t deadline;     // unix ms; 0: none
+    const char *owner;    // name of the API key; "" where there are none
+    const char *api;      // who made it, for lists: "jobs", "openai", "a1111"
+    const char *request_id;
+    const char *idempotency_key;  // NULL: none
+    const char *body_hash;        // of the request, to compare repeated keys
+    const char *webhook_url;      // NULL: none
+    bool durable;  // accepted asynchronously: runs even after a restart
+    bool keep;     // results are kept until they expire
+};
+
+// What the model made of the spec.
+struct job_used {
+    char model[64], sampler[32];
+    int size, stages;
+    int steps[JOB_MAX_STAGES];
+    float guidance_scale[JOB_MAX_STAGES];
+    int noise_level[JOB_MAX_STAGES];
+};
+
+enum job_event_type {
+    JOB_EVENT_QUEUED,    // position changed
+    JOB_EVENT_STARTED,   // the first picture got a slot
+    JOB_EVENT_STEP,      // picture, stage, step
+    JOB_EVENT_PREVIEW,   // blob: the picture so far
+    JOB_EVENT_STAGE,     // a stage of a picture is done
+    JOB_EVENT_PICTURE,   // blob: a picture is done
+    JOB_EVENT_END,       // the job is done, failed or cancelled
+    JOB_EVENT_SHUTDOWN,  // the server goes away; the job goes on after the restart
+};
+
+struct job_event {
+    uint64_t id;  // counts up within a job
+    enum job_event_type type;
+    int picture, stage, stages, step, steps;
+    int preview;   // JOB_EVENT_PREVIEW: 0-based count for this picture
+    int position;  // JOB_EVENT_QUEUED: pictures ahead
+    int width, height;
+    struct blob *blob;
+};
+
+struct work;
+
+struct job_picture {
+    enum job_state state;
+    int stage, stages, step, steps;
+    int attempts, previews;
+    int pending;         // encodings under way
+    bool drawn;          // the engine is done with it
+    int width, height;
+    struct work *work;   // queued or in a slot, else NULL
+    struct blob *image;  // NULL when the store keeps it on disk
+    struct blob *latest; // the last preview
+    size_t bytes;
+};
+
+// Someone who follows a job. Owner: the watcher; unlinked by jobs_unwatch. Thread: loop.
+struct job_watch {
+    struct job_watch *next;
+    struct job *job;
+    void (*event)(struct job_watch *w, const struct job_event *ev);
+    void *ctx;
+};
+
+struct job {
+    char id[JOB_ID_SIZE];
+    char token[JOB_ID_SIZE];  // opens the results to whoever has the URL
+    enum job_state state;
+    struct job_spec spec;  // strings point into spec_text
+    struct job_used used;
+    struct fault fault;    // JOB_FAILED
+    int64_t created, started, finished, expires;  // unix ms; 0: not yet
+    int position;          // pictures ahead, while queued
+    int webhook_tries;     // -1: delivered or given up
+    int64_t webhook_next;  // unix ms
+    struct job_picture picture[JOB_MAX_PICTURES];
+    uint64_t events;       // number of events so far
+    struct job_event ring[JOB_RING];
+    struct job_watch *watches;
+    char *spec_text;
+    bool stored;
+    bool removing;  // gone for clients; the memory goes with its last piece of work
+    int emitting;   // watchers are being told; the memory must stay
+    struct job *newer, *older;         // all jobs, by age
+    struct job *by_id, *by_key;        // chains of the tables
+};
+
+const char *job_state_name(enum job_state s);
+enum err job_state_find(const char *name, enum job_state *out);
+const char *job_format_name(enum job_format f);   // "png"
+const char *job_format_type(enum job_format f);   // "image/png"
+static inline bool job_ended(const struct job *j) { return j->state >= JOB_DONE; }
+
+// Copy a spec into one allocation, *text, that its strings point into. Errors: NO_MEMORY.
+enum err job_spec_copy(const struct job_spec *from, struct job_spec *to, char **text);
+
+// The spec as JSON and back, for stores. Owner: the caller frees the text. Errors: FORMAT.
+char *job_spec_write(const struct job_spec *s);
+enum err job_spec_read(const char *json, struct job_spec *to, char **text, struct fault *why);
+
+// Share of the job's steps that are done, 0..1.
+double job_progress(const struct job *j);
+
+#endif

@@ -1,0 +1,97 @@
+// The job core: accepts, schedules, cancels, keeps and forgets jobs. Everything here runs on the
+// loop thread. HTTP handlers talk to this header and to job.h only.
+#ifndef IMAGEND_JOBS_H
+#define IMAGEND_JOBS_H
+
+#include "job.h"
+#include "worker.h"
+
+struct jobs;
+struct store;
+
+struct jobs_limits {
+    int queued, queued_per_owner;  // pictures
+    int running_per_owner;         // pictures; 0: no limit
+    int64_t keep_ms;               // how long results stay
+    int keep_jobs;
+    size_t keep_bytes;
+};
+
+// What happened, for metrics.
+enum jobs_measure {
+    JOBS_WAITED,      // seconds from acceptance to the first slot
+    JOBS_STEP,        // seconds of one step; which = stage
+    JOBS_OCCUPANCY,   // pictures in that step
+    JOBS_STAGE_DONE,  // seconds of one picture's stage; which = stage
+    JOBS_PICTURE,     // 1 for each picture drawn
+    JOBS_ENDED,       // seconds from acceptance to the end; which = enum job_state
+    JOBS_REBUILT,     // 1 for each engine lost
+};
+
+struct jobs_webhook {
+    const char *allow;   // host patterns, comma-separated; NULL or "": off
+    const char *secret;  // signs the body
+};
+
+struct jobs_params {
+    struct uv_loop_s *loop;
+    struct store *store;  // taken over
+    struct jobs_limits limits;
+    const char *model, *variant, *devices, *cache_dir, *dtype;  // devices: comma-separated or NULL
+    int slots;
+    size_t memory_limit;
+    struct jobs_webhook webhook;
+    void (*measure)(void *ctx, enum jobs_measure m, int which, double value);
+    void *ctx;
+};
+
+struct jobs_stats {
+    int queued, running;  // pictures
+    int jobs;
+    size_t kept_bytes;
+    int slots;
+    double seconds_per_picture;
+    struct worker_stats worker;  // summed over the workers
+};
+
+// Loads the store and starts the workers. Errors: those of the store, NO_MEMORY.
+enum err jobs_create(const struct jobs_params *p, struct jobs **out, struct fault *why);
+// Workers leave their slots and threads end. closed is called when the last handle is closed; the
+// jobs are gone then. Implies jobs_abandon.
+void jobs_close(struct jobs *j, void (*closed)(void *ctx), void *ctx);
+
+// Whether it can be drawn, and what it resolves to. Errors: INVALID, BUSY (loading or draining).
+enum err jobs_check(struct jobs *j, const struct job_spec *spec, struct job_used *used,
+                    struct fault *why);
+// Errors: as jobs_check; BUSY with param "queue" when full; IO when it cannot be stored.
+enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **out,
+                     struct fault *why);
+struct job *jobs_find(struct jobs *j, const char *id);  // NULL: none
+struct job *jobs_find_key(struct jobs *j, const char *owner, const char *idempotency_key);
+struct job *jobs_newest(struct jobs *j);  // then job->older
+void jobs_cancel(struct jobs *j, struct job *job);
+// Forget an ended job and its pictures.
+void jobs_remove(struct jobs *j, struct job *job);
+// Owner: *out is a new reference. Errors: NOT_FOUND, IO.
+enum err jobs_image(struct jobs *j, struct job *job, int picture, struct blob **out,
+                    struct fault *why);
+
+void jobs_watch(struct jobs *j, struct job *job, struct job_watch *w);
+// A job that nobody keeps and that has no watcher left is cancelled and forgotten.
+void jobs_unwatch(struct jobs *j, struct job_watch *w);
+
+// From now on: no new jobs, durable ones wait for the restart, the others are finished.
+void jobs_drain(struct jobs *j);
+// Whether nothing is left that must be finished before jobs_close.
+bool jobs_drained(struct jobs *j);
+// Give up waiting: durable jobs stay stored for the restart, the others fail.
+void jobs_abandon(struct jobs *j);
+
+bool jobs_ready(struct jobs *j, struct fault *why);
+const struct model_info *jobs_model(struct jobs *j);  // NULL: not loaded yet
+struct jobs_stats jobs_stats(struct jobs *j);
+void jobs_set_limits(struct jobs *j, const struct jobs_limits *limits);
+// Seconds until as many pictures as wait now are drawn.
+double jobs_wait_estimate(struct jobs *j, int pictures);
+
+#endif

@@ -1,0 +1,48 @@
+// What the files of the job core share. Nobody else includes this.
+#ifndef IMAGEND_JOBS_IMPL_H
+#define IMAGEND_JOBS_IMPL_H
+
+#include "jobs.h"
+#include "queue.h"
+#include "store.h"
+
+#include <uv.h>
+
+enum { JOBS_MAX_WORKERS = 8, JOBS_BUCKETS = 4096, JOBS_TIMER_MS = 200 };
+
+struct webhook;
+
+struct jobs {
+    struct jobs_params p;
+    struct queue *queue;
+    struct worker *worker[JOBS_MAX_WORKERS];
+    int workers, closing_workers;
+    char *devices;
+    uv_timer_t timer;
+    struct webhook *webhook;
+    struct job *newest, *oldest;
+    struct job *by_id[JOBS_BUCKETS], *by_key[JOBS_BUCKETS];
+    int count, kept, running, encoding;
+    size_t kept_bytes;
+    double busy_seconds, seconds_per_picture;
+    bool draining, closing, timer_closed;
+    void (*closed)(void *ctx);
+    void *closed_ctx;
+    struct fault down;  // why the last engine went away
+};
+
+// jobs.c
+void jobs_link(struct jobs *j, struct job *job);
+void jobs_measure(struct jobs *j, enum jobs_measure m, int which, double value);
+void jobs_drop_if_idle(struct jobs *j, struct job *job);
+void jobs_try_closed(struct jobs *j);
+
+// jobs_run.c
+enum err jobs_enqueue(struct jobs *j, struct job *job);
+void jobs_on_worker(void *ctx, struct worker_event *ev);
+void jobs_emit(struct jobs *j, struct job *job, struct job_event ev);
+// End a job: take its pictures out of queue and slots, store it, tell its watchers.
+void jobs_end(struct jobs *j, struct job *job, enum job_state state, const struct fault *why);
+bool job_busy(const struct job *job);  // a worker or the thread pool still has a part of it
+
+#endif

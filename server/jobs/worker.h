@@ -1,0 +1,93 @@
+// A worker: the thread that owns one engine. It takes pictures from the queue into free slots
+// between steps, and tells the loop thread what happens by events.
+#ifndef IMAGEND_WORKER_H
+#define IMAGEND_WORKER_H
+
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct queue;
+struct work;
+struct job_spec;
+struct job_used;
+struct uv_loop_s;
+struct worker;
+
+// What the engine told about itself when it opened.
+struct model_stage {
+    char name[64], sampler[32];
+    int size, steps, noise_level;
+    float guidance_scale;
+};
+struct model_info {
+    char name[64], device[256], driver[256], dtype[8];
+    int slots, stages;
+    struct model_stage stage[3];
+    char samplers[16][48];  // an empty name ends the list
+    char presets[16][32];
+};
+
+// Counters since the worker started; one snapshot per step.
+struct worker_stats {
+    uint64_t device_bytes, device_peak_bytes;
+    uint64_t text_cache_hits, text_cache_misses;
+};
+
+enum worker_event_type {
+    WORKER_READY,      // the engine is open
+    WORKER_DOWN,       // it is not; fault says why; the worker keeps trying
+    WORKER_TICK,       // a step ran: stage, seconds, step = pictures in it
+    WORKER_ADMITTED,   // work got a slot
+    WORKER_STEP,       // of one picture
+    WORKER_PREVIEW,    // rgb
+    WORKER_STAGE,      // a stage of one picture is done, seconds long
+    WORKER_DRAWN,      // rgb; work is the loop's again, as for the three below
+    WORKER_FAILED,     // fault
+    WORKER_CANCELLED,  // as asked by work->cancelled
+    WORKER_LOST,       // the device was lost under it
+};
+
+struct worker_event {
+    struct worker_event *next;
+    enum worker_event_type type;
+    struct work *work;
+    int stage, stages, step, steps, preview;
+    double seconds;
+    int width, height;
+    uint8_t *rgb;  // Owner: the receiver
+    struct fault fault;
+};
+
+struct worker_params {
+    struct uv_loop_s *loop;
+    struct queue *queue;
+    const char *model, *variant, *device, *cache_dir, *dtype;  // must outlive the worker
+    int slots;
+    size_t memory_limit;
+    // Called on the loop thread; the event is freed afterwards, its rgb by the callee.
+    void (*event)(void *ctx, struct worker_event *ev);
+    void *ctx;
+};
+
+// Starts the thread, which opens the engine. Errors: NO_MEMORY, INTERNAL.
+enum err worker_create(const struct worker_params *p, struct worker **out, struct fault *why);
+// Evicts what is in the slots, joins the thread, delivers the last events. The loop must run until
+// closed is called, and the worker is gone then. Thread: loop.
+void worker_stop(struct worker *w, void (*closed)(void *ctx), void *ctx);
+
+// Whether the engine could draw it, and what it would make of it. Thread: any.
+// Errors: INVALID with *why filled; BUSY while there is no engine.
+enum err worker_check(struct worker *w, const struct job_spec *spec, struct job_used *used,
+                      struct fault *why);
+// Thread: any.
+struct worker_stats worker_stats(struct worker *w);
+// What the last engine told; NULL before the first one was ready. Thread: loop.
+const struct model_info *worker_model(const struct worker *w);
+bool worker_ready(const struct worker *w);  // Thread: loop.
+// Look at cancellations soon. Thread: any.
+void worker_poke(struct worker *w);
+
+#endif

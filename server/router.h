@@ -1,0 +1,100 @@
+// The route table and what happens around every handler: method and path, keys and scopes, rate,
+// sizes, media type, JSON and field table, CORS, errors in the shape the API's clients expect.
+#ifndef IMAGEND_ROUTER_H
+#define IMAGEND_ROUTER_H
+
+#include "check.h"
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct buf;
+struct http_request;
+struct router;
+
+enum scope { SCOPE_NONE = 0, SCOPE_READ = 1, SCOPE_GENERATE = 2, SCOPE_ADMIN = 4 };
+
+// How an API tells its errors.
+enum route_errors { ERRORS_OPENAI, ERRORS_A1111 };
+
+enum route_flags {
+    ROUTE_BODY = 1,       // takes a JSON body
+    ROUTE_HIDDEN = 2,     // not in the API description
+    ROUTE_WHEN_DRAINING = 4,
+    ROUTE_EMPTY_BODY = 8, // the body may be missing
+};
+
+// One request on its way through a handler.
+struct call {
+    struct http_request *http;
+    const struct route *route;
+    struct router *router;
+    void *app;             // router_params.app
+    const char *arg[2];    // what "{...}" in the path matched
+    const char *owner;     // name of the API key, "" without keys
+    unsigned scopes;
+    struct json_t *body;   // parsed; NULL without
+    void *fields;          // what the field table filled, route->fields_size bytes
+    char *path;            // arg points into it
+};
+
+struct route_answer {
+    int status;
+    const char *type;  // media type; NULL: no body
+    const char *help;
+};
+
+struct route {
+    const char *method, *path;  // "{id}" matches one segment
+    void (*handle)(struct call *c);
+    enum scope scope;
+    unsigned flags;
+    enum route_errors errors;
+    const char *tag, *summary;
+    const struct check_table *body, *query;  // at most one of them
+    size_t fields_size;
+    struct route_answer answer[4];
+};
+
+// Lets the holder of a key in. Errors: INVALID (no such key), BUSY (too fast).
+struct router_auth {
+    // key NULL: none was given. *retry: seconds to wait when BUSY.
+    enum err (*check)(void *ctx, const char *key, const char **owner, unsigned *scopes,
+                      double *retry);
+    void *ctx;
+};
+
+struct router_params {
+    const struct route *const *tables;  // NULL-terminated list of tables ending in a zero row
+    void *app;
+    struct router_auth auth;
+    const char *const *cors;  // allowed origins, NULL-terminated; NULL: none; "*": all
+    size_t max_body, max_header;
+    // A request is over, for log and metrics; route NULL when none matched.
+    void (*done)(void *app, struct http_request *r, const struct route *route, const char *owner);
+};
+
+// Owner: the caller, router_destroy. Errors: NO_MEMORY.
+enum err router_create(const struct router_params *p, struct router **out);
+void router_destroy(struct router **r);
+// To be http_params.head, .handle and .finished, with the router as ctx.
+void router_head(void *router, struct http_request *r);
+void router_handle(void *router, struct http_request *r);
+void router_finished(void *router, struct http_request *r);
+// New keys, origins after a reload. The lists must outlive the router or the next call.
+void router_set_cors(struct router *r, const char *const *cors);
+void router_set_draining(struct router *r, double retry_seconds);
+// Walks all routes: *at = 0 first; NULL at the end.
+const struct route *router_next(const struct router *r, int *at);
+
+// ---- answers for handlers ---------------------------------------------------------------------
+void call_json(struct call *c, int status, struct buf *body);
+// An error in the route's shape. code: OpenAI's machine-readable word, or NULL.
+void call_error(struct call *c, int status, const char *code, const char *param, const char *fmt,
+                ...) __attribute__((format(printf, 5, 6)));
+// The status that belongs to the fault; BUSY gets retry as Retry-After.
+void call_fault(struct call *c, const struct fault *why, double retry);
+int fault_status(const struct fault *why);
+
+#endif

@@ -1,0 +1,62 @@
+// What the routes share: the parts of the running server, and the helpers that more than one API
+// needs. Loop thread.
+#ifndef IMAGEND_APP_H
+#define IMAGEND_APP_H
+
+#include "jobs.h"
+#include "router.h"
+
+struct conf;
+struct metrics;
+struct http_server;
+
+struct app {
+    struct jobs *jobs;
+    struct router *router;
+    struct http_server *http;
+    const struct conf *conf;
+    struct metrics *metrics;
+    int64_t started;  // unix ms
+    bool draining;
+};
+
+extern const struct route routes_admin[];
+extern const struct route routes_openai[];
+
+// ---- shared by the APIs that draw (draw.c) ------------------------------------------------------
+
+// The extras that all APIs spell alike; put into a field table by DRAW_FIELDS.
+struct draw_fields {
+    const char *negative_prompt, *sampler;
+    struct check_seed seed;
+    int steps[CHECK_LIST];
+    float guidance_scale[CHECK_LIST];
+};
+
+extern const char *const draw_formats[];    // "png", "jpeg", "webp", in the order of job_format
+extern const char *const draw_qualities[];  // of the model's steps
+
+enum draw_quality { DRAW_AUTO, DRAW_LOW, DRAW_MEDIUM, DRAW_HIGH, DRAW_STANDARD, DRAW_HD };
+
+// Copy the extras into spec; a seed that was not given is drawn by lot.
+void draw_spec(const struct draw_fields *f, struct job_spec *spec);
+// Steps for a quality, where none were given: half, the model's own, or twice as many.
+void draw_quality_steps(struct app *app, enum draw_quality quality, struct job_spec *spec);
+// "auto" or "WxH" into an edge; 0 for auto. Errors: INVALID.
+enum err draw_size(const char *text, int *size, struct fault *why);
+
+// The job that the request's Idempotency-Key already made, if any; *job NULL when there is none.
+// hash is filled for the new job. Errors: INVALID (malformed), BUSY (used with another body).
+enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct fault *why);
+// Answer to a request whose Idempotency-Key was used with another body, or is malformed.
+void draw_reused(struct call *c, const struct fault *why);
+// Submit, or answer with the error that applies (then NULL).
+struct job *draw_submit(struct call *c, const struct job_spec *spec);
+// The status and words for a job that failed or was cancelled.
+void draw_job_error(struct call *c, const struct job *job);
+// The unguessable path of a picture, with the public prefix.
+void draw_url(struct call *c, const struct job *job, int picture, struct buf *out);
+// Answer with a picture's bytes.
+void draw_reply_image(struct call *c, struct job *job, int picture);
+
+#endif

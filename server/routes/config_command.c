@@ -1,0 +1,82 @@
+// `imagend config`: check the options, show them, print the README's table, make an API key.
+#include "serve.h"
+
+#include "auth.h"
+#include "buf.h"
+#include "conf.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: imagend config check [options]    whether the options are right\n"
+    "       imagend config show [options]     all options, as a file\n"
+    "       imagend config table              all options, as a table for the README\n"
+    "       imagend config key NAME [SCOPES]  a new API key and its line for keys-file\n";
+
+static int fail(const struct fault *why)
+{
+    fprintf(stderr, "imagend: %s\n", why->msg);
+    return 2;
+}
+
+static int config_key(int argc, char **argv)
+{
+    struct buf key = {0}, line = {0};
+    struct fault why = {0};
+    if (argc < 3 || argc > 4) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    const enum err err =
+        auth_new_key(argv[2], argc > 3 ? argv[3] : "generate,read", &key, &line, &why);
+    if (!err)
+        printf("key (shown once): %s\nline for keys-file: %s\n", key.data, line.data);
+    buf_deinit(&key);
+    buf_deinit(&line);
+    return err ? fail(&why) : 0;
+}
+
+static int config_options(const char *what, int argc, char **argv)
+{
+    struct conf c;
+    struct fault why = {0};
+    struct auth *auth = NULL;
+    struct buf b = {0};
+    char host[256];
+    int port;
+    bool help;
+    enum err err = conf_load(&c, argc, argv, &help, &why);
+    if (!err)
+        err = conf_listen(&c, host, sizeof host, &port, &why);
+    if (!err)
+        err = auth_create(c.keys_file, &auth, &why);
+    if (!err && !strcmp(what, "show"))
+        conf_show(&c, &b);
+    else if (!err)
+        buf_puts(&b, "the configuration is right\n");
+    if (!err)
+        fputs(b.data, stdout);
+    buf_deinit(&b);
+    auth_destroy(&auth);
+    conf_deinit(&c);
+    return err ? fail(&why) : 0;
+}
+
+int config_command(int argc, char **argv)
+{
+    const char *what = argc > 1 ? argv[1] : "";
+    if (!strcmp(what, "key"))
+        return config_key(argc, argv);
+    if (!strcmp(what, "check") || !strcmp(what, "show"))
+        return config_options(what, argc - 1, argv + 1);
+    if (!strcmp(what, "table")) {
+        struct buf b = {0};
+        conf_markdown(&b);
+        fputs(b.data, stdout);
+        buf_deinit(&b);
+        return 0;
+    }
+    fputs(usage, stderr);
+    return 2;
+}

@@ -1,0 +1,147 @@
+// What every API that draws needs: from fields to a job's spec, repeated requests, pictures as
+// answers. Called by the route files; knows no API's own shape.
+#include "app.h"
+
+#include "buf.h"
+#include "conf.h"
+#include "http.h"
+#include "sha256.h"
+#include "text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+const char *const draw_formats[] = {"png", "jpeg", "webp", NULL};
+const char *const draw_qualities[] = {"auto", "low", "medium", "high", "standard", "hd", NULL};
+
+void draw_spec(const struct draw_fields *f, struct job_spec *spec)
+{
+    spec->negative_prompt = f->negative_prompt;
+    spec->sampler = f->sampler;
+    spec->seed = f->seed.value;
+    if (!f->seed.set) {
+        // 32 bits: short enough to read out, and exact in every JSON reader.
+        uint32_t seed = 0;
+        if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
+            seed = (uint32_t)(uintptr_t)f;
+        spec->seed = seed;
+    }
+    memcpy(spec->steps, f->steps, sizeof spec->steps);
+    memcpy(spec->guidance_scale, f->guidance_scale, sizeof spec->guidance_scale);
+}
+
+void draw_quality_steps(struct app *app, enum draw_quality quality, struct job_spec *spec)
+{
+    const struct model_info *m = jobs_model(app->jobs);
+    const bool low = quality == DRAW_LOW, high = quality == DRAW_HIGH || quality == DRAW_HD;
+    for (int s = 0; m && s < m->stages && (low || high); s++)
+        if (!spec->steps[s])
+            spec->steps[s] = low ? (m->stage[s].steps + 1) / 2 : m->stage[s].steps * 2;
+}
+
+enum err draw_size(const char *text, int *size, struct fault *why)
+{
+    char *end;
+    *size = 0;
+    if (!text || !strcmp(text, "auto"))
+        return ERR_OK;
+    const long w = strtol(text, &end, 10);
+    const long h = *end == 'x' ? strtol(end + 1, &end, 10) : -1;
+    if (*end || w < 1 || h < 1 || w > 65536 || h > 65536)
+        return fault_set(why, ERR_INVALID, "size", "\"size\" must be auto or like 256x256");
+    if (w != h)
+        return fault_set(why, ERR_INVALID, "size", "only square pictures can be drawn, not %ldx%ld",
+                         w, h);
+    *size = (int)w;
+    return ERR_OK;
+}
+
+enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct fault *why)
+{
+    struct app *app = c->app;
+    const struct buf *body = http_body(c->http);
+    const char *key = http_header(c->http, "Idempotency-Key");
+    *job = NULL;
+    hash[0] = 0;
+    if (!key)
+        return ERR_OK;
+    if (!*key || strlen(key) > 255)
+        return fault_set(why, ERR_INVALID, "Idempotency-Key", "the key must have 1 to 255 bytes");
+    sha256_hex(body->data ? body->data : "", body->len, hash);
+    *job = jobs_find_key(app->jobs, c->owner, key);
+    if (!*job || (!strcmp((*job)->spec.body_hash, hash)))
+        return ERR_OK;
+    *job = NULL;
+    return fault_set(why, ERR_BUSY, "Idempotency-Key",
+                     "this Idempotency-Key was used with another request");
+}
+
+void draw_reused(struct call *c, const struct fault *why)
+{
+    // OpenAI's clients retry a 409 unless told not to.
+    http_set_header(c->http, "x-should-retry", "false");
+    if (why->code == ERR_BUSY)
+        call_error(c, 409, "idempotency_key_reused", why->param, "%s", why->msg);
+    else
+        call_fault(c, why, 1);
+}
+
+struct job *draw_submit(struct call *c, const struct job_spec *spec)
+{
+    struct app *app = c->app;
+    struct job *job = NULL;
+    struct fault why = {0};
+    struct job_spec full = *spec;
+    full.owner = c->owner;
+    full.request_id = http_id(c->http);
+    if (!jobs_submit(app->jobs, &full, &job, &why))
+        return job;
+    const struct jobs_stats s = jobs_stats(app->jobs);
+    call_fault(c, &why, jobs_wait_estimate(app->jobs, s.queued + s.running) / 2);
+    return NULL;
+}
+
+void draw_job_error(struct call *c, const struct job *job)
+{
+    if (job->state == JOB_CANCELLED)
+        call_error(c, 410, "job_cancelled", NULL, "the job was cancelled");
+    else
+        call_fault(c, &job->fault, 1);
+}
+
+void draw_url(struct call *c, const struct job *job, int picture, struct buf *out)
+{
+    const struct app *app = c->app;
+    const char *host = http_header(c->http, "Host");
+    const char *proto = http_header(c->http, "X-Forwarded-Proto");
+    if (*app->conf->public_url)
+        buf_printf(out, "%s", app->conf->public_url);
+    else if (host)
+        buf_printf(out, "%s://%s",
+                   http_is_tls(c->http) || (proto && !strcmp(proto, "https")) ? "https" : "http",
+                   host);
+    buf_printf(out, "/v1/files/%s/%s-%d.%s", job->id, job->token, picture,
+               job_format_name(job->spec.format));
+}
+
+static void free_blob(void *owner)
+{
+    struct blob *b = owner;
+    blob_unref(&b);
+}
+
+void draw_reply_image(struct call *c, struct job *job, int picture)
+{
+    struct app *app = c->app;
+    struct blob *blob;
+    struct fault why;
+    if (jobs_image(app->jobs, job, picture, &blob, &why)) {
+        call_fault(c, &why, 1);
+        return;
+    }
+    http_set_header(c->http, "Cache-Control", "private, max-age=3600, immutable");
+    http_reply_bytes(c->http, 200, job_format_type(job->spec.format), blob->data, blob->size,
+                     free_blob, blob);
+}

@@ -1,0 +1,351 @@
+// POST /v1/images/generations, as OpenAI's clients speak it: JSON with base64 or URLs, the raw
+// picture, or a stream with partial pictures. One waiting request follows one job.
+#include "app.h"
+
+#include "buf.h"
+#include "http.h"
+#include "json.h"
+#include "openai.h"
+#include "sse.h"
+#include "text.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+static const char *const response_formats[] = {"b64_json", "url", NULL};
+static const char *const backgrounds[] = {"auto", "opaque", "transparent", NULL};
+enum { BACKGROUND_TRANSPARENT = 2, RESPONSE_URL = 1 };
+
+struct images_fields {
+    struct draw_fields draw;
+    const char *prompt, *model, *size;
+    int n, quality, response_format, output_format, compression, partial_images, background;
+    bool stream;
+};
+
+#define F(field) offsetof(struct images_fields, field)
+static const struct check_field images_table[] = {
+    {"prompt", CHECK_TEXT, CHECK_REQUIRED, F(prompt), 1, 32000, .help = "what the picture shows"},
+    {"model", CHECK_TEXT, CHECK_NULL, F(model), 0, 200, .live = "models",
+     .help = "a model of /v1/models; OpenAI's own model names mean the one that is loaded"},
+    {"n", CHECK_INT, CHECK_NULL, F(n), 1, 10, .def = "1", .help = "number of pictures"},
+    {"size", CHECK_TEXT, CHECK_NULL, F(size), 1, 32, .def = "auto", .live = "openai_sizes",
+     .help = "auto is the model's largest"},
+    {"quality", CHECK_ENUM, CHECK_NULL, F(quality), .choices = draw_qualities, .def = "auto",
+     .help = "low draws half the model's steps, high and hd twice as many"},
+    {"response_format", CHECK_ENUM, CHECK_NULL, F(response_format), .choices = response_formats,
+     .def = "b64_json", .help = "url answers with addresses that live as long as results are kept"},
+    {"output_format", CHECK_ENUM, CHECK_NULL, F(output_format), .choices = draw_formats,
+     .def = "png", .help = "file format of the pictures"},
+    {"output_compression", CHECK_INT, CHECK_NULL, F(compression), 0, 100, .def = "100",
+     .help = "quality of jpeg and webp; 100 is lossless in webp"},
+    {"stream", CHECK_BOOL, CHECK_NULL, F(stream), .def = "false",
+     .help = "answer with server-sent events"},
+    {"partial_images", CHECK_INT, CHECK_NULL, F(partial_images), 0, 3, .def = "0",
+     .help = "pictures to send on the way when streaming"},
+    {"background", CHECK_ENUM, CHECK_NULL, F(background), .choices = backgrounds, .def = "auto",
+     .help = "transparent is refused: the pictures have no alpha channel"},
+    {"negative_prompt", CHECK_TEXT, CHECK_NULL, F(draw.negative_prompt), 0, 32000,
+     .help = "what the picture must not show"},
+    {"seed", CHECK_SEED, CHECK_NULL, F(draw.seed), .help = "start of the noise; absent: any"},
+    {"steps", CHECK_INTS, CHECK_NULL, F(draw.steps), 1, 1000,
+     .help = "denoising steps of the first stage, or a list with one number per stage"},
+    {"guidance_scale", CHECK_NUMBERS, CHECK_NULL, F(draw.guidance_scale), 1, 100,
+     .help = "how strictly the prompt is followed; a number or one per stage"},
+    {"sampler", CHECK_TEXT, CHECK_NULL, F(draw.sampler), 1, 64, .live = "samplers",
+     .help = "sampler of the first stage"},
+    {"style", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
+    {"moderation", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
+    {"user", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
+};
+#undef F
+static const struct check_table images_check =
+    CHECK_TABLE("CreateImageRequest", images_table, false);
+
+// One request that waits for its job.
+struct images_wait {
+    struct job_watch watch;
+    struct call *call;
+    struct images_fields fields;
+    const char *raw_type;  // answer with the bytes of this type
+    int64_t created;       // unix seconds
+};
+
+// ---- the answers --------------------------------------------------------------------------------
+
+// The tokenizer is the engine's, so the text's tokens are estimated; a picture counts one token per
+// 16x16 pixels.
+static void add_usage(struct buf *b, const struct job *job)
+{
+    const char *negative = job->spec.negative_prompt ? job->spec.negative_prompt : "";
+    const size_t in = (strlen(job->spec.prompt) + strlen(negative) + 3) / 4;
+    const size_t out = (size_t)job->used.size / 16 * ((size_t)job->used.size / 16) *
+                       (size_t)job->spec.n;
+    buf_printf(b,
+               "\"usage\":{\"input_tokens\":%zu,\"output_tokens\":%zu,\"total_tokens\":%zu,"
+               "\"input_tokens_details\":{\"text_tokens\":%zu,\"image_tokens\":0},"
+               "\"output_tokens_details\":{\"text_tokens\":0,\"image_tokens\":%zu}}",
+               in, out, in + out, in, out);
+}
+
+static void add_properties(struct buf *b, const struct images_wait *w, enum job_format format)
+{
+    static const char *const named[] = {"medium", "low", "medium", "high", "medium", "high"};
+    const struct job *job = w->watch.job;
+    buf_printf(b, "\"background\":\"opaque\",\"output_format\":\"%s\",\"size\":\"%dx%d\","
+                  "\"quality\":\"%s\"",
+               job_format_name(format), job->used.size, job->used.size, named[w->fields.quality]);
+}
+
+static bool add_picture(struct buf *b, const struct images_wait *w, int i, struct fault *why)
+{
+    struct app *app = w->call->app;
+    struct job *job = w->watch.job;
+    struct blob *blob;
+    if (w->fields.response_format == RESPONSE_URL) {
+        struct buf url = {0};
+        draw_url(w->call, job, i, &url);
+        buf_puts(b, "{\"url\":");
+        text_json(b, url.data);
+        buf_puts(b, "}");
+        buf_deinit(&url);
+        return true;
+    }
+    if (jobs_image(app->jobs, job, i, &blob, why))
+        return false;
+    buf_puts(b, "{\"b64_json\":\"");
+    text_base64(b, blob->data, blob->size);
+    buf_puts(b, "\"}");
+    blob_unref(&blob);
+    return true;
+}
+
+static void reply_json(struct images_wait *w)
+{
+    const struct job *job = w->watch.job;
+    struct buf b = {0};
+    struct fault why;
+    buf_printf(&b, "{\"created\":%lld,\"data\":[", (long long)w->created);
+    for (int i = 0; i < job->spec.n; i++) {
+        buf_puts(&b, i ? "," : "");
+        if (!add_picture(&b, w, i, &why)) {
+            buf_deinit(&b);
+            call_fault(w->call, &why, 1);
+            return;
+        }
+    }
+    buf_puts(&b, "],");
+    add_properties(&b, w, job->spec.format);
+    buf_puts(&b, ",");
+    add_usage(&b, job);
+    buf_printf(&b, ",\"seed\":%llu,\"model\":", (unsigned long long)job->spec.seed);
+    text_json(&b, job->used.model);
+    buf_puts(&b, "}");
+    call_json(w->call, 200, &b);
+}
+
+static void stream_picture(struct images_wait *w, const struct job_event *ev)
+{
+    const struct job *job = w->watch.job;
+    const bool partial = ev->type == JOB_EVENT_PREVIEW;
+    const char *type =
+        partial ? "image_generation.partial_image" : "image_generation.completed";
+    struct buf b = {0};
+    buf_printf(&b, "{\"type\":\"%s\",\"b64_json\":\"", type);
+    text_base64(&b, ev->blob->data, ev->blob->size);
+    buf_printf(&b, "\",\"created_at\":%lld,", (long long)w->created);
+    add_properties(&b, w, partial ? job->spec.preview_format : job->spec.format);
+    if (partial) {
+        buf_printf(&b, ",\"partial_image_index\":%d}", ev->preview);
+    } else {
+        buf_puts(&b, ",");
+        add_usage(&b, job);
+        buf_printf(&b, ",\"seed\":%llu,\"image_index\":%d}", (unsigned long long)job->spec.seed,
+                   ev->picture);
+    }
+    if (!b.failed)
+        sse_event(w->call->http, type, 0, b.data);
+    buf_deinit(&b);
+}
+
+static void stream_error(struct images_wait *w)
+{
+    const struct job *job = w->watch.job;
+    struct buf b = {0};
+    const bool cancelled = job->state == JOB_CANCELLED;
+    buf_puts(&b, "{\"type\":\"error\",\"error\":{\"message\":");
+    text_json(&b, cancelled ? "the job was cancelled" : job->fault.msg);
+    buf_printf(&b, ",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
+               cancelled ? "invalid_request_error" : "server_error",
+               cancelled ? "job_cancelled" : err_name(job->fault.code));
+    if (!b.failed)
+        sse_event(w->call->http, "error", 0, b.data);
+    buf_deinit(&b);
+}
+
+// ---- waiting ------------------------------------------------------------------------------------
+
+static void wait_end(struct images_wait *w)
+{
+    struct app *app = w->call->app;
+    jobs_unwatch(app->jobs, &w->watch);
+    free(w);
+}
+
+static void on_gone(void *ctx)
+{
+    wait_end(ctx);
+}
+
+static void finish(struct images_wait *w)
+{
+    struct job *job = w->watch.job;
+    if (w->fields.stream) {
+        if (job->state != JOB_DONE)
+            stream_error(w);
+        http_stream_end(w->call->http);
+    } else if (job->state != JOB_DONE) {
+        draw_job_error(w->call, job);
+    } else if (w->raw_type) {
+        http_set_header(w->call->http, "X-Imagend-Seed", "%llu",
+                        (unsigned long long)job->spec.seed);
+        draw_reply_image(w->call, job, 0);
+    } else {
+        reply_json(w);
+    }
+    wait_end(w);
+}
+
+static void on_event(struct job_watch *watch, const struct job_event *ev)
+{
+    struct images_wait *w = watch->ctx;
+    if (ev->type == JOB_EVENT_END)
+        finish(w);
+    else if (w->fields.stream &&
+             (ev->type == JOB_EVENT_PICTURE || ev->type == JOB_EVENT_PREVIEW))
+        stream_picture(w, ev);
+}
+
+// A job that a repeated request found may be ahead of it, or done.
+static void catch_up(struct images_wait *w)
+{
+    struct app *app = w->call->app;
+    struct job *job = w->watch.job;
+    for (int i = 0; w->fields.stream && i < job->spec.n; i++) {
+        struct job_event ev = {.type = JOB_EVENT_PICTURE, .picture = i};
+        if (jobs_image(app->jobs, job, i, &ev.blob, NULL))
+            continue;
+        stream_picture(w, &ev);
+        blob_unref(&ev.blob);
+    }
+    if (job_ended(job))
+        finish(w);
+}
+
+static void follow(struct call *c, struct job *job, const char *raw_type)
+{
+    struct app *app = c->app;
+    struct images_wait *w = calloc(1, sizeof *w);
+    if (!w) {
+        jobs_cancel(app->jobs, job);
+        call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
+        return;
+    }
+    w->fields = *(const struct images_fields *)c->fields;
+    w->call = c;
+    w->raw_type = raw_type;
+    w->created = job->created / 1000;
+    w->watch.event = on_event;
+    w->watch.ctx = w;
+    jobs_watch(app->jobs, job, &w->watch);
+    http_set_header(c->http, "X-Imagend-Job", "%s", job->id);
+    if (w->fields.stream)
+        sse_start(c->http, on_gone, w);
+    else
+        http_defer(c->http, on_gone, w);
+    catch_up(w);
+}
+
+// ---- the request --------------------------------------------------------------------------------
+
+// The media type of an Accept header that asks for a picture, and its format.
+static const char *accept_picture(const struct http_request *r, int *format)
+{
+    const char *accept = http_header(r, "Accept");
+    for (int i = 0; accept && draw_formats[i]; i++) {
+        const char *type = job_format_type((enum job_format)i);
+        if (strncasecmp(accept, type, strlen(type)))
+            continue;
+        *format = i;
+        return type;
+    }
+    return NULL;
+}
+
+static enum err images_spec(struct call *c, struct images_fields *f, const char *raw_type,
+                            struct job_spec *spec, struct fault *why)
+{
+    struct app *app = c->app;
+    if (f->background == BACKGROUND_TRANSPARENT)
+        return fault_set(why, ERR_INVALID, "background", "transparent pictures cannot be drawn");
+    if (raw_type && (f->n > 1 || f->stream))
+        return fault_set(why, ERR_INVALID, "n", "Accept: %s takes one picture, not streamed",
+                         raw_type);
+    if (f->partial_images && !f->stream)
+        return fault_set(why, ERR_INVALID, "partial_images", "partial_images needs stream");
+    *spec = (struct job_spec){
+        .prompt = f->prompt, .n = f->n, .api = "openai", .format = (enum job_format)f->output_format,
+        .quality = f->compression, .previews = f->partial_images,
+        .preview_format = (enum job_format)f->output_format,
+        .keep = f->response_format == RESPONSE_URL && !raw_type,
+    };
+    draw_spec(&f->draw, spec);
+    draw_quality_steps(app, (enum draw_quality)f->quality, spec);
+    return draw_size(f->size, &spec->size, why);
+}
+
+static void images_post(struct call *c)
+{
+    struct images_fields *f = c->fields;
+    struct job_spec spec;
+    struct fault why = {0};
+    struct job *job;
+    char hash[65];
+    const char *raw_type = accept_picture(c->http, &f->output_format);
+    if (f->model && !openai_model_known(c->app, f->model)) {
+        call_error(c, 404, "model_not_found", "model", "the model \"%.80s\" does not exist",
+                   f->model);
+        return;
+    }
+    if (images_spec(c, f, raw_type, &spec, &why)) {
+        call_fault(c, &why, 1);
+        return;
+    }
+    if (draw_idempotent(c, hash, &job, &why)) {
+        draw_reused(c, &why);
+        return;
+    }
+    if (!job) {
+        spec.idempotency_key = *hash ? http_header(c->http, "Idempotency-Key") : NULL;
+        spec.body_hash = *hash ? hash : NULL;
+        spec.keep |= *hash != 0;
+        job = draw_submit(c, &spec);
+    }
+    if (job)
+        follow(c, job, raw_type);
+}
+
+const struct route routes_openai[] = {
+    {"POST", "/v1/images/generations", images_post, SCOPE_GENERATE, ROUTE_BODY, ERRORS_OPENAI,
+     "images", "Draw pictures and wait for them", .body = &images_check,
+     .fields_size = sizeof(struct images_fields),
+     .answer = {{200, "application/json", "the pictures"},
+                {200, "text/event-stream", "partial pictures and pictures, with stream"},
+                {200, "image/png", "the picture itself, with Accept: image/png, jpeg or webp"}}},
+    {"GET", "/v1/models", openai_models_list, SCOPE_READ, 0, ERRORS_OPENAI, "models",
+     "List the models", .answer = {{200, "application/json", "the models"}}},
+    {"GET", "/v1/models/{id}", openai_models_get, SCOPE_READ, 0, ERRORS_OPENAI, "models",
+     "One model", .answer = {{200, "application/json", "the model"}}},
+    {0},
+};

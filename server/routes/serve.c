@@ -1,0 +1,310 @@
+// The server's life: from options to a running loop, and from SIGTERM to exit. Called by main.
+// Knows every part of the server and the inside of none.
+#include "serve.h"
+
+#include "app.h"
+#include "auth.h"
+#include "buf.h"
+#include "clock.h"
+#include "conf.h"
+#include "http.h"
+#include "log.h"
+#include "store.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
+
+enum { SERVE_TICK_MS = 50, SERVE_FLUSH_MS = 1000, SERVE_MAX_ORIGINS = 32 };
+
+enum serve_phase { SERVE_RUNNING, SERVE_ANNOUNCED, SERVE_DRAINING, SERVE_FLUSHING, SERVE_CLOSED };
+
+struct serve {
+    struct app app;
+    struct conf conf;
+    struct auth *auth;
+    uv_loop_t loop;
+    uv_signal_t sigterm, sigint, sighup;
+    uv_timer_t timer;
+    enum serve_phase phase;
+    double phase_since;
+    int argc;
+    char **argv;
+    char *tls_cert, *tls_key, *origins_text;
+    const char *origins[SERVE_MAX_ORIGINS];
+};
+
+static const struct route *const serve_routes[] = {routes_openai, routes_admin, NULL};
+
+// ---- stopping -----------------------------------------------------------------------------------
+
+static void serve_enter(struct serve *s, enum serve_phase phase)
+{
+    s->phase = phase;
+    s->phase_since = clock_mono();
+}
+
+static void serve_close_rest(struct serve *s)
+{
+    uv_handle_t *handles[] = {(uv_handle_t *)&s->sigterm, (uv_handle_t *)&s->sigint,
+                              (uv_handle_t *)&s->sighup, (uv_handle_t *)&s->timer};
+    for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++)
+        if (handles[i]->loop && !uv_is_closing(handles[i]))
+            uv_close(handles[i], NULL);
+}
+
+static void on_http_closed(void *ctx)
+{
+    struct serve *s = ctx;
+    s->app.http = NULL;
+    if (s->app.jobs)
+        jobs_close(s->app.jobs, NULL, NULL);
+    s->app.jobs = NULL;
+    serve_close_rest(s);
+}
+
+// Announced: load balancers see /readyz fail. Draining: nothing new, what runs is finished.
+// Flushing: the last answers go out. Each phase ends early when there is nothing left in it.
+static void on_tick(uv_timer_t *timer)
+{
+    struct serve *s = timer->data;
+    const double waited = clock_mono() - s->phase_since;
+    if (s->phase == SERVE_ANNOUNCED && waited >= s->conf.drain_delay) {
+        http_quiesce(s->app.http);
+        router_set_draining(s->app.router, 5);
+        jobs_drain(s->app.jobs);
+        serve_enter(s, SERVE_DRAINING);
+    }
+    if (s->phase == SERVE_DRAINING &&
+        (jobs_drained(s->app.jobs) || waited >= s->conf.drain_timeout)) {
+        jobs_abandon(s->app.jobs);
+        serve_enter(s, SERVE_FLUSHING);
+        return;
+    }
+    if (s->phase == SERVE_FLUSHING &&
+        (!http_busy(s->app.http) || waited * 1000 >= SERVE_FLUSH_MS)) {
+        serve_enter(s, SERVE_CLOSED);
+        http_close(s->app.http, on_http_closed, s);
+    }
+}
+
+static void on_stop(uv_signal_t *handle, int signum)
+{
+    struct serve *s = handle->data;
+    if (s->phase != SERVE_RUNNING) {
+        log_msg(LOG_WARN, "server", "second signal: leaving at once");
+        _exit(1);
+    }
+    log_msg(LOG_INFO, "server", "signal %d: draining", signum);
+    s->app.draining = true;
+    serve_enter(s, SERVE_ANNOUNCED);
+    uv_timer_start(&s->timer, on_tick, 0, SERVE_TICK_MS);
+}
+
+// ---- options that may change ----------------------------------------------------------------
+
+static struct jobs_limits serve_limits(const struct conf *c)
+{
+    return (struct jobs_limits){
+        .queued = c->queue_limit, .queued_per_owner = c->queue_limit_per_key,
+        .running_per_owner = c->running_limit_per_key,
+        .keep_ms = (int64_t)(c->keep_seconds * 1000), .keep_jobs = c->keep_jobs,
+        .keep_bytes = (size_t)c->keep_bytes,
+    };
+}
+
+// "a, b" into a list that ends in NULL. Owner: the caller frees *text and the list's place.
+static void split_list(const char *text, char **copy, const char *list[SERVE_MAX_ORIGINS])
+{
+    char *save = NULL;
+    int n = 0;
+    free(*copy);
+    *copy = strdup(text);
+    for (char *s = *copy ? strtok_r(*copy, ", ", &save) : NULL; s && n < SERVE_MAX_ORIGINS - 1;
+         s = strtok_r(NULL, ", ", &save))
+        list[n++] = s;
+    list[n] = NULL;
+}
+
+static void serve_apply(struct serve *s)
+{
+    const struct jobs_limits limits = serve_limits(&s->conf);
+    log_setup((enum log_level)s->conf.log_level, (enum log_format)s->conf.log_format);
+    split_list(s->conf.cors_origins, &s->origins_text, s->origins);
+    if (s->app.router)
+        router_set_cors(s->app.router, s->origins);
+    if (s->app.jobs)
+        jobs_set_limits(s->app.jobs, &limits);
+}
+
+static void on_reload(uv_signal_t *handle, int signum)
+{
+    struct serve *s = handle->data;
+    struct conf fresh;
+    struct fault why = {0};
+    char ignored[512];
+    bool help;
+    if (conf_load(&fresh, s->argc, s->argv, &help, &why) ||
+        auth_reload(s->auth, fresh.keys_file, &why)) {
+        log_msg(LOG_ERROR, "config", "not reloaded: %s", why.msg);
+        conf_deinit(&fresh);
+        return;
+    }
+    conf_reload(&s->conf, &fresh, ignored, sizeof ignored);
+    conf_deinit(&fresh);
+    serve_apply(s);
+    if (*ignored)
+        log_msg(LOG_WARN, "config", "needs a restart to change: %s", ignored);
+    log_msg(LOG_INFO, "config", "reloaded");
+}
+
+// ---- starting -----------------------------------------------------------------------------------
+
+static enum err serve_read_tls(struct serve *s, struct fault *why)
+{
+    struct buf cert = {0}, key = {0};
+    enum err err = ERR_OK;
+    if (!*s->conf.tls_cert && !*s->conf.tls_key)
+        return ERR_OK;
+    if (!*s->conf.tls_cert || !*s->conf.tls_key)
+        return fault_set(why, ERR_INVALID, "tls-cert", "tls-cert and tls-key go together");
+    err = buf_read_file(&cert, s->conf.tls_cert, 1 << 20, why);
+    if (!err)
+        err = buf_read_file(&key, s->conf.tls_key, 1 << 20, why);
+    s->tls_cert = buf_take(&cert);
+    s->tls_key = buf_take(&key);
+    return err;
+}
+
+static enum err serve_open_store(const struct serve *s, struct store **store, struct fault *why)
+{
+    return s->conf.store == CONF_STORE_MEMORY ? store_memory_open(store, why)
+                                              : store_sqlite_open(s->conf.data_dir, store, why);
+}
+
+static enum err serve_open_jobs(struct serve *s, struct fault *why)
+{
+    const struct conf *c = &s->conf;
+    struct store *store = NULL;
+    enum err err = serve_open_store(s, &store, why);
+    if (err)
+        return err;
+    const struct jobs_params p = {
+        .loop = &s->loop, .store = store, .limits = serve_limits(c), .model = c->model,
+        .variant = *c->variant ? c->variant : NULL, .devices = c->device,
+        .cache_dir = *c->cache_dir ? c->cache_dir : NULL, .dtype = *c->dtype ? c->dtype : NULL,
+        .slots = c->slots, .memory_limit = (size_t)c->memory_limit,
+    };
+    return jobs_create(&p, &s->app.jobs, why);
+}
+
+static enum err serve_open_http(struct serve *s, const char *host, int port, struct fault *why)
+{
+    const struct conf *c = &s->conf;
+    const struct router_params router = {
+        .tables = serve_routes, .app = &s->app, .auth = {auth_check, s->auth}, .cors = s->origins,
+        .max_body = (size_t)c->max_body, .max_header = (size_t)c->max_header,
+    };
+    if (router_create(&router, &s->app.router))
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    const struct http_params p = {
+        .loop = &s->loop, .host = host, .port = port, .tls_cert = s->tls_cert,
+        .tls_key = s->tls_key, .max_body = (size_t)c->max_body,
+        .max_header = (size_t)c->max_header, .max_connections = c->max_connections,
+        .receive_seconds = c->receive_timeout, .send_seconds = (int)c->send_timeout,
+        .head = router_head, .handle = router_handle, .finished = router_finished,
+        .ctx = s->app.router,
+    };
+    return http_open(&p, &s->app.http, why);
+}
+
+static void serve_signals(struct serve *s)
+{
+    uv_signal_t *handles[] = {&s->sigterm, &s->sigint, &s->sighup};
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    signal(SIGPIPE, SIG_IGN);
+    uv_timer_init(&s->loop, &s->timer);
+    s->timer.data = s;
+    for (int i = 0; i < 3; i++) {
+        uv_signal_init(&s->loop, handles[i]);
+        handles[i]->data = s;
+        uv_signal_start(handles[i], numbers[i] == SIGHUP ? on_reload : on_stop, numbers[i]);
+    }
+}
+
+static enum err serve_open(struct serve *s, struct fault *why)
+{
+    char host[256];
+    int port;
+    enum err err = conf_listen(&s->conf, host, sizeof host, &port, why);
+    if (!err)
+        err = auth_create(s->conf.keys_file, &s->auth, why);
+    if (!err && !auth_count(s->auth) && !conf_is_local(host) && !s->conf.allow_open)
+        err = fault_set(why, ERR_INVALID, "listen",
+                        "%s is reachable from outside and there are no API keys: set keys-file, "
+                        "or allow-open if that is wanted", host);
+    if (!err)
+        err = serve_read_tls(s, why);
+    if (!err)
+        err = serve_open_jobs(s, why);
+    if (!err)
+        err = serve_open_http(s, host, port, why);
+    if (err)
+        return err;
+    serve_signals(s);
+    log_msg(LOG_INFO, "server", "listening on %s://%s:%d", s->tls_cert ? "https" : "http", host,
+            http_port(s->app.http));
+    return ERR_OK;
+}
+
+static void serve_free(struct serve *s)
+{
+    if (s->app.jobs)
+        jobs_close(s->app.jobs, NULL, NULL);
+    serve_close_rest(s);
+    uv_run(&s->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&s->loop);
+    router_destroy(&s->app.router);
+    auth_destroy(&s->auth);
+    free(s->tls_cert);
+    free(s->tls_key);
+    free(s->origins_text);
+    conf_deinit(&s->conf);
+}
+
+int serve_command(int argc, char **argv)
+{
+    struct serve s = {.argc = argc, .argv = argv};
+    struct fault why = {0};
+    bool help = false;
+    int status = 0;
+    if (conf_load(&s.conf, argc, argv, &help, &why)) {
+        fprintf(stderr, "imagend: %s\n", why.msg);
+        conf_deinit(&s.conf);
+        return 2;
+    }
+    if (help) {
+        struct buf b = {0};
+        conf_help(&b);
+        printf("usage: imagend serve [options]\n\n%s", b.data ? b.data : "");
+        buf_deinit(&b);
+        conf_deinit(&s.conf);
+        return 0;
+    }
+    s.app.conf = &s.conf;
+    s.app.started = clock_unix_ms();
+    uv_loop_init(&s.loop);
+    serve_apply(&s);
+    if (serve_open(&s, &why)) {
+        fprintf(stderr, "imagend: %s\n", why.msg);
+        status = 1;
+    } else {
+        uv_run(&s.loop, UV_RUN_DEFAULT);
+        log_msg(LOG_INFO, "server", "stopped");
+    }
+    serve_free(&s);
+    return status;
+}

@@ -1,0 +1,17 @@
+// Server-sent events: frames, and the comments that keep a connection alive.
+#ifndef IMAGEND_SSE_H
+#define IMAGEND_SSE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct http_request;
+
+// Start the stream; gone as in http_stream.
+void sse_start(struct http_request *r, void (*gone)(void *ctx), void *ctx);
+// One event; id 0: without one. data is one line of JSON. False as in http_stream_write.
+bool sse_event(struct http_request *r, const char *event, uint64_t id, const char *data);
+// A comment, so that proxies do not close a silent stream.
+bool sse_ping(struct http_request *r);
+
+#endif

@@ -1,0 +1,352 @@
+// engine.h without a device: deterministic pictures in microseconds, for every test of the server.
+// Linked instead of the engine. Environment: FAKE_STEP_MS (time of one step), FAKE_OPEN_MS,
+// FAKE_SLOTS, FAKE_OPEN_FAILS (how many opens fail first). Words in a prompt cause trouble:
+// "[fail]" fails that picture in its second step, "[lose]" loses the device once per process,
+// "[lose always]" loses it each time it is drawn.
+#include "engine.h"
+
+#include <png.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { FAKE_STAGES = 3, FAKE_MAX_SLOTS = 64 };
+
+static const int fake_sizes[FAKE_STAGES] = {64, 256, 1024};
+static const int fake_steps[FAKE_STAGES] = {8, 4, 2};
+static const char *const fake_samplers[] = {"DDPMScheduler", "DDIMScheduler",
+                                            "DPMSolverMultistepScheduler", NULL};
+static const char *const fake_presets[] = {"fast27", "smart50", NULL};
+
+struct fake_slot {
+    bool used;
+    void *tag;
+    uint64_t hash;
+    struct engine_used with;
+    int stage, step;
+    double seconds;
+    bool previews, fails, loses, loses_always;
+};
+
+struct engine {
+    struct engine_info info;
+    struct engine_stats stats;
+    struct fake_slot slot[FAKE_MAX_SLOTS];
+    double step_ms;
+    uint8_t *rgb;
+};
+
+static atomic_int fake_opens, fake_losses;
+
+static double fake_env(const char *name, double def)
+{
+    const char *v = getenv(name);
+    return v && *v ? atof(v) : def;
+}
+
+static void fake_sleep(double ms)
+{
+    struct timespec t = {(time_t)(ms / 1000), (long)((ms - (long)(ms / 1000) * 1000.0) * 1e6)};
+    if (ms > 0)
+        nanosleep(&t, NULL);
+}
+
+enum err engine_open(const struct engine_params *p, struct engine **out, struct fault *why)
+{
+    *out = NULL;
+    fake_sleep(fake_env("FAKE_OPEN_MS", 0));
+    if (atomic_fetch_add(&fake_opens, 1) < (int)fake_env("FAKE_OPEN_FAILS", 0))
+        return fault_set(why, ERR_NO_DEVICE, "device", "%s", err_text(ERR_NO_DEVICE));
+    if (p->model && strstr(p->model, "missing"))
+        return fault_set(why, ERR_NOT_FOUND, "model", "there is no model in %s", p->model);
+    struct engine *e = calloc(1, sizeof *e);
+    uint8_t *rgb = malloc((size_t)fake_sizes[FAKE_STAGES - 1] * (size_t)fake_sizes[FAKE_STAGES - 1] * 3);
+    if (!e || !rgb) {
+        free(e);
+        free(rgb);
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    }
+    e->rgb = rgb;
+    e->step_ms = fake_env("FAKE_STEP_MS", 0);
+    struct engine_info *i = &e->info;
+    snprintf(i->model, sizeof i->model, "fake");
+    snprintf(i->device, sizeof i->device, "no device");
+    snprintf(i->driver, sizeof i->driver, "none");
+    snprintf(i->dtype, sizeof i->dtype, "f32");
+    i->slots = p->slots ? p->slots : (int)fake_env("FAKE_SLOTS", 4);
+    if (i->slots > FAKE_MAX_SLOTS)
+        i->slots = FAKE_MAX_SLOTS;
+    i->stages = FAKE_STAGES;
+    i->samplers = fake_samplers;
+    i->timestep_presets = fake_presets;
+    i->text_parameters = 1000;
+    for (int s = 0; s < FAKE_STAGES; s++) {
+        struct engine_stage_info *g = &i->stage[s];
+        snprintf(g->name, sizeof g->name, "stage-%d", s + 1);
+        snprintf(g->sampler, sizeof g->sampler, "%s", fake_samplers[0]);
+        g->size = fake_sizes[s];
+        g->steps = fake_steps[s];
+        g->guidance_scale = s ? 4 : 7;
+        g->noise_level = s ? 250 : -1;
+        g->parameters = 1000;
+    }
+    *out = e;
+    return ERR_OK;
+}
+
+void engine_close(struct engine **e)
+{
+    if (*e)
+        free((*e)->rgb);
+    free(*e);
+    *e = NULL;
+}
+
+static enum err fake_stages(const struct engine *e, const struct engine_request *r, int *stages,
+                            struct fault *why)
+{
+    for (int s = 0; s < e->info.stages; s++) {
+        if (r->size == e->info.stage[s].size || (!r->size && s == e->info.stages - 1)) {
+            *stages = s + 1;
+            return ERR_OK;
+        }
+    }
+    return fault_set(why, ERR_INVALID, "size", "size %d is not one of 64, 256, 1024", r->size);
+}
+
+enum err engine_resolve(const struct engine *e, const struct engine_request *r,
+                        struct engine_used *out, struct fault *why)
+{
+    int stages;
+    memset(out, 0, sizeof *out);
+    if (!r->prompt || strlen(r->prompt) > ENGINE_MAX_PROMPT)
+        return fault_set(why, ERR_INVALID, "prompt", "prompt is longer than %d bytes",
+                         ENGINE_MAX_PROMPT);
+    enum err err = fake_stages(e, r, &stages, why);
+    if (err)
+        return err;
+    const char *sampler = r->sampler ? r->sampler : fake_samplers[0];
+    bool known = false;
+    for (int i = 0; fake_samplers[i]; i++)
+        known |= !strcmp(sampler, fake_samplers[i]);
+    if (!known)
+        return fault_set(why, ERR_INVALID, "sampler", "unknown sampler \"%s\"", sampler);
+    snprintf(out->model, sizeof out->model, "%s", e->info.model);
+    snprintf(out->sampler, sizeof out->sampler, "%s", sampler);
+    out->stages = stages;
+    out->size = fake_sizes[stages - 1];
+    for (int s = 0; s < stages; s++) {
+        if (r->steps[s] < 0 || r->steps[s] > ENGINE_MAX_STEPS)
+            return fault_set(why, ERR_INVALID, "steps", "steps must be 1 to %d", ENGINE_MAX_STEPS);
+        out->steps[s] = r->steps[s] ? r->steps[s] : fake_steps[s];
+        const float g = r->guidance_scale[s];
+        out->guidance_scale[s] = g != 0 ? g : e->info.stage[s].guidance_scale;
+        out->noise_level[s] = r->set_noise_level && r->noise_level[s] >= 0
+                                  ? r->noise_level[s]
+                                  : e->info.stage[s].noise_level;
+    }
+    return ERR_OK;
+}
+
+enum err engine_check(const struct engine *e, const struct engine_request *r, struct fault *why)
+{
+    struct engine_used used;
+    return engine_resolve(e, r, &used, why);
+}
+
+static uint64_t fake_hash(uint64_t h, const char *s)
+{
+    for (; s && *s; s++)
+        h = (h ^ (unsigned char)*s) * 0x100000001b3u;
+    return h;
+}
+
+enum err engine_admit(struct engine *e, const struct engine_request *r, void *tag, int *slot,
+                      struct fault *why)
+{
+    struct engine_used used;
+    const enum err err = engine_resolve(e, r, &used, why);
+    if (err)
+        return err;
+    for (int i = 0; i < e->info.slots; i++) {
+        struct fake_slot *s = &e->slot[i];
+        if (s->used)
+            continue;
+        *s = (struct fake_slot){.used = true, .tag = tag, .with = used, .previews = r->previews};
+        s->hash = fake_hash(0xcbf29ce484222325u ^ r->seed ^ (uint64_t)r->picture << 48, r->prompt);
+        s->hash = fake_hash(s->hash, r->negative_prompt);
+        s->fails = strstr(r->prompt, "[fail]");
+        s->loses = strstr(r->prompt, "[lose]");
+        s->loses_always = strstr(r->prompt, "[lose always]");
+        e->stats.text_cache_misses++;
+        *slot = i;
+        return ERR_OK;
+    }
+    return fault_set(why, ERR_BUSY, "", "%s", err_text(ERR_BUSY));
+}
+
+// A colour gradient that the hash decides, under noise that the remaining steps decide.
+static void fake_draw(struct engine *e, const struct fake_slot *s, struct engine_image *out)
+{
+    const int n = fake_sizes[s->stage];
+    const int left = s->with.steps[s->stage] - s->step;
+    uint32_t noise = (uint32_t)s->hash | 1;
+    uint8_t *p = e->rgb;
+    for (int y = 0; y < n; y++) {
+        for (int x = 0; x < n; x++) {
+            for (int c = 0; c < 3; c++) {
+                const int base = (int)(s->hash >> (c * 8) & 0xff);
+                const int v = (base + (c == 0 ? x : c == 1 ? y : x + y) * 128 / n) & 0xff;
+                noise = noise * 1664525u + 1013904223u;
+                *p++ = (uint8_t)(left ? (v + (int)(noise >> 24)) / 2 : v);
+            }
+        }
+    }
+    *out = (struct engine_image){n, n, e->rgb};
+}
+
+static void fake_post(struct engine *e, int slot, enum engine_event_type type, engine_event_fn *fn,
+                      void *ctx, const struct fault *fault)
+{
+    struct fake_slot *s = &e->slot[slot];
+    struct engine_event ev = {
+        .type = type, .slot = slot, .tag = s->tag, .stage = s->stage, .stages = s->with.stages,
+        .step = s->step, .steps = s->with.steps[s->stage], .stage_seconds = s->seconds,
+        .fault = fault,
+    };
+    if (type == ENGINE_PREVIEW || type == ENGINE_STAGE || type == ENGINE_DONE)
+        fake_draw(e, s, &ev.image);
+    if (type == ENGINE_DONE || type == ENGINE_FAILED)
+        s->used = false;
+    fn(ctx, &ev);
+}
+
+static void fake_advance(struct engine *e, int slot, engine_event_fn *fn, void *ctx)
+{
+    struct fake_slot *s = &e->slot[slot];
+    s->step++;
+    s->seconds += e->step_ms * 1e-3;
+    if (s->fails && s->step == 2) {
+        struct fault f;
+        fault_set(&f, ERR_INTERNAL, "", "the picture became not a number");
+        fake_post(e, slot, ENGINE_FAILED, fn, ctx, &f);
+        return;
+    }
+    fake_post(e, slot, ENGINE_STEP, fn, ctx, NULL);
+    if (s->previews)
+        fake_post(e, slot, ENGINE_PREVIEW, fn, ctx, NULL);
+    if (s->step < s->with.steps[s->stage])
+        return;
+    fake_post(e, slot, ENGINE_STAGE, fn, ctx, NULL);
+    if (s->stage + 1 == s->with.stages) {
+        fake_post(e, slot, ENGINE_DONE, fn, ctx, NULL);
+        return;
+    }
+    s->stage++;
+    s->step = 0;
+    s->seconds = 0;
+}
+
+enum err engine_step(struct engine *e, engine_event_fn *fn, void *ctx, struct fault *why)
+{
+    int stage = -1;
+    for (int i = 0; i < e->info.slots; i++)
+        if (e->slot[i].used && e->slot[i].stage > stage)
+            stage = e->slot[i].stage;
+    if (stage < 0)
+        return ERR_OK;
+    for (int i = 0; i < e->info.slots; i++) {
+        const struct fake_slot *s = &e->slot[i];
+        if (s->used && (s->loses_always || (s->loses && !atomic_exchange(&fake_losses, 1))))
+            return fault_set(why, ERR_DEVICE_LOST, "", "%s", err_text(ERR_DEVICE_LOST));
+    }
+    fake_sleep(e->step_ms);
+    e->stats.steps[stage]++;
+    e->stats.step_seconds[stage] += e->step_ms * 1e-3;
+    for (int i = 0; i < e->info.slots; i++) {
+        if (!e->slot[i].used || e->slot[i].stage != stage)
+            continue;
+        e->stats.step_pictures[stage]++;
+        fake_advance(e, i, fn, ctx);
+    }
+    return ERR_OK;
+}
+
+enum err engine_evict(struct engine *e, int slot)
+{
+    if (slot < 0 || slot >= e->info.slots || !e->slot[slot].used)
+        return ERR_NOT_FOUND;
+    e->slot[slot].used = false;
+    return ERR_OK;
+}
+
+int engine_busy(const struct engine *e)
+{
+    int n = 0;
+    for (int i = 0; i < e->info.slots; i++)
+        n += e->slot[i].used;
+    return n;
+}
+
+int engine_free(const struct engine *e)
+{
+    return e->info.slots - engine_busy(e);
+}
+
+const struct engine_info *engine_info(const struct engine *e)
+{
+    return &e->info;
+}
+
+void engine_stats(const struct engine *e, struct engine_stats *out)
+{
+    *out = e->stats;
+    out->device_bytes = out->device_peak_bytes = 1 << 20;
+}
+
+char *engine_profile(struct engine *e)
+{
+    return NULL;
+}
+
+enum err engine_png(const struct engine_image *image, const struct engine_png_text *text,
+                    uint8_t **png, size_t *size)
+{
+    png_image out = {.version = PNG_IMAGE_VERSION, .width = (png_uint_32)image->width,
+                     .height = (png_uint_32)image->height, .format = PNG_FORMAT_RGB,
+                     .flags = PNG_IMAGE_FLAG_FAST};
+    png_alloc_size_t n = PNG_IMAGE_PNG_SIZE_MAX(out);
+    *png = malloc(n);
+    if (!*png)
+        return ERR_NO_MEMORY;
+    if (!png_image_write_to_memory(&out, *png, &n, 0, image->rgb, 0, NULL)) {
+        free(*png);
+        *png = NULL;
+        return ERR_INVALID;
+    }
+    *size = n;
+    return ERR_OK;
+}
+
+static enum err fake_text(const char *s, char **text, struct fault *why)
+{
+    *text = strdup(s);
+    return *text ? ERR_OK : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+}
+
+enum err engine_inspect(const char *model, const char *variant, char **text, struct fault *why)
+{
+    return fake_text("a fake cascade\n", text, why);
+}
+
+enum err engine_devices(char **text, struct fault *why)
+{
+    return fake_text("0: no device\n", text, why);
+}
+
+const char *engine_version(void)
+{
+    return "0.1.0-fake";
+}
