@@ -95,7 +95,7 @@ static enum err parse_key(char *line, struct key *k, struct fault *why)
     snprintf(k->name, sizeof k->name, "%s", word[0]);
     snprintf(k->hash, sizeof k->hash, "%s", word[1]);
     k->tokens = k->burst;
-    k->filled = clock_mono();
+    k->filled = clock_seconds();
     return ERR_OK;
 }
 
@@ -221,7 +221,7 @@ int auth_count(const struct auth *a)
 
 static enum err key_spend(struct key *k, double *retry)
 {
-    const double now = clock_mono();
+    const double now = clock_seconds();
     if (k->rate <= 0)
         return ERR_OK;
     k->tokens += (now - k->filled) * k->rate;

@@ -178,7 +178,7 @@ enum err check_object(const struct check_table *t, const struct json_t *object, 
         const struct check_field *f = find_field(t, name);
         if (!f && t->strict)
             return fault_set(why, ERR_INVALID, name, "there is no field \"%.60s\"", name);
-        if (!f || (json_kind(v) == JSON_NULL && f->flags & (CHECK_NULL | CHECK_IGNORED)))
+        if (!f || (json_kind(v) == JSON_NONE && f->flags & (CHECK_NULL | CHECK_IGNORED)))
             continue;
         const enum err err = read_value(f, v, (char *)out + f->offset, why);
         if (err)

@@ -85,7 +85,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
         if (!c)
             return;
         c->fd = info ? info->connect_fd : -1;
-        c->since = clock_mono();
+        c->since = clock_seconds();
         c->next = s->conns;
         c->prev = &s->conns;
         if (s->conns)
@@ -107,7 +107,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 static void on_sweep(uv_timer_t *timer)
 {
     struct http_server *s = timer->data;
-    const double now = clock_mono();
+    const double now = clock_seconds();
     for (struct http_conn *c = s->conns; c; c = c->next)
         if (!c->busy && c->fd >= 0 && now - c->since > s->p.receive_seconds)
             shutdown(c->fd, SHUT_RDWR);
@@ -185,12 +185,11 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     if (!r)
         return;
     *context = NULL;
-    r->ended = true;
     if (r->handled)
         s->busy--;
     if (r->conn) {
         r->conn->busy = false;
-        r->conn->since = clock_mono();
+        r->conn->since = clock_seconds();
     }
     http_left(r);
     s->p.finished(s->p.ctx, r);

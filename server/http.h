@@ -57,7 +57,7 @@ const char *http_trace_id(const struct http_request *r);  // of traceparent; "" 
 const char *http_client(const struct http_request *r);    // address, for logs
 size_t http_header_bytes(const struct http_request *r);
 bool http_is_tls(const struct http_request *r);
-double http_started(const struct http_request *r);        // clock_mono
+double http_started(const struct http_request *r);        // clock_seconds
 int http_status(const struct http_request *r);            // 0: not answered yet
 size_t http_sent(const struct http_request *r);           // bytes of body
 

@@ -74,7 +74,7 @@ struct http_request *http_request_create(struct http_server *s, struct MHD_Conne
     r->server = s;
     r->mhd = mhd;
     r->conn = info ? info->socket_context : NULL;
-    r->started = clock_mono();
+    r->started = clock_seconds();
     snprintf(r->method, sizeof r->method, "%s", method);
     const char *id = http_header(r, "X-Request-Id");
     if (id && plain_id(id, sizeof r->id))

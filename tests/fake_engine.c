@@ -119,7 +119,7 @@ static enum err fake_stages(const struct engine *e, const struct engine_request 
 enum err engine_resolve(const struct engine *e, const struct engine_request *r,
                         struct engine_used *out, struct fault *why)
 {
-    int stages;
+    int stages = 0;
     memset(out, 0, sizeof *out);
     if (!r->prompt || strlen(r->prompt) > ENGINE_MAX_PROMPT)
         return fault_set(why, ERR_INVALID, "prompt", "prompt is longer than %d bytes",

@@ -4,6 +4,7 @@
 
 #include "buf.h"
 #include "clock.h"
+#include "text.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -43,7 +44,7 @@ static void log_text_value(struct buf *b, const char *v)
     if (*v && !strpbrk(v, " \t\r\n\"=\\") && strlen(v) < 200)
         buf_puts(b, v);
     else
-        buf_json(b, v);
+        text_json(b, v);
 }
 
 void log_fields(enum log_level level, const char *part, const char *msg,
@@ -57,7 +58,7 @@ void log_fields(enum log_level level, const char *part, const char *msg,
     log_time(&b);
     if (json) {
         buf_printf(&b, "\",\"level\":\"%s\",\"part\":\"%s\",\"msg\":", level_names[level], part);
-        buf_json(&b, msg);
+        text_json(&b, msg);
     } else {
         buf_printf(&b, " %-5s %s: %s", level_names[level], part, msg);
     }
@@ -66,7 +67,7 @@ void log_fields(enum log_level level, const char *part, const char *msg,
             continue;
         buf_printf(&b, json ? ",\"%s\":" : " %s=", fields[i].key);
         if (json)
-            buf_json(&b, fields[i].value);
+            text_json(&b, fields[i].value);
         else
             log_text_value(&b, fields[i].value);
     }

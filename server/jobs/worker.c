@@ -140,9 +140,9 @@ static void run_open(struct worker *w)
         struct worker_event *ev = event_create(WORKER_DOWN, NULL);
         ev->fault = why;
         event_post(w, ev);
-        const double until = clock_mono() + wait;
-        while (!atomic_load(&w->stop) && clock_mono() < until)
-            queue_wait(w->p.queue, &w->seen, until - clock_mono());
+        const double until = clock_seconds() + wait;
+        while (!atomic_load(&w->stop) && clock_seconds() < until)
+            queue_wait(w->p.queue, &w->seen, until - clock_seconds());
         wait = wait < 15 ? wait * 2 : 30;
     }
 }
@@ -297,7 +297,7 @@ static void run_step(struct worker *w)
 {
     struct engine_stats before, after;
     struct fault why = {0};
-    const double start = clock_mono();
+    const double start = clock_seconds();
     engine_stats(w->engine, &before);
     const enum err err = engine_step(w->engine, on_engine_event, w, &why);
     if (err) {
@@ -308,7 +308,7 @@ static void run_step(struct worker *w)
     }
     engine_stats(w->engine, &after);
     struct worker_event *ev = event_create(WORKER_TICK, NULL);
-    ev->seconds = clock_mono() - start;
+    ev->seconds = clock_seconds() - start;
     for (int s = 0; s < ENGINE_MAX_STAGES; s++) {
         if (after.steps[s] == before.steps[s])
             continue;

@@ -44,7 +44,7 @@ static const struct route *const serve_routes[] = {routes_openai, routes_admin, 
 static void serve_enter(struct serve *s, enum serve_phase phase)
 {
     s->phase = phase;
-    s->phase_since = clock_mono();
+    s->phase_since = clock_seconds();
 }
 
 static void serve_close_rest(struct serve *s)
@@ -71,7 +71,7 @@ static void on_http_closed(void *ctx)
 static void on_tick(uv_timer_t *timer)
 {
     struct serve *s = timer->data;
-    const double waited = clock_mono() - s->phase_since;
+    const double waited = clock_seconds() - s->phase_since;
     if (s->phase == SERVE_ANNOUNCED && waited >= s->conf.drain_delay) {
         http_quiesce(s->app.http);
         router_set_draining(s->app.router, 5);
