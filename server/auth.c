@@ -24,7 +24,7 @@ struct key {
 
 struct auth {
     struct key *keys;
-    struct key *retired;  // requests in progress may still hold their names
+    struct key *retired; // requests in progress may still hold their names
     int count;
 };
 
@@ -81,7 +81,8 @@ static enum err parse_key(char *line, struct key *k, struct fault *why)
     for (char *w = strtok_r(line, " \t\r", &save); w && n < 5; w = strtok_r(NULL, " \t\r", &save))
         word[n++] = w;
     if (n < 3 || n > 4)
-        return fault_set(why, ERR_INVALID, "keys-file", "expected: name sha256 scopes [rate/burst]");
+        return fault_set(why, ERR_INVALID, "keys-file",
+                         "expected: name sha256 scopes [rate/burst]");
     if (!plain_name(word[0]))
         return fault_set(why, ERR_INVALID, "keys-file", "the name may have letters, digits, -_.@");
     if (strlen(word[1]) != 64 || strspn(word[1], "0123456789abcdef") != 64)

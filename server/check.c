@@ -191,7 +191,8 @@ enum err check_object(const struct check_table *t, const struct json_t *object, 
     return ERR_OK;
 }
 
-// ---- from text: queries and defaults --------------------------------------------------------------
+// ---- from text: queries and defaults
+// --------------------------------------------------------------
 
 static enum err read_text(const struct check_field *f, const char *s, char *at, struct fault *why)
 {
@@ -229,8 +230,9 @@ enum err check_query(const struct check_table *t, const char *name, const char *
 {
     const struct check_field *f = find_field(t, name);
     if (!f)
-        return t->strict ? fault_set(why, ERR_INVALID, name, "there is no parameter \"%.60s\"", name)
-                         : ERR_OK;
+        return t->strict
+                   ? fault_set(why, ERR_INVALID, name, "there is no parameter \"%.60s\"", name)
+                   : ERR_OK;
     return read_text(f, value, (char *)out + f->offset, why);
 }
 

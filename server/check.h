@@ -12,25 +12,25 @@
 struct buf;
 struct json_t;
 
-enum { CHECK_LIST = 3 };  // values of an INTS or NUMBERS field: one per stage
+enum { CHECK_LIST = 3 }; // values of an INTS or NUMBERS field: one per stage
 
 enum check_type {
-    CHECK_TEXT,     // const char *, min..max bytes; borrowed from the document
-    CHECK_INT,      // int, min..max
-    CHECK_NUMBER,   // float, min..max
-    CHECK_BOOL,     // bool
-    CHECK_ENUM,     // int: index into choices
-    CHECK_SEED,     // struct check_seed: 0..2^63-1; -1, null or absent: none
-    CHECK_INTS,     // int[CHECK_LIST]: a list, or one number for the first; the rest 0
-    CHECK_NUMBERS,  // float[CHECK_LIST]: likewise
-    CHECK_TIME,     // int64_t unix ms, from RFC 3339 text or unix seconds
-    CHECK_ANY,      // accepted and ignored
+    CHECK_TEXT,    // const char *, min..max bytes; borrowed from the document
+    CHECK_INT,     // int, min..max
+    CHECK_NUMBER,  // float, min..max
+    CHECK_BOOL,    // bool
+    CHECK_ENUM,    // int: index into choices
+    CHECK_SEED,    // struct check_seed: 0..2^63-1; -1, null or absent: none
+    CHECK_INTS,    // int[CHECK_LIST]: a list, or one number for the first; the rest 0
+    CHECK_NUMBERS, // float[CHECK_LIST]: likewise
+    CHECK_TIME,    // int64_t unix ms, from RFC 3339 text or unix seconds
+    CHECK_ANY,     // accepted and ignored
 };
 
 enum check_flags {
     CHECK_REQUIRED = 1,
-    CHECK_NULL = 2,     // null means absent
-    CHECK_IGNORED = 4,  // has no meaning here; documented as such
+    CHECK_NULL = 2,    // null means absent
+    CHECK_IGNORED = 4, // has no meaning here; documented as such
 };
 
 struct check_seed {
@@ -44,22 +44,24 @@ struct check_field {
     unsigned flags;
     size_t offset;
     double min, max;
-    const char *const *choices;  // NULL-terminated
-    const char *live;            // choices known only at run time: "sizes", "samplers", ...
-    const char *def;             // default, as in JSON without quotes; NULL: zero
+    const char *const *choices; // NULL-terminated
+    const char *live;           // choices known only at run time: "sizes", "samplers", ...
+    const char *def;            // default, as in JSON without quotes; NULL: zero
     const char *help;
 };
 
 struct check_table {
-    const char *name;  // of the schema
+    const char *name; // of the schema
     const struct check_field *fields;
     int count;
-    bool strict;  // unknown fields are refused
+    bool strict; // unknown fields are refused
 };
 
 #define CHECK_TABLE(name_, fields_, strict_)                                                       \
-    {.name = (name_), .fields = (fields_),                                                         \
-     .count = (int)(sizeof(fields_) / sizeof((fields_)[0])), .strict = (strict_)}
+    {                                                                                              \
+        .name = (name_), .fields = (fields_),                                                      \
+        .count = (int)(sizeof(fields_) / sizeof((fields_)[0])), .strict = (strict_)                \
+    }
 
 // Fill *out from the object, defaults first. Errors: INVALID with the field in why->param.
 enum err check_object(const struct check_table *t, const struct json_t *object, void *out,

@@ -22,7 +22,7 @@ struct conf_option {
     double min, max;
     unsigned flags;
     const char *const *choices;
-    const char *value;  // what stands for it in the help
+    const char *value; // what stands for it in the help
     const char *help;
 };
 
@@ -32,18 +32,28 @@ static const char *const format_names[] = {"text", "json", NULL};
 
 #define O(field) offsetof(struct conf, field)
 #define TEXT(name, field, def, flags, value, help)                                                 \
-    {name, CONF_TEXT, O(field), def, 0, 0, flags, NULL, value, help}
+    {                                                                                              \
+        name, CONF_TEXT, O(field), def, 0, 0, flags, NULL, value, help                             \
+    }
 #define NUM(name, type, field, def, min, max, flags, help)                                         \
-    {name, type, O(field), def, min, max, flags, NULL,                                             \
-     type == CONF_BYTES ? "BYTES" : type == CONF_SECONDS ? "SECONDS" : "N", help}
+    {                                                                                              \
+        name, type, O(field), def, min, max, flags, NULL,                                          \
+            type == CONF_BYTES     ? "BYTES"                                                       \
+            : type == CONF_SECONDS ? "SECONDS"                                                     \
+                                   : "N",                                                          \
+            help                                                                                   \
+    }
 #define CHOICE(name, field, def, flags, list, help)                                                \
-    {name, CONF_CHOICE, O(field), def, 0, 0, flags, list, NULL, help}
+    {                                                                                              \
+        name, CONF_CHOICE, O(field), def, 0, 0, flags, list, NULL, help                            \
+    }
 #define R CONF_RELOAD
 
 static const struct conf_option options[] = {
     TEXT("config", config, "", CONF_NOT_IN_FILE, "FILE", "file to read these options from"),
     TEXT("listen", listen, "127.0.0.1:8080", 0, "HOST:PORT", "address to listen on"),
-    TEXT("model", model, "models/default", 0, "DIR", "cascade folder, or pipeline folders by comma"),
+    TEXT("model", model, "models/default", 0, "DIR",
+         "cascade folder, or pipeline folders by comma"),
     TEXT("variant", variant, "", 0, "NAME", "file variant of the weights, such as fp16"),
     TEXT("device", device, "", 0, "NAME,...", "Vulkan devices by index or name; empty: the best"),
     TEXT("dtype", dtype, "", 0, "f32|f16", "storage of weights; empty: what suits the device"),
@@ -240,7 +250,7 @@ static enum err load_environment(struct conf *c, struct fault *why)
 static enum err load_flags(struct conf *c, int argc, char **argv, bool only_config, bool *help,
                            struct fault *why)
 {
-    for (int i = 1; i < argc; i++) {
+    for (int i = 0; i < argc; i++) {
         const char *name = argv[i] + 2, *value = strchr(argv[i], '=');
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
             *help = true;
@@ -314,9 +324,8 @@ void conf_reload(struct conf *running, struct conf *fresh, char *ignored, size_t
         char *a = (char *)running + o->offset, *b = (char *)fresh + o->offset;
         char swap[sizeof(double)];
         const size_t size = value_size(o);
-        const bool same = o->type == CONF_TEXT
-                              ? !strcmp(*(char **)(void *)a, *(char **)(void *)b)
-                              : !memcmp(a, b, size);
+        const bool same = o->type == CONF_TEXT ? !strcmp(*(char **)(void *)a, *(char **)(void *)b)
+                                               : !memcmp(a, b, size);
         const size_t len = strlen(ignored);
         if (same)
             continue;

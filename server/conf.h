@@ -13,9 +13,9 @@ struct buf;
 struct conf {
     char *config, *listen, *model, *variant, *device, *dtype, *cache_dir;
     int slots;
-    double memory_limit;  // bytes, as all sizes
+    double memory_limit; // bytes, as all sizes
     char *data_dir;
-    int store;            // CONF_STORE_*
+    int store; // CONF_STORE_*
     int queue_limit, queue_limit_per_key, running_limit_per_key;
     double keep_seconds, keep_bytes;
     int keep_jobs;
@@ -31,7 +31,7 @@ struct conf {
 
 enum { CONF_STORE_SQLITE, CONF_STORE_MEMORY };
 
-// Sets every option from defaults, file, environment and argv (flags only; argv[0] is skipped).
+// Sets every option from defaults, file, environment and argv (flags only).
 // *help: --help was given, nothing else happened. Errors: INVALID with the option in why->param.
 enum err conf_load(struct conf *c, int argc, char **argv, bool *help, struct fault *why);
 void conf_deinit(struct conf *c);
@@ -47,8 +47,8 @@ enum err conf_listen(const struct conf *c, char *host, size_t n, int *port, stru
 // Whether only this machine can reach the listening address.
 bool conf_is_local(const char *host);
 
-void conf_help(struct buf *out);      // for --help
-void conf_markdown(struct buf *out);  // the README's table
-void conf_show(const struct conf *c, struct buf *out);  // as a file; secrets are paths only
+void conf_help(struct buf *out);                       // for --help
+void conf_markdown(struct buf *out);                   // the README's table
+void conf_show(const struct conf *c, struct buf *out); // as a file; secrets are paths only
 
 #endif

@@ -1,6 +1,6 @@
-// libmicrohttpd inside libuv: its epoll descriptor is polled, its time-outs are a timer, and it runs
-// only when one of them fires. Connections, limits and the life of the daemon are here; requests
-// are in http_request.c. Loop thread; knows nothing of routes or jobs.
+// libmicrohttpd inside libuv: its epoll descriptor is polled, its time-outs are a timer, and it
+// runs only when one of them fires. Connections, limits and the life of the daemon are here;
+// requests are in http_request.c. Loop thread; knows nothing of routes or jobs.
 #include "http_impl.h"
 
 #include "clock.h"
@@ -210,7 +210,8 @@ static void on_library_log(void *cls, const char *fmt, va_list ap)
 
 static enum err http_listen(struct http_server *s, struct fault *why)
 {
-    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM,
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC,
+                                   .ai_socktype = SOCK_STREAM,
                                    .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *list = NULL;
     struct sockaddr_storage bound;
@@ -223,8 +224,7 @@ static enum err http_listen(struct http_server *s, struct fault *why)
     s->listen_fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->listen_fd >= 0)
         setsockopt(s->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    const bool ok = s->listen_fd >= 0 &&
-                    !bind(s->listen_fd, list->ai_addr, list->ai_addrlen) &&
+    const bool ok = s->listen_fd >= 0 && !bind(s->listen_fd, list->ai_addr, list->ai_addrlen) &&
                     !listen(s->listen_fd, HTTP_BACKLOG) &&
                     !getsockname(s->listen_fd, (struct sockaddr *)&bound, &size);
     freeaddrinfo(list);
@@ -260,8 +260,7 @@ static struct MHD_Daemon *http_start(struct http_server *s)
 
 static enum err http_attach(struct http_server *s)
 {
-    const union MHD_DaemonInfo *info =
-        MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     if (!info || uv_timer_init(s->p.loop, &s->timer) || uv_timer_init(s->p.loop, &s->sweep))
         return ERR_INTERNAL;
     s->timer.data = s->sweep.data = s->epoll.data = s;

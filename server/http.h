@@ -18,16 +18,16 @@ typedef void http_fn(void *ctx, struct http_request *r);
 
 struct http_params {
     struct uv_loop_s *loop;
-    const char *host;  // an address or a name
-    int port;          // 0: any free one
-    const char *tls_cert, *tls_key;  // PEM texts; NULL: plain HTTP
-    size_t max_body, max_header;     // bytes
+    const char *host;               // an address or a name
+    int port;                       // 0: any free one
+    const char *tls_cert, *tls_key; // PEM texts; NULL: plain HTTP
+    size_t max_body, max_header;    // bytes
     int max_connections;
-    double receive_seconds;  // for a whole request to arrive, and for idle connections
-    int send_seconds;        // without progress while sending
-    http_fn *head;      // the headers are there; may reply, which refuses the body
-    http_fn *handle;    // the whole request is there; replies, defers or starts a stream
-    http_fn *finished;  // the response is out or the client is gone
+    double receive_seconds; // for a whole request to arrive, and for idle connections
+    int send_seconds;       // without progress while sending
+    http_fn *head;          // the headers are there; may reply, which refuses the body
+    http_fn *handle;        // the whole request is there; replies, defers or starts a stream
+    http_fn *finished;      // the response is out or the client is gone
     void *ctx;
 };
 
@@ -44,22 +44,22 @@ void http_close(struct http_server *s, void (*closed)(void *ctx), void *ctx);
 
 // ---- the request: texts live as long as it does -----------------------------------------------
 const char *http_method(const struct http_request *r);
-const char *http_path(const struct http_request *r);  // decoded, without the query
-const char *http_header(const struct http_request *r, const char *name);  // NULL: absent
-const char *http_query(const struct http_request *r, const char *name);   // NULL: absent
+const char *http_path(const struct http_request *r); // decoded, without the query
+const char *http_header(const struct http_request *r, const char *name); // NULL: absent
+const char *http_query(const struct http_request *r, const char *name);  // NULL: absent
 // Calls fn for each query parameter.
 void http_each_query(const struct http_request *r,
                      void (*fn)(void *ctx, const char *name, const char *value), void *ctx);
 const struct buf *http_body(const struct http_request *r);
-bool http_too_large(const struct http_request *r);        // the body was longer than allowed
-const char *http_id(const struct http_request *r);        // X-Request-Id, taken or made
-const char *http_trace_id(const struct http_request *r);  // of traceparent; "" without
-const char *http_client(const struct http_request *r);    // address, for logs
+bool http_too_large(const struct http_request *r);       // the body was longer than allowed
+const char *http_id(const struct http_request *r);       // X-Request-Id, taken or made
+const char *http_trace_id(const struct http_request *r); // of traceparent; "" without
+const char *http_client(const struct http_request *r);   // address, for logs
 size_t http_header_bytes(const struct http_request *r);
 bool http_is_tls(const struct http_request *r);
-double http_started(const struct http_request *r);        // clock_seconds
-int http_status(const struct http_request *r);            // 0: not answered yet
-size_t http_sent(const struct http_request *r);           // bytes of body
+double http_started(const struct http_request *r); // clock_seconds
+int http_status(const struct http_request *r);     // 0: not answered yet
+size_t http_sent(const struct http_request *r);    // bytes of body
 
 // What the upper layer keeps with a request; free_fn is called when the request ends.
 void http_set_user(struct http_request *r, void *user, void (*free_fn)(void *user));

@@ -1,4 +1,5 @@
-// What http.c, http_request.c and http_stream.c share: the library's types. Nobody else includes it.
+// What http.c, http_request.c and http_stream.c share: the library's types. Nobody else includes
+// it.
 #ifndef IMAGEND_HTTP_IMPL_H
 #define IMAGEND_HTTP_IMPL_H
 
@@ -13,8 +14,8 @@ enum { HTTP_STREAM_MAX = 16 << 20, HTTP_MAX_HEADERS = 24, HTTP_PATH_MAX = 2048 }
 struct http_conn {
     struct http_conn *next, **prev;
     int fd;
-    double since;  // when it began to wait for a request
-    bool busy;     // a request is being answered
+    double since; // when it began to wait for a request
+    bool busy;    // a request is being answered
 };
 
 struct http_server {
@@ -22,8 +23,8 @@ struct http_server {
     struct MHD_Daemon *daemon;
     int listen_fd, port;
     uv_poll_t epoll;
-    uv_timer_t timer;   // the library's time-outs
-    uv_timer_t sweep;   // ours
+    uv_timer_t timer; // the library's time-outs
+    uv_timer_t sweep; // ours
     struct http_conn *conns;
     struct http_request *requests;
     int connections, busy, handles;
@@ -37,7 +38,7 @@ struct http_extra {
 };
 
 struct http_request {
-    struct http_request *next, **prev;  // all that are open
+    struct http_request *next, **prev; // all that are open
     struct http_server *server;
     struct MHD_Connection *mhd;
     struct http_conn *conn;
@@ -52,7 +53,7 @@ struct http_request {
     struct MHD_Response *response;
     struct http_extra extra[HTTP_MAX_HEADERS];
     int extras;
-    uv_poll_t *watch;  // sees the client leave while the library does not look
+    uv_poll_t *watch; // sees the client leave while the library does not look
     void (*gone)(void *ctx);
     void *gone_ctx;
     struct buf stream;

@@ -19,7 +19,7 @@ static void make_id(char *out, size_t n)
 {
     unsigned char bytes[12] = {0};
     if (getrandom(bytes, sizeof bytes, 0) < 0)
-        bytes[0] = 0;  // an id that repeats only blurs the log
+        bytes[0] = 0; // an id that repeats only blurs the log
     struct buf b = {0};
     text_hex(&b, bytes, sizeof bytes);
     snprintf(out, n, "req_%s", b.data ? b.data : "0");
@@ -277,10 +277,10 @@ void http_reply(struct http_request *r, int status, const char *type, struct buf
         status = 500;
     r->gone = NULL;
     r->sent = data ? n : 0;
-    http_set_response(r, status, type,
-                      MHD_create_response_from_buffer(data ? n : 0, data,
-                                                      data ? MHD_RESPMEM_MUST_FREE
-                                                           : MHD_RESPMEM_PERSISTENT));
+    http_set_response(
+        r, status, type,
+        MHD_create_response_from_buffer(data ? n : 0, data,
+                                        data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT));
 }
 
 void http_reply_bytes(struct http_request *r, int status, const char *type, const void *data,

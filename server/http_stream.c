@@ -70,7 +70,8 @@ void http_defer(struct http_request *r, void (*gone)(void *ctx), void *ctx)
     r->gone_ctx = ctx;
 }
 
-// The library asks for bytes. Nothing to give: suspend before returning 0, or it asks again at once.
+// The library asks for bytes. Nothing to give: suspend before returning 0, or it asks again at
+// once.
 static ssize_t on_read(void *cls, uint64_t pos, char *to, size_t max)
 {
     struct http_request *r = cls;

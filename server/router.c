@@ -214,7 +214,8 @@ static bool find_route(struct call *c, char *allowed, size_t n)
     return false;
 }
 
-// ---- before the body ------------------------------------------------------------------------------
+// ---- before the body
+// ------------------------------------------------------------------------------
 
 static void set_common_headers(struct call *c)
 {
@@ -307,7 +308,8 @@ static bool check_body_headers(struct call *c)
         call_error(c, 411, NULL, NULL, "a body with a Content-Length is needed");
         return false;
     }
-    if (!type || strncasecmp(type, "application/json", 16) || (type[16] && !strchr("; ", type[16]))) {
+    if (!type || strncasecmp(type, "application/json", 16) ||
+        (type[16] && !strchr("; ", type[16]))) {
         call_error(c, 415, NULL, NULL, "the body must be sent as Content-Type: application/json");
         return false;
     }
@@ -358,7 +360,8 @@ void router_head(void *router, struct http_request *r)
     }
 }
 
-// ---- with the body --------------------------------------------------------------------------------
+// ---- with the body
+// --------------------------------------------------------------------------------
 
 struct query_check {
     struct call *c;
@@ -393,8 +396,8 @@ static enum err take_fields(struct call *c, struct fault *why)
             check_defaults(route->body, c->fields);
         return ERR_OK;
     }
-    err = json_parse(body->data ? body->data : "", body->len, "request body", ERR_INVALID,
-                     &c->body, why);
+    err = json_parse(body->data ? body->data : "", body->len, "request body", ERR_INVALID, &c->body,
+                     why);
     if (err || !route->body)
         return err;
     return check_object(route->body, c->body, c->fields, why);

@@ -19,8 +19,8 @@ enum scope { SCOPE_NONE = 0, SCOPE_READ = 1, SCOPE_GENERATE = 2, SCOPE_ADMIN = 4
 enum route_errors { ERRORS_OPENAI, ERRORS_A1111 };
 
 enum route_flags {
-    ROUTE_BODY = 1,       // takes a JSON body
-    ROUTE_HIDDEN = 2,     // not in the API description
+    ROUTE_BODY = 1,   // takes a JSON body
+    ROUTE_HIDDEN = 2, // not in the API description
     ROUTE_WHEN_DRAINING = 4,
     ROUTE_EMPTY_BODY = 8, // the body may be missing
 };
@@ -30,29 +30,29 @@ struct call {
     struct http_request *http;
     const struct route *route;
     struct router *router;
-    void *app;             // router_params.app
-    const char *arg[2];    // what "{...}" in the path matched
-    const char *owner;     // name of the API key, "" without keys
+    void *app;          // router_params.app
+    const char *arg[2]; // what "{...}" in the path matched
+    const char *owner;  // name of the API key, "" without keys
     unsigned scopes;
-    struct json_t *body;   // parsed; NULL without
-    void *fields;          // what the field table filled, route->fields_size bytes
-    char *path;            // arg points into it
+    struct json_t *body; // parsed; NULL without
+    void *fields;        // what the field table filled, route->fields_size bytes
+    char *path;          // arg points into it
 };
 
 struct route_answer {
     int status;
-    const char *type;  // media type; NULL: no body
+    const char *type; // media type; NULL: no body
     const char *help;
 };
 
 struct route {
-    const char *method, *path;  // "{id}" matches one segment
+    const char *method, *path; // "{id}" matches one segment
     void (*handle)(struct call *c);
     enum scope scope;
     unsigned flags;
     enum route_errors errors;
     const char *tag, *summary;
-    const struct check_table *body, *query;  // at most one of them
+    const struct check_table *body, *query; // at most one of them
     size_t fields_size;
     struct route_answer answer[4];
 };
@@ -66,10 +66,10 @@ struct router_auth {
 };
 
 struct router_params {
-    const struct route *const *tables;  // NULL-terminated list of tables ending in a zero row
+    const struct route *const *tables; // NULL-terminated list of tables ending in a zero row
     void *app;
     struct router_auth auth;
-    const char *const *cors;  // allowed origins, NULL-terminated; NULL: none; "*": all
+    const char *const *cors; // allowed origins, NULL-terminated; NULL: none; "*": all
     size_t max_body, max_header;
     // A request is over, for log and metrics; route NULL when none matched.
     void (*done)(void *app, struct http_request *r, const struct route *route, const char *owner);

@@ -62,7 +62,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     if (p->model && strstr(p->model, "missing"))
         return fault_set(why, ERR_NOT_FOUND, "model", "there is no model in %s", p->model);
     struct engine *e = calloc(1, sizeof *e);
-    uint8_t *rgb = malloc((size_t)fake_sizes[FAKE_STAGES - 1] * (size_t)fake_sizes[FAKE_STAGES - 1] * 3);
+    uint8_t *rgb =
+        malloc((size_t)fake_sizes[FAKE_STAGES - 1] * (size_t)fake_sizes[FAKE_STAGES - 1] * 3);
     if (!e || !rgb) {
         free(e);
         free(rgb);
@@ -175,7 +176,8 @@ enum err engine_admit(struct engine *e, const struct engine_request *r, void *ta
         if (s->used)
             continue;
         *s = (struct fake_slot){.used = true, .tag = tag, .with = used, .previews = r->previews};
-        s->hash = fake_hash(0xcbf29ce484222325u ^ r->seed ^ (uint64_t)r->picture << 48, r->prompt);
+        s->hash = fake_hash(0xcbf29ce484222325u ^ (r->seed + r->picture) * 0x9e3779b97f4a7c15u,
+                            r->prompt);
         s->hash = fake_hash(s->hash, r->negative_prompt);
         s->fails = strstr(r->prompt, "[fail]");
         s->loses = strstr(r->prompt, "[lose]");
@@ -212,8 +214,14 @@ static void fake_post(struct engine *e, int slot, enum engine_event_type type, e
 {
     struct fake_slot *s = &e->slot[slot];
     struct engine_event ev = {
-        .type = type, .slot = slot, .tag = s->tag, .stage = s->stage, .stages = s->with.stages,
-        .step = s->step, .steps = s->with.steps[s->stage], .stage_seconds = s->seconds,
+        .type = type,
+        .slot = slot,
+        .tag = s->tag,
+        .stage = s->stage,
+        .stages = s->with.stages,
+        .step = s->step,
+        .steps = s->with.steps[s->stage],
+        .stage_seconds = s->seconds,
         .fault = fault,
     };
     if (type == ENGINE_PREVIEW || type == ENGINE_STAGE || type == ENGINE_DONE)
@@ -314,8 +322,10 @@ char *engine_profile(struct engine *e)
 enum err engine_png(const struct engine_image *image, const struct engine_png_text *text,
                     uint8_t **png, size_t *size)
 {
-    png_image out = {.version = PNG_IMAGE_VERSION, .width = (png_uint_32)image->width,
-                     .height = (png_uint_32)image->height, .format = PNG_FORMAT_RGB,
+    png_image out = {.version = PNG_IMAGE_VERSION,
+                     .width = (png_uint_32)image->width,
+                     .height = (png_uint_32)image->height,
+                     .format = PNG_FORMAT_RGB,
                      .flags = PNG_IMAGE_FLAG_FAST};
     png_alloc_size_t n = PNG_IMAGE_PNG_SIZE_MAX(out);
     *png = malloc(n);

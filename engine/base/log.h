@@ -10,7 +10,7 @@ enum log_format { LOG_TEXT, LOG_JSON };
 
 struct log_field {
     const char *key;
-    const char *value;  // NULL: the field is left out
+    const char *value; // NULL: the field is left out
 };
 
 // Thread: any; takes effect for the records that follow.

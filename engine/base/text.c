@@ -31,8 +31,7 @@ void text_json(struct buf *b, const char *s)
     buf_add(b, "\"", 1);
 }
 
-static const char base64_set[] =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static const char base64_set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 void text_base64(struct buf *b, const void *data, size_t n)
 {

@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,10 +55,14 @@ struct drawing {
     int failed;
 };
 
-static int complain(const char *fmt, const char *what)
+static int complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int complain(const char *fmt, ...)
 {
+    va_list ap;
     fputs("imagend: ", stderr);
-    fprintf(stderr, fmt, what);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
     fputc('\n', stderr);
     return 2;
 }
@@ -110,9 +115,24 @@ static bool read_seed(const char *text, uint64_t *out)
 }
 
 enum option_code {
-    OPT_MODEL = 256, OPT_VARIANT, OPT_SIZE, OPT_SEED, OPT_N, OPT_STEPS, OPT_GUIDANCE, OPT_NOISE,
-    OPT_NEGATIVE, OPT_SAMPLER, OPT_TIMESTEPS, OPT_DEVICE, OPT_DTYPE, OPT_SLOTS, OPT_VALIDATION,
-    OPT_PROFILE, OPT_QUIET, OPT_HELP,
+    OPT_MODEL = 256,
+    OPT_VARIANT,
+    OPT_SIZE,
+    OPT_SEED,
+    OPT_N,
+    OPT_STEPS,
+    OPT_GUIDANCE,
+    OPT_NOISE,
+    OPT_NEGATIVE,
+    OPT_SAMPLER,
+    OPT_TIMESTEPS,
+    OPT_DEVICE,
+    OPT_DTYPE,
+    OPT_SLOTS,
+    OPT_VALIDATION,
+    OPT_PROFILE,
+    OPT_QUIET,
+    OPT_HELP,
 };
 
 static const struct option long_options[] = {

@@ -58,10 +58,10 @@ static enum err encode_webp(const struct encode_params *p, uint8_t **data, size_
 {
     uint8_t *out = NULL;
     const int stride = p->width * 3;
-    const size_t n = p->quality >= 100
-                         ? WebPEncodeLosslessRGB(p->rgb, p->width, p->height, stride, &out)
-                         : WebPEncodeRGB(p->rgb, p->width, p->height, stride,
-                                         (float)p->quality, &out);
+    const size_t n =
+        p->quality >= 100
+            ? WebPEncodeLosslessRGB(p->rgb, p->width, p->height, stride, &out)
+            : WebPEncodeRGB(p->rgb, p->width, p->height, stride, (float)p->quality, &out);
     if (!n)
         return ERR_INTERNAL;
     // WebP's memory is to be freed by WebPFree; ours goes by free.
@@ -80,8 +80,11 @@ static enum err encode_png(const struct encode_params *p, uint8_t **data, size_t
     if (!p->spec)
         return engine_png(&image, NULL, data, size);
     const struct engine_png_text text = {
-        .prompt = p->spec->prompt, .negative_prompt = p->spec->negative_prompt,
-        .seed = p->spec->seed, .picture = (uint32_t)p->picture, .used = &used,
+        .prompt = p->spec->prompt,
+        .negative_prompt = p->spec->negative_prompt,
+        .seed = p->spec->seed,
+        .picture = (uint32_t)p->picture,
+        .used = &used,
     };
     snprintf(used.model, sizeof used.model, "%s", p->used->model);
     snprintf(used.sampler, sizeof used.sampler, "%s", p->used->sampler);

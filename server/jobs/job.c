@@ -44,7 +44,7 @@ const char *job_format_type(enum job_format f)
 static const struct spec_text {
     const char *name;
     size_t offset;
-    const char *absent;  // what a reader gives when the text is not there
+    const char *absent; // what a reader gives when the text is not there
 } spec_texts[] = {
     {"prompt", offsetof(struct job_spec, prompt), ""},
     {"negative_prompt", offsetof(struct job_spec, negative_prompt), NULL},
@@ -144,7 +144,8 @@ enum err job_spec_read(const char *json, struct job_spec *to, char **text, struc
     s.format = (enum job_format)json_read_enum(&r, "format", JOB_PNG, format_names);
     s.quality = (int)json_read_int(&r, "quality", 90, 0, 100);
     s.previews = (int)json_read_int(&r, "previews", 0, 0, JOB_MAX_PREVIEWS);
-    s.preview_format = (enum job_format)json_read_enum(&r, "preview_format", JOB_JPEG, format_names);
+    s.preview_format =
+        (enum job_format)json_read_enum(&r, "preview_format", JOB_JPEG, format_names);
     s.priority = (int)json_read_int(&r, "priority", 0, 0, JOB_MAX_PRIORITY);
     s.deadline = json_read_int(&r, "deadline", 0, 0, INT64_MAX);
     s.durable = json_read_bool(&r, "durable", true);

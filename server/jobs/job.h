@@ -15,7 +15,7 @@ enum {
     JOB_MAX_PREVIEWS = 32,
     JOB_MAX_PRIORITY = 9,
     JOB_ID_SIZE = 40,
-    JOB_RING = 64,  // events kept for streams that come back
+    JOB_RING = 64, // events kept for streams that come back
 };
 
 enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED };
@@ -23,8 +23,8 @@ enum job_format { JOB_PNG, JOB_JPEG, JOB_WEBP };
 
 // What to draw and how to keep it. A zero field means the model's own recommendation.
 struct job_spec {
-    const char *prompt;           // UTF-8
-    const char *negative_prompt;  // UTF-8; NULL: none
+    const char *prompt;          // UTF-8
+    const char *negative_prompt; // UTF-8; NULL: none
     const char *sampler;
     const char *timesteps;
     int n, size;
@@ -35,18 +35,18 @@ struct job_spec {
     bool set_noise_level;
     enum job_format format;
     int quality;  // 0..100, of jpeg and webp
-    int previews;  // pictures to show on the way, spread evenly over the steps
+    int previews; // pictures to show on the way, spread evenly over the steps
     enum job_format preview_format;
-    int priority;         // 0..JOB_MAX_PRIORITY, larger first among one owner's
-    int64_t deadline;     // unix ms; 0: none
-    const char *owner;    // name of the API key; "" where there are none
-    const char *api;      // who made it, for lists: "jobs", "openai", "a1111"
+    int priority;      // 0..JOB_MAX_PRIORITY, larger first among one owner's
+    int64_t deadline;  // unix ms; 0: none
+    const char *owner; // name of the API key; "" where there are none
+    const char *api;   // who made it, for lists: "jobs", "openai", "a1111"
     const char *request_id;
-    const char *idempotency_key;  // NULL: none
-    const char *body_hash;        // of the request, to compare repeated keys
-    const char *webhook_url;      // NULL: none
-    bool durable;  // accepted asynchronously: runs even after a restart
-    bool keep;     // results are kept until they expire
+    const char *idempotency_key; // NULL: none
+    const char *body_hash;       // of the request, to compare repeated keys
+    const char *webhook_url;     // NULL: none
+    bool durable;                // accepted asynchronously: runs even after a restart
+    bool keep;                   // results are kept until they expire
 };
 
 // What the model made of the spec.
@@ -59,34 +59,35 @@ struct job_used {
 };
 
 enum job_event_type {
-    JOB_EVENT_QUEUED,    // position changed
-    JOB_EVENT_STARTED,   // the first picture got a slot
-    JOB_EVENT_STEP,      // picture, stage, step
-    JOB_EVENT_PREVIEW,   // blob: the picture so far
-    JOB_EVENT_STAGE,     // a stage of a picture is done
-    JOB_EVENT_PICTURE,   // blob: a picture is done
-    JOB_EVENT_END,       // the job is done, failed or cancelled
-    JOB_EVENT_SHUTDOWN,  // the server goes away; the job goes on after the restart
+    JOB_EVENT_QUEUED,   // position changed
+    JOB_EVENT_STARTED,  // the first picture got a slot
+    JOB_EVENT_STEP,     // picture, stage, step
+    JOB_EVENT_PREVIEW,  // blob: the picture so far
+    JOB_EVENT_STAGE,    // a stage of a picture is done
+    JOB_EVENT_PICTURE,  // blob: a picture is done
+    JOB_EVENT_END,      // the job is done, failed or cancelled
+    JOB_EVENT_SHUTDOWN, // the server goes away; the job goes on after the restart
 };
 
 struct job_event {
-    uint64_t id;  // counts up within a job
+    uint64_t id; // counts up within a job
     enum job_event_type type;
     int picture, stage, stages, step, steps;
-    int preview;   // JOB_EVENT_PREVIEW: 0-based count for this picture
-    int position;  // JOB_EVENT_QUEUED: pictures ahead
+    int preview;  // JOB_EVENT_PREVIEW: 0-based count for this picture
+    int position; // JOB_EVENT_QUEUED: pictures ahead
     int width, height;
     struct blob *blob;
 };
 
 struct work;
+struct encoding;
 
 struct job_picture {
     enum job_state state;
     int stage, stages, step, steps;
     int attempts, previews;
-    int pending;         // encodings under way
-    bool drawn;          // the engine is done with it
+    struct encoding *encoding; // the one under way, and those that follow it
+    bool drawn;                // the engine is done with it
     int width, height;
     struct work *work;   // queued or in a slot, else NULL
     struct blob *image;  // NULL when the store keeps it on disk
@@ -104,32 +105,35 @@ struct job_watch {
 
 struct job {
     char id[JOB_ID_SIZE];
-    char token[JOB_ID_SIZE];  // opens the results to whoever has the URL
+    char token[JOB_ID_SIZE]; // opens the results to whoever has the URL
     enum job_state state;
-    struct job_spec spec;  // strings point into spec_text
+    struct job_spec spec; // strings point into spec_text
     struct job_used used;
-    struct fault fault;    // JOB_FAILED
-    int64_t created, started, finished, expires;  // unix ms; 0: not yet
-    int position;          // pictures ahead, while queued
-    int webhook_tries;     // -1: delivered or given up
-    int64_t webhook_next;  // unix ms
+    struct fault fault;                          // JOB_FAILED
+    int64_t created, started, finished, expires; // unix ms; 0: not yet
+    int position;                                // pictures ahead, while queued
+    int webhook_tries;                           // -1: delivered or given up
+    int64_t webhook_next;                        // unix ms
     struct job_picture picture[JOB_MAX_PICTURES];
-    uint64_t events;       // number of events so far
+    uint64_t events; // number of events so far
     struct job_event ring[JOB_RING];
     struct job_watch *watches;
     char *spec_text;
     bool stored;
-    bool removing;  // gone for clients; the memory goes with its last piece of work
-    int emitting;   // watchers are being told; the memory must stay
-    struct job *newer, *older;         // all jobs, by age
-    struct job *by_id, *by_key;        // chains of the tables
+    bool removing;              // gone for clients; the memory goes with its last piece of work
+    int emitting;               // watchers are being told; the memory must stay
+    struct job *newer, *older;  // all jobs, by age
+    struct job *by_id, *by_key; // chains of the tables
 };
 
 const char *job_state_name(enum job_state s);
 enum err job_state_find(const char *name, enum job_state *out);
-const char *job_format_name(enum job_format f);   // "png"
-const char *job_format_type(enum job_format f);   // "image/png"
-static inline bool job_ended(const struct job *j) { return j->state >= JOB_DONE; }
+const char *job_format_name(enum job_format f); // "png"
+const char *job_format_type(enum job_format f); // "image/png"
+static inline bool job_ended(const struct job *j)
+{
+    return j->state >= JOB_DONE;
+}
 
 // Copy a spec into one allocation, *text, that its strings point into. Errors: NO_MEMORY.
 enum err job_spec_copy(const struct job_spec *from, struct job_spec *to, char **text);

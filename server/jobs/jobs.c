@@ -163,8 +163,7 @@ static void jobs_expire(struct jobs *j, int64_t now)
     struct job *newer;
     for (struct job *job = j->oldest; job; job = newer) {
         newer = job->newer;
-        const bool over =
-            j->kept > j->p.limits.keep_jobs || j->kept_bytes > j->p.limits.keep_bytes;
+        const bool over = j->kept > j->p.limits.keep_jobs || j->kept_bytes > j->p.limits.keep_bytes;
         if (job_ended(job) && !job->watches && (over || job->expires <= now))
             jobs_remove(j, job);
     }
@@ -341,9 +340,16 @@ static void jobs_on_row(void *ctx, struct job *job)
 static enum err jobs_start_workers(struct jobs *j, struct fault *why)
 {
     struct worker_params p = {
-        .loop = j->p.loop, .queue = j->queue, .model = j->p.model, .variant = j->p.variant,
-        .cache_dir = j->p.cache_dir, .dtype = j->p.dtype, .slots = j->p.slots,
-        .memory_limit = j->p.memory_limit, .event = jobs_on_worker, .ctx = j,
+        .loop = j->p.loop,
+        .queue = j->queue,
+        .model = j->p.model,
+        .variant = j->p.variant,
+        .cache_dir = j->p.cache_dir,
+        .dtype = j->p.dtype,
+        .slots = j->p.slots,
+        .memory_limit = j->p.memory_limit,
+        .event = jobs_on_worker,
+        .ctx = j,
     };
     char *save = NULL, *device = j->devices ? strtok_r(j->devices, ",", &save) : NULL;
     do {
@@ -504,8 +510,11 @@ const struct model_info *jobs_model(struct jobs *j)
 struct jobs_stats jobs_stats(struct jobs *j)
 {
     struct jobs_stats s = {
-        .queued = queue_length(j->queue), .running = j->running, .jobs = j->count,
-        .kept_bytes = j->kept_bytes, .seconds_per_picture = j->seconds_per_picture,
+        .queued = queue_length(j->queue),
+        .running = j->running,
+        .jobs = j->count,
+        .kept_bytes = j->kept_bytes,
+        .seconds_per_picture = j->seconds_per_picture,
     };
     for (int i = 0; i < j->workers; i++) {
         const struct worker_stats w = worker_stats(j->worker[i]);

@@ -10,34 +10,34 @@ struct jobs;
 struct store;
 
 struct jobs_limits {
-    int queued, queued_per_owner;  // pictures
-    int running_per_owner;         // pictures; 0: no limit
-    int64_t keep_ms;               // how long results stay
+    int queued, queued_per_owner; // pictures
+    int running_per_owner;        // pictures; 0: no limit
+    int64_t keep_ms;              // how long results stay
     int keep_jobs;
     size_t keep_bytes;
 };
 
 // What happened, for metrics.
 enum jobs_measure {
-    JOBS_WAITED,      // seconds from acceptance to the first slot
-    JOBS_STEP,        // seconds of one step; which = stage
-    JOBS_OCCUPANCY,   // pictures in that step
-    JOBS_STAGE_DONE,  // seconds of one picture's stage; which = stage
-    JOBS_PICTURE,     // 1 for each picture drawn
-    JOBS_ENDED,       // seconds from acceptance to the end; which = enum job_state
-    JOBS_REBUILT,     // 1 for each engine lost
+    JOBS_WAITED,     // seconds from acceptance to the first slot
+    JOBS_STEP,       // seconds of one step; which = stage
+    JOBS_OCCUPANCY,  // pictures in that step
+    JOBS_STAGE_DONE, // seconds of one picture's stage; which = stage
+    JOBS_PICTURE,    // 1 for each picture drawn
+    JOBS_ENDED,      // seconds from acceptance to the end; which = enum job_state
+    JOBS_REBUILT,    // 1 for each engine lost
 };
 
 struct jobs_webhook {
-    const char *allow;   // host patterns, comma-separated; NULL or "": off
-    const char *secret;  // signs the body
+    const char *allow;  // host patterns, comma-separated; NULL or "": off
+    const char *secret; // signs the body
 };
 
 struct jobs_params {
     struct uv_loop_s *loop;
-    struct store *store;  // taken over
+    struct store *store; // taken over
     struct jobs_limits limits;
-    const char *model, *variant, *devices, *cache_dir, *dtype;  // devices: comma-separated or NULL
+    const char *model, *variant, *devices, *cache_dir, *dtype; // devices: comma-separated or NULL
     int slots;
     size_t memory_limit;
     struct jobs_webhook webhook;
@@ -46,12 +46,12 @@ struct jobs_params {
 };
 
 struct jobs_stats {
-    int queued, running;  // pictures
+    int queued, running; // pictures
     int jobs;
     size_t kept_bytes;
     int slots;
     double seconds_per_picture;
-    struct worker_stats worker;  // summed over the workers
+    struct worker_stats worker; // summed over the workers
 };
 
 // Loads the store and starts the workers. Errors: those of the store, NO_MEMORY.
@@ -66,9 +66,9 @@ enum err jobs_check(struct jobs *j, const struct job_spec *spec, struct job_used
 // Errors: as jobs_check; BUSY with param "queue" when full; IO when it cannot be stored.
 enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **out,
                      struct fault *why);
-struct job *jobs_find(struct jobs *j, const char *id);  // NULL: none
+struct job *jobs_find(struct jobs *j, const char *id); // NULL: none
 struct job *jobs_find_key(struct jobs *j, const char *owner, const char *idempotency_key);
-struct job *jobs_newest(struct jobs *j);  // then job->older
+struct job *jobs_newest(struct jobs *j); // then job->older
 void jobs_cancel(struct jobs *j, struct job *job);
 // Forget an ended job and its pictures.
 void jobs_remove(struct jobs *j, struct job *job);
@@ -88,7 +88,7 @@ bool jobs_drained(struct jobs *j);
 void jobs_abandon(struct jobs *j);
 
 bool jobs_ready(struct jobs *j, struct fault *why);
-const struct model_info *jobs_model(struct jobs *j);  // NULL: not loaded yet
+const struct model_info *jobs_model(struct jobs *j); // NULL: not loaded yet
 struct jobs_stats jobs_stats(struct jobs *j);
 void jobs_set_limits(struct jobs *j, const struct jobs_limits *limits);
 // Seconds until as many pictures as wait now are drawn.

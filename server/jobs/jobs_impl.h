@@ -28,7 +28,7 @@ struct jobs {
     bool draining, closing, timer_closed;
     void (*closed)(void *ctx);
     void *closed_ctx;
-    struct fault down;  // why the last engine went away
+    struct fault down; // why the last engine went away
 };
 
 // jobs.c
@@ -43,6 +43,6 @@ void jobs_on_worker(void *ctx, struct worker_event *ev);
 void jobs_emit(struct jobs *j, struct job *job, struct job_event ev);
 // End a job: take its pictures out of queue and slots, store it, tell its watchers.
 void jobs_end(struct jobs *j, struct job *job, enum job_state state, const struct fault *why);
-bool job_busy(const struct job *job);  // a worker or the thread pool still has a part of it
+bool job_busy(const struct job *job); // a worker or the thread pool still has a part of it
 
 #endif

@@ -11,21 +11,22 @@
 
 // One picture on its way through libuv's thread pool.
 struct encoding {
+    struct encoding *next; // of the same picture: one at a time, so that they arrive in order
     uv_work_t req;
     struct jobs *j;
     struct job *job;
-    int picture, preview;  // preview: -1 for the finished picture
+    int picture, preview; // preview: -1 for the finished picture
     struct encode_params p;
     uint8_t *rgb;
     struct blob *blob;
     struct fault why;
-    bool keep;  // also into the store
+    bool keep; // also into the store
 };
 
 bool job_busy(const struct job *job)
 {
     for (int i = 0; i < job->spec.n; i++)
-        if (job->picture[i].work || job->picture[i].pending)
+        if (job->picture[i].work || job->picture[i].encoding)
             return true;
     return job->emitting > 0;
 }
@@ -123,10 +124,16 @@ static void preview_encoded(struct encoding *e)
     blob_unref(&p->latest);
     p->latest = blob_ref(e->blob);
     jobs_emit(e->j, e->job,
-              (struct job_event){.type = JOB_EVENT_PREVIEW, .picture = e->picture,
-                                 .stage = p->stage, .stages = p->stages, .step = p->step,
-                                 .steps = p->steps, .preview = e->preview, .width = e->p.width,
-                                 .height = e->p.height, .blob = e->blob});
+              (struct job_event){.type = JOB_EVENT_PREVIEW,
+                                 .picture = e->picture,
+                                 .stage = p->stage,
+                                 .stages = p->stages,
+                                 .step = p->step,
+                                 .steps = p->steps,
+                                 .preview = e->preview,
+                                 .width = e->p.width,
+                                 .height = e->p.height,
+                                 .blob = e->blob});
 }
 
 static void picture_encoded(struct encoding *e)
@@ -145,9 +152,12 @@ static void picture_encoded(struct encoding *e)
     p->height = e->p.height;
     p->state = JOB_DONE;
     e->j->kept_bytes += p->bytes;
-    jobs_emit(e->j, job, (struct job_event){.type = JOB_EVENT_PICTURE, .picture = e->picture,
-                                            .width = p->width, .height = p->height,
-                                            .blob = e->blob});
+    jobs_emit(e->j, job,
+              (struct job_event){.type = JOB_EVENT_PICTURE,
+                                 .picture = e->picture,
+                                 .width = p->width,
+                                 .height = p->height,
+                                 .blob = e->blob});
     for (int i = 0; i < job->spec.n; i++)
         if (job->picture[i].state != JOB_DONE)
             return;
@@ -158,7 +168,10 @@ static void jobs_on_encoded(uv_work_t *req, int status)
 {
     struct encoding *e = req->data;
     struct jobs *j = e->j;
-    e->job->picture[e->picture].pending--;
+    struct job_picture *p = &e->job->picture[e->picture];
+    p->encoding = e->next;
+    if (e->next)
+        uv_queue_work(j->p.loop, &e->next->req, pool_encode, jobs_on_encoded);
     j->encoding--;
     if (e->preview >= 0)
         preview_encoded(e);
@@ -193,13 +206,21 @@ static void jobs_encode(struct jobs *j, struct worker_event *ev, int preview)
     e->keep = preview < 0 && (job->spec.keep || job->spec.durable);
     e->p = (struct encode_params){
         .format = preview < 0 ? job->spec.format : job->spec.preview_format,
-        .quality = preview < 0 ? job->spec.quality : 80, .width = ev->width, .height = ev->height,
-        .rgb = e->rgb, .spec = preview < 0 ? &job->spec : NULL, .used = &job->used,
+        .quality = preview < 0 ? job->spec.quality : 80,
+        .width = ev->width,
+        .height = ev->height,
+        .rgb = e->rgb,
+        .spec = preview < 0 ? &job->spec : NULL,
+        .used = &job->used,
         .picture = e->picture,
     };
-    job->picture[e->picture].pending++;
+    struct encoding **at = &job->picture[e->picture].encoding;
+    if (!*at)
+        uv_queue_work(j->p.loop, &e->req, pool_encode, jobs_on_encoded);
+    while (*at)
+        at = &(*at)->next;
+    *at = e;
     j->encoding++;
-    uv_queue_work(j->p.loop, &e->req, pool_encode, jobs_on_encoded);
 }
 
 // ---- what the workers say -------------------------------------------------------------------
@@ -227,10 +248,12 @@ static void on_progress(struct jobs *j, const struct worker_event *ev)
     p->step = ev->step;
     p->steps = ev->steps;
     jobs_emit(j, job,
-              (struct job_event){
-                  .type = ev->type == WORKER_STEP ? JOB_EVENT_STEP : JOB_EVENT_STAGE,
-                  .picture = ev->work->picture, .stage = ev->stage, .stages = ev->stages,
-                  .step = ev->step, .steps = ev->steps});
+              (struct job_event){.type = ev->type == WORKER_STEP ? JOB_EVENT_STEP : JOB_EVENT_STAGE,
+                                 .picture = ev->work->picture,
+                                 .stage = ev->stage,
+                                 .stages = ev->stages,
+                                 .step = ev->step,
+                                 .steps = ev->steps});
 }
 
 // A picture whose device was lost goes back into the queue, once: a picture that takes the device
@@ -256,8 +279,8 @@ static void on_returned(struct jobs *j, struct worker_event *ev)
     struct job_picture *p = &job->picture[ev->work->picture];
     p->work = NULL;
     if (ev->type == WORKER_DRAWN) {
-        j->seconds_per_picture += (j->seconds_per_picture > 0 ? 0.1 : 1) *
-                                  (j->busy_seconds - j->seconds_per_picture);
+        j->seconds_per_picture +=
+            (j->seconds_per_picture > 0 ? 0.1 : 1) * (j->busy_seconds - j->seconds_per_picture);
         j->busy_seconds = 0;
         jobs_measure(j, JOBS_PICTURE, 0, 1);
         if (!job_ended(job))

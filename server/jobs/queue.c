@@ -11,7 +11,7 @@
 struct lane {
     struct lane *next;
     char *owner;
-    struct work *first;  // by priority, then order
+    struct work *first; // by priority, then order
     int waiting, running;
     // queue_rank's cursor
     struct work *cursor;
@@ -20,7 +20,7 @@ struct lane {
 struct queue {
     uv_mutex_t lock;
     uv_cond_t changed;
-    struct lane *lanes;  // the next to be served comes first
+    struct lane *lanes; // the next to be served comes first
     int waiting, running_limit;
     uint64_t next_order, changes;
     bool hold;
@@ -193,7 +193,7 @@ void queue_leave(struct queue *q, const struct work *w)
     struct lane *lane = lane_find(q, w->spec->owner);
     lane->running--;
     lane_drop_empty(q, lane);
-    queue_changed(q);  // the owner may have been at its limit
+    queue_changed(q); // the owner may have been at its limit
     uv_mutex_unlock(&q->lock);
 }
 

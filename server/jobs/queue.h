@@ -17,18 +17,18 @@ struct queue;
 // the worker's, which may only read spec and picture.
 struct work {
     struct work *next;
-    struct job *job;  // the loop thread's
+    struct job *job; // the loop thread's
     const struct job_spec *spec;
     int picture;
-    atomic_bool cancelled;  // the loop asks, the worker answers between two steps
-    uint64_t order;         // first come; kept when the picture goes back into the queue
-    int ahead;              // set by queue_rank
-    bool in_slot;           // the loop thread's
-    int slot, previews;     // the worker's
+    atomic_bool cancelled; // the loop asks, the worker answers between two steps
+    uint64_t order;        // first come; kept when the picture goes back into the queue
+    int ahead;             // set by queue_rank
+    bool in_slot;          // the loop thread's
+    int slot, previews;    // the worker's
 };
 
 struct queue *queue_create(void);
-void queue_destroy(struct queue **q);  // must be empty
+void queue_destroy(struct queue **q); // must be empty
 
 // Errors: NO_MEMORY; the picture is not in the queue then.
 enum err queue_push(struct queue *q, struct work *w);

@@ -9,7 +9,7 @@ struct store;
 
 struct store_ops {
     const char *name;
-    bool holds_images;  // false: the job core keeps the pictures in memory
+    bool holds_images; // false: the job core keeps the pictures in memory
     // Insert or replace a job. Thread: loop.
     enum err (*put)(struct store *s, const struct job *j, struct fault *why);
     // Remove a job and its pictures; one that is not there is no error. Thread: loop.

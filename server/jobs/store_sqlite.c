@@ -1,6 +1,6 @@
-// The durable store: rows in SQLite (WAL), pictures as files beside it. Rows are written by the loop
-// thread, files by the thread pool; a picture is on disk before its job is said to be done. The
-// database is locked for this process alone, so nobody can make a write wait.
+// The durable store: rows in SQLite (WAL), pictures as files beside it. Rows are written by the
+// loop thread, files by the thread pool; a picture is on disk before its job is said to be done.
+// The database is locked for this process alone, so nobody can make a write wait.
 #include "store.h"
 
 #include "buf.h"
@@ -64,8 +64,8 @@ static int put_row(struct store_sqlite *q, const struct job *j, const char *spec
                    const char *numbers, const char *pictures)
 {
     sqlite3_stmt *p = q->put;
-    const char *const texts[] = {j->id, j->token, job_state_name(j->state), spec, j->used.model,
-                                 j->used.sampler};
+    const char *const texts[] = {j->id, j->token,      job_state_name(j->state),
+                                 spec,  j->used.model, j->used.sampler};
     const sqlite3_int64 times[] = {j->created, j->started, j->finished, j->expires};
     for (int i = 0; i < 6; i++)
         sqlite3_bind_text(p, i + 1, texts[i], -1, SQLITE_STATIC);

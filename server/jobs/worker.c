@@ -19,7 +19,7 @@ struct worker {
     struct worker_params p;
     uv_thread_t thread;
     uv_async_t async;
-    uv_mutex_t lock;  // engine, stats, events
+    uv_mutex_t lock; // engine, stats, events
     struct engine *engine;
     struct worker_stats stats;
     struct worker_event *first, **last;
@@ -28,7 +28,7 @@ struct worker {
     struct work *slots[WORKER_MAX_SLOTS];
     int active;
     bool described;
-    uint64_t seen;  // queue changes
+    uint64_t seen; // queue changes
     // the loop thread's
     struct model_info model;
     bool known, ready;
@@ -42,7 +42,7 @@ static struct worker_event *event_create(enum worker_event_type type, struct wor
 {
     struct worker_event *ev = calloc(1, sizeof *ev);
     if (!ev)
-        abort();  // a few hundred bytes; without them a client would wait for ever
+        abort(); // a few hundred bytes; without them a client would wait for ever
     ev->type = type;
     ev->work = work;
     return ev;
@@ -95,7 +95,7 @@ static void run_describe(struct worker *w)
     const struct engine_info *i = engine_info(w->engine);
     struct model_info *m = &w->model;
     if (w->described)
-        return;  // the same model on the same device: what the loop reads stays untouched
+        return; // the same model on the same device: what the loop reads stays untouched
     w->described = true;
     snprintf(m->name, sizeof m->name, "%s", i->model);
     snprintf(m->device, sizeof m->device, "%s", i->device);
@@ -120,8 +120,12 @@ static void run_describe(struct worker *w)
 static void run_open(struct worker *w)
 {
     const struct engine_params p = {
-        .model = w->p.model, .variant = w->p.variant, .device = w->p.device,
-        .cache_dir = w->p.cache_dir, .dtype = w->p.dtype, .slots = w->p.slots,
+        .model = w->p.model,
+        .variant = w->p.variant,
+        .device = w->p.device,
+        .cache_dir = w->p.cache_dir,
+        .dtype = w->p.dtype,
+        .slots = w->p.slots,
         .memory_limit = w->p.memory_limit,
     };
     double wait = 0.5;
@@ -171,9 +175,14 @@ static void run_leave(struct worker *w, struct worker_event *ev)
 static struct engine_request run_request(const struct job_spec *s, int picture)
 {
     struct engine_request r = {
-        .prompt = s->prompt, .negative_prompt = s->negative_prompt, .size = s->size,
-        .seed = s->seed, .picture = (uint32_t)picture, .sampler = s->sampler,
-        .timesteps = s->timesteps, .set_noise_level = s->set_noise_level,
+        .prompt = s->prompt,
+        .negative_prompt = s->negative_prompt,
+        .size = s->size,
+        .seed = s->seed,
+        .picture = (uint32_t)picture,
+        .sampler = s->sampler,
+        .timesteps = s->timesteps,
+        .set_noise_level = s->set_noise_level,
         .previews = s->previews > 0,
     };
     for (int i = 0; i < ENGINE_MAX_STAGES; i++) {
@@ -248,8 +257,8 @@ static bool preview_due(struct work *work, const struct engine_event *ev, struct
 static void on_engine_event(void *ctx, const struct engine_event *from)
 {
     static const enum worker_event_type types[] = {
-        [ENGINE_STEP] = WORKER_STEP, [ENGINE_PREVIEW] = WORKER_PREVIEW,
-        [ENGINE_STAGE] = WORKER_STAGE, [ENGINE_DONE] = WORKER_DRAWN,
+        [ENGINE_STEP] = WORKER_STEP,     [ENGINE_PREVIEW] = WORKER_PREVIEW,
+        [ENGINE_STAGE] = WORKER_STAGE,   [ENGINE_DONE] = WORKER_DRAWN,
         [ENGINE_FAILED] = WORKER_FAILED,
     };
     struct worker *w = ctx;

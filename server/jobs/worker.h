@@ -26,7 +26,7 @@ struct model_info {
     char name[64], device[256], driver[256], dtype[8];
     int slots, stages;
     struct model_stage stage[3];
-    char samplers[16][48];  // an empty name ends the list
+    char samplers[16][48]; // an empty name ends the list
     char presets[16][32];
 };
 
@@ -37,17 +37,17 @@ struct worker_stats {
 };
 
 enum worker_event_type {
-    WORKER_READY,      // the engine is open
-    WORKER_DOWN,       // it is not; fault says why; the worker keeps trying
-    WORKER_TICK,       // a step ran: stage, seconds, step = pictures in it
-    WORKER_ADMITTED,   // work got a slot
-    WORKER_STEP,       // of one picture
-    WORKER_PREVIEW,    // rgb
-    WORKER_STAGE,      // a stage of one picture is done, seconds long
-    WORKER_DRAWN,      // rgb; work is the loop's again, as for the three below
-    WORKER_FAILED,     // fault
-    WORKER_CANCELLED,  // as asked by work->cancelled
-    WORKER_LOST,       // the device was lost under it
+    WORKER_READY,     // the engine is open
+    WORKER_DOWN,      // it is not; fault says why; the worker keeps trying
+    WORKER_TICK,      // a step ran: stage, seconds, step = pictures in it
+    WORKER_ADMITTED,  // work got a slot
+    WORKER_STEP,      // of one picture
+    WORKER_PREVIEW,   // rgb
+    WORKER_STAGE,     // a stage of one picture is done, seconds long
+    WORKER_DRAWN,     // rgb; work is the loop's again, as for the three below
+    WORKER_FAILED,    // fault
+    WORKER_CANCELLED, // as asked by work->cancelled
+    WORKER_LOST,      // the device was lost under it
 };
 
 struct worker_event {
@@ -57,14 +57,14 @@ struct worker_event {
     int stage, stages, step, steps, preview;
     double seconds;
     int width, height;
-    uint8_t *rgb;  // Owner: the receiver
+    uint8_t *rgb; // Owner: the receiver
     struct fault fault;
 };
 
 struct worker_params {
     struct uv_loop_s *loop;
     struct queue *queue;
-    const char *model, *variant, *device, *cache_dir, *dtype;  // must outlive the worker
+    const char *model, *variant, *device, *cache_dir, *dtype; // must outlive the worker
     int slots;
     size_t memory_limit;
     // Called on the loop thread; the event is freed afterwards, its rgb by the callee.
@@ -86,7 +86,7 @@ enum err worker_check(struct worker *w, const struct job_spec *spec, struct job_
 struct worker_stats worker_stats(struct worker *w);
 // What the last engine told; NULL before the first one was ready. Thread: loop.
 const struct model_info *worker_model(const struct worker *w);
-bool worker_ready(const struct worker *w);  // Thread: loop.
+bool worker_ready(const struct worker *w); // Thread: loop.
 // Look at cancellations soon. Thread: any.
 void worker_poke(struct worker *w);
 

@@ -16,7 +16,7 @@ struct app {
     struct http_server *http;
     const struct conf *conf;
     struct metrics *metrics;
-    int64_t started;  // unix ms
+    int64_t started; // unix ms
     bool draining;
 };
 
@@ -33,8 +33,8 @@ struct draw_fields {
     float guidance_scale[CHECK_LIST];
 };
 
-extern const char *const draw_formats[];    // "png", "jpeg", "webp", in the order of job_format
-extern const char *const draw_qualities[];  // of the model's steps
+extern const char *const draw_formats[];   // "png", "jpeg", "webp", in the order of job_format
+extern const char *const draw_qualities[]; // of the model's steps
 
 enum draw_quality { DRAW_AUTO, DRAW_LOW, DRAW_MEDIUM, DRAW_HIGH, DRAW_STANDARD, DRAW_HD };
 

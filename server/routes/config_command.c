@@ -24,12 +24,12 @@ static int config_key(int argc, char **argv)
 {
     struct buf key = {0}, line = {0};
     struct fault why = {0};
-    if (argc < 3 || argc > 4) {
+    if (argc < 2 || argc > 3) {
         fputs(usage, stderr);
         return 2;
     }
     const enum err err =
-        auth_new_key(argv[2], argc > 3 ? argv[3] : "generate,read", &key, &line, &why);
+        auth_new_key(argv[1], argc > 2 ? argv[2] : "generate,read", &key, &line, &why);
     if (!err)
         printf("key (shown once): %s\nline for keys-file: %s\n", key.data, line.data);
     buf_deinit(&key);
@@ -65,7 +65,7 @@ static int config_options(const char *what, int argc, char **argv)
 
 int config_command(int argc, char **argv)
 {
-    const char *what = argc > 1 ? argv[1] : "";
+    const char *what = argc > 0 ? argv[0] : "";
     if (!strcmp(what, "key"))
         return config_key(argc, argv);
     if (!strcmp(what, "check") || !strcmp(what, "show"))

@@ -68,8 +68,8 @@ struct images_wait {
     struct job_watch watch;
     struct call *call;
     struct images_fields fields;
-    const char *raw_type;  // answer with the bytes of this type
-    int64_t created;       // unix seconds
+    const char *raw_type; // answer with the bytes of this type
+    int64_t created;      // unix seconds
 };
 
 // ---- the answers --------------------------------------------------------------------------------
@@ -80,8 +80,8 @@ static void add_usage(struct buf *b, const struct job *job)
 {
     const char *negative = job->spec.negative_prompt ? job->spec.negative_prompt : "";
     const size_t in = (strlen(job->spec.prompt) + strlen(negative) + 3) / 4;
-    const size_t out = (size_t)job->used.size / 16 * ((size_t)job->used.size / 16) *
-                       (size_t)job->spec.n;
+    const size_t out =
+        (size_t)job->used.size / 16 * ((size_t)job->used.size / 16) * (size_t)job->spec.n;
     buf_printf(b,
                "\"usage\":{\"input_tokens\":%zu,\"output_tokens\":%zu,\"total_tokens\":%zu,"
                "\"input_tokens_details\":{\"text_tokens\":%zu,\"image_tokens\":0},"
@@ -93,8 +93,9 @@ static void add_properties(struct buf *b, const struct images_wait *w, enum job_
 {
     static const char *const named[] = {"medium", "low", "medium", "high", "medium", "high"};
     const struct job *job = w->watch.job;
-    buf_printf(b, "\"background\":\"opaque\",\"output_format\":\"%s\",\"size\":\"%dx%d\","
-                  "\"quality\":\"%s\"",
+    buf_printf(b,
+               "\"background\":\"opaque\",\"output_format\":\"%s\",\"size\":\"%dx%d\","
+               "\"quality\":\"%s\"",
                job_format_name(format), job->used.size, job->used.size, named[w->fields.quality]);
 }
 
@@ -149,8 +150,7 @@ static void stream_picture(struct images_wait *w, const struct job_event *ev)
 {
     const struct job *job = w->watch.job;
     const bool partial = ev->type == JOB_EVENT_PREVIEW;
-    const char *type =
-        partial ? "image_generation.partial_image" : "image_generation.completed";
+    const char *type = partial ? "image_generation.partial_image" : "image_generation.completed";
     struct buf b = {0};
     buf_printf(&b, "{\"type\":\"%s\",\"b64_json\":\"", type);
     text_base64(&b, ev->blob->data, ev->blob->size);
@@ -222,8 +222,7 @@ static void on_event(struct job_watch *watch, const struct job_event *ev)
     struct images_wait *w = watch->ctx;
     if (ev->type == JOB_EVENT_END)
         finish(w);
-    else if (w->fields.stream &&
-             (ev->type == JOB_EVENT_PICTURE || ev->type == JOB_EVENT_PREVIEW))
+    else if (w->fields.stream && (ev->type == JOB_EVENT_PICTURE || ev->type == JOB_EVENT_PREVIEW))
         stream_picture(w, ev);
 }
 
@@ -295,8 +294,12 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
     if (f->partial_images && !f->stream)
         return fault_set(why, ERR_INVALID, "partial_images", "partial_images needs stream");
     *spec = (struct job_spec){
-        .prompt = f->prompt, .n = f->n, .api = "openai", .format = (enum job_format)f->output_format,
-        .quality = f->compression, .previews = f->partial_images,
+        .prompt = f->prompt,
+        .n = f->n,
+        .api = "openai",
+        .format = (enum job_format)f->output_format,
+        .quality = f->compression,
+        .previews = f->partial_images,
         .preview_format = (enum job_format)f->output_format,
         .keep = f->response_format == RESPONSE_URL && !raw_type,
     };

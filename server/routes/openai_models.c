@@ -7,7 +7,8 @@
 #include <string.h>
 
 static const char *const their_names[] = {"gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5",
-                                          "gpt-image-2", "dall-e-2", "dall-e-3", NULL};
+                                          "gpt-image-2", "dall-e-2",         "dall-e-3",
+                                          NULL};
 
 bool openai_model_known(struct app *app, const char *name)
 {

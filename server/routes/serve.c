@@ -109,9 +109,11 @@ static void on_stop(uv_signal_t *handle, int signum)
 static struct jobs_limits serve_limits(const struct conf *c)
 {
     return (struct jobs_limits){
-        .queued = c->queue_limit, .queued_per_owner = c->queue_limit_per_key,
+        .queued = c->queue_limit,
+        .queued_per_owner = c->queue_limit_per_key,
         .running_per_owner = c->running_limit_per_key,
-        .keep_ms = (int64_t)(c->keep_seconds * 1000), .keep_jobs = c->keep_jobs,
+        .keep_ms = (int64_t)(c->keep_seconds * 1000),
+        .keep_jobs = c->keep_jobs,
         .keep_bytes = (size_t)c->keep_bytes,
     };
 }
@@ -193,10 +195,16 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
     if (err)
         return err;
     const struct jobs_params p = {
-        .loop = &s->loop, .store = store, .limits = serve_limits(c), .model = c->model,
-        .variant = *c->variant ? c->variant : NULL, .devices = c->device,
-        .cache_dir = *c->cache_dir ? c->cache_dir : NULL, .dtype = *c->dtype ? c->dtype : NULL,
-        .slots = c->slots, .memory_limit = (size_t)c->memory_limit,
+        .loop = &s->loop,
+        .store = store,
+        .limits = serve_limits(c),
+        .model = c->model,
+        .variant = *c->variant ? c->variant : NULL,
+        .devices = c->device,
+        .cache_dir = *c->cache_dir ? c->cache_dir : NULL,
+        .dtype = *c->dtype ? c->dtype : NULL,
+        .slots = c->slots,
+        .memory_limit = (size_t)c->memory_limit,
     };
     return jobs_create(&p, &s->app.jobs, why);
 }
@@ -205,17 +213,29 @@ static enum err serve_open_http(struct serve *s, const char *host, int port, str
 {
     const struct conf *c = &s->conf;
     const struct router_params router = {
-        .tables = serve_routes, .app = &s->app, .auth = {auth_check, s->auth}, .cors = s->origins,
-        .max_body = (size_t)c->max_body, .max_header = (size_t)c->max_header,
+        .tables = serve_routes,
+        .app = &s->app,
+        .auth = {auth_check, s->auth},
+        .cors = s->origins,
+        .max_body = (size_t)c->max_body,
+        .max_header = (size_t)c->max_header,
     };
     if (router_create(&router, &s->app.router))
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     const struct http_params p = {
-        .loop = &s->loop, .host = host, .port = port, .tls_cert = s->tls_cert,
-        .tls_key = s->tls_key, .max_body = (size_t)c->max_body,
-        .max_header = (size_t)c->max_header, .max_connections = c->max_connections,
-        .receive_seconds = c->receive_timeout, .send_seconds = (int)c->send_timeout,
-        .head = router_head, .handle = router_handle, .finished = router_finished,
+        .loop = &s->loop,
+        .host = host,
+        .port = port,
+        .tls_cert = s->tls_cert,
+        .tls_key = s->tls_key,
+        .max_body = (size_t)c->max_body,
+        .max_header = (size_t)c->max_header,
+        .max_connections = c->max_connections,
+        .receive_seconds = c->receive_timeout,
+        .send_seconds = (int)c->send_timeout,
+        .head = router_head,
+        .handle = router_handle,
+        .finished = router_finished,
         .ctx = s->app.router,
     };
     return http_open(&p, &s->app.http, why);
@@ -245,7 +265,8 @@ static enum err serve_open(struct serve *s, struct fault *why)
     if (!err && !auth_count(s->auth) && !conf_is_local(host) && !s->conf.allow_open)
         err = fault_set(why, ERR_INVALID, "listen",
                         "%s is reachable from outside and there are no API keys: set keys-file, "
-                        "or allow-open if that is wanted", host);
+                        "or allow-open if that is wanted",
+                        host);
     if (!err)
         err = serve_read_tls(s, why);
     if (!err)

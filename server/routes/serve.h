@@ -2,7 +2,7 @@
 #ifndef IMAGEND_SERVE_H
 #define IMAGEND_SERVE_H
 
-// As main: argv[0] is the command's name; the result is the exit status.
+// Both take the arguments after the command's name and return the exit status.
 int serve_command(int argc, char **argv);
 int config_command(int argc, char **argv);
 

@@ -1,0 +1,235 @@
+"""Runs one server for a test file and speaks HTTP to it. Standard library only.
+
+Every test function in a module gets a fresh `Server` argument when it has one; `main(globals())`
+runs them all, prints a line for each that fails, and exits non-zero if any did.
+"""
+import base64
+import http.client
+import inspect
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "build/tests/api/imagend-fake"
+
+
+class Answer:
+    """A response that was read to its end."""
+
+    def __init__(self, response):
+        self.status = response.status
+        self.headers = {k.lower(): v for k, v in response.getheaders()}
+        self.body = response.read()
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+class Server:
+    """One running program on a free port with its own data folder."""
+
+    def __init__(self, *flags, env=None, data=None, start=True):
+        self.folder = data or tempfile.mkdtemp(prefix="imagend-test-")
+        self.own_folder = data is None
+        self.flags = list(flags)
+        self.env = env or {}
+        self.process = None
+        if start:
+            self.start()
+
+    def start(self, ready=True):
+        self.log_path = os.path.join(self.folder, "log")
+        log = open(self.log_path, "ab")
+        begin = log.tell()
+        env = {**os.environ, **{k: str(v) for k, v in self.env.items()}}
+        self.process = subprocess.Popen(
+            [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
+             os.path.join(self.folder, "data"), *self.flags],
+            stderr=log, env=env, stdin=subprocess.DEVNULL)
+        log.close()
+        self.port = None
+        deadline = time.monotonic() + 20
+        while self.port is None:
+            text = open(self.log_path, errors="replace").read()[begin:]
+            for line in text.splitlines():
+                if "listening on" in line:
+                    self.port = int(line.split('"')[0].rstrip().rsplit(":", 1)[1]) \
+                        if "{" not in line else int(line.split("listening on")[1].split('"')[0]
+                                                    .rsplit(":", 1)[1])
+            if self.process.poll() is not None:
+                raise RuntimeError("the server did not start: " + text)
+            if time.monotonic() > deadline:
+                raise RuntimeError("the server did not start in time: " + text)
+            time.sleep(0.005)
+        if ready:
+            self.wait_ready()
+
+    def wait_ready(self, seconds=20):
+        deadline = time.monotonic() + seconds
+        while self.get("/readyz").status != 200:
+            if time.monotonic() > deadline:
+                raise RuntimeError("not ready in time")
+            time.sleep(0.005)
+
+    @property
+    def log(self):
+        return open(self.log_path, errors="replace").read()
+
+    def stop(self, sig=signal.SIGTERM):
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(sig)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+        code = self.process.returncode if self.process else None
+        return code
+
+    def close(self):
+        code = self.stop()
+        if self.own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return code
+
+    def connect(self, timeout=20):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def request(self, method, path, body=None, headers=None):
+        connection = self.connect()
+        headers = dict(headers or {})
+        if isinstance(body, (dict, list)):
+            body = json.dumps(body)
+        if body is not None:
+            headers.setdefault("Content-Type", "application/json")
+        try:
+            connection.request(method, path, body=body, headers=headers)
+            return Answer(connection.getresponse())
+        finally:
+            connection.close()
+
+    def get(self, path, **headers):
+        return self.request("GET", path, headers={k.replace("_", "-"): v
+                                                  for k, v in headers.items()})
+
+    def post(self, path, body=None, **headers):
+        return self.request("POST", path, body, {k.replace("_", "-"): v
+                                                 for k, v in headers.items()})
+
+    def delete(self, path, **headers):
+        return self.request("DELETE", path, headers={k.replace("_", "-"): v
+                                                     for k, v in headers.items()})
+
+    def raw(self, data, read=True, timeout=5):
+        """Send bytes as they are; what comes back until the other side closes or is silent."""
+        s = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+        s.sendall(data)
+        if not read:
+            return s
+        got = b""
+        try:
+            while chunk := s.recv(65536):
+                got += chunk
+        except (TimeoutError, ConnectionError):
+            pass
+        s.close()
+        return got
+
+    def events(self, method, path, body=None, headers=None):
+        """Yields (event, id, data) of a stream of server-sent events."""
+        connection = self.connect()
+        headers = dict(headers or {})
+        if body is not None:
+            body = json.dumps(body)
+            headers.setdefault("Content-Type", "application/json")
+        connection.request(method, path, body=body, headers=headers)
+        response = connection.getresponse()
+        assert response.status == 200, (response.status, response.read())
+        assert response.getheader("Content-Type").startswith("text/event-stream")
+        event = {}
+        try:
+            while line := response.readline():
+                line = line.decode().rstrip("\n")
+                if not line and "event" in event:
+                    yield event["event"], event.get("id"), json.loads(event["data"])
+                    event = {}
+                elif not line.startswith(":") and ": " in line:
+                    key, value = line.split(": ", 1)
+                    event[key] = value
+        finally:
+            connection.close()
+
+    def draw(self, prompt="a", size="64x64", **fields):
+        headers = fields.pop("headers", {})
+        return self.request("POST", "/v1/images/generations",
+                            {"prompt": prompt, "size": size, **fields}, headers)
+
+    def wait_job(self, job, seconds=20, **headers):
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = self.get("/v1/jobs/" + job, **headers)
+            if answer.status == 200 and answer.json["status"] in ("done", "failed", "cancelled"):
+                return answer.json
+            if time.monotonic() > deadline:
+                raise AssertionError(f"job {job} did not end: {answer.body}")
+            time.sleep(0.01)
+
+
+def is_png(data, size=None):
+    return (data[:8] == b"\x89PNG\r\n\x1a\n" and
+            (size is None or int.from_bytes(data[16:20], "big") == size))
+
+
+def b64(answer, i=0):
+    return base64.b64decode(answer.json["data"][i]["b64_json"])
+
+
+def eventually(check, seconds=10, what="condition"):
+    deadline = time.monotonic() + seconds
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true in {seconds} s")
+        time.sleep(0.01)
+
+
+def main(tests):
+    """Run the module's test_ functions; those with arguments share one default server."""
+    shared = None
+    passed = failed = 0
+    for name, function in list(tests.items()):
+        if not name.startswith("test_") or (len(sys.argv) > 2 and sys.argv[2] not in name):
+            continue
+        try:
+            if inspect.signature(function).parameters:
+                shared = shared or Server(*tests.get("FLAGS", ()), env=tests.get("ENV"))
+                function(shared)
+                assert shared.process.poll() is None, "the server died"
+            else:
+                function()
+            passed += 1
+        except Exception:
+            failed += 1
+            print(f"FAILED {name}")
+            traceback.print_exc()
+            if shared:
+                print(shared.log[-3000:])
+    if shared:
+        code = shared.close()
+        if code != 0:
+            failed += 1
+            print(f"FAILED: the server ended with {code}")
+            print(shared.log[-3000:] if os.path.exists(shared.log_path) else "")
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed or not passed else 0)

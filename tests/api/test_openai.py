@@ -1,0 +1,140 @@
+"""POST /v1/images/generations and /v1/models, field by field."""
+import base64
+import json
+
+from harness import b64, is_png, main
+
+
+def test_plain_request_answers_with_base64(s):
+    a = s.draw("a red sphere")
+    assert a.status == 200 and a.headers["content-type"] == "application/json"
+    assert is_png(b64(a), 64)
+    assert isinstance(a.json["created"], int)
+    assert a.json["background"] == "opaque" and a.json["size"] == "64x64"
+    assert a.json["output_format"] == "png" and a.json["quality"] == "medium"
+    u = a.json["usage"]
+    assert u["total_tokens"] == u["input_tokens"] + u["output_tokens"]
+    assert set(u["input_tokens_details"]) == {"text_tokens", "image_tokens"}
+
+
+def test_default_size_is_the_largest(s):
+    a = s.post("/v1/images/generations", {"prompt": "a"})
+    assert is_png(b64(a), 1024)
+
+
+def test_same_seed_same_picture_and_n(s):
+    a, b = (s.draw("x", seed=5, n=2) for _ in range(2))
+    assert b64(a) == b64(b) and b64(a, 1) == b64(b, 1) and b64(a) != b64(a, 1)
+    assert a.json["seed"] == 5
+    assert b64(s.draw("x", seed=6)) != b64(a)
+    assert b64(s.draw("x")) != b64(s.draw("x"))
+
+
+def test_formats(s):
+    for name, magic in (("png", b"\x89PNG"), ("jpeg", b"\xff\xd8\xff"), ("webp", b"RIFF")):
+        a = s.draw(output_format=name, output_compression=80)
+        assert a.json["output_format"] == name and b64(a).startswith(magic)
+        raw = s.draw(headers={"Accept": "image/" + name})
+        assert raw.headers["content-type"] == "image/" + name and raw.body.startswith(magic)
+        assert int(raw.headers["x-imagend-seed"]) >= 0
+
+
+def test_every_null_is_the_default(s):
+    fields = ("model n quality response_format output_format output_compression stream "
+              "partial_images background style moderation user negative_prompt seed steps "
+              "guidance_scale sampler").split()
+    a = s.draw(**{f: None for f in fields})
+    assert a.status == 200, a.body
+
+
+def test_unknown_and_ignored_fields_are_ignored(s):
+    assert s.draw(style="vivid", moderation="low", user="u", something=[1]).status == 200
+
+
+def test_model_names(s):
+    models = s.get("/v1/models").json
+    assert models["object"] == "list"
+    name = models["data"][0]["id"]
+    assert s.get("/v1/models/" + name).json["object"] == "model"
+    assert s.get("/v1/models/other").json["error"]["code"] == "model_not_found"
+    assert s.draw(model=name).status == 200 and s.draw(model="gpt-image-1").status == 200
+    a = s.draw(model="other")
+    assert a.status == 404 and a.json["error"]["param"] == "model"
+
+
+def test_what_cannot_be_served_is_named(s):
+    for field, value in (("prompt", ""), ("prompt", "x" * 32001), ("prompt", None), ("prompt", 5),
+                         ("n", 0), ("n", 11), ("n", 1.5), ("n", "1"), ("size", "65x65"),
+                         ("size", "64x128"), ("size", "big"), ("size", 64), ("quality", "best"),
+                         ("response_format", "png"), ("output_format", "gif"),
+                         ("output_compression", 101), ("stream", "yes"), ("partial_images", 4),
+                         ("background", "transparent"), ("seed", -2), ("seed", 1.5),
+                         ("steps", 0), ("steps", 1001), ("steps", [1, 2, 3, 4]), ("steps", []),
+                         ("guidance_scale", "high"), ("guidance_scale", 1e30),
+                         ("sampler", "none"), ("partial_images", 2)):
+        a = s.draw(**{"prompt": "a", field: value})
+        assert a.status == 400, (field, value, a.body)
+        error = a.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["param"] == field and error["type"] == "invalid_request_error", error
+        assert error["message"]
+
+
+def test_quality_and_steps(s):
+    def steps(**fields):
+        frames = list(s.events("POST", "/v1/images/generations",
+                               {"prompt": "a", "size": "64x64", "stream": True, **fields}))
+        return frames[-1][2]
+    assert steps(quality="low")["quality"] == "low"
+    assert steps(quality="hd")["quality"] == "high"
+
+
+def test_stream_has_every_field(s):
+    frames = list(s.events("POST", "/v1/images/generations",
+                           {"prompt": "a", "size": "256x256", "stream": True,
+                            "partial_images": 3}))
+    names = [f[0] for f in frames]
+    assert names == ["image_generation.partial_image"] * 3 + ["image_generation.completed"]
+    for i, (name, _, data) in enumerate(frames):
+        assert data["type"] == name
+        for key in ("b64_json", "created_at", "size", "quality", "background", "output_format"):
+            assert key in data, key
+        assert is_png(base64.b64decode(data["b64_json"]))
+        if i < 3:
+            assert data["partial_image_index"] == i
+        else:
+            assert data["usage"]["total_tokens"] > 0
+
+
+def test_stream_error(s):
+    frames = list(s.events("POST", "/v1/images/generations",
+                           {"prompt": "[fail]", "size": "64x64", "stream": True}))
+    assert frames[-1][0] == "error" and frames[-1][2]["error"]["message"]
+
+
+def test_engine_failure_is_a_500(s):
+    a = s.draw("[fail]")
+    assert a.status == 500 and a.json["error"]["type"] == "server_error"
+
+
+def test_idempotency_key(s):
+    h = {"Idempotency-Key": "key-1"}
+    a, b = s.draw("same", headers=h), s.draw("same", headers=h)
+    assert a.status == 200 and a.json["data"] == b.json["data"] and a.json["seed"] == b.json["seed"]
+    assert a.headers["x-imagend-job"] == b.headers["x-imagend-job"]
+    c = s.draw("other", headers=h)
+    assert c.status == 409 and c.headers["x-should-retry"] == "false"
+
+
+def test_json_is_strict(s):
+    for body, param in (('{"prompt":"a"', None), ('{"prompt":"a","prompt":"b"}', None),
+                        ("[]", None), ("1", None), ("", None), ('{"prompt":"\xff"}', None),
+                        ("[" * 200 + "]" * 200, None), ('{"prompt":"a"} x', None),
+                        ('{"prompt":"\\ud800"}', None), ('{"prompt":"a\\u0000b"}', None)):
+        a = s.request("POST", "/v1/images/generations", body.encode("latin-1"),
+                      {"Content-Type": "application/json"})
+        assert a.status == 400, (body, a.status, a.body)
+        json.loads(a.body)
+
+
+main(globals())
