@@ -40,6 +40,12 @@ static bool find_type(const struct vk_device *dev, uint32_t bits, VkMemoryProper
     return best > 0;
 }
 
+static bool shares_memory(const struct vk_device *dev)
+{
+    return dev->ph.type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ||
+           dev->ph.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+}
+
 static bool choose_types(struct vk_device *dev, uint32_t bits)
 {
     const VkMemoryPropertyFlags local = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT;
@@ -50,8 +56,7 @@ static bool choose_types(struct vk_device *dev, uint32_t bits)
                                       VK_MEMORY_PROPERTY_PROTECTED_BIT |
                                       VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD;
     uint32_t *t = dev->heap_type;
-    bool shared = dev->ph.type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ||
-                  dev->ph.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    bool shared = shares_memory(dev);
     // Across a bus the mapped part of device memory is slow to read and often small.
     bool device = (shared && (find_type(dev, bits, local | seen | cached, odd, &t[VK_DEVICE]) ||
                               find_type(dev, bits, local | seen, odd, &t[VK_DEVICE]))) ||
@@ -125,10 +130,11 @@ void vk_memory_deinit(struct vk_device *dev)
 static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
 {
     VkMemoryPropertyFlags flags = dev->ph.memory.memoryTypes[slab->type].propertyFlags;
-    bool shared = dev->ph.type != VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
+    bool for_host =
+        slab->type == dev->heap_type[VK_UPLOAD] || slab->type == dev->heap_type[VK_READBACK];
     bool mapped = (flags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) &&
                   (flags & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT) &&
-                  (shared || slab->type != dev->heap_type[VK_DEVICE]);
+                  (shares_memory(dev) || for_host);
     VkMemoryRequirements need;
     void *map = NULL;
     if (slab->bytes > dev->ph.max_buffer || slab->bytes > dev->ph.max_allocation)

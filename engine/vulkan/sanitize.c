@@ -51,6 +51,4 @@ const char *__tsan_default_suppressions(void)
 #endif
 
 // Called when an instance opens, so that the linker keeps this file.
-void vk_sanitize(void)
-{
-}
+void vk_sanitize(void) {}

@@ -1,6 +1,7 @@
 // Device memory: buffers never overlap and start as zeros, freed space joins up again, the limit
 // holds, and a failed allocation leaves everything as it was.
 #include "vk_fixture.h"
+#include "vk_internal.h"
 
 enum { SLOTS = 64, ROUNDS = 3000 };
 
@@ -124,6 +125,46 @@ static void test_driver_limit(void)
     vk_device_close(&dev);
 }
 
+// Memory that the CPU cannot see, as on a discrete device: cleared by a command, filled and read
+// through staging in several pieces.
+static void test_unmapped(void)
+{
+    enum { BYTES = (33 << 20) + 12, STEP = 4099 };
+    struct vk_open_params p = {0};
+    struct vk_device *dev = open_device(&p);
+    struct vk_buffer *buf;
+    uint8_t *a = malloc(BYTES), *b = malloc(BYTES);
+    CHECK(dev && a && b);
+    if (!dev || !a || !b)
+        return;
+    const struct vk_physical ph = dev->ph;
+    uint32_t upload = dev->heap_type[VK_UPLOAD], readback = dev->heap_type[VK_READBACK];
+    dev->ph.type = VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
+    dev->heap_type[VK_UPLOAD] = dev->heap_type[VK_READBACK] = UINT32_MAX;
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, BYTES, &buf), ERR_OK);
+    dev->ph = ph;
+    dev->heap_type[VK_UPLOAD] = upload;
+    dev->heap_type[VK_READBACK] = readback;
+    CHECK(!vk_buffer_map(buf));
+    CHECK_INT(vk_download(buf, 0, b, BYTES), ERR_OK);
+    CHECK(is_all(b, BYTES, 0));
+    for (size_t i = 0; i < BYTES; i++)
+        a[i] = (uint8_t)(i % 251);
+    CHECK_INT(vk_upload(buf, 0, a, BYTES), ERR_OK);
+    CHECK_INT(vk_download(buf, 0, b, BYTES), ERR_OK);
+    CHECK(!memcmp(a, b, BYTES));
+    memset(a + STEP, 7, STEP);
+    CHECK_INT(vk_upload(buf, STEP, a + STEP, STEP), ERR_OK);
+    CHECK_INT(vk_download(buf, STEP - 1, b, STEP + 2), ERR_OK);
+    CHECK(!memcmp(a + STEP - 1, b, STEP + 2));
+    vk_fault_inject(dev, VK_FAULT_SUBMIT, 2);
+    CHECK_INT(vk_upload(buf, 0, a, BYTES), ERR_DEVICE_LOST);
+    vk_buffer_destroy(&buf);
+    vk_device_close(&dev);
+    free(a);
+    free(b);
+}
+
 static void test_fault(struct vk_device *dev)
 {
     struct vk_buffer *a, *b;
@@ -149,6 +190,7 @@ int main(void)
     vk_device_close(&dev);
     test_limit();
     test_driver_limit();
+    test_unmapped();
     CHECK_INT(vk_validation_messages(NULL), 0);
     return test_end();
 }
