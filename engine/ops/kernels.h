@@ -20,6 +20,7 @@ enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
     X(PROBE, probe, LOAD, "xw", push_probe, NEED_SUBGROUP)                                         \
     X(LINEAR_LANE, linear_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)                      \
     X(CONV3_LANE, conv3_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)                        \
+    X(MATMUL_TILE, matmul_tile, TILE, "xmrxxw", push_matmul, NEED_SHARED)                          \
     X(ATTENTION_LANE, attention_lane, LOAD, "xxxxxrrrrw", push_attention, NEED_SUBGROUP)           \
     X(ATTENTION_TILE, attention_tile, DTYPE, "xxxxxrrrrw", push_attention, NEED_SHARED)            \
     X(ATTENTION_ANY, attention_any, LOAD, "xxxxxrrrrw", push_attention, NEED_NONE)                   \

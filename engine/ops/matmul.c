@@ -59,6 +59,11 @@ static uint32_t epilogue_parts(const struct op_epilogue *e)
 
 static uint32_t blocks(uint32_t count, uint32_t size) { return (count + size - 1) / size; }
 
+static double matmul_flops(const struct tensor *x, const struct op_weight *w)
+{
+    return 2.0 * tensor_pixels(x) * w->in * w->out * w->kernel * w->kernel;
+}
+
 static struct tile linear_tile(const struct tensor *x, const struct op_weight *w, uint32_t sg)
 {
     uint32_t tokens = x->h * x->w;
@@ -93,7 +98,7 @@ static void lane_call(struct ops *o, enum kernel_id kernel, const struct tensor 
         .spec = {sg, sg, tile.mb, tile.p, tile.kv, e ? e->act : ACT_NONE, epilogue_parts(e)},
         .arg = {x, &w->packed, &w->bias, e ? e->mul : NULL, e ? e->residual : NULL, y},
         .push = &push,
-        .flops = 2.0 * tensor_pixels(x) * w->in * w->out * w->kernel * w->kernel,
+        .flops = matmul_flops(x, w),
     };
     call.groups[0] = blocks(w->out, tile.mb);
     if (kernel == K_CONV3_LANE) {
@@ -106,12 +111,36 @@ static void lane_call(struct ops *o, enum kernel_id kernel, const struct tensor 
     ops_dispatch(o, &call);
 }
 
+// Tiles of 64 output channels by 64 pixels, of all samples in a row; see matmul_tile.comp.
+static void tile_call(struct ops *o, const struct tensor *x, const struct op_weight *w,
+                      const struct op_epilogue *e, const struct tensor *y)
+{
+    enum { LOCAL = 64, SIDE = 64 };
+    struct push_matmul push = make_push(o, x, w, e, y);
+    ops_dispatch(o, &(struct ops_call){
+                        .kernel = K_MATMUL_TILE,
+                        .dtype = y->dtype,
+                        .weight_dtype = w->packed.dtype,
+                        .specs = 4,
+                        .spec = {LOCAL, w->kernel, e ? e->act : ACT_NONE, epilogue_parts(e)},
+                        .arg = {x, &w->packed, &w->bias, e ? e->mul : NULL,
+                                e ? e->residual : NULL, y},
+                        .push = &push,
+                        .groups = {blocks(w->out, SIDE), blocks(push.pixels, SIDE), 1},
+                        .flops = matmul_flops(x, w),
+                    });
+}
+
 void op_linear(struct ops *o, const struct tensor *x, const struct op_weight *w,
                const struct op_epilogue *e, const struct tensor *y)
 {
     const struct ops_device *dev = ops_recorder_device(o);
     if (!ops_require(o, w->kernel == 1 && w->path == dev->path && shapes_fit(x, w, e, y)))
         return;
+    if (w->path == PATH_TILE) {
+        tile_call(o, x, w, e, y);
+        return;
+    }
     struct tile t = linear_tile(x, w, dev->caps->subgroup_size);
     if (vec4s(w->in) / t.kv + 2 > MAX_TRIPS)
         ops_fail(o, ERR_UNSUPPORTED);
@@ -128,6 +157,10 @@ void op_conv2d(struct ops *o, const struct tensor *x, const struct op_weight *w,
     }
     if (!ops_require(o, w->path == dev->path && shapes_fit(x, w, e, y)))
         return;
+    if (w->path == PATH_TILE) {
+        tile_call(o, x, w, e, y);
+        return;
+    }
     if (3 * (vec4s(w->in) + 2) > MAX_TRIPS)
         ops_fail(o, ERR_UNSUPPORTED);
     lane_call(o, K_CONV3_LANE, x, w, e, y, conv_tile(x, dev->caps->subgroup_size));

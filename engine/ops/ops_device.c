@@ -13,7 +13,7 @@ static bool path_possible(const struct vk_caps *caps, enum ops_path path)
     switch (path) {
     case PATH_TEXEL: return caps->subgroup_shuffle && caps->texel_f32 && caps->texel_f16;
     case PATH_BUFFER: return caps->subgroup_shuffle;
-    default: return false;
+    default: return true;
     }
 }
 

@@ -13,15 +13,7 @@ layout(constant_id = 3) const uint P = 4;     // pixel groups per workgroup
 layout(constant_id = 4) const uint KV = 1;    // vec4s of k per loop trip
 layout(constant_id = 5) const uint ACT = 0;
 layout(constant_id = 6) const uint PARTS = 0; // which parts of the epilogue there are
-const uint PART_MUL = 1, PART_RESIDUAL = 2, PART_SCALE = 4;
-
-layout(push_constant) uniform push_block { push_matmul p; };
-INPUT(0, x);
-INPUT_WEIGHT(1, weight);
-INPUT_F32X4(2, bias);
-INPUT(3, mul);
-INPUT(4, residual);
-OUTPUT(5, y);
+#include "matmul.glsl"
 
 const uint OUTSIDE = 0x40000000u;  // a texel index that reads zero
 
@@ -39,16 +31,7 @@ void start_sums(uint m0)
 
 void finish_pixel(uint j, uint m0, uint pixel)
 {
-    [[unroll]] for (uint m = 0; m < MB / 4; m++) {
-        if (m0 + m < p.m4) {
-            vec4 v = act4(ACT, acc[m * P + j]);
-            if ((PARTS & PART_MUL) != 0)
-                v *= LOAD(mul, p.mul.base + pixel * p.mul.cs + m0 + m);
-            if ((PARTS & PART_RESIDUAL) != 0)
-                v += LOAD(residual, p.residual.base + pixel * p.residual.cs + m0 + m);
-            if ((PARTS & PART_SCALE) != 0)
-                v *= p.scale;
-            STORE(y, p.y.base + pixel * p.y.cs + m0 + m, v);
-        }
-    }
+    [[unroll]] for (uint m = 0; m < MB / 4; m++)
+        if (m0 + m < p.m4)
+            finish(acc[m * P + j], pixel, m0 + m);
 }

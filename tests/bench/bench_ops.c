@@ -1,0 +1,250 @@
+// Speed of the matrix products at the shapes of the default cascade and of IF: GFLOP/s, the share
+// of the machine's multiply-add peak measured in the same minute, and the ratio to OpenBLAS where
+// the shape is a plain product. Best of several runs: the machine may be shared. "busy" counts
+// processor time instead of wall time, which other programs disturb less.
+// Usage: bench_ops [name part ...]; BENCH_SECONDS per shape (default 0.5), BENCH_DTYPE=f16.
+#include "bench.h"
+#include "ops_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifdef HAVE_CBLAS
+#include <cblas.h>
+#endif
+
+enum kind { CONV3, LINEAR, ATTENTION };
+
+struct shape {
+    const char *net;
+    enum kind kind;
+    uint32_t n, h, w, in, out;  // attention: h*w queries, `keys` text keys, in = heads * d
+    uint32_t heads, keys;
+};
+
+static const struct shape shapes[] = {
+    {"base 32", CONV3, 2, 32, 32, 64, 64},
+    {"base 32", CONV3, 2, 32, 32, 48, 48},
+    {"base 16", CONV3, 2, 16, 16, 128, 128},
+    {"base 8", CONV3, 2, 8, 8, 256, 256},
+    {"base 8", CONV3, 2, 8, 8, 192, 192},
+    {"sr256 64", CONV3, 1, 64, 64, 64, 64},
+    {"sr256 32", CONV3, 1, 32, 32, 96, 96},
+    {"sr256 16", CONV3, 1, 16, 16, 128, 128},
+    {"sr1024 256", CONV3, 1, 256, 256, 32, 32},
+    {"sr1024 128", CONV3, 1, 128, 128, 48, 48},
+    {"sr1024 64", CONV3, 1, 64, 64, 64, 64},
+    {"if 64", CONV3, 1, 64, 64, 192, 192},
+    {"if 32", CONV3, 1, 32, 32, 384, 384},
+    {"base 16", LINEAR, 2, 16, 16, 128, 384},
+    {"base 8", LINEAR, 2, 8, 8, 256, 256},
+    {"base 8", LINEAR, 2, 8, 8, 192, 768},
+    {"sr1024 256", LINEAR, 1, 256, 256, 64, 32},
+    {"time", LINEAR, 2, 1, 1, 256, 1024},
+    {"t5 small", LINEAR, 1, 1, 32, 512, 1024},
+    {"gemm", LINEAR, 1, 1, 4096, 576, 64},
+    {"gemm", LINEAR, 1, 1, 1024, 1024, 256},
+    {"gemm", LINEAR, 1, 1, 256, 256, 256},
+    {"t5 xxl", LINEAR, 1, 1, 77, 4096, 1024},
+    {"base 16", ATTENTION, 2, 16, 16, 128, 0, 4, 32},
+    {"base 8", ATTENTION, 2, 8, 8, 256, 0, 4, 32},
+    {"base 8", ATTENTION, 2, 8, 8, 192, 0, 6, 32},
+    {"if 32", ATTENTION, 1, 32, 32, 256, 0, 4, 77},
+};
+
+static double budget = 0.5;
+static enum dtype dtype;
+static int threads;
+
+static float *values(size_t n)
+{
+    float *v = malloc(n * sizeof *v);
+    for (size_t i = 0; v && i < n; i++)
+        v[i] = (float)(i * 2654435761u % 2048) / 1024 - 1;
+    if (!v)
+        exit(1);
+    return v;
+}
+
+static void must(enum err e, const char *what)
+{
+    if (!e)
+        return;
+    fprintf(stderr, "bench_ops: %s: %s\n", what, err_text(e));
+    exit(1);
+}
+
+struct speed {
+    double wall, busy;  // best seconds of one run
+};
+
+// run is called until the budget is spent, at least three times.
+static struct speed best(enum err (*run)(void *), void *arg)
+{
+    struct speed s = {1e9, 1e9};
+    double start = bench_now();
+    for (int i = 0; i < 3 || (bench_now() - start < budget && i < 2000); i++) {
+        double wall = bench_now(), busy = bench_cpu();
+        must(run(arg), "run");
+        wall = bench_now() - wall;
+        busy = bench_cpu() - busy;
+        s.wall = wall < s.wall ? wall : s.wall;
+        s.busy = busy < s.busy ? busy : s.busy;
+    }
+    return s;
+}
+
+static enum err run_ops(void *o) { return ops_run(o); }
+
+static void fill(struct ops_device *dev, struct tensor *t, const uint32_t s[4])
+{
+    must(tensor_create(dev, dtype, s[0], s[1], s[2], s[3], t), "tensor");
+    float *v = values((size_t)tensor_pixels(t) * t->c);
+    must(tensor_upload(t, v), "upload");
+    free(v);
+}
+
+static struct speed time_matmul(struct ops_device *dev, const struct shape *s, double *flops)
+{
+    uint32_t kernel = s->kind == CONV3 ? 3 : 1;
+    struct tensor x, y;
+    fill(dev, &x, (uint32_t[]){s->n, s->h, s->w, s->in});
+    fill(dev, &y, (uint32_t[]){s->n, s->h, s->w, s->out});
+    float *weight = values((size_t)s->out * s->in * kernel * kernel);
+    struct op_weight *w = NULL;
+    struct ops *o = NULL;
+    must(op_weight_create(dev, &(struct op_weight_params){.weight = weight, .out = s->out,
+                                                          .in = s->in, .kernel = kernel,
+                                                          .dtype = dtype}, &w), "weights");
+    must(ops_begin(dev, dtype, &o), "begin");
+    op_conv2d(o, &x, w, NULL, &y);
+    must(ops_end(o), "record");
+    *flops = ops_flops(o);
+    struct speed best_of = best(run_ops, o);
+    ops_destroy(&o);
+    op_weight_destroy(&w);
+    tensor_destroy(&x);
+    tensor_destroy(&y);
+    free(weight);
+    return best_of;
+}
+
+static struct speed time_attention(struct ops_device *dev, const struct shape *s, double *flops)
+{
+    struct tensor t[6];  // q, y, text k and v, image k and v
+    for (int i = 0; i < 6; i++) {
+        bool text = i == 2 || i == 3;
+        fill(dev, &t[i], (uint32_t[]){s->n, 1, text ? s->keys : s->h * s->w, s->in});
+    }
+    struct ops *o = NULL;
+    must(ops_begin(dev, dtype, &o), "begin");
+    op_attention(o, &(struct op_attention_params){
+                        .q = &t[0],
+                        .segment = {{.k = &t[2], .v = &t[3]}, {.k = &t[4], .v = &t[5]}},
+                        .segments = 2, .heads = s->heads, .scale = 0.125f, .y = &t[1]});
+    must(ops_end(o), "record");
+    *flops = ops_flops(o);
+    struct speed best_of = best(run_ops, o);
+    ops_destroy(&o);
+    for (int i = 0; i < 6; i++)
+        tensor_destroy(&t[i]);
+    return best_of;
+}
+
+#ifdef HAVE_CBLAS
+struct gemm {
+    int m, n, k;
+    float *a, *b, *c;
+};
+
+static enum err run_gemm(void *arg)
+{
+    struct gemm *g = arg;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, g->m, g->n, g->k, 1, g->a, g->k, g->b,
+                g->k, 0, g->c, g->n);
+    return ERR_OK;
+}
+
+// OpenBLAS on the same product; a convolution counts as the product that im2col would make of it.
+static double blas_flops(const struct shape *s, double flops)
+{
+    int k = (int)(s->in * (s->kind == CONV3 ? 9 : 1)), m = (int)(s->n * s->h * s->w);
+    struct gemm g = {m, (int)s->out, k, NULL, NULL, NULL};
+    g.a = values((size_t)m * (size_t)k);
+    g.b = values((size_t)k * s->out);
+    g.c = values((size_t)m * s->out);
+    openblas_set_num_threads(threads);
+    struct speed speed = best(run_gemm, &g);
+    free(g.a), free(g.b), free(g.c);
+    return flops / speed.wall;
+}
+#endif
+
+static void bench_shape(struct ops_device *dev, const struct shape *s, double *peak)
+{
+    static const char *kinds[] = {"conv 3x3", "linear", "attention"};
+    double flops, now = bench_peak(threads);
+    *peak = now > *peak ? now : *peak;
+    struct speed t = s->kind == ATTENTION ? time_attention(dev, s, &flops)
+                                          : time_matmul(dev, s, &flops);
+    char what[64];
+    snprintf(what, sizeof what, "%u x %ux%u, %u -> %u", s->n, s->h, s->w, s->in,
+             s->kind == ATTENTION ? s->heads : s->out);
+    printf("%-9s %-10s %-26s %8.3f %8.1f %5.0f%% %8.1f %5.0f%%", kinds[s->kind], s->net, what,
+           t.wall * 1e3, flops / t.wall * 1e-9, 100 * flops / t.wall / *peak,
+           flops / t.busy * 1e-9, 100 * flops / t.busy / (*peak / threads));
+#ifdef HAVE_CBLAS
+    if (s->kind != ATTENTION) {
+        double blas = blas_flops(s, flops);
+        printf(" %8.1f %6.2f", blas * 1e-9, flops / t.wall / blas);
+    }
+#endif
+    printf("\n");
+    fflush(stdout);
+}
+
+static bool wanted(const struct shape *s, int count, char **names)
+{
+    static const char *kinds[] = {"conv", "linear", "attention"};
+    for (int i = 0; i < count; i++)
+        if (strstr(s->net, names[i]) || strstr(kinds[s->kind], names[i]))
+            return true;
+    return !count;
+}
+
+int main(int argc, char **argv)
+{
+    struct ops_device *dev = NULL;
+    struct fault why = {0};
+    const char *seconds = getenv("BENCH_SECONDS"), *lp = getenv("LP_NUM_THREADS");
+    budget = seconds ? atof(seconds) : 0.5;
+    threads = lp && atoi(lp) > 0 ? atoi(lp) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    struct ops_open_params p = {.dtype = getenv("BENCH_DTYPE")};
+    if (ops_device_open(&p, &dev, &why) != ERR_OK) {
+        fprintf(stderr, "bench_ops: %s\n", why.msg);
+        return 1;
+    }
+    const char *path = getenv("BENCH_PATH");
+    for (int i = 0; path && i < PATH_COUNT; i++)
+        if (!ops_device_set_path(dev, (enum ops_path)i) &&
+            !strcmp(ops_device_info(dev)->load, path))
+            break;
+    dtype = ops_device_info(dev)->dtype;
+    double peak = 0;
+    for (int i = 0; i < 5; i++) {
+        double now = bench_peak(threads);
+        peak = now > peak ? now : peak;
+    }
+    printf("%s, operands by %s, %s storage, %d threads, peak %.0f GFLOP/s\n",
+           ops_device_info(dev)->name, ops_device_info(dev)->load, dtype == DT_F16 ? "f16" : "f32",
+           threads, peak * 1e-9);
+    printf("%-9s %-10s %-26s %8s %8s %6s %8s %6s %8s %6s\n", "operator", "net", "shape", "ms",
+           "GFLOP/s", "peak", "busy", "peak", "OpenBLAS", "ratio");
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        if (wanted(&shapes[i], argc - 1, argv + 1))
+            bench_shape(dev, &shapes[i], &peak);
+    ops_device_close(&dev);
+    return 0;
+}
