@@ -59,18 +59,33 @@ static uint16_t load16(const unsigned char *p)
     return v;
 }
 
-// Subnormals go through an integer conversion, so that a thread that flushes subnormal floats to
-// zero reads the same weights.
-static float f16_value(uint16_t h)
+static uint32_t to_bits(float f)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 0x3ff;
-    float small = (float)(int32_t)mantissa * 0x1p-24f;
-    uint32_t normal = sign | (exponent + 112) << 23 | mantissa << 13;
-    uint32_t special = sign | 0x7f800000 | mantissa << 13;
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
 
-    if (exponent == 0)
-        return sign ? -small : small;
-    return from_bits(exponent == 31 ? special : normal);
+// Without branches, so that compilers turn the loop into vector code. Subnormals go through an
+// integer conversion: a thread that flushes subnormal floats to zero reads the same weights.
+static void f16_to_f32(const unsigned char *restrict src, uint64_t n, float *restrict out)
+{
+    const int32_t rebias = 112 << 23;
+
+    for (uint64_t i = 0; i < n; i++) {
+        int32_t h = load16(src + 2 * i), magnitude = h & 0x7fff;
+        int32_t small = (int32_t)to_bits((float)magnitude * 0x1p-24f);
+        int32_t is_small = -(magnitude < 0x400), is_special = -(magnitude >= 0x7c00);
+        int32_t bits = (magnitude << 13) + rebias + (rebias & is_special);
+        bits = (bits & ~is_small) | (small & is_small);
+        out[i] = from_bits((uint32_t)bits | (uint32_t)(h & 0x8000) << 16);
+    }
+}
+
+static void bf16_to_f32(const unsigned char *restrict src, uint64_t n, float *restrict out)
+{
+    for (uint64_t i = 0; i < n; i++)
+        out[i] = from_bits((uint32_t)load16(src + 2 * i) << 16);
 }
 
 static void f64_to_f32(const unsigned char *src, uint64_t n, float *out)
@@ -89,14 +104,8 @@ void safetensors_f32(const struct safetensor *t, uint64_t first, uint64_t n, flo
     switch (t->dtype) {
     case ST_F32: memcpy(out, src, n * sizeof *out); break;
     case ST_F64: f64_to_f32(src, n, out); break;
-    case ST_F16:
-        for (uint64_t i = 0; i < n; i++)
-            out[i] = f16_value(load16(src + 2 * i));
-        break;
-    case ST_BF16:
-        for (uint64_t i = 0; i < n; i++)
-            out[i] = from_bits((uint32_t)load16(src + 2 * i) << 16);
-        break;
+    case ST_F16: f16_to_f32(src, n, out); break;
+    case ST_BF16: bf16_to_f32(src, n, out); break;
     default: memset(out, 0, n * sizeof *out); break; // callers ask safetensors_is_float first
     }
 }
