@@ -153,8 +153,8 @@ def main():
                      pattern=classes[2].detach())
         if seen % (opt.batch * 25) == 0:
             progress.report(seen, run.learning_rate(opt, seen))
-            checkpoint.save(0, {"ema": ema.net.state_dict(), "seen": seen})
-    checkpoint.save(0, {"ema": ema.net.state_dict(), "seen": seen})
+            checkpoint.save({"ema": ema.net.state_dict(), "seen": seen})
+    checkpoint.save({"ema": ema.net.state_dict(), "seen": seen})
     print("%.0f s" % (time.time() - progress.start))
 
 

@@ -85,7 +85,7 @@ def export_text(runs, folder):
 
 
 def stage_net(runs, name, untrained):
-    path = runs / name / "state0.pt"
+    path = runs / name / "state.pt"
     if path.exists():
         state = torch.load(path, map_location="cpu")
         return state["config"], state["ema"]

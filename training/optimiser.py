@@ -8,14 +8,19 @@ import torch
 
 
 def _orthogonal(matrix, steps=5):
-    x = matrix.bfloat16()
-    x = x / (x.norm() + 1e-7)
+    """The quintic Newton-Schulz iteration, done on the small Gram matrix: x enters only twice."""
+    x = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.t() if tall else x
+    gram = x @ x.t()
+    eye = torch.eye(len(gram), device=x.device)
+    total = eye
     for _ in range(steps):
-        a = x @ x.t()
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return (x.t() if tall else x).to(matrix.dtype)
+        p = 3.4445 * eye - 4.7750 * gram + 2.0315 * gram @ gram
+        total = p @ total
+        gram = p @ gram @ p
+    x = total @ x
+    return x.t() if tall else x
 
 
 # embeddings, first and last layers and the many small projections of the timestep stay with AdamW

@@ -32,25 +32,21 @@ class Ema:
 
 
 class Checkpoint:
-    """All that is needed to go on: weights, EMA, optimiser, samples seen, training seconds."""
+    """All that is needed to go on: weights, EMA, optimiser, samples seen, training seconds. Worker 0
+    writes it and all workers start from it."""
 
     def __init__(self, folder):
-        self.folder = pathlib.Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "state.pt"
 
-    def path(self, rank):
-        return self.folder / ("state%d.pt" % rank)
-
-    def save(self, rank, state):
-        temporary = self.path(rank).with_suffix(".tmp")
+    def save(self, state):
+        temporary = self.path.with_suffix(".tmp")
         torch.save(state, temporary)
-        temporary.rename(self.path(rank))
+        temporary.rename(self.path)
 
-    def load(self, rank, device):
-        path = self.path(rank)
-        if not path.exists() and self.path(0).exists():
-            path = self.path(0)          # a worker more than last time starts from worker 0
-        return torch.load(path, map_location=device) if path.exists() else None
+    def load(self, device):
+        return torch.load(self.path, map_location=device) if self.path.exists() else None
 
 
 class Average:

@@ -50,8 +50,8 @@ class Cascade:
         self.tok = tokenizer.Tokenizer(out / "text" / "spiece.model")
         self.nets, self.seen = {}, {}
         for name in ("base", "sr256", "sr1024"):
-            if (out / name / "state0.pt").exists():
-                state = torch.load(out / name / "state0.pt", map_location=device)
+            if (out / name / "state.pt").exists():
+                state = torch.load(out / name / "state.pt", map_location=device)
                 self.nets[name] = unet.UNet(state["config"]).to(device).eval()
                 self.nets[name].load_state_dict(state["ema"])
                 self.seen[name] = state["seen"]

@@ -123,7 +123,7 @@ def work(rank, opt, average):
     optimiser = Optimiser(net, aux.parameters(), opt.muon)
     ema, seen, seconds = run.Ema(net), 0, 0.
     checkpoint = run.Checkpoint(opt.out)
-    state = checkpoint.load(rank, opt.device)
+    state = checkpoint.load(opt.device)
     if state:
         net.load_state_dict(state["net"])
         aux.load_state_dict(state["aux"])
@@ -147,9 +147,8 @@ def work(rank, opt, average):
         progress.add(**parts)
         if step % opt.report_every == 0:
             progress.report(seen, rate)
-        # all workers decide by samples when the last checkpoint is due, by the clock in between
-        if time.time() > next_save or seen >= opt.samples:
-            checkpoint.save(rank, {
+        if rank == 0 and (time.time() > next_save or seen >= opt.samples):
+            checkpoint.save({
                 "config": net.config, "net": net.state_dict(), "aux": aux.state_dict(),
                 "ema": ema.net.state_dict(), "ema_steps": ema.steps, "optimiser": optimiser.state_dict(),
                 "seen": seen, "seconds": progress.seconds()})
@@ -166,7 +165,7 @@ def options():
     args.add_argument("--decay-from", type=int, default=0, help="samples at which the rate starts falling")
     args.add_argument("--rate", type=float, default=1e-3)
     args.add_argument("--warmup", type=int, default=2000)
-    args.add_argument("--batch", type=int, default=32)
+    args.add_argument("--batch", type=int, default=16)
     args.add_argument("--workers", type=int, default=2)
     args.add_argument("--average-every", type=int, default=8)
     args.add_argument("--muon", type=int, default=1)
@@ -177,7 +176,7 @@ def options():
     args.add_argument("--pool", type=int, default=8192)
     args.add_argument("--data-seed", type=int, default=10 ** 9)
     args.add_argument("--save-minutes", type=float, default=2.)
-    args.add_argument("--report-every", type=int, default=25)
+    args.add_argument("--report-every", type=int, default=50)
     args.add_argument("--device", default="cpu")
     return args.parse_args()
 

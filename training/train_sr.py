@@ -145,7 +145,7 @@ def work(rank, opt, average):
     optimiser = Optimiser(net, (), opt.muon)
     ema, seen, seconds = run.Ema(net), 0, 0.
     checkpoint = run.Checkpoint(opt.out)
-    state = checkpoint.load(rank, opt.device)
+    state = checkpoint.load(opt.device)
     if state:
         net.load_state_dict(state["net"])
         ema.net.load_state_dict(state["ema"])
@@ -168,8 +168,8 @@ def work(rank, opt, average):
         progress.add(loss=loss.detach(), **parts)
         if step % opt.report_every == 0:
             progress.report(seen, rate)
-        if time.time() > next_save or seen >= opt.samples:
-            checkpoint.save(rank, {
+        if rank == 0 and (time.time() > next_save or seen >= opt.samples):
+            checkpoint.save({
                 "config": net.config, "net": net.state_dict(), "ema": ema.net.state_dict(),
                 "ema_steps": ema.steps, "optimiser": optimiser.state_dict(), "seen": seen,
                 "seconds": progress.seconds()})

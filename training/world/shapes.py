@@ -258,8 +258,8 @@ def _metal(s, g, colour, diffuse, shine, light):
 
 def _glass(s, g, view, colour, shine, light):
     rim = (1 - s.nz).clamp(0, 1) ** 1.5
-    through = view * .40 * (.30 + colour * .95)
-    body = colour * (.42 + .30 * rim[..., None]) * (light.ambient + light.key * .6)
+    through = view * .62 * (.22 + colour)
+    body = colour * (.20 + .45 * rim[..., None]) * (light.ambient + light.key * .6)
     glint = torch.exp(-(((g.x + .36) / .13) ** 2 + ((g.y + .33) / .2) ** 2)) * .65
     return through + body + (rim * .22 + shine ** 30 * .95 + glint)[..., None] * light.key
 
