@@ -198,6 +198,9 @@ static int read_options(int argc, char **argv, struct options *o)
 {
     int option, index = 0;
 
+    // getopt begins with a name, which is the word before the arguments.
+    argc++;
+    argv--;
     optind = 1;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "o:", long_options, &index)) != -1) {

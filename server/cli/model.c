@@ -42,7 +42,7 @@ int cli_inspect(int argc, char **argv)
     char *text = NULL;
     enum err e;
 
-    for (int i = 1; i < argc; i++) {
+    for (int i = 0; i < argc; i++) {
         if (!strcmp(argv[i], "--variant") && i + 1 < argc) {
             variant = argv[++i];
         } else if (argv[i][0] == '-' || model) {
@@ -66,9 +66,9 @@ int cli_devices(int argc, char **argv)
     struct fault why = {0};
     char *text = NULL;
 
-    if (argc > 1) {
+    if (argc > 0) {
         fputs("usage: imagend devices\n", stderr);
-        return strcmp(argv[1], "--help") ? 2 : 0;
+        return strcmp(argv[0], "--help") ? 2 : 0;
     }
     if (engine_devices(&text, &why)) {
         fprintf(stderr, "imagend: %s\n", why.msg);
