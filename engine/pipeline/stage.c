@@ -129,6 +129,8 @@ void stage_destroy(struct stage **out)
     for (uint32_t i = 0; s->step && i < s->p.entries * KINDS; i++)
         ops_destroy(&s->step[i].ops);
     unet_text_destroy(&s->text);
+    if (s->p.lean)
+        s->history[1] = s->history[2] = s->noise = (struct tensor){0};
     struct tensor *tensors[] = {
         &s->x,          &s->low,      &s->noise,      &s->history[0], &s->history[1],
         &s->history[2], &s->states,   &s->low_source, &s->lanes,      &s->prepare[0],
