@@ -11,12 +11,16 @@ OUTPUT(1, y);
 
 void main()
 {
-    uint c = walk_c4(p.walk), stride = walk_stride(p.walk), i = walk_first(p.walk);
+    uint stride = walk_stride(p.walk), i = walk_first(p.walk);
     uint start = gl_WorkGroupID.z * p.pixels;
-    uint at = p.a.base + start * p.a.cs + c, yt = p.y.base + start * p.y.cs + c;
+    uint at = p.a.base + start * p.a.cs, yt = p.y.base + start * p.y.cs;
 
-    if (4 * c >= p.c)
-        return;
-    for (uint k = 0; k < p.walk.run && i < p.pixels; k++, i += stride)
-        STORE(y, yt + i * p.y.cs, mask_channels(LOAD_WEIGHT(a, at + i * p.a.cs), c, p.c));
+    for (uint k = 0; k < p.walk.run && i < p.pixels; k++, i += stride) {
+        [[unroll]] for (uint b = 0; b < BLOCKS; b++) {
+            uint c = walk_c4(p.walk, b);
+            vec4 v = LOAD_WEIGHT(a, at + i * p.a.cs + c);
+            if (4 * c < p.c)
+                STORE(y, yt + i * p.y.cs + c, mask_channels(v, c, p.c));
+        }
+    }
 }

@@ -30,12 +30,14 @@ vec4 row(uint id, uint c)
 
 void main()
 {
-    uint c = walk_c4(p.walk), stride = walk_stride(p.walk), i = walk_first(p.walk);
+    uint stride = walk_stride(p.walk), i = walk_first(p.walk);
 
-    if (4 * c >= p.c)
-        return;
     for (uint k = 0; k < p.walk.run && i < p.pixels; k++, i += stride) {
-        vec4 v = row(ids.v[4 * p.ids.base + i * 4 * p.ids.cs], c);
-        STORE(y, p.y.base + i * p.y.cs + c, mask_channels(v, c, p.c));
+        uint id = ids.v[4 * (p.ids.base + i * p.ids.cs)];
+        [[unroll]] for (uint b = 0; b < BLOCKS; b++) {
+            uint c = walk_c4(p.walk, b);
+            if (4 * c < p.c)
+                STORE(y, p.y.base + i * p.y.cs + c, mask_channels(row(id, c), c, p.c));
+        }
     }
 }

@@ -13,6 +13,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint BLOCK = 4;       // vec4s of a block, at least p.c4
 layout(constant_id = 2) const uint ACT = 0;
 layout(constant_id = 3) const uint SCALE_SHIFT = 0;
+const uint UNROLL = 4;  // pixels whose loads are in flight together
 
 layout(push_constant) uniform push_block { push_group_norm p; };
 INPUT(0, x);
@@ -26,7 +27,7 @@ shared float sums[4 * BLOCK];    // per channel
 shared float mean[4 * BLOCK];
 shared float gain[4 * BLOCK], offset[4 * BLOCK];
 
-uint lanes, me, lane_c, lane_pixel, stride, first_c4, x_at;
+uint lanes, me, lane_c, lane_pixel, stride, first_c4, channels, x_at;
 
 vec4 four(uint c, const bool from_mean)
 {
@@ -40,11 +41,14 @@ void sum_channels(const bool squares)
     for (uint k = 0; k < p.c4; k += lanes) {
         uint c = k + lane_c;
         vec4 sum = vec4(0), m = four(min(c, p.c4 - 1), squares);
-        if (c < p.c4) {
-            for (uint i = lane_pixel; i < p.pixels; i += stride) {
-                vec4 v = LOAD(x, x_at + i * p.x.cs + c) - m;
-                sum += squares ? v * v : v;
-            }
+        uint at = x_at + min(c, p.c4 - 1);
+        for (uint i = lane_pixel; i < p.pixels; i += UNROLL * stride) {
+            vec4 v[UNROLL];
+            [[unroll]] for (uint j = 0; j < UNROLL; j++)
+                v[j] = LOAD(x, at + min(i + j * stride, p.pixels - 1) * p.x.cs) - m;
+            [[unroll]] for (uint j = 0; j < UNROLL; j++)
+                if (i + j * stride < p.pixels)
+                    sum += squares ? v[j] * v[j] : v[j];
         }
         part[me] = sum;
         barrier();
@@ -60,14 +64,18 @@ void sum_channels(const bool squares)
     }
 }
 
-// The sum over the group that channel c of the block belongs to, divided by its number of values.
-float group_mean(uint c)
+// Turns each channel's sum into the mean over its group.
+void fold_groups()
 {
-    uint first = c / p.group * p.group;
-    float sum = 0;
-    for (uint i = 0; i < p.group; i++)
-        sum += sums[first + i];
-    return sum / (float(p.group) * float(p.pixels));
+    for (uint g = me; g * p.group < channels; g += gl_WorkGroupSize.x) {
+        float sum = 0;
+        for (uint i = 0; i < p.group; i++)
+            sum += sums[g * p.group + i];
+        sum /= float(p.group) * float(p.pixels);
+        for (uint i = 0; i < p.group; i++)
+            sums[g * p.group + i] = sum;
+    }
+    barrier();
 }
 
 float scale_shift(uint i)
@@ -85,20 +93,22 @@ void main()
     first_c4 = gl_WorkGroupID.x * p.c4;
     x_at = p.x.base + gl_WorkGroupID.z * p.pixels * p.x.cs + first_c4;
     uint y_at = p.y.base + gl_WorkGroupID.z * p.pixels * p.y.cs + first_c4;
-    uint channels = min(4 * p.c4, p.c - 4 * first_c4);
+    channels = min(4 * p.c4, p.c - 4 * first_c4);
 
     sum_channels(false);
+    fold_groups();
     for (uint c = me; c < 4 * p.c4; c += gl_WorkGroupSize.x)
-        mean[c] = c < channels ? group_mean(c) : 0;
+        mean[c] = c < channels ? sums[c] : 0;
     barrier();
     sum_channels(true);
+    fold_groups();
     for (uint c = me; c < 4 * p.c4; c += gl_WorkGroupSize.x) {
         gain[c] = offset[c] = 0;
         if (c < channels) {
             uint at = 4 * first_c4 + c;
             float s = SCALE_SHIFT != 0 ? 1 + scale_shift(at) : 1;
             float t = SCALE_SHIFT != 0 ? scale_shift(p.c + at) : 0;
-            gain[c] = gamma.v[4 * p.gamma.base + at] / sqrt(group_mean(c) + p.eps) * s;
+            gain[c] = gamma.v[4 * p.gamma.base + at] / sqrt(sums[c] + p.eps) * s;
             offset[c] = beta.v[4 * p.beta.base + at] * s + t;
         }
     }
@@ -109,9 +119,15 @@ void main()
         vec4 m = four(c, true);
         vec4 g = vec4(gain[4 * c], gain[4 * c + 1], gain[4 * c + 2], gain[4 * c + 3]);
         vec4 o = vec4(offset[4 * c], offset[4 * c + 1], offset[4 * c + 2], offset[4 * c + 3]);
-        for (uint i = lane_pixel; i < p.pixels; i += stride) {
-            vec4 v = (LOAD(x, x_at + i * p.x.cs + c) - m) * g + o;
-            STORE(y, y_at + i * p.y.cs + c, act4(ACT, v));
+        for (uint i = lane_pixel; i < p.pixels; i += UNROLL * stride) {
+            vec4 v[UNROLL];
+            [[unroll]] for (uint j = 0; j < UNROLL; j++)
+                v[j] = LOAD(x, x_at + min(i + j * stride, p.pixels - 1) * p.x.cs + c);
+            [[unroll]] for (uint j = 0; j < UNROLL; j++) {
+                uint s = i + j * stride;
+                if (s < p.pixels)
+                    STORE(y, y_at + s * p.y.cs + c, act4(ACT, (v[j] - m) * g + o));
+            }
         }
     }
 }

@@ -13,26 +13,36 @@ layout(std430, binding = 1) writeonly buffer parts_block { vec4 v[]; } parts;
 
 void main()
 {
-    uint c = walk_c4(p.walk), stride = walk_stride(p.walk), i = walk_first(p.walk), n = gl_WorkGroupID.z;
-    uint c4 = (p.c + 3) / 4, at = p.x.base + n * p.pixels * p.x.cs + c, last = p.pixels - 1;
+    uint stride = walk_stride(p.walk), i = walk_first(p.walk), n = gl_WorkGroupID.z;
+    uint c4 = (p.c + 3) / 4, at = p.x.base + n * p.pixels * p.x.cs, last = p.pixels - 1;
     uint part = gl_WorkGroupID.x * stride + (gl_LocalInvocationID.x >> p.walk.lanes);
+    vec4 origin[BLOCKS], sum[BLOCKS], squares[BLOCKS];
 
-    if (c >= c4 || i > last)
+    if (i > last)
         return;
-    vec4 origin = LOAD(x, at + i * p.x.cs), sum = vec4(0), squares = vec4(0);
+    [[unroll]] for (uint b = 0; b < BLOCKS; b++) {
+        origin[b] = LOAD(x, at + i * p.x.cs + walk_c4(p.walk, b));
+        sum[b] = squares[b] = vec4(0);
+    }
     uint count = min(p.walk.run, (last - i) / stride + 1);
     for (uint k = 0; k < count; k += WALK_UNROLL) {
-        vec4 v[WALK_UNROLL];
-        [[unroll]] for (uint j = 0; j < WALK_UNROLL; j++)
-            v[j] = LOAD(x, at + min(i + (k + j) * stride, last) * p.x.cs) - origin;
-        [[unroll]] for (uint j = 0; j < WALK_UNROLL; j++) {
-            vec4 d = k + j < count ? v[j] : vec4(0);
-            sum += d;
-            squares += d * d;
+        vec4 v[WALK_UNROLL * BLOCKS];
+        [[unroll]] for (uint j = 0; j < WALK_UNROLL * BLOCKS; j++) {
+            uint s = min(i + (k + j / BLOCKS) * stride, last);
+            v[j] = LOAD(x, at + s * p.x.cs + walk_c4(p.walk, j % BLOCKS)) - origin[j % BLOCKS];
+        }
+        [[unroll]] for (uint j = 0; j < WALK_UNROLL * BLOCKS; j++) {
+            vec4 d = k + j / BLOCKS < count ? v[j] : vec4(0);
+            sum[j % BLOCKS] += d;
+            squares[j % BLOCKS] += d * d;
         }
     }
-    vec4 m = sum / float(count);
-    uint yt = (n * p.parts + part) * 2 * c4 + c;
-    parts.v[yt] = origin + m;
-    parts.v[yt + c4] = max(squares - sum * m, vec4(0));
+    [[unroll]] for (uint b = 0; b < BLOCKS; b++) {
+        uint c = walk_c4(p.walk, b), to = (n * p.parts + part) * 2 * c4 + c;
+        vec4 m = sum[b] / float(count);
+        if (c < c4) {
+            parts.v[to] = origin[b] + m;
+            parts.v[to + c4] = max(squares[b] - sum[b] * m, vec4(0));
+        }
+    }
 }

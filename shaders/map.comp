@@ -6,8 +6,8 @@
 #include "act.glsl"
 #include "walk.glsl"
 
-layout(constant_id = 1) const uint ACT = 0;
-layout(constant_id = 2) const uint ADD = 0;  // 1: b like a, 2: b [N, 1, 1, C]
+layout(constant_id = 2) const uint ACT = 0;
+layout(constant_id = 3) const uint ADD = 0;  // 1: b like a, 2: b [N, 1, 1, C]
 
 layout(push_constant) uniform push_block { push_map p; };
 INPUT(0, a);
@@ -16,32 +16,32 @@ OUTPUT(2, y);
 
 void main()
 {
-    uint c = walk_c4(p.walk), stride = walk_stride(p.walk), i = walk_first(p.walk);
+    uint stride = walk_stride(p.walk), i = walk_first(p.walk);
     uint start = gl_WorkGroupID.z * p.pixels;
-    uint at = p.a.base + start * p.a.cs + c, bt = p.b.base + start * p.b.cs + c;
-    uint yt = p.y.base + start * p.y.cs + c;
-    vec4 one = vec4(0);
+    uint at = p.a.base + start * p.a.cs, bt = p.b.base + start * p.b.cs;
+    uint yt = p.y.base + start * p.y.cs;
+    vec4 one[BLOCKS];
 
-    if (4 * c >= p.c)
-        return;
     if (ADD == 2)
-        one = LOAD(b, p.b.base + gl_WorkGroupID.z * p.b.cs + c);
+        [[unroll]] for (uint k = 0; k < BLOCKS; k++)
+            one[k] = LOAD(b, p.b.base + gl_WorkGroupID.z * p.b.cs + walk_c4(p.walk, k));
     for (uint k = 0; k < p.walk.run; k += WALK_UNROLL, i += WALK_UNROLL * stride) {
-        vec4 v[WALK_UNROLL];
-        [[unroll]] for (uint j = 0; j < WALK_UNROLL; j++) {
-            uint s = min(i + j * stride, p.pixels - 1);
-            v[j] = LOAD(a, at + s * p.a.cs);
+        vec4 v[WALK_UNROLL * BLOCKS];
+        [[unroll]] for (uint j = 0; j < WALK_UNROLL * BLOCKS; j++) {
+            uint s = min(i + j / BLOCKS * stride, p.pixels - 1);
+            uint c = walk_c4(p.walk, j % BLOCKS);
+            v[j] = LOAD(a, at + s * p.a.cs + c);
             if (ADD == 1)
-                v[j] += LOAD(b, bt + s * p.b.cs);
-        }
-        [[unroll]] for (uint j = 0; j < WALK_UNROLL; j++) {
-            uint s = i + j * stride;
+                v[j] += LOAD(b, bt + s * p.b.cs + c);
             if (ADD == 2)
-                v[j] += one;
+                v[j] += one[j % BLOCKS];
             if (ADD != 0)
                 v[j] *= p.scale;
-            if (s < p.pixels)
-                STORE(y, yt + s * p.y.cs, mask_channels(act4(ACT, v[j]), c, p.c));
+        }
+        [[unroll]] for (uint j = 0; j < WALK_UNROLL * BLOCKS; j++) {
+            uint s = i + j / BLOCKS * stride, c = walk_c4(p.walk, j % BLOCKS);
+            if (s < p.pixels && 4 * c < p.c)
+                STORE(y, yt + s * p.y.cs + c, mask_channels(act4(ACT, v[j]), c, p.c));
         }
     }
 }

@@ -2,13 +2,29 @@
 // engine/pipeline while they record. Thread: the engine's worker.
 #include "walk.h"
 
-// Small batches of small maps are one run of pixels: nothing here looks at which sample a pixel is.
-static struct walk_plan plan(const struct ops *o, const struct tensor *y, bool flat,
-                             uint32_t *pixels)
+// Maps without gaps are one run of vec4s: nothing here looks at where a value is. Walked in order of
+// memory they also suit the caches best.
+enum { FLAT_C = 32 };
+
+static bool is_flat(const struct tensor *t)
 {
-    uint32_t samples = flat ? 1 : y->n;
-    *pixels = flat ? tensor_pixels(y) : y->h * y->w;
-    return walk_plan(o, y->c, *pixels, samples);
+    return !t || (t->cs == t->c && (size_t)tensor_pixels(t) * t->c % FLAT_C == 0);
+}
+
+static struct walk_plan plan(const struct ops *o, struct push_map *push, const struct tensor *y,
+                             bool flat, bool samples)
+{
+    if (flat) {
+        push->a.cs = push->b.cs = push->y.cs = FLAT_C / 4;
+        push->c = FLAT_C;
+        push->pixels = (uint32_t)((size_t)tensor_pixels(y) * y->c / FLAT_C);
+    } else {
+        push->c = y->c;
+        push->pixels = samples ? y->h * y->w : tensor_pixels(y);
+    }
+    struct walk_plan w = walk_plan(o, push->c, push->pixels, samples ? y->n : 1);
+    push->walk = w.walk;
+    return w;
 }
 
 enum { ADD_NONE, ADD_MAP, ADD_PIXEL };
@@ -26,16 +42,15 @@ static void map(struct ops *o, const struct map_params *m)
         .a = ops_view(o, m->a),
         .b = ops_view(o, m->b),
         .y = ops_view(o, m->y),
-        .c = m->y->c,
         .scale = m->scale,
     };
-    struct walk_plan w = plan(o, m->y, m->add != ADD_PIXEL, &push.pixels);
-    push.walk = w.walk;
+    bool flat = m->add != ADD_PIXEL && is_flat(m->a) && is_flat(m->b) && is_flat(m->y);
+    struct walk_plan w = plan(o, &push, m->y, flat, m->add == ADD_PIXEL);
     struct ops_call call = {
         .kernel = K_MAP,
         .dtype = m->y->dtype,
-        .specs = 3,
-        .spec = {w.local, m->act, m->add},
+        .specs = 4,
+        .spec = {w.local, w.blocks, m->act, m->add},
         .arg = {m->a, m->b, m->y},
         .push = &push,
         .groups = {w.groups[0], w.groups[1], w.groups[2]},
@@ -65,15 +80,14 @@ void op_copy(struct ops *o, const struct tensor *x, const struct tensor *y)
 {
     if (!ops_require(o, same_shape(x, y) && is_activation(x) && is_activation(y)))
         return;
-    struct push_map push = {.a = ops_view(o, x), .y = ops_view(o, y), .c = y->c};
-    struct walk_plan w = plan(o, y, true, &push.pixels);
-    push.walk = w.walk;
+    struct push_map push = {.a = ops_view(o, x), .y = ops_view(o, y)};
+    struct walk_plan w = plan(o, &push, y, is_flat(x) && is_flat(y), false);
     struct ops_call call = {
         .kernel = K_COPY,
         .dtype = y->dtype,
         .weight_dtype = x->dtype,
-        .specs = 1,
-        .spec = {w.local},
+        .specs = 2,
+        .spec = {w.local, w.blocks},
         .arg = {x, y},
         .push = &push,
         .groups = {w.groups[0], w.groups[1], w.groups[2]},

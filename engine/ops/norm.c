@@ -4,7 +4,14 @@
 // the engine's worker.
 #include "walk.h"
 
-enum { CPU_CACHED = 512 << 10, GPU_TRIPS = 256, GPU_LOCAL = 256, FOLD_LOCAL = 64, ROW_LOCAL = 64 };
+enum {
+    CPU_CACHED = 512 << 10,  // bytes of a sample that are normalized in one dispatch
+    GPU_TRIPS = 256,
+    PART_WALKS = 4,
+    GPU_LOCAL = 256,
+    FOLD_LOCAL = 64,
+    ROW_LOCAL = 64
+};
 
 static bool group_norm_fits(const struct op_group_norm_params *p)
 {
@@ -18,11 +25,11 @@ static bool group_norm_fits(const struct op_group_norm_params *p)
 
 // vec4s of the smallest block that starts and ends with a group, repeated while that leaves enough
 // blocks: a block as wide as a cache line wastes no part of one.
-static uint32_t block_c4(uint32_t c, uint32_t group)
+static uint32_t block_c4(uint32_t c, uint32_t group, bool cpu)
 {
     uint32_t unit = group % 4 == 0 ? group / 4 : group % 2 == 0 ? group / 2 : group;
-    uint32_t block = unit;
-    while (block < 4 && 8 * (block + unit) <= vec4s(c))
+    uint32_t block = unit, most = cpu ? 8 : 4, blocks = cpu ? 2 : 8;
+    while (block + unit <= most && blocks * (block + unit) <= vec4s(c))
         block += unit;
     return block;
 }
@@ -32,7 +39,7 @@ static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
 {
     const struct tensor *x = p->x;
     const struct vk_caps *caps = ops_recorder_device(o)->caps;
-    uint32_t group = x->c / p->groups, block = block_c4(x->c, group);
+    uint32_t group = x->c / p->groups, block = block_c4(x->c, group, caps->cpu);
     uint32_t local = walk_local(o, GPU_LOCAL), lanes = walk_lanes(block, local);
     size_t pixels = (size_t)x->h * x->w;
     size_t trips = (pixels / (local >> lanes) + 2) * blocks_of(block, 1u << lanes);
@@ -84,7 +91,10 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
         .group = x->c / p->groups,
         .eps = p->eps,
     };
-    uint32_t before = (w.groups[0] - 1) * w.stride, left = push.pixels - before * w.walk.run;
+    // Longer runs than the walk's: what folds them reads every one of them in few workgroups.
+    push.walk.run *= PART_WALKS;
+    uint32_t blocks = blocks_of(push.pixels, w.stride * push.walk.run);
+    uint32_t before = (blocks - 1) * w.stride, left = push.pixels - before * push.walk.run;
     push.parts = before + (left < w.stride ? left : w.stride);
     uint32_t fold = walk_local(o, FOLD_LOCAL), c = 4 * vec4s(x->c);
     if ((size_t)push.parts / fold * (push.group + 1) * 2 > WALK_MAX_TRIPS) {
@@ -99,11 +109,11 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
     struct ops_call statistics = {
         .kernel = K_GROUP_NORM_PARTS,
         .dtype = x->dtype,
-        .specs = 1,
-        .spec = {w.local},
+        .specs = 2,
+        .spec = {w.local, w.blocks},
         .arg = {x, &parts},
         .push = &push,
-        .groups = {w.groups[0], w.groups[1], w.groups[2]},
+        .groups = {blocks, w.groups[1], w.groups[2]},
     };
     struct ops_call line = {
         .kernel = K_GROUP_NORM_FOLD,
@@ -117,14 +127,15 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
     struct ops_call apply = {
         .kernel = K_GROUP_NORM_APPLY,
         .dtype = x->dtype,
-        .specs = 2,
-        .spec = {w.local, p->act},
+        .specs = 3,
+        .spec = {w.local, w.blocks, p->act},
         .arg = {x, &lines, p->y},
         .push = &push,
         .groups = {w.groups[0], w.groups[1], w.groups[2]},
     };
     ops_dispatch(o, &statistics);
     ops_dispatch(o, &line);
+    push.walk = w.walk;
     ops_dispatch(o, &apply);
     parts.cs = tensor_stride(DT_F32, parts.c);
     lines.cs = tensor_stride(DT_F32, lines.c);

@@ -2,7 +2,7 @@
 // only. Thread: the engine's worker.
 #include "walk.h"
 
-enum { CPU_WORKGROUPS = 32, CPU_RUN = 64, GPU_RUN = 4 };
+enum { CPU_WORKGROUPS = 32, CPU_RUN = 64, GPU_RUN = 4, MAX_BLOCKS = 6 };
 
 uint32_t walk_local(const struct ops *o, uint32_t on_gpu)
 {
@@ -35,15 +35,16 @@ uint32_t walk_run(const struct ops *o, size_t pixels, uint32_t blocks, uint32_t 
 struct walk_plan walk_plan(const struct ops *o, uint32_t c, uint32_t pixels, uint32_t samples)
 {
     uint32_t local = walk_local(o, 64), lanes = walk_lanes(vec4s(c), local);
+    uint32_t all = blocks_of(vec4s(c), 1u << lanes), parts = blocks_of(all, MAX_BLOCKS);
     struct walk_plan p = {
         .walk.lanes = lanes,
         .local = local,
-        .blocks = blocks_of(vec4s(c), 1u << lanes),
+        .blocks = blocks_of(all, parts),
         .stride = local >> lanes,
     };
-    p.walk.run = walk_run(o, pixels, p.blocks, p.stride);
+    p.walk.run = walk_run(o, pixels, parts, p.stride);
     p.groups[0] = blocks_of(pixels, p.stride * p.walk.run);
-    p.groups[1] = p.blocks;
+    p.groups[1] = parts;
     p.groups[2] = samples;
     return p;
 }

@@ -21,7 +21,7 @@ uint32_t walk_run(const struct ops *o, size_t pixels, uint32_t blocks, uint32_t 
 
 struct walk_plan {
     struct walk walk;
-    uint32_t local, blocks;  // channel blocks
+    uint32_t local, blocks;  // spec constants 0 and 1 of walk.glsl
     uint32_t stride;         // pixels side by side in a workgroup
     uint32_t groups[3];      // x pixel blocks, y channel blocks, z samples
 };
