@@ -287,6 +287,12 @@ static enum err read_model(struct loader *l)
         return no_memory(l);
     e = buf_read_file(&bytes, path.data, MAX_MODEL, l->why);
     if (e == ERR_OK) {
+        const char *wrong = spiece_check(bytes.data, bytes.len);
+        if (wrong)
+            e = fault_set(l->why, ERR_FORMAT, "spiece.model", "%s: not a usable model: %s",
+                          fault_path(path.data), wrong);
+    }
+    if (e == ERR_OK) {
         switch (sp_load(bytes.data ? bytes.data : "", bytes.len, l->t->legacy, &l->t->sp, says,
                         sizeof says)) {
         case SP_OK: break;

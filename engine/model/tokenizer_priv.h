@@ -32,4 +32,8 @@ struct tokenizer {
 const struct tokenizer_added *tokenizer_find_added(const struct tokenizer *t, const char *text,
                                                    size_t len);
 
+// What is wrong with a serialized SentencePiece model, as half a sentence; NULL when the library
+// may load it.
+const char *spiece_check(const void *bytes, size_t n);
+
 #endif

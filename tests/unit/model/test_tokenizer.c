@@ -261,8 +261,14 @@ static void check_folders(void)
         return;
     expect("{}", ERR_NOT_FOUND, "spiece.model");
     put("spiece.model", "not a model");
-    expect("{}", ERR_FORMAT, "not a SentencePiece model");
+    expect("{}", ERR_FORMAT, "spiece.model: not a usable model: it is not a protocol buffer");
     put("spiece.model", "");
+    expect("{}", ERR_FORMAT, "not a usable model: it is empty");
+    put("spiece.model", "\x1a\x05\x12\x03zzz"); // normalizer_spec { precompiled_charsmap: "zzz" }
+    expect("{}", ERR_FORMAT, "its normalization rules are cut short");
+    put("spiece.model", "\x12\x02\x18\x02"); // trainer_spec { model_type: BPE }
+    expect("{}", ERR_FORMAT, "only unigram models are supported");
+    put("spiece.model", "\x12\x02\x18\x01");
     expect("{}", ERR_FORMAT, "not a SentencePiece model");
     snprintf(command, sizeof command, "cp '%s/t5-tiny/tokenizer/spiece.model' '%s/'", golden, dir);
     CHECK_INT(system(command), 0);
