@@ -261,13 +261,13 @@ static void check_variants(void)
     safetensors_close(&s);
     CHECK_INT(open_set("v", "bf16", &s, &why), ERR_NOT_FOUND);
     CHECK(strstr(why.msg, "v.bf16.safetensors"));
-    write_tensors("v.bf16.safetensors", -1, one, "", 2);
+    write_tensors("v.bf16.safetensors", -1, one, "\0", 2);
     CHECK_INT(open_set("v", NULL, &s, &why), ERR_NOT_FOUND);
     CHECK(strstr(why.msg, "fp16") && strstr(why.msg, "bf16"));
     CHECK_INT(open_set("v", "bf16", &s, &why), ERR_OK);
     CHECK(s && strstr(safetensors_path(s, 0), "/v.bf16.safetensors"));
     safetensors_close(&s);
-    write_tensors("v.safetensors", -1, one, "", 2);
+    write_tensors("v.safetensors", -1, one, "\0", 2);
     CHECK_INT(open_set("v", NULL, &s, &why), ERR_OK);
     CHECK(s && strstr(safetensors_path(s, 0), "/v.safetensors"));
     safetensors_close(&s);
