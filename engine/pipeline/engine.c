@@ -51,7 +51,8 @@ struct engine {
 
 // ---- opening ----------------------------------------------------------------------------------
 
-// Where caches go when nobody says: as the XDG base directory specification wants it. NULL: nowhere.
+// Where caches go when nobody says: as the XDG base directory specification wants it. NULL:
+// nowhere.
 static const char *user_cache(char *out, size_t n)
 {
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
@@ -89,26 +90,16 @@ static enum err open_device(const struct engine_params *p, struct engine *g, str
     return ERR_OK;
 }
 
-// On a CPU a large stage saves memory when the sampler that its model recommends allows it; nobody
-// can choose another one for it.
-static bool lean_stage(const struct engine *g, int i)
+// The sampler that the model recommends for a stage.
+static enum err recommended(const struct cascade_stage *c, struct sampler **out, struct fault *why)
 {
-    const struct cascade_stage *c = &g->cascade.stage[i];
-    struct sampler *s = NULL;
-    bool lean = false;
-
-    if (i == 0 || !ops_device_info(g->dev)->cpu)
-        return false;
-    if (!sampler_create(
-            &(struct sampler_params){
-                .config = &c->scheduler,
-                .name = c->sampler[0] ? c->sampler : NULL,
-                .steps = c->steps,
-            },
-            &s, NULL))
-        lean = stage_is_lean_sampler(s);
-    sampler_destroy(&s);
-    return lean;
+    return sampler_create(
+        &(struct sampler_params){
+            .config = &c->scheduler,
+            .name = c->sampler[0] ? c->sampler : NULL,
+            .steps = c->steps,
+        },
+        out, why);
 }
 
 static enum err load_stage(const struct engine_params *p, struct engine *g, int i,
@@ -120,6 +111,7 @@ static enum err load_stage(const struct engine_params *p, struct engine *g, int 
     const uint32_t pixels = d->cpu ? CPU_STAGE_PIXELS : GPU_STAGE_PIXELS;
     const uint32_t slots = (uint32_t)g->info.slots;
     uint32_t entries = pixels / (size * size);
+    struct sampler *sampler = NULL;
     struct weights *w = NULL;
     char dir[CASCADE_PATH + 8];
     enum err e;
@@ -132,6 +124,8 @@ static enum err load_stage(const struct engine_params *p, struct engine *g, int 
     if (!e)
         e = unet_load(g->dev, &c->unet, w, d->dtype, &g->unet[i], why);
     weights_close(&w);
+    if (!e)
+        e = recommended(c, &sampler, why);
     if (e)
         return e;
     entries = entries < 1 ? 1 : entries > slots ? slots : entries;
@@ -148,11 +142,15 @@ static enum err load_stage(const struct engine_params *p, struct engine *g, int 
             .low_height = low,
             .low_width = low,
             .entries = entries,
-            .lean = lean_stage(g, i),
+            // On a CPU a large stage saves memory where it can: nobody chooses its sampler.
+            .lean = i > 0 && d->cpu && stage_is_lean_sampler(sampler),
             .text_length = (uint32_t)text_length(g->text),
             .text_dim = (uint32_t)text_dim(g->text),
         },
         &g->stage[i]);
+    if (!e)
+        e = stage_warm(g->stage[i], sampler, c->guidance_scale != 1);
+    sampler_destroy(&sampler);
     if (e)
         fault_set(why, e, "model", "stage %d (%s): %s", i + 1, c->name, err_text(e));
     return e;

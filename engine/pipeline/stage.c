@@ -342,6 +342,26 @@ static enum err record_step(struct stage *s, uint32_t count, unsigned kind,
     return e;
 }
 
+// What a sampler wants of a step that adds noise, or of one that does not.
+static unsigned sampler_kind(const struct sampler *sampler, bool guided, bool noise)
+{
+    return (guided ? KIND_GUIDED : 0) | (noise ? KIND_NOISE : 0) |
+           (sampler->threshold == THRESHOLD_DYNAMIC ? KIND_DYNAMIC : 0);
+}
+
+enum err stage_warm(struct stage *s, const struct sampler *sampler, bool guided)
+{
+    enum err e = s->entry[0].enter ? ERR_OK : record_enter(s, 0);
+
+    for (int i = 0; !e && i < sampler->steps; i++) {
+        const unsigned kind = sampler_kind(sampler, guided, sampler->step[i].noise != 0);
+        struct step_recording *r = &s->step[kind];
+        if (!r->ops)
+            e = record_step(s, 1, kind, r);
+    }
+    return e;
+}
+
 // Write this step's parameters where the recording reads them; returns the kind of step.
 static unsigned fill_step(struct stage *s, const int *entry, int count)
 {
@@ -353,12 +373,7 @@ static unsigned fill_step(struct stage *s, const int *entry, int count)
         memset(&lanes[i], 0, sizeof lanes[i]);
         sampler_fill_lane(t->sampler, t->done, &lanes[i]);
         key_lane(s, entry[i], &lanes[i]);
-        if (t->guidance != 1)
-            kind |= KIND_GUIDED;
-        if (t->sampler->threshold == THRESHOLD_DYNAMIC)
-            kind |= KIND_DYNAMIC;
-        if (lanes[i].noise != 0)
-            kind |= KIND_NOISE;
+        kind |= sampler_kind(t->sampler, t->guidance != 1, lanes[i].noise != 0);
     }
     float *timestep = tensor_map(&s->timestep), *level = tensor_map(&s->level);
     uint32_t *index = tensor_map(&s->text_index);

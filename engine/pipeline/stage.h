@@ -46,6 +46,10 @@ struct stage_start {
 };
 // Whether a lean stage can run the sampler.
 bool stage_is_lean_sampler(const struct sampler *sampler);
+// Make the recordings that a first picture with this sampler will need, so that it does not wait
+// for the driver's compiler. Errors: NO_DEVICE_MEMORY, DEVICE_LOST, NO_MEMORY.
+enum err stage_warm(struct stage *s, const struct sampler *sampler, bool guided);
+
 // Errors: BUSY (no free entry), DEVICE_LOST, NO_DEVICE_MEMORY, UNSUPPORTED (*why: the noise level,
 // or a sampler that a lean stage cannot run).
 enum err stage_enter(struct stage *s, const struct stage_start *start, int *entry,

@@ -10,12 +10,26 @@ enum { PICTURES = 5, MAX_RGB = 3 * 64 * 64 };
 
 static const struct engine_request requests[PICTURES] = {
     {.prompt = "a photo of a kangaroo", .seed = 1, .size = 64, .steps = {5, 3}},
-    {.prompt = "an oil painting of a red fox", .negative_prompt = "blurry", .seed = 2, .size = 64,
-     .steps = {3, 4}, .guidance_scale = {3.5F, 1}},
-    {.prompt = "", .seed = 3, .size = 64, .steps = {6, 2}, .guidance_scale = {1, 2},
+    {.prompt = "an oil painting of a red fox",
+     .negative_prompt = "blurry",
+     .seed = 2,
+     .size = 64,
+     .steps = {3, 4},
+     .guidance_scale = {3.5F, 1}},
+    {.prompt = "",
+     .seed = 3,
+     .size = 64,
+     .steps = {6, 2},
+     .guidance_scale = {1, 2},
      .sampler = "dpm++2m"},
-    {.prompt = "a cat", .seed = UINT64_MAX, .picture = 7, .size = 64, .steps = {4, 4},
-     .sampler = "ddim", .set_noise_level = true, .noise_level = {-1, 30}},
+    {.prompt = "a cat",
+     .seed = UINT64_MAX,
+     .picture = 7,
+     .size = 64,
+     .steps = {4, 4},
+     .sampler = "ddim",
+     .set_noise_level = true,
+     .noise_level = {-1, 30}},
     {.prompt = "a cat", .seed = 4, .size = 16, .steps = {8}},
 };
 
@@ -184,16 +198,16 @@ static void test_open(void)
     CHECK_STR(why.param, "model");
     CHECK_INT(engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-II"}, &g, &why),
               ERR_NOT_FOUND);
-    CHECK_INT(engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .slots = 257}, &g,
-                          &why),
-              ERR_INVALID);
+    CHECK_INT(
+        engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .slots = 257}, &g, &why),
+        ERR_INVALID);
     CHECK_INT(engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .device = "none"},
                           &g, &why),
               ERR_NO_DEVICE);
-    CHECK_INT(engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I",
-                                                  .memory_limit = 1 << 16},
-                          &g, &why),
-              ERR_NO_DEVICE_MEMORY);
+    CHECK_INT(
+        engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .memory_limit = 1 << 16},
+                    &g, &why),
+        ERR_NO_DEVICE_MEMORY);
     CHECK(g == NULL);
 }
 

@@ -24,7 +24,10 @@ struct folder {
     struct text *text;
 };
 
-static bool is_super(const struct folder *f) { return f->index.pipeline == PIPELINE_IF_SUPER; }
+static bool is_super(const struct folder *f)
+{
+    return f->index.pipeline == PIPELINE_IF_SUPER;
+}
 
 // One recorded call of the pipeline.
 struct trajectory {
@@ -32,7 +35,7 @@ struct trajectory {
     struct folder *f;
     const struct json_t *call;
     const char *about;
-    char prefix[32];  // "a."
+    char prefix[32]; // "a."
     int pictures, images_per_prompt;
     size_t height, width, low_height, low_width;
     float guidance;
@@ -40,8 +43,8 @@ struct trajectory {
     bool guided;
     struct sampler *sampler;
     struct stage *stage;
-    float *states;    // [2 * pictures, L, D]: negative first
-    float *low;       // [pictures, h, w, 3]
+    float *states; // [2 * pictures, L, D]: negative first
+    float *low;    // [pictures, h, w, 3]
     int entry[MAX_PICTURES];
     // Collected, NCHW, step after step:
     float *unet_out, *model_output, *x;
@@ -155,8 +158,8 @@ static bool read_text(struct trajectory *t)
     for (int i = 0; t->states && i < 2 * t->pictures; i++) {
         const bool is_negative = i < t->pictures;
         const float *states;
-        const char *text = prompt_at(is_negative ? negative : prompt,
-                                     i % t->pictures / t->images_per_prompt);
+        const char *text =
+            prompt_at(is_negative ? negative : prompt, i % t->pictures / t->images_per_prompt);
         struct fault why = {0};
         if (text_encode(t->f->text, text, &states, &why)) {
             golden_fail(t->b->g, t->b->name, t->prefix, "%s", why.msg);
@@ -311,8 +314,7 @@ static enum err collect(struct trajectory *t, int step, size_t guided_channels)
 
     if (!e)
         guide(t, out, guided_channels,
-              t->model_output +
-                  (size_t)step * (size_t)t->pictures * guided_channels * pixels);
+              t->model_output + (size_t)step * (size_t)t->pictures * guided_channels * pixels);
     for (int i = 0; !e && i < t->pictures; i++) {
         e = stage_picture(t->stage, t->entry[i], nhwc);
         to_nchw(nhwc, 3, pixels, t->x + (size_t)(step * t->pictures + i) * 3 * pixels);
@@ -353,8 +355,7 @@ static void compare_rgb(struct trajectory *t)
             break;
         }
         for (size_t k = 0; k < 3 * pixels; k++) {
-            const double exact =
-                image[((size_t)i * 3 + k % 3) * pixels + k / 3] * 127.5 + 127.5;
+            const double exact = image[((size_t)i * 3 + k % 3) * pixels + k / 3] * 127.5 + 127.5;
             const double border = fabs(exact - floor(exact) - .5);
             wrong += rgb[k] != ref[k] && (abs(rgb[k] - ref[k]) > 1 || border > slack);
         }
@@ -413,8 +414,7 @@ static void run(struct trajectory *t)
             e = collect(t, (int)s, guided);
     }
     if (e) {
-        golden_fail(t->b->g, t->b->name, t->prefix, "%s",
-                    why.msg[0] ? why.msg : err_text(e));
+        golden_fail(t->b->g, t->b->name, t->prefix, "%s", why.msg[0] ? why.msg : err_text(e));
         return;
     }
     compare_images(t, "unet_out", t->unet_out, steps * batch, t->out_channels);

@@ -234,8 +234,8 @@ struct table {
     struct bundle *b;
     const char *name;
     struct sampler *sampler;
-    uint32_t n, h, w, channels;  // channels of the model output
-    float *m, *z, *x, *x0;       // all steps; z and x0 may be NULL
+    uint32_t n, h, w, channels; // channels of the model output
+    float *m, *z, *x, *x0;      // all steps; z and x0 may be NULL
     struct tensor lanes, output, sample, history[3], noise;
     struct ops *o;
 };
@@ -245,8 +245,8 @@ static enum err record(struct table *t)
     struct ops_device *dev = t->b->g->dev;
     struct tensor *slots[] = {&t->sample, &t->history[0], &t->history[1], &t->history[2],
                               &t->noise};
-    enum err e = tensor_create_mapped(dev, DT_U32, t->n, 1, 1, sizeof(struct op_lane) / 4,
-                                      &t->lanes);
+    enum err e =
+        tensor_create_mapped(dev, DT_U32, t->n, 1, 1, sizeof(struct op_lane) / 4, &t->lanes);
 
     for (size_t i = 0; !e && i < sizeof slots / sizeof *slots; i++)
         e = tensor_create(dev, DT_F32, t->n, t->h, t->w, 3, slots[i]);
@@ -295,8 +295,7 @@ static enum err run_step(struct table *t, int step)
 // |got - want| <= rtol_per_step * max |want| of the same step: early samples may be huge.
 static void compare_steps(struct table *t, const char *name)
 {
-    const double rtol =
-        json_number(json_find(json_find(t->b->meta, name), "rtol_per_step"));
+    const double rtol = json_number(json_find(json_find(t->b->meta, name), "rtol_per_step"));
     const size_t span = (size_t)t->n * t->h * t->w * 3;
     float *want = bundle_floats(t->b, "%s", name);
     double worst = 0;

@@ -237,7 +237,7 @@ static void compare_points(struct points *p)
             if (strstr(p->at[i].name, "relative_attention_bias"))
                 compare_bias(p->b, p->at[i].name, t, got);
             else
-                bundle_compare(p->b, p->at[i].name, got);  // the first prompt comes first
+                bundle_compare(p->b, p->at[i].name, got); // the first prompt comes first
         } else {
             golden_fail(p->b->g, p->b->name, p->at[i].name, "cannot be read back");
         }
@@ -248,7 +248,7 @@ static void compare_points(struct points *p)
 }
 
 struct encoding {
-    const int64_t *ids, *mask;  // mask NULL: all valid
+    const int64_t *ids, *mask; // mask NULL: all valid
     size_t n, l;
     const char *out;
     struct points *points;
@@ -300,15 +300,14 @@ static void encode(struct bundle *b, const struct t5 *t5, const struct encoding 
     free(got);
 }
 
-static struct t5 *load(struct bundle *b, const char *variant)
+static struct t5 *load(struct bundle *b, const char *dir, const char *variant)
 {
-    char dir[GOLDEN_PATH], path[GOLDEN_PATH + 16];
+    char path[GOLDEN_PATH + 16];
     struct t5_config config;
     struct weights *w = NULL;
     struct t5 *t5 = NULL;
     struct fault why = {0};
 
-    golden_path(b->g, b->name, "text_encoder", dir);
     snprintf(path, sizeof path, "%s/config.json", dir);
     if (hfconfig_t5_read(path, &config, &why) ||
         weights_open(&(struct weights_params){.dir = dir, .base = "model", .variant = variant}, &w,
@@ -317,6 +316,28 @@ static struct t5 *load(struct bundle *b, const char *variant)
         golden_fail(b->g, b->name, "load", "%s", why.msg);
     weights_close(&w);
     return t5;
+}
+
+void check_encoder(struct bundle *b, const char *encoder_dir)
+{
+    const struct safetensor *shape = bundle_find(b, "input_ids");
+    int64_t *ids = bundle_ints(b, "input_ids"), *mask = bundle_ints(b, "attention_mask");
+    struct t5 *t5 = load(b, encoder_dir, NULL);
+
+    if (t5 && ids && mask)
+        encode(b, t5,
+               &(struct encoding){
+                   .ids = ids,
+                   .mask = mask,
+                   .n = (size_t)shape->shape[0],
+                   .l = (size_t)shape->shape[1],
+                   .out = "last_hidden_state",
+               });
+    else if (t5)
+        golden_fail(b->g, b->name, "input_ids", "missing");
+    t5_destroy(&t5);
+    free(ids);
+    free(mask);
 }
 
 void check_t5(struct golden *g, const char *name, const struct json_t *fixture)
@@ -335,8 +356,10 @@ void check_t5(struct golden *g, const char *name, const struct json_t *fixture)
     int64_t *ids = bundle_ints(&b, "input_ids"), *mask = bundle_ints(&b, "attention_mask");
     int64_t *many = bundle_ints(&b, "long.input_ids");
     static const char *const variants[] = {NULL, "fp16", "bf16"};
+    char dir[GOLDEN_PATH];
+    golden_path(g, name, "text_encoder", dir);
     for (int i = 0; ids && mask && many && i < 3; i++) {
-        struct t5 *t5 = load(&b, variants[i]);
+        struct t5 *t5 = load(&b, dir, variants[i]);
         if (!t5)
             continue;
         struct encoding c = {

@@ -46,9 +46,9 @@ static void compare_points(struct points *p)
         const char *last = strrchr(name, '.');
         const bool norm = !strcmp(last, ".group_norm") || !strcmp(last, ".norm_cross");
         float *got = malloc(sizeof(float) * tensor_pixels(t) * t->c);
-        enum err e = !got                          ? ERR_NO_MEMORY
+        enum err e = !got                      ? ERR_NO_MEMORY
                      : norm || want->dims == 4 ? tensor_download_nchw(t, got)
-                                                   : tensor_download(t, got);
+                                               : tensor_download(t, got);
         if (e)
             golden_fail(p->b->g, p->b->name, name, "%s", err_text(e));
         else if (want->dims == 4)
@@ -62,15 +62,14 @@ static void compare_points(struct points *p)
     }
 }
 
-static struct unet *load(struct bundle *b)
+static struct unet *load(struct bundle *b, const char *dir)
 {
-    char dir[GOLDEN_PATH], path[GOLDEN_PATH + 16];
+    char path[GOLDEN_PATH + 16];
     struct unet_config *config = malloc(sizeof *config);
     struct weights *w = NULL;
     struct unet *u = NULL;
     struct fault why = {0};
 
-    golden_path(b->g, b->name, "unet", dir);
     snprintf(path, sizeof path, "%s/config.json", dir);
     if (!config || hfconfig_unet_read(path, config, &why) ||
         weights_open(&(struct weights_params){.dir = dir, .base = "diffusion_pytorch_model"}, &w,
@@ -136,61 +135,77 @@ done:
     return e;
 }
 
-void check_unet(struct golden *g, const char *name, const struct json_t *fixture)
+// A patchified network takes its sample pixel-unshuffled.
+static struct tensor unshuffled(struct ops *o, const struct unet *u, const struct tensor *sample)
 {
-    struct points *points = calloc(1, sizeof *points);
-    struct bundle b = {0};
-    struct inputs in = {0};
+    const uint32_t p = (uint32_t)unet_get_config(u)->patch_size;
+    struct tensor y;
+
+    if (p == 1)
+        return *sample;
+    y = ops_temp(o, sample->n, sample->h / p, sample->w / p, sample->c * p * p);
+    op_pixel_unshuffle(o, p, sample, &y);
+    return y;
+}
+
+static enum err forward(struct bundle *b, const struct unet *u, const struct inputs *in,
+                        struct points *points)
+{
+    struct unet_tap tap = {keep_point, points};
     struct unet_text *text = NULL;
     struct ops *o = NULL;
-    struct tensor y;
-    struct unet *u;
+    struct tensor x, y;
     float *got = NULL;
-    enum err e;
+    enum err e = unet_text_create(u, in->sample.n, in->states.w, &text);
 
-    if (!points || !bundle_open(g, name, fixture, &b)) {
-        free(points);
-        return;
-    }
-    points->b = &b;
-    u = load(&b);
-    if (!u)
+    if (!e)
+        e = ops_begin(b->g->dev, b->g->dtype, &o);
+    if (e)
         goto done;
-    e = put_inputs(&b, &in);
-    if (!e)
-        e = unet_text_create(u, in.sample.n, in.states.w, &text);
-    if (!e)
-        e = ops_begin(g->dev, g->dtype, &o);
-    if (!e) {
-        struct unet_tap tap = {keep_point, points};
-        unet_record_text(u, o, &in.states, text, 0, &tap);
-        y = unet_record(u, o,
-                        &(struct unet_inputs){
-                            .sample = &in.sample,
-                            .timestep = &in.timestep,
-                            .noise_level = &in.level,
-                            .text_index = &in.index,
-                            .text = text,
-                        },
-                        &tap);
-        e = ops_end(o);
-    }
+    unet_record_text(u, o, &in->states, text, 0, &tap);
+    x = unshuffled(o, u, &in->sample);
+    y = unet_record(u, o,
+                    &(struct unet_inputs){
+                        .sample = &x,
+                        .timestep = &in->timestep,
+                        .noise_level = &in->level,
+                        .text_index = &in->index,
+                        .text = text,
+                    },
+                    &tap);
+    e = ops_end(o);
     if (!e)
         e = ops_run(o);
-    if (!e) {
-        got = malloc(sizeof(float) * tensor_pixels(&y) * y.c);
-        e = got ? tensor_download_nchw(&y, got) : ERR_NO_MEMORY;
-    }
-    if (e) {
-        golden_fail(g, name, "forward", "%s", err_text(e));
-    } else {
-        bundle_compare_images(&b, "out", got, (struct shape4){y.n, y.c, y.h, y.w});
-        compare_points(points);
-    }
+    if (e)
+        goto done;
+    got = malloc(sizeof(float) * tensor_pixels(&y) * y.c);
+    e = got ? tensor_download_nchw(&y, got) : ERR_NO_MEMORY;
+    if (!e)
+        bundle_compare_images(b, "out", got, (struct shape4){y.n, y.c, y.h, y.w});
 done:
     free(got);
     ops_destroy(&o);
     unet_text_destroy(&text);
+    return e;
+}
+
+void check_forward(struct bundle *b, const char *unet_dir)
+{
+    struct points *points = calloc(1, sizeof *points);
+    struct unet *u = points ? load(b, unet_dir) : NULL;
+    struct inputs in = {0};
+    enum err e;
+
+    if (u) {
+        points->b = b;
+        e = put_inputs(b, &in);
+        if (!e)
+            e = forward(b, u, &in, points);
+        if (e)
+            golden_fail(b->g, b->name, "forward", "%s", err_text(e));
+        else
+            compare_points(points);
+    }
     tensor_destroy(&in.sample);
     tensor_destroy(&in.states);
     tensor_destroy(&in.timestep);
@@ -198,5 +213,16 @@ done:
     tensor_destroy(&in.index);
     unet_destroy(&u);
     free(points);
+}
+
+void check_unet(struct golden *g, const char *name, const struct json_t *fixture)
+{
+    char dir[GOLDEN_PATH];
+    struct bundle b = {0};
+
+    if (!bundle_open(g, name, fixture, &b))
+        return;
+    golden_path(g, name, "unet", dir);
+    check_forward(&b, dir);
     bundle_close(&b);
 }

@@ -41,14 +41,16 @@ static const struct kind {
     const char *end;
     void (*tensors)(struct golden *g, const char *name, const struct json_t *fixture);
     void (*table)(struct golden *g, const char *name);
-    bool device, half;  // needs a device; has half-precision references
+    bool device, half; // needs a device; has half-precision references
 } kinds[] = {
     {.end = "/token_ids.json", .table = check_tokens},
     {.end = "/nmt_nfkc_codepoints.json", .table = check_normalization},
     {.end = "/caption_preprocessing.json", .table = check_captions},
     {.end = "/reference.safetensors", .tensors = check_t5, .device = true, .half = true},
     {.end = "/reference_unet.safetensors", .tensors = check_unet, .device = true, .half = true},
-    {.end = "/reference_unet_rect.safetensors", .tensors = check_unet, .device = true,
+    {.end = "/reference_unet_rect.safetensors",
+     .tensors = check_unet,
+     .device = true,
      .half = true},
     {.end = "/reference_pipeline.safetensors", .tensors = check_pipeline, .device = true},
     {.end = "schedulers/betas.safetensors", .tensors = check_betas},
@@ -84,7 +86,7 @@ static void check_fixture(struct golden *g, const char *name, const struct json_
 static bool is_model_file(const char *name)
 {
     static const char *const folders[] = {
-        "/unet/", "/text_encoder/", "/tokenizer/", "/scheduler/", "/image_noising_scheduler/",
+        "/unet/",    "/text_encoder/", "/tokenizer/", "/scheduler/", "/image_noising_scheduler/",
         "/configs/",
     };
 
@@ -102,8 +104,8 @@ static void check_file(struct golden *g, const char *name)
 
     if (json_find(json_find(g->manifest, "fixtures"), name) || is_model_file(name))
         return;
-    if (!slash && (!strcmp(name, "manifest.json") || !strcmp(name, "README.md") ||
-                   ends_with(name, ".py")))
+    if (!slash &&
+        (!strcmp(name, "manifest.json") || !strcmp(name, "README.md") || ends_with(name, ".py")))
         return;
     snprintf(first, sizeof first, "%.*s/", slash ? (int)(slash - name) : 0, name);
     if (slash && foreign_pipeline(g, first, why, sizeof why))

@@ -13,11 +13,12 @@ enum { GOLDEN_PATH = 1024 };
 struct golden {
     const char *root;
     const struct json_t *manifest;
-    struct ops_device *dev;  // NULL: only what needs no device
-    enum dtype dtype;        // f16: compare with atol_half
-    bool quiet;              // print failures and skips only
+    struct ops_device *dev; // NULL: only what needs no device
+    enum dtype dtype;       // f16: compare with atol_half
+    double relative;        // no manifest: tolerance over the largest value
+    bool quiet;             // print failures and skips only
     int passed, failed, skipped;
-    double worst;            // largest error over tolerance
+    double worst; // largest error over tolerance
 };
 
 // One fixture file of tensors and which of them were used.
@@ -27,7 +28,7 @@ struct bundle {
     char dir[GOLDEN_PATH];     // the folder it lies in
     const struct json_t *meta; // the manifest's tensors
     struct safetensors *file;
-    bool *seen;                // per tensor
+    bool *seen; // per tensor
 };
 
 void golden_pass(struct golden *g, const char *fixture, const char *what, double ratio);
@@ -41,7 +42,7 @@ bool bundle_open(struct golden *g, const char *name, const struct json_t *fixtur
 void bundle_close(struct bundle *b);
 
 const struct safetensor *bundle_find(struct bundle *b, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));  // marks it as used; NULL: absent
+    __attribute__((format(printf, 2, 3))); // marks it as used; NULL: absent
 // As f32; the caller frees. NULL when absent (no failure) or out of memory.
 float *bundle_floats(struct bundle *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int64_t *bundle_ints(struct bundle *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -63,6 +64,10 @@ void check_normalization(struct golden *g, const char *name);
 void check_captions(struct golden *g, const char *name);
 void check_t5(struct golden *g, const char *name, const struct json_t *fixture);
 void check_unet(struct golden *g, const char *name, const struct json_t *fixture);
+// Against tensors in an open bundle: one forward of the U-Net, one run of the encoder in this
+// folder.
+void check_forward(struct bundle *b, const char *unet_dir);
+void check_encoder(struct bundle *b, const char *encoder_dir);
 void check_pipeline(struct golden *g, const char *name, const struct json_t *fixture);
 void check_betas(struct golden *g, const char *name, const struct json_t *fixture);
 void check_timesteps(struct golden *g, const char *name);
