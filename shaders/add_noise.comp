@@ -2,12 +2,13 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "push.h"
+#include "types.glsl"
 #include "lanes.glsl"
 
 layout(local_size_x_id = 0) in;
 layout(push_constant) uniform push_block { push_sampler p; };
-layout(std430, binding = 1) readonly buffer x_block { vec4 v[]; } x;
-layout(std430, binding = 2) readonly buffer noise_block { vec4 v[]; } noise;
+INPUT_STATE(1, x);
+INPUT_STATE(2, noise);
 layout(std430, binding = 3) writeonly buffer y_block { vec4 v[]; } y;
 
 void main()
@@ -17,8 +18,8 @@ void main()
 
     for (uint k = 0; k < p.run && i < p.pixels; k++, i += gl_WorkGroupSize.x) {
         uint at = l.slot * p.pixels + i;
-        vec3 v = l.cx * x.v[p.x.base + at * p.x.cs].xyz;
-        v += l.noise * noise.v[p.noise.base + at * p.noise.cs].xyz;
+        vec3 v = l.cx * LOAD_STATE(x, p.x.base + at * p.x.cs).xyz;
+        v += l.noise * LOAD_STATE(noise, p.noise.base + at * p.noise.cs).xyz;
         y.v[p.h0.base + at * p.h0.cs] = vec4(v, 0);
     }
 }

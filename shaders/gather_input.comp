@@ -15,8 +15,8 @@ layout(constant_id = 3) const uint GUIDED = 0;
 const uint SUB = P * P / 4;
 
 layout(push_constant) uniform push_block { push_gather p; };
-INPUT_F32X4(1, x);
-INPUT_F32X4(2, low);
+INPUT_STATE(1, x);
+INPUT_STATE(2, low);
 OUTPUT(3, y);
 
 void store(uint to, vec4 v)
@@ -28,9 +28,9 @@ void store(uint to, vec4 v)
 
 void whole_pixel(uint pixel, uint to)
 {
-    vec4 a = x.v[p.x.base + pixel * p.x.cs];
+    vec4 a = LOAD_STATE(x, p.x.base + pixel * p.x.cs);
     if (LOW != 0) {
-        vec4 b = low.v[p.low.base + pixel * p.low.cs];
+        vec4 b = LOAD_STATE(low, p.low.base + pixel * p.low.cs);
         store(to, vec4(a.xyz, b.x));
         store(to + 1, vec4(b.yz, 0, 0));
     } else {
@@ -53,12 +53,12 @@ void blocks(uint pixel, uint to)
         [[unroll]] for (uint i = 0; i < 4; i++) {
             uint j = 4 * k + i;
             at[i] = pixel + j / P * p.w * P + j % P;
-            v[i] = x.v[p.x.base + at[i] * p.x.cs];
+            v[i] = LOAD_STATE(x, p.x.base + at[i] * p.x.cs);
         }
         store_block(v, to, k, 0);
         if (LOW != 0) {
             [[unroll]] for (uint i = 0; i < 4; i++)
-                v[i] = low.v[p.low.base + at[i] * p.low.cs];
+                v[i] = LOAD_STATE(low, p.low.base + at[i] * p.low.cs);
             store_block(v, to, k, 3);
         }
     }

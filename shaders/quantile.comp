@@ -1,8 +1,8 @@
 // The dynamic threshold of each lane: the quantile of |x0| over a sample, clamped to
 // [1, max_value]. Exact, by radix selection on the bits of |x0| (which sort as integers): three
 // rounds of counting, 11, 10 and 10 bits, find the value of one rank; the next larger value is
-// found beside it, for linear interpolation between ranks. One workgroup per lane. x0 is left in
-// the lane's history tensor between the rounds. Source: torch.quantile, linear.
+// found beside it, for linear interpolation between ranks. One workgroup per lane.
+// Source: torch.quantile, linear.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "push.h"
@@ -14,11 +14,8 @@ layout(constant_id = 1) const uint GUIDED = 0;
 
 layout(push_constant) uniform push_block { push_sampler p; };
 INPUT(1, m);
-INPUT_F32X4(2, x);
-layout(std430, binding = 3) buffer history0_block { vec4 v[]; } history0;
-layout(std430, binding = 4) buffer history1_block { vec4 v[]; } history1;
-layout(std430, binding = 5) buffer history2_block { vec4 v[]; } history2;
-OUTPUT_F32(6, limit);
+INPUT_STATE(2, x);
+OUTPUT_F32(3, limit);
 
 const uint BINS = 2048;
 shared uint bins[BINS];
@@ -27,23 +24,15 @@ shared uint found_bin, found_before, above;
 
 uint me;
 
-vec4 history_load(uint which, uint pixel)
+// The bits of |x0|.
+uvec3 keys(lane l, uint i)
 {
-    if (which == 0)
-        return history0.v[p.h0.base + pixel * p.h0.cs];
-    if (which == 1)
-        return history1.v[p.h1.base + pixel * p.h1.cs];
-    return history2.v[p.h2.base + pixel * p.h2.cs];
-}
-
-void history_store(uint which, uint pixel, vec4 v)
-{
-    if (which == 0)
-        history0.v[p.h0.base + pixel * p.h0.cs] = v;
-    else if (which == 1)
-        history1.v[p.h1.base + pixel * p.h1.cs] = v;
-    else
-        history2.v[p.h2.base + pixel * p.h2.cs] = v;
+    uint at = p.m.base + (gl_WorkGroupID.x * p.pixels + i) * p.m.cs;
+    vec3 old = LOAD_STATE(x, p.x.base + (l.slot * p.pixels + i) * p.x.cs).xyz;
+    vec3 v = LOAD(m, at).xyz;
+    if (GUIDED != 0)
+        v = guide(v, LOAD(m, at + p.count * p.pixels * p.m.cs).xyz, l.guidance);
+    return floatBitsToUint(abs(predict(l, old, v)));
 }
 
 void clear_bins()
@@ -55,16 +44,8 @@ void clear_bins()
 
 void count_first(lane l)
 {
-    uint at = gl_WorkGroupID.x * p.pixels, slot_at = l.slot * p.pixels;
     for (uint i = me; i < p.pixels; i += gl_WorkGroupSize.x) {
-        vec3 v = LOAD(m, p.m.base + (at + i) * p.m.cs).xyz;
-        if (GUIDED != 0) {
-            uint cond = p.m.base + ((p.count + gl_WorkGroupID.x) * p.pixels + i) * p.m.cs;
-            v = guide(v, LOAD(m, cond).xyz, l.guidance);
-        }
-        vec3 x0 = predict(l, x.v[p.x.base + (slot_at + i) * p.x.cs].xyz, v);
-        history_store(l.history, slot_at + i, vec4(x0, 0));
-        uvec3 key = floatBitsToUint(abs(x0));
+        uvec3 key = keys(l, i);
         atomicAdd(bins[key.x >> 20], 1);
         atomicAdd(bins[key.y >> 20], 1);
         atomicAdd(bins[key.z >> 20], 1);
@@ -83,9 +64,8 @@ void count_key(uint key, uint prefix, uint shift, bool last)
 
 void count_next(lane l, uint prefix, uint shift)
 {
-    uint slot_at = l.slot * p.pixels;
     for (uint i = me; i < p.pixels; i += gl_WorkGroupSize.x) {
-        uvec3 key = floatBitsToUint(abs(history_load(l.history, slot_at + i).xyz));
+        uvec3 key = keys(l, i);
         count_key(key.x, prefix, shift, shift == 0);
         count_key(key.y, prefix, shift, shift == 0);
         count_key(key.z, prefix, shift, shift == 0);

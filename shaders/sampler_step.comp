@@ -1,7 +1,7 @@
 // One sampler step: guidance, x0, threshold, the new state, and x0 into the history.
 //   x0 = threshold(px x + pm m),  x' = cx x + cm m + c0 x0 + c1 h1 + c2 h2 + noise s z
-// Terms with a zero coefficient are not read: a slot's history may be another picture's.
-// Grid: x pixel blocks, z lanes.
+// Terms with a zero coefficient are dropped, not multiplied: a slot's history may be another
+// picture's. Grid: x pixel blocks, z lanes.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "push.h"
@@ -11,17 +11,19 @@
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint GUIDED = 0;
+layout(constant_id = 2) const uint VARIANCE = 0;  // m has variance channels
 
 layout(push_constant) uniform push_block { push_sampler p; };
 INPUT(1, m);
-layout(std430, binding = 2) buffer x_block { vec4 v[]; } x;
-layout(std430, binding = 3) buffer history0_block { vec4 v[]; } history0;
-layout(std430, binding = 4) buffer history1_block { vec4 v[]; } history1;
-layout(std430, binding = 5) buffer history2_block { vec4 v[]; } history2;
-INPUT_F32X4(6, noise);
-INPUT_F32(7, limit);
+INPUT_STATE(2, x_old);
+layout(std430, binding = 3) writeonly buffer x_block { vec4 v[]; } x;
+layout(std430, binding = 4) buffer history0_block { vec4 v[]; } history0;
+layout(std430, binding = 5) buffer history1_block { vec4 v[]; } history1;
+layout(std430, binding = 6) buffer history2_block { vec4 v[]; } history2;
+INPUT_STATE(7, noise);
+INPUT_F32(8, limit);
 
-vec3 history_load(uint which, uint pixel)
+vec3 history_load(const uint which, uint pixel)
 {
     if (which == 0)
         return history0.v[p.h0.base + pixel * p.h0.cs].xyz;
@@ -30,7 +32,7 @@ vec3 history_load(uint which, uint pixel)
     return history2.v[p.h2.base + pixel * p.h2.cs].xyz;
 }
 
-void history_store(uint which, uint pixel, vec4 v)
+void history_store(const uint which, uint pixel, vec4 v)
 {
     if (which == 0)
         history0.v[p.h0.base + pixel * p.h0.cs] = v;
@@ -41,49 +43,65 @@ void history_store(uint which, uint pixel, vec4 v)
 }
 
 // By how much z is scaled besides lane.noise: the model's variance channels 3..5.
-vec3 deviation(lane l, uint m_at)
+vec3 deviation(lane l, vec3 v)
 {
-    vec3 v = vec3(LOAD(m, m_at).w, LOAD(m, m_at + 1).xy);
-    if (l.learned == 2)
-        return sqrt(max(v, vec3(0)));
     vec3 f = (v + 1) * 0.5;
     vec3 h = 0.5 * (f * l.logvar_max + (1 - f) * l.logvar_min);
-    return vec3(exact_exp(h.x), exact_exp(h.y), exact_exp(h.z));
+    vec3 range = vec3(exact_exp(h.x), exact_exp(h.y), exact_exp(h.z));
+    return l.learned == 0 ? vec3(1) : l.learned == 1 ? range : sqrt(max(v, vec3(0)));
 }
 
-void step_pixel(lane l, float s, uint i)
+// now: the history tensor that receives x0; past: h1 and h2 are used.
+void step_pixel(lane l, float s, uint i, const uint now, const bool past)
 {
     uint at = l.slot * p.pixels + i;
     uint m_at = p.m.base + (gl_WorkGroupID.z * p.pixels + i) * p.m.cs;
-    vec3 v = LOAD(m, m_at).xyz, old = x.v[p.x.base + at * p.x.cs].xyz;
+    vec3 old = LOAD_STATE(x_old, p.x.base + at * p.x.cs).xyz;
+    vec3 z = LOAD_STATE(noise, p.noise.base + at * p.noise.cs).xyz;
+    vec4 v = LOAD(m, m_at);
     if (GUIDED != 0) {
+        vec3 uncond = v.xyz;
         m_at += p.count * p.pixels * p.m.cs;
-        v = guide(v, LOAD(m, m_at).xyz, l.guidance);
+        v = LOAD(m, m_at);
+        v.xyz = guide(uncond, v.xyz, l.guidance);
     }
-    vec3 x0 = predict(l, old, v);
-    if (l.threshold != 0)
-        x0 = clamp(x0, -s, s);
-    if (l.threshold == THRESHOLD_DYNAMIC)
-        x0 /= s;
-    precise vec3 next = l.cx * old + l.cm * v + l.c0 * x0;
-    if (l.c1 != 0)
-        next += l.c1 * history_load((l.history + 2) % 3, at);
-    if (l.c2 != 0)
-        next += l.c2 * history_load((l.history + 1) % 3, at);
-    if (l.noise != 0) {
-        vec3 z = l.noise * noise.v[p.noise.base + at * p.noise.cs].xyz;
-        next += l.learned != 0 ? z * deviation(l, m_at) : z;
+    if (VARIANCE != 0)
+        z *= deviation(l, vec3(v.w, LOAD(m, m_at + 1).xy));
+    vec3 x0 = predict(l, old, v.xyz);
+    x0 = l.threshold != 0 ? clamp(x0, -s, s) : x0;
+    x0 = l.threshold == THRESHOLD_DYNAMIC ? x0 / s : x0;
+    precise vec3 next = l.cx * old + l.cm * v.xyz + l.c0 * x0;
+    if (past) {
+        vec3 h1 = history_load((now + 2) % 3, at), h2 = history_load((now + 1) % 3, at);
+        next = l.c1 != 0 ? next + l.c1 * h1 : next;
+        next = l.c2 != 0 ? next + l.c2 * h2 : next;
     }
+    next = l.noise != 0 ? next + l.noise * z : next;
     x.v[p.x.base + at * p.x.cs] = vec4(next, 0);
-    history_store(l.history, at, vec4(x0, 0));
+    history_store(now, at, vec4(x0, 0));
+}
+
+// Software rasterizers run both sides of a branch and discard one; a loop of no trips costs them
+// one trip. So the choices that are the same for a whole lane are loops, of which one runs.
+void step_pixels(lane l, float s, const uint now, const bool past)
+{
+    bool mine = l.history == now && (l.c1 != 0 || l.c2 != 0) == past;
+    uint i = gl_WorkGroupID.x * p.run * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
+    uint end = mine ? min(p.pixels, i + p.run * gl_WorkGroupSize.x) : 0;
+
+    for (; i < end; i += gl_WorkGroupSize.x)
+        step_pixel(l, s, i, now, past);
 }
 
 void main()
 {
     lane l = lanes.v[gl_WorkGroupID.z];
     float s = l.threshold == THRESHOLD_DYNAMIC ? limit.v[gl_WorkGroupID.z] : l.max_value;
-    uint i = gl_WorkGroupID.x * p.run * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
 
-    for (uint k = 0; k < p.run && i < p.pixels; k++, i += gl_WorkGroupSize.x)
-        step_pixel(l, s, i);
+    step_pixels(l, s, 0, false);
+    step_pixels(l, s, 1, false);
+    step_pixels(l, s, 2, false);
+    step_pixels(l, s, 0, true);
+    step_pixels(l, s, 1, true);
+    step_pixels(l, s, 2, true);
 }

@@ -15,6 +15,7 @@ enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
 // Bindings, one letter each, in binding order:
 //   x  activation operand, read through the load path (texel or storage buffer)
 //   m  a matrix product's weights, the same way
+//   s  a slot's state, the same way; always f32
 //   r  storage buffer, read    w  written    u  read and written
 #define KERNEL_MAP(X)                                                                              \
     X(PROBE, probe, LOAD, "xw", push_probe, NEED_SUBGROUP)                                         \
@@ -41,10 +42,10 @@ enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
     X(RELATIVE_BIAS, relative_bias, ONE, "rw", push_relative_bias, NEED_NONE)                      \
     X(TIME_EMBED, time_embed, DTYPE, "rw", push_time_embed, NEED_NONE)                             \
     X(NOISE, noise, ONE, "rw", push_noise, NEED_NONE)                                              \
-    X(GATHER_INPUT, gather_input, DTYPE, "rrrw", push_gather, NEED_NONE)                           \
-    X(QUANTILE, quantile, LOAD, "rxruuuw", push_sampler, NEED_NONE)                                \
-    X(SAMPLER_STEP, sampler_step, LOAD, "rxuuuurr", push_sampler, NEED_NONE)                       \
-    X(ADD_NOISE, add_noise, ONE, "rrrw", push_sampler, NEED_NONE)                                  \
+    X(GATHER_INPUT, gather_input, LOAD, "rssw", push_gather, NEED_NONE)                           \
+    X(QUANTILE, quantile, LOAD, "rxsw", push_sampler, NEED_NONE)                                \
+    X(SAMPLER_STEP, sampler_step, LOAD, "rxsuuuusr", push_sampler, NEED_NONE)                       \
+    X(ADD_NOISE, add_noise, LOAD, "rssw", push_sampler, NEED_NONE)                                  \
     X(TO_RGB8, to_rgb8, LOAD, "xu", push_rgb8, NEED_NONE)
 
 enum kernel_id {

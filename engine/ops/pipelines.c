@@ -32,8 +32,8 @@ int pipeline_find(struct ops_device *dev, const struct pipeline_key *key)
 
 static enum vk_binding_type binding_type(char letter, const struct pipeline_key *key)
 {
-    bool f16 = letter == 'm' ? key->weight_f16 : key->act_f16;
-    if ((letter != 'x' && letter != 'm') || key->load != LOAD_TEXEL)
+    bool f16 = letter == 'm' ? key->weight_f16 : letter == 'x' && key->act_f16;
+    if (!strchr("xms", letter) || key->load != LOAD_TEXEL)
         return VK_STORAGE;
     return f16 ? VK_TEXEL_F16 : VK_TEXEL_F32;
 }

@@ -156,7 +156,8 @@ static enum err bind(const struct ops *o, const struct ops_call *call, int i, ch
 {
     const struct vk_caps *caps = o->dev->caps;
     const struct tensor *t = call->arg[i];
-    bool operand = letter == 'x' || letter == 'm';
+    bool operand = strchr("xms", letter) != NULL;
+    enum dtype want = letter == 'm' ? call->weight_dtype : letter == 's' ? DT_F32 : call->dtype;
     if (!t) {
         *b = (struct vk_binding){.buf = o->dev->absent, .access = VK_READ};
         b->bytes = vk_buffer_bytes(o->dev->absent);
@@ -164,8 +165,7 @@ static enum err bind(const struct ops *o, const struct ops_call *call, int i, ch
     }
     if (!t->buf)
         return ERR_INVALID;
-    if (operand &&
-        (t->dtype == DT_F16) != ((letter == 'm' ? call->weight_dtype : call->dtype) == DT_F16))
+    if (operand && (t->dtype == DT_F16) != (want == DT_F16))
         return ERR_INVALID; // the variant would read the wrong storage
     size_t element = tensor_dtype_bytes(t->dtype), offset = aligned_offset(o, t);
     size_t bytes = t->offset * element - offset + tensor_span(t) * element;

@@ -41,12 +41,12 @@ float exact_log(float m, float e)
     return p + e * 0.693359375;
 }
 
-// x > 0, normal.
-float exact_log(float x)
+// (m, e) of a normal x > 0.
+vec2 log_parts(float x)
 {
     uint u = floatBitsToUint(x) - 0x3f3504f3u;  // sqrt(1/2)
     float m = uintBitsToFloat((u & 0x007fffffu) + 0x3f3504f3u);
-    return exact_log(m - 1.0, float(int(u) >> 23));
+    return vec2(m - 1.0, float(int(u) >> 23));
 }
 
 // (cos, sin) of quarter * pi/2 + r, |r| <= pi/4.

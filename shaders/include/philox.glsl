@@ -1,10 +1,11 @@
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) and normals
 // from it by Box-Muller. The integers are exact everywhere; the normals are the host's (rng.c) to a
 // few units in the last place. Needs math.glsl.
+#extension GL_EXT_control_flow_attributes : require
 
 uvec4 philox(uvec4 c, uvec2 k)
 {
-    for (int i = 0; i < 10; i++) {
+    [[unroll]] for (int i = 0; i < 10; i++) {
         uint ah, al, bh, bl;
         umulExtended(0xD2511F53u, c.x, ah, al);
         umulExtended(0xCD9E8D57u, c.z, bh, bl);
@@ -17,9 +18,11 @@ uvec4 philox(uvec4 c, uvec2 k)
 // log((u + 1) / 2^32). Close to 1 the difference to 1 is what must be exact: it is ~u.
 float log_uniform(uint u)
 {
+    float x = (float(u) + 1.0) * 2.3283064365386963e-10;
+    vec2 parts = log_parts(x);
     if (u >= 0xb504f334u)
-        return exact_log(float(~u) * -2.3283064365386963e-10, 0.0);
-    return exact_log((float(u) + 1.0) * 2.3283064365386963e-10);
+        parts = vec2(float(~u) * -2.3283064365386963e-10, 0.0);
+    return exact_log(parts.x, parts.y);
 }
 
 // u.x gives the radius, u.y the angle. The angle is taken apart into quarter turns as an integer,

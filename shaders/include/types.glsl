@@ -4,6 +4,7 @@
 //   INPUT(b, x)      an activation operand: a texel buffer (LOAD_TEXEL = 1) or a storage buffer
 //   INPUT_WEIGHT     the same for a matrix product's weights, whose halves are WT_F16's choice
 //   LOAD(x, i)       its i-th vec4;  LOAD_WEIGHT(x, i)
+//   INPUT_STATE(b, x), LOAD_STATE(x, i)    the same for a slot's state, which is always f32
 //   BUFFER(b, x)     an activation operand that is always a storage buffer; BUFFER_LOAD(x, i)
 //   OUTPUT(b, y), STORE(y, i, v)
 //   UPDATE(b, y)     read and written: UPDATE_LOAD(y, i), STORE(y, i, v)
@@ -55,13 +56,18 @@ uvec2 pack_half4(vec4 v)
 #if LOAD_TEXEL
 #define INPUT(b, name) layout(binding = b) uniform samplerBuffer name
 #define INPUT_WEIGHT(b, name) layout(binding = b) uniform samplerBuffer name
+#define INPUT_STATE(b, name) layout(binding = b) uniform samplerBuffer name
 #define LOAD(name, i) texelFetch(name, int(i))
+#define LOAD_STATE(name, i) texelFetch(name, int(i))
 #define LOAD_WEIGHT(name, i) texelFetch(name, int(i))
 #else
 #define INPUT(b, name) BUFFER(b, name)
 #define INPUT_WEIGHT(b, name)                                                                      \
     layout(std430, binding = b) readonly buffer name##_block { WEIGHT4 v[]; } name
+#define INPUT_STATE(b, name)                                                                       \
+    layout(std430, binding = b) readonly buffer name##_block { vec4 v[]; } name
 #define LOAD(name, i) unpack4(name.v[i])
+#define LOAD_STATE(name, i) name.v[i]
 #define LOAD_WEIGHT(name, i) unpack4(name.v[i])
 #endif
 
