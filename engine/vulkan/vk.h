@@ -18,11 +18,13 @@ struct vk_cmd;
 // ---- device ---------------------------------------------------------------------------------
 
 struct vk_open_params {
-    const char *device;     // index or part of a name; NULL: best (discrete, integrated, CPU)
-    const char *cache_dir;  // pipeline cache and Mesa's shader cache; NULL: no cache on disk
-    size_t memory_limit;    // 0: what the device reports
-    bool validation;        // core and synchronization validation; any message is an error
-    bool profile;           // timestamps around every dispatch
+    const char *device; // index or part of a name; NULL: best (discrete, integrated, CPU)
+    // Pipeline cache, and Mesa's shader cache unless the environment's MESA_SHADER_CACHE_DIR says
+    // otherwise: it is set here, so open before there are threads. NULL: no cache of ours.
+    const char *cache_dir;
+    size_t memory_limit; // 0: what the device reports
+    bool validation;     // core and synchronization validation; any message is an error
+    bool profile;        // timestamps around every dispatch
 };
 
 struct vk_caps {
@@ -30,23 +32,24 @@ struct vk_caps {
     char driver[256];
     uint32_t api_version, vendor_id, device_id, driver_version;
     uint8_t uuid[16];
-    bool cpu;                 // a software device: launch cost and caches weigh differently
-    bool storage_f16;         // 16-bit storage buffers
+    bool cpu;         // a software device: launch cost and caches weigh differently
+    bool storage_f16; // 16-bit storage buffers
     bool arithmetic_f16;
     bool buffer_address;
-    bool subgroup_shuffle;    // shuffle and arithmetic in compute shaders
-    bool texel_f32, texel_f16;  // uniform texel buffers of RGBA32F, RGBA16F
+    bool subgroup_shuffle;     // shuffle and arithmetic in compute shaders
+    bool texel_f32, texel_f16; // uniform texel buffers of RGBA32F, RGBA16F
     bool timestamps;
     uint32_t subgroup_size;
     uint32_t max_shared_bytes, max_workgroup_invocations, max_push_bytes;
     uint32_t max_groups[3];
-    size_t max_storage_range;     // bytes one storage binding can span
+    size_t max_storage_range; // bytes one storage binding can span
     size_t max_texel_elements;
-    size_t offset_alignment;      // of every binding's offset, bytes
-    size_t memory_bytes;          // budget for this process
+    size_t offset_alignment; // of every binding's offset, bytes
+    size_t memory_bytes;     // budget for this process
 };
 
-// Errors: NO_DEVICE (none, or `device` matches none: *why lists them), NO_MEMORY.
+// Errors: NO_DEVICE (none, or `device` matches none: *why lists them), NO_MEMORY, UNSUPPORTED
+// (validation is asked for and its layer is not installed).
 enum err vk_device_open(const struct vk_open_params *p, struct vk_device **out, struct fault *why);
 void vk_device_close(struct vk_device **dev);
 const struct vk_caps *vk_device_caps(const struct vk_device *dev);
@@ -69,24 +72,25 @@ void vk_fault_inject(struct vk_device *dev, enum vk_fault kind, int countdown);
 // ---- memory ---------------------------------------------------------------------------------
 
 enum vk_heap {
-    VK_DEVICE,  // fastest for shaders; mapped where the device's memory allows
-    VK_UPLOAD,  // mapped and coherent: small parameters written by the CPU at every step
-    VK_READBACK,  // mapped, cached: results read by the CPU
+    VK_DEVICE,   // fastest for shaders; mapped where the device's memory allows
+    VK_UPLOAD,   // mapped and coherent: small parameters written by the CPU at every step
+    VK_READBACK, // mapped, cached: results read by the CPU
 };
 
-// A range of a slab. Contents are zero. Errors: NO_DEVICE_MEMORY (limit or driver), NO_MEMORY.
+// A range of a slab, aligned to 256 bytes or more. Contents are zero. Errors: NO_DEVICE_MEMORY
+// (limit or driver), NO_MEMORY.
 enum err vk_buffer_create(struct vk_device *dev, enum vk_heap heap, size_t bytes,
                           struct vk_buffer **out);
 void vk_buffer_destroy(struct vk_buffer **buf);
 size_t vk_buffer_bytes(const struct vk_buffer *buf);
-void *vk_buffer_map(struct vk_buffer *buf);  // NULL when the CPU cannot see it
+void *vk_buffer_map(struct vk_buffer *buf); // NULL when the CPU cannot see it
 
 // Copy through persistent staging and wait; a plain memcpy where the buffer is mapped.
 enum err vk_upload(struct vk_buffer *buf, size_t offset, const void *src, size_t bytes);
 enum err vk_download(struct vk_buffer *buf, size_t offset, void *dst, size_t bytes);
 
 struct vk_memory_stats {
-    size_t used, peak, reserved, limit;  // bytes
+    size_t used, peak, reserved, limit; // bytes
     unsigned slabs, buffers;
 };
 void vk_memory_stats(const struct vk_device *dev, struct vk_memory_stats *out);
@@ -95,18 +99,19 @@ void vk_memory_stats(const struct vk_device *dev, struct vk_memory_stats *out);
 
 enum { VK_MAX_BINDINGS = 10, VK_MAX_SPEC = 12 };
 
-enum vk_binding_type { VK_STORAGE, VK_TEXEL_F32, VK_TEXEL_F16 };  // texel: RGBA, read only
+// Texels are RGBA and read only; those outside of the binding read as zero.
+enum vk_binding_type { VK_STORAGE, VK_TEXEL_F32, VK_TEXEL_F16 };
 
 struct vk_pipeline_params {
-    const char *name;                 // for timing and messages; not copied, static storage
+    const char *name; // for timing and messages; not copied, static storage
     const uint32_t *spirv;
     size_t spirv_bytes;
     int bindings;
     enum vk_binding_type binding[VK_MAX_BINDINGS];
     uint32_t push_bytes;
     int specs;
-    uint32_t spec[VK_MAX_SPEC];       // constant_id 0, 1, ...
-    uint32_t subgroup_size;           // required size; 0: the device's own
+    uint32_t spec[VK_MAX_SPEC]; // constant_id 0, 1, ...
+    uint32_t subgroup_size;     // required size; 0: the device's own
 };
 
 // Thread: any; several may be created at once. Errors: NO_MEMORY, DEVICE_LOST, UNSUPPORTED.
@@ -124,14 +129,14 @@ enum vk_access { VK_READ = 1, VK_WRITE = 2, VK_READ_WRITE = 3 };
 struct vk_binding {
     struct vk_buffer *buf;
     size_t offset, bytes;
-    enum vk_access access;  // what the shader does with it: barriers follow from this
+    enum vk_access access; // what the shader does with it: barriers follow from this
 };
 
 struct vk_dispatch {
     struct vk_pipeline *pipe;
     struct vk_binding binding[VK_MAX_BINDINGS];
     const void *push;
-    uint32_t groups[3];  // zeros: nothing runs, but a driver that compiles late compiles now
+    uint32_t groups[3]; // zeros: nothing runs, but a driver that compiles late compiles now
 };
 
 // A list of dispatches, recorded once and run any number of times. Recording calls keep the first
@@ -153,7 +158,7 @@ enum err vk_wait(struct vk_device *dev, uint64_t ticket, double seconds);
 // ---- timing ---------------------------------------------------------------------------------
 
 struct vk_timing {
-    const char *name;   // the pipeline's
+    const char *name; // the pipeline's
     uint64_t calls;
     double seconds;
 };
