@@ -19,6 +19,7 @@ enum {
     GPU_SLOTS = 8,
     MAX_SLOTS = 256,
     TEXT_CACHE = 64,
+    MAX_TIMINGS = 64,
     // Pixels of all pictures that one stage samples at once; more wait for an entry.
     CPU_STAGE_PIXELS = 1 << 20,
     GPU_STAGE_PIXELS = 1 << 23,
@@ -47,6 +48,10 @@ struct engine {
     int *entries; // scratch of engine_step
     uint64_t admitted;
     struct engine_stats stats;
+    struct {
+        uint64_t steps;
+        double seconds;
+    } profiled[ENGINE_MAX_STAGES]; // what engine_profile has told of
 };
 
 // ---- opening ----------------------------------------------------------------------------------
@@ -543,24 +548,47 @@ void engine_stats(const struct engine *g, struct engine_stats *out)
     text_cache_counts(g->text, &out->text_cache_hits, &out->text_cache_misses);
 }
 
+static int slowest_first(const void *a, const void *b)
+{
+    const struct ops_timing *x = a, *y = b;
+
+    return (x->seconds < y->seconds) - (x->seconds > y->seconds);
+}
+
+static void profile_stage(struct engine *g, int i, struct buf *text)
+{
+    struct ops_timing t[MAX_TIMINGS];
+    const int n = stage_timings(g->stage[i], t, MAX_TIMINGS);
+    const double steps = (double)(g->stats.steps[i] - g->profiled[i].steps);
+    const double wall = g->stats.step_seconds[i] - g->profiled[i].seconds;
+    double device = 0;
+
+    g->profiled[i].steps = g->stats.steps[i];
+    g->profiled[i].seconds = g->stats.step_seconds[i];
+    for (int k = 0; k < n; k++)
+        device += t[k].seconds;
+    if (!n || device <= 0 || steps <= 0)
+        return;
+    qsort(t, (size_t)n, sizeof *t, slowest_first);
+    buf_printf(
+        text,
+        "%s: %.0f forwards of %.2f GFLOP, %.1f ms each; on the device %.1f ms, %.1f GFLOP/s; "
+        "launching and waiting %.1f %%\n",
+        g->cascade.stage[i].name, steps, stage_flops(g->stage[i]) / 1e9, wall / steps * 1e3,
+        device / steps * 1e3, stage_flops(g->stage[i]) * steps / device / 1e9,
+        100 * (wall - device) / wall);
+    for (int k = 0; k < n; k++)
+        buf_printf(text, "  %-24s %6.0f calls a forward %9.3f ms %5.1f %%\n", t[k].name,
+                   (double)t[k].calls / steps, t[k].seconds / steps * 1e3,
+                   100 * t[k].seconds / device);
+}
+
 char *engine_profile(struct engine *g)
 {
-    struct ops_timing t[64];
     struct buf text = {0};
 
-    for (int i = 0; i < g->cascade.stages; i++) {
-        const int n = stage_timings(g->stage[i], t, 64);
-        double total = 0;
-        for (int k = 0; k < n; k++)
-            total += t[k].seconds;
-        if (n)
-            buf_printf(&text, "%s: %.3f s on the device, %.2f GFLOP per step\n",
-                       g->cascade.stage[i].name, total, stage_flops(g->stage[i]) / 1e9);
-        for (int k = 0; k < n; k++)
-            buf_printf(&text, "  %-32s %8llu calls %9.3f ms %5.1f %%\n", t[k].name,
-                       (unsigned long long)t[k].calls, t[k].seconds * 1e3,
-                       100 * t[k].seconds / total);
-    }
+    for (int i = 0; i < g->cascade.stages; i++)
+        profile_stage(g, i, &text);
     return text.len ? buf_take(&text) : NULL;
 }
 

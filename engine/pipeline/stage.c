@@ -7,6 +7,7 @@
 
 enum {
     HISTORY = 3,
+    MAX_TIMINGS = 64,
     LANE_WORDS = sizeof(struct op_lane) / 4,
     // Counter values of the noises that belong to no step; see op_lane.step.
     STEP_INIT = 0x7fffffff,
@@ -45,6 +46,8 @@ struct stage {
     struct tensor rgb;                         // mapped u8
     struct step_recording *step;               // [entries][KINDS]
     const struct step_recording *last;
+    struct ops_timing timing[MAX_TIMINGS];
+    int timings;
     float *scratch; // [height, width, 3], given noise
 };
 
@@ -388,6 +391,24 @@ static unsigned fill_step(struct stage *s, const int *entry, int count)
     return kind;
 }
 
+static void add_timings(struct stage *s, struct ops *o)
+{
+    struct ops_timing t[MAX_TIMINGS];
+    const int found = ops_timings(o, t, MAX_TIMINGS);
+
+    for (int k = 0; k < found; k++) {
+        int at = 0;
+        while (at < s->timings && strcmp(s->timing[at].name, t[k].name))
+            at++;
+        if (at == MAX_TIMINGS)
+            continue;
+        if (at == s->timings)
+            s->timing[s->timings++] = (struct ops_timing){.name = t[k].name};
+        s->timing[at].calls += t[k].calls;
+        s->timing[at].seconds += t[k].seconds;
+    }
+}
+
 enum err stage_step(struct stage *s, const int *entry, int count)
 {
     const unsigned kind = fill_step(s, entry, count);
@@ -401,6 +422,7 @@ enum err stage_step(struct stage *s, const int *entry, int count)
     if (e)
         return e;
     s->last = r;
+    add_timings(s, r->ops);
     for (int i = 0; i < count; i++)
         s->entry[entry[i]].done++;
     return ERR_OK;
@@ -464,23 +486,10 @@ enum err stage_low(struct stage *s, int entry, float *out)
 
 int stage_timings(struct stage *s, struct ops_timing *out, int max)
 {
-    int n = 0;
+    const int n = s->timings < max ? s->timings : max;
 
-    for (uint32_t i = 0; i < s->p.entries * KINDS; i++) {
-        struct ops_timing t[64];
-        const int found = s->step[i].ops ? ops_timings(s->step[i].ops, t, 64) : 0;
-        for (int k = 0; k < found; k++) {
-            int at = 0;
-            while (at < n && strcmp(out[at].name, t[k].name))
-                at++;
-            if (at == max)
-                continue;
-            if (at == n)
-                out[n++] = (struct ops_timing){.name = t[k].name};
-            out[at].calls += t[k].calls;
-            out[at].seconds += t[k].seconds;
-        }
-    }
+    memcpy(out, s->timing, (size_t)n * sizeof *out);
+    s->timings = 0;
     return n;
 }
 
