@@ -143,7 +143,7 @@ def write_reference(models, folder):
         tensors = {"sample": sample, "timestep": timestep, "encoder_hidden_states": hidden[:2]}
         labels = None
         if channels == 6:
-            labels = tensors["class_labels"] = torch.tensor([100, 30])
+            labels = tensors["class_labels"] = torch.tensor([5, 30])
         tensors["out"] = net(sample, timestep, hidden[:2], labels)
         safetensors_file.save(folder / (name + ".safetensors"), tensors)
 

@@ -74,7 +74,7 @@ class Cascade:
         return schedule.dpm_2m(model, noise, steps)
 
     @torch.no_grad()
-    def upscale(self, name, images, text, generator, steps=4, noise_level=100):
+    def upscale(self, name, images, text, generator, steps=4, noise_level=5):
         size = self.nets[name].config["sample_size"]
         low = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=True)
         x = torch.randn(low.shape, generator=generator).to(self.device)
@@ -92,7 +92,7 @@ def main():
     args.add_argument("--guidance", type=float, default=3.)
     args.add_argument("--seed", type=int, default=0)
     args.add_argument("--stage", default="base", choices=("base", "sr256", "sr1024"))
-    args.add_argument("--noise-level", type=int, default=100)
+    args.add_argument("--noise-level", type=int, default=5)
     args.add_argument("--sr-steps", type=int, default=4)
     args.add_argument("--side", type=int, default=None)
     args.add_argument("--columns", type=int, default=8)

@@ -22,7 +22,7 @@ from optimiser import Optimiser
 from world import scene as worlds
 from world.render import render
 
-MAX_NOISE_LEVEL = 300
+MAX_NOISE_LEVEL = 40
 
 
 def upscale_window(low, low_origin, high_origin, size, low_res, high_res):
