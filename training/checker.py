@@ -40,7 +40,7 @@ class Residual(nn.Module):
 
 
 class Checker(nn.Module):
-    def __init__(self, width=96):
+    def __init__(self, width=64):
         super().__init__()
         self.entry = unet.Conv(3, 32, 5, padding=2, stride=2)
         self.fine = Residual(32, 1)
@@ -122,7 +122,7 @@ def main():
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("--out", type=pathlib.Path, required=True)
     args.add_argument("--samples", type=int, default=60000)
-    args.add_argument("--batch", type=int, default=64)
+    args.add_argument("--batch", type=int, default=32)
     args.add_argument("--rate", type=float, default=2e-3)
     args.add_argument("--reuse", type=int, default=3)
     args.add_argument("--device", default="cpu")
@@ -134,14 +134,14 @@ def main():
     optimiser, ema, seen = Optimiser(net), run.Ema(net), 0
     checkpoint = run.Checkpoint(opt.out)
     progress = run.Progress(opt.out, 0, opt.samples, 0, 0)
-    mix, pool, seed = worlds.Mix(), [], 3 * 10 ** 9
+    mix, pool, seed, step = worlds.Mix(), [], 3 * 10 ** 9, 0
     while seen < opt.samples:
-        if not pool or seen % (opt.reuse * opt.batch) == 0:
+        if step % opt.reuse == 0:
             scenes = [worlds.sample(seed + i, mix, held_out=None) for i in range(opt.batch)]
             seed += opt.batch
-            pool.append((scenes, (render(scenes, 64, device=opt.device) * 255).round().byte()))
-            pool = pool[-64:]
-        scenes, images = pool[int(torch.randint(len(pool), (1,)))] if seen % (opt.reuse * opt.batch) else pool[-1]
+            pool = pool[-63:] + [(scenes, (render(scenes, 64, device=opt.device) * 255).round().byte())]
+        scenes, images = pool[-1] if step % opt.reuse == 0 else pool[int(torch.randint(len(pool), (1,)))]
+        step += 1
         heat, rows, where = (v.to(opt.device) for v in targets(scenes))
         images = degrade(images.float() / 127.5 - 1, 1.5)
         loss, classes = loss_of(net, images, heat, rows, where)
@@ -151,7 +151,7 @@ def main():
         seen += opt.batch
         progress.add(loss=loss.detach(), shape=classes[0].detach(), colour=classes[1].detach(),
                      pattern=classes[2].detach())
-        if seen % (opt.batch * 25) == 0:
+        if step % 25 == 0:
             progress.report(seen, run.learning_rate(opt, seen))
             checkpoint.save({"ema": ema.net.state_dict(), "seen": seen})
     checkpoint.save({"ema": ema.net.state_dict(), "seen": seen})
