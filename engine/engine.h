@@ -24,54 +24,54 @@ enum { ENGINE_MAX_STAGES = 3, ENGINE_MAX_PROMPT = 32000, ENGINE_MAX_STEPS = 1000
 struct engine;
 
 struct engine_params {
-    const char *model;      // a cascade folder (cascade.json), or pipeline folders separated by ','
-    const char *variant;    // file variant such as "fp16"; NULL: the plain files, else what is there
-    const char *device;     // index or part of a device name; NULL: the best one
-    const char *cache_dir;  // pipeline and shader caches; NULL: the user's cache folder
-    const char *dtype;      // "f32", "f16"; NULL: what suits the device
-    int slots;              // pictures in flight; 0: default
-    size_t memory_limit;    // bytes of device memory; 0: what the device reports
-    bool validation;        // Vulkan validation layers
-    bool profile;           // time every dispatch (engine_profile)
+    const char *model;     // a cascade folder (cascade.json), or pipeline folders separated by ','
+    const char *variant;   // file variant such as "fp16"; NULL: the plain files, else what is there
+    const char *device;    // index or part of a device name; NULL: the best one
+    const char *cache_dir; // pipeline and shader caches; NULL: the user's cache folder
+    const char *dtype;     // "f32", "f16"; NULL: what suits the device
+    int slots;             // pictures in flight; 0: default
+    size_t memory_limit;   // bytes of device memory; 0: what the device reports
+    bool validation;       // Vulkan validation layers
+    bool profile;          // time every dispatch (engine_profile)
 };
 
 // One picture. Pointers are read during engine_admit only. A zero field means the model's own
 // recommendation; values out of range are refused, never adjusted.
 struct engine_request {
-    const char *prompt;           // UTF-8, not NULL; may be empty
-    const char *negative_prompt;  // UTF-8; NULL: empty
-    int size;                     // edge of the picture: one of engine_info.stage[].size; 0: largest
+    const char *prompt;          // UTF-8, not NULL; may be empty
+    const char *negative_prompt; // UTF-8; NULL: empty
+    int size;                    // edge of the picture: one of engine_info.stage[].size; 0: largest
     uint64_t seed;
-    uint32_t picture;                            // index within a request of n pictures
-    const char *sampler;                         // base stage: a name of engine_info.samplers
-    int steps[ENGINE_MAX_STAGES];                // per stage
-    const char *timesteps;                       // base stage: a named preset ("fast27"), or NULL
-    float guidance_scale[ENGINE_MAX_STAGES];     // per stage; 1 switches guidance off
-    int noise_level[ENGINE_MAX_STAGES];          // super-resolution stages: -1..999; -1: the model's
-    bool set_noise_level;                        // false: noise_level is ignored
-    bool previews;                               // ask for ENGINE_PREVIEW events
+    uint32_t picture;                        // index within a request of n pictures
+    const char *sampler;                     // base stage: a name of engine_info.samplers
+    int steps[ENGINE_MAX_STAGES];            // per stage
+    const char *timesteps;                   // base stage: a named preset ("fast27"), or NULL
+    float guidance_scale[ENGINE_MAX_STAGES]; // per stage; 1 switches guidance off
+    int noise_level[ENGINE_MAX_STAGES];      // super-resolution stages: -1..999; -1: the model's
+    bool set_noise_level;                    // false: noise_level is ignored
+    bool previews;                           // ask for ENGINE_PREVIEW events
 };
 
 enum engine_event_type {
-    ENGINE_STEP,     // one denoising step is done
-    ENGINE_PREVIEW,  // image: the current x0 estimate of the stage (only when asked for)
-    ENGINE_STAGE,    // a stage is done; image is its picture
-    ENGINE_DONE,     // the picture is done; image is it; the slot is free again
-    ENGINE_FAILED,   // error and fault say why; the slot is free again
+    ENGINE_STEP,    // one denoising step is done
+    ENGINE_PREVIEW, // image: the current x0 estimate of the stage (only when asked for)
+    ENGINE_STAGE,   // a stage is done; image is its picture
+    ENGINE_DONE,    // the picture is done; image is it; the slot is free again
+    ENGINE_FAILED,  // error and fault say why; the slot is free again
 };
 
 struct engine_image {
     int width, height;
-    const uint8_t *rgb;  // [height, width, 3], valid during the callback only
+    const uint8_t *rgb; // [height, width, 3], valid during the callback only
 };
 
 struct engine_event {
     enum engine_event_type type;
     int slot;
-    void *tag;              // what engine_admit was given
-    int stage, stages;      // 0-based index, and how many this picture runs
-    int step, steps;        // done so far, and in all, within this stage
-    double stage_seconds;   // ENGINE_STAGE: from the stage's first step to its picture
+    void *tag;            // what engine_admit was given
+    int stage, stages;    // 0-based index, and how many this picture runs
+    int step, steps;      // done so far, and in all, within this stage
+    double stage_seconds; // ENGINE_STAGE: from the stage's first step to its picture
     struct engine_image image;
     const struct fault *fault;
 };
@@ -93,7 +93,7 @@ struct engine_stage_info {
     int size;
     int steps;
     float guidance_scale;
-    int noise_level;  // -1: the stage takes none
+    int noise_level; // -1: the stage takes none
     char sampler[32];
     uint64_t parameters;
 };
@@ -106,8 +106,8 @@ struct engine_info {
     int slots;
     int stages;
     struct engine_stage_info stage[ENGINE_MAX_STAGES];
-    const char *const *samplers;          // NULL-terminated
-    const char *const *timestep_presets;  // NULL-terminated
+    const char *const *samplers;         // NULL-terminated
+    const char *const *timestep_presets; // NULL-terminated
     uint64_t text_parameters;
 };
 
@@ -140,8 +140,8 @@ enum err engine_step(struct engine *e, engine_event_fn *fn, void *ctx, struct fa
 // Leave a slot at once; no further events come for it. Errors: NOT_FOUND when it is not in use.
 enum err engine_evict(struct engine *e, int slot);
 
-int engine_busy(const struct engine *e);  // slots in use
-int engine_free(const struct engine *e);  // slots free
+int engine_busy(const struct engine *e); // slots in use
+int engine_free(const struct engine *e); // slots free
 
 // Thread: any (what engine_open fixed).
 const struct engine_info *engine_info(const struct engine *e);

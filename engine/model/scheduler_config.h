@@ -86,8 +86,8 @@ enum scheduler_key {
 
 struct scheduler_config {
     enum scheduler_class cls;
-    uint64_t set;        // bit SCHEDULER_KEY_x: the file holds x
-    bool trained_betas;  // the file holds betas of its own, not null
+    uint64_t set;       // bit SCHEDULER_KEY_x: the file holds x
+    bool trained_betas; // the file holds betas of its own, not null
 #define X(kind, type, key) type key;
     SCHEDULER_KEYS(X)
 #undef X
