@@ -1,0 +1,176 @@
+// A lost device and exhausted device memory come back as errors from every call of a stage and of
+// the text encoder, and everything can still be freed.
+#include "cascade.h"
+#include "ops_internal.h"
+#include "stage.h"
+#include "test.h"
+#include "text.h"
+
+#include <stdlib.h>
+
+struct rig {
+    struct ops_device *dev;
+    struct cascade cascade;
+    struct text *text;
+    struct unet *unet;
+    struct stage *stage;
+    int entry;
+};
+
+static enum err load(struct rig *r)
+{
+    struct weights *w = NULL;
+    char dir[CASCADE_PATH + 8];
+    struct fault why = {0};
+    enum err e = cascade_read(GOLDEN "/if-tiny-I", &r->cascade, &why);
+
+    snprintf(dir, sizeof dir, "%s/unet", r->cascade.stage[0].dir);
+    if (!e)
+        e = text_open(
+            &(struct text_params){
+                .dev = r->dev,
+                .tokenizer_dir = r->cascade.tokenizer_dir,
+                .encoder_dir = r->cascade.text_dir,
+                .config = &r->cascade.t5,
+                .dtype = DT_F32,
+                .cached = 2,
+            },
+            &r->text, &why);
+    if (!e)
+        e = weights_open(&(struct weights_params){.dir = dir, .base = "diffusion_pytorch_model"},
+                         &w, &why);
+    if (!e)
+        e = unet_load(r->dev, &r->cascade.stage[0].unet, w, DT_F32, &r->unet, &why);
+    weights_close(&w);
+    if (!e)
+        e = stage_create(
+            &(struct stage_params){
+                .dev = r->dev,
+                .unet = r->unet,
+                .dtype = DT_F32,
+                .height = 16,
+                .width = 16,
+                .entries = 2,
+                .text_length = (uint32_t)text_length(r->text),
+                .text_dim = (uint32_t)text_dim(r->text),
+            },
+            &r->stage);
+    return e;
+}
+
+static void unload(struct rig *r)
+{
+    stage_destroy(&r->stage);
+    unet_destroy(&r->unet);
+    text_close(&r->text);
+    ops_device_close(&r->dev);
+}
+
+static enum err open_device(struct rig *r)
+{
+    struct fault why = {0};
+
+    memset(r, 0, sizeof *r);
+    return ops_device_open(&(struct ops_open_params){.dtype = "f32"}, &r->dev, &why);
+}
+
+static enum err encode(struct rig *r, const char *prompt, const float **states)
+{
+    struct fault why = {0};
+
+    return text_encode(r->text, prompt, states, &why);
+}
+
+static enum err enter(struct rig *r, const float *states)
+{
+    struct sampler *sampler = NULL;
+    struct fault why = {0};
+    enum err e = sampler_create(
+        &(struct sampler_params){.config = &r->cascade.stage[0].scheduler, .steps = 3}, &sampler,
+        &why);
+
+    return e ? e
+             : stage_enter(r->stage,
+                           &(struct stage_start){
+                               .sampler = sampler,
+                               .text = states,
+                               .negative = states,
+                               .guidance = 2,
+                           },
+                           &r->entry, &why);
+}
+
+// Everything up to the first step, with the device failing at one point.
+enum point { AT_ENCODE, AT_ENTER, AT_STEP, AT_PICTURE, NOWHERE };
+
+static void inject(struct rig *r, enum point at, enum point here)
+{
+    if (at == here)
+        vk_fault_inject(r->dev->vk, VK_FAULT_SUBMIT, 1);
+}
+
+static void test_lost(enum point at)
+{
+    const enum err lost = ERR_DEVICE_LOST;
+    const float *states = NULL;
+    const uint8_t *rgb;
+    struct rig r;
+
+    CHECK_INT(open_device(&r), ERR_OK);
+    CHECK_INT(load(&r), ERR_OK);
+    inject(&r, at, AT_ENCODE);
+    CHECK_INT(encode(&r, "a cat", &states), at == AT_ENCODE ? lost : ERR_OK);
+    if (at > AT_ENCODE) {
+        inject(&r, at, AT_ENTER);
+        CHECK_INT(enter(&r, states), at == AT_ENTER ? lost : ERR_OK);
+    }
+    if (at > AT_ENTER) {
+        inject(&r, at, AT_STEP);
+        CHECK_INT(stage_step(r.stage, &r.entry, 1), at == AT_STEP ? lost : ERR_OK);
+        CHECK_INT(stage_steps_done(r.stage, r.entry), at == AT_STEP ? 0 : 1);
+    }
+    if (at > AT_STEP) {
+        inject(&r, at, AT_PICTURE);
+        CHECK_INT(stage_rgb(r.stage, r.entry, &rgb), at == AT_PICTURE ? lost : ERR_OK);
+    }
+    unload(&r);
+}
+
+// Memory runs out at the n-th allocation after the device is open, early, late and in between.
+static void test_memory(void)
+{
+    bool loaded = false;
+    int failures = 0;
+
+    for (int n = 1; n < 10000; n += 1 + n / 3) {
+        struct rig r;
+        enum err e = open_device(&r);
+        CHECK_INT(e, ERR_OK);
+        if (e)
+            break;
+        vk_fault_inject(r.dev->vk, VK_FAULT_MEMORY, n);
+        e = load(&r);
+        vk_fault_inject(r.dev->vk, VK_FAULT_MEMORY, 0);
+        unload(&r);
+        loaded = !e;
+        if (loaded)
+            break;
+        CHECK_INT(e, ERR_NO_DEVICE_MEMORY);
+        failures++;
+    }
+    CHECK(failures > 10);
+    CHECK(loaded);
+}
+
+int main(void)
+{
+    struct rig r;
+
+    if (open_device(&r))
+        return test_skip("no Vulkan device");
+    ops_device_close(&r.dev);
+    for (enum point at = AT_ENCODE; at <= NOWHERE; at++)
+        test_lost(at);
+    test_memory();
+    return test_end();
+}
