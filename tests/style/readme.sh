@@ -1,7 +1,7 @@
 #!/bin/sh
 # The README's option table is what the program prints: readme.sh IMAGEND [--fix]. A test.
 set -eu
-program=$1
+program=$(readlink -f "$1")
 cd "$(dirname "$0")/../.."
 want=$(mktemp)
 trap 'rm -f "$want"' EXIT
