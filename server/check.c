@@ -238,7 +238,11 @@ enum err check_query(const struct check_table *t, const char *name, const char *
 
 void check_defaults(const struct check_table *t, void *out)
 {
-    for (int i = 0; i < t->count; i++)
-        if (t->fields[i].def)
-            read_text(&t->fields[i], t->fields[i].def, (char *)out + t->fields[i].offset, NULL);
+    for (int i = 0; i < t->count; i++) {
+        const struct check_field *f = &t->fields[i];
+        const bool list = f->type == CHECK_INTS || f->type == CHECK_NUMBERS;
+        const size_t width = f->type == CHECK_INTS ? sizeof(int) : sizeof(float);
+        for (size_t k = 0; f->def && k < (list ? CHECK_LIST : 1); k++)
+            read_text(f, f->def, (char *)out + f->offset + k * width, NULL);
+    }
 }

@@ -96,7 +96,10 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
         *c->prev = c->next;
         if (c->next)
             c->next->prev = c->prev;
-        s->connections--;
+        // At its limit the library takes the listening socket out of its epoll set, and back in
+        // only when it runs again.
+        if (s->connections-- >= s->p.max_connections)
+            http_kick(s);
         free(c);
         *context = NULL;
     }
@@ -111,6 +114,7 @@ static void on_sweep(uv_timer_t *timer)
     for (struct http_conn *c = s->conns; c; c = c->next)
         if (!c->busy && c->fd >= 0 && now - c->since > s->p.receive_seconds)
             shutdown(c->fd, SHUT_RDWR);
+    http_keep_alive(s, now);
 }
 
 // ---- requests ---------------------------------------------------------------------------------
@@ -137,14 +141,14 @@ static enum MHD_Result http_answer(struct http_request *r)
 static enum MHD_Result http_upload(struct http_request *r, const char *data, size_t *n)
 {
     struct http_server *s = r->server;
-    // A body that was not announced cannot be refused before its end, so it is read and dropped,
+    // A client that is still sending would not read a refusal, so the body is read and dropped;
     // but not for ever.
     if (!r->refused && r->body.len + *n > s->p.max_body) {
         r->refused = true;
         buf_clear(&r->body);
     }
     r->received += *n;
-    if (r->received > 8 * s->p.max_body)
+    if (r->received > HTTP_DROP * s->p.max_body)
         return MHD_NO;
     if (!r->refused)
         buf_add(&r->body, data, *n);

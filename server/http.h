@@ -14,6 +14,10 @@ struct uv_loop_s;
 struct http_server;
 struct http_request;
 
+// A body of more than max_body is read and dropped, up to so many times that, for its 413 to
+// arrive.
+enum { HTTP_DROP = 8 };
+
 typedef void http_fn(void *ctx, struct http_request *r);
 
 struct http_params {
@@ -81,6 +85,8 @@ void http_defer(struct http_request *r, void (*gone)(void *ctx), void *ctx);
 // Start an answer without a length. gone as above.
 void http_stream(struct http_request *r, int status, const char *type, void (*gone)(void *ctx),
                  void *ctx);
+// What to send when the stream has been silent for some seconds, so that proxies keep it open.
+void http_stream_keepalive(struct http_request *r, const char *text);
 // False when the client reads too slowly and the stream was given up; gone is called then.
 bool http_stream_write(struct http_request *r, const void *data, size_t n);
 void http_stream_end(struct http_request *r);

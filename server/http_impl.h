@@ -59,6 +59,8 @@ struct http_request {
     struct buf stream;
     size_t stream_at;
     bool streaming, stream_done, broken;
+    const char *keepalive;
+    double written; // when the stream was last written to
     void *user;
     void (*user_free)(void *user);
 };
@@ -75,8 +77,9 @@ void http_set_response(struct http_request *r, int status, const char *type,
                        struct MHD_Response *response);
 
 // http_stream.c
-void http_watch(struct http_request *r);   // until http_left
-void http_left(struct http_request *r);    // no more watching; gone is called if it was not
+void http_watch(struct http_request *r); // until http_left
+void http_left(struct http_request *r);  // no more watching; gone is called if it was not
+void http_keep_alive(struct http_server *s, double now);
 void http_abandon(struct http_request *r); // let the library end it, whatever it waits for
 
 #endif

@@ -2,8 +2,12 @@
 // the library does not look at its socket. Loop thread.
 #include "http_impl.h"
 
+#include "clock.h"
+
 #include <stdlib.h>
 #include <string.h>
+
+enum { HTTP_KEEPALIVE_SECONDS = 15 };
 
 // ---- the client leaves ------------------------------------------------------------------------
 
@@ -108,6 +112,21 @@ void http_stream(struct http_request *r, int status, const char *type, void (*go
                       MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, on_read, r, NULL));
 }
 
+void http_stream_keepalive(struct http_request *r, const char *text)
+{
+    r->keepalive = text;
+    r->written = clock_seconds();
+}
+
+void http_keep_alive(struct http_server *s, double now)
+{
+    for (struct http_request *r = s->requests, *next; r; r = next) {
+        next = r->next;
+        if (r->keepalive && !r->stream_done && now - r->written > HTTP_KEEPALIVE_SECONDS)
+            http_stream_write(r, r->keepalive, strlen(r->keepalive));
+    }
+}
+
 bool http_stream_write(struct http_request *r, const void *data, size_t n)
 {
     if (r->broken || r->stream_done)
@@ -122,6 +141,8 @@ bool http_stream_write(struct http_request *r, const void *data, size_t n)
         r->stream_at = 0;
     }
     buf_add(&r->stream, data, n);
+    if (r->keepalive)
+        r->written = clock_seconds();
     http_resume(r);
     return true;
 }

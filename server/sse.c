@@ -9,6 +9,7 @@ void sse_start(struct http_request *r, void (*gone)(void *ctx), void *ctx)
     http_set_header(r, "Cache-Control", "no-store");
     http_set_header(r, "X-Accel-Buffering", "no");
     http_stream(r, 200, "text/event-stream; charset=utf-8", gone, ctx);
+    http_stream_keepalive(r, ":\n\n");
 }
 
 bool sse_event(struct http_request *r, const char *event, uint64_t id, const char *data)
@@ -23,9 +24,4 @@ bool sse_event(struct http_request *r, const char *event, uint64_t id, const cha
     const bool ok = !b.failed && http_stream_write(r, b.data, b.len);
     buf_deinit(&b);
     return ok;
-}
-
-bool sse_ping(struct http_request *r)
-{
-    return http_stream_write(r, ":\n\n", 3);
 }

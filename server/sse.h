@@ -1,4 +1,4 @@
-// Server-sent events: frames, and the comments that keep a connection alive.
+// Server-sent events.
 #ifndef IMAGEND_SSE_H
 #define IMAGEND_SSE_H
 
@@ -11,7 +11,5 @@ struct http_request;
 void sse_start(struct http_request *r, void (*gone)(void *ctx), void *ctx);
 // One event; id 0: without one. data is one line of JSON. False as in http_stream_write.
 bool sse_event(struct http_request *r, const char *event, uint64_t id, const char *data);
-// A comment, so that proxies do not close a silent stream.
-bool sse_ping(struct http_request *r);
 
 #endif

@@ -92,6 +92,7 @@ struct job_picture {
     struct work *work;   // queued or in a slot, else NULL
     struct blob *image;  // NULL when the store keeps it on disk
     struct blob *latest; // the last preview
+    int preview_edge;    // of latest, in pixels
     size_t bytes;
 };
 
@@ -112,8 +113,9 @@ struct job {
     struct fault fault;                          // JOB_FAILED
     int64_t created, started, finished, expires; // unix ms; 0: not yet
     int position;                                // pictures ahead, while queued
-    int webhook_tries;                           // -1: delivered or given up
-    int64_t webhook_next;                        // unix ms
+    int webhook_tries;
+    int64_t webhook_next; // unix ms; 0: nothing to call (any more)
+    bool webhook_sending;
     struct job_picture picture[JOB_MAX_PICTURES];
     uint64_t events; // number of events so far
     struct job_event ring[JOB_RING];

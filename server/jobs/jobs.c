@@ -6,6 +6,7 @@
 #include "hash.h"
 #include "log.h"
 #include "text.h"
+#include "webhook.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -207,6 +208,7 @@ static void jobs_on_timer(uv_timer_t *timer)
     jobs_deadlines(j, now);
     jobs_expire(j, now);
     jobs_positions(j);
+    jobs_webhooks(j, now);
 }
 
 // ---- accepting ------------------------------------------------------------------------------
@@ -274,6 +276,8 @@ enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **o
     struct job *job = NULL;
     struct job_used used;
     enum err err = jobs_check(j, spec, &used, why);
+    if (!err && spec->webhook_url)
+        err = webhook_check(j->p.webhook.allow, spec->webhook_url, why);
     if (err || (err = jobs_room(j, spec, why)))
         return err;
     job = job_create();
@@ -386,7 +390,9 @@ enum err jobs_create(const struct jobs_params *p, struct jobs **out, struct faul
     err = p->store->ops->load(p->store, jobs_on_row, j, why);
     if (err)
         goto fail;
-    err = jobs_start_workers(j, why);
+    err = jobs_webhook_open(j, why);
+    if (!err)
+        err = jobs_start_workers(j, why);
     if (err)
         goto fail;
     uv_timer_start(&j->timer, jobs_on_timer, JOBS_TIMER_MS, JOBS_TIMER_MS);
@@ -399,7 +405,7 @@ fail:
 
 void jobs_try_closed(struct jobs *j)
 {
-    if (!j->closing || j->closing_workers || !j->timer_closed || j->encoding)
+    if (!j->leaving || j->closing || j->encoding)
         return;
     struct job *newer;
     for (struct job *job = j->oldest; job; job = newer) {
@@ -416,18 +422,16 @@ void jobs_try_closed(struct jobs *j)
         closed(ctx);
 }
 
-static void jobs_on_worker_closed(void *ctx)
+static void jobs_on_part_closed(void *ctx)
 {
     struct jobs *j = ctx;
-    j->closing_workers--;
+    j->closing--;
     jobs_try_closed(j);
 }
 
 static void jobs_on_timer_closed(uv_handle_t *h)
 {
-    struct jobs *j = h->data;
-    j->timer_closed = true;
-    jobs_try_closed(j);
+    jobs_on_part_closed(h->data);
 }
 
 void jobs_abandon(struct jobs *j)
@@ -458,12 +462,15 @@ void jobs_close(struct jobs *j, void (*closed)(void *ctx), void *ctx)
 {
     j->closed = closed;
     j->closed_ctx = ctx;
-    j->draining = j->closing = true;
+    j->draining = j->leaving = true;
     jobs_abandon(j);
-    j->closing_workers = j->workers;
+    j->closing = j->workers + 1 + (j->webhook != NULL);
     for (int i = 0; i < j->workers; i++)
-        worker_stop(j->worker[i], jobs_on_worker_closed, j);
+        worker_stop(j->worker[i], jobs_on_part_closed, j);
     j->workers = 0;
+    if (j->webhook)
+        webhook_close(j->webhook, jobs_on_part_closed, j);
+    j->webhook = NULL;
     uv_close((uv_handle_t *)&j->timer, jobs_on_timer_closed);
 }
 
@@ -526,6 +533,11 @@ struct jobs_stats jobs_stats(struct jobs *j)
         s.worker.text_cache_misses += w.text_cache_misses;
     }
     return s;
+}
+
+const struct jobs_limits *jobs_limits(const struct jobs *j)
+{
+    return &j->p.limits;
 }
 
 void jobs_set_limits(struct jobs *j, const struct jobs_limits *limits)

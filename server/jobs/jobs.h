@@ -31,6 +31,7 @@ enum jobs_measure {
 struct jobs_webhook {
     const char *allow;  // host patterns, comma-separated; NULL or "": off
     const char *secret; // signs the body
+    void (*sign)(const char *secret, const void *data, size_t n, char out[65]); // any thread
 };
 
 struct jobs_params {
@@ -90,6 +91,7 @@ void jobs_abandon(struct jobs *j);
 bool jobs_ready(struct jobs *j, struct fault *why);
 const struct model_info *jobs_model(struct jobs *j); // NULL: not loaded yet
 struct jobs_stats jobs_stats(struct jobs *j);
+const struct jobs_limits *jobs_limits(const struct jobs *j);
 void jobs_set_limits(struct jobs *j, const struct jobs_limits *limits);
 // Seconds until as many pictures as wait now are drawn.
 double jobs_wait_estimate(struct jobs *j, int pictures);

@@ -16,7 +16,7 @@ struct jobs {
     struct jobs_params p;
     struct queue *queue;
     struct worker *worker[JOBS_MAX_WORKERS];
-    int workers, closing_workers;
+    int workers, closing; // handles that jobs_close waits for
     char *devices;
     uv_timer_t timer;
     struct webhook *webhook;
@@ -25,7 +25,7 @@ struct jobs {
     int count, kept, running, encoding;
     size_t kept_bytes;
     double busy_seconds, seconds_per_picture;
-    bool draining, closing, timer_closed;
+    bool draining, leaving;
     void (*closed)(void *ctx);
     void *closed_ctx;
     struct fault down; // why the last engine went away
@@ -44,5 +44,9 @@ void jobs_emit(struct jobs *j, struct job *job, struct job_event ev);
 // End a job: take its pictures out of queue and slots, store it, tell its watchers.
 void jobs_end(struct jobs *j, struct job *job, enum job_state state, const struct fault *why);
 bool job_busy(const struct job *job); // a worker or the thread pool still has a part of it
+
+// jobs_webhook.c
+enum err jobs_webhook_open(struct jobs *j, struct fault *why);
+void jobs_webhooks(struct jobs *j, int64_t now); // call those that are due
 
 #endif

@@ -123,6 +123,7 @@ static void preview_encoded(struct encoding *e)
         return;
     blob_unref(&p->latest);
     p->latest = blob_ref(e->blob);
+    p->preview_edge = e->p.width;
     jobs_emit(e->j, e->job,
               (struct job_event){.type = JOB_EVENT_PREVIEW,
                                  .picture = e->picture,
@@ -262,7 +263,7 @@ static bool requeue_lost(struct jobs *j, struct work *work)
 {
     struct job *job = work->job;
     struct job_picture *p = &job->picture[work->picture];
-    if (job_ended(job) || p->attempts > 1 || j->closing)
+    if (job_ended(job) || p->attempts > 1 || j->leaving)
         return false;
     p->state = JOB_QUEUED;
     p->step = p->stage = 0;

@@ -2,7 +2,9 @@
 #include "app.h"
 
 #include "buf.h"
+#include "http.h"
 #include "text.h"
+#include "watch.h"
 
 static void healthz_get(struct call *c)
 {
@@ -26,6 +28,13 @@ static void readyz_get(struct call *c)
     call_json(c, ready ? 200 : 503, &b);
 }
 
+static void metrics_get(struct call *c)
+{
+    struct buf b = {0};
+    watch_metrics(c->app, &b);
+    http_reply(c->http, 200, "text/plain; version=0.0.4; charset=utf-8", &b);
+}
+
 const struct route routes_admin[] = {
     {"GET", "/healthz", healthz_get, SCOPE_NONE, ROUTE_WHEN_DRAINING, ERRORS_OPENAI, "operations",
      "Whether the process is alive", .answer = {{200, "application/json", "it is"}}},
@@ -33,5 +42,7 @@ const struct route routes_admin[] = {
      "Whether requests would be served",
      .answer = {{200, "application/json", "they would"},
                 {503, "application/json", "loading, draining, or no device works"}}},
+    {"GET", "/metrics", metrics_get, SCOPE_ADMIN, ROUTE_WHEN_DRAINING, ERRORS_OPENAI, "operations",
+     "Metrics for Prometheus", .answer = {{200, "text/plain", "the metrics"}}},
     {0},
 };

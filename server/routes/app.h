@@ -22,6 +22,8 @@ struct app {
 
 extern const struct route routes_admin[];
 extern const struct route routes_openai[];
+extern const struct route routes_native[];
+extern const struct route routes_a1111[];
 
 // ---- shared by the APIs that draw (draw.c) ------------------------------------------------------
 

@@ -4,6 +4,7 @@
 #include "auth.h"
 #include "buf.h"
 #include "conf.h"
+#include "metrics.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 static const char usage[] =
     "usage: imagend config check [options]    whether the options are right\n"
     "       imagend config show [options]     all options, as a file\n"
-    "       imagend config table              all options, as a table for the README\n"
+    "       imagend config table              options and metrics, as tables for the README\n"
     "       imagend config key NAME [SCOPES]  a new API key and its line for keys-file\n";
 
 static int fail(const struct fault *why)
@@ -73,6 +74,8 @@ int config_command(int argc, char **argv)
     if (!strcmp(what, "table")) {
         struct buf b = {0};
         conf_markdown(&b);
+        buf_puts(&b, "\n");
+        metrics_markdown(&b);
         fputs(b.data, stdout);
         buf_deinit(&b);
         return 0;

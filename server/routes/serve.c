@@ -9,7 +9,10 @@
 #include "conf.h"
 #include "http.h"
 #include "log.h"
+#include "metrics.h"
+#include "sha256.h"
 #include "store.h"
+#include "watch.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -33,11 +36,12 @@ struct serve {
     double phase_since;
     int argc;
     char **argv;
-    char *tls_cert, *tls_key, *origins_text;
+    char *tls_cert, *tls_key, *origins_text, *webhook_secret;
     const char *origins[SERVE_MAX_ORIGINS];
 };
 
-static const struct route *const serve_routes[] = {routes_openai, routes_admin, NULL};
+static const struct route *const serve_routes[] = {routes_openai, routes_native, routes_a1111,
+                                                   routes_admin, NULL};
 
 // ---- stopping -----------------------------------------------------------------------------------
 
@@ -181,6 +185,31 @@ static enum err serve_read_tls(struct serve *s, struct fault *why)
     return err;
 }
 
+static void serve_sign(const char *secret, const void *data, size_t n, char out[65])
+{
+    sha256_hmac_hex(secret, strlen(secret), data, n, out);
+}
+
+static enum err serve_read_secret(struct serve *s, struct fault *why)
+{
+    struct buf b = {0};
+    if (!*s->conf.webhook_allow)
+        return ERR_OK;
+    if (!*s->conf.webhook_secret_file)
+        return fault_set(why, ERR_INVALID, "webhook-secret-file",
+                         "webhook-allow needs webhook-secret-file");
+    const enum err err = buf_read_file(&b, s->conf.webhook_secret_file, 4096, why);
+    if (err)
+        return err;
+    s->webhook_secret = buf_take(&b);
+    if (s->webhook_secret)
+        s->webhook_secret[strcspn(s->webhook_secret, "\r\n")] = 0;
+    if (!s->webhook_secret || strlen(s->webhook_secret) < 16)
+        return fault_set(why, ERR_INVALID, "webhook-secret-file",
+                         "the webhook secret must have 16 bytes or more");
+    return ERR_OK;
+}
+
 static enum err serve_open_store(const struct serve *s, struct store **store, struct fault *why)
 {
     return s->conf.store == CONF_STORE_MEMORY ? store_memory_open(store, why)
@@ -205,6 +234,9 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
         .dtype = *c->dtype ? c->dtype : NULL,
         .slots = c->slots,
         .memory_limit = (size_t)c->memory_limit,
+        .webhook = {c->webhook_allow, s->webhook_secret, serve_sign},
+        .measure = watch_jobs,
+        .ctx = &s->app,
     };
     return jobs_create(&p, &s->app.jobs, why);
 }
@@ -219,6 +251,7 @@ static enum err serve_open_http(struct serve *s, const char *host, int port, str
         .cors = s->origins,
         .max_body = (size_t)c->max_body,
         .max_header = (size_t)c->max_header,
+        .done = watch_request,
     };
     if (router_create(&router, &s->app.router))
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
@@ -270,6 +303,8 @@ static enum err serve_open(struct serve *s, struct fault *why)
     if (!err)
         err = serve_read_tls(s, why);
     if (!err)
+        err = serve_read_secret(s, why);
+    if (!err)
         err = serve_open_jobs(s, why);
     if (!err)
         err = serve_open_http(s, host, port, why);
@@ -290,9 +325,11 @@ static void serve_free(struct serve *s)
     uv_loop_close(&s->loop);
     router_destroy(&s->app.router);
     auth_destroy(&s->auth);
+    metrics_destroy(&s->app.metrics);
     free(s->tls_cert);
     free(s->tls_key);
     free(s->origins_text);
+    free(s->webhook_secret);
     conf_deinit(&s->conf);
 }
 
@@ -319,7 +356,7 @@ int serve_command(int argc, char **argv)
     s.app.started = clock_unix_ms();
     uv_loop_init(&s.loop);
     serve_apply(&s);
-    if (serve_open(&s, &why)) {
+    if (metrics_create(&s.app.metrics) || serve_open(&s, &why)) {
         fprintf(stderr, "imagend: %s\n", why.msg);
         status = 1;
     } else {

@@ -1,0 +1,35 @@
+// Calls to the addresses that clients gave with their jobs, from one thread of their own. Off
+// unless hosts are allowed; private addresses only where a host is listed by its full name.
+#ifndef IMAGEND_WEBHOOK_H
+#define IMAGEND_WEBHOOK_H
+
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct uv_loop_s;
+struct webhook;
+
+struct webhook_params {
+    struct uv_loop_s *loop;
+    const char *allow;  // "hooks.example.com, *.example.org"; must outlive the webhook
+    const char *secret; // likewise
+    // 64 hexadecimal digits of HMAC-SHA-256. Thread: the webhook's.
+    void (*sign)(const char *secret, const void *data, size_t n, char out[65]);
+    // A call was answered with 2xx, or was not. Thread: loop.
+    void (*done)(void *ctx, const char *id, bool ok);
+    void *ctx;
+};
+
+// Errors: NO_MEMORY, INTERNAL.
+enum err webhook_create(const struct webhook_params *p, struct webhook **out, struct fault *why);
+// Gives up what is under way; closed is called when the last handle is closed.
+void webhook_close(struct webhook *w, void (*closed)(void *ctx), void *ctx);
+
+// Whether the configuration lets this address be called. allow NULL or "": nothing.
+enum err webhook_check(const char *allow, const char *url, struct fault *why);
+// Copies its arguments. Errors: NO_MEMORY. Thread: loop.
+enum err webhook_send(struct webhook *w, const char *id, const char *url, const char *body);
+
+#endif

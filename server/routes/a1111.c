@@ -1,0 +1,399 @@
+// The part of A1111's /sdapi/v1 that Open WebUI and SillyTavern use. Unknown fields are ignored as
+// those clients need; names of samplers are the engine's.
+#include "app.h"
+
+#include "buf.h"
+#include "http.h"
+#include "json.h"
+#include "text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct txt2img_fields {
+    struct check_seed seed;
+    const char *prompt, *negative_prompt, *sampler, *sampler_index;
+    int batch_size, n_iter, width, height, steps;
+    float cfg_scale;
+    bool send_images;
+};
+
+#define F(field) offsetof(struct txt2img_fields, field)
+static const struct check_field txt2img_table[] = {
+    {"prompt", CHECK_TEXT, CHECK_NULL, F(prompt), 0, 32000, .def = "",
+     .help = "what the picture shows"},
+    {"negative_prompt", CHECK_TEXT, CHECK_NULL, F(negative_prompt), 0, 32000,
+     .help = "what the picture must not show"},
+    {"seed", CHECK_SEED, CHECK_NULL, F(seed), .help = "-1: any"},
+    {"sampler_name", CHECK_TEXT, CHECK_NULL, F(sampler), 0, 64, .live = "samplers",
+     .help = "sampler of the first stage; Automatic and unset: the model's own"},
+    {"sampler_index", CHECK_TEXT, CHECK_NULL, F(sampler_index), 0, 64,
+     .help = "older sampler_name"},
+    {"batch_size", CHECK_INT, CHECK_NULL, F(batch_size), 1, JOB_MAX_PICTURES, .def = "1",
+     .help = "pictures at once"},
+    {"n_iter", CHECK_INT, CHECK_NULL, F(n_iter), 1, JOB_MAX_PICTURES, .def = "1",
+     .help = "times batch_size"},
+    {"width", CHECK_INT, CHECK_NULL, F(width), 1, 65536, .def = "0",
+     .help = "must be a size of the model; absent: its largest"},
+    {"height", CHECK_INT, CHECK_NULL, F(height), 1, 65536, .def = "0", .help = "as width"},
+    {"steps", CHECK_INT, CHECK_NULL, F(steps), 1, 1000, .help = "steps of the first stage"},
+    {"cfg_scale", CHECK_NUMBER, CHECK_NULL, F(cfg_scale), 1, 100,
+     .help = "guidance scale of the first stage"},
+    {"send_images", CHECK_BOOL, CHECK_NULL, F(send_images), .def = "true",
+     .help = "false answers without pictures"},
+    {"scheduler", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
+    {"override_settings", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
+    {"styles", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
+};
+#undef F
+static const struct check_table txt2img_check =
+    CHECK_TABLE("TextToImageRequest", txt2img_table, false);
+
+struct txt2img_wait {
+    struct job_watch watch;
+    struct call *call;
+};
+
+// ---- the answer ---------------------------------------------------------------------------------
+
+static void add_infotext(struct buf *b, const struct job *j, int picture)
+{
+    buf_printf(b, "%s", j->spec.prompt);
+    if (j->spec.negative_prompt && *j->spec.negative_prompt)
+        buf_printf(b, "\nNegative prompt: %s", j->spec.negative_prompt);
+    buf_printf(b, "\nSteps: %d, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %dx%d, Model: %s",
+               j->used.steps[0], j->used.sampler, (double)j->used.guidance_scale[0],
+               (unsigned long long)j->spec.seed, j->used.size, j->used.size, j->used.model);
+    if (picture)
+        buf_printf(b, ", Picture: %d", picture);
+}
+
+// The clients read it as a JSON text inside the JSON.
+static void add_info(struct buf *out, const struct job *j)
+{
+    struct buf b = {0};
+    buf_puts(&b, "{\"prompt\":");
+    text_json(&b, j->spec.prompt);
+    buf_puts(&b, ",\"all_prompts\":[");
+    for (int i = 0; i < j->spec.n; i++) {
+        buf_puts(&b, i ? "," : "");
+        text_json(&b, j->spec.prompt);
+    }
+    buf_puts(&b, "],\"negative_prompt\":");
+    text_json(&b, j->spec.negative_prompt ? j->spec.negative_prompt : "");
+    buf_printf(&b, ",\"seed\":%llu,\"all_seeds\":[", (unsigned long long)j->spec.seed);
+    for (int i = 0; i < j->spec.n; i++)
+        buf_printf(&b, "%s%llu", i ? "," : "", (unsigned long long)j->spec.seed);
+    buf_printf(&b,
+               "],\"subseed\":-1,\"subseed_strength\":0,\"width\":%d,\"height\":%d,"
+               "\"cfg_scale\":%.6g,\"steps\":%d,\"batch_size\":%d,\"sampler_name\":",
+               j->used.size, j->used.size, (double)j->used.guidance_scale[0], j->used.steps[0],
+               j->spec.n);
+    text_json(&b, j->used.sampler);
+    buf_puts(&b, ",\"sd_model_name\":");
+    text_json(&b, j->used.model);
+    buf_puts(&b, ",\"sd_model_hash\":\"\",\"infotexts\":[");
+    for (int i = 0; i < j->spec.n; i++) {
+        struct buf text = {0};
+        add_infotext(&text, j, i);
+        buf_puts(&b, i ? "," : "");
+        text_json(&b, text.data);
+        buf_deinit(&text);
+    }
+    buf_puts(&b, "]}");
+    text_json(out, b.data);
+    buf_deinit(&b);
+}
+
+static void reply_images(struct call *c, struct job *j)
+{
+    const struct app *app = c->app;
+    const struct txt2img_fields *f = c->fields;
+    struct buf b = {0};
+    buf_puts(&b, "{\"images\":[");
+    for (int i = 0; f->send_images && i < j->spec.n; i++) {
+        struct blob *blob;
+        struct fault why;
+        if (jobs_image(app->jobs, j, i, &blob, &why)) {
+            buf_deinit(&b);
+            call_fault(c, &why, 1);
+            return;
+        }
+        buf_puts(&b, i ? ",\"" : "\"");
+        text_base64(&b, blob->data, blob->size);
+        buf_puts(&b, "\"");
+        blob_unref(&blob);
+    }
+    // The request goes back as it came.
+    const struct buf *body = http_body(c->http);
+    buf_puts(&b, "],\"parameters\":");
+    buf_add(&b, body->data ? body->data : "{}", body->data ? body->len : 2);
+    buf_puts(&b, ",\"info\":");
+    add_info(&b, j);
+    buf_puts(&b, "}");
+    call_json(c, 200, &b);
+}
+
+// ---- drawing ------------------------------------------------------------------------------------
+
+static void wait_end(struct txt2img_wait *w)
+{
+    const struct app *app = w->call->app;
+    jobs_unwatch(app->jobs, &w->watch);
+    free(w);
+}
+
+static void on_gone(void *ctx)
+{
+    wait_end(ctx);
+}
+
+static void on_event(struct job_watch *watch, const struct job_event *ev)
+{
+    struct txt2img_wait *w = watch->ctx;
+    struct job *j = watch->job;
+    if (ev->type != JOB_EVENT_END)
+        return;
+    if (j->state == JOB_DONE)
+        reply_images(w->call, j);
+    else
+        draw_job_error(w->call, j);
+    wait_end(w);
+}
+
+static bool sampler_known(const struct model_info *m, const char *name)
+{
+    for (int i = 0; m && i < 16 && m->samplers[i][0]; i++)
+        if (!strcmp(m->samplers[i], name))
+            return true;
+    return false;
+}
+
+static void txt2img_post(struct call *c)
+{
+    const struct app *app = c->app;
+    const struct txt2img_fields *f = c->fields;
+    struct draw_fields draw = {.negative_prompt = f->negative_prompt, .seed = f->seed};
+    struct txt2img_wait *w;
+    struct job *j;
+    const char *sampler = f->sampler && *f->sampler ? f->sampler : f->sampler_index;
+    if (f->width != f->height) {
+        call_error(c, 422, NULL, NULL, "only square pictures can be drawn, not %dx%d", f->width,
+                   f->height);
+        return;
+    }
+    if (f->batch_size * f->n_iter > JOB_MAX_PICTURES) {
+        call_error(c, 422, NULL, NULL, "at most %d pictures at once", JOB_MAX_PICTURES);
+        return;
+    }
+    if (sampler && *sampler && strcmp(sampler, "Automatic")) {
+        if (!sampler_known(jobs_model(app->jobs), sampler)) {
+            call_error(c, 404, NULL, NULL, "Sampler not found");
+            return;
+        }
+        draw.sampler = sampler;
+    }
+    draw.steps[0] = f->steps;
+    draw.guidance_scale[0] = f->cfg_scale;
+    struct job_spec spec = {.prompt = f->prompt,
+                            .n = f->batch_size * f->n_iter,
+                            .size = f->width,
+                            .api = "a1111",
+                            .previews = 8,
+                            .preview_format = JOB_PNG};
+    draw_spec(&draw, &spec);
+    j = draw_submit(c, &spec);
+    if (!j)
+        return;
+    w = calloc(1, sizeof *w);
+    if (!w) {
+        jobs_cancel(app->jobs, j);
+        call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
+        return;
+    }
+    w->call = c;
+    w->watch.event = on_event;
+    w->watch.ctx = w;
+    jobs_watch(app->jobs, j, &w->watch);
+    http_defer(c->http, on_gone, w);
+}
+
+static void img2img_post(struct call *c)
+{
+    call_error(c, 501, NULL, NULL, "img2img is not implemented: this server draws from text only");
+}
+
+// ---- progress -----------------------------------------------------------------------------------
+
+// The caller's job that the next progress answer is about: the oldest that has not ended.
+static struct job *current_job(struct call *c)
+{
+    const struct app *app = c->app;
+    struct job *found = NULL;
+    for (struct job *j = jobs_newest(app->jobs); j; j = j->older)
+        if (!job_ended(j) && !strcmp(j->spec.owner, c->owner) && !strcmp(j->spec.api, "a1111"))
+            found = j;
+    return found;
+}
+
+struct progress_fields {
+    bool skip_current_image;
+};
+static const struct check_field progress_table[] = {
+    {"skip_current_image", CHECK_BOOL, 0, offsetof(struct progress_fields, skip_current_image),
+     .def = "false", .help = "true leaves current_image null"},
+};
+static const struct check_table progress_check =
+    CHECK_TABLE("ProgressQuery", progress_table, false);
+
+static void progress_get(struct call *c)
+{
+    const struct app *app = c->app;
+    const struct progress_fields *f = c->fields;
+    const struct job *j = current_job(c);
+    const struct job_picture *p = j ? &j->picture[0] : NULL;
+    const double progress = j ? job_progress(j) : 0;
+    struct buf b = {0};
+    buf_printf(&b,
+               "{\"progress\":%.4f,\"eta_relative\":%.3f,\"state\":{\"skipped\":false,"
+               "\"interrupted\":false,\"stopping_generation\":false,\"job\":\"%s\","
+               "\"job_count\":%d,\"job_timestamp\":\"0\",\"job_no\":0,\"sampling_step\":%d,"
+               "\"sampling_steps\":%d},\"current_image\":",
+               progress, j ? jobs_wait_estimate(app->jobs, j->spec.n) * (1 - progress) : 0,
+               j ? j->id : "", j ? 1 : 0, p ? p->step : 0, p ? p->steps : 0);
+    if (p && p->latest && !f->skip_current_image) {
+        buf_puts(&b, "\"");
+        text_base64(&b, p->latest->data, p->latest->size);
+        buf_puts(&b, "\"");
+    } else {
+        buf_puts(&b, "null");
+    }
+    buf_puts(&b, ",\"textinfo\":null}");
+    call_json(c, 200, &b);
+}
+
+static void interrupt_post(struct call *c)
+{
+    const struct app *app = c->app;
+    struct buf b = {0};
+    struct job *j = current_job(c);
+    if (j)
+        jobs_cancel(app->jobs, j);
+    buf_puts(&b, "{}");
+    call_json(c, 200, &b);
+}
+
+// ---- lists --------------------------------------------------------------------------------------
+
+static const char *model_name(struct call *c)
+{
+    const struct app *app = c->app;
+    const struct model_info *m = jobs_model(app->jobs);
+    return m ? m->name : "";
+}
+
+static void options_get(struct call *c)
+{
+    struct buf b = {0};
+    buf_puts(&b, "{\"sd_model_checkpoint\":");
+    text_json(&b, model_name(c));
+    buf_puts(&b, ",\"sd_checkpoint_hash\":\"\",\"sd_vae\":\"None\",\"samples_format\":\"png\","
+                 "\"CLIP_stop_at_last_layers\":1}");
+    call_json(c, 200, &b);
+}
+
+static void options_post(struct call *c)
+{
+    const char *model = json_text(json_find(c->body, "sd_model_checkpoint"), NULL);
+    struct buf b = {0};
+    // Clients send the whole object back; only another model would be a change.
+    if (model && strcmp(model, model_name(c))) {
+        call_error(c, 404, NULL, NULL, "the model \"%.80s\" is not loaded", model);
+        return;
+    }
+    buf_puts(&b, "{}");
+    call_json(c, 200, &b);
+}
+
+static void samplers_get(struct call *c)
+{
+    const struct app *app = c->app;
+    const struct model_info *m = jobs_model(app->jobs);
+    struct buf b = {0};
+    buf_puts(&b, "[");
+    for (int i = 0; m && i < 16 && m->samplers[i][0]; i++) {
+        buf_puts(&b, i ? ",{\"name\":" : "{\"name\":");
+        text_json(&b, m->samplers[i]);
+        buf_puts(&b, ",\"aliases\":[],\"options\":{}}");
+    }
+    buf_puts(&b, "]");
+    call_json(c, 200, &b);
+}
+
+static void sd_models_get(struct call *c)
+{
+    struct buf b = {0};
+    buf_puts(&b, "[{\"title\":");
+    text_json(&b, model_name(c));
+    buf_puts(&b, ",\"model_name\":");
+    text_json(&b, model_name(c));
+    buf_puts(&b, ",\"hash\":null,\"sha256\":null,\"filename\":\"\",\"config\":null}]");
+    call_json(c, 200, &b);
+}
+
+static void fixed_list(struct call *c, const char *json)
+{
+    struct buf b = {0};
+    buf_puts(&b, json);
+    call_json(c, 200, &b);
+}
+
+static void schedulers_get(struct call *c)
+{
+    fixed_list(c, "[{\"name\":\"automatic\",\"label\":\"Automatic\",\"aliases\":null,"
+                  "\"default_rho\":-1,\"need_inner_model\":false}]");
+}
+
+static void upscalers_get(struct call *c)
+{
+    fixed_list(c, "[{\"name\":\"None\",\"model_name\":null,\"model_path\":null,\"model_url\":null,"
+                  "\"scale\":4}]");
+}
+
+static void latent_modes_get(struct call *c)
+{
+    fixed_list(c, "[{\"name\":\"None\"}]");
+}
+
+static void sd_vae_get(struct call *c)
+{
+    fixed_list(c, "[]");
+}
+
+#define A1111(method, path, handle, scope, flags, summary, ...)                                    \
+    {                                                                                              \
+        method, "/sdapi/v1/" path, handle, scope, flags, ERRORS_A1111, "a1111", summary,           \
+            .answer = {{200, "application/json", "as A1111"}}, __VA_ARGS__                         \
+    }
+const struct route routes_a1111[] = {
+    A1111("POST", "txt2img", txt2img_post, SCOPE_GENERATE, ROUTE_BODY, "Draw and wait",
+          .body = &txt2img_check, .fields_size = sizeof(struct txt2img_fields)),
+    A1111("POST", "img2img", img2img_post, SCOPE_GENERATE, ROUTE_BODY, "Answers 501", .body = NULL),
+    A1111("GET", "progress", progress_get, SCOPE_READ, 0, "Progress of the caller's drawing",
+          .query = &progress_check, .fields_size = sizeof(struct progress_fields)),
+    A1111("POST", "interrupt", interrupt_post, SCOPE_GENERATE, ROUTE_BODY | ROUTE_EMPTY_BODY,
+          "Cancel the caller's drawing", .body = NULL),
+    A1111("POST", "skip", interrupt_post, SCOPE_GENERATE, ROUTE_BODY | ROUTE_EMPTY_BODY,
+          "As interrupt", .body = NULL),
+    A1111("GET", "options", options_get, SCOPE_READ, 0, "Names the model", .body = NULL),
+    A1111("POST", "options", options_post, SCOPE_GENERATE, ROUTE_BODY,
+          "Accepts what changes nothing", .body = NULL),
+    A1111("GET", "samplers", samplers_get, SCOPE_READ, 0, "Samplers", .body = NULL),
+    A1111("GET", "schedulers", schedulers_get, SCOPE_READ, 0, "One: automatic", .body = NULL),
+    A1111("GET", "upscalers", upscalers_get, SCOPE_READ, 0, "One: none", .body = NULL),
+    A1111("GET", "latent-upscale-modes", latent_modes_get, SCOPE_READ, 0, "One: none",
+          .body = NULL),
+    A1111("GET", "sd-models", sd_models_get, SCOPE_READ, 0, "The model", .body = NULL),
+    A1111("GET", "sd-vae", sd_vae_get, SCOPE_READ, 0, "None", .body = NULL),
+    {0},
+};

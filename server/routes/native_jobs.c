@@ -1,0 +1,417 @@
+// The native API: POST, list, look at, cancel and forget jobs, fetch their pictures. Jobs made here
+// are durable. The event stream is in native_events.c.
+#include "native.h"
+
+#include "buf.h"
+#include "clock.h"
+#include "http.h"
+#include "text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct jobs_fields {
+    struct draw_fields draw;
+    const char *prompt, *timesteps, *webhook_url;
+    int n, size, noise_level[CHECK_LIST], format, quality, previews, preview_format, priority;
+    int64_t deadline;
+};
+
+#define F(field) offsetof(struct jobs_fields, field)
+static const struct check_field jobs_table[] = {
+    {"prompt", CHECK_TEXT, CHECK_REQUIRED, F(prompt), 1, 32000, .help = "what the picture shows"},
+    {"negative_prompt", CHECK_TEXT, CHECK_NULL, F(draw.negative_prompt), 0, 32000,
+     .help = "what the picture must not show"},
+    {"n", CHECK_INT, 0, F(n), 1, JOB_MAX_PICTURES, .def = "1", .help = "number of pictures"},
+    {"size", CHECK_INT, CHECK_NULL, F(size), 1, 65536, .live = "sizes",
+     .help = "edge in pixels; absent: the model's largest"},
+    {"seed", CHECK_SEED, CHECK_NULL, F(draw.seed), .help = "start of the noise; absent: any"},
+    {"steps", CHECK_INTS, CHECK_NULL, F(draw.steps), 1, 1000,
+     .help = "denoising steps of the first stage, or a list with one number per stage"},
+    {"guidance_scale", CHECK_NUMBERS, CHECK_NULL, F(draw.guidance_scale), 1, 100,
+     .help = "how strictly the prompt is followed; a number or one per stage"},
+    {"noise_level", CHECK_INTS, CHECK_NULL, F(noise_level), -1, 999, .def = "-1",
+     .help = "noise added before super-resolution, per stage; -1: the model's own"},
+    {"sampler", CHECK_TEXT, CHECK_NULL, F(draw.sampler), 1, 64, .live = "samplers",
+     .help = "sampler of the first stage"},
+    {"timesteps", CHECK_TEXT, CHECK_NULL, F(timesteps), 1, 32, .live = "timesteps",
+     .help = "named timestep preset of the first stage"},
+    {"format", CHECK_ENUM, 0, F(format), .choices = draw_formats, .def = "png",
+     .help = "file format of the pictures"},
+    {"quality", CHECK_INT, 0, F(quality), 0, 100, .def = "90",
+     .help = "of jpeg and webp; 100 is lossless in webp"},
+    {"previews", CHECK_INT, 0, F(previews), 0, JOB_MAX_PREVIEWS, .def = "0",
+     .help = "pictures to send as events on the way, spread over the steps"},
+    {"preview_format", CHECK_ENUM, 0, F(preview_format), .choices = draw_formats, .def = "jpeg",
+     .help = "file format of the previews"},
+    {"priority", CHECK_INT, 0, F(priority), 0, JOB_MAX_PRIORITY, .def = "0",
+     .help = "larger is drawn first, among the jobs of one API key"},
+    {"deadline", CHECK_TIME, CHECK_NULL, F(deadline),
+     .help = "unix seconds or RFC 3339; a job that is not done by then fails"},
+    {"webhook_url", CHECK_TEXT, CHECK_NULL, F(webhook_url), 8, 2000,
+     .help = "called with the job when it has ended; the server must allow the host"},
+};
+#undef F
+static const struct check_table jobs_check_table =
+    CHECK_TABLE("CreateJobRequest", jobs_table, true);
+
+// ---- a job as JSON ------------------------------------------------------------------------------
+
+static void add_time(struct buf *b, const char *name, int64_t ms)
+{
+    if (ms)
+        buf_printf(b, ",\"%s\":%.3f", name, (double)ms * 1e-3);
+    else
+        buf_printf(b, ",\"%s\":null", name);
+}
+
+static void add_request(struct buf *b, const struct job *j)
+{
+    const struct job_spec *s = &j->spec;
+    buf_puts(b, ",\"request\":{\"prompt\":");
+    text_json(b, s->prompt);
+    buf_puts(b, ",\"negative_prompt\":");
+    text_json(b, s->negative_prompt);
+    buf_printf(b, ",\"n\":%d,\"size\":%d,\"seed\":%llu,\"sampler\":", s->n, j->used.size,
+               (unsigned long long)s->seed);
+    text_json(b, j->used.sampler);
+    buf_puts(b, ",\"steps\":[");
+    for (int i = 0; i < j->used.stages; i++)
+        buf_printf(b, "%s%d", i ? "," : "", j->used.steps[i]);
+    buf_puts(b, "],\"guidance_scale\":[");
+    for (int i = 0; i < j->used.stages; i++)
+        buf_printf(b, "%s%.6g", i ? "," : "", (double)j->used.guidance_scale[i]);
+    buf_printf(b, "],\"format\":\"%s\",\"quality\":%d,\"previews\":%d,\"priority\":%d}",
+               job_format_name(s->format), s->quality, s->previews, s->priority);
+}
+
+static void add_images(struct call *c, const struct job *j, struct buf *b)
+{
+    buf_puts(b, ",\"images\":[");
+    for (int i = 0; i < j->spec.n; i++) {
+        const struct job_picture *p = &j->picture[i];
+        buf_printf(b, "%s{\"index\":%d,\"status\":\"%s\",\"stage\":%d,\"step\":%d,\"steps\":%d",
+                   i ? "," : "", i, job_state_name(p->state), p->stage, p->step, p->steps);
+        if (p->state == JOB_DONE) {
+            buf_printf(
+                b, ",\"width\":%d,\"height\":%d,\"bytes\":%zu,\"href\":\"/v1/jobs/%s/images/%d\"",
+                p->width, p->height, p->bytes, j->id, i);
+            struct buf url = {0};
+            draw_url(c, j, i, &url);
+            buf_puts(b, ",\"url\":");
+            text_json(b, url.data);
+            buf_deinit(&url);
+        }
+        buf_puts(b, "}");
+    }
+    buf_puts(b, "]");
+}
+
+void native_add_error(const struct job *j, struct buf *b)
+{
+    if (j->state != JOB_FAILED) {
+        buf_puts(b, "null");
+        return;
+    }
+    buf_printf(b, "{\"code\":\"%s\",\"message\":", err_name(j->fault.code));
+    text_json(b, j->fault.msg);
+    buf_puts(b, "}");
+}
+
+double native_estimate(const struct app *app, const struct job *j)
+{
+    const struct jobs_stats s = jobs_stats(app->jobs);
+    return jobs_wait_estimate(app->jobs,
+                              (j->position > 0 ? j->position : 0) + s.running + j->spec.n);
+}
+
+void native_add_job(struct call *c, const struct job *j, struct buf *b)
+{
+    buf_printf(b, "{\"id\":\"%s\",\"object\":\"job\",\"status\":\"%s\",\"api\":\"%s\"", j->id,
+               job_state_name(j->state), j->spec.api);
+    add_time(b, "created", j->created);
+    add_time(b, "started", j->started);
+    add_time(b, "finished", j->finished);
+    add_time(b, "expires", j->expires);
+    buf_printf(b, ",\"progress\":%.4f", job_progress(j));
+    if (j->state == JOB_QUEUED)
+        buf_printf(b, ",\"position\":%d,\"estimate_seconds\":%.3f",
+                   j->position > 0 ? j->position : 0, native_estimate(c->app, j));
+    buf_puts(b, ",\"model\":");
+    text_json(b, j->used.model);
+    add_request(b, j);
+    add_images(c, j, b);
+    buf_puts(b, ",\"error\":");
+    native_add_error(j, b);
+    buf_puts(b, "}");
+}
+
+static void reply_job(struct call *c, int status, const struct job *j)
+{
+    struct buf b = {0};
+    native_add_job(c, j, &b);
+    call_json(c, status, &b);
+}
+
+// ---- the routes ---------------------------------------------------------------------------------
+
+struct job *native_find(struct call *c)
+{
+    const struct app *app = c->app;
+    struct job *j = jobs_find(app->jobs, c->arg[0]);
+    // Another key's job looks like none at all.
+    if (j && !strcmp(j->spec.owner, c->owner))
+        return j;
+    call_error(c, 404, "job_not_found", NULL, "there is no such job");
+    return NULL;
+}
+
+static void jobs_post(struct call *c)
+{
+    const struct jobs_fields *f = c->fields;
+    struct job *job;
+    struct fault why = {0};
+    char hash[65];
+    if (draw_idempotent(c, hash, &job, &why)) {
+        draw_reused(c, &why);
+        return;
+    }
+    struct job_spec spec = {
+        .prompt = f->prompt,
+        .n = f->n,
+        .size = f->size,
+        .timesteps = f->timesteps,
+        .set_noise_level = true,
+        .format = (enum job_format)f->format,
+        .quality = f->quality,
+        .previews = f->previews,
+        .preview_format = (enum job_format)f->preview_format,
+        .priority = f->priority,
+        .deadline = f->deadline,
+        .webhook_url = f->webhook_url,
+        .api = "jobs",
+        .durable = true,
+        .keep = true,
+        .idempotency_key = *hash ? http_header(c->http, "Idempotency-Key") : NULL,
+        .body_hash = *hash ? hash : NULL,
+    };
+    memcpy(spec.noise_level, f->noise_level, sizeof spec.noise_level);
+    draw_spec(&f->draw, &spec);
+    if (spec.deadline && spec.deadline <= clock_unix_ms()) {
+        call_error(c, 400, NULL, "deadline", "the deadline has already passed");
+        return;
+    }
+    if (!job)
+        job = draw_submit(c, &spec);
+    if (!job)
+        return;
+    http_set_header(c->http, "Location", "/v1/jobs/%s", job->id);
+    reply_job(c, 202, job);
+}
+
+static void job_get(struct call *c)
+{
+    const struct job *j = native_find(c);
+    if (j)
+        reply_job(c, 200, j);
+}
+
+static void job_delete(struct call *c)
+{
+    const struct app *app = c->app;
+    struct job *j = native_find(c);
+    if (!j)
+        return;
+    if (job_ended(j)) {
+        jobs_remove(app->jobs, j);
+        http_reply(c->http, 204, NULL, NULL);
+        return;
+    }
+    jobs_cancel(app->jobs, j);
+    // A job that nobody keeps may be gone by now.
+    j = jobs_find(app->jobs, c->arg[0]);
+    if (j)
+        reply_job(c, 200, j);
+    else
+        http_reply(c->http, 204, NULL, NULL);
+}
+
+static void job_image(struct call *c)
+{
+    char *end;
+    struct job *j = native_find(c);
+    const long i = strtol(c->arg[1], &end, 10);
+    if (!j)
+        return;
+    if (*end || i < 0 || i >= j->spec.n)
+        call_error(c, 404, NULL, NULL, "the job has %d picture%s, counted from 0", j->spec.n,
+                   j->spec.n > 1 ? "s" : "");
+    else
+        draw_reply_image(c, j, (int)i);
+}
+
+// /v1/files/{id}/{token}-{i}.{format}: whoever has the address may have the picture.
+static void file_get(struct call *c)
+{
+    const struct app *app = c->app;
+    struct job *j = jobs_find(app->jobs, c->arg[0]);
+    char name[JOB_ID_SIZE + 16];
+    for (int i = 0; j && i < j->spec.n; i++) {
+        snprintf(name, sizeof name, "%s-%d.%s", j->token, i, job_format_name(j->spec.format));
+        if (strcmp(name, c->arg[1]))
+            continue;
+        http_set_header(c->http, "Content-Security-Policy", "default-src 'none'");
+        draw_reply_image(c, j, i);
+        return;
+    }
+    call_error(c, 404, NULL, NULL, "there is no such file (any more)");
+}
+
+// ---- the list -----------------------------------------------------------------------------------
+
+struct list_fields {
+    int limit;
+    const char *after, *status;
+};
+
+#define F(field) offsetof(struct list_fields, field)
+static const struct check_field list_table[] = {
+    {"limit", CHECK_INT, 0, F(limit), 1, 100, .def = "20", .help = "jobs in one answer"},
+    {"after", CHECK_TEXT, 0, F(after), 1, 64, .help = "id of the last job of the page before"},
+    {"status", CHECK_TEXT, 0, F(status), 1, 16, .help = "only jobs in this state"},
+};
+#undef F
+static const struct check_table list_check = CHECK_TABLE("ListJobsQuery", list_table, true);
+
+static void jobs_list(struct call *c)
+{
+    const struct app *app = c->app;
+    const struct list_fields *f = c->fields;
+    const struct job *j = jobs_newest(app->jobs);
+    struct buf b = {0};
+    int n = 0;
+    if (f->after) {
+        j = jobs_find(app->jobs, f->after);
+        if (!j || strcmp(j->spec.owner, c->owner)) {
+            call_error(c, 400, NULL, "after", "there is no such job");
+            return;
+        }
+        j = j->older;
+    }
+    buf_puts(&b, "{\"object\":\"list\",\"data\":[");
+    for (; j && n <= f->limit; j = j->older) {
+        if (strcmp(j->spec.owner, c->owner) ||
+            (f->status && strcmp(f->status, job_state_name(j->state))))
+            continue;
+        if (n++ == f->limit)
+            break;
+        buf_puts(&b, n > 1 ? "," : "");
+        native_add_job(c, j, &b);
+    }
+    buf_printf(&b, "],\"has_more\":%s}", n > f->limit ? "true" : "false");
+    call_json(c, 200, &b);
+}
+
+// ---- what this server can do --------------------------------------------------------------------
+
+static void add_names(struct buf *b, const char *name, const char *first, size_t width, int max)
+{
+    buf_printf(b, ",\"%s\":[", name);
+    for (int i = 0; i < max && first[(size_t)i * width]; i++) {
+        buf_puts(b, i ? "," : "");
+        text_json(b, first + (size_t)i * width);
+    }
+    buf_puts(b, "]");
+}
+
+static void add_stages(struct buf *b, const struct model_info *m)
+{
+    buf_puts(b, ",\"stages\":[");
+    for (int i = 0; i < m->stages; i++) {
+        const struct model_stage *s = &m->stage[i];
+        buf_printf(b,
+                   "%s{\"size\":%d,\"steps\":%d,\"guidance_scale\":%.6g,\"noise_level\":%d,"
+                   "\"sampler\":",
+                   i ? "," : "", s->size, s->steps, (double)s->guidance_scale, s->noise_level);
+        text_json(b, s->sampler);
+        buf_puts(b, ",\"name\":");
+        text_json(b, s->name);
+        buf_puts(b, "}");
+    }
+    buf_puts(b, "]");
+}
+
+static void capabilities_get(struct call *c)
+{
+    const struct app *app = c->app;
+    const struct model_info *m = jobs_model(app->jobs);
+    const struct jobs_limits *limits = jobs_limits(app->jobs);
+    const struct jobs_stats s = jobs_stats(app->jobs);
+    struct buf b = {0};
+    if (!m) {
+        struct fault why = {0};
+        jobs_ready(app->jobs, &why);
+        call_fault(c, &why, 2);
+        return;
+    }
+    buf_puts(&b, "{\"model\":");
+    text_json(&b, m->name);
+    buf_puts(&b, ",\"device\":");
+    text_json(&b, m->device);
+    buf_puts(&b, ",\"sizes\":[");
+    for (int i = 0; i < m->stages; i++)
+        buf_printf(&b, "%s%d", i ? "," : "", m->stage[i].size);
+    buf_puts(&b, "]");
+    add_stages(&b, m);
+    add_names(&b, "samplers", m->samplers[0], sizeof m->samplers[0], 16);
+    add_names(&b, "timesteps", m->presets[0], sizeof m->presets[0], 16);
+    buf_printf(
+        &b,
+        ",\"formats\":[\"png\",\"jpeg\",\"webp\"],\"limits\":{\"n\":%d,\"prompt_bytes\":32000,"
+        "\"steps\":1000,\"previews\":%d,\"priority\":%d,\"queue\":%d,\"queue_per_key\":%d,"
+        "\"keep_seconds\":%lld},",
+        JOB_MAX_PICTURES, JOB_MAX_PREVIEWS, JOB_MAX_PRIORITY, limits->queued,
+        limits->queued_per_owner, (long long)(limits->keep_ms / 1000));
+    buf_printf(&b,
+               "\"slots\":%d,\"queued\":%d,\"running\":%d,\"seconds_per_picture\":%.4f,"
+               "\"features\":{\"batching\":\"step\",\"streaming\":true,\"cancel\":true,"
+               "\"idempotency\":true,\"img2img\":false}}",
+               s.slots, s.queued, s.running, s.seconds_per_picture);
+    call_json(c, 200, &b);
+}
+
+#define JSON_ANSWER(help)                                                                          \
+    {                                                                                              \
+        {                                                                                          \
+            200, "application/json", help                                                          \
+        }                                                                                          \
+    }
+const struct route routes_native[] = {
+    {"POST", "/v1/jobs", jobs_post, SCOPE_GENERATE, ROUTE_BODY, ERRORS_OPENAI, "jobs",
+     "Accept a job and answer at once", .body = &jobs_check_table,
+     .fields_size = sizeof(struct jobs_fields),
+     .answer = {{202, "application/json", "the job; Location has its address"}}},
+    {"GET", "/v1/jobs", jobs_list, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
+     "The caller's jobs, newest first", .query = &list_check,
+     .fields_size = sizeof(struct list_fields), .answer = JSON_ANSWER("a page of jobs")},
+    {"GET", "/v1/jobs/{id}", job_get, SCOPE_READ, 0, ERRORS_OPENAI, "jobs", "One job",
+     .answer = JSON_ANSWER("the job")},
+    {"DELETE", "/v1/jobs/{id}", job_delete, SCOPE_GENERATE, 0, ERRORS_OPENAI, "jobs",
+     "Cancel a job, or forget one that has ended",
+     .answer = {{200, "application/json", "the cancelled job"}, {204, NULL, "forgotten"}}},
+    {"GET", "/v1/jobs/{id}/events", native_events, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
+     "Follow a job; Last-Event-ID resumes",
+     .answer = {{200, "text/event-stream",
+                 "status, queued, started, step, preview, stage, picture; then done, failed, "
+                 "cancelled or shutdown"}}},
+    {"GET", "/v1/jobs/{id}/images/{index}", job_image, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
+     "A picture of a job",
+     .answer = {{200, "image/png", "the picture, or image/jpeg, image/webp"}}},
+    {"GET", "/v1/files/{id}/{name}", file_get, SCOPE_NONE, 0, ERRORS_OPENAI, "jobs",
+     "A picture by its unguessable address",
+     .answer = {{200, "image/png", "the picture, or image/jpeg, image/webp"}}},
+    {"GET", "/v1/capabilities", capabilities_get, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
+     "Model, sizes, samplers, limits and load", .answer = JSON_ANSWER("what this server can do")},
+    {0},
+};

@@ -1,0 +1,120 @@
+// One log line and one count per request, and numbers of the job core into metrics. Loop thread.
+// Prompts, keys and bodies never come here.
+#include "watch.h"
+
+#include "buf.h"
+#include "clock.h"
+#include "http.h"
+#include "log.h"
+#include "metrics.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void log_request(struct http_request *r, const struct route *route, const char *owner,
+                        double seconds)
+{
+    const char *path = http_path(r);
+    // The address of a result opens it to whoever knows it.
+    if (!strncmp(path, "/v1/files/", 10))
+        path = route ? route->path : "/v1/files/";
+    // Probes come every few seconds and say nothing.
+    const bool probe =
+        !strcmp(path, "/healthz") || !strcmp(path, "/readyz") || !strcmp(path, "/metrics");
+    const enum log_level level = probe ? LOG_DEBUG : LOG_INFO;
+    char status[16] = "gone", ms[32], bytes[32];
+    if (!log_enabled(level))
+        return;
+    if (http_status(r))
+        snprintf(status, sizeof status, "%d", http_status(r));
+    snprintf(ms, sizeof ms, "%.3f", seconds * 1e3);
+    snprintf(bytes, sizeof bytes, "%zu", http_sent(r));
+    const struct log_field fields[] = {
+        {"method", http_method(r)},
+        {"path", path},
+        {"status", status},
+        {"ms", ms},
+        {"bytes", bytes},
+        {"client", http_client(r)},
+        {"key", *owner ? owner : NULL},
+        {"request_id", http_id(r)},
+        {"trace_id", *http_trace_id(r) ? http_trace_id(r) : NULL},
+    };
+    log_fields(level, "http", "request", fields, sizeof fields / sizeof fields[0]);
+}
+
+void watch_request(void *app, struct http_request *r, const struct route *route, const char *owner)
+{
+    const struct app *a = app;
+    const double seconds = clock_seconds() - http_started(r);
+    char labels[256];
+    // Only routes of the table become labels: a client must not be able to make series.
+    snprintf(labels, sizeof labels, "method=\"%s\",route=\"%s\",status=\"%d\"",
+             route ? route->method : "", route ? route->path : "", http_status(r));
+    metric_add(a->metrics, METRIC_HTTP_REQUESTS, labels, 1);
+    snprintf(labels, sizeof labels, "route=\"%s\"", route ? route->path : "");
+    metric_observe(a->metrics, METRIC_HTTP_SECONDS, labels, seconds);
+    log_request(r, route, owner, seconds);
+}
+
+void watch_jobs(void *app, enum jobs_measure m, int which, double value)
+{
+    const struct app *a = app;
+    char labels[64];
+    snprintf(labels, sizeof labels, "stage=\"%d\"", which + 1);
+    switch (m) {
+    case JOBS_WAITED: metric_observe(a->metrics, METRIC_QUEUE_WAIT, "", value); break;
+    case JOBS_STEP: metric_observe(a->metrics, METRIC_STEP_SECONDS, labels, value); break;
+    case JOBS_OCCUPANCY: metric_observe(a->metrics, METRIC_STEP_PICTURES, labels, value); break;
+    case JOBS_STAGE_DONE: metric_observe(a->metrics, METRIC_STAGE_SECONDS, labels, value); break;
+    case JOBS_PICTURE: metric_add(a->metrics, METRIC_PICTURES, "", value); break;
+    case JOBS_REBUILT: metric_add(a->metrics, METRIC_ENGINE_LOST, "", value); break;
+    case JOBS_ENDED:
+        snprintf(labels, sizeof labels, "state=\"%s\"", job_state_name((enum job_state)which));
+        metric_add(a->metrics, METRIC_JOBS, labels, 1);
+        metric_observe(a->metrics, METRIC_JOB_SECONDS, "", value);
+        break;
+    }
+}
+
+// A label's value may hold what a device calls itself.
+static void add_label(struct buf *b, const char *name, const char *value)
+{
+    buf_printf(b, "%s%s=\"", b->len ? "," : "", name);
+    for (; *value; value++) {
+        if (*value == '"' || *value == '\\')
+            buf_putc(b, '\\');
+        if ((unsigned char)*value >= 0x20)
+            buf_putc(b, *value);
+    }
+    buf_puts(b, "\"");
+}
+
+void watch_metrics(struct app *app, struct buf *out)
+{
+    const struct jobs_stats s = jobs_stats(app->jobs);
+    const struct model_info *model = jobs_model(app->jobs);
+    struct metrics *m = app->metrics;
+    struct fault why;
+    metric_set(m, METRIC_HTTP_CONNECTIONS, "", http_connections(app->http));
+    metric_set(m, METRIC_QUEUE_PICTURES, "", s.queued);
+    metric_set(m, METRIC_RUNNING_PICTURES, "", s.running);
+    metric_set(m, METRIC_SLOTS, "", s.slots);
+    metric_set(m, METRIC_DEVICE_BYTES, "", (double)s.worker.device_bytes);
+    metric_set(m, METRIC_DEVICE_PEAK_BYTES, "", (double)s.worker.device_peak_bytes);
+    metric_set(m, METRIC_TEXT_HITS, "", (double)s.worker.text_cache_hits);
+    metric_set(m, METRIC_TEXT_MISSES, "", (double)s.worker.text_cache_misses);
+    metric_set(m, METRIC_KEPT_JOBS, "", s.jobs);
+    metric_set(m, METRIC_KEPT_BYTES, "", (double)s.kept_bytes);
+    metric_set(m, METRIC_READY, "", jobs_ready(app->jobs, &why) && !app->draining);
+    if (model) {
+        struct buf labels = {0};
+        add_label(&labels, "model", model->name);
+        add_label(&labels, "device", model->device);
+        add_label(&labels, "dtype", model->dtype);
+        if (!labels.failed)
+            metric_set(m, METRIC_MODEL, labels.data, 1);
+        buf_deinit(&labels);
+    }
+    metrics_text(m, out);
+}

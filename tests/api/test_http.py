@@ -1,0 +1,183 @@
+"""What HTTP itself asks of the server: methods, sizes, broken and slow clients."""
+import json
+import socket
+import threading
+import time
+
+from harness import Server, eventually, main
+
+FLAGS = ("--receive-timeout", "1")
+ENV = {"FAKE_STEP_MS": "1"}
+
+
+def error(a, status):
+    assert a.status == status, (a.status, a.body)
+    e = a.json["error"]
+    assert set(e) == {"message", "type", "param", "code"} and e["message"] and e["code"]
+    return e
+
+
+def test_every_status_has_the_error_object(s):
+    error(s.get("/nothing"), 404)
+    error(s.get("/v1/jobs/nope"), 404)
+    a = s.request("PUT", "/v1/jobs", {})
+    assert error(a, 405) and "POST" in a.headers["allow"] and "GET" in a.headers["allow"]
+    error(s.request("POST", "/v1/jobs", "prompt=a", {"Content-Type": "text/plain"}), 415)
+    error(s.request("POST", "/v1/jobs", "x" * (1 << 20) + "x",
+                    {"Content-Type": "application/json"}), 413)
+    error(s.get("/healthz", X_Long="x" * 9000), 431)
+    raw = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert raw.startswith(b"HTTP/1.1 411 ") and b'"length_required"' in raw
+
+
+def test_head_and_request_id(s):
+    a = s.request("HEAD", "/healthz")
+    assert a.status == 200 and a.body == b"" and a.headers["content-length"] == "15"
+    assert s.get("/healthz", X_Request_Id="my-id.1").headers["x-request-id"] == "my-id.1"
+    assert s.get("/healthz", X_Request_Id="bad id\t").headers["x-request-id"].startswith("req_")
+
+
+def test_trace_id_reaches_the_log(s):
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    s.get("/v1/models", traceparent=f"00-{trace}-00f067aa0ba902b7-01")
+    assert f"trace_id={trace}" in s.log
+
+
+def test_security_headers(s):
+    for path in ("/healthz", "/v1/models"):
+        h = s.get(path).headers
+        assert h["x-content-type-options"] == "nosniff" and h["referrer-policy"] == "no-referrer"
+        assert "access-control-allow-origin" not in s.get(path, Origin="https://x.test").headers
+
+
+def test_keep_alive_and_pipelining(s):
+    request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    assert s.raw(request * 3 + last).count(b"HTTP/1.1 200 OK") == 4
+
+
+def test_chunked_body(s):
+    body = b'{"prompt":"a","size":64}'
+    head = (b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+    raw = s.raw(head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+    assert raw.startswith(b"HTTP/1.1 202 "), raw[:200]
+    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    raw = s.raw(head + chunk * 17 + b"0\r\n\r\n")
+    assert raw.startswith(b"HTTP/1.1 413 "), raw[:200]
+
+
+def test_a_gigabyte_is_refused_at_once(s):
+    c = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+              b"Content-Length: 1073741824\r\n\r\n", read=False)
+    start = time.monotonic()
+    assert c.recv(100).startswith(b"HTTP/1.1 413 ") and time.monotonic() - start < 0.5
+    c.close()
+    endless = (b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+               b"Transfer-Encoding: chunked\r\n\r\n")
+    c = s.raw(endless, read=False)
+    sent = 0
+    try:
+        while sent < 64 << 20:
+            c.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+            sent += 65536
+    except OSError:
+        pass
+    assert sent < 32 << 20, "the connection was not closed"
+    c.close()
+    assert s.get("/healthz").status == 200
+
+
+def test_garbage_on_the_port(s):
+    for data in (b"\x00" * 1000, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n",
+                 b"GET / HTTP/9.9\r\n\r\n", b"x" * 100000, b"\r\n" * 1000,
+                 b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
+                 b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
+                 b"GET /%00%ff%zz/../.. HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+                 b"GET /v1/jobs?limit=%f0%28&&=&x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"):
+        s.raw(data, timeout=2)
+        assert s.get("/healthz").status == 200, data[:20]
+
+
+def test_slow_clients_are_closed(s):
+    slow = [s.raw(b"GET /healthz HT", read=False) for _ in range(20)]
+    trickle = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: 100\r\n\r\n", read=False)
+    idle = s.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", read=False)
+    assert idle.recv(100).startswith(b"HTTP/1.1 200")
+    start = time.monotonic()
+    closed = False
+    while not closed and time.monotonic() - start < 5:
+        try:
+            trickle.sendall(b" ")
+            time.sleep(0.1)
+        except OSError:
+            closed = True
+    assert closed and time.monotonic() - start < 4
+    for c in (*slow, idle):
+        c.settimeout(5)
+        while c.recv(1000):
+            pass
+
+
+def test_half_closed_socket_frees_its_slot():
+    s = Server(env={"FAKE_STEP_MS": "10"})
+    try:
+        body = b'{"prompt":"a","size":"64x64","steps":900}'
+        c = s.raw(b"POST /v1/images/generations HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                  b"application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body), read=False)
+        eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
+        c.shutdown(socket.SHUT_WR)
+        eventually(lambda: s.get("/v1/capabilities").json["running"] == 0, 2, "free slot")
+    finally:
+        assert s.close() == 0
+
+
+def test_reset_connections_in_a_crowd(s):
+    import struct
+    for _ in range(50):
+        c = s.raw(b"POST /v1/images/generations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json"
+                  b"\r\nContent-Length: 47\r\n\r\n"
+                  b'{"prompt":"a","size":"64x64","stream":true    }', read=False)
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        c.close()
+    eventually(lambda: s.get("/v1/capabilities").json["running"] == 0)
+
+
+def test_connection_limit():
+    s = Server("--max-connections", "20", "--receive-timeout", "1")
+    try:
+        held = [s.raw(b"GET ", read=False) for _ in range(40)]
+        eventually(lambda: s.get("/healthz").status == 200, 10, "room again")
+        for c in held:
+            c.close()
+    finally:
+        assert s.close() == 0
+
+
+def test_a_reader_that_does_not_read_is_dropped():
+    s = Server("--send-timeout", "1", env={"FAKE_STEP_MS": "1"})
+    try:
+        body = json.dumps({"prompt": "a", "n": 10}).encode()
+        c = socket.create_connection(("127.0.0.1", s.port))
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        c.sendall(b"POST /v1/images/generations HTTP/1.1\r\nHost: a\r\nContent-Type: "
+                  b"application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        eventually(lambda: 'http_connections 1\n' in s.get("/metrics").body.decode(), 20, "closing")
+        c.close()
+    finally:
+        assert s.close() == 0
+
+
+def test_many_requests_at_once(s):
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(s.draw("x", seed=1).status))
+               for _ in range(40)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(20)
+    assert answers == [200] * 40, answers
+
+
+main(globals())

@@ -1,0 +1,224 @@
+"""The native API: jobs, events, cancelling, keeping, listing."""
+import base64
+import time
+
+from harness import Server, eventually, is_png, main
+
+ENV = {"FAKE_STEP_MS": "2"}
+
+
+def post(s, **fields):
+    return s.post("/v1/jobs", {"prompt": "a", "size": 64, **fields})
+
+
+def test_accepts_and_draws(s):
+    a = post(s, seed=7, steps=3, guidance_scale=2.5)
+    assert a.status == 202 and a.headers["location"] == "/v1/jobs/" + a.json["id"]
+    j = s.wait_job(a.json["id"])
+    assert j["status"] == "done" and j["progress"] == 1 and j["error"] is None
+    assert j["request"]["seed"] == 7 and j["request"]["steps"] == [3]
+    assert j["request"]["guidance_scale"] == [2.5]
+    image = s.get(j["images"][0]["href"])
+    assert is_png(image.body, 64) and len(image.body) == j["images"][0]["bytes"]
+    by_url = s.get(j["images"][0]["url"].split(str(s.port))[1])
+    assert by_url.body == image.body
+    assert s.get(j["images"][0]["href"].replace("images/0", "images/1")).status == 404
+    assert s.get("/v1/files/" + j["id"] + "/" + "0" * 32 + "-0.png").status == 404
+
+
+def test_unknown_fields_are_refused(s):
+    a = post(s, colour="red")
+    assert a.status == 400 and a.json["error"]["param"] == "colour"
+    for field, value in (("size", 65), ("n", 0), ("n", 17), ("previews", 33), ("priority", 10),
+                         ("deadline", "tomorrow"), ("deadline", 5), ("format", "bmp"),
+                         ("timesteps", 5), ("noise_level", 1000), ("seed", "x"),
+                         ("webhook_url", "http://127.0.0.1/x")):
+        a = post(s, **{field: value})
+        assert a.status == 400 and a.json["error"]["param"] == field, (field, a.body)
+
+
+def test_events_tell_the_whole_story(s):
+    job = post(s, n=2, previews=3, size=256).json["id"]
+    events = list(s.events("GET", f"/v1/jobs/{job}/events"))
+    names = [e[0] for e in events]
+    assert names[0] == "status" and names[-1] == "done"
+    assert names.count("picture") == 2 and names.count("preview") == 6, names
+    assert names.count("step") > 10
+    progress = [e[2]["progress"] for e in events]
+    assert progress == sorted(progress) and progress[-1] == 1
+    preview = next(e[2] for e in events if e[0] == "preview")
+    assert preview["format"] == "jpeg"
+    assert base64.b64decode(preview["b64_json"]).startswith(b"\xff\xd8")
+    ids = [int(e[1]) for e in events if e[1]]
+    assert ids == sorted(ids)
+
+
+def test_last_event_id_resumes(s):
+    job = post(s, steps=30, size=64).json["id"]
+    seen = []
+    for event in s.events("GET", f"/v1/jobs/{job}/events"):
+        seen.append(event)
+        if len([e for e in seen if e[0] == "step"]) == 5:
+            break
+    last = seen[-1][1]
+    rest = list(s.events("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": last}))
+    assert rest[0][0] != "status" and int(rest[0][1]) == int(last) + 1
+    steps = [e[2]["step"] for e in seen + rest if e[0] == "step"]
+    assert steps == list(range(1, 31)), steps
+    again = list(s.events("GET", f"/v1/jobs/{job}/events"))
+    assert [e[0] for e in again] == ["status", "done"]
+
+
+def test_cancel_running_and_queued():
+    with_slow = Server(env={"FAKE_STEP_MS": "20", "FAKE_SLOTS": "1"})
+    s = with_slow
+    try:
+        first = post(s, steps=500).json["id"]
+        second = post(s, steps=500).json["id"]
+        eventually(lambda: s.get("/v1/jobs/" + first).json["status"] == "running")
+        queued = s.get("/v1/jobs/" + second).json
+        assert queued["status"] == "queued"
+        a = s.delete("/v1/jobs/" + second)
+        assert a.status == 200 and a.json["status"] == "cancelled"
+        start = time.monotonic()
+        assert s.delete("/v1/jobs/" + first).json["status"] == "cancelled"
+        third = post(s, steps=1).json["id"]
+        assert s.wait_job(third)["status"] == "done"
+        assert time.monotonic() - start < 1
+        assert s.delete("/v1/jobs/" + third).status == 204
+        assert s.get("/v1/jobs/" + third).status == 404
+    finally:
+        assert s.close() == 0
+
+
+def test_disconnect_cancels_synchronous_and_streaming():
+    s = Server(env={"FAKE_STEP_MS": "10", "FAKE_SLOTS": "1"})
+    try:
+        for stream in (False, True):
+            connection = s.connect()
+            body = '{"prompt":"a","size":"64x64","steps":900,"stream":%s}' % str(stream).lower()
+            connection.request("POST", "/v1/images/generations", body,
+                               {"Content-Type": "application/json"})
+            eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
+            connection.sock.close()
+            connection.close()
+            eventually(lambda: s.get("/v1/capabilities").json["running"] == 0, 2,
+                       f"free slot (stream={stream})")
+        jobs = s.get("/v1/jobs").json["data"]
+        assert all(j["status"] == "cancelled" for j in jobs)
+        # A watcher that leaves does not cancel a job that was accepted.
+        job = post(s, steps=100).json["id"]
+        for event in s.events("GET", f"/v1/jobs/{job}/events"):
+            if event[0] == "step":
+                break
+        assert s.wait_job(job)["status"] == "done"
+    finally:
+        assert s.close() == 0
+
+
+def test_list_pages_and_filters(s):
+    made = [post(s).json["id"] for _ in range(5)]
+    for job in made:
+        s.wait_job(job)
+    page = s.get("/v1/jobs?limit=3").json
+    assert [j["id"] for j in page["data"]] == made[:1:-1] and page["has_more"]
+    after = s.get(f"/v1/jobs?limit=2&after={made[2]}").json
+    assert [j["id"] for j in after["data"]] == [made[1], made[0]]
+    assert s.get("/v1/jobs?status=queued").json["data"] == []
+    assert s.get("/v1/jobs?limit=0").status == 400
+    assert s.get("/v1/jobs?colour=1").status == 400
+
+
+def test_positions_priority_and_fairness():
+    s = Server(env={"FAKE_STEP_MS": "5", "FAKE_SLOTS": "1"})
+    try:
+        blocker = post(s, steps=60).json["id"]
+        eventually(lambda: s.get("/v1/jobs/" + blocker).json["status"] == "running")
+        low = [post(s, steps=1).json for _ in range(3)]
+        high = post(s, steps=1, priority=5).json
+        eventually(lambda: s.get("/v1/jobs/" + low[2]["id"]).json["position"] == 3, 5, "position 3")
+        assert s.get("/v1/jobs/" + high["id"]).json["position"] == 0
+        done = {j["id"]: s.wait_job(j["id"]) for j in [high, *low]}
+        order = sorted(done, key=lambda i: done[i]["started"])
+        assert order == [high["id"]] + [j["id"] for j in low]
+    finally:
+        s.close()
+
+
+def test_deadline_fails_a_job():
+    s = Server(env={"FAKE_STEP_MS": "20", "FAKE_SLOTS": "1"})
+    try:
+        job = post(s, steps=900, deadline=int(time.time()) + 1).json["id"]
+        j = s.wait_job(job, 5)
+        assert j["status"] == "failed" and j["error"]["code"] == "timeout"
+    finally:
+        s.close()
+
+
+def test_failure_of_the_engine(s):
+    j = s.wait_job(post(s, prompt="[fail]", n=3).json["id"])
+    assert j["status"] == "failed" and j["error"]["code"] == "internal" and j["error"]["message"]
+
+
+def test_full_queue_answers_429_with_retry_after():
+    s = Server("--queue-limit", "3", env={"FAKE_STEP_MS": "20", "FAKE_SLOTS": "1"})
+    try:
+        assert post(s, n=4).status == 400
+        post(s, steps=2)
+        eventually(lambda: s.get("/v1/capabilities").json["seconds_per_picture"] > 0)
+        answers = [post(s, steps=200) for _ in range(10)]
+        refused = [a for a in answers if a.status == 429]
+        assert len(refused) >= 6
+        assert all(1 <= int(a.headers["retry-after"]) <= 60 for a in refused)
+        assert refused[0].json["error"]["type"] == "rate_limit_error"
+    finally:
+        s.close()
+
+
+def test_device_loss_draws_again_once():
+    s = Server(env={"FAKE_STEP_MS": "1"})
+    try:
+        j = s.wait_job(post(s, prompt="[lose]").json["id"])
+        assert j["status"] == "done"
+        j = s.wait_job(post(s, prompt="[lose always]").json["id"])
+        assert j["status"] == "failed" and j["error"]["code"] == "device_lost"
+        s.wait_ready()
+        assert s.wait_job(post(s).json["id"])["status"] == "done"
+        assert "imagend_engine_lost_total 3" in s.get("/metrics").body.decode()
+    finally:
+        assert s.close() == 0
+
+
+def test_results_expire():
+    s = Server("--keep-seconds", "1")
+    try:
+        job = post(s).json["id"]
+        image = s.wait_job(job)["images"][0]["href"]
+        eventually(lambda: s.get(image).status == 404, 5, "expiry")
+        assert s.get("/v1/jobs").json["data"] == []
+    finally:
+        s.close()
+    s = Server("--keep-jobs", "3")
+    try:
+        for _ in range(8):
+            s.wait_job(post(s).json["id"])
+        eventually(lambda: len(s.get("/v1/jobs").json["data"]) == 3, 5, "only three jobs")
+    finally:
+        s.close()
+
+
+def test_capabilities(s):
+    c = s.get("/v1/capabilities").json
+    assert c["sizes"] == [64, 256, 1024] and c["samplers"] and c["limits"]["n"] == 16
+
+
+def test_memory_store():
+    s = Server("--store", "memory")
+    try:
+        j = s.wait_job(post(s).json["id"])
+        assert is_png(s.get(j["images"][0]["href"]).body, 64)
+    finally:
+        assert s.close() == 0
+
+
+main(globals())

@@ -1,0 +1,318 @@
+"""Operations: options, keys, reload, drain, metrics, logs, TLS, CORS."""
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+
+from harness import PROGRAM, Server, eventually, main
+
+
+def run(*args, **env):
+    return subprocess.run([PROGRAM, *args], capture_output=True, text=True, timeout=20,
+                          env={**os.environ, **env})
+
+
+def new_key(name, scopes):
+    out = run("config", "key", name, scopes).stdout.splitlines()
+    return out[0].split(": ")[1], out[1].split(": ")[1]
+
+
+def keys_file(*lines):
+    path = os.path.join(tempfile.mkdtemp(), "keys")
+    with open(path, "w") as f:
+        f.write("# keys\n\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def bearer(key):
+    return {"Authorization": "Bearer " + key}
+
+
+def test_config_check_names_what_is_wrong():
+    assert run("config", "check").returncode == 0
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as f:
+        f.write("queue-limit = 7\n# comment\n\nlog-format=json\n")
+        f.flush()
+        shown = run("config", "show", "--config", f.name, "--keep-jobs", "5",
+                    IMAGEND_LOG_LEVEL="debug", IMAGEND_KEEP_JOBS="9").stdout
+        for line in ("queue-limit = 7", "log-format = json", "log-level = debug", "keep-jobs = 5"):
+            assert line + "\n" in shown, line
+        for bad in ("colour = red", "queue-limit = many", "queue-limit = 0", "log-level = loud",
+                    "queue-limit", "queue-limit = 1\nqueue-limit = 2", "allow-open = maybe",
+                    "max-body = 5X", "config = x"):
+            f.seek(0)
+            f.truncate()
+            f.write(bad + "\n")
+            f.flush()
+            r = run("config", "check", "--config", f.name)
+            assert r.returncode == 2 and "line " in r.stderr and r.stderr.count("\n") == 1, (bad, r)
+    for args in (("--colour", "red"), ("--queue-limit",), ("--listen", "here"), ("x",),
+                 ("--config", "/nowhere"), ("--keys-file", "/nowhere")):
+        r = run("config", "check", *args)
+        assert r.returncode == 2 and r.stderr.startswith("imagend: "), (args, r)
+    assert run("config", "check", IMAGEND_SLOTS="x").returncode == 2
+    assert "--queue-limit N" in run("serve", "--help").stdout
+    table = run("config", "table").stdout
+    assert "| `queue-limit` | `256` | yes |" in table and "imagend_pictures_total" in table
+
+
+def test_refuses_to_be_open_to_the_world():
+    r = run("serve", "--listen", "0.0.0.0:0", "--store", "memory")
+    assert r.returncode == 1 and "keys-file" in r.stderr
+
+
+def test_errors_at_start_are_one_sentence():
+    for args in (("--listen", "127.0.0.1:1"), ("--listen", "no.such.host.invalid:80"),
+                 ("--data-dir", "/proc/nope"), ("--tls-cert", "x"), ("--webhook-allow", "x")):
+        args = args if "--data-dir" in args else (*args, "--store", "memory")
+        if os.getuid() == 0 and args[1] == "127.0.0.1:1":
+            continue
+        r = run("serve", *args)
+        assert r.returncode == 1 and r.stderr.splitlines()[-1].startswith("imagend: "), (args, r)
+
+
+def test_keys_scopes_and_owners():
+    (alice, a_line), (bob, b_line), (reader, r_line), (admin, m_line) = (
+        new_key("alice", "generate,read"), new_key("bob", "generate,read"),
+        new_key("reader", "read"), new_key("root", "admin"))
+    s = Server("--keys-file", keys_file(a_line, b_line, r_line, m_line))
+    try:
+        assert s.get("/healthz").status == 200 and s.get("/readyz").status == 200
+        for headers in ({}, bearer("wrong"), bearer(alice[:-1]), {"Authorization": "Digest x"}):
+            a = s.request("GET", "/v1/models", headers=headers)
+            assert a.status == 401 and a.headers["www-authenticate"] == "Bearer"
+            assert a.json["error"]["code"] == "invalid_api_key"
+        body = {"prompt": "a", "size": 64}
+        a = s.request("POST", "/v1/jobs", body, bearer(alice))
+        assert a.status == 202
+        job = a.json["id"]
+        assert s.request("GET", "/v1/jobs/" + job, headers=bearer(alice)).status == 200
+        assert s.request("GET", "/v1/jobs/" + job, headers=bearer(bob)).status == 404
+        assert s.request("DELETE", "/v1/jobs/" + job, headers=bearer(bob)).status == 404
+        assert s.request("GET", f"/v1/jobs/{job}/events", headers=bearer(bob)).status == 404
+        assert s.request("GET", "/v1/jobs", headers=bearer(bob)).json["data"] == []
+        assert s.request("POST", "/v1/jobs", body, bearer(reader)).status == 403
+        assert s.request("GET", "/metrics", headers=bearer(alice)).status == 403
+        assert s.request("GET", "/metrics", headers=bearer(admin)).status == 200
+        basic = {"Authorization": "Basic YWxpY2U6" + __import__("base64").b64encode(
+            b"x").decode()}
+        assert s.request("GET", "/v1/models", headers=basic).status == 401
+        token = __import__("base64").b64encode(b"user:" + alice.encode()).decode()
+        assert s.request("GET", "/v1/models",
+                         headers={"Authorization": "Basic " + token}).status == 200
+        for secret in (alice, bob, reader, admin, a_line.split()[1]):
+            assert secret not in s.log
+    finally:
+        assert s.close() == 0
+
+
+def test_rate_limit():
+    key, line = new_key("fast", "generate,read")
+    s = Server("--keys-file", keys_file(line + " 5/3"))
+    try:
+        answers = [s.request("GET", "/v1/models", headers=bearer(key)) for _ in range(6)]
+        statuses = [a.status for a in answers]
+        assert statuses[:3] == [200] * 3 and 429 in statuses, statuses
+        assert int(next(a for a in answers if a.status == 429).headers["retry-after"]) >= 1
+        time.sleep(0.5)
+        assert s.request("GET", "/v1/models", headers=bearer(key)).status == 200
+    finally:
+        assert s.close() == 0
+
+
+def test_reload_changes_keys_limits_and_log_level():
+    one, line1 = new_key("one", "generate,read")
+    two, line2 = new_key("two", "generate,read")
+    path = keys_file(line1)
+    conf = path + ".conf"
+    with open(conf, "w") as f:
+        f.write("log-level = error\n")
+    s = Server("--keys-file", path, start=False)
+    s.flags += ["--config", conf, "--log-level", "info"]
+    s.start()
+    try:
+        assert s.request("GET", "/v1/models", headers=bearer(two)).status == 401
+        with open(path, "w") as f:
+            f.write(line2 + "\n")
+        s.process.send_signal(signal.SIGHUP)
+        eventually(lambda: s.request("GET", "/v1/models", headers=bearer(two)).status == 200)
+        assert s.request("GET", "/v1/models", headers=bearer(one)).status == 401
+        with open(path, "w") as f:
+            f.write("broken\n")
+        s.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "not reloaded" in s.log)
+        assert s.request("GET", "/v1/models", headers=bearer(two)).status == 200
+        with open(path, "w") as f:
+            f.write(line2 + "\n")
+        with open(conf, "w") as f:
+            f.write("slots = 3\n")
+        s.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "needs a restart to change: slots" in s.log)
+    finally:
+        assert s.close() == 0
+
+
+def test_ready_while_loading():
+    s = Server(env={"FAKE_OPEN_MS": "500"}, start=False)
+    s.start(ready=False)
+    try:
+        assert s.get("/healthz").status == 200
+        a = s.get("/readyz")
+        assert a.status == 503 and a.json["reason"] == "loading"
+        a = s.draw()
+        assert a.status == 503 and int(a.headers["retry-after"]) >= 1
+        s.wait_ready()
+        assert s.draw().status == 200
+    finally:
+        assert s.close() == 0
+    s = Server(env={"FAKE_OPEN_FAILS": "2"}, start=False)
+    s.start(ready=False)
+    try:
+        eventually(lambda: "no usable" in s.get("/readyz").json.get("reason", ""))
+        s.wait_ready()
+    finally:
+        assert s.close() == 0
+
+
+def test_drain_finishes_what_runs():
+    s = Server(env={"FAKE_STEP_MS": "10", "FAKE_SLOTS": "1"})
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(s.draw(steps=60)))
+    thread.start()
+    eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
+    queued = s.post("/v1/jobs", {"prompt": "later", "size": 64}).json["id"]
+    seen = []
+    watcher = threading.Thread(target=lambda: seen.extend(
+        s.events("GET", f"/v1/jobs/{queued}/events")))
+    watcher.start()
+    eventually(lambda: "/events" in s.log or True)
+    time.sleep(0.1)
+    s.process.send_signal(signal.SIGTERM)
+    thread.join(10)
+    assert answers and answers[0].status == 200, answers
+    watcher.join(5)
+    assert seen[-1][0] == "shutdown", seen
+    assert s.process.wait(10) == 0
+    s.start()
+    try:
+        assert s.wait_job(queued)["status"] == "done"
+    finally:
+        assert s.close() == 0
+
+
+def test_drain_has_a_deadline_and_a_second_signal_ends_it():
+    s = Server("--drain-timeout", "0.3", env={"FAKE_STEP_MS": "20"})
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(s.draw(steps=900)))
+    thread.start()
+    eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
+    start = time.monotonic()
+    s.process.send_signal(signal.SIGTERM)
+    assert s.process.wait(10) == 0 and time.monotonic() - start < 2
+    thread.join(5)
+    assert answers[0].status == 503, answers[0].body
+    s = Server(env={"FAKE_STEP_MS": "20"})
+    s.post("/v1/jobs", {"prompt": "a", "size": 64, "steps": 900})
+    eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
+    s.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "draining" in s.log)
+    s.process.send_signal(signal.SIGTERM)
+    assert s.process.wait(2) == 1
+    s.close()
+
+
+def test_drain_delay_keeps_serving_while_not_ready():
+    s = Server("--drain-delay", "1")
+    s.process.send_signal(signal.SIGTERM)
+    eventually(lambda: s.get("/readyz").status == 503)
+    assert s.draw().status == 200
+    assert s.process.wait(10) == 0
+    s.close()
+
+
+def test_metrics():
+    s = Server()
+    try:
+        for _ in range(3):
+            assert s.draw().status == 200
+        s.draw("[fail]")
+        a = s.get("/metrics")
+        text = a.body.decode()
+        assert a.headers["content-type"].startswith("text/plain; version=0.0.4")
+        for line in ("imagend_pictures_total 3", 'imagend_jobs_total{state="done"} 3',
+                     'imagend_jobs_total{state="failed"} 1', "imagend_ready 1",
+                     'imagend_step_pictures_count{stage="1"} 26',
+                     'imagend_model_info{model="fake",device="no device",dtype="f32"} 1'):
+            assert line + "\n" in text, line
+        if shutil.which("promtool"):
+            r = subprocess.run(["promtool", "check", "metrics"], input=a.body, capture_output=True)
+            assert r.returncode == 0 and not r.stderr, r.stderr
+    finally:
+        assert s.close() == 0
+
+
+def test_json_log_without_prompts():
+    s = Server("--log-format", "json")
+    try:
+        s.draw("a very secret prompt", headers={"X-Request-Id": "abc"})
+        eventually(lambda: '"request_id":"abc"' in s.log)
+        for line in s.log.splitlines():
+            record = json.loads(line)
+            assert {"time", "level", "part", "msg"} <= set(record)
+        assert "secret" not in s.log
+    finally:
+        assert s.close() == 0
+
+
+def test_cors_allow_list():
+    s = Server("--cors-origins", "https://app.test, https://b.test")
+    try:
+        h = s.get("/v1/models", Origin="https://app.test").headers
+        assert h["access-control-allow-origin"] == "https://app.test" and h["vary"] == "Origin"
+        assert "access-control-allow-origin" not in s.get("/v1/models",
+                                                          Origin="https://x.test").headers
+        a = s.request("OPTIONS", "/v1/jobs", headers={"Origin": "https://b.test",
+                                                      "Access-Control-Request-Method": "POST"})
+        assert a.status == 204 and "POST" in a.headers["access-control-allow-methods"]
+        assert "Authorization" in a.headers["access-control-allow-headers"]
+    finally:
+        assert s.close() == 0
+
+
+def test_tls():
+    if not shutil.which("openssl"):
+        return
+    folder = tempfile.mkdtemp()
+    cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key,
+                    "-out", cert, "-days", "2", "-subj", "/CN=localhost", "-addext",
+                    "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    s = Server("--tls-cert", cert, "--tls-key", key, start=False)
+    s.start(ready=False)
+    try:
+        context = ssl.create_default_context(cafile=cert)
+        url = f"https://localhost:{s.port}"
+
+        def ready():
+            try:
+                return urllib.request.urlopen(url + "/readyz", context=context).status == 200
+            except urllib.error.HTTPError:
+                return False
+        eventually(ready)
+        request = urllib.request.Request(
+            url + "/v1/images/generations", headers={"Content-Type": "application/json"},
+            data=json.dumps({"prompt": "a", "size": "256x256", "stream": True}).encode())
+        body = urllib.request.urlopen(request, context=context).read()
+        assert b"image_generation.completed" in body
+        assert s.raw(b"GET / HTTP/1.1\r\n\r\n", timeout=1)[:4] != b"HTTP"
+    finally:
+        assert s.close() == 0
+
+
+main(globals())
