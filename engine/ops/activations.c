@@ -1,7 +1,7 @@
-// Memory of the recordings' activations. Takes and releases happen in recording order, which is also
-// execution order, so a released range may be handed out again at once: the command layer orders
-// the later write after the earlier reads. Recordings run one at a time and each starts from the
-// whole of it, so that the largest one sets the size. Called by the recorder only.
+// Memory of the recordings' activations. Takes and releases happen in recording order, which is
+// also execution order, so a released range may be handed out again at once: the command layer
+// orders the later write after the earlier reads. Recordings run one at a time and each starts from
+// the whole of it, so that the largest one sets the size. Called by the recorder only.
 #include "ops_internal.h"
 
 #include <stdlib.h>
@@ -12,13 +12,13 @@ enum { ALIGN = 256, FIRST_CHUNK = 4 << 20 };
 struct block {
     size_t offset, bytes;
     bool used;
-    struct tensor t;  // who has it
+    struct tensor t; // who has it
 };
 
 struct chunk {
     struct vk_buffer *buf;
     size_t bytes;
-    struct block *blocks;  // sorted by offset, gapless; no two free ones are neighbours
+    struct block *blocks; // sorted by offset, gapless; no two free ones are neighbours
     int count, room;
 };
 
@@ -150,8 +150,8 @@ enum err activations_take(struct activations *a, struct tensor *t)
 // A view starts where its tensor does when it shows the first channels or samples.
 static bool whole(const struct tensor *t, const struct tensor *of)
 {
-    return t->buf == of->buf && t->offset == of->offset && t->dtype == of->dtype &&
-           t->c == of->c && t->cs == of->cs && tensor_pixels(t) == tensor_pixels(of);
+    return t->buf == of->buf && t->offset == of->offset && t->dtype == of->dtype && t->c == of->c &&
+           t->cs == of->cs && tensor_pixels(t) == tensor_pixels(of);
 }
 
 bool activations_release(struct activations *a, const struct tensor *t)

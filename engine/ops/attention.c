@@ -8,7 +8,10 @@ enum { MAX_TRIPS = 60000, MAX_HEAD = 128 };
 // Parts, as in attention.glsl.
 enum { PART_INDEX0 = 1, PART_INDEX1 = 2, PART_BIAS = 4, PART_VALID = 8, PART_SECOND = 16 };
 
-static uint32_t key_count(const struct tensor *k) { return k->h * k->w; }
+static uint32_t key_count(const struct tensor *k)
+{
+    return k->h * k->w;
+}
 
 static bool segment_fits(const struct op_attention_params *p, int s)
 {
@@ -91,8 +94,9 @@ static void choose_lane(const struct ops_device *dev, struct ops_call *call,
                         const struct push_attention *push)
 {
     uint32_t sg = dev->caps->subgroup_size, p = 1;
-    // Queries per lane: as many as fit the unrolled body, but no more than there are.
-    while (2 * p * push->d <= 64 && p * sg < push->queries)
+    // Queries per lane: as many as the unrolled body bears, but no more than there are. Its machine
+    // code grows with p * d, and so does the time to compile it.
+    while (p < 4 && 2 * p * push->d <= 128 && p * sg < push->queries)
         p *= 2;
     call->kernel = K_ATTENTION_LANE;
     call->specs = 5;

@@ -4,15 +4,24 @@
 
 #include "spirv.h"
 
-#define CODE(name) {spirv_##name, sizeof spirv_##name}
+#define CODE(name)                                                                                 \
+    {                                                                                              \
+        spirv_##name, sizeof spirv_##name                                                          \
+    }
 #define CODES(t00, t01, t10, t11, b00, b01, b10, b11)                                              \
-    {{{CODE(t00), CODE(t01)}, {CODE(t10), CODE(t11)}},                                             \
-     {{CODE(b00), CODE(b01)}, {CODE(b10), CODE(b11)}}}
+    {                                                                                              \
+        {{CODE(t00), CODE(t01)}, {CODE(t10), CODE(t11)}},                                          \
+        {                                                                                          \
+            {CODE(b00), CODE(b01)},                                                                \
+            {                                                                                      \
+                CODE(b10), CODE(b11)                                                               \
+            }                                                                                      \
+        }                                                                                          \
+    }
 
 // One macro per axes word of shaders/meson.build: which variant serves which case.
 #define AXES_ONE(s) CODES(s, s, s, s, s, s, s, s)
-#define AXES_DTYPE(s)                                                                              \
-    CODES(s##_f32, s##_f32, s##_f16, s##_f16, s##_f32, s##_f32, s##_f16, s##_f16)
+#define AXES_DTYPE(s) CODES(s##_f32, s##_f32, s##_f16, s##_f16, s##_f32, s##_f32, s##_f16, s##_f16)
 #define AXES_LOAD(s)                                                                               \
     CODES(s##_f32_texel, s##_f32_texel, s##_f16_texel, s##_f16_texel, s##_f32_buffer,              \
           s##_f32_buffer, s##_f16_buffer, s##_f16_buffer)
@@ -34,4 +43,7 @@ static const struct kernel kernels[KERNEL_COUNT] = {
 #undef X
 };
 
-const struct kernel *kernel_get(enum kernel_id id) { return &kernels[id]; }
+const struct kernel *kernel_get(enum kernel_id id)
+{
+    return &kernels[id];
+}

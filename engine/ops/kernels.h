@@ -24,7 +24,7 @@ enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
     X(MATMUL_TILE, matmul_tile, TILE, "xmrxxw", push_matmul, NEED_SHARED)                          \
     X(ATTENTION_LANE, attention_lane, LOAD, "xxxxxrrrrw", push_attention, NEED_SUBGROUP)           \
     X(ATTENTION_TILE, attention_tile, DTYPE, "xxxxxrrrrw", push_attention, NEED_SHARED)            \
-    X(ATTENTION_ANY, attention_any, LOAD, "xxxxxrrrrw", push_attention, NEED_NONE)                   \
+    X(ATTENTION_ANY, attention_any, LOAD, "xxxxxrrrrw", push_attention, NEED_NONE)                 \
     X(MAP, map, LOAD, "xxw", push_map, NEED_NONE)                                                  \
     X(COPY, copy, TILE, "rw", push_map, NEED_NONE)                                                 \
     X(GROUP_NORM, group_norm, LOAD, "xrrrw", push_group_norm, NEED_NONE)                           \
@@ -42,10 +42,10 @@ enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
     X(RELATIVE_BIAS, relative_bias, ONE, "rw", push_relative_bias, NEED_NONE)                      \
     X(TIME_EMBED, time_embed, DTYPE, "rw", push_time_embed, NEED_NONE)                             \
     X(NOISE, noise, ONE, "rw", push_noise, NEED_NONE)                                              \
-    X(GATHER_INPUT, gather_input, LOAD, "rssw", push_gather, NEED_NONE)                           \
-    X(QUANTILE, quantile, LOAD, "rxsw", push_sampler, NEED_NONE)                                \
-    X(SAMPLER_STEP, sampler_step, LOAD, "rxsuuuusr", push_sampler, NEED_NONE)                       \
-    X(ADD_NOISE, add_noise, LOAD, "rssw", push_sampler, NEED_NONE)                                  \
+    X(GATHER_INPUT, gather_input, LOAD, "rssw", push_gather, NEED_NONE)                            \
+    X(QUANTILE, quantile, LOAD, "rxsw", push_sampler, NEED_NONE)                                   \
+    X(SAMPLER_STEP, sampler_step, LOAD, "rxsuuuusr", push_sampler, NEED_NONE)                      \
+    X(ADD_NOISE, add_noise, LOAD, "rssw", push_sampler, NEED_NONE)                                 \
     X(TO_RGB8, to_rgb8, LOAD, "xu", push_rgb8, NEED_NONE)
 
 enum kernel_id {
@@ -63,11 +63,11 @@ struct kernel_code {
 };
 
 struct kernel {
-    const char *name;      // also the name in timings
+    const char *name; // also the name in timings
     const char *bindings;
     uint32_t push_bytes;
-    unsigned needs;        // enum kernel_need, or-ed
-    struct kernel_code code[2][2][2];  // [load path][activations f16][weights f16]
+    unsigned needs;                   // enum kernel_need, or-ed
+    struct kernel_code code[2][2][2]; // [load path][activations f16][weights f16]
 };
 
 const struct kernel *kernel_get(enum kernel_id id);

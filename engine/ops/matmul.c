@@ -57,30 +57,59 @@ static uint32_t epilogue_parts(const struct op_epilogue *e)
            (e->scale != 0 && e->scale != 1 ? PART_SCALE : 0);
 }
 
-static uint32_t blocks(uint32_t count, uint32_t size) { return (count + size - 1) / size; }
+static uint32_t blocks(uint32_t count, uint32_t size)
+{
+    return (count + size - 1) / size;
+}
 
 static double matmul_flops(const struct tensor *x, const struct op_weight *w)
 {
     return 2.0 * tensor_pixels(x) * w->in * w->out * w->kernel * w->kernel;
 }
 
-static struct tile linear_tile(const struct tensor *x, const struct op_weight *w, uint32_t sg)
+// Few loads per multiply-add want large tiles; tiles that hang over the end waste lanes. mb must be
+// a multiple of the subgroup size.
+static struct tile linear_tile(const struct tensor *x, uint32_t sg)
 {
     uint32_t tokens = x->h * x->w;
-    struct tile t = {.mb = 16, .p = 4, .kv = vec4s(w->in) % 2 ? 1 : 2};
     if (tokens <= sg)
-        t.p = 1;
-    else if (tokens <= 2 * sg)
-        t.p = 2;
-    if (t.mb < sg)
-        t.mb = sg;
-    return t;
+        return (struct tile){.mb = 32, .p = 1, .kv = 1};
+    if (tokens <= 2 * sg)
+        return (struct tile){.mb = 32, .p = 2, .kv = 1};
+    if (tokens % (8 * sg) == 0 || tokens >= 32 * sg)
+        return (struct tile){.mb = sg > 16 ? sg : 16, .p = 8, .kv = 1};
+    return (struct tile){.mb = 32, .p = 4, .kv = 1};
 }
 
 static struct tile conv_tile(const struct tensor *x, uint32_t sg)
 {
-    struct tile t = {.mb = sg < 8 ? 8 : sg, .p = x->h <= 4 ? 4 : 8, .kv = 1};
-    return t;
+    return (struct tile){.mb = sg < 8 ? 8 : sg, .p = x->h % 8 == 0 || x->h >= 32 ? 8 : 4, .kv = 1};
+}
+
+// One binding cannot span a tensor this large, but may one sample of it.
+static bool too_large(const struct ops *o, const struct tensor *t)
+{
+    size_t most = ops_recorder_device(o)->caps->max_storage_range;
+    return t && t->n > 1 && tensor_span(t) * tensor_dtype_bytes(t->dtype) > most;
+}
+
+// The product of each sample by itself.
+static void each_sample(struct ops *o, const struct tensor *x, const struct op_weight *w,
+                        const struct op_epilogue *e, const struct tensor *y)
+{
+    for (uint32_t n = 0; n < x->n; n++) {
+        struct tensor xs = tensor_samples(x, n, 1), ys = tensor_samples(y, n, 1), mul, residual;
+        struct op_epilogue es = e ? *e : (struct op_epilogue){0};
+        if (es.mul) {
+            mul = tensor_samples(es.mul, n, 1);
+            es.mul = &mul;
+        }
+        if (es.residual) {
+            residual = tensor_samples(es.residual, n, 1);
+            es.residual = &residual;
+        }
+        op_conv2d(o, &xs, w, &es, &ys);
+    }
 }
 
 static void lane_call(struct ops *o, enum kernel_id kernel, const struct tensor *x,
@@ -117,18 +146,18 @@ static void tile_call(struct ops *o, const struct tensor *x, const struct op_wei
 {
     enum { LOCAL = 64, SIDE = 64 };
     struct push_matmul push = make_push(o, x, w, e, y);
-    ops_dispatch(o, &(struct ops_call){
-                        .kernel = K_MATMUL_TILE,
-                        .dtype = y->dtype,
-                        .weight_dtype = w->packed.dtype,
-                        .specs = 4,
-                        .spec = {LOCAL, w->kernel, e ? e->act : ACT_NONE, epilogue_parts(e)},
-                        .arg = {x, &w->packed, &w->bias, e ? e->mul : NULL,
-                                e ? e->residual : NULL, y},
-                        .push = &push,
-                        .groups = {blocks(w->out, SIDE), blocks(push.pixels, SIDE), 1},
-                        .flops = matmul_flops(x, w),
-                    });
+    ops_dispatch(o,
+                 &(struct ops_call){
+                     .kernel = K_MATMUL_TILE,
+                     .dtype = y->dtype,
+                     .weight_dtype = w->packed.dtype,
+                     .specs = 4,
+                     .spec = {LOCAL, w->kernel, e ? e->act : ACT_NONE, epilogue_parts(e)},
+                     .arg = {x, &w->packed, &w->bias, e ? e->mul : NULL, e ? e->residual : NULL, y},
+                     .push = &push,
+                     .groups = {blocks(w->out, SIDE), blocks(push.pixels, SIDE), 1},
+                     .flops = matmul_flops(x, w),
+                 });
 }
 
 void op_linear(struct ops *o, const struct tensor *x, const struct op_weight *w,
@@ -137,11 +166,15 @@ void op_linear(struct ops *o, const struct tensor *x, const struct op_weight *w,
     const struct ops_device *dev = ops_recorder_device(o);
     if (!ops_require(o, w->kernel == 1 && w->path == dev->path && shapes_fit(x, w, e, y)))
         return;
+    if (too_large(o, x) || too_large(o, y)) {
+        each_sample(o, x, w, e, y);
+        return;
+    }
     if (w->path == PATH_TILE) {
         tile_call(o, x, w, e, y);
         return;
     }
-    struct tile t = linear_tile(x, w, dev->caps->subgroup_size);
+    struct tile t = linear_tile(x, dev->caps->subgroup_size);
     if (vec4s(w->in) / t.kv + 2 > MAX_TRIPS)
         ops_fail(o, ERR_UNSUPPORTED);
     lane_call(o, K_LINEAR_LANE, x, w, e, y, t);
@@ -157,6 +190,10 @@ void op_conv2d(struct ops *o, const struct tensor *x, const struct op_weight *w,
     }
     if (!ops_require(o, w->path == dev->path && shapes_fit(x, w, e, y)))
         return;
+    if (too_large(o, x) || too_large(o, y)) {
+        each_sample(o, x, w, e, y);
+        return;
+    }
     if (w->path == PATH_TILE) {
         tile_call(o, x, w, e, y);
         return;

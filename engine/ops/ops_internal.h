@@ -8,9 +8,9 @@
 
 // How matrix products run on this device.
 enum ops_path {
-    PATH_TEXEL,   // lane-sliced kernels, operands from texel buffers (software devices)
-    PATH_BUFFER,  // lane-sliced kernels, operands from storage buffers
-    PATH_TILE,    // shared-memory tiles (GPUs)
+    PATH_TEXEL,  // lane-sliced kernels, operands from texel buffers (software devices)
+    PATH_BUFFER, // lane-sliced kernels, operands from storage buffers
+    PATH_TILE,   // shared-memory tiles (GPUs)
     PATH_COUNT
 };
 
@@ -23,7 +23,7 @@ struct pipeline_key {
 struct pipeline {
     struct pipeline_key key;
     struct vk_pipeline *vk;
-    bool warm;  // has run once, with no workgroups: its machine code exists
+    bool warm; // has run once, with no workgroups: its machine code exists
 };
 
 struct ops_device {
@@ -32,11 +32,11 @@ struct ops_device {
     struct ops_device_info info;
     enum ops_path path;
     enum load_path load;
-    struct vk_buffer *absent;  // stands for operands that are not there
+    struct vk_buffer *absent; // stands for operands that are not there
     struct pipeline *pipelines;
     int pipeline_count, pipeline_room;
-    struct activations *activations;  // shared by all recordings, which run one at a time
-    int recording;                    // recordings between begin and end
+    struct activations *activations; // shared by all recordings, which run one at a time
+    int recording;                   // recordings between begin and end
 };
 
 // Lets tests run the kernels of other devices. Only while no weights and recordings exist.
@@ -54,12 +54,12 @@ void pipelines_destroy(struct ops_device *dev);
 
 struct ops_call {
     enum kernel_id kernel;
-    enum dtype dtype;         // of the activations: picks the variant; f16 or anything else
-    enum dtype weight_dtype;  // of the weights, kernels with an `m` binding
+    enum dtype dtype;        // of the activations: picks the variant; f16 or anything else
+    enum dtype weight_dtype; // of the weights, kernels with an `m` binding
     int specs;
     uint32_t spec[VK_MAX_SPEC];
-    const struct tensor *arg[VK_MAX_BINDINGS];  // binding order; NULL: absent
-    const void *push;                           // the kernel's push struct
+    const struct tensor *arg[VK_MAX_BINDINGS]; // binding order; NULL: absent
+    const void *push;                          // the kernel's push struct
     uint32_t groups[3];
     double flops;
 };
@@ -76,7 +76,10 @@ struct ops_device *ops_recorder_device(const struct ops *o);
 bool ops_require(struct ops *o, bool ok);
 
 // vec4s of c channels.
-static inline uint32_t vec4s(uint32_t c) { return (c + 3) / 4; }
+static inline uint32_t vec4s(uint32_t c)
+{
+    return (c + 3) / 4;
+}
 
 // ---- activation memory --------------------------------------------------------------------------
 
@@ -84,7 +87,7 @@ static inline uint32_t vec4s(uint32_t c) { return (c + 3) / 4; }
 struct activations;
 enum err activations_create(struct ops_device *dev, struct activations **out);
 void activations_destroy(struct activations **a);
-void activations_reset(struct activations *a);  // takes everything back
+void activations_reset(struct activations *a); // takes everything back
 // Sets t->buf and t->offset for t's dtype and shape.
 enum err activations_take(struct activations *a, struct tensor *t);
 // True when t is a whole tensor that was taken and not released.
@@ -93,9 +96,9 @@ bool activations_release(struct activations *a, const struct tensor *t);
 // ---- weights ------------------------------------------------------------------------------------
 
 struct op_weight {
-    struct tensor packed, bias;  // bias f32, zeros when the layer has none
+    struct tensor packed, bias; // bias f32, zeros when the layer has none
     uint32_t out, in, kernel;
-    enum ops_path path;          // whose layout packed is in
+    enum ops_path path; // whose layout packed is in
 };
 
 uint16_t half_from_float(float f);

@@ -20,7 +20,7 @@ size_t tensor_dtype_bytes(enum dtype dtype)
 uint32_t tensor_stride(enum dtype dtype, uint32_t c)
 {
     if (dtype == DT_U8)
-        return c;  // pictures are dense
+        return c; // pictures are dense
     uint32_t cs = (c + 3) / 4 * 4, bytes = (uint32_t)tensor_dtype_bytes(dtype);
     if (cs * bytes % PAGE == 0)
         cs += LINE / bytes;
@@ -108,11 +108,11 @@ uint16_t half_from_float(float f)
     uint32_t u;
     memcpy(&u, &f, 4);
     uint32_t sign = u >> 16 & 0x8000, abs = u & 0x7fffffff;
-    if (abs >= 0x7f800000)  // infinity, NaN
+    if (abs >= 0x7f800000) // infinity, NaN
         return (uint16_t)(sign | 0x7c00 | (abs > 0x7f800000 ? 0x200 : 0));
-    if (abs >= 0x477ff000)  // rounds to 65536 or more
+    if (abs >= 0x477ff000) // rounds to 65536 or more
         return (uint16_t)(sign | 0x7c00);
-    if (abs < 0x38800000) {  // subnormal half: let the FPU round at 2^-24
+    if (abs < 0x38800000) { // subnormal half: let the FPU round at 2^-24
         float m;
         memcpy(&m, &abs, 4);
         m += 0.5f;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 32 };  // output channels are padded to this, so that no kernel tile needs a check
+enum { BLOCK = 32 }; // output channels are padded to this, so that no kernel tile needs a check
 
 // Vec4s of input channels, and output channels, of the packed weights.
 struct shape {
@@ -50,8 +50,8 @@ static enum err pack(const struct op_weight_params *p, struct shape s, struct op
     enum err e = block ? ERR_OK : ERR_NO_MEMORY;
     for (uint32_t row = 0; !e && row < s.rows; row += sg) {
         for (size_t i = 0; i < count; i++) {
-            float f = w->path == PATH_TILE ? row_element(p, s, row, i)
-                                           : lane_element(p, s, sg, row, i);
+            float f =
+                w->path == PATH_TILE ? row_element(p, s, row, i) : lane_element(p, s, sg, row, i);
             uint16_t half = half_from_float(f);
             memcpy(block + i * bytes, p->dtype == DT_F16 ? (void *)&half : (void *)&f, bytes);
         }

@@ -20,7 +20,7 @@ enum kind { CONV3, LINEAR, ATTENTION };
 struct shape {
     const char *net;
     enum kind kind;
-    uint32_t n, h, w, in, out;  // attention: h*w queries, `keys` text keys, in = heads * d
+    uint32_t n, h, w, in, out; // attention: h*w queries, `keys` text keys, in = heads * d
     uint32_t heads, keys;
 };
 
@@ -77,7 +77,7 @@ static void must(enum err e, const char *what)
 }
 
 struct speed {
-    double wall, busy;  // best seconds of one run
+    double wall, busy; // best seconds of one run
 };
 
 // run is called until the budget is spent, at least three times.
@@ -96,7 +96,10 @@ static struct speed best(enum err (*run)(void *), void *arg)
     return s;
 }
 
-static enum err run_ops(void *o) { return ops_run(o); }
+static enum err run_ops(void *o)
+{
+    return ops_run(o);
+}
 
 static void fill(struct ops_device *dev, struct tensor *t, const uint32_t s[4])
 {
@@ -115,9 +118,12 @@ static struct speed time_matmul(struct ops_device *dev, const struct shape *s, d
     float *weight = values((size_t)s->out * s->in * kernel * kernel);
     struct op_weight *w = NULL;
     struct ops *o = NULL;
-    must(op_weight_create(dev, &(struct op_weight_params){.weight = weight, .out = s->out,
-                                                          .in = s->in, .kernel = kernel,
-                                                          .dtype = dtype}, &w), "weights");
+    must(op_weight_create(
+             dev,
+             &(struct op_weight_params){
+                 .weight = weight, .out = s->out, .in = s->in, .kernel = kernel, .dtype = dtype},
+             &w),
+         "weights");
     must(ops_begin(dev, dtype, &o), "begin");
     op_conv2d(o, &x, w, NULL, &y);
     must(ops_end(o), "record");
@@ -133,7 +139,7 @@ static struct speed time_matmul(struct ops_device *dev, const struct shape *s, d
 
 static struct speed time_attention(struct ops_device *dev, const struct shape *s, double *flops)
 {
-    struct tensor t[6];  // q, y, text k and v, image k and v
+    struct tensor t[6]; // q, y, text k and v, image k and v
     for (int i = 0; i < 6; i++) {
         bool text = i == 2 || i == 3;
         fill(dev, &t[i], (uint32_t[]){s->n, 1, text ? s->keys : s->h * s->w, s->in});
@@ -143,7 +149,10 @@ static struct speed time_attention(struct ops_device *dev, const struct shape *s
     op_attention(o, &(struct op_attention_params){
                         .q = &t[0],
                         .segment = {{.k = &t[2], .v = &t[3]}, {.k = &t[4], .v = &t[5]}},
-                        .segments = 2, .heads = s->heads, .scale = 0.125f, .y = &t[1]});
+                        .segments = 2,
+                        .heads = s->heads,
+                        .scale = 0.125f,
+                        .y = &t[1]});
     must(ops_end(o), "record");
     *flops = ops_flops(o);
     struct speed best_of = best(run_ops, o);
@@ -187,14 +196,14 @@ static void bench_shape(struct ops_device *dev, const struct shape *s, double *p
     static const char *kinds[] = {"conv 3x3", "linear", "attention"};
     double flops, now = bench_peak(threads);
     *peak = now > *peak ? now : *peak;
-    struct speed t = s->kind == ATTENTION ? time_attention(dev, s, &flops)
-                                          : time_matmul(dev, s, &flops);
+    struct speed t =
+        s->kind == ATTENTION ? time_attention(dev, s, &flops) : time_matmul(dev, s, &flops);
     char what[64];
     snprintf(what, sizeof what, "%u x %ux%u, %u -> %u", s->n, s->h, s->w, s->in,
              s->kind == ATTENTION ? s->heads : s->out);
     printf("%-9s %-10s %-26s %8.3f %8.1f %5.0f%% %8.1f %5.0f%%", kinds[s->kind], s->net, what,
-           t.wall * 1e3, flops / t.wall * 1e-9, 100 * flops / t.wall / *peak,
-           flops / t.busy * 1e-9, 100 * flops / t.busy / (*peak / threads));
+           t.wall * 1e3, flops / t.wall * 1e-9, 100 * flops / t.wall / *peak, flops / t.busy * 1e-9,
+           100 * flops / t.busy / (*peak / threads));
 #ifdef HAVE_CBLAS
     if (s->kind != ATTENTION) {
         double blas = blas_flops(s, flops);

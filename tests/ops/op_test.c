@@ -84,7 +84,7 @@ struct op_array op_array(struct ops_device *dev, enum dtype dtype, struct ref_sh
 void op_array_free(struct op_array *a)
 {
     struct tensor t = a->whole;
-    t.c = (t.c + 3) / 4 * 4;  // with its padding
+    t.c = (t.c + 3) / 4 * 4; // with its padding
     size_t pixels = tensor_pixels(&t), changed = 0, dirty = 0;
     float *v = malloc(pixels * t.c * sizeof *v);
     uint32_t first = (uint32_t)(a->t.offset - t.offset), last = first + a->t.c;
@@ -129,7 +129,7 @@ void op_compare(const char *what, const float *got, const double *want, const do
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
         double ratio = fabs(got[i] - want[i]) / tolerance[i];
-        if (!(ratio <= worst)) {  // NaN counts as worst
+        if (!(ratio <= worst)) { // NaN counts as worst
             worst = isnan(ratio) ? INFINITY : ratio;
             at = i;
         }

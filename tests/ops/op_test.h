@@ -44,6 +44,6 @@ void op_compare_tensor(const char *what, const struct tensor *t, const double *w
 // Rounding of one store: half an ulp of the dtype at |v|, or of its smallest normal number.
 double op_store_error(enum dtype dtype, double v);
 
-#define OP_EPS 0x1p-24  // relative error of one f32 operation
+#define OP_EPS 0x1p-24 // relative error of one f32 operation
 
 #endif

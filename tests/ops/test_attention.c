@@ -5,7 +5,7 @@
 struct row {
     uint32_t n, queries, keys[2], heads, d;
     bool bias, valid, view, index[2];
-    float magnitude;  // of q; 0 means 1
+    float magnitude; // of q; 0 means 1
 };
 
 static const struct row rows[] = {
@@ -133,6 +133,44 @@ static void tolerances(const struct row *r, enum dtype dtype, const double *want
     }
 }
 
+// A sample alone gives the same bits as in a batch.
+static void check_alone(struct ops_device *dev, enum dtype dtype, const struct job *b,
+                        const struct op_attention_params *p)
+{
+    uint32_t last = b->r->n - 1;
+    struct ref_shape s = {1, 1, b->r->queries, b->r->heads * b->r->d};
+    struct op_array alone = op_array(dev, dtype, s, NULL, false);
+    struct tensor q = tensor_samples(p->q, last, 1), y = tensor_samples(p->y, last, 1), valid;
+    struct tensor part[2][2];
+    struct op_attention_params ps = *p;
+    ps.q = &q;
+    ps.y = &alone.t;
+    if (p->valid) {
+        valid = tensor_samples(p->valid, last, 1);
+        ps.valid = &valid;
+    }
+    for (int i = 0; i < p->segments; i++) {
+        const struct tensor *index = p->segment[i].index;
+        uint32_t from = index ? b->index[i][last] : last;
+        part[i][0] = tensor_samples(p->segment[i].k, from, 1);
+        part[i][1] = tensor_samples(p->segment[i].v, from, 1);
+        ps.segment[i].k = &part[i][0];
+        ps.segment[i].v = &part[i][1];
+        ps.segment[i].index = NULL;
+    }
+    struct ops *o = op_begin(dev, dtype);
+    op_attention(o, &ps);
+    float *got = calloc(ref_count(s), sizeof *got), *want = calloc(ref_count(s), sizeof *want);
+    if (op_finish(o)) {
+        CHECK_INT(tensor_download(&y, want), ERR_OK);
+        CHECK_INT(tensor_download(&alone.t, got), ERR_OK);
+        CHECK_MSG(!memcmp(got, want, ref_count(s) * sizeof *got), "%s d%u: differs alone",
+                  op_test_variant(dev, dtype), b->r->d);
+    }
+    op_array_free(&alone);
+    free(got), free(want);
+}
+
 static void run_row(struct ops_device *dev, enum dtype dtype, const struct row *r)
 {
     struct job b;
@@ -161,6 +199,8 @@ static void run_row(struct ops_device *dev, enum dtype dtype, const struct row *
         snprintf(what, sizeof what, "%s n%u q%u k%u+%u h%u d%u", op_test_variant(dev, dtype), r->n,
                  r->queries, r->keys[0], r->keys[1], r->heads, r->d);
         op_compare_tensor(what, &b.ay.t, want, tolerance);
+        if (r->n > 1)
+            check_alone(dev, dtype, &b, &p);
     }
     free(want), free(tolerance), free(spread);
     free_job(&b);
@@ -172,4 +212,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
         run_row(dev, dtype, &rows[i]);
 }
 
-int main(void) { return op_test_run(body); }
+int main(void)
+{
+    return op_test_run(body);
+}

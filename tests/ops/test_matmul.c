@@ -57,6 +57,37 @@ static void tolerances(const struct row *r, enum dtype dtype, const float *mul, 
     }
 }
 
+// A sample alone gives the same bits as in a batch.
+static void check_alone(struct ops_device *dev, enum dtype dtype, const struct tensor *x,
+                        const struct op_weight *w, const struct op_epilogue *e,
+                        const struct tensor *y)
+{
+    struct ref_shape s = {1, y->h, y->w, y->c};
+    struct op_array alone = op_array(dev, dtype, s, NULL, false);
+    uint32_t last = x->n - 1;
+    struct tensor xs = tensor_samples(x, last, 1), ys = tensor_samples(y, last, 1), mul, residual;
+    struct op_epilogue es = *e;
+    if (e->mul) {
+        mul = tensor_samples(e->mul, last, 1);
+        es.mul = &mul;
+    }
+    if (e->residual) {
+        residual = tensor_samples(e->residual, last, 1);
+        es.residual = &residual;
+    }
+    struct ops *o = op_begin(dev, dtype);
+    op_conv2d(o, &xs, w, &es, &alone.t);
+    float *a = calloc(ref_count(s), sizeof *a), *b = calloc(ref_count(s), sizeof *b);
+    if (op_finish(o)) {
+        CHECK_INT(tensor_download(&ys, a), ERR_OK);
+        CHECK_INT(tensor_download(&alone.t, b), ERR_OK);
+        CHECK_MSG(!memcmp(a, b, ref_count(s) * sizeof *a), "%s k%u n%u: differs alone",
+                  op_test_variant(dev, dtype), w->kernel, x->n);
+    }
+    op_array_free(&alone);
+    free(a), free(b);
+}
+
 static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights,
                     const struct row *r)
 {
@@ -69,8 +100,8 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
     float *mul = r->mul ? op_random(dtype, n, 4) : NULL;
     float *residual = r->residual ? op_random(dtype, n, 5) : NULL;
     double *want = calloc(n, sizeof *want), *tolerance = calloc(n, sizeof *tolerance);
-    struct ref_matmul ref = {r->x, x, weight, bias, mul, residual, r->out, r->kernel, (int)r->act,
-                             r->scale};
+    struct ref_matmul ref = {r->x,     x,      weight,    bias,        mul,
+                             residual, r->out, r->kernel, (int)r->act, r->scale};
     ref_matmul(&ref, want, tolerance);
     tolerances(r, dtype, mul, want, tolerance, n);
 
@@ -96,6 +127,8 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
                  weights == DT_F16 ? "f16" : "f32", r->kernel, r->x.n, r->x.h, r->x.w, r->x.c,
                  r->out);
         op_compare_tensor(what, &ay.t, want, tolerance);
+        if (r->x.n > 1 && !r->in_place)
+            check_alone(dev, dtype, &ax.t, w, &e, &ay.t);
     }
     op_weight_destroy(&w);
     op_array_free(&ax);
@@ -111,9 +144,12 @@ static void body(struct ops_device *dev, enum dtype dtype)
 {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         run_row(dev, dtype, dtype, &rows[i]);
-        if (i % 4 == 2)  // weights stored in the other dtype
+        if (i % 4 == 2) // weights stored in the other dtype
             run_row(dev, dtype, dtype == DT_F16 ? DT_F32 : DT_F16, &rows[i]);
     }
 }
 
-int main(void) { return op_test_run(body); }
+int main(void)
+{
+    return op_test_run(body);
+}

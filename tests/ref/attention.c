@@ -21,8 +21,8 @@ static const float *row(const struct ref_attention *a, const float *const base[2
 static double score(const struct ref_attention *a, struct at at, uint32_t key, double *size)
 {
     uint32_t keys = a->keys[0] + a->keys[1];
-    const float *q = a->q + ((size_t)at.n * a->queries + at.query) * a->heads * a->d +
-                     (size_t)at.head * a->d;
+    const float *q =
+        a->q + ((size_t)at.n * a->queries + at.query) * a->heads * a->d + (size_t)at.head * a->d;
     const float *k = row(a, a->k, at, key);
     double s = 0;
     *size = 0;
