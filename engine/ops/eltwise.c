@@ -2,8 +2,8 @@
 // engine/pipeline while they record. Thread: the engine's worker.
 #include "walk.h"
 
-// Maps without gaps are one run of vec4s: nothing here looks at where a value is. Walked in order of
-// memory they also suit the caches best.
+// Maps without gaps are one run of vec4s: nothing here looks at where a value is. Walked in order
+// of memory they also suit the caches best.
 enum { FLAT_C = 32 };
 
 static bool is_flat(const struct tensor *t)

@@ -9,7 +9,8 @@ enum { LOCAL = 64, PARTS = 4 };
 void op_embed(struct ops *o, const struct tensor *ids, const struct tensor *table,
               const struct tensor *y)
 {
-    bool ok = ids->dtype == DT_U32 && ids->c == 1 && ids->n == y->n && ids->h * ids->w == y->h * y->w;
+    bool ok =
+        ids->dtype == DT_U32 && ids->c == 1 && ids->n == y->n && ids->h * ids->w == y->h * y->w;
     ok = ok && table->n == 1 && table->h == 1 && table->c == y->c;
     if (!ops_require(o, ok && is_activation(table) && is_activation(y)))
         return;
@@ -25,7 +26,7 @@ void op_embed(struct ops *o, const struct tensor *ids, const struct tensor *tabl
     };
     size_t row = table->cs * tensor_dtype_bytes(table->dtype);
     size_t most = ops_recorder_device(o)->caps->max_storage_range / row;
-    most = most > 1 ? most - 1 : 1;  // room for the binding's alignment
+    most = most > 1 ? most - 1 : 1; // room for the binding's alignment
     push.part_rows = (uint32_t)(most < table->w ? most : table->w);
     if (blocks_of(table->w, push.part_rows) > PARTS) {
         ops_fail(o, ERR_UNSUPPORTED);

@@ -21,15 +21,15 @@ struct ops_open_params {
     const char *device, *cache_dir;
     size_t memory_limit;
     bool validation, profile;
-    const char *dtype;  // "f32", "f16", NULL: what suits the device
+    const char *dtype; // "f32", "f16", NULL: what suits the device
 };
 
 struct ops_device_info {
     char name[256], driver[256];
     bool cpu;
-    enum dtype dtype;      // storage of activations and weights
+    enum dtype dtype; // storage of activations and weights
     bool storage_f16;
-    const char *load;      // how kernels read operands: "texel", "address", "buffer"
+    const char *load; // how kernels read operands: "texel", "address", "buffer"
     size_t memory_bytes;
 };
 
@@ -85,11 +85,11 @@ int ops_timings(struct ops *o, struct ops_timing *out, int max);
 struct op_weight;
 
 struct op_weight_params {
-    const float *weight;  // [out, in] or [out, in, kh, kw], f32, row-major
-    const float *bias;    // [out] or NULL
+    const float *weight; // [out, in] or [out, in, kh, kw], f32, row-major
+    const float *bias;   // [out] or NULL
     uint32_t out, in;
-    uint32_t kernel;      // 1 (linear, conv 1x1) or 3 (conv 3x3, padding 1)
-    enum dtype dtype;     // storage
+    uint32_t kernel;  // 1 (linear, conv 1x1) or 3 (conv 3x3, padding 1)
+    enum dtype dtype; // storage
 };
 enum err op_weight_create(struct ops_device *dev, const struct op_weight_params *p,
                           struct op_weight **out);
@@ -98,14 +98,14 @@ size_t op_weight_bytes(const struct op_weight *w);
 
 // ---- matrix products ------------------------------------------------------------------------
 
-enum op_act { ACT_NONE, ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU };  // GELU: exact (erf)
+enum op_act { ACT_NONE, ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU }; // GELU: exact (erf)
 
 // y = (act(x W + bias) * mul + residual) * scale, each part optional.
 struct op_epilogue {
     enum op_act act;
-    const struct tensor *mul;       // same shape as y
-    const struct tensor *residual;  // same shape as y; may be y itself
-    float scale;                    // 0 means 1
+    const struct tensor *mul;      // same shape as y
+    const struct tensor *residual; // same shape as y; may be y itself
+    float scale;                   // 0 means 1
 };
 
 // Shape: x [N, H, W, in] -> y [N, H, W, out], over every pixel or token. e may be NULL.
@@ -121,13 +121,13 @@ struct op_attention_params {
     const struct tensor *q;
     struct {
         const struct tensor *k, *v;
-        const struct tensor *index;  // u32 [N]: sample n reads k[index[n]]; NULL: k[n]
+        const struct tensor *index; // u32 [N]: sample n reads k[index[n]]; NULL: k[n]
     } segment[2];
     int segments;
     uint32_t heads;
-    float scale;                     // on q k^T
-    const struct tensor *bias;       // f32 h=Lq, w=Lk, c=heads, n=1; NULL: none
-    const struct tensor *valid;      // u32 [N, Lk] of segment 0: 0 = masked out; NULL: all valid
+    float scale;                // on q k^T
+    const struct tensor *bias;  // f32 h=Lq, w=Lk, c=heads, n=1; NULL: none
+    const struct tensor *valid; // u32 [N, Lk] of segment 0: 0 = masked out; NULL: all valid
     const struct tensor *y;
 };
 void op_attention(struct ops *o, const struct op_attention_params *p);
@@ -137,11 +137,11 @@ void op_attention(struct ops *o, const struct op_attention_params *p);
 // y = act(GroupNorm(x) * (1 + scale) + shift). Groups are runs of c/groups channels, which need not
 // be a multiple of 4. Statistics over the group's channels and all pixels of a sample.
 struct op_group_norm_params {
-    const struct tensor *x, *y;           // [N, H, W, C]
-    const struct tensor *gamma, *beta;    // f32, c = C
+    const struct tensor *x, *y;        // [N, H, W, C]
+    const struct tensor *gamma, *beta; // f32, c = C
     uint32_t groups;
     float eps;
-    const struct tensor *scale_shift;     // [N, 1, 1, 2C]: scale first, then shift; NULL: none
+    const struct tensor *scale_shift; // [N, 1, 1, 2C]: scale first, then shift; NULL: none
     enum op_act act;
 };
 void op_group_norm(struct ops *o, const struct op_group_norm_params *p);
@@ -158,7 +158,7 @@ void op_act(struct ops *o, enum op_act act, const struct tensor *x, const struct
 // y = (a + b) * scale; y may be a or b. A b with n=N, h=w=1 is broadcast over pixels.
 void op_add(struct ops *o, const struct tensor *a, const struct tensor *b, float scale,
             const struct tensor *y);
-void op_copy(struct ops *o, const struct tensor *x, const struct tensor *y);  // converts dtype
+void op_copy(struct ops *o, const struct tensor *x, const struct tensor *y); // converts dtype
 // y[n] = mean over h*w of x[n]. Shape: x [N, H, W, C] -> y [N, 1, 1, C].
 void op_mean_pixels(struct ops *o, const struct tensor *x, const struct tensor *y);
 void op_avg_pool2(struct ops *o, const struct tensor *x, const struct tensor *y);
@@ -191,21 +191,21 @@ void op_time_embed(struct ops *o, const struct tensor *t, bool flip, float freq_
 //
 // Slot tensors hold the state of every slot, [slots, H, W, 4]: x, x0 history, low-res.
 struct op_lane {
-    uint32_t slot;             // which state this lane works on
-    uint32_t seed_lo, seed_hi; // Philox key
-    uint32_t picture, stage, step;  // Philox counter
-    uint32_t history;          // which of the history tensors receives this step's x0 (0..2)
-    uint32_t threshold;        // 0: none, 1: clip to +-max_value, 2: dynamic
-    float guidance;            // 1: the text branch alone
-    float px, pm;              // x0 = px x + pm m            (m: model output after guidance)
-    float cx, cm, c0;          // x' = cx x + cm m + c0 x0
-    float c1, c2;              //    + c1 h1 + c2 h2          (x0 of the last and last but one step)
-    float noise;               //    + noise z                (z: normal)
-    float learned;             // 1: z is scaled by exp(.5 logvar) from the variance channels v,
-                               // 2: by sqrt(v)
+    uint32_t slot;                 // which state this lane works on
+    uint32_t seed_lo, seed_hi;     // Philox key
+    uint32_t picture, stage, step; // Philox counter
+    uint32_t history;              // which of the history tensors receives this step's x0 (0..2)
+    uint32_t threshold;            // 0: none, 1: clip to +-max_value, 2: dynamic
+    float guidance;                // 1: the text branch alone
+    float px, pm;                  // x0 = px x + pm m            (m: model output after guidance)
+    float cx, cm, c0;              // x' = cx x + cm m + c0 x0
+    float c1, c2;  //    + c1 h1 + c2 h2          (x0 of the last and last but one step)
+    float noise;   //    + noise z                (z: normal)
+    float learned; // 1: z is scaled by exp(.5 logvar) from the variance channels v,
+                   // 2: by sqrt(v)
     float logvar_min, logvar_max;
-    float max_value;           // clip range, or cap of the dynamic threshold
-    float quantile;            // of |x0|, dynamic threshold
+    float max_value; // clip range, or cap of the dynamic threshold
+    float quantile;  // of |x0|, dynamic threshold
     float timestep, noise_level;
     uint32_t pad[8];
 };
@@ -225,13 +225,13 @@ void op_gather_input(struct ops *o, const struct tensor *lanes, const struct ten
 // or 2*lanes. Guides, predicts x0, thresholds, writes history and x. noise: z as op_noise wrote it
 // (or as a test gives it). Source: the diffusers schedulers' step functions, see samplers.
 struct op_sampler_params {
-    const struct tensor *lanes;     // mapped u32, n = lanes, c = 32
+    const struct tensor *lanes; // mapped u32, n = lanes, c = 32
     const struct tensor *m;
     bool guided;
-    bool dynamic;                   // a dynamic threshold is wanted by some lane
-    const struct tensor *x;         // [slots, H, W, 4] f32
-    const struct tensor *history[3];// x0 of this and the last two steps, [slots, H, W, 4] f32
-    const struct tensor *noise;     // [slots, H, W, 4] f32
+    bool dynamic;                    // a dynamic threshold is wanted by some lane
+    const struct tensor *x;          // [slots, H, W, 4] f32
+    const struct tensor *history[3]; // x0 of this and the last two steps, [slots, H, W, 4] f32
+    const struct tensor *noise;      // [slots, H, W, 4] f32
 };
 void op_sampler_step(struct ops *o, const struct op_sampler_params *p);
 

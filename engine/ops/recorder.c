@@ -20,7 +20,7 @@ struct ops {
     struct ops_device *dev;
     enum dtype dtype;
     enum err error;
-    bool open;  // between begin and end
+    bool open; // between begin and end
     struct record *records;
     int count, room;
     struct vk_cmd *cmd;
@@ -170,7 +170,7 @@ static enum err bind(const struct ops *o, const struct ops_call *call, int i, ch
     size_t element = tensor_dtype_bytes(t->dtype), offset = aligned_offset(o, t);
     size_t bytes = t->offset * element - offset + tensor_span(t) * element;
     if (t->dtype == DT_U8)
-        bytes = (bytes + 3) / 4 * 4;  // shaders see words; tensor_create leaves room for the last
+        bytes = (bytes + 3) / 4 * 4; // shaders see words; tensor_create leaves room for the last
     *b = (struct vk_binding){.buf = t->buf, .offset = offset, .bytes = bytes};
     b->access = letter == 'w' ? VK_WRITE : letter == 'u' ? VK_READ_WRITE : VK_READ;
     if (operand && o->dev->load == LOAD_TEXEL && spoils_key(bytes) &&

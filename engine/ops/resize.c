@@ -45,8 +45,8 @@ struct size {
 struct rows_params {
     enum kernel_id kernel;
     const struct tensor *x, *y;
-    struct size walked, other;  // the map whose rows are walked; push's oh and ow
-    struct size push;           // push's h and w
+    struct size walked, other; // the map whose rows are walked; push's oh and ow
+    struct size push;          // push's h and w
     float sy, sx;
 };
 
@@ -85,12 +85,10 @@ void op_avg_pool2(struct ops *o, const struct tensor *x, const struct tensor *y)
     if (!ops_require(o, ok))
         return;
     struct size small = {y->h, y->w}, large = {x->h, x->w};
-    rows(o, &(struct rows_params){.kernel = K_AVG_POOL2,
-                                  .x = x,
-                                  .y = y,
-                                  .walked = small,
-                                  .push = small,
-                                  .other = large});
+    rows(
+        o,
+        &(struct rows_params){
+            .kernel = K_AVG_POOL2, .x = x, .y = y, .walked = small, .push = small, .other = large});
 }
 
 void op_upsample_nearest2(struct ops *o, const struct tensor *x, const struct tensor *y)

@@ -21,7 +21,10 @@ static bool is_state(const struct tensor *t, const struct tensor *like)
            t->h == like->h && t->w == like->w;
 }
 
-static uint32_t pixels_of(const struct tensor *t) { return t->h * t->w; }
+static uint32_t pixels_of(const struct tensor *t)
+{
+    return t->h * t->w;
+}
 
 void op_noise(struct ops *o, const struct tensor *lanes, const struct tensor *dst)
 {

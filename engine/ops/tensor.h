@@ -17,10 +17,10 @@ struct ops_device;
 
 struct tensor {
     struct vk_buffer *buf;
-    size_t offset;        // elements, from the buffer's start; multiple of 4
+    size_t offset; // elements, from the buffer's start; multiple of 4
     enum dtype dtype;
-    uint32_t n, h, w, c;  // samples, rows, columns, channels
-    uint32_t cs;          // elements from one pixel to the next; multiple of 4, >= c
+    uint32_t n, h, w, c; // samples, rows, columns, channels
+    uint32_t cs;         // elements from one pixel to the next; multiple of 4, >= c
 };
 
 // The stride that ops choose for c channels: a multiple of 4, and never of 4 KiB in bytes (such
@@ -29,7 +29,10 @@ uint32_t tensor_stride(enum dtype dtype, uint32_t c);
 size_t tensor_dtype_bytes(enum dtype dtype);
 // Elements from the first to one past the last, padding included.
 size_t tensor_span(const struct tensor *t);
-static inline uint32_t tensor_pixels(const struct tensor *t) { return t->n * t->h * t->w; }
+static inline uint32_t tensor_pixels(const struct tensor *t)
+{
+    return t->n * t->h * t->w;
+}
 
 // A tensor with memory of its own, zeroed. Errors: NO_DEVICE_MEMORY, NO_MEMORY.
 enum err tensor_create(struct ops_device *dev, enum dtype dtype, uint32_t n, uint32_t h, uint32_t w,
@@ -37,8 +40,8 @@ enum err tensor_create(struct ops_device *dev, enum dtype dtype, uint32_t n, uin
 // The same in memory that the CPU sees (parameters of a step, results).
 enum err tensor_create_mapped(struct ops_device *dev, enum dtype dtype, uint32_t n, uint32_t h,
                               uint32_t w, uint32_t c, struct tensor *out);
-void tensor_destroy(struct tensor *t);  // not for views
-void *tensor_map(const struct tensor *t);  // first element; NULL when the CPU cannot see it
+void tensor_destroy(struct tensor *t);    // not for views
+void *tensor_map(const struct tensor *t); // first element; NULL when the CPU cannot see it
 
 // Channels c0 .. c0+c of every pixel (c0 multiple of 4); samples n0 .. n0+n.
 struct tensor tensor_channels(const struct tensor *t, uint32_t c0, uint32_t c);

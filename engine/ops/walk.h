@@ -21,14 +21,17 @@ uint32_t walk_run(const struct ops *o, size_t pixels, uint32_t blocks, uint32_t 
 
 struct walk_plan {
     struct walk walk;
-    uint32_t local, blocks;  // spec constants 0 and 1 of walk.glsl
-    uint32_t stride;         // pixels side by side in a workgroup
-    uint32_t groups[3];      // x pixel blocks, y channel blocks, z samples
+    uint32_t local, blocks; // spec constants 0 and 1 of walk.glsl
+    uint32_t stride;        // pixels side by side in a workgroup
+    uint32_t groups[3];     // x pixel blocks, y channel blocks, z samples
 };
 // Cover `pixels` of each of `samples` maps of c channels. The plan depends on samples in z alone.
 struct walk_plan walk_plan(const struct ops *o, uint32_t c, uint32_t pixels, uint32_t samples);
 
-static inline uint32_t blocks_of(uint32_t count, uint32_t size) { return (count + size - 1) / size; }
+static inline uint32_t blocks_of(uint32_t count, uint32_t size)
+{
+    return (count + size - 1) / size;
+}
 
 static inline bool is_activation(const struct tensor *t)
 {

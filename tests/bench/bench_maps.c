@@ -1,6 +1,6 @@
 // Speed of the operators that are not matrix products, at the default cascade's shapes: wall and
-// processor time per float of the result (of the state, for the sampling operators), and dispatches.
-// Best of several runs: the machine may be shared, which processor time feels less.
+// processor time per float of the result (of the state, for the sampling operators), and
+// dispatches. Best of several runs: the machine may be shared, which processor time feels less.
 // Usage: bench_maps [name part ...]; BENCH_SECONDS per row (default 0.3), BENCH_DTYPE=f16,
 // BENCH_PROFILE=1 for the time of each dispatch.
 #include "bench.h"
@@ -14,7 +14,7 @@ struct bench {
     struct ops_device *dev;
     enum dtype dtype;
     double seconds;
-    const char **only;  // NULL-terminated
+    const char **only; // NULL-terminated
 };
 
 struct shape {
@@ -180,16 +180,16 @@ static void make_other(const struct bench *b, const struct row *r, struct place 
         p->other = make(b, b->dtype, (uint32_t[]){s.n, s.h * s.arg, s.w * s.arg, s.c});
         break;
     case UNSHUFFLED:
-        p->other = make(b, b->dtype,
-                        (uint32_t[]){s.n, s.h / s.arg, s.w / s.arg, s.c * s.arg * s.arg});
+        p->other =
+            make(b, b->dtype, (uint32_t[]){s.n, s.h / s.arg, s.w / s.arg, s.c * s.arg * s.arg});
         break;
     case SHUFFLED:
-        p->other = make(b, b->dtype,
-                        (uint32_t[]){s.n, s.h * s.arg, s.w * s.arg, s.c / s.arg / s.arg});
+        p->other =
+            make(b, b->dtype, (uint32_t[]){s.n, s.h * s.arg, s.w * s.arg, s.c / s.arg / s.arg});
         break;
     case GATHERED:
-        p->other = make(b, b->dtype,
-                        (uint32_t[]){s.n, s.h / s.arg, s.w / s.arg, 6 * s.arg * s.arg});
+        p->other =
+            make(b, b->dtype, (uint32_t[]){s.n, s.h / s.arg, s.w / s.arg, 6 * s.arg * s.arg});
         break;
     default: break;
     }
@@ -226,9 +226,9 @@ static void make_place(const struct bench *b, const struct row *r, struct place 
 
 static void free_place(struct place *p)
 {
-    struct tensor *all[] = {&p->x,        &p->y,        &p->b,        &p->other,
-                            &p->vector,   &p->scale_shift, &p->lanes, &p->bytes,
-                            &p->state[0], &p->state[1], &p->state[2], &p->state[3], &p->state[4]};
+    struct tensor *all[] = {&p->x,           &p->y,        &p->b,       &p->other,    &p->vector,
+                            &p->scale_shift, &p->lanes,    &p->bytes,   &p->state[0], &p->state[1],
+                            &p->state[2],    &p->state[3], &p->state[4]};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i]->buf)
             tensor_destroy(all[i]);
@@ -287,8 +287,8 @@ int main(int argc, char **argv)
     b.dtype = dtype && !strcmp(dtype, "f16") ? DT_F16 : DT_F32;
     printf("%s, operands by %s, %s\n", ops_device_info(b.dev)->name, ops_device_info(b.dev)->load,
            b.dtype == DT_F16 ? "f16" : "f32");
-    printf("%-14s %-14s %-14s %9s %9s %8s %8s %5s\n", "operator", "network", "shape", "us", "busy us",
-           "ns/float", "busy", "disp");
+    printf("%-14s %-14s %-14s %9s %9s %8s %8s %5s\n", "operator", "network", "shape", "us",
+           "busy us", "ns/float", "busy", "disp");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (wanted(&b, &rows[i]))
             run_row(&b, &rows[i]);

@@ -13,7 +13,8 @@ static void check_embed(struct ops_device *dev, enum dtype dtype, enum dtype tab
     size_t tokens = (size_t)r->n * r->l;
     float *values = op_random(table, (size_t)r->rows * r->c, 1);
     uint32_t *ids = calloc(tokens, sizeof *ids);
-    double *want = calloc(ref_count(ys), sizeof *want), *bound = calloc(ref_count(ys), sizeof *bound);
+    double *want = calloc(ref_count(ys), sizeof *want),
+           *bound = calloc(ref_count(ys), sizeof *bound);
     for (size_t i = 0; i < tokens; i++) {
         ids[i] = i == tokens - 1 ? r->rows : (uint32_t)(i * 7919 % r->rows);
         for (uint32_t c = 0; c < r->c; c++) {
@@ -25,7 +26,8 @@ static void check_embed(struct ops_device *dev, enum dtype dtype, enum dtype tab
     struct tensor it;
     CHECK_INT(tensor_create_mapped(dev, DT_U32, r->n, 1, r->l, 1, &it), ERR_OK);
     CHECK_INT(tensor_upload(&it, ids), ERR_OK);
-    struct op_array at = op_array(dev, table, (struct ref_shape){1, 1, r->rows, r->c}, values, false);
+    struct op_array at =
+        op_array(dev, table, (struct ref_shape){1, 1, r->rows, r->c}, values, false);
     struct op_array ay = op_array(dev, dtype, ys, NULL, false);
     struct ops *o = op_begin(dev, dtype);
     op_embed(o, &it, &at.t, &ay.t);
@@ -48,10 +50,11 @@ static void check_bias(struct ops_device *dev, uint32_t buckets, uint32_t heads,
 {
     struct ref_shape ts = {1, 1, buckets, heads}, ys = {1, length, length, heads};
     float *table = op_random(DT_F32, ref_count(ts), 1);
-    double *want = calloc(ref_count(ys), sizeof *want), *bound = calloc(ref_count(ys), sizeof *bound);
+    double *want = calloc(ref_count(ys), sizeof *want),
+           *bound = calloc(ref_count(ys), sizeof *bound);
     ref_relative_bias(table, buckets, heads, length, max_distance, want);
     for (size_t i = 0; i < ref_count(ys); i++)
-        bound[i] = 1e-30;  // a copy
+        bound[i] = 1e-30; // a copy
     struct op_array at = op_array(dev, DT_F32, ts, table, false);
     struct op_array ay = op_array(dev, DT_F32, ys, NULL, false);
     struct ops *o = op_begin(dev, DT_F32);
@@ -78,7 +81,8 @@ static void check_time(struct ops_device *dev, enum dtype dtype, const struct ti
     static const float times[] = {999, 0, 0.25f, 37, 998.5f};
     struct ref_shape ys = {r->n, 1, 1, r->dim};
     float t[5];
-    double *want = calloc(ref_count(ys), sizeof *want), *bound = calloc(ref_count(ys), sizeof *bound);
+    double *want = calloc(ref_count(ys), sizeof *want),
+           *bound = calloc(ref_count(ys), sizeof *bound);
     for (uint32_t i = 0; i < r->n; i++)
         t[i] = times[i % 5];
     ref_time_embed(t, r->n, r->dim, r->flip, r->freq_shift, want);
@@ -121,4 +125,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
     check_bias(dev, 64, 8, 20, 256);
 }
 
-int main(void) { return op_test_run(body); }
+int main(void)
+{
+    return op_test_run(body);
+}

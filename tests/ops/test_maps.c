@@ -3,25 +3,14 @@
 #include "op_test.h"
 #include "ref_maps.h"
 
-enum kind {
-    ACT,
-    ADD,
-    ADD_PIXEL,
-    COPY,
-    MEAN,
-    POOL,
-    NEAREST,
-    BILINEAR,
-    UNSHUFFLE,
-    SHUFFLE
-};
+enum kind { ACT, ADD, ADD_PIXEL, COPY, MEAN, POOL, NEAREST, BILINEAR, UNSHUFFLE, SHUFFLE };
 static const char *const kind_names[] = {"act",  "add",     "add_pixel", "copy",      "mean_pixels",
                                          "pool", "nearest", "bilinear",  "unshuffle", "shuffle"};
 
 struct row {
     enum kind kind;
     struct ref_shape x;
-    uint32_t arg;  // activation; patch
+    uint32_t arg; // activation; patch
     bool view, in_place;
     uint32_t oh, ow;
     float scale;
@@ -206,4 +195,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
     refuses(dev, dtype);
 }
 
-int main(void) { return op_test_run(body); }
+int main(void)
+{
+    return op_test_run(body);
+}

@@ -131,7 +131,7 @@ static void check_moments(struct ops_device *dev)
 }
 
 struct gather_row {
-    uint32_t h, w, patch, lanes;  // h, w: of the picture
+    uint32_t h, w, patch, lanes; // h, w: of the picture
     bool low, guided;
 };
 
@@ -145,7 +145,8 @@ static void check_gather(struct ops_device *dev, enum dtype dtype, const struct 
     // The fourth channel holds what must never be read.
     float *x = op_random(dtype, ref_count(s), 1), *low = op_random(dtype, ref_count(s), 2);
     float *picture = calloc(ref_count(whole), sizeof *picture);
-    double *want = calloc(ref_count(ys), sizeof *want), *bound = calloc(ref_count(ys), sizeof *bound);
+    double *want = calloc(ref_count(ys), sizeof *want),
+           *bound = calloc(ref_count(ys), sizeof *bound);
     size_t sample = ref_count(ys) / ys.n;
     for (uint32_t n = 0; n < ys.n; n++) {
         const float *xs = slot_of(x, s, lane[n % r->lanes].slot);
@@ -157,8 +158,9 @@ static void check_gather(struct ops_device *dev, enum dtype dtype, const struct 
         ref_pixel_unshuffle(picture, whole, r->patch, want + n * sample);
     }
     for (size_t i = 0; i < ref_count(ys); i++)
-        bound[i] = 1e-30;  // a copy of storable values
-    struct op_array ax = op_array(dev, DT_F32, s, x, false), al = op_array(dev, DT_F32, s, low, false);
+        bound[i] = 1e-30; // a copy of storable values
+    struct op_array ax = op_array(dev, DT_F32, s, x, false),
+                    al = op_array(dev, DT_F32, s, low, false);
     struct op_array ay = op_array(dev, dtype, ys, NULL, false);
     struct tensor table = lane_table(dev, lane, r->lanes);
     struct ops *o = op_begin(dev, dtype);
@@ -195,7 +197,8 @@ static void check_add_noise(struct ops_device *dev)
         for (size_t i = lane[l].slot * slot; i < (lane[l].slot + 1) * slot; i++)
             want[i] = i % 4 == 3 ? 0 : (double)lane[l].cx * x[i] + (double)lane[l].noise * z[i];
     }
-    struct op_array ax = op_array(dev, DT_F32, s, x, false), az = op_array(dev, DT_F32, s, z, false);
+    struct op_array ax = op_array(dev, DT_F32, s, x, false),
+                    az = op_array(dev, DT_F32, s, z, false);
     struct tensor table = lane_table(dev, lane, 3);
     struct ops *o = op_begin(dev, DT_F32);
     op_add_noise(o, &table, &ax.t, &az.t, &ax.t);
@@ -243,9 +246,12 @@ static void check_rgb8(struct ops_device *dev, enum dtype dtype, uint32_t h, uin
 static void body(struct ops_device *dev, enum dtype dtype)
 {
     static const struct gather_row gathers[] = {
-        {5, 7, 1, 3, .guided = true},  {8, 8, 1, 2, .low = true},
-        {6, 10, 2, 4, .low = true},    {16, 12, 4, 1, .low = true, .guided = true},
-        {4, 20, 2, 3, .guided = true}, {9, 6, 3, 2, .low = true, .guided = true},
+        {5, 7, 1, 3, .guided = true},
+        {8, 8, 1, 2, .low = true},
+        {6, 10, 2, 4, .low = true},
+        {16, 12, 4, 1, .low = true, .guided = true},
+        {4, 20, 2, 3, .guided = true},
+        {9, 6, 3, 2, .low = true, .guided = true},
         {16, 16, 8, 1},
     };
     known_answers();
@@ -266,4 +272,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
     check_add_noise(dev);
 }
 
-int main(void) { return op_test_run(body); }
+int main(void)
+{
+    return op_test_run(body);
+}

@@ -8,8 +8,8 @@ struct group_row {
     uint32_t groups;
     enum op_act act;
     bool scale_shift, view;
-    float mean;   // of x, whose deviation is about 0.6
-    float wild;   // added to the first value of every sample
+    float mean; // of x, whose deviation is about 0.6
+    float wild; // added to the first value of every sample
 };
 
 static const struct group_row group_rows[] = {
@@ -99,7 +99,7 @@ static void group_tolerance(const struct group_case *g, const double *want, doub
         double size = fabs(g->x[i]) + fabs(r->mean) + r->wild / values + 1;
         double deviation = r->wild ? r->wild / sqrt(values) : 0.57;
         if (values < 16)
-            deviation = sqrt(1e-5);  // few values may be nearly equal: eps is all that is left
+            deviation = sqrt(1e-5); // few values may be nearly equal: eps is all that is left
         double gain = fabs(g->gamma[c]), t = sqrt(values) / 4 + 8;
         if (r->scale_shift)
             gain *= 1 + fabs(g->ss[sample * 2 * r->x.c + c]);
@@ -111,7 +111,11 @@ static void group_tolerance(const struct group_case *g, const double *want, doub
 static void check_group_norm(struct ops_device *dev, enum dtype dtype, const struct group_row *r)
 {
     size_t n = ref_count(r->x), sample = n / r->x.n;
-    struct group_case g = {dev, dtype, r, op_random(dtype, n, 1), op_random(DT_F32, r->x.c, 2),
+    struct group_case g = {dev,
+                           dtype,
+                           r,
+                           op_random(dtype, n, 1),
+                           op_random(DT_F32, r->x.c, 2),
                            op_random(DT_F32, r->x.c, 3),
                            op_random(dtype, (size_t)r->x.n * 2 * r->x.c, 4)};
     double *want = calloc(n, sizeof *want), *tolerance = calloc(n, sizeof *tolerance);
@@ -179,9 +183,10 @@ static void check_row_norm(struct ops_device *dev, enum dtype dtype, const struc
         ref_layer_norm(x, r->x, gamma, r->beta ? beta : NULL, 1e-6f, want);
     // As for GroupNorm; rows of at least four values of deviation .57 are never nearly constant.
     for (size_t i = 0; i < n; i++)
-        tolerance[i] = (sqrt(r->x.c) / 4 + 8) * OP_EPS *
-                           (fabs(gamma[i % r->x.c]) * (fabs(r->mean) + 2) / 0.2 + fabs(want[i]) + 1) +
-                       op_store_error(dtype, want[i]);
+        tolerance[i] =
+            (sqrt(r->x.c) / 4 + 8) * OP_EPS *
+                (fabs(gamma[i % r->x.c]) * (fabs(r->mean) + 2) / 0.2 + fabs(want[i]) + 1) +
+            op_store_error(dtype, want[i]);
     struct op_array ax = op_array(dev, dtype, r->x, x, r->view);
     struct op_array ay = op_array(dev, dtype, r->x, NULL, r->view);
     struct op_array ag = op_array(dev, DT_F32, one, gamma, false);
@@ -229,4 +234,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
     refuses(dev);
 }
 
-int main(void) { return op_test_run(body); }
+int main(void)
+{
+    return op_test_run(body);
+}

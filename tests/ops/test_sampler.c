@@ -11,8 +11,8 @@ struct world {
     uint32_t h, w, mc, lanes;
     bool guided, dynamic;
     struct op_lane lane[MAX_LANES];
-    float *state[5];  // x, three histories, noise: [SLOTS, h, w, 4]
-    float *m;         // [lanes (* 2), h, w, mc]
+    float *state[5]; // x, three histories, noise: [SLOTS, h, w, 4]
+    float *m;        // [lanes (* 2), h, w, mc]
 };
 
 static struct ref_shape state_shape(const struct world *w)
@@ -199,8 +199,14 @@ static void check_steps(struct ops_device *dev, enum dtype dtype)
     }
     check_world(&w, "clip, variance");
 
-    w = (struct world){
-        .dev = dev, .dtype = dtype, .h = 16, .w = 15, .mc = 6, .lanes = 4, .guided = true, .dynamic = true};
+    w = (struct world){.dev = dev,
+                       .dtype = dtype,
+                       .h = 16,
+                       .w = 15,
+                       .mc = 6,
+                       .lanes = 4,
+                       .guided = true,
+                       .dynamic = true};
     for (uint32_t i = 0; i < 4; i++) {
         w.lane[i] = plain_lane((3 * i + 1) % SLOTS);
         w.lane[i].threshold = i == 1 ? 1 : 2;
@@ -244,7 +250,7 @@ static float value(enum values kind, float u, size_t i)
     case FEW: return rintf(3 * u);
     case SAME: return 1.75f;
     case ZERO: return 0;
-    case TWO_SCALES: return i % 20 ? u : 1000 + u;  // the 95 % rank falls between two scales
+    case TWO_SCALES: return i % 20 ? u : 1000 + u; // the 95 % rank falls between two scales
     }
     return 0;
 }
@@ -304,4 +310,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
     check_quantiles(dev);
 }
 
-int main(void) { return op_test_run(body); }
+int main(void)
+{
+    return op_test_run(body);
+}

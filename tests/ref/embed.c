@@ -33,8 +33,8 @@ void ref_relative_bias(const float *table, uint32_t buckets, uint32_t heads, uin
             uint32_t d = q > k ? q - k : k - q, b = d;
 
             if (d >= exact) {
-                float r = logf((float)d / (float)exact) /
-                          (float)log((double)max_distance / exact) * (float)(half - exact);
+                float r = logf((float)d / (float)exact) / (float)log((double)max_distance / exact) *
+                          (float)(half - exact);
                 b = exact + (uint32_t)r;
                 if (b > half - 1)
                     b = half - 1;

@@ -8,8 +8,7 @@ struct group {
     double mean, rstd;
 };
 
-static void group_statistics(const float *x, const struct ref_shape *s, double eps,
-                             struct group *g)
+static void group_statistics(const float *x, const struct ref_shape *s, double eps, struct group *g)
 {
     size_t pixels = (size_t)s->h * s->w;
     double sum = 0, squares = 0;

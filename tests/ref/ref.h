@@ -10,7 +10,10 @@
 struct ref_shape {
     uint32_t n, h, w, c;
 };
-static inline size_t ref_count(struct ref_shape s) { return (size_t)s.n * s.h * s.w * s.c; }
+static inline size_t ref_count(struct ref_shape s)
+{
+    return (size_t)s.n * s.h * s.w * s.c;
+}
 
 // Numbers as in enum op_act.
 double ref_act(int act, double x);
@@ -19,7 +22,7 @@ double ref_act(int act, double x);
 // weight [out, in, kernel, kernel]. magnitude (may be NULL) receives the sum of the absolute
 // products and the bias before the activation: what rounding errors are proportional to.
 struct ref_matmul {
-    struct ref_shape shape;  // of x
+    struct ref_shape shape; // of x
     const float *x, *weight, *bias, *mul, *residual;
     uint32_t out, kernel;
     int act;

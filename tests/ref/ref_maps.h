@@ -6,7 +6,7 @@
 #include "ref.h"
 
 struct ref_group_norm_params {
-    const float *x, *gamma, *beta, *scale_shift;  // scale_shift [N, 2C] or NULL
+    const float *x, *gamma, *beta, *scale_shift; // scale_shift [N, 2C] or NULL
     struct ref_shape s;
     uint32_t groups;
     double eps;

@@ -48,8 +48,7 @@ float ref_quantile(float *v, size_t n, float q)
     float t = rank - (float)low;
 
     qsort(v, n, sizeof *v, by_value);
-    return t < 0.5f ? v[low] + t * (v[high] - v[low])
-                    : v[high] - (v[high] - v[low]) * (1 - t);
+    return t < 0.5f ? v[low] + t * (v[high] - v[low]) : v[high] - (v[high] - v[low]) * (1 - t);
 }
 
 static float threshold(const struct op_lane *lane, float *x0, size_t n)

@@ -34,7 +34,7 @@ void ref_avg_pool2(const float *x, struct ref_shape s, double *y)
     EACH(o, n, i, j, c)
     y[at(&o, n, i, j, c)] =
         0.25 * ((double)x[at(&s, n, 2 * i, 2 * j, c)] + x[at(&s, n, 2 * i, 2 * j + 1, c)] +
-                 x[at(&s, n, 2 * i + 1, 2 * j, c)] + x[at(&s, n, 2 * i + 1, 2 * j + 1, c)]);
+                x[at(&s, n, 2 * i + 1, 2 * j, c)] + x[at(&s, n, 2 * i + 1, 2 * j + 1, c)]);
 }
 
 void ref_upsample_nearest2(const float *x, struct ref_shape s, double *y)
