@@ -1,5 +1,5 @@
-// The inverse of pixel_unshuffle: channel (c * P + dy) * P + dx of a pixel of x becomes channel c of
-// pixel (dy, dx) of a P x P block of y. Grid: x column blocks, y rows, z samples.
+// The inverse of pixel_unshuffle: channel (c * P + dy) * P + dx of a pixel of x becomes channel c
+// of pixel (dy, dx) of a P x P block of y. Grid: x column blocks, y rows, z samples.
 // p.h, p.w: of x; p.c: of y.
 #version 450
 #extension GL_GOOGLE_include_directive : require

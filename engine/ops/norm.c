@@ -5,11 +5,12 @@
 #include "walk.h"
 
 enum {
-    CPU_CACHED = 512 << 10,  // bytes of a sample that are normalized in one dispatch
+    CPU_CACHED = 512 << 10, // bytes of a sample that are normalized in one dispatch
     GPU_TRIPS = 256,
-    PART_WALKS = 4,
+    CPU_PART_WALKS = 4, // pixels of a run of statistics, in runs of the walk
+    GPU_PART_WALKS = 16,
     GPU_LOCAL = 256,
-    FOLD_LOCAL = 64,
+    FOLD_LOCAL = 256,
     ROW_LOCAL = 64
 };
 
@@ -92,7 +93,7 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
         .eps = p->eps,
     };
     // Longer runs than the walk's: what folds them reads every one of them in few workgroups.
-    push.walk.run *= PART_WALKS;
+    push.walk.run *= ops_recorder_device(o)->caps->cpu ? CPU_PART_WALKS : GPU_PART_WALKS;
     uint32_t blocks = blocks_of(push.pixels, w.stride * push.walk.run);
     uint32_t before = (blocks - 1) * w.stride, left = push.pixels - before * push.walk.run;
     push.parts = before + (left < w.stride ? left : w.stride);

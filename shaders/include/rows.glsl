@@ -1,6 +1,6 @@
 // How the operators that move pixels cover a map: invocations side by side take neighbouring vec4s
 // of a pixel, 1 << walk.lanes of them, then the next pixel of the same row; an invocation walks
-// along its row. Grid: x column blocks, y rows, z samples and channel blocks. Needs `p`, push_shape.
+// along its row. Grid: x column blocks, y rows, z samples and channel blocks. Needs push_shape p.
 layout(local_size_x_id = 0) in;
 
 uint rows_blocks() { return (((p.c + 3) / 4) + (1u << p.walk.lanes) - 1) >> p.walk.lanes; }
