@@ -78,12 +78,19 @@ struct rules {
     uint32_t units;
     const char *text; // replacements, each ends with a NUL
     size_t text_size;
-    unsigned char *state;   // per unit: UNSEEN, OPEN, or 2 + the matches on the way down from it
-    uint32_t *stack, depth; // units on the way to the one at hand
-    unsigned short *next;   // per depth: the next label to try
+    unsigned char *state;      // per unit: UNSEEN, OPEN, or DONE + the most matches below it
+    uint32_t *first, *sibling; // per base its first child, per unit its parent's next child
+    struct visit *stack;       // the units on the way to the one at hand
+    uint32_t depth;
+};
+
+struct visit {
+    uint32_t unit, next;   // next: the child to look at next
+    unsigned char matches; // the most below it so far
 };
 
 enum { UNSEEN, OPEN, DONE };
+static const uint32_t NONE = UINT32_MAX;
 
 static uint32_t unit_at(const struct rules *r, uint32_t i)
 {
@@ -117,53 +124,63 @@ static bool push(struct rules *r, uint32_t i)
     if (!unit_ok(r, i))
         return false;
     r->state[i] = OPEN;
-    r->stack[r->depth] = i;
-    r->next[r->depth++] = 0;
+    r->stack[r->depth++] = (struct visit){.unit = i, .next = r->first[base_of(r, i)]};
     return true;
 }
 
 // Close the unit on top. A root has no match of its own.
-static bool pop(struct rules *r, unsigned char *below)
+static bool pop(struct rules *r)
 {
-    uint32_t i = r->stack[--r->depth];
-    unsigned matches = below[r->depth] + (r->depth && has_leaf(r, i));
+    const struct visit *v = &r->stack[--r->depth];
+    unsigned matches = v->matches + (r->depth && has_leaf(r, v->unit));
 
     if (matches > MAX_MATCHES)
         return false;
-    r->state[i] = (unsigned char)(DONE + matches);
-    if (r->depth && matches > below[r->depth - 1])
-        below[r->depth - 1] = (unsigned char)matches;
+    r->state[v->unit] = (unsigned char)(DONE + matches);
+    if (r->depth && matches > r->stack[r->depth - 1].matches)
+        r->stack[r->depth - 1].matches = (unsigned char)matches;
     return true;
+}
+
+// A unit carries the label that leads to it, and so says what its parent's base must be. A leaf's
+// word has the top bit set and is nobody's child.
+static void link_children(struct rules *r)
+{
+    for (uint32_t i = 0; i < r->units; i++)
+        r->first[i] = NONE;
+    for (uint32_t i = 0; i < r->units; i++) {
+        uint32_t u = unit_at(r, i), base = i ^ (u & 0xff);
+        if (u >> 31)
+            continue;
+        r->sibling[i] = r->first[base];
+        r->first[base] = i;
+    }
 }
 
 // Whether everything that can be reached from the root stays inside, ends, and matches a text at
 // most MAX_MATCHES times.
-static bool walk(struct rules *r, unsigned char *below)
+static bool walk(struct rules *r)
 {
+    link_children(r);
     if (!push(r, 0))
         return false;
-    below[0] = 0;
     while (r->depth) {
-        uint32_t top = r->stack[r->depth - 1], label = r->next[r->depth - 1]++, child;
-        if (label == BLOCK) {
-            if (!pop(r, below))
+        struct visit *top = &r->stack[r->depth - 1];
+        uint32_t child = top->next;
+        if (child == NONE) {
+            if (!pop(r))
                 return false;
             continue;
         }
-        child = base_of(r, top) ^ label;
-        // a leaf's word has the top bit set and is nobody's child
-        if ((unit_at(r, child) & 0x800000ff) != label)
-            continue;
+        top->next = r->sibling[child];
         if (r->state[child] == OPEN)
             return false; // a circle
-        if (r->state[child] >= DONE) {
-            if (r->state[child] - DONE > below[r->depth - 1])
-                below[r->depth - 1] = (unsigned char)(r->state[child] - DONE);
-            continue;
+        if (r->state[child] == UNSEEN) {
+            if (!push(r, child))
+                return false;
+        } else if (r->state[child] - DONE > top->matches) {
+            top->matches = (unsigned char)(r->state[child] - DONE);
         }
-        if (!push(r, child))
-            return false;
-        below[r->depth - 1] = 0;
     }
     return true;
 }
@@ -173,7 +190,6 @@ static const char *check_charsmap(struct wire w)
 {
     struct rules r = {0};
     size_t n = (size_t)(w.end - w.p);
-    unsigned char *below = NULL;
     const char *says = NULL;
     uint32_t size;
 
@@ -192,16 +208,16 @@ static const char *check_charsmap(struct wire w)
         return "its normalization texts have no end";
     r.state = calloc(r.units, 1);
     r.stack = malloc(r.units * sizeof *r.stack);
-    r.next = malloc(r.units * sizeof *r.next);
-    below = malloc(r.units);
-    if (!r.state || !r.stack || !r.next || !below)
+    r.first = malloc(r.units * sizeof *r.first);
+    r.sibling = malloc(r.units * sizeof *r.sibling);
+    if (!r.state || !r.stack || !r.first || !r.sibling)
         says = "out of memory";
-    else if (!walk(&r, below))
+    else if (!walk(&r))
         says = "its normalization rules lead outside of themselves";
     free(r.state);
     free(r.stack);
-    free(r.next);
-    free(below);
+    free(r.first);
+    free(r.sibling);
     return says;
 }
 
