@@ -24,6 +24,8 @@ extern const struct route routes_admin[];
 extern const struct route routes_openai[];
 extern const struct route routes_native[];
 extern const struct route routes_a1111[];
+extern const struct route routes_openapi[];
+extern const struct route routes_page[];
 
 // ---- shared by the APIs that draw (draw.c) ------------------------------------------------------
 

@@ -40,8 +40,9 @@ struct serve {
     const char *origins[SERVE_MAX_ORIGINS];
 };
 
-static const struct route *const serve_routes[] = {routes_openai, routes_native, routes_a1111,
-                                                   routes_admin, NULL};
+static const struct route *const serve_routes[] = {
+    routes_openai, routes_native, routes_a1111, routes_openapi, routes_admin, routes_page, NULL,
+};
 
 // ---- stopping -----------------------------------------------------------------------------------
 

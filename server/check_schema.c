@@ -1,0 +1,118 @@
+// A field table as JSON schema (OpenAPI 3.1). Called when the API's description is asked for.
+#include "check.h"
+
+#include "buf.h"
+#include "text.h"
+
+static void add_list(struct buf *b, const char *const *list, bool null)
+{
+    buf_puts(b, ",\"enum\":[");
+    for (int i = 0; list[i]; i++) {
+        buf_puts(b, i ? "," : "");
+        text_json(b, list[i]);
+    }
+    buf_puts(b, null ? ",null]" : "]");
+}
+
+static void add_type(struct buf *b, const char *type, bool null)
+{
+    if (null)
+        buf_printf(b, "\"type\":[\"%s\",\"null\"]", type);
+    else
+        buf_printf(b, "\"type\":\"%s\"", type);
+}
+
+static void add_range(struct buf *b, const struct check_field *f)
+{
+    buf_printf(b, ",\"minimum\":%.15g,\"maximum\":%.15g", f->min, f->max);
+}
+
+static void add_numbers(struct buf *b, const struct check_field *f, const char *type, bool null)
+{
+    buf_printf(b, "\"oneOf\":[{\"type\":\"%s\"", type);
+    add_range(b, f);
+    buf_printf(b, "},{\"type\":\"array\",\"minItems\":1,\"maxItems\":%d,\"items\":{\"type\":\"%s\"",
+               CHECK_LIST, type);
+    add_range(b, f);
+    buf_puts(b, null ? "}},{\"type\":\"null\"}]" : "}}]");
+}
+
+static void add_default(struct buf *b, const struct check_field *f)
+{
+    if (!f->def || (f->type == CHECK_INT && f->def[0] == '0' && f->min > 0))
+        return;
+    buf_puts(b, ",\"default\":");
+    if (f->type == CHECK_TEXT || f->type == CHECK_ENUM)
+        text_json(b, f->def);
+    else
+        buf_puts(b, f->def);
+}
+
+static void add_field(const struct check_field *f, check_live_fn *live, void *ctx, struct buf *b)
+{
+    const bool null = f->flags & (CHECK_NULL | CHECK_IGNORED);
+    const char *const *list = f->live && live ? live(ctx, f->live) : NULL;
+    buf_puts(b, "{");
+    switch (f->type) {
+    case CHECK_TEXT:
+        add_type(b, "string", null);
+        buf_printf(b, ",\"minLength\":%.0f,\"maxLength\":%.0f", f->min > 0 ? 1.0 : 0.0, f->max);
+        break;
+    case CHECK_ENUM: add_type(b, "string", null); break;
+    case CHECK_INT:
+        add_type(b, "integer", null);
+        add_range(b, f);
+        break;
+    case CHECK_NUMBER:
+        add_type(b, "number", null);
+        add_range(b, f);
+        break;
+    case CHECK_BOOL: add_type(b, "boolean", null); break;
+    case CHECK_SEED:
+        add_type(b, "integer", null);
+        buf_puts(b, ",\"minimum\":-1,\"maximum\":9223372036854775807");
+        break;
+    case CHECK_INTS: add_numbers(b, f, "integer", null); break;
+    case CHECK_NUMBERS: add_numbers(b, f, "number", null); break;
+    case CHECK_TIME: buf_puts(b, "\"type\":[\"string\",\"integer\",\"null\"]"); break;
+    case CHECK_ANY: break;
+    }
+    if (f->choices)
+        add_list(b, f->choices, null);
+    add_default(b, f);
+    if (list) {
+        buf_puts(b, ",\"examples\":[");
+        for (int i = 0; list[i]; i++) {
+            buf_puts(b, i ? "," : "");
+            if (f->type == CHECK_INT)
+                buf_puts(b, list[i]);
+            else
+                text_json(b, list[i]);
+        }
+        buf_puts(b, "]");
+    }
+    buf_puts(b, b->data[b->len - 1] == '{' ? "\"description\":" : ",\"description\":");
+    text_json(b, f->help);
+    buf_puts(b, "}");
+}
+
+void check_schema(const struct check_table *t, check_live_fn *live, void *ctx, struct buf *out)
+{
+    bool first = true;
+    buf_puts(out, "{\"type\":\"object\",\"properties\":{");
+    for (int i = 0; i < t->count; i++) {
+        buf_puts(out, i ? "," : "");
+        text_json(out, t->fields[i].name);
+        buf_puts(out, ":");
+        add_field(&t->fields[i], live, ctx, out);
+    }
+    buf_puts(out, "},\"required\":[");
+    for (int i = 0; i < t->count; i++) {
+        if (!(t->fields[i].flags & CHECK_REQUIRED))
+            continue;
+        buf_puts(out, first ? "" : ",");
+        text_json(out, t->fields[i].name);
+        first = false;
+    }
+    buf_printf(out, "],\"additionalProperties\":%s}", t->strict ? "false" : "true");
+}

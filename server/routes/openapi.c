@@ -1,0 +1,186 @@
+// GET /openapi.json: the API's description (OpenAPI 3.1), written from the route table and the
+// field tables that validate requests.
+#include "app.h"
+
+#include "buf.h"
+#include "text.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { LIVE_MAX = 24 };
+
+// The lists that only the loaded model knows.
+struct live {
+    const struct model_info *model;
+    char text[LIVE_MAX][48];
+    const char *list[LIVE_MAX + 1];
+};
+
+static const char *const *live_sizes(struct live *l, const char *form)
+{
+    int n = 0;
+    if (!strcmp(form, "openai_sizes"))
+        snprintf(l->text[n++], sizeof l->text[0], "auto");
+    for (int i = 0; i < l->model->stages; i++, n++) {
+        const int size = l->model->stage[i].size;
+        if (!strcmp(form, "sizes"))
+            snprintf(l->text[n], sizeof l->text[0], "%d", size);
+        else
+            snprintf(l->text[n], sizeof l->text[0], "%dx%d", size, size);
+    }
+    for (int i = 0; i < n; i++)
+        l->list[i] = l->text[i];
+    l->list[n] = NULL;
+    return l->list;
+}
+
+static const char *const *live_list(void *ctx, const char *name)
+{
+    struct live *l = ctx;
+    int n = 0;
+    if (!l->model)
+        return NULL;
+    if (strstr(name, "sizes"))
+        return live_sizes(l, name);
+    if (!strcmp(name, "models"))
+        l->list[n++] = l->model->name;
+    for (int i = 0; !strcmp(name, "samplers") && i < 16 && l->model->samplers[i][0]; i++)
+        l->list[n++] = l->model->samplers[i];
+    for (int i = 0; !strcmp(name, "timesteps") && i < 16 && l->model->presets[i][0]; i++)
+        l->list[n++] = l->model->presets[i];
+    l->list[n] = NULL;
+    return l->list;
+}
+
+static void add_parameter(struct buf *b, const char *name, const char *in, bool first)
+{
+    buf_printf(b,
+               "%s{\"name\":\"%s\",\"in\":\"%s\",\"required\":%s,\"schema\":{\"type\":\"string\"}",
+               first ? "" : ",", name, in, strcmp(in, "path") ? "false" : "true");
+}
+
+static void add_parameters(struct buf *b, const struct route *r)
+{
+    bool first = true;
+    buf_puts(b, ",\"parameters\":[");
+    for (const char *at = strchr(r->path, '{'); at; at = strchr(at + 1, '{')) {
+        char name[32];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(at + 1, "}"), at + 1);
+        add_parameter(b, name, "path", first);
+        buf_puts(b, "}");
+        first = false;
+    }
+    for (int i = 0; r->query && i < r->query->count; i++) {
+        add_parameter(b, r->query->fields[i].name, "query", first);
+        buf_puts(b, ",\"description\":");
+        text_json(b, r->query->fields[i].help);
+        buf_puts(b, "}");
+        first = false;
+    }
+    buf_puts(b, "]");
+}
+
+static void add_answers(struct buf *b, const struct route *r)
+{
+    buf_puts(b, ",\"responses\":{");
+    for (int i = 0; i < 4 && r->answer[i].status; i++) {
+        const struct route_answer *a = &r->answer[i];
+        // The media types of one status stand together in the table.
+        if (i && r->answer[i - 1].status == a->status) {
+            buf_printf(b, ",\"%s\":{}", a->type);
+            continue;
+        }
+        buf_printf(b, "%s\"%d\":{\"description\":", i ? "}}," : "", a->status);
+        text_json(b, a->help);
+        buf_puts(b, ",\"content\":{");
+        if (a->type)
+            buf_printf(b, "\"%s\":{}", a->type);
+    }
+    buf_puts(b, "}},\"default\":{\"description\":\"an error\",\"content\":{\"application/json\":{"
+                "\"schema\":{\"$ref\":\"#/components/schemas/");
+    buf_puts(b, r->errors == ERRORS_A1111 ? "A1111Error" : "Error");
+    buf_puts(b, "\"}}}}}");
+}
+
+static void add_operation(struct buf *b, const struct route *r)
+{
+    for (const char *m = r->method; *m; m++)
+        buf_printf(b, m == r->method ? "\"%c" : "%c", *m - 'A' + 'a');
+    buf_printf(b, "\":{\"tags\":[\"%s\"],\"summary\":", r->tag);
+    text_json(b, r->summary);
+    add_parameters(b, r);
+    if (r->body)
+        buf_printf(b,
+                   ",\"requestBody\":{\"required\":%s,\"content\":{\"application/json\":{"
+                   "\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}}}",
+                   r->flags & ROUTE_EMPTY_BODY ? "false" : "true", r->body->name);
+    if (!r->scope)
+        buf_puts(b, ",\"security\":[]");
+    add_answers(b, r);
+    buf_puts(b, "}");
+}
+
+// Operations of one path belong into one object: the first route of a path writes them all.
+static void add_paths(struct call *c, struct buf *b)
+{
+    const struct route *r, *other;
+    bool first = true;
+    for (int at = 0; (r = router_next(c->router, &at));) {
+        bool seen = r->flags & ROUTE_HIDDEN, open = false;
+        for (int k = 0; !seen && (other = router_next(c->router, &k)) && other != r;)
+            seen = !strcmp(other->path, r->path);
+        if (seen)
+            continue;
+        buf_printf(b, "%s\"%s\":{", first ? "" : ",", r->path);
+        first = false;
+        for (int k = 0; (other = router_next(c->router, &k));) {
+            if (strcmp(other->path, r->path))
+                continue;
+            buf_puts(b, open ? "," : "");
+            add_operation(b, other);
+            open = true;
+        }
+        buf_puts(b, "}");
+    }
+}
+
+static const char error_schemas[] =
+    "\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{\"type\":"
+    "\"object\",\"required\":[\"message\",\"type\",\"param\",\"code\"],\"properties\":{\"message\":"
+    "{"
+    "\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"param\":{\"type\":[\"string\",\"null\"]}"
+    ","
+    "\"code\":{\"type\":[\"string\",\"null\"]}}}}},\"A1111Error\":{\"type\":\"object\","
+    "\"required\":["
+    "\"error\",\"detail\"],\"properties\":{\"error\":{\"type\":\"string\"},\"detail\":{\"type\":"
+    "\"string\"},\"body\":{\"type\":\"string\"},\"errors\":{\"type\":\"string\"}}}";
+
+static void openapi_get(struct call *c)
+{
+    const struct app *app = c->app;
+    struct live live = {.model = jobs_model(app->jobs)};
+    struct buf b = {0};
+    const struct route *r;
+    buf_puts(&b,
+             "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"imagend\",\"version\":\"1\",\"summary\":"
+             "\"Pictures from text\"},\"security\":[{\"key\":[]}],\"paths\":{");
+    add_paths(c, &b);
+    buf_puts(&b, "},\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":"
+                 "\"bearer\"}},\"schemas\":{");
+    buf_puts(&b, error_schemas);
+    for (int at = 0; (r = router_next(c->router, &at));) {
+        if (!r->body)
+            continue;
+        buf_printf(&b, ",\"%s\":", r->body->name);
+        check_schema(r->body, live_list, &live, &b);
+    }
+    buf_puts(&b, "}}}");
+    call_json(c, 200, &b);
+}
+
+const struct route routes_openapi[] = {
+    {"GET", "/openapi.json", openapi_get, SCOPE_NONE, 0, ERRORS_OPENAI, "operations",
+     "This description", .answer = {{200, "application/json", "OpenAPI 3.1"}}},
+    {0},
+};

@@ -1,0 +1,115 @@
+// The web page and the API's description for people: "/", its files, and /docs, which is written
+// from the same tables that validate requests.
+#include "app.h"
+
+#include "buf.h"
+#include "http.h"
+#include "page_data.h"
+
+#include <string.h>
+
+static void set_page_headers(struct call *c)
+{
+    http_set_header(c->http, "Content-Security-Policy",
+                    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: "
+                    "data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+                    "frame-ancestors 'none'");
+    http_set_header(c->http, "Cross-Origin-Opener-Policy", "same-origin");
+    http_set_header(c->http, "Cache-Control", "no-cache");
+}
+
+static void reply_file(struct call *c, const char *type, const unsigned char *data, size_t n)
+{
+    set_page_headers(c);
+    http_reply_bytes(c->http, 200, type, data, n, NULL, NULL);
+}
+
+static void page_get(struct call *c)
+{
+    reply_file(c, "text/html; charset=utf-8", page_html, page_html_size);
+}
+
+static void css_get(struct call *c)
+{
+    reply_file(c, "text/css; charset=utf-8", page_css, page_css_size);
+}
+
+static void js_get(struct call *c)
+{
+    reply_file(c, "text/javascript; charset=utf-8", page_js, page_js_size);
+}
+
+// ---- /docs --------------------------------------------------------------------------------------
+
+static void add_html(struct buf *b, const char *s)
+{
+    for (; *s; s++) {
+        if (*s == '<')
+            buf_puts(b, "&lt;");
+        else if (*s == '&')
+            buf_puts(b, "&amp;");
+        else
+            buf_putc(b, *s);
+    }
+}
+
+static void add_fields(struct buf *b, const struct check_table *t)
+{
+    buf_puts(b, "<table><tr><th>field<th>default<th>meaning");
+    for (int i = 0; i < t->count; i++) {
+        const struct check_field *f = &t->fields[i];
+        buf_printf(b, "<tr><td><code>%s</code>%s<td>%s<td>", f->name,
+                   f->flags & CHECK_REQUIRED ? " (required)" : "", f->def ? f->def : "");
+        add_html(b, f->help);
+        for (int k = 0; f->choices && f->choices[k]; k++)
+            buf_printf(b, "%s%s", k ? ", " : ": ", f->choices[k]);
+        if (!f->choices && f->max > 0 && f->type != CHECK_TEXT)
+            buf_printf(b, "; %g to %g", f->min, f->max);
+    }
+    buf_puts(b, "</table>");
+}
+
+static void docs_get(struct call *c)
+{
+    struct buf b = {0};
+    const struct route *r;
+    int at = 0;
+    buf_puts(&b, "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
+                 "content=\"width=device-width, initial-scale=1\"><title>imagend: API</title>"
+                 "<link rel=icon href=\"data:,\"><link rel=stylesheet href=page.css>"
+                 "<body><main class=docs><header><h1>imagend: API</h1><p class=muted>"
+                 "<a href=\"openapi.json\">openapi.json</a> says the same to programs; "
+                 "<a href=\"./\">draw</a></p></header>");
+    while ((r = router_next(c->router, &at))) {
+        if (r->flags & ROUTE_HIDDEN)
+            continue;
+        buf_printf(&b, "<section><h2><code>%s %s</code></h2><p>", r->method, r->path);
+        add_html(&b, r->summary);
+        buf_puts(&b, "</p>");
+        if (r->body || r->query)
+            add_fields(&b, r->body ? r->body : r->query);
+        buf_puts(&b, "<ul>");
+        for (int i = 0; i < 4 && r->answer[i].status; i++)
+            buf_printf(&b, "<li><code>%d %s</code> %s", r->answer[i].status,
+                       r->answer[i].type ? r->answer[i].type : "", r->answer[i].help);
+        buf_puts(&b, "</ul></section>");
+    }
+    buf_puts(&b, "</main></body></html>");
+    set_page_headers(c);
+    http_reply(c->http, 200, "text/html; charset=utf-8", &b);
+}
+
+#define PAGE(path, handle, type)                                                                   \
+    {                                                                                              \
+        "GET", path, handle, SCOPE_NONE, ROUTE_HIDDEN, ERRORS_OPENAI, "page", "The web page",      \
+            .answer = {                                                                            \
+                {200, type, "a file of the page"}                                                  \
+            }                                                                                      \
+    }
+const struct route routes_page[] = {
+    PAGE("/", page_get, "text/html"),
+    PAGE("/page.css", css_get, "text/css"),
+    PAGE("/page.js", js_get, "text/javascript"),
+    PAGE("/docs", docs_get, "text/html"),
+    {0},
+};

@@ -1,0 +1,48 @@
+"""The API's description says what the server does."""
+from harness import is_png, main, Server
+
+
+def test_openapi_describes_every_route(s):
+    api = s.get("/openapi.json").json
+    assert api["openapi"] == "3.1.0"
+    for path in ("/v1/images/generations", "/v1/jobs", "/v1/jobs/{id}/events", "/v1/capabilities",
+                 "/sdapi/v1/txt2img", "/healthz", "/metrics"):
+        assert path in api["paths"], path
+    job = api["components"]["schemas"]["CreateJobRequest"]
+    assert job["required"] == ["prompt"] and job["additionalProperties"] is False
+    assert job["properties"]["size"]["examples"] == [64, 256, 1024]
+    parameters = api["paths"]["/v1/jobs/{id}"]["get"]["parameters"]
+    assert parameters[0]["name"] == "id" and parameters[0]["required"]
+
+
+def test_schema_and_validation_agree(s):
+    """What the schema allows is accepted, one past it is refused; for every field with a range."""
+    schemas = s.get("/openapi.json").json["components"]["schemas"]
+    for path, name, base in (("/v1/jobs", "CreateJobRequest", {"prompt": "a", "size": 64}),
+                             ("/v1/images/generations", "CreateImageRequest",
+                              {"prompt": "a", "size": "64x64"})):
+        for field, schema in schemas[name]["properties"].items():
+            if field in ("size", "webhook_url", "deadline"):
+                continue
+            inner = schema.get("oneOf", [schema])[0]
+            if "maximum" in inner and inner["maximum"] < 2 ** 53:
+                body = {**base, field: inner["maximum"] + 1}
+                a = s.post(path, body)
+                assert a.status == 400 and a.json["error"]["param"] == field, (field, a.body)
+            if "enum" in schema:
+                a = s.post(path, {**base, field: "no such choice"})
+                assert a.status == 400 and a.json["error"]["param"] == field, (field, a.body)
+            if "null" in schema.get("type", []):
+                assert s.post(path, {**base, field: None}).status in (200, 202), field
+
+
+def test_docs_and_page(s):
+    docs = s.get("/docs")
+    assert docs.status == 200 and b"<code>negative_prompt</code>" in docs.body
+    for path in ("/", "/page.css", "/page.js", "/docs"):
+        a = s.get(path)
+        assert a.status == 200 and "default-src 'none'" in a.headers["content-security-policy"]
+        assert b"http://" not in a.body and b"https://" not in a.body, "no outside resources"
+
+
+main(globals())

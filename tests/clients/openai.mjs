@@ -1,0 +1,104 @@
+// The unmodified openai SDK against the server.
+import assert from "node:assert/strict";
+import { eventually, need, run, serve } from "./server.mjs";
+
+need("openai");
+const { default: OpenAI } = await import("openai");
+const client = (server, more) => new OpenAI({ apiKey: "none", baseURL: server.url + "/v1", ...more });
+const png = (b64) => Buffer.from(b64, "base64").subarray(1, 4).toString() === "PNG";
+
+await run({
+  async generate() {
+    const s = await serve();
+    const c = client(s);
+    const a = await c.images.generate({ prompt: "a red sphere", size: "64x64", n: 2, seed: 3 });
+    assert.equal(a.data.length, 2);
+    assert.ok(png(a.data[0].b64_json) && a.usage.total_tokens > 0 && a.seed === 3);
+    assert.equal((await c.models.list()).data[0].id, "fake");
+    assert.equal((await c.models.retrieve("fake")).object, "model");
+    assert.equal(await s.stop(), 0);
+  },
+
+  async url() {
+    const s = await serve();
+    const a = await client(s).images.generate({ prompt: "a", size: "64x64", response_format: "url",
+      output_format: "webp" });
+    const file = await fetch(a.data[0].url);
+    assert.equal(file.headers.get("content-type"), "image/webp");
+    assert.equal(Buffer.from(await file.arrayBuffer()).subarray(8, 12).toString(), "WEBP");
+    assert.equal(await s.stop(), 0);
+  },
+
+  async stream() {
+    const s = await serve();
+    const stream = await client(s).images.generate({ prompt: "a", size: "256x256", stream: true,
+      partial_images: 3 });
+    const types = [];
+    for await (const event of stream) {
+      types.push(event.type);
+      assert.ok(png(event.b64_json));
+      if (event.type === "image_generation.partial_image")
+        assert.equal(event.partial_image_index, types.length - 1);
+    }
+    assert.deepEqual(types, [...Array(3).fill("image_generation.partial_image"),
+      "image_generation.completed"]);
+    await assert.rejects(async () => {
+      const bad = await client(s).images.generate({ prompt: "[fail]", size: "64x64", stream: true });
+      for await (const event of bad) void event;
+    }, OpenAI.APIError);
+    assert.equal(await s.stop(), 0);
+  },
+
+  async errors() {
+    const s = await serve();
+    const c = client(s, { maxRetries: 0 });
+    await assert.rejects(c.images.generate({ prompt: "" }), (e) =>
+      e instanceof OpenAI.BadRequestError && e.param === "prompt" && e.code === "invalid_value");
+    await assert.rejects(c.images.generate({ prompt: "a", model: "none" }), OpenAI.NotFoundError);
+    await assert.rejects(c.images.generate({ prompt: "[fail]" }), OpenAI.InternalServerError);
+    await assert.rejects(c.models.retrieve("none"), OpenAI.NotFoundError);
+    assert.equal(await s.stop(), 0);
+  },
+
+  async idempotency() {
+    const s = await serve();
+    const c = client(s);
+    const headers = { "Idempotency-Key": "one" };
+    const a = await c.images.generate({ prompt: "a", size: "64x64" }, { headers });
+    const b = await c.images.generate({ prompt: "a", size: "64x64" }, { headers });
+    assert.equal(a.seed, b.seed);
+    const started = Date.now();
+    await assert.rejects(c.images.generate({ prompt: "b", size: "64x64" }, { headers }),
+      OpenAI.ConflictError);
+    assert.ok(Date.now() - started < 400, "a 409 must not be retried");
+    assert.equal(await s.stop(), 0);
+  },
+
+  async retriesWithRetryAfter() {
+    const s = await serve({ FAKE_STEP_MS: "30", FAKE_SLOTS: "1" }, "--queue-limit", "1");
+    const c = client(s, { maxRetries: 8 });
+    const jobs = Array.from({ length: 4 }, () => c.images.generate({ prompt: "a", size: "64x64" }));
+    for (const job of await Promise.all(jobs)) assert.ok(png(job.data[0].b64_json));
+    const none = client(s, { maxRetries: 0 });
+    const results = await Promise.allSettled(Array.from({ length: 6 }, () =>
+      none.images.generate({ prompt: "a", size: "64x64" })));
+    const refused = results.filter((r) => r.status === "rejected").map((r) => r.reason);
+    assert.ok(refused.length && refused.every((e) => e instanceof OpenAI.RateLimitError));
+    assert.ok(Number(refused[0].headers.get("retry-after")) >= 1);
+    assert.equal(await s.stop(), 0);
+  },
+
+  async abortFreesTheSlot() {
+    const s = await serve({ FAKE_STEP_MS: "20", FAKE_SLOTS: "1" });
+    for (const stream of [false, true]) {
+      const abort = new AbortController();
+      const job = client(s, { maxRetries: 0 }).images.generate(
+        { prompt: "a", size: "64x64", steps: 900, stream }, { signal: abort.signal });
+      job.catch(() => {});
+      await eventually(async () => (await s.json("/v1/capabilities")).running === 1, "running");
+      abort.abort();
+      await eventually(async () => (await s.json("/v1/capabilities")).running === 0, "a free slot");
+    }
+    assert.equal(await s.stop(), 0);
+  },
+});

@@ -1,0 +1,65 @@
+// Starts one server for a client test; plain Node, no packages.
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+
+export const program = process.argv[2] || "build/tests/api/imagend-fake";
+
+// Exit status 77 is a skipped test.
+export function need(name) {
+  if (existsSync(new URL("node_modules/" + name, import.meta.url))) return;
+  console.log("skipped: npm ci has not been run in tests/clients");
+  process.exit(77);
+}
+
+export async function serve(env = {}, ...flags) {
+  const folder = mkdtempSync(join(tmpdir(), "imagend-client-"));
+  const child = spawn(program, ["serve", "--listen", "127.0.0.1:0", "--data-dir",
+    join(folder, "data"), ...flags], { env: { ...process.env, ...env }, stdio: ["ignore", "ignore", "pipe"] });
+  let log = "";
+  const port = await new Promise((done, fail) => {
+    createInterface({ input: child.stderr }).on("line", (line) => {
+      log += line + "\n";
+      const found = line.match(/listening on \w+:\/\/[^ ]*:(\d+)/);
+      if (found) done(Number(found[1]));
+    });
+    child.on("exit", () => fail(new Error("the server did not start:\n" + log)));
+  });
+  const url = "http://127.0.0.1:" + port;
+  while ((await fetch(url + "/readyz")).status !== 200) await pause(10);
+  return {
+    url, get log() { return log; },
+    async json(path) { return (await fetch(url + path)).json(); },
+    async stop() {
+      const ended = new Promise((done) => child.on("exit", done));
+      child.kill("SIGTERM");
+      const code = await ended;
+      rmSync(folder, { recursive: true, force: true });
+      return code;
+    },
+  };
+}
+
+export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+export async function eventually(check, what, ms = 10000) {
+  for (const end = Date.now() + ms; Date.now() < end; await pause(20))
+    if (await check()) return;
+  throw new Error(what + " did not come true");
+}
+
+export async function run(tests) {
+  let failed = 0;
+  for (const [name, test] of Object.entries(tests)) {
+    try {
+      await test();
+    } catch (error) {
+      failed++;
+      console.log("FAILED " + name + "\n" + error.stack);
+    }
+  }
+  console.log(`${Object.keys(tests).length - failed} passed, ${failed} failed`);
+  process.exit(failed ? 1 : 0);
+}
