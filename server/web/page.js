@@ -265,7 +265,7 @@ async function describe() {
     try {
       const can = await (await ask("GET", "v1/capabilities")).json();
       $("server").textContent = can.model + " on " + can.device;
-      $("size").replaceChildren(...can.sizes.map((s) => new Option(s + " × " + s, s)));
+      $("size").replaceChildren(...can.sizes.map((s) => new Option(s + " px", s)));
       $("size").value = can.sizes[Math.min(1, can.sizes.length - 1)];
       $("sampler").append(...can.samplers.map((s) => new Option(s, s)));
       $("count").max = can.limits.n;

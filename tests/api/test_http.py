@@ -163,7 +163,7 @@ def test_a_reader_that_does_not_read_is_dropped():
         c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         c.sendall(b"POST /v1/images/generations HTTP/1.1\r\nHost: a\r\nContent-Type: "
                   b"application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-        eventually(lambda: 'http_connections 1\n' in s.get("/metrics").body.decode(), 20, "closing")
+        eventually(lambda: 'http_connections 1\n' in s.get("/metrics").body.decode(), 60, "closing")
         c.close()
     finally:
         assert s.close() == 0
