@@ -4,20 +4,12 @@
 
 #include "spirv.h"
 
-#define CODE(name)                                                                                 \
-    {                                                                                              \
-        spirv_##name, sizeof spirv_##name                                                          \
-    }
+// clang-format off
+#define CODE(name) {spirv_##name, sizeof spirv_##name}
 #define CODES(t00, t01, t10, t11, b00, b01, b10, b11)                                              \
-    {                                                                                              \
-        {{CODE(t00), CODE(t01)}, {CODE(t10), CODE(t11)}},                                          \
-        {                                                                                          \
-            {CODE(b00), CODE(b01)},                                                                \
-            {                                                                                      \
-                CODE(b10), CODE(b11)                                                               \
-            }                                                                                      \
-        }                                                                                          \
-    }
+    {{{CODE(t00), CODE(t01)}, {CODE(t10), CODE(t11)}},                                             \
+     {{CODE(b00), CODE(b01)}, {CODE(b10), CODE(b11)}}}
+// clang-format on
 
 // One macro per axes word of shaders/meson.build: which variant serves which case.
 #define AXES_ONE(s) CODES(s, s, s, s, s, s, s, s)
