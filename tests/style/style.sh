@@ -42,23 +42,26 @@ layer() {
     [ -d "$folder" ] || return 0
     allowed=$(for seen in "$@"; do
         if [ -f "$seen" ]; then
-            basename "$seen"
+            printf ' %s' "${seen##*/}"
         elif [ -d "$seen" ]; then
-            find "$seen" -maxdepth 1 -name '*.h' -exec basename {} \;
+            find "$seen" -maxdepth 1 -name '*.h' -printf ' %f'
         fi
     done)
-    ours=$(find engine server shaders -name '*.h' -exec basename {} \;)
-    find "$folder" -maxdepth 1 -name '*.[ch]' | while read -r file; do
-        grep -oE '^#include "[^"]+"' "$file" | sed 's/#include "//; s/"$//; s/.*\///' |
-            while read -r header; do
-                if printf '%s\n' "$ours" | grep -qxF "$header" &&
-                    ! printf '%s\n' "$allowed" | grep -qxF "$header"; then
-                    printf '%s includes %s\n' "$file" "$header"
-                fi
-            done
-    done
+    find "$folder" -maxdepth 1 -name '*.[ch]' -exec awk -v ours="$ours" -v allowed="$allowed" '
+        BEGIN {
+            n = split(ours, list, " ")
+            for (i = 1; i <= n; i++) known[list[i]] = 1
+            n = split(allowed, list, " ")
+            for (i = 1; i <= n; i++) may[list[i]] = 1
+        }
+        /^#include "/ {
+            header = $2
+            gsub(/"|.*\//, "", header)
+            if (header in known && !(header in may)) print FILENAME " includes " header
+        }' {} +
 }
 
+ours=$(find engine server shaders -name '*.h' -printf ' %f')
 base=engine/base
 expect_none "$(
     layer engine/base $base
