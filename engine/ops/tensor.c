@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE = 4096, LINE = 64 };
+enum { BAD_STRIDE = 512, LINE = 64 };
 
 size_t tensor_dtype_bytes(enum dtype dtype)
 {
@@ -22,7 +22,7 @@ uint32_t tensor_stride(enum dtype dtype, uint32_t c)
     if (dtype == DT_U8)
         return c; // pictures are dense
     uint32_t cs = (c + 3) / 4 * 4, bytes = (uint32_t)tensor_dtype_bytes(dtype);
-    if (cs * bytes % PAGE == 0)
+    if (cs * bytes % BAD_STRIDE == 0)
         cs += LINE / bytes;
     return cs;
 }

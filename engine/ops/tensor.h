@@ -23,8 +23,8 @@ struct tensor {
     uint32_t cs;         // elements from one pixel to the next; multiple of 4, >= c
 };
 
-// The stride that ops choose for c channels: a multiple of 4, and never of 4 KiB in bytes (such
-// strides make all pixels of a column share one cache set).
+// The stride that ops choose for c channels: a multiple of 4, and never of 512 bytes (such strides
+// make the pixels that a kernel reads together share a few cache sets).
 uint32_t tensor_stride(enum dtype dtype, uint32_t c);
 size_t tensor_dtype_bytes(enum dtype dtype);
 // Elements from the first to one past the last, padding included.
