@@ -3,7 +3,7 @@
 // Thread: the engine's worker.
 #include "walk.h"
 
-enum { LOCAL = 64, SELECT_LOCAL = 256, CPU_SELECT_LOCAL = 64, SELECT_BYTES = 12 << 10 };
+enum { LOCAL = 64, SELECT_LOCAL = 1024, CPU_SELECT_LOCAL = 64, SELECT_BYTES = 16 << 10 };
 
 _Static_assert(sizeof(struct op_lane) == sizeof(struct lane) && sizeof(struct lane) == 128,
                "the lane table is one layout for the CPU and for the shaders");
