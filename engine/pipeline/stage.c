@@ -184,12 +184,17 @@ static enum err give_noise(struct stage *s, int entry, enum stage_noise kind, in
 static enum err record_enter(struct stage *s, int entry)
 {
     struct tensor low = s->p.low_height ? tensor_samples(&s->low, (uint32_t)entry, 1) : s->x;
+    struct tensor states = s->states;
     struct ops *o;
     enum err e = ops_begin(s->p.dev, s->p.dtype, &o);
 
     if (e)
         return e;
-    unet_record_text(s->p.unet, o, &s->states, s->text, 2 * (uint32_t)entry, NULL);
+    if (s->p.dtype != states.dtype) {
+        states = ops_temp(o, states.n, states.h, states.w, states.c);
+        op_copy(o, &s->states, &states);
+    }
+    unet_record_text(s->p.unet, o, &states, s->text, 2 * (uint32_t)entry, NULL);
     if (s->p.low_height) {
         op_upsample_bilinear(o, &s->low_source, &low);
         if (!s->p.noise)
