@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { HTTP_SWEEP_MS = 500, HTTP_POOL_EXTRA = 16 << 10, HTTP_BACKLOG = 4096 };
+enum { HTTP_SWEEP_MS = 500, HTTP_POOL_EXTRA = 16 << 10, HTTP_BACKLOG = 4096, HTTP_WAKE_BATCH = 100 };
 
 // ---- running the library ----------------------------------------------------------------------
 
@@ -68,6 +68,46 @@ void http_resume(struct http_request *r)
     r->suspended = false;
     MHD_resume_connection(r->mhd);
     http_kick(r->server);
+}
+
+// An event may go to ten thousand streams. They are resumed some at a time, and the loop turns in
+// between, so that nobody else waits for all of them.
+static void on_waker(uv_idle_t *idle)
+{
+    struct http_server *s = idle->data;
+    for (int i = 0; i < HTTP_WAKE_BATCH && s->wake; i++) {
+        struct http_request *r = s->wake;
+        http_unwake(r);
+        http_resume(r);
+    }
+    if (!s->wake)
+        uv_idle_stop(idle);
+    http_run(s);
+}
+
+void http_wake(struct http_request *r)
+{
+    struct http_server *s = r->server;
+    if (!r->suspended || r->wake_prev)
+        return;
+    r->wake_prev = s->wake_end;
+    r->wake_next = NULL;
+    *s->wake_end = r;
+    s->wake_end = &r->wake_next;
+    if (!s->closing)
+        uv_idle_start(&s->waker, on_waker);
+}
+
+void http_unwake(struct http_request *r)
+{
+    if (!r->wake_prev)
+        return;
+    *r->wake_prev = r->wake_next;
+    if (r->wake_next)
+        r->wake_next->wake_prev = r->wake_prev;
+    else
+        r->server->wake_end = r->wake_prev;
+    r->wake_prev = NULL;
 }
 
 // ---- connections ------------------------------------------------------------------------------
@@ -267,11 +307,12 @@ static enum err http_attach(struct http_server *s)
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     if (!info || uv_timer_init(s->p.loop, &s->timer) || uv_timer_init(s->p.loop, &s->sweep))
         return ERR_INTERNAL;
-    s->timer.data = s->sweep.data = s->epoll.data = s;
-    s->handles = 2;
+    uv_idle_init(s->p.loop, &s->waker);
+    s->timer.data = s->sweep.data = s->epoll.data = s->waker.data = s;
+    s->handles = 3;
     if (uv_poll_init(s->p.loop, &s->epoll, info->epoll_fd))
         return ERR_INTERNAL;
-    s->handles = 3;
+    s->handles = 4;
     uv_poll_start(&s->epoll, UV_READABLE, on_epoll);
     uv_timer_start(&s->sweep, on_sweep, HTTP_SWEEP_MS, HTTP_SWEEP_MS);
     return ERR_OK;
@@ -286,6 +327,7 @@ enum err http_open(const struct http_params *p, struct http_server **out, struct
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     s->p = *p;
     s->listen_fd = -1;
+    s->wake_end = &s->wake;
     err = http_listen(s, why);
     if (err)
         goto fail;
@@ -369,10 +411,11 @@ void http_close(struct http_server *s, void (*closed)(void *ctx), void *ctx)
         http_free(s);
         return;
     }
-    if (s->handles == 3) {
+    if (s->handles == 4) {
         uv_poll_stop(&s->epoll);
         uv_close((uv_handle_t *)&s->epoll, on_closed);
     }
     uv_close((uv_handle_t *)&s->timer, on_closed);
     uv_close((uv_handle_t *)&s->sweep, on_closed);
+    uv_close((uv_handle_t *)&s->waker, on_closed);
 }

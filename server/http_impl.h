@@ -24,9 +24,11 @@ struct http_server {
     int listen_fd, port;
     uv_poll_t epoll;
     uv_timer_t timer; // the library's time-outs
+    uv_idle_t waker;  // runs while streams wait in `wake`
     uv_timer_t sweep; // ours
     struct http_conn *conns;
     struct http_request *requests;
+    struct http_request *wake, **wake_end;
     int connections, busy, handles;
     bool quiet, closing, running, again;
     void (*closed)(void *ctx);
@@ -58,6 +60,7 @@ struct http_request {
     void *gone_ctx;
     struct buf stream;
     size_t stream_at;
+    struct http_request *wake_next, **wake_prev; // streams with something new to send
     bool streaming, stream_done, broken;
     const char *keepalive;
     double written; // when the stream was last written to
@@ -65,9 +68,11 @@ struct http_request {
     void (*user_free)(void *user);
 };
 
-// http.c: make the library look at its connections soon.
-void http_kick(struct http_server *s);
-void http_resume(struct http_request *r);
+// http.c
+void http_kick(struct http_server *s);     // make the library look at its connections soon
+void http_resume(struct http_request *r);  // at once
+void http_wake(struct http_request *r);    // in its turn, for streams
+void http_unwake(struct http_request *r);
 
 // http_request.c
 struct http_request *http_request_create(struct http_server *s, struct MHD_Connection *mhd,

@@ -93,6 +93,7 @@ struct http_request *http_request_create(struct http_server *s, struct MHD_Conne
 
 void http_request_free(struct http_request *r)
 {
+    http_unwake(r);
     *r->prev = r->next;
     if (r->next)
         r->next->prev = r->prev;

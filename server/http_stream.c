@@ -143,7 +143,7 @@ bool http_stream_write(struct http_request *r, const void *data, size_t n)
     buf_add(&r->stream, data, n);
     if (r->keepalive)
         r->written = clock_seconds();
-    http_resume(r);
+    http_wake(r);
     return true;
 }
 
@@ -151,5 +151,5 @@ void http_stream_end(struct http_request *r)
 {
     r->gone = NULL;
     r->stream_done = true;
-    http_resume(r);
+    http_wake(r);
 }

@@ -3,6 +3,7 @@
 #ifndef IMAGEND_APP_H
 #define IMAGEND_APP_H
 
+#include "buf.h"
 #include "jobs.h"
 #include "router.h"
 
@@ -18,6 +19,10 @@ struct app {
     struct metrics *metrics;
     int64_t started; // unix ms
     bool draining;
+    // The last event as text (native_events.c).
+    struct buf event_text;
+    char event_job[JOB_ID_SIZE];
+    uint64_t event_id;  // 0: none
 };
 
 extern const struct route routes_admin[];

@@ -7,6 +7,7 @@
 #include "sse.h"
 #include "text.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,16 +53,26 @@ static void add_data(struct call *c, const struct job *j, const struct job_event
     buf_printf(b, ",\"progress\":%.4f}", job_progress(j));
 }
 
+// What all watchers of a job get is written once. The end is not shared, since the addresses in it
+// depend on how the client reached us; nor are previews, of which a stream may get an older one.
 static bool send_event(struct call *c, const struct job *j, const struct job_event *ev)
 {
-    struct buf b = {0};
-    bool ok = false;
-    const char *name = ev->type == JOB_EVENT_END ? job_state_name(j->state) : event_names[ev->type];
-    add_data(c, j, ev, &b);
-    if (!b.failed)
-        ok = sse_event(c->http, name, ev->id, b.data);
-    buf_deinit(&b);
-    return ok;
+    struct app *app = c->app;
+    struct buf *b = &app->event_text;
+    const bool shared = ev->type != JOB_EVENT_END && ev->type != JOB_EVENT_PREVIEW;
+    const char *name =
+        ev->type == JOB_EVENT_END ? job_state_name(j->state) : event_names[ev->type];
+    if (!shared || app->event_id != ev->id || strcmp(app->event_job, j->id)) {
+        buf_clear(b);
+        add_data(c, j, ev, b);
+        app->event_id = shared ? ev->id : 0;
+        snprintf(app->event_job, sizeof app->event_job, "%s", j->id);
+    }
+    if (b->failed) {
+        app->event_id = 0;
+        return false;
+    }
+    return sse_event(c->http, name, ev->id, b->data);
 }
 
 static bool send_state(struct call *c, const struct job *j)

@@ -327,6 +327,7 @@ static void serve_free(struct serve *s)
     router_destroy(&s->app.router);
     auth_destroy(&s->auth);
     metrics_destroy(&s->app.metrics);
+    buf_deinit(&s->app.event_text);
     free(s->tls_cert);
     free(s->tls_key);
     free(s->origins_text);
