@@ -150,7 +150,7 @@ int64_t *bundle_ints(struct bundle *b, const char *fmt, ...)
 // Where no half run was made, the manifest suggests about 2e-2 of the largest value.
 // Ill-conditioned points need more, and how ill-conditioned they are was measured: noise_floor is
 // how far float32 rounding took the reference itself, and a half rounds 2^-11 / 2^-24 times as
-// coarsely. Where the fixtures hold both, that product is within a third of atol_half.
+// coarsely. Where the fixtures hold both, that product is 0.9 to 1.4 times atol_half.
 static const double half_guess = 2e-2, half_roundoff = 8192;
 
 double bundle_tolerance(struct bundle *b, const char *name, double absmax)
