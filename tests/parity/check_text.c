@@ -186,72 +186,11 @@ void check_captions(struct golden *g, const char *name)
 
 // ---- the encoder ------------------------------------------------------------------------------
 
-enum { MAX_POINTS = 512 };
-
-struct points {
-    struct ops_device *dev;
-    struct bundle *b;
-    int count;
-    struct {
-        char name[128];
-        struct tensor t;
-    } at[MAX_POINTS];
-};
-
-static void keep_point(void *ctx, struct ops *o, const char *name, const struct tensor *t)
-{
-    struct points *p = ctx;
-    char full[128];
-
-    snprintf(full, sizeof full, "act.%s", name);
-    if (p->count == MAX_POINTS || !bundle_find(p->b, "%s", full))
-        return;
-    if (tensor_create_mapped(p->dev, DT_F32, t->n, t->h, t->w, t->c, &p->at[p->count].t)) {
-        ops_fail(o, ERR_NO_DEVICE_MEMORY);
-        return;
-    }
-    snprintf(p->at[p->count].name, sizeof p->at[0].name, "%s", full);
-    op_copy(o, t, &p->at[p->count++].t);
-}
-
-// The bias table is stored for three queries only: the first, the middle and the last.
-static void compare_bias(struct bundle *b, const char *name, const struct tensor *t,
-                         const float *got)
-{
-    const size_t row = (size_t)t->w * t->c, queries[3] = {0, t->h / 2, t->h - 1};
-    float *part = malloc(3 * row * sizeof *part);
-
-    for (int i = 0; part && i < 3; i++)
-        memcpy(part + (size_t)i * row, got + queries[i] * row, row * sizeof *part);
-    if (part)
-        bundle_compare(b, name, part);
-    free(part);
-}
-
-static void compare_points(struct points *p)
-{
-    for (int i = 0; i < p->count; i++) {
-        struct tensor *t = &p->at[i].t;
-        float *got = malloc(sizeof(float) * tensor_pixels(t) * t->c);
-        if (got && !tensor_download(t, got)) {
-            if (strstr(p->at[i].name, "relative_attention_bias"))
-                compare_bias(p->b, p->at[i].name, t, got);
-            else
-                bundle_compare(p->b, p->at[i].name, got); // the first prompt comes first
-        } else {
-            golden_fail(p->b->g, p->b->name, p->at[i].name, "cannot be read back");
-        }
-        free(got);
-        tensor_destroy(t);
-    }
-    p->count = 0;
-}
-
 struct encoding {
     const int64_t *ids, *mask; // mask NULL: all valid
     size_t n, l;
     const char *out;
-    struct points *points;
+    struct points *points; // NULL: only the output
 };
 
 static void encode(struct bundle *b, const struct t5 *t5, const struct encoding *c)
@@ -261,7 +200,7 @@ static void encode(struct bundle *b, const struct t5 *t5, const struct encoding 
     uint32_t *words = malloc(tokens * sizeof *words);
     float *got = malloc(floats * sizeof *got);
     struct tensor ids = {0}, valid = {0}, y;
-    struct t5_tap tap = {keep_point, c->points};
+    struct t5_tap tap = {points_keep, c->points};
     struct ops *o = NULL;
     enum err e = words && got ? ERR_OK : ERR_NO_MEMORY;
 
@@ -292,7 +231,7 @@ static void encode(struct bundle *b, const struct t5 *t5, const struct encoding 
     else
         bundle_compare(b, c->out, got);
     if (!e && c->points)
-        compare_points(c->points);
+        points_compare(c->points);
     ops_destroy(&o);
     tensor_destroy(&ids);
     tensor_destroy(&valid);
@@ -343,14 +282,11 @@ void check_encoder(struct bundle *b, const char *encoder_dir)
 void check_t5(struct golden *g, const char *name, const struct json_t *fixture)
 {
     struct bundle b;
-    struct points *points = calloc(1, sizeof *points);
+    struct points *points = NULL;
 
-    if (!points || !bundle_open(g, name, fixture, &b)) {
-        free(points);
+    if (!bundle_open(g, name, fixture, &b))
         return;
-    }
-    points->dev = g->dev;
-    points->b = &b;
+    points = points_create(&b);
     const struct safetensor *shape = bundle_find(&b, "input_ids");
     const struct safetensor *longer = bundle_find(&b, "long.input_ids");
     int64_t *ids = bundle_ints(&b, "input_ids"), *mask = bundle_ints(&b, "attention_mask");
@@ -358,7 +294,7 @@ void check_t5(struct golden *g, const char *name, const struct json_t *fixture)
     static const char *const variants[] = {NULL, "fp16", "bf16"};
     char dir[GOLDEN_PATH];
     golden_path(g, name, "text_encoder", dir);
-    for (int i = 0; ids && mask && many && i < 3; i++) {
+    for (int i = 0; points && ids && mask && many && i < 3; i++) {
         struct t5 *t5 = load(&b, dir, variants[i]);
         if (!t5)
             continue;
@@ -382,11 +318,11 @@ void check_t5(struct golden *g, const char *name, const struct json_t *fixture)
         }
         t5_destroy(&t5);
     }
-    if (!ids || !mask || !many)
+    if (!points || !ids || !mask || !many)
         golden_fail(g, name, "input_ids", "missing");
     free(ids);
     free(mask);
     free(many);
-    free(points);
+    points_destroy(&points);
     bundle_close(&b);
 }

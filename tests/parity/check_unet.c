@@ -9,59 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_POINTS = 2048 };
-
-struct points {
-    struct bundle *b;
-    int count;
-    struct {
-        char name[128];
-        struct tensor t;
-    } at[MAX_POINTS];
-};
-
-static void keep_point(void *ctx, struct ops *o, const char *name, const struct tensor *t)
-{
-    struct points *p = ctx;
-    char full[128];
-
-    snprintf(full, sizeof full, "act.%s", name);
-    if (p->count == MAX_POINTS || !bundle_find(p->b, "%s", full))
-        return;
-    if (tensor_create_mapped(p->b->g->dev, DT_F32, t->n, t->h, t->w, t->c, &p->at[p->count].t)) {
-        ops_fail(o, ERR_NO_DEVICE_MEMORY);
-        return;
-    }
-    snprintf(p->at[p->count].name, sizeof p->at[0].name, "%s", full);
-    op_copy(o, t, &p->at[p->count++].t);
-}
-
-// Images and GroupNorm outputs are channels first in the fixtures, tokens are not.
-static void compare_points(struct points *p)
-{
-    for (int i = 0; i < p->count; i++) {
-        struct tensor *t = &p->at[i].t;
-        const char *name = p->at[i].name;
-        const struct safetensor *want = bundle_find(p->b, "%s", name);
-        const char *last = strrchr(name, '.');
-        const bool norm = !strcmp(last, ".group_norm") || !strcmp(last, ".norm_cross");
-        float *got = malloc(sizeof(float) * tensor_pixels(t) * t->c);
-        enum err e = !got                      ? ERR_NO_MEMORY
-                     : norm || want->dims == 4 ? tensor_download_nchw(t, got)
-                                               : tensor_download(t, got);
-        if (e)
-            golden_fail(p->b->g, p->b->name, name, "%s", err_text(e));
-        else if (want->dims == 4)
-            bundle_compare_images(p->b, name, got, (struct shape4){t->n, t->c, t->h, t->w});
-        else if (want->elements == (uint64_t)tensor_pixels(t) * t->c)
-            bundle_compare(p->b, name, got);
-        else
-            golden_fail(p->b->g, p->b->name, name, "has another shape");
-        free(got);
-        tensor_destroy(t);
-    }
-}
-
 static struct unet *load(struct bundle *b, const char *dir)
 {
     char path[GOLDEN_PATH + 16];
@@ -151,7 +98,7 @@ static struct tensor unshuffled(struct ops *o, const struct unet *u, const struc
 static enum err forward(struct bundle *b, const struct unet *u, const struct inputs *in,
                         struct points *points)
 {
-    struct unet_tap tap = {keep_point, points};
+    struct unet_tap tap = {points_keep, points};
     struct unet_text *text = NULL;
     struct ops *o = NULL;
     struct tensor x, y;
@@ -191,20 +138,19 @@ done:
 
 void check_forward(struct bundle *b, const char *unet_dir)
 {
-    struct points *points = calloc(1, sizeof *points);
+    struct points *points = points_create(b);
     struct unet *u = points ? load(b, unet_dir) : NULL;
     struct inputs in = {0};
     enum err e;
 
     if (u) {
-        points->b = b;
         e = put_inputs(b, &in);
         if (!e)
             e = forward(b, u, &in, points);
         if (e)
             golden_fail(b->g, b->name, "forward", "%s", err_text(e));
         else
-            compare_points(points);
+            points_compare(points);
     }
     tensor_destroy(&in.sample);
     tensor_destroy(&in.states);
@@ -212,7 +158,7 @@ void check_forward(struct bundle *b, const char *unet_dir)
     tensor_destroy(&in.level);
     tensor_destroy(&in.index);
     unet_destroy(&u);
-    free(points);
+    points_destroy(&points);
 }
 
 void check_unet(struct golden *g, const char *name, const struct json_t *fixture)

@@ -58,6 +58,13 @@ struct shape4 {
 void bundle_compare_images(struct bundle *b, const char *name, const float *got,
                            struct shape4 shape);
 
+// Activations at named points; points_keep is the tap of t5.h and unet.h, with the points as ctx.
+struct points;
+struct points *points_create(struct bundle *b); // NULL: no memory
+void points_keep(void *ctx, struct ops *o, const char *name, const struct tensor *t);
+void points_compare(struct points *p); // once the recording has run
+void points_destroy(struct points **p);
+
 // The checks, by kind of fixture file; each takes what the manifest lists under that name.
 void check_tokens(struct golden *g, const char *name);
 void check_normalization(struct golden *g, const char *name);
