@@ -257,10 +257,12 @@ def _sample(rng, mix, layout):
     time = "day"
     if ground not in ("tiles", "plain"):
         time = rng.choices(TIMES, (4, 3, 3))[0]
-    return Scene(0, layout, ground, time, rng.choice(list(BACKDROPS)),
+    objects = _objects(rng, mix, layout)
+    shown = {o.colour for o in objects}         # nothing black on black
+    return Scene(0, layout, ground, time, rng.choice([b for b in BACKDROPS if b not in shown] or ["gray"]),
                  .46 + .04 * mix.spread * rng.uniform(-1, 1),
                  ground == "snow" or (ground == "grass" and rng.random() < .25),
-                 _objects(rng, mix, layout), [rng.random() for _ in range(24)])
+                 objects, [rng.random() for _ in range(24)])
 
 
 def depth_order(scene):
