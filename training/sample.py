@@ -13,30 +13,7 @@ import schedule
 import sheet
 from nets import t5, tokenizer, unet
 
-PROMPTS = """red ball
-a large red sphere
-a blue cube on a wooden table
-a green tree on green grass
-a yellow star at night
-a house in the snow
-a pink heart on the beach by the sea at sunset
-a purple mushroom in a meadow
-an orange cone on a gray background
-a cyan cylinder on a tiled floor
-a white ring on a black background
-a red pyramid on the beach
-two black mushrooms in a meadow with mountains
-three yellow stars on a wooden table at night
-a red house to the left of a green tree
-a blue sphere to the right of a yellow cube on the beach
-a small green sphere on top of a red cube on a table
-a purple cone in front of a white house in the snow
-five small red hearts in the snow
-a striped purple sphere on a white background
-a metallic yellow ring on a wooden table at sunset
-a glass blue sphere on a checkerboard floor
-sunset over the sea
-cute house at night""".split("\n")
+PROMPTS = (pathlib.Path(__file__).parent / "prompts.txt").read_text().strip().split("\n")
 
 
 class Cascade:
@@ -87,7 +64,7 @@ def main():
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("out", type=pathlib.Path, help="folder of the training runs")
     args.add_argument("path", help="the sheet to write (PNG)")
-    args.add_argument("--prompts", type=pathlib.Path, default=None, help="a file with one prompt per line")
+    args.add_argument("--prompts", type=pathlib.Path, default=None, help="a file with one prompt per line; prompts.txt without it")
     args.add_argument("--steps", type=int, default=16)
     args.add_argument("--guidance", type=float, default=3.)
     args.add_argument("--seed", type=int, default=0)

@@ -117,20 +117,20 @@ class Pool:
         return self.high[pick].float() / 127.5 - 1, self.low[pick].float(), self.ids[pick]
 
 
-def losses(net, encoder, high, low, ids):
+def losses(opt, net, encoder, high, low, ids):
     n = len(high)
     with torch.no_grad():
         text = encoder(ids, (ids != 0).long())
     level = torch.randint(0, MAX_NOISE_LEVEL, (n,), device=high.device)
     t = schedule.stratified_timesteps(n, device=high.device)
+    t[torch.rand(n, device=high.device) < opt.first_share] = schedule.STEPS - 1
     noised = schedule.add_noise(low, level, torch.randn_like(low))
     x = schedule.add_noise(high, t, torch.randn_like(high))
     x0 = net(torch.cat([x, noised], 1), t, text, level)
     error = (x0 - high).pow(2).mean((1, 2, 3))
     plain = (low - high).pow(2).mean()
     return (error * schedule.x0_weight(t)).mean(), {
-        "mse_low": error.detach().chunk(4)[0].mean(), "mse_top": error.detach().chunk(4)[3].mean(),
-        "bilinear": plain}
+        "mse": error.detach().mean(), "bilinear": plain}
 
 
 def work(rank, opt, average):
@@ -156,7 +156,7 @@ def work(rank, opt, average):
     step, next_save = 0, time.time() + 60 * opt.save_minutes
     while seen < opt.samples:
         rate = run.learning_rate(opt, seen)
-        loss, parts = losses(net, encoder, *pool.batch(opt.batch))
+        loss, parts = losses(opt, net, encoder, *pool.batch(opt.batch))
         loss.backward()
         optimiser.step(rate)
         seen += opt.batch * average.workers
@@ -189,6 +189,8 @@ def options():
     args.add_argument("--crop", type=int, default=96)
     args.add_argument("--degrade", type=float, default=1.)
     args.add_argument("--mix", default=None)
+    args.add_argument("--first-share", type=float, default=.5,
+                      help="share of crops at the first timestep: all there is when drawing in one step")
     args.add_argument("--samples", type=int, default=60000)
     args.add_argument("--decay-from", type=int, default=0)
     args.add_argument("--rate", type=float, default=1.5e-3)

@@ -278,8 +278,10 @@ def _draw_snow(g, image):
         value = value + .03 * g.fine(120) * fractal(g.X * 60, g.Y * 90 + 9 * g.free(20), 3)
     colour = value[..., None] * g.rgb(.93, .96, 1.) * g.light(.50, 1.05)
     if g.fine(200) > 0:
-        i, j = (g.X * 300).floor() + 0 * g.Y, (g.Y * 300).floor() + 0 * g.X
-        spark = (cell_hash(i, j, 11) < .02) * .35 * g.fine(200) * f.depth
+        u, v = g.X * 260 + 0 * g.Y, g.Y * 260 + 0 * g.X
+        i, j = u.floor(), v.floor()
+        glint = torch.exp(-((u - i - .5) ** 2 + (v - j - .5) ** 2) * 16)
+        spark = (cell_hash(i, j, 11) < .03) * glint * .5 * g.fine(200) * f.depth
         colour = colour + spark[..., None] * g.light(.5, .5)
     return f.lay(image, colour)
 
