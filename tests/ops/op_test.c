@@ -29,7 +29,12 @@ int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype))
         body(dev, DT_F32);
         body(dev, DT_F16);
     }
-    CHECK_INT(ops_device_validation_messages(dev), 0);
+    return op_test_close();
+}
+
+int op_test_close(void)
+{
+    CHECK_INT(ops_device_validation_messages(device), 0);
     ops_device_close(&device);
     return test_end();
 }

@@ -12,8 +12,9 @@
 
 // The device under test, opened once; NULL when there is none (then return test_skip).
 struct ops_device *op_test_device(void);
-// Runs body for every path that the device can take and both dtypes. Afterwards closes the device,
-// checks that the validation layers were silent, and returns the exit status.
+// Closes the device, checks that the validation layers were silent, and returns the exit status.
+int op_test_close(void);
+// Runs body for every path that the device can take and both dtypes, then op_test_close.
 int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype));
 // f32 and f16 by name, with the path, for messages.
 const char *op_test_variant(const struct ops_device *dev, enum dtype dtype);
