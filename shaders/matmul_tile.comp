@@ -54,6 +54,18 @@ void load_tiles(uint m_first, uint pixel_first, uint tap, uint k0)
     }
 }
 
+void add_products(uint at, uint mi, uint pi)
+{
+    vec4 w0 = w_tile[at + mi], w1 = w_tile[at + 8 + mi];
+    vec4 x0 = x_tile[at + pi], x1 = x_tile[at + 8 + pi];
+    [[unroll]] for (uint j = 0; j < 4; j++) {
+        acc[2 * j] += w0 * x0[j];
+        acc[2 * j + 1] += w1 * x0[j];
+        acc[2 * j + 8] += w0 * x1[j];
+        acc[2 * j + 9] += w1 * x1[j];
+    }
+}
+
 void main()
 {
     uint m_first = gl_WorkGroupID.x * 64, pixel_first = gl_WorkGroupID.y * 64;
@@ -69,16 +81,10 @@ void main()
             barrier();
             load_tiles(m_first, pixel_first, tap, k0);
             barrier();
-            [[unroll]] for (uint k = 0; k < 16; k++) {
-                vec4 w0 = w_tile[k * ROWS + mi], w1 = w_tile[k * ROWS + 8 + mi];
-                vec4 x0 = x_tile[k * ROWS + pi], x1 = x_tile[k * ROWS + 8 + pi];
-                [[unroll]] for (uint j = 0; j < 4; j++) {
-                    acc[2 * j] += w0 * x0[j];
-                    acc[2 * j + 1] += w1 * x0[j];
-                    acc[2 * j + 8] += w0 * x1[j];
-                    acc[2 * j + 9] += w1 * x1[j];
-                }
-            }
+            // Unrolled by the driver if it likes: a longer body takes long to compile.
+            for (uint k1 = 0; k1 < 16; k1 += 4)
+                [[unroll]] for (uint k2 = 0; k2 < 4; k2++)
+                    add_products((k1 + k2) * ROWS, mi, pi);
         }
     [[unroll]] for (uint j = 0; j < 8; j++) {
         uint pixel = pixel_first + j / 4 * 32 + 4 * pi + j % 4;

@@ -153,9 +153,11 @@ void op_attention(struct ops *o, const struct op_attention_params *p)
     double keys = (double)push.keys0 + push.keys1;
     call.flops = 4.0 * push.n * push.queries * keys * p->q->c;
     bool fits_vectors = push.d % 4 == 0 && push.d <= MAX_HEAD, possible = true;
-    if (fits_vectors && dev->path == PATH_TILE)
+    bool tile = dev->path == PATH_TILE && (!dev->caps->cpu || keys < MAX_TRIPS);
+    if (fits_vectors && tile)
         choose_tile(&call, &push);
-    else if (fits_vectors && keys / dev->caps->subgroup_size + 4 < MAX_TRIPS)
+    else if (fits_vectors && dev->path != PATH_TILE &&
+             keys / dev->caps->subgroup_size + 4 < MAX_TRIPS)
         choose_lane(dev, &call, &push);
     else
         possible = choose_any(o, &call, &push);

@@ -146,6 +146,10 @@ static void tile_call(struct ops *o, const struct tensor *x, const struct op_wei
 {
     enum { LOCAL = 64, SIDE = 64 };
     struct push_matmul push = make_push(o, x, w, e, y);
+    // Per tap and 16 channels: the loops over tiles, over the quarters of one, and its end.
+    if (ops_recorder_device(o)->caps->cpu &&
+        w->kernel * w->kernel * (blocks(push.k4, 4) * 6 + 2) > MAX_TRIPS)
+        ops_fail(o, ERR_UNSUPPORTED);
     ops_dispatch(o,
                  &(struct ops_call){
                      .kernel = K_MATMUL_TILE,
