@@ -102,6 +102,8 @@ struct op_weight {
 };
 
 uint16_t half_from_float(float f);
+// The same for n values, some ten times faster each.
+void halves_from_floats(const float *restrict from, size_t n, uint16_t *restrict to);
 float float_from_half(uint16_t h);
 
 #endif

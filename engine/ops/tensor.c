@@ -124,6 +124,25 @@ uint16_t half_from_float(float f)
     return (uint16_t)(sign | (r - 0x38000000) >> 13);
 }
 
+// Every case is computed and one is taken, so that compilers turn the loop into vector code.
+void halves_from_floats(const float *restrict from, size_t n, uint16_t *restrict to)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u, abs, small;
+        float m;
+        memcpy(&u, &from[i], 4);
+        abs = u & 0x7fffffff;
+        memcpy(&m, &abs, 4);
+        m += 0.5f;
+        memcpy(&small, &m, 4);
+        uint32_t r = (abs + 0xfff + (abs >> 13 & 1) - 0x38000000) >> 13;
+        r = abs < 0x38800000 ? small - 0x3f000000 : r;
+        r = abs >= 0x477ff000 ? 0x7c00 : r;
+        r = abs > 0x7f800000 ? 0x7e00 : r;
+        to[i] = (uint16_t)(r | (u >> 16 & 0x8000));
+    }
+}
+
 float float_from_half(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 0x3ff, u;

@@ -18,46 +18,55 @@ static struct shape packed_shape(const struct op_weight_params *p)
                           p->kernel * p->kernel};
 }
 
-// The element of lane-sliced weights [rows/sg][dx][k4][dy][sg][4] (linear: one tap) at `at`, which
-// counts within one block of sg rows that starts at row0.
-static float lane_element(const struct op_weight_params *p, struct shape s, uint32_t sg,
-                          uint32_t row0, size_t at)
+// Rows row0 .. row0 + sg of the weights as [dx][k4][dy][sg][4] (linear: one tap), so that what a
+// subgroup reads together lies together. What lies outside the matrix is left as it is.
+static void fill_lanes(const struct op_weight_params *p, struct shape s, uint32_t sg, uint32_t row0,
+                       float *to)
 {
-    uint32_t side = p->kernel;
-    uint32_t c = at % 4, lane = at / 4 % sg;
-    size_t rest = at / 4 / sg;
-    uint32_t dy = (uint32_t)(rest % side), k = (uint32_t)(rest / side % s.k4);
-    uint32_t dx = (uint32_t)(rest / side / s.k4), row = row0 + lane, in = 4 * k + c;
-    if (row >= p->out || in >= p->in)
-        return 0;
-    return p->weight[((size_t)row * p->in + in) * s.taps + dy * side + dx];
+    const uint32_t side = p->kernel, rows = p->out - row0 < sg ? p->out - row0 : sg;
+    for (uint32_t k = 0; k < s.k4; k++)
+        for (uint32_t lane = 0; lane < rows; lane++) {
+            const uint32_t in = 4 * k, width = p->in - in < 4 ? p->in - in : 4;
+            const float *from = p->weight + ((size_t)(row0 + lane) * p->in + in) * s.taps;
+            for (uint32_t dx = 0; dx < side; dx++)
+                for (uint32_t dy = 0; dy < side; dy++) {
+                    float *at = to + ((((size_t)dx * s.k4 + k) * side + dy) * sg + lane) * 4;
+                    for (uint32_t c = 0; c < width; c++)
+                        at[c] = from[c * s.taps + dy * side + dx];
+                }
+        }
 }
 
-// Rows [rows][tap][k4][4].
-static float row_element(const struct op_weight_params *p, struct shape s, uint32_t row, size_t at)
+// One row as [tap][k4][4].
+static void fill_row(const struct op_weight_params *p, struct shape s, uint32_t row, float *to)
 {
-    uint32_t in = (uint32_t)(at % (4 * s.k4)), tap = (uint32_t)(at / (4 * s.k4));
-    if (row >= p->out || in >= p->in)
-        return 0;
-    return p->weight[((size_t)row * p->in + in) * s.taps + tap];
+    const float *from = p->weight + (size_t)row * p->in * s.taps;
+    for (uint32_t tap = 0; tap < s.taps; tap++)
+        for (uint32_t in = 0; in < p->in; in++)
+            to[(size_t)tap * s.k4 * 4 + in] = from[(size_t)in * s.taps + tap];
 }
 
 static enum err pack(const struct op_weight_params *p, struct shape s, struct op_weight *w,
                      uint32_t sg)
 {
     size_t count = (size_t)sg * s.taps * s.k4 * 4, bytes = tensor_dtype_bytes(p->dtype);
-    char *block = malloc(count * bytes);
-    enum err e = block ? ERR_OK : ERR_NO_MEMORY;
+    float *block = calloc(count, sizeof *block);
+    uint16_t *halves = p->dtype == DT_F16 ? malloc(count * sizeof *halves) : NULL;
+    enum err e = block && (halves || p->dtype != DT_F16) ? ERR_OK : ERR_NO_MEMORY;
     for (uint32_t row = 0; !e && row < s.rows; row += sg) {
-        for (size_t i = 0; i < count; i++) {
-            float f =
-                w->path == PATH_TILE ? row_element(p, s, row, i) : lane_element(p, s, sg, row, i);
-            uint16_t half = half_from_float(f);
-            memcpy(block + i * bytes, p->dtype == DT_F16 ? (void *)&half : (void *)&f, bytes);
-        }
-        e = vk_upload(w->packed.buf, row / sg * count * bytes, block, count * bytes);
+        if (row + sg > p->out)
+            memset(block, 0, count * sizeof *block);
+        if (row < p->out && w->path == PATH_TILE)
+            fill_row(p, s, row, block);
+        else if (row < p->out)
+            fill_lanes(p, s, sg, row, block);
+        if (halves)
+            halves_from_floats(block, count, halves);
+        e = vk_upload(w->packed.buf, row / sg * count * bytes, halves ? (void *)halves : block,
+                      count * bytes);
     }
     free(block);
+    free(halves);
     return e;
 }
 
