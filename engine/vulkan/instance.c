@@ -254,6 +254,19 @@ static bool fill_features(struct vk_physical *ph)
     return f12.timelineSemaphore;
 }
 
+// What the system can give without swapping, less some for the rest of this process; 0: unknown.
+static VkDeviceSize host_budget(void)
+{
+    FILE *f = fopen("/proc/meminfo", "r");
+    unsigned long long kib = 0;
+    char line[128];
+    while (f && fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
+        continue;
+    if (f)
+        fclose(f);
+    return kib * 1024 / 8 * 7;
+}
+
 VkDeviceSize vk_physical_budget(const struct vk_physical *ph, uint32_t heap)
 {
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
@@ -264,6 +277,9 @@ VkDeviceSize vk_physical_budget(const struct vk_physical *ph, uint32_t heap)
     vkGetPhysicalDeviceMemoryProperties2(ph->handle, &props);
     VkDeviceSize size = props.memoryProperties.memoryHeaps[heap].size;
     VkDeviceSize free = budget.heapBudget[heap];
+    // A software device takes its memory from the system, whatever its driver calls its size.
+    if (ph->type == VK_PHYSICAL_DEVICE_TYPE_CPU && host_budget() > size)
+        return host_budget();
     return free && free < size ? free : size;
 }
 
