@@ -38,6 +38,20 @@ struct map_params {
 
 static void map(struct ops *o, const struct map_params *m)
 {
+    if (ops_too_large(o, m->a) || ops_too_large(o, m->y)) {
+        for (uint32_t n = 0; n < m->y->n; n++) {
+            struct tensor a = tensor_samples(m->a, n, 1), y = tensor_samples(m->y, n, 1), b;
+            struct map_params one = *m;
+            one.a = &a;
+            one.y = &y;
+            if (m->b) {
+                b = tensor_samples(m->b, n, 1);
+                one.b = &b;
+            }
+            map(o, &one);
+        }
+        return;
+    }
     struct push_map push = {
         .a = ops_view(o, m->a),
         .b = ops_view(o, m->b),

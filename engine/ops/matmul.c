@@ -86,13 +86,6 @@ static struct tile conv_tile(const struct tensor *x, uint32_t sg)
     return (struct tile){.mb = sg < 8 ? 8 : sg, .p = x->h % 8 == 0 || x->h >= 32 ? 8 : 4, .kv = 1};
 }
 
-// One binding cannot span a tensor this large, but may one sample of it.
-static bool too_large(const struct ops *o, const struct tensor *t)
-{
-    size_t most = ops_recorder_device(o)->caps->max_storage_range;
-    return t && t->n > 1 && tensor_span(t) * tensor_dtype_bytes(t->dtype) > most;
-}
-
 // The product of each sample by itself.
 static void each_sample(struct ops *o, const struct tensor *x, const struct op_weight *w,
                         const struct op_epilogue *e, const struct tensor *y)
@@ -170,7 +163,7 @@ void op_linear(struct ops *o, const struct tensor *x, const struct op_weight *w,
     const struct ops_device *dev = ops_recorder_device(o);
     if (!ops_require(o, w->kernel == 1 && w->path == dev->path && shapes_fit(x, w, e, y)))
         return;
-    if (too_large(o, x) || too_large(o, y)) {
+    if (ops_too_large(o, x) || ops_too_large(o, y)) {
         each_sample(o, x, w, e, y);
         return;
     }
@@ -194,7 +187,7 @@ void op_conv2d(struct ops *o, const struct tensor *x, const struct op_weight *w,
     }
     if (!ops_require(o, w->path == dev->path && shapes_fit(x, w, e, y)))
         return;
-    if (too_large(o, x) || too_large(o, y)) {
+    if (ops_too_large(o, x) || ops_too_large(o, y)) {
         each_sample(o, x, w, e, y);
         return;
     }

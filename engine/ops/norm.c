@@ -146,8 +146,24 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
 
 void op_group_norm(struct ops *o, const struct op_group_norm_params *p)
 {
-    if (ops_require(o, group_norm_fits(p)) && !group_norm_once(o, p))
-        group_norm_parts(o, p);
+    if (!ops_require(o, group_norm_fits(p)))
+        return;
+    if (!ops_too_large(o, p->x) && !ops_too_large(o, p->y)) {
+        if (!group_norm_once(o, p))
+            group_norm_parts(o, p);
+        return;
+    }
+    for (uint32_t n = 0; n < p->x->n; n++) {
+        struct tensor x = tensor_samples(p->x, n, 1), y = tensor_samples(p->y, n, 1), ss;
+        struct op_group_norm_params one = *p;
+        one.x = &x;
+        one.y = &y;
+        if (p->scale_shift) {
+            ss = tensor_samples(p->scale_shift, n, 1);
+            one.scale_shift = &ss;
+        }
+        op_group_norm(o, &one);
+    }
 }
 
 struct row_norm_params {

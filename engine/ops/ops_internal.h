@@ -72,6 +72,8 @@ struct view ops_view(const struct ops *o, const struct tensor *t);
 // A grid of `count` invocations in workgroups of `local`; the shader's linear_id() numbers them.
 void ops_groups(const struct ops *o, size_t count, uint32_t local, uint32_t groups[3]);
 struct ops_device *ops_recorder_device(const struct ops *o);
+// One binding cannot span all samples of t, but may one of them: the caller takes them one by one.
+bool ops_too_large(const struct ops *o, const struct tensor *t);
 // Fails the recording with INVALID unless ok. Returns ok and that nothing failed before.
 bool ops_require(struct ops *o, bool ok);
 

@@ -8,7 +8,8 @@
 #include <string.h>
 
 enum { MAX_PUSH = 128, MAX_TIMINGS = 64 };
-static const double run_seconds = 600; // a command that takes longer counts as lost
+// A command that takes longer than this, and than a slow processor takes, counts as lost.
+static const double run_seconds = 600, slowest_flops = 1e9;
 
 struct record {
     int pipeline;
@@ -71,6 +72,12 @@ void ops_fail(struct ops *o, enum err e)
 {
     if (!o->error)
         o->error = e;
+}
+
+bool ops_too_large(const struct ops *o, const struct tensor *t)
+{
+    size_t bytes = tensor_span(t) * tensor_dtype_bytes(t->dtype);
+    return t->n > 1 && bytes > o->dev->caps->max_storage_range;
 }
 
 bool ops_require(struct ops *o, bool ok)
@@ -305,7 +312,7 @@ enum err ops_run(struct ops *o)
         return o->error;
     uint64_t ticket;
     enum err e = vk_submit(o->cmd, &ticket);
-    return e ? e : vk_wait(o->dev->vk, ticket, run_seconds);
+    return e ? e : vk_wait(o->dev->vk, ticket, run_seconds + o->flops / slowest_flops);
 }
 
 int ops_timings(struct ops *o, struct ops_timing *out, int max)

@@ -53,6 +53,16 @@ struct rows_params {
 static void rows(struct ops *o, const struct rows_params *r)
 {
     const struct tensor *x = r->x;
+    if (ops_too_large(o, x) || ops_too_large(o, r->y)) {
+        for (uint32_t n = 0; n < x->n; n++) {
+            struct tensor xs = tensor_samples(x, n, 1), ys = tensor_samples(r->y, n, 1);
+            struct rows_params one = *r;
+            one.x = &xs;
+            one.y = &ys;
+            rows(o, &one);
+        }
+        return;
+    }
     uint32_t local = walk_local(o, LOCAL), lanes = walk_lanes(vec4s(x->c), local);
     uint32_t stride = local >> lanes, blocks = blocks_of(vec4s(x->c), 1u << lanes);
     struct push_shape push = {
