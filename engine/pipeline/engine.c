@@ -182,6 +182,20 @@ static void describe(struct engine *g)
     }
 }
 
+// A model that does not fit: how far it came, and what its user can do.
+static void explain_memory(const struct engine *g, struct fault *why)
+{
+    const bool halves = ops_device_info(g->dev)->dtype == DT_F16;
+    struct ops_memory m;
+    char what[128];
+
+    ops_device_memory(g->dev, &m);
+    snprintf(what, sizeof what, "%.127s", why->msg);
+    fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
+              "%s; %zu MB of %zu MB were in use: raise memory-limit%s, or load fewer stages", what,
+              m.peak / 1000000, m.limit / 1000000, halves ? "" : ", store halves (dtype f16)");
+}
+
 enum err engine_open(const struct engine_params *p, struct engine **out, struct fault *why)
 {
     struct engine *g = calloc(1, sizeof *g);
@@ -223,6 +237,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     *out = g;
     return ERR_OK;
 fail:
+    if (e == ERR_NO_DEVICE_MEMORY && g->dev && why)
+        explain_memory(g, why);
     engine_close(&g);
     return e;
 }

@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,7 @@ static const char usage_text[] =
     "  --timesteps NAME       a named list for the base stage, such as fast27, smart100\n"
     "  --device NAME          index or part of the name of a Vulkan device\n"
     "  --dtype f32|f16        storage of weights and activations\n"
+    "  --memory-limit BYTES   device memory to use, such as 12G (what the device has)\n"
     "  --slots K              pictures drawn together\n"
     "  --validation           Vulkan validation layers\n"
     "  --profile              time per operator class at the end\n"
@@ -105,6 +107,21 @@ static bool read_list(const char *text, int first, int *ints, float *floats)
     }
 }
 
+static bool read_bytes(const char *text, size_t *out)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double v = strtod(text, &end);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+
+    if (unit)
+        v = ldexp(v, 10 * (int)(unit - units + 1));
+    if (end == text || end[unit ? 1 : 0] || !(v >= 1 && v <= 1e15))
+        return false;
+    *out = (size_t)v;
+    return true;
+}
+
 static bool read_seed(const char *text, uint64_t *out)
 {
     char *end;
@@ -128,6 +145,7 @@ enum option_code {
     OPT_TIMESTEPS,
     OPT_DEVICE,
     OPT_DTYPE,
+    OPT_MEMORY,
     OPT_SLOTS,
     OPT_VALIDATION,
     OPT_PROFILE,
@@ -150,6 +168,7 @@ static const struct option long_options[] = {
     {"timesteps", required_argument, NULL, OPT_TIMESTEPS},
     {"device", required_argument, NULL, OPT_DEVICE},
     {"dtype", required_argument, NULL, OPT_DTYPE},
+    {"memory-limit", required_argument, NULL, OPT_MEMORY},
     {"slots", required_argument, NULL, OPT_SLOTS},
     {"validation", no_argument, NULL, OPT_VALIDATION},
     {"profile", no_argument, NULL, OPT_PROFILE},
@@ -185,6 +204,7 @@ static bool take_number(struct options *o, int option, const char *value)
     case OPT_SIZE: return read_int(value, 1, 1 << 20, &r->size);
     case OPT_SEED: o->seeded = true; return read_seed(value, &r->seed);
     case OPT_N: return read_int(value, 1, MAX_PICTURES, &o->pictures);
+    case OPT_MEMORY: return read_bytes(value, &o->engine.memory_limit);
     case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);
     case OPT_STEPS: return read_list(value, 0, r->steps, NULL);
     case OPT_GUIDANCE: return read_list(value, 0, NULL, r->guidance_scale);

@@ -208,6 +208,8 @@ static void test_open(void)
         engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .memory_limit = 1 << 16},
                     &g, &why),
         ERR_NO_DEVICE_MEMORY);
+    CHECK_STR(why.param, "memory-limit");
+    CHECK(strstr(why.msg, "raise memory-limit") != NULL);
     CHECK(g == NULL);
 }
 
