@@ -159,8 +159,7 @@ void call_fault(struct call *c, const struct fault *why, double retry)
 
 // ---- matching -----------------------------------------------------------------------------------
 
-// Whether path matches pattern; the segments of "{...}" are cut out of path.
-static bool path_match(const char *pattern, char *path, const char *arg[2])
+bool router_match(const char *pattern, char *path, const char *arg[2])
 {
     int args = 0;
     char *at = path;
@@ -202,7 +201,7 @@ static bool find_route(struct call *c, char *allowed, size_t n)
     while ((route = router_next(c->router, &at))) {
         free(c->path);
         c->path = strdup(http_path(c->http));
-        if (!c->path || !path_match(route->path, c->path, c->arg))
+        if (!c->path || !router_match(route->path, c->path, c->arg))
             continue;
         if (!strcmp(route->method, method)) {
             c->route = route;

@@ -85,6 +85,8 @@ void router_finished(void *router, struct http_request *r);
 // New keys, origins after a reload. The lists must outlive the router or the next call.
 void router_set_cors(struct router *r, const char *const *cors);
 void router_set_draining(struct router *r, double retry_seconds);
+// Whether path matches pattern; the segments of "{...}" are cut out of path.
+bool router_match(const char *pattern, char *path, const char *arg[2]);
 // Walks all routes: *at = 0 first; NULL at the end.
 const struct route *router_next(const struct router *r, int *at);
 

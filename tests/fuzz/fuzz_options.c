@@ -1,0 +1,74 @@
+// Any bytes as a configuration file, as a file of API keys, and as the small texts that come with
+// requests: base64, sizes, webhook addresses.
+#include "app.h"
+#include "auth.h"
+#include "buf.h"
+#include "conf.h"
+#include "fuzz.h"
+#include "text.h"
+#include "webhook.h"
+
+#include <string.h>
+
+static void try_conf(const char *text, size_t size)
+{
+    struct conf c;
+    struct fault why = {0};
+    struct buf shown = {0};
+    char host[256];
+    int port;
+    bool help;
+    FUZZ_REQUIRE(!conf_load(&c, 0, NULL, &help, &why));
+    if (conf_parse(&c, text, size, &why)) {
+        FUZZ_REQUIRE(why.code == ERR_INVALID && strstr(why.msg, "line"));
+    } else {
+        // What is shown is read back as the same.
+        struct buf again = {0};
+        conf_listen(&c, host, sizeof host, &port, &why);
+        conf_show(&c, &shown);
+        FUZZ_REQUIRE(!conf_parse(&c, shown.data, shown.len, &why));
+        conf_show(&c, &again);
+        FUZZ_REQUIRE(!strcmp(shown.data, again.data));
+        buf_deinit(&again);
+    }
+    buf_deinit(&shown);
+    conf_deinit(&c);
+}
+
+static void try_texts(const char *text)
+{
+    struct buf b = {0}, back = {0};
+    struct fault why;
+    int edge;
+    if (!draw_size(text, &edge, &why))
+        FUZZ_REQUIRE(edge >= 0 && edge <= 65536);
+    if (text_unbase64(&b, text) && b.len) {
+        text_base64(&back, b.data, b.len);
+        buf_clear(&b);
+        FUZZ_REQUIRE(text_unbase64(&b, back.data));
+    }
+    webhook_check("hooks.example.com,*.example.org", text, &why);
+    text_json(&back, text);
+    buf_deinit(&b);
+    buf_deinit(&back);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct auth *auth;
+    struct fault why = {0};
+    char *text = calloc(1, size + 1);
+    FUZZ_REQUIRE(text);
+    if (size)
+        memcpy(text, data, size);
+    if (!auth)
+        FUZZ_REQUIRE(!auth_create("", &auth, &why));
+    try_conf(text, size);
+    if (auth_parse(auth, text, size, &why))
+        FUZZ_REQUIRE(why.code == ERR_INVALID && *why.msg);
+    else if (auth_count(auth))
+        auth_destroy(&auth); // replaced keys are kept for requests in progress
+    try_texts(text);
+    free(text);
+    return 0;
+}
