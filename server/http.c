@@ -15,7 +15,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { HTTP_SWEEP_MS = 500, HTTP_POOL_EXTRA = 16 << 10, HTTP_BACKLOG = 4096, HTTP_WAKE_BATCH = 100 };
+enum {
+    HTTP_SWEEP_MS = 500,
+    HTTP_POOL_EXTRA = 16 << 10,
+    HTTP_BACKLOG = 4096,
+    HTTP_WAKE_BATCH = 100
+};
 
 // ---- running the library ----------------------------------------------------------------------
 

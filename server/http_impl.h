@@ -69,9 +69,9 @@ struct http_request {
 };
 
 // http.c
-void http_kick(struct http_server *s);     // make the library look at its connections soon
-void http_resume(struct http_request *r);  // at once
-void http_wake(struct http_request *r);    // in its turn, for streams
+void http_kick(struct http_server *s);    // make the library look at its connections soon
+void http_resume(struct http_request *r); // at once
+void http_wake(struct http_request *r);   // in its turn, for streams
 void http_unwake(struct http_request *r);
 
 // http_request.c

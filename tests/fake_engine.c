@@ -328,6 +328,8 @@ enum err engine_png(const struct engine_image *image, const struct engine_png_te
                      .format = PNG_FORMAT_RGB,
                      .flags = PNG_IMAGE_FLAG_FAST};
     png_alloc_size_t n = PNG_IMAGE_PNG_SIZE_MAX(out);
+    if (!text->prompt || text->used->stages < 1 || text->used->stages > ENGINE_MAX_STAGES)
+        return ERR_INVALID;
     *png = malloc(n);
     if (!*png)
         return ERR_NO_MEMORY;

@@ -77,8 +77,6 @@ static enum err encode_png(const struct encode_params *p, uint8_t **data, size_t
 {
     const struct engine_image image = {p->width, p->height, p->rgb};
     struct engine_used used = {0};
-    if (!p->spec)
-        return engine_png(&image, NULL, data, size);
     const struct engine_png_text text = {
         .prompt = p->spec->prompt,
         .negative_prompt = p->spec->negative_prompt,

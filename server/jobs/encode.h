@@ -9,7 +9,7 @@ struct encode_params {
     int quality; // 0..100, jpeg and webp; 100 is lossless in webp
     int width, height;
     const uint8_t *rgb;          // [height, width, 3]
-    const struct job_spec *spec; // for the text chunks; NULL: a preview, without
+    const struct job_spec *spec; // for the text chunks, as used and picture
     const struct job_used *used;
     int picture;
 };

@@ -211,7 +211,7 @@ static void jobs_encode(struct jobs *j, struct worker_event *ev, int preview)
         .width = ev->width,
         .height = ev->height,
         .rgb = e->rgb,
-        .spec = preview < 0 ? &job->spec : NULL,
+        .spec = &job->spec,
         .used = &job->used,
         .picture = e->picture,
     };

@@ -22,7 +22,7 @@ struct app {
     // The last event as text (native_events.c).
     struct buf event_text;
     char event_job[JOB_ID_SIZE];
-    uint64_t event_id;  // 0: none
+    uint64_t event_id; // 0: none
 };
 
 extern const struct route routes_admin[];

@@ -60,8 +60,7 @@ static bool send_event(struct call *c, const struct job *j, const struct job_eve
     struct app *app = c->app;
     struct buf *b = &app->event_text;
     const bool shared = ev->type != JOB_EVENT_END && ev->type != JOB_EVENT_PREVIEW;
-    const char *name =
-        ev->type == JOB_EVENT_END ? job_state_name(j->state) : event_names[ev->type];
+    const char *name = ev->type == JOB_EVENT_END ? job_state_name(j->state) : event_names[ev->type];
     if (!shared || app->event_id != ev->id || strcmp(app->event_job, j->id)) {
         buf_clear(b);
         add_data(c, j, ev, b);

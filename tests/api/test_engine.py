@@ -1,0 +1,64 @@
+"""The service with the real engine and a tiny model: the same answers, real pictures."""
+import base64
+import os
+import sys
+
+from harness import Server, b64, eventually, is_png, main
+
+MODEL = sys.argv[2]
+del sys.argv[2]
+
+
+def serve(*flags):
+    s = Server("--model", MODEL, *flags, start=False)
+    s.start(ready=False)
+    s.wait_ready(120)
+    return s
+
+
+def test_draws_streams_cancels_and_repeats():
+    s = serve()
+    try:
+        size = s.get("/v1/capabilities").json["sizes"][0]
+        body = {"prompt": "a red sphere", "size": f"{size}x{size}", "seed": 1, "steps": 3}
+        first = s.post("/v1/images/generations", body)
+        assert first.status == 200 and is_png(b64(first), size), first.body[:300]
+        assert b"a red sphere" in b64(first), "the prompt is in the file"
+        # Alone and in company, the same bits.
+        jobs = [s.post("/v1/jobs", {"prompt": "a red sphere", "size": size, "seed": 1, "steps": 3,
+                                    "n": n}).json["id"] for n in (1, 3, 2)]
+        for job in jobs:
+            j = s.wait_job(job, 120)
+            assert j["status"] == "done", j
+            assert s.get(j["images"][0]["href"]).body == b64(first)
+        frames = list(s.events("POST", "/v1/images/generations",
+                               {**body, "steps": 8, "stream": True, "partial_images": 2}))
+        names = [f[0].split(".")[-1] for f in frames]
+        assert names == ["partial_image"] * 2 + ["completed"], names
+        assert is_png(base64.b64decode(frames[0][2]["b64_json"]))
+        job = s.post("/v1/jobs", {"prompt": "long", "size": size, "steps": 900}).json["id"]
+        eventually(lambda: s.get("/v1/jobs/" + job).json["status"] == "running", 60)
+        assert s.delete("/v1/jobs/" + job).json["status"] == "cancelled"
+        eventually(lambda: s.get("/v1/capabilities").json["running"] == 0, 60, "a free slot")
+        a = s.post("/v1/images/generations", {**body, "sampler": "none"})
+        assert a.status == 400 and a.json["error"]["param"] == "sampler", a.body
+        a = s.post("/v1/images/generations", {**body, "size": "65x65"})
+        assert a.status == 400 and a.json["error"]["param"] == "size", a.body
+        assert "imagend_device_memory_bytes " in s.get("/metrics").body.decode()
+    finally:
+        code = s.stop()
+        assert code == 0, (code, s.log[-2000:])
+
+
+def test_a_model_that_is_not_there():
+    s = Server("--model", "/nowhere", start=False)
+    s.start(ready=False)
+    try:
+        eventually(lambda: "nowhere" in s.get("/readyz").json.get("reason", ""), 30)
+        assert s.get("/healthz").status == 200 and s.draw().status == 503
+    finally:
+        code = s.stop()
+        assert code == 0, (code, s.log[-2000:])
+
+
+main(globals())
