@@ -37,4 +37,4 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
     CMD ["curl", "-fs", "http://127.0.0.1:8080/healthz"]
 ENTRYPOINT ["imagend"]
-CMD ["serve", "--listen", "0.0.0.0:8080", "--allow-open", "true"]
+CMD ["serve", "--listen", "0.0.0.0:8080", "--allow-open"]
