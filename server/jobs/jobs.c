@@ -304,6 +304,9 @@ enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **o
         jobs_remove(j, job);
         return err;
     }
+    const struct log_field fields[] = {
+        {"job", job->id}, {"request_id", spec->request_id}, {"prompt", spec->prompt}};
+    log_fields(LOG_DEBUG, "jobs", "accepted", fields, 3);
     *out = job;
     return ERR_OK;
 fail:

@@ -1,0 +1,73 @@
+// A job's spec survives being written and read; damaged ones are refused.
+#include "job.h"
+#include "test.h"
+
+#include <stdlib.h>
+
+static void test_round_trip(void)
+{
+    const struct job_spec s = {
+        .prompt = "a \"red\" sphere\n\\ \xe2\x82\xac",
+        .sampler = "ddim",
+        .n = 3,
+        .size = 256,
+        .seed = UINT64_MAX - 1,
+        .steps = {27, 0, 10},
+        .guidance_scale = {7.5f, 0, 4.25f},
+        .noise_level = {-1, 250, 0},
+        .set_noise_level = true,
+        .format = JOB_WEBP,
+        .quality = 80,
+        .previews = 4,
+        .priority = 9,
+        .deadline = 1893456000123,
+        .owner = "alice",
+        .api = "jobs",
+        .durable = true,
+        .keep = true,
+    };
+    struct job_spec back;
+    struct fault why = {0};
+    char *text = NULL, *json = job_spec_write(&s);
+    CHECK(json);
+    CHECK_INT(job_spec_read(json, &back, &text, &why), ERR_OK);
+    CHECK_STR(back.prompt, s.prompt);
+    CHECK_STR(back.owner, "alice");
+    CHECK(!back.negative_prompt && !back.idempotency_key);
+    CHECK(back.seed == s.seed && back.deadline == s.deadline);
+    for (int i = 0; i < JOB_MAX_STAGES; i++) {
+        CHECK_INT(back.steps[i], s.steps[i]);
+        CHECK_INT(back.noise_level[i], s.noise_level[i]);
+        CHECK_NEAR(back.guidance_scale[i], s.guidance_scale[i], 0);
+    }
+    CHECK_INT(back.format, JOB_WEBP);
+    CHECK(back.durable && back.keep && back.set_noise_level);
+    free(text);
+    free(json);
+}
+
+static void test_damaged(void)
+{
+    static const char *const bad[] = {"",
+                                      "[]",
+                                      "{\"n\":0}",
+                                      "{\"n\":17}",
+                                      "{\"format\":\"bmp\"}",
+                                      "{\"prompt\":7}",
+                                      "{\"prompt\":\"a\"",
+                                      "{\"quality\":101}"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct job_spec s;
+        struct fault why = {0};
+        char *text = NULL;
+        CHECK_MSG(job_spec_read(bad[i], &s, &text, &why), "%s", bad[i]);
+        CHECK(why.msg[0]);
+    }
+}
+
+int main(void)
+{
+    test_round_trip();
+    test_damaged();
+    return test_end();
+}
