@@ -33,7 +33,7 @@ static struct {
     bool hold;
     char *request;
     size_t request_size;
-    float *times;
+    float *times, *busy_times;
     size_t answers, good, busy, failed, opened;
 } load;
 
@@ -82,11 +82,15 @@ static void client_head(struct client *c)
 
 static void client_done(struct client *c)
 {
+    const float seconds = (float)(now() - c->sent);
+    const bool busy = c->status == 429 || c->status == 503;
     if (load.answers < LOAD_MAX_TIMES)
-        load.times[load.answers] = (float)(now() - c->sent);
+        load.times[load.answers] = seconds;
+    if (busy && load.busy < LOAD_MAX_TIMES)
+        load.busy_times[load.busy] = seconds;
     load.answers++;
     load.good += c->status / 100 == 2;
-    load.busy += c->status == 429 || c->status == 503;
+    load.busy += busy;
     client_send(c);
 }
 
@@ -132,10 +136,12 @@ static int by_time(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double quantile(double q)
+// In milliseconds; sorts.
+static double quantile(float *times, size_t n, double q)
 {
-    const size_t n = load.answers < LOAD_MAX_TIMES ? load.answers : LOAD_MAX_TIMES;
-    return n ? (double)load.times[(size_t)(q * (double)(n - 1))] * 1e3 : 0;
+    n = n < LOAD_MAX_TIMES ? n : LOAD_MAX_TIMES;
+    qsort(times, n, sizeof *times, by_time);
+    return n ? (double)times[(size_t)(q * (double)(n - 1))] * 1e3 : 0;
 }
 
 static void run(struct client *clients, double seconds)
@@ -167,7 +173,8 @@ int main(int argc, char **argv)
     load.times = malloc(LOAD_MAX_TIMES * sizeof *load.times);
     struct client *clients = calloc((size_t)load.count, sizeof *clients);
     load.request = malloc(strlen(body) + 1024);
-    if (!load.times || !clients || !load.request)
+    load.busy_times = malloc(LOAD_MAX_TIMES * sizeof *load.busy_times);
+    if (!load.times || !load.busy_times || !clients || !load.request)
         return 1;
     load.request_size = (size_t)sprintf(
         load.request,
@@ -181,14 +188,16 @@ int main(int argc, char **argv)
     }
     run(clients, atof(argv[3]));
     const double seconds = now() - start;
-    const size_t n = load.answers < LOAD_MAX_TIMES ? load.answers : LOAD_MAX_TIMES;
-    qsort(load.times, n, sizeof *load.times, by_time);
     printf("{\"connections\":%d,\"answers\":%zu,\"per_second\":%.1f,\"good\":%zu,\"busy\":%zu,"
-           "\"failed\":%zu,\"opened\":%zu,\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"max_ms\":%.3f}\n",
+           "\"failed\":%zu,\"opened\":%zu,\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"max_ms\":%.3f,"
+           "\"busy_p50_ms\":%.3f,\"busy_p99_ms\":%.3f}\n",
            load.count, load.answers, (double)load.answers / seconds, load.good, load.busy,
-           load.failed, load.opened, quantile(0.5), quantile(0.99), quantile(1));
+           load.failed, load.opened, quantile(load.times, load.answers, 0.5),
+           quantile(load.times, load.answers, 0.99), quantile(load.times, load.answers, 1),
+           quantile(load.busy_times, load.busy, 0.5), quantile(load.busy_times, load.busy, 0.99));
     free(clients);
     free(load.times);
+    free(load.busy_times);
     free(load.request);
     return 0;
 }
