@@ -122,6 +122,7 @@ def losses(opt, net, encoder, high, low, ids):
     with torch.no_grad():
         text = encoder(ids, (ids != 0).long())
     level = torch.randint(0, MAX_NOISE_LEVEL, (n,), device=high.device)
+    level[torch.rand(n, device=high.device) < opt.clean_share] = 0
     t = schedule.stratified_timesteps(n, device=high.device)
     t[torch.rand(n, device=high.device) < opt.first_share] = schedule.STEPS - 1
     noised = schedule.add_noise(low, level, torch.randn_like(low))
@@ -191,6 +192,7 @@ def options():
     args.add_argument("--mix", default=None)
     args.add_argument("--first-share", type=float, default=.5,
                       help="share of crops at the first timestep: all there is when drawing in one step")
+    args.add_argument("--clean-share", type=float, default=.7, help="share of crops at noise level 0")
     args.add_argument("--samples", type=int, default=60000)
     args.add_argument("--decay-from", type=int, default=0)
     args.add_argument("--rate", type=float, default=1.5e-3)
