@@ -30,7 +30,7 @@ def save(path, images, captions, columns=8, side=None):
         sheet.paste(picture.resize((side, side), Image.BICUBIC), (x, y))
         for k, line in enumerate(textwrap.wrap(caption, max(8, side // 6))[:3]):
             draw.text((x + 2, y + side + 1 + 11 * k), line, fill="black")
-    sheet.save(path)
+    sheet.save(path, quality=88)
 
 
 def main():
