@@ -58,7 +58,8 @@ static void on_epoll(uv_poll_t *poll, int status, int events)
     http_run(poll->data);
 }
 
-void http_kick(struct http_server *s)
+// Make the library look at its connections soon.
+static void http_kick(struct http_server *s)
 {
     if (s->running)
         s->again = true;

@@ -50,7 +50,6 @@ void http_close(struct http_server *s, void (*closed)(void *ctx), void *ctx);
 const char *http_method(const struct http_request *r);
 const char *http_path(const struct http_request *r); // decoded, without the query
 const char *http_header(const struct http_request *r, const char *name); // NULL: absent
-const char *http_query(const struct http_request *r, const char *name);  // NULL: absent
 // Calls fn for each query parameter.
 void http_each_query(const struct http_request *r,
                      void (*fn)(void *ctx, const char *name, const char *value), void *ctx);

@@ -9,7 +9,7 @@
 #include <microhttpd.h>
 #include <uv.h>
 
-enum { HTTP_STREAM_MAX = 16 << 20, HTTP_MAX_HEADERS = 24, HTTP_PATH_MAX = 2048 };
+enum { HTTP_STREAM_MAX = 16 << 20, HTTP_MAX_HEADERS = 24 };
 
 struct http_conn {
     struct http_conn *next, **prev;
@@ -69,7 +69,6 @@ struct http_request {
 };
 
 // http.c
-void http_kick(struct http_server *s);    // make the library look at its connections soon
 void http_resume(struct http_request *r); // at once
 void http_wake(struct http_request *r);   // in its turn, for streams
 void http_unwake(struct http_request *r);

@@ -128,11 +128,6 @@ const char *http_header(const struct http_request *r, const char *name)
     return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
 }
 
-const char *http_query(const struct http_request *r, const char *name)
-{
-    return MHD_lookup_connection_value(r->mhd, MHD_GET_ARGUMENT_KIND, name);
-}
-
 struct each_query {
     void (*fn)(void *ctx, const char *name, const char *value);
     void *ctx;

@@ -45,7 +45,7 @@ void job_free(struct job **j)
     *j = NULL;
 }
 
-void jobs_link(struct jobs *j, struct job *job)
+static void jobs_link(struct jobs *j, struct job *job)
 {
     struct job **id = &j->by_id[bucket_of(job->id, "")];
     job->by_id = *id;
@@ -221,8 +221,8 @@ static struct worker *jobs_any_worker(struct jobs *j)
     return NULL;
 }
 
-enum err jobs_check(struct jobs *j, const struct job_spec *spec, struct job_used *used,
-                    struct fault *why)
+static enum err jobs_check(struct jobs *j, const struct job_spec *spec, struct job_used *used,
+                           struct fault *why)
 {
     struct worker *w = jobs_any_worker(j);
     if (j->draining)

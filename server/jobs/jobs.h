@@ -61,10 +61,8 @@ enum err jobs_create(const struct jobs_params *p, struct jobs **out, struct faul
 // jobs are gone then. Implies jobs_abandon.
 void jobs_close(struct jobs *j, void (*closed)(void *ctx), void *ctx);
 
-// Whether it can be drawn, and what it resolves to. Errors: INVALID, BUSY (loading or draining).
-enum err jobs_check(struct jobs *j, const struct job_spec *spec, struct job_used *used,
-                    struct fault *why);
-// Errors: as jobs_check; BUSY with param "queue" when full; IO when it cannot be stored.
+// Errors: INVALID (it cannot be drawn); BUSY with param "queue" when full, "server" while loading
+// or draining; IO when it cannot be stored.
 enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **out,
                      struct fault *why);
 struct job *jobs_find(struct jobs *j, const char *id); // NULL: none

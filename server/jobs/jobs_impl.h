@@ -32,7 +32,6 @@ struct jobs {
 };
 
 // jobs.c
-void jobs_link(struct jobs *j, struct job *job);
 void jobs_measure(struct jobs *j, enum jobs_measure m, int which, double value);
 void jobs_drop_if_idle(struct jobs *j, struct job *job);
 void jobs_try_closed(struct jobs *j);

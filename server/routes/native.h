@@ -9,7 +9,6 @@ struct buf;
 // The job of the path, if it is the caller's; otherwise answers 404 and returns NULL.
 struct job *native_find(struct call *c);
 void native_add_job(struct call *c, const struct job *j, struct buf *b);
-void native_add_error(const struct job *j, struct buf *b); // an object, or null
 // Seconds until a queued job is probably done.
 double native_estimate(const struct app *app, const struct job *j);
 void native_events(struct call *c);

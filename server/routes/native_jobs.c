@@ -108,7 +108,7 @@ static void add_images(struct call *c, const struct job *j, struct buf *b)
     buf_puts(b, "]");
 }
 
-void native_add_error(const struct job *j, struct buf *b)
+static void add_error(const struct job *j, struct buf *b)
 {
     if (j->state != JOB_FAILED) {
         buf_puts(b, "null");
@@ -143,7 +143,7 @@ void native_add_job(struct call *c, const struct job *j, struct buf *b)
     add_request(b, j);
     add_images(c, j, b);
     buf_puts(b, ",\"error\":");
-    native_add_error(j, b);
+    add_error(j, b);
     buf_puts(b, "}");
 }
 
