@@ -84,7 +84,7 @@ def test_cancel_running_and_queued():
         assert s.delete("/v1/jobs/" + first).json["status"] == "cancelled"
         third = post(s, steps=1).json["id"]
         assert s.wait_job(third)["status"] == "done"
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 5
         assert s.delete("/v1/jobs/" + third).status == 204
         assert s.get("/v1/jobs/" + third).status == 404
     finally:
