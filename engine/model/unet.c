@@ -32,9 +32,9 @@ static void load_norm(struct load *l, struct norm *n, uint32_t c, const char *na
         l->err = tensor_upload(&n->beta, beta);
 }
 
-// One matrix product out of `parts` tensors that read the same input: rows one after the other.
+// One linear layer out of `parts` that read the same input: rows one after the other.
 struct product {
-    uint32_t in, kernel;
+    uint32_t in;
     int parts;
     struct {
         char name[2 * UNET_NAME];
@@ -44,23 +44,20 @@ struct product {
 
 static void copy_rows(struct load *l, const struct product *p, int i, float *weight, float *bias)
 {
-    const uint32_t k = p->kernel, out = p->part[i].out;
+    const uint32_t out = p->part[i].out;
     const char *name = p->part[i].name;
-    const struct weights_shape *shape =
-        k ? WEIGHTS_SHAPE(out, p->in, k, k) : WEIGHTS_SHAPE(out, p->in);
-    const float *w = weights_f32(l->w, shape, "%s.weight", name);
+    const float *w = weights_f32(l->w, WEIGHTS_SHAPE(out, p->in), "%s.weight", name);
     const float *b = weights_f32(l->w, WEIGHTS_SHAPE(out), "%s.bias", name);
 
     if (w && b && weight) {
-        memcpy(weight, w, sizeof *w * out * p->in * (k ? k * k : 1));
+        memcpy(weight, w, sizeof *w * out * p->in);
         memcpy(bias, b, sizeof *b * out);
     }
 }
 
-// kernel 0: a linear layer, whose checkpoint tensor has two dimensions.
 static void load_product(struct load *l, const struct product *p, struct op_weight **out)
 {
-    const size_t columns = (size_t)p->in * (p->kernel ? p->kernel * p->kernel : 1);
+    const size_t columns = p->in;
     float *weight = NULL, *bias = NULL;
     uint32_t rows = 0, row = 0;
 
@@ -84,7 +81,7 @@ static void load_product(struct load *l, const struct product *p, struct op_weig
                                       .bias = bias,
                                       .out = rows,
                                       .in = p->in,
-                                      .kernel = p->kernel ? p->kernel : 1,
+                                      .kernel = 1,
                                       .dtype = l->dtype,
                                   },
                                   out);
@@ -92,18 +89,35 @@ static void load_product(struct load *l, const struct product *p, struct op_weig
     free(bias);
 }
 
+// kernel 0: a linear layer, whose checkpoint tensor has two dimensions.
 static void load_layer(struct load *l, struct op_weight **out, uint32_t rows, uint32_t in,
                        uint32_t kernel, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 static void load_layer(struct load *l, struct op_weight **out, uint32_t rows, uint32_t in,
                        uint32_t kernel, const char *fmt, ...)
 {
-    struct product p = {.in = in, .kernel = kernel, .parts = 1, .part[0].out = rows};
+    const struct weights_shape *shape =
+        kernel ? WEIGHTS_SHAPE(rows, in, kernel, kernel) : WEIGHTS_SHAPE(rows, in);
+    const float *weight, *bias;
+    char name[2 * UNET_NAME];
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(p.part[0].name, sizeof p.part[0].name, fmt, ap);
+    vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
-    load_product(l, &p, out);
+    weight = weights_f32(l->w, shape, "%s.weight", name);
+    bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
+    if (l->err || !l->dev || !weight || !bias)
+        return;
+    l->err = op_weight_create(l->dev,
+                              &(struct op_weight_params){
+                                  .weight = weight,
+                                  .bias = bias,
+                                  .out = rows,
+                                  .in = in,
+                                  .kernel = kernel ? kernel : 1,
+                                  .dtype = l->dtype,
+                              },
+                              out);
 }
 
 static void load_norm_of(struct load *l, struct norm *n, uint32_t c, const char *prefix,
