@@ -34,17 +34,20 @@ void main()
 #else
                 xv[j] = xi[j] == OUTSIDE ? vec4(0) : LOAD(x, xi[j] + k);
 #endif
+            // All loads before all arithmetic: a load is a call, around which registers are spilled.
+            vec4 wv[MB / SG * 3];
             [[unroll]] for (uint b = 0; b < MB / SG; b++)
-                [[unroll]] for (uint dy = 0; dy < 3; dy++) {
-                    vec4 wv = LOAD_WEIGHT(weight,
-                                          wi + (((b * 3 + dx) * p.k4 + k) * 3 + dy) * SG);
+                [[unroll]] for (uint dy = 0; dy < 3; dy++)
+                    wv[b * 3 + dy] =
+                        LOAD_WEIGHT(weight, wi + (((b * 3 + dx) * p.k4 + k) * 3 + dy) * SG);
+            [[unroll]] for (uint b = 0; b < MB / SG; b++)
+                [[unroll]] for (uint dy = 0; dy < 3; dy++)
                     [[unroll]] for (uint m = 0; m < SG; m++)
                         [[unroll]] for (uint c = 0; c < 4; c++) {
-                            float w = subgroupShuffle(wv[c], m);
+                            float w = subgroupShuffle(wv[b * 3 + dy][c], m);
                             [[unroll]] for (uint j = 0; j < P; j++)
                                 acc[(b * SG + m) / 4 * P + j][m % 4] += w * xv[j + dy][c];
                         }
-                }
         }
     }
     [[unroll]] for (uint j = 0; j < P; j++)
