@@ -24,18 +24,19 @@ void main()
         [[unroll]] for (uint j = 0; j < P; j++)
             [[unroll]] for (uint i = 0; i < KV; i++)
                 xv[j * KV + i] = LOAD(x, xi[j] + k + i);
-        [[unroll]] for (uint b = 0; b < MB / SG; b++) {
-            vec4 wv[KV];
+        // All loads before all arithmetic: a load is a call, around which registers are spilled.
+        vec4 wv[MB / SG * KV];
+        [[unroll]] for (uint b = 0; b < MB / SG; b++)
             [[unroll]] for (uint i = 0; i < KV; i++)
-                wv[i] = LOAD_WEIGHT(weight, wi + (b * p.k4 + k + i) * SG);
+                wv[b * KV + i] = LOAD_WEIGHT(weight, wi + (b * p.k4 + k + i) * SG);
+        [[unroll]] for (uint b = 0; b < MB / SG; b++)
             [[unroll]] for (uint m = 0; m < SG; m++)
                 [[unroll]] for (uint i = 0; i < KV; i++)
                     [[unroll]] for (uint c = 0; c < 4; c++) {
-                        float w = subgroupShuffle(wv[i][c], m);
+                        float w = subgroupShuffle(wv[b * KV + i][c], m);
                         [[unroll]] for (uint j = 0; j < P; j++)
                             acc[(b * SG + m) / 4 * P + j][m % 4] += w * xv[j * KV + i][c];
                     }
-        }
     }
     [[unroll]] for (uint j = 0; j < P; j++)
         if (t0 + j * SG < p.pixels)
