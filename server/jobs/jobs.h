@@ -43,6 +43,8 @@ struct jobs_params {
     size_t memory_limit;
     struct jobs_webhook webhook;
     void (*measure)(void *ctx, enum jobs_measure m, int which, double value);
+    // The model can never be loaded as it is; nothing will be drawn. Thread: loop.
+    void (*hopeless)(void *ctx, const struct fault *why);
     void *ctx;
 };
 

@@ -336,6 +336,11 @@ void jobs_on_worker(void *ctx, struct worker_event *ev)
         j->down = ev->fault;
         jobs_measure(j, JOBS_REBUILT, 0, 1);
         log_msg(LOG_ERROR, "worker", "no engine: %s", ev->fault.msg);
+        // A device may come back; a folder that is wrong at the start stays wrong.
+        if (!jobs_model(j) && j->p.hopeless &&
+            (ev->fault.code == ERR_NOT_FOUND || ev->fault.code == ERR_FORMAT ||
+             ev->fault.code == ERR_UNSUPPORTED || ev->fault.code == ERR_INVALID))
+            j->p.hopeless(j->p.ctx, &ev->fault);
         break;
     case WORKER_TICK:
         j->busy_seconds += ev->seconds;

@@ -26,7 +26,8 @@ enum { SERVE_TICK_MS = 50, SERVE_FLUSH_MS = 1000, SERVE_MAX_ORIGINS = 32 };
 enum serve_phase { SERVE_RUNNING, SERVE_ANNOUNCED, SERVE_DRAINING, SERVE_FLUSHING, SERVE_CLOSED };
 
 struct serve {
-    struct app app;
+    struct app app; // first: the parts below hand it back as ctx
+    int status;     // of the process
     struct conf conf;
     struct auth *auth;
     uv_loop_t loop;
@@ -94,6 +95,17 @@ static void on_tick(uv_timer_t *timer)
         serve_enter(s, SERVE_CLOSED);
         http_close(s->app.http, on_http_closed, s);
     }
+}
+
+static void on_hopeless(void *ctx, const struct fault *why)
+{
+    struct serve *s = (struct serve *)ctx; // app is its first member
+    if (s->status)
+        return;
+    s->status = 1;
+    fprintf(stderr, "imagend: %s\n", why->msg);
+    serve_enter(s, SERVE_FLUSHING);
+    uv_timer_start(&s->timer, on_tick, 0, SERVE_TICK_MS);
 }
 
 static void on_stop(uv_signal_t *handle, int signum)
@@ -237,6 +249,7 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
         .memory_limit = (size_t)c->memory_limit,
         .webhook = {c->webhook_allow, s->webhook_secret, serve_sign},
         .measure = watch_jobs,
+        .hopeless = on_hopeless,
         .ctx = &s->app,
     };
     return jobs_create(&p, &s->app.jobs, why);
@@ -340,7 +353,6 @@ int serve_command(int argc, char **argv)
     struct serve s = {.argc = argc, .argv = argv};
     struct fault why = {0};
     bool help = false;
-    int status = 0;
     if (conf_load(&s.conf, argc, argv, &help, &why)) {
         fprintf(stderr, "imagend: %s\n", why.msg);
         conf_deinit(&s.conf);
@@ -360,11 +372,11 @@ int serve_command(int argc, char **argv)
     serve_apply(&s);
     if (metrics_create(&s.app.metrics) || serve_open(&s, &why)) {
         fprintf(stderr, "imagend: %s\n", why.msg);
-        status = 1;
+        s.status = 1;
     } else {
         uv_run(&s.loop, UV_RUN_DEFAULT);
         log_msg(LOG_INFO, "server", "stopped");
     }
     serve_free(&s);
-    return status;
+    return s.status;
 }

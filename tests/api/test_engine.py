@@ -1,9 +1,9 @@
 """The service with the real engine and a tiny model: the same answers, real pictures."""
 import base64
-import os
+import subprocess
 import sys
 
-from harness import Server, b64, eventually, is_png, main
+from harness import PROGRAM, Server, b64, eventually, is_png, main
 
 MODEL = sys.argv[2]
 del sys.argv[2]
@@ -51,14 +51,9 @@ def test_draws_streams_cancels_and_repeats():
 
 
 def test_a_model_that_is_not_there():
-    s = Server("--model", "/nowhere", start=False)
-    s.start(ready=False)
-    try:
-        eventually(lambda: "nowhere" in s.get("/readyz").json.get("reason", ""), 30)
-        assert s.get("/healthz").status == 200 and s.draw().status == 503
-    finally:
-        code = s.stop()
-        assert code == 0, (code, s.log[-2000:])
+    r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--store", "memory", "--model",
+                        "/nowhere"], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 1 and "\nimagend: /nowhere" in r.stderr, r
 
 
 main(globals())
