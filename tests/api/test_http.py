@@ -40,7 +40,7 @@ def test_head_and_request_id(s):
 def test_trace_id_reaches_the_log(s):
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     s.get("/v1/models", traceparent=f"00-{trace}-00f067aa0ba902b7-01")
-    assert f"trace_id={trace}" in s.log
+    eventually(lambda: f"trace_id={trace}" in s.log, what="the trace id in the log")
 
 
 def test_security_headers(s):

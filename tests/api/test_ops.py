@@ -192,7 +192,6 @@ def test_drain_finishes_what_runs():
     watcher = threading.Thread(target=lambda: seen.extend(
         s.events("GET", f"/v1/jobs/{queued}/events")))
     watcher.start()
-    eventually(lambda: "/events" in s.log or True)
     time.sleep(0.1)
     s.process.send_signal(signal.SIGTERM)
     thread.join(10)
