@@ -274,11 +274,25 @@ void engine_close(struct engine **out)
 
 // ---- admitting --------------------------------------------------------------------------------
 
+// Names the sampler and, for a preset, counts its steps too; the samplers themselves are not kept.
+static enum err resolve(const struct engine *g, const struct engine_request *r,
+                        struct resolved *what, struct fault *why)
+{
+    struct sampler *sampler[ENGINE_MAX_STAGES] = {0};
+    enum err e = request_resolve(&g->cascade, r, what, why);
+
+    if (!e)
+        e = request_samplers(&g->cascade, r, what, sampler, why);
+    for (int i = 0; i < ENGINE_MAX_STAGES; i++)
+        sampler_destroy(&sampler[i]);
+    return e;
+}
+
 enum err engine_resolve(const struct engine *g, const struct engine_request *r,
                         struct engine_used *out, struct fault *why)
 {
     struct resolved what;
-    enum err e = request_resolve(&g->cascade, r, &what, why);
+    enum err e = resolve(g, r, &what, why);
 
     if (!e)
         *out = what.used;
@@ -287,15 +301,9 @@ enum err engine_resolve(const struct engine *g, const struct engine_request *r,
 
 enum err engine_check(const struct engine *g, const struct engine_request *r, struct fault *why)
 {
-    struct sampler *sampler[ENGINE_MAX_STAGES] = {0};
     struct resolved what;
-    enum err e = request_resolve(&g->cascade, r, &what, why);
 
-    if (!e)
-        e = request_samplers(&g->cascade, r, &what, sampler, why);
-    for (int i = 0; i < ENGINE_MAX_STAGES; i++)
-        sampler_destroy(&sampler[i]);
-    return e;
+    return resolve(g, r, &what, why);
 }
 
 static enum err encode(struct engine *g, const struct engine_request *r, struct slot *s,

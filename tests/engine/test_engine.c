@@ -189,6 +189,25 @@ static void test_refusals(struct engine *g)
     CHECK_INT(engine_busy(g), 0);
 }
 
+static void test_resolve(struct engine *g)
+{
+    struct engine_request r = {.prompt = "a", .timesteps = "fast27"};
+    struct engine_used used;
+    struct fault why = {0};
+
+    CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_OK);
+    CHECK_STR(used.sampler, "ddpm");
+    CHECK_INT(used.size, 64);
+    CHECK_INT(used.steps[0], 27);
+    CHECK_INT(used.steps[1], 50);
+    CHECK_INT(used.noise_level[1], 250);
+    r = (struct engine_request){.prompt = "a", .size = 16, .sampler = "dpm++2m", .steps = {9}};
+    CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_OK);
+    CHECK_STR(used.sampler, "dpm++2m");
+    CHECK_INT(used.stages, 1);
+    CHECK_INT(used.steps[0], 9);
+}
+
 static void test_open(void)
 {
     struct engine *g = NULL;
@@ -256,6 +275,7 @@ int main(void)
     CHECK_INT(engine_info(g)->stages, 2);
     CHECK_INT(engine_info(g)->stage[1].size, 64);
     test_refusals(g);
+    test_resolve(g);
     test_alone(g, alone);
     test_shared(g, alone);
     test_full(g);
