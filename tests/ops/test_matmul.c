@@ -29,6 +29,19 @@ static const struct row rows[] = {
     {{1, 9, 23, 6}, 6, 3, .bias = true, .mul = true},
 };
 
+// The widest of DeepFloyd IF: convolutions at the bottom of I-XL, T5-XXL's second feed-forward
+// matrix, the text's way into the U-Net; a map that takes two bindings where they are small.
+static const struct row full_rows[] = {
+    {{2, 4, 4, 5632}, 64, 3, .bias = true},
+    {{1, 2, 2, 5632}, 2816, 3, .bias = true},
+    {{1, 3, 5, 4928}, 36, 1, .bias = true, .view = true},
+    {{1, 1, 9, 10240}, 4096, 1, .residual = true},
+    {{1, 1, 77, 4096}, 192, 1, ACT_GELU_TANH, .mul = true},
+    {{2, 128, 132, 1024}, 4, 3, .bias = true},
+};
+
+static bool full; // full_rows: the slow suite
+
 static struct op_weight *make_weight(struct ops_device *dev, enum dtype dtype, const struct row *r,
                                      const float *weight, const float *bias)
 {
@@ -140,16 +153,27 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
     free(x), free(weight), free(bias), free(mul), free(residual), free(want), free(tolerance);
 }
 
+// A matrix that one binding cannot span is for devices and paths with larger ones.
+static bool possible(const struct ops_device *dev, enum dtype dtype, const struct row *r)
+{
+    size_t bytes = (size_t)r->out * r->x.c * r->kernel * r->kernel * tensor_dtype_bytes(dtype);
+    return dev->load == LOAD_TEXEL || bytes <= dev->caps->max_storage_range;
+}
+
 static void body(struct ops_device *dev, enum dtype dtype)
 {
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    for (size_t i = 0; full && i < sizeof full_rows / sizeof full_rows[0]; i++)
+        if (possible(dev, dtype, &full_rows[i]))
+            run_row(dev, dtype, dtype, &full_rows[i]);
+    for (size_t i = 0; !full && i < sizeof rows / sizeof rows[0]; i++) {
         run_row(dev, dtype, dtype, &rows[i]);
         if (i % 4 == 2) // weights stored in the other dtype
             run_row(dev, dtype, dtype == DT_F16 ? DT_F32 : DT_F16, &rows[i]);
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    full = argc > 1 && !strcmp(argv[1], "full");
     return op_test_run(body);
 }
