@@ -34,13 +34,13 @@ static const struct group_row group_rows[] = {
     {{2, 256, 256, 8}, 4, ACT_SILU},
 };
 
-// DeepFloyd IF's widths, groups of 15 channels at 256 pixels, and a map that takes two bindings
+// DeepFloyd IF's widths, groups of 15 channels, and a map that takes two bindings
 // where they are small.
 static const struct group_row full_groups[] = {
     {{2, 8, 8, 5632}, 32, ACT_GELU},
     {{1, 16, 16, 4928}, 32, ACT_GELU, .scale_shift = true},
     {{1, 64, 64, 1408}, 32, ACT_GELU, .view = true},
-    {{1, 256, 256, 480}, 32, ACT_GELU},
+    {{1, 128, 128, 480}, 32, ACT_GELU},
     {{2, 128, 132, 1024}, 32, ACT_GELU, .scale_shift = true},
 };
 
