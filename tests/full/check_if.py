@@ -100,7 +100,7 @@ def main():
         check_inspect(imagend, model)
         check_limit(imagend, model, out)
         check_generate(imagend, model, out)
-        status, _ = run(compare, os.path.join(model, "unet"), "16")
+        status, _ = run(compare, os.path.join(model, "unet"), "8")
         check(status == 0, "all ways to compute agree")
     print("%d failed" % failures)
     return 1 if failures else 0

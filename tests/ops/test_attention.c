@@ -129,15 +129,16 @@ static void free_job(struct job *b)
 
 // An error of a score is a relative error of its weight, in the numerator and the denominator: the
 // scores' sums have d + 4 roundings, the argument of exp is rounded again, exp itself is good to
-// 2^-20 on the software device; then as many sums as there are keys. |v| <= 1.
+// 2^-20 on the software device; then as many sums as there are keys, whose roundings for thousands
+// of them are taken as independent. |v| <= 1.
 static void tolerances(const struct row *r, enum dtype dtype, const double *want,
                        const double *spread, double *tolerance)
 {
     size_t per_query = (size_t)r->heads * r->d;
-    double keys = r->keys[0] + r->keys[1];
+    double keys = r->keys[0] + r->keys[1], sums = full ? 4 * sqrt(keys) : keys + 4;
     for (size_t i = 0; i < r->n * r->queries * per_query; i++) {
         double score = (r->d + 8.0) * OP_EPS * spread[i / per_query];
-        tolerance[i] = 2 * score + 2 * 0x1p-20 + 2 * (keys + 4) * OP_EPS;
+        tolerance[i] = 2 * score + 2 * 0x1p-20 + 2 * sums * OP_EPS;
         tolerance[i] += op_store_error(dtype, want[i]);
     }
 }
