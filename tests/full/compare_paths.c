@@ -62,10 +62,15 @@ static void fetch(struct forward *f)
 {
     for (int i = 0; i < f->points; i++) {
         struct point *p = &f->point[i];
+        double sum = 0;
         p->count = (size_t)tensor_pixels(&p->t) * p->t.c;
         p->value = malloc(p->count * sizeof *p->value);
         CHECK(p->value && !tensor_download(&p->t, p->value));
+        for (size_t k = 0; p->value && k < p->count; k++)
+            sum += fabs((double)p->value[k]);
+        CHECK_MSG(isfinite(sum) && sum > 0, "%s: %s", f->label, p->name);
     }
+    printf("%-10s %d points, %d failures so far\n", f->label, f->points, test_failures);
 }
 
 static void free_points(struct forward *f, bool values)
