@@ -582,7 +582,8 @@ static int slowest_first(const void *a, const void *b)
 static void profile_stage(struct engine *g, int i, struct buf *text)
 {
     struct ops_timing t[MAX_TIMINGS];
-    const int n = stage_timings(g->stage[i], t, MAX_TIMINGS);
+    double flops;
+    const int n = stage_timings(g->stage[i], t, MAX_TIMINGS, &flops);
     const double steps = (double)(g->stats.steps[i] - g->profiled[i].steps);
     const double wall = g->stats.step_seconds[i] - g->profiled[i].seconds;
     double device = 0;
@@ -598,9 +599,8 @@ static void profile_stage(struct engine *g, int i, struct buf *text)
         text,
         "%s: %.0f forwards of %.2f GFLOP, %.1f ms each; on the device %.1f ms, %.1f GFLOP/s; "
         "launching and waiting %.1f %%\n",
-        g->cascade.stage[i].name, steps, stage_flops(g->stage[i]) / 1e9, wall / steps * 1e3,
-        device / steps * 1e3, stage_flops(g->stage[i]) * steps / device / 1e9,
-        100 * (wall - device) / wall);
+        g->cascade.stage[i].name, steps, flops / steps / 1e9, wall / steps * 1e3,
+        device / steps * 1e3, flops / device / 1e9, 100 * (wall - device) / wall);
     for (int k = 0; k < n; k++)
         buf_printf(text, "  %-24s %6.0f calls a forward %9.3f ms %5.1f %%\n", t[k].name,
                    (double)t[k].calls / steps, t[k].seconds / steps * 1e3,

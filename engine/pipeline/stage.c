@@ -48,6 +48,7 @@ struct stage {
     const struct step_recording *last;
     struct ops_timing timing[MAX_TIMINGS];
     int timings;
+    double flops;   // of the steps that timing holds
     float *scratch; // [height, width, 3], given noise
 };
 
@@ -401,6 +402,7 @@ static void add_timings(struct stage *s, struct ops *o)
     struct ops_timing t[MAX_TIMINGS];
     const int found = ops_timings(o, t, MAX_TIMINGS);
 
+    s->flops += ops_flops(o);
     for (int k = 0; k < found; k++) {
         int at = 0;
         while (at < s->timings && strcmp(s->timing[at].name, t[k].name))
@@ -489,22 +491,13 @@ enum err stage_low(struct stage *s, int entry, float *out)
     return tensor_download(&slot, out);
 }
 
-int stage_timings(struct stage *s, struct ops_timing *out, int max)
+int stage_timings(struct stage *s, struct ops_timing *out, int max, double *flops)
 {
     const int n = s->timings < max ? s->timings : max;
 
     memcpy(out, s->timing, (size_t)n * sizeof *out);
     s->timings = 0;
+    *flops = s->flops;
+    s->flops = 0;
     return n;
-}
-
-double stage_flops(const struct stage *s)
-{
-    const struct step_recording *r = &s->step[KIND_GUIDED];
-
-    for (int k = 0; k < KINDS; k++) {
-        if (s->step[k].ops && (k & KIND_GUIDED || !r->ops))
-            r = &s->step[k];
-    }
-    return r->ops ? ops_flops(r->ops) : 0;
 }

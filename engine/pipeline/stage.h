@@ -73,10 +73,8 @@ enum err stage_preview(struct stage *s, int entry, const uint8_t **rgb);
 const struct tensor *stage_output(const struct stage *s);
 enum err stage_low(struct stage *s, int entry, float *out);
 
-// What the steps took on the device since the last call, summed per operator class; returns how
-// many classes. Nothing unless the device was opened with profile.
-int stage_timings(struct stage *s, struct ops_timing *out, int max);
-// Floating point operations of one step of one guided picture, from the recordings made so far.
-double stage_flops(const struct stage *s);
+// What the steps took on the device since the last call, summed per operator class, and their
+// floating point operations; returns how many classes. Nothing unless opened with profile.
+int stage_timings(struct stage *s, struct ops_timing *out, int max, double *flops);
 
 #endif
