@@ -126,9 +126,11 @@ def work(rank, opt, average):
     state = checkpoint.load(opt.device)
     if state:
         net.load_state_dict(state["net"])
-        aux.load_state_dict(state["aux"])
+        if "aux" in state:
+            aux.load_state_dict(state["aux"])
         ema.net.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
+        if "optimiser" in state:        # absent after continue_from.py
+            optimiser.load_state_dict(state["optimiser"])
         ema.steps, seen, seconds = state["ema_steps"], state["seen"], state["seconds"]
     torch.manual_seed(1000 * rank + seen)
     pool = Pool(opt, tok, opt.data_seed + rank * 500_000_000 + seen)

@@ -149,7 +149,8 @@ def work(rank, opt, average):
     if state:
         net.load_state_dict(state["net"])
         ema.net.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
+        if "optimiser" in state:        # absent after continue_from.py
+            optimiser.load_state_dict(state["optimiser"])
         ema.steps, seen, seconds = state["ema_steps"], state["seen"], state["seconds"]
     torch.manual_seed(1000 * rank + seen)
     pool = Pool(opt, tok, opt.data_seed + rank * 500_000_000 + seen)
