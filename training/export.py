@@ -3,7 +3,8 @@
     export.py RUNS MODELS [--reference DIR]
 
 RUNS holds the runs text, base, sr256 and sr1024; a stage without a run is exported untrained only
-with --untrained. The reference is computed in float32 from the exported fp16 weights.
+with --untrained. A run base-fast, the few-step network of the preset "fast", may be there too; without
+it the cascade has no presets. The reference is computed in float32 from the exported fp16 weights.
 """
 
 import threads  # noqa: F401  (before torch)
@@ -21,6 +22,7 @@ from nets import t5, tokenizer, unet
 VERSION = "0.35.2"
 HERE = pathlib.Path(__file__).parent
 STAGES = {"base": 64, "sr256": 256, "sr1024": 1024}
+FAST = "base-fast"
 REFERENCE_PROMPTS = ["a red ball on green grass", "three yellow stars above a blue house in the snow at night", ""]
 
 
@@ -41,6 +43,18 @@ def scheduler_config():
     }
 
 
+# A few-step network knows only the timesteps that it was distilled on: trailing ones, from pure noise.
+def fast_scheduler_config():
+    return {
+        "_class_name": "DDIMScheduler", "_diffusers_version": VERSION, "beta_end": .02,
+        "beta_schedule": "squaredcos_cap_v2", "beta_start": .0001, "clip_sample": False,
+        "clip_sample_range": 1.0, "dynamic_thresholding_ratio": .995, "num_train_timesteps": 1000,
+        "prediction_type": "sample", "rescale_betas_zero_snr": False, "sample_max_value": 1.0,
+        "set_alpha_to_one": True, "steps_offset": 0, "thresholding": True,
+        "timestep_spacing": "trailing", "trained_betas": None,
+    }
+
+
 def noising_config():
     return {
         "_class_name": "DDPMScheduler", "_diffusers_version": VERSION, "beta_end": .02,
@@ -50,14 +64,14 @@ def noising_config():
     }
 
 
-def model_index(first):
+def model_index(first, text, scheduler):
     def part(library, name):
         return [library, name] if library else [None, None]
-    text = "transformers" if first else None
+    text = "transformers" if text else None
     index = {
         "_class_name": "IFPipeline" if first else "IFSuperResolutionPipeline", "_diffusers_version": VERSION,
         "feature_extractor": [None, None], "requires_safety_checker": False, "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+        "scheduler": ["diffusers", scheduler["_class_name"]],
         "text_encoder": part(text, "T5EncoderModel"), "tokenizer": part(text, "T5Tokenizer"),
         "unet": ["diffusers", "UNet2DConditionModel"], "watermarker": [None, None],
     }
@@ -101,16 +115,27 @@ def stage_net(runs, name, untrained):
 
 
 def export_stage(runs, models, name, untrained):
-    folder, first = models / name, name == "base"
+    folder, first, text = models / name, name in ("base", FAST), name == "base"
     config, state = stage_net(runs, name, untrained)
-    write_json(folder / "model_index.json", model_index(first))
+    scheduler = fast_scheduler_config() if name == FAST else scheduler_config()
+    write_json(folder / "model_index.json", model_index(first, text, scheduler))
     write_json(folder / "unet" / "config.json", config)
     safetensors_file.save(folder / "unet" / "diffusion_pytorch_model.safetensors", half(state))
-    write_json(folder / "scheduler" / "scheduler_config.json", scheduler_config())
-    if first:
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    if text:
         export_text(runs, folder)
-    else:
+    if not first:
         write_json(folder / "image_noising_scheduler" / "scheduler_config.json", noising_config())
+
+
+def export_cascade(models, fast):
+    source = HERE / "config" / "cascade" / "cascade.json"
+    if fast:
+        shutil.copy(source, models)
+        return
+    cascade = json.loads(source.read_text())
+    cascade.pop("presets", None)
+    write_json(models / "cascade.json", cascade)
 
 
 def load_unet(folder):
@@ -155,9 +180,12 @@ def main():
     args.add_argument("--reference", type=pathlib.Path, default=None)
     args.add_argument("--untrained", action="store_true")
     opt = args.parse_args()
-    shutil.copytree(HERE / "config" / "cascade", opt.models, dirs_exist_ok=True)
     for name in STAGES:
         export_stage(opt.runs, opt.models, name, opt.untrained)
+    fast = (opt.runs / FAST / "state.pt").exists()
+    if fast:
+        export_stage(opt.runs, opt.models, FAST, False)
+    export_cascade(opt.models, fast)
     if opt.reference:
         write_reference(opt.models, opt.reference)
     total = sum(f.stat().st_size for f in opt.models.rglob("*") if f.is_file())
