@@ -45,6 +45,23 @@ def dpm_timesteps(steps):
     return torch.linspace(0, STEPS - 1, steps + 1).round().flip(0)[:-1].long()
 
 
+def trailing_timesteps(steps):
+    """trailing spacing: STEPS - 1 and on down in equal strides, as few-step samplers want it."""
+    return (torch.arange(steps, 0, -1).double() * STEPS / steps).round().long() - 1
+
+
+@torch.no_grad()
+def ddim(model, x, steps):
+    """DDIM (eta 0) with trailing timesteps, x0-prediction clipped to [-1, 1]; model(x, t) -> x0."""
+    times = trailing_timesteps(steps)
+    acp = torch.cat([ACP[times].double(), torch.ones(1)])
+    alphas, sigmas = acp.sqrt().tolist(), (1 - acp).sqrt().tolist()
+    for i, t in enumerate(times.tolist()):
+        x0 = model(x, torch.full((len(x),), t, device=x.device)).clamp(-1, 1)
+        x = alphas[i + 1] * x0 + sigmas[i + 1] / sigmas[i] * (x - alphas[i] * x0)
+    return x
+
+
 @torch.no_grad()
 def dpm_2m(model, x, steps):
     """DPM-Solver++(2M), x0-prediction clipped to [-1, 1]; model(x, t) -> x0."""

@@ -50,11 +50,24 @@ def _blur(images, sigma):
     return F.conv2d(flat, taps[:, None, None, :], groups=n * c).view(n, c, h, w)
 
 
+def _warp(images, pixels):
+    """Moves pixels by a smooth random field of that strength, one per picture."""
+    n, _, h, w = images.shape
+    field = torch.randn(n, 2, h // 4 + 2, w // 4 + 2, device=images.device)
+    field = F.interpolate(field, size=(h, w), mode="bicubic", align_corners=True)
+    size = torch.tensor([w, h], device=images.device)
+    moved = field.permute(0, 2, 3, 1) * pixels[:, None, None, None] * 2 / size
+    straight = F.affine_grid(torch.eye(2, 3, device=images.device).expand(n, 2, 3), images.shape, align_corners=False)
+    return F.grid_sample(images, straight + moved, mode="bilinear", align_corners=False, padding_mode="border")
+
+
 def degrade(images, strength):
-    """Blur and mottle of random strength; a third of the pictures stay exact."""
+    """Wobbly outlines, blur and mottle of random strength, as drawn pictures have them; a third of the
+    pictures stay exact."""
     n, dev = len(images), images.device
     touched = (torch.rand(n, device=dev) > .33).float()
-    blurred = _blur(images, torch.rand(n, device=dev) * 1.1 * strength * touched)
+    warped = _warp(images, torch.rand(n, device=dev) * .6 * strength * touched)
+    blurred = _blur(warped, torch.rand(n, device=dev) * 1.1 * strength * touched)
     grain = _blur(torch.randn_like(images), .4 + torch.rand(n, device=dev))
     return blurred + grain * (touched * torch.rand(n, device=dev) * .06 * strength)[:, None, None, None]
 
