@@ -404,6 +404,27 @@ void conf_markdown(struct buf *out)
     }
 }
 
+void conf_file(struct buf *out)
+{
+    buf_puts(out,
+             "# Every option of `imagend serve` with its default; `imagend serve --config FILE` "
+             "reads a file\n# like this one. The environment (IMAGEND_NAME) and flags (--name) "
+             "win over it. SIGHUP reads the\n# options marked (reload) again.\n");
+    for (int i = 0; i < OPTIONS; i++) {
+        const struct conf_option *o = &options[i];
+        if (o->flags & CONF_NOT_IN_FILE)
+            continue;
+        buf_printf(out, "\n# %s", o->help);
+        if (o->choices) {
+            buf_puts(out, " (");
+            add_value_name(o, out, ", ");
+            buf_puts(out, ")");
+        }
+        buf_printf(out, "%s\n#%s =%s%s\n", o->flags & CONF_RELOAD ? " (reload)" : "", o->name,
+                   *o->def ? " " : "", o->def);
+    }
+}
+
 void conf_show(const struct conf *c, struct buf *out)
 {
     for (int i = 0; i < OPTIONS; i++) {

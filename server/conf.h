@@ -49,6 +49,7 @@ bool conf_is_local(const char *host);
 
 void conf_help(struct buf *out);                       // for --help
 void conf_markdown(struct buf *out);                   // the README's table
+void conf_file(struct buf *out);                       // config/imagend.conf: the defaults
 void conf_show(const struct conf *c, struct buf *out); // as a file; secrets are paths only
 
 #endif

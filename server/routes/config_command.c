@@ -1,4 +1,5 @@
-// `imagend config`: check the options, show them, print the README's table, make an API key.
+// `imagend config`: check the options, show them, print the default file and the README's table,
+// make an API key.
 #include "serve.h"
 
 #include "auth.h"
@@ -12,6 +13,7 @@
 static const char usage[] =
     "usage: imagend config check [options]    whether the options are right\n"
     "       imagend config show [options]     all options, as a file\n"
+    "       imagend config file               every option with its default, as a file\n"
     "       imagend config table              options and metrics, as tables for the README\n"
     "       imagend config key NAME [SCOPES]  a new API key and its line for keys-file\n";
 
@@ -71,11 +73,15 @@ int config_command(int argc, char **argv)
         return config_key(argc, argv);
     if (!strcmp(what, "check") || !strcmp(what, "show"))
         return config_options(what, argc - 1, argv + 1);
-    if (!strcmp(what, "table")) {
+    if (!strcmp(what, "table") || !strcmp(what, "file")) {
         struct buf b = {0};
-        conf_markdown(&b);
-        buf_puts(&b, "\n");
-        metrics_markdown(&b);
+        if (*what == 'f') {
+            conf_file(&b);
+        } else {
+            conf_markdown(&b);
+            buf_puts(&b, "\n");
+            metrics_markdown(&b);
+        }
         fputs(b.data, stdout);
         buf_deinit(&b);
         return 0;
