@@ -80,6 +80,6 @@ elif [ "$bad" = 0 ]; then
     exit 77
 fi
 if command -v shellcheck >/dev/null 2>&1; then
-    shellcheck run .ci/run tests/style/*.sh || bad=1
+    shellcheck run .ci/run tests/*/*.sh || bad=1
 fi
 exit "$bad"
