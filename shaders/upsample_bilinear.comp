@@ -1,5 +1,5 @@
-// Bilinear resize whose corners are the corners of x (align_corners = True): y's pixel j samples x
-// at j * sx, sx = (w - 1) / (ow - 1). Rows and columns walked are y's; p.h, p.w: of x.
+// Bilinear resize: y's pixel j samples x at j * sx + first_x, or at the border beyond it. Rows and
+// columns walked are y's; p.h, p.w: of x.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "push.h"
@@ -13,7 +13,7 @@ OUTPUT(1, y);
 void main()
 {
     uint c = rows_c4(), n = rows_sample(), row = gl_WorkGroupID.y, j = rows_first();
-    precise float fy = float(row) * p.sy;
+    precise float fy = max(float(row) * p.sy + p.first_y, 0);
     uint y0 = min(uint(fy), p.h - 1), y1 = min(y0 + 1, p.h - 1);
     float ty = fy - float(y0);
     uint top = p.x.base + (n * p.h + y0) * p.w * p.x.cs + c;
@@ -23,7 +23,7 @@ void main()
     if (4 * c >= p.c)
         return;
     for (uint k = 0; k < p.walk.run && j < p.ow; k++, j += rows_stride()) {
-        precise float fx = float(j) * p.sx;
+        precise float fx = max(float(j) * p.sx + p.first_x, 0);
         uint x0 = min(uint(fx), p.w - 1), x1 = min(x0 + 1, p.w - 1);
         float tx = fx - float(x0);
         vec4 a = LOAD(x, top + x0 * p.x.cs), b = LOAD(x, top + x1 * p.x.cs);

@@ -61,6 +61,7 @@ struct unet_config {
     int sample_size;               // 0: not given
     int patch_size;                // pixel-unshuffle before conv_in, pixel-shuffle after conv_out
     bool low_res_residual;         // the low-res channels of the input are added to the output
+    bool low_res_align_corners;    // how the low-res picture is enlarged; see op_upsample_bilinear
     int levels;
     int channels[UNET_MAX_LEVELS]; // block_out_channels
     struct unet_block down[UNET_MAX_LEVELS], up[UNET_MAX_LEVELS];

@@ -1,6 +1,6 @@
 // UNet2DConditionModel's config.json as struct unet_config. Called while a model is loaded or
 // inspected, on any thread. Source: diffusers UNet2DConditionModel.__init__, get_down_block,
-// get_mid_block, get_up_block; patch_size and low_res_residual are this project's own keys.
+// get_mid_block, get_up_block; patch_size and low_res_* are this project's own keys.
 #include "hfconfig.h"
 #include "hfconfig_priv.h"
 
@@ -14,6 +14,7 @@ static const struct hfconfig_key unet_keys[] = {
     HFCONFIG_READ("out_channels"),
     HFCONFIG_READ("patch_size"),
     HFCONFIG_READ("low_res_residual"),
+    HFCONFIG_READ("low_res_align_corners"),
     HFCONFIG_READ("flip_sin_to_cos"),
     HFCONFIG_READ("freq_shift"),
     HFCONFIG_READ("down_block_types"),
@@ -331,6 +332,7 @@ static void read_picture(struct json_reader *r, struct unet_config *c)
     if (c->low_res_residual && c->in_channels != 6)
         json_fail(r, ERR_FORMAT, "low_res_residual", "needs 6 input channels, not %d",
                   c->in_channels);
+    c->low_res_align_corners = json_read_bool(r, "low_res_align_corners", true);
     if (json_kind(size) != JSON_ABSENT && json_kind(size) != JSON_NONE)
         json_read_ints(r, "sample_size", 0, 1, 1 << 16, 2, edges);
     if (edges[0] != edges[1])

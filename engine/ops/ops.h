@@ -163,8 +163,10 @@ void op_copy(struct ops *o, const struct tensor *x, const struct tensor *y); // 
 void op_mean_pixels(struct ops *o, const struct tensor *x, const struct tensor *y);
 void op_avg_pool2(struct ops *o, const struct tensor *x, const struct tensor *y);
 void op_upsample_nearest2(struct ops *o, const struct tensor *x, const struct tensor *y);
-// align_corners = True. Source: torch.nn.functional.interpolate.
-void op_upsample_bilinear(struct ops *o, const struct tensor *x, const struct tensor *y);
+// align_corners: the corners of both are the same points; else the edges are, and pixels are
+// squares between them. Source: torch.nn.functional.interpolate.
+void op_upsample_bilinear(struct ops *o, bool align_corners, const struct tensor *x,
+                          const struct tensor *y);
 // Source: torch.nn.functional.pixel_unshuffle / pixel_shuffle channel order (c*p*p + dy*p + dx).
 void op_pixel_unshuffle(struct ops *o, uint32_t p, const struct tensor *x, const struct tensor *y);
 void op_pixel_shuffle(struct ops *o, uint32_t p, const struct tensor *x, const struct tensor *y);

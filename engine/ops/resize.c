@@ -47,7 +47,7 @@ struct rows_params {
     const struct tensor *x, *y;
     struct size walked, other; // the map whose rows are walked; push's oh and ow
     struct size push;          // push's h and w
-    float sy, sx;
+    float sy, sx, first_y, first_x;
 };
 
 static void rows(struct ops *o, const struct rows_params *r)
@@ -76,6 +76,8 @@ static void rows(struct ops *o, const struct rows_params *r)
         .ow = r->other.w,
         .sy = r->sy,
         .sx = r->sx,
+        .first_y = r->first_y,
+        .first_x = r->first_x,
     };
     struct ops_call call = {
         .kernel = r->kernel,
@@ -115,13 +117,19 @@ void op_upsample_nearest2(struct ops *o, const struct tensor *x, const struct te
                                   .other = large});
 }
 
-static float corner_step(uint32_t from, uint32_t to)
+static float sampling_step(uint32_t from, uint32_t to, bool corners)
 {
+    if (!corners)
+        return (float)from / (float)to;
     return to > 1 ? (float)(from - 1) / (float)(to - 1) : 0;
 }
 
-void op_upsample_bilinear(struct ops *o, const struct tensor *x, const struct tensor *y)
+void op_upsample_bilinear(struct ops *o, bool align_corners, const struct tensor *x,
+                          const struct tensor *y)
 {
+    const float sy = sampling_step(x->h, y->h, align_corners);
+    const float sx = sampling_step(x->w, y->w, align_corners);
+
     if (!ops_require(o, maps_fit(x, y) && x->c == y->c && x->h && x->w))
         return;
     struct size small = {x->h, x->w}, large = {y->h, y->w};
@@ -131,8 +139,10 @@ void op_upsample_bilinear(struct ops *o, const struct tensor *x, const struct te
                                   .walked = large,
                                   .push = small,
                                   .other = large,
-                                  .sy = corner_step(x->h, y->h),
-                                  .sx = corner_step(x->w, y->w)});
+                                  .sy = sy,
+                                  .sx = sx,
+                                  .first_y = align_corners ? 0 : sy / 2 - .5f,
+                                  .first_x = align_corners ? 0 : sx / 2 - .5f});
 }
 
 // low: the map with few pixels and many channels, c: channels of the other one.

@@ -197,7 +197,8 @@ static enum err record_enter(struct stage *s, int entry)
     }
     unet_record_text(s->p.unet, o, &states, s->text, 2 * (uint32_t)entry, NULL);
     if (s->p.low_height) {
-        op_upsample_bilinear(o, &s->low_source, &low);
+        op_upsample_bilinear(o, unet_get_config(s->p.unet)->low_res_align_corners, &s->low_source,
+                             &low);
         if (!s->p.noise)
             op_noise(o, &s->prepare[STAGE_NOISE_AUGMENT], &s->noise);
         op_add_noise(o, &s->prepare[STAGE_NOISE_AUGMENT], &s->low, &s->noise, &s->low);

@@ -107,7 +107,7 @@ struct push_shape {
     WALK walk;
     uint h, w, c;
     uint oh, ow;
-    float sy, sx;
+    float sy, sx, first_y, first_x;
 };
 
 struct push_embed {

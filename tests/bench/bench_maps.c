@@ -95,7 +95,7 @@ static void nearest(struct ops *o, const struct shape *s, const struct place *p)
 
 static void bilinear(struct ops *o, const struct shape *s, const struct place *p)
 {
-    op_upsample_bilinear(o, &p->x, &p->other);
+    op_upsample_bilinear(o, true, &p->x, &p->other);
 }
 
 static void unshuffle(struct ops *o, const struct shape *s, const struct place *p)

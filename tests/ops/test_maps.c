@@ -4,6 +4,7 @@
 #include "ref_maps.h"
 
 enum kind { ACT, ADD, ADD_PIXEL, COPY, MEAN, POOL, NEAREST, BILINEAR, UNSHUFFLE, SHUFFLE };
+enum { PIXELS = 1 }; // BILINEAR's arg: align_corners is false
 static const char *const kind_names[] = {"act",  "add",     "add_pixel", "copy",      "mean_pixels",
                                          "pool", "nearest", "bilinear",  "unshuffle", "shuffle"};
 
@@ -48,6 +49,10 @@ static const struct row rows[] = {
     {BILINEAR, {2, 8, 8, 3}, .oh = 32, .ow = 32, .view = true},
     {BILINEAR, {1, 7, 5, 12}, .oh = 13, .ow = 29},
     {BILINEAR, {1, 9, 16, 4}, .oh = 1, .ow = 5},
+    {BILINEAR, {1, 1, 1, 3}, .arg = PIXELS, .oh = 4, .ow = 3},
+    {BILINEAR, {2, 8, 8, 3}, .arg = PIXELS, .oh = 32, .ow = 32, .view = true},
+    {BILINEAR, {1, 7, 5, 12}, .arg = PIXELS, .oh = 13, .ow = 29},
+    {BILINEAR, {1, 9, 16, 4}, .arg = PIXELS, .oh = 1, .ow = 5},
     {UNSHUFFLE, {1, 2, 2, 1}, 2},
     {UNSHUFFLE, {3, 6, 10, 3}, 2, .view = true},
     {UNSHUFFLE, {2, 8, 20, 6}, 4},
@@ -97,7 +102,7 @@ static void reference(const struct row *r, const float *x, const float *b, doubl
     case MEAN: ref_mean_pixels(x, s, y); break;
     case POOL: ref_avg_pool2(x, s, y); break;
     case NEAREST: ref_upsample_nearest2(x, s, y); break;
-    case BILINEAR: ref_upsample_bilinear(x, s, r->oh, r->ow, y); break;
+    case BILINEAR: ref_upsample_bilinear(x, s, !r->arg, r->oh, r->ow, y); break;
     case UNSHUFFLE: ref_pixel_unshuffle(x, s, r->arg, y); break;
     case SHUFFLE: ref_pixel_shuffle(x, s, r->arg, y); break;
     default:
@@ -122,7 +127,7 @@ static void record(struct ops *o, const struct row *r, const struct tensor *x,
     case MEAN: op_mean_pixels(o, x, y); break;
     case POOL: op_avg_pool2(o, x, y); break;
     case NEAREST: op_upsample_nearest2(o, x, y); break;
-    case BILINEAR: op_upsample_bilinear(o, x, y); break;
+    case BILINEAR: op_upsample_bilinear(o, !r->arg, x, y); break;
     case UNSHUFFLE: op_pixel_unshuffle(o, r->arg, x, y); break;
     case SHUFFLE: op_pixel_shuffle(o, r->arg, x, y); break;
     }

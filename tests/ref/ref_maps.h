@@ -22,7 +22,8 @@ void ref_mean_pixels(const float *x, struct ref_shape s, double *y);
 void ref_avg_pool2(const float *x, struct ref_shape s, double *y);
 void ref_upsample_nearest2(const float *x, struct ref_shape s, double *y);
 // s: of x; oh, ow: of y.
-void ref_upsample_bilinear(const float *x, struct ref_shape s, uint32_t oh, uint32_t ow, double *y);
+void ref_upsample_bilinear(const float *x, struct ref_shape s, bool align_corners, uint32_t oh,
+                           uint32_t ow, double *y);
 void ref_pixel_unshuffle(const float *x, struct ref_shape s, uint32_t p, double *y);
 // s: of x, with s.c a multiple of p*p.
 void ref_pixel_shuffle(const float *x, struct ref_shape s, uint32_t p, double *y);

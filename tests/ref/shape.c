@@ -45,15 +45,24 @@ void ref_upsample_nearest2(const float *x, struct ref_shape s, double *y)
     y[at(&o, n, i, j, c)] = x[at(&s, n, i / 2, j / 2, c)];
 }
 
-void ref_upsample_bilinear(const float *x, struct ref_shape s, uint32_t oh, uint32_t ow, double *y)
+// Where pixel i of `to` lies in a row of `from` pixels.
+static double sample_place(uint32_t i, uint32_t from, uint32_t to, bool align_corners)
+{
+    if (align_corners)
+        return to > 1 ? (double)i * (from - 1) / (to - 1) : 0;
+    double place = (i + .5) * from / to - .5;
+    return place > 0 ? place : 0;
+}
+
+void ref_upsample_bilinear(const float *x, struct ref_shape s, bool align_corners, uint32_t oh,
+                           uint32_t ow, double *y)
 {
     struct ref_shape o = {s.n, oh, ow, s.c};
-    double ry = oh > 1 ? (double)(s.h - 1) / (oh - 1) : 0;
-    double rx = ow > 1 ? (double)(s.w - 1) / (ow - 1) : 0;
 
     EACH(o, n, i, j, c)
     {
-        double fy = i * ry, fx = j * rx;
+        double fy = sample_place(i, s.h, oh, align_corners);
+        double fx = sample_place(j, s.w, ow, align_corners);
         uint32_t y0 = (uint32_t)fy, x0 = (uint32_t)fx;
         uint32_t y1 = y0 + 1 < s.h ? y0 + 1 : y0, x1 = x0 + 1 < s.w ? x0 + 1 : x0;
         double ty = fy - y0, tx = fx - x0;

@@ -82,17 +82,19 @@ static void check_unet_defaults(void)
     CHECK(c.cross_dim == 1280 && c.text_dim == 1280 && !c.text_proj && !c.add_text);
     CHECK(c.cross_norm == UNET_NORM_NONE && !c.scale_shift && c.time_dim == 128);
     CHECK(c.out_scale_factor == 1 && c.mid_scale_factor == 1 && c.flip_sin_to_cos);
-    CHECK(c.patch_size == 1 && !c.low_res_residual);
+    CHECK(c.patch_size == 1 && !c.low_res_residual && c.low_res_align_corners);
 
     // lists, both forms; the up blocks take attention_head_dim in its own order
     CHECK_MSG(parse_unet("\"layers_per_block\":[1,3],\"attention_head_dim\":[16,32],"
                          "\"only_cross_attention\":[false,true],\"sample_size\":[64,64],"
-                         "\"patch_size\":4,\"in_channels\":6,\"low_res_residual\":true",
+                         "\"patch_size\":4,\"in_channels\":6,\"low_res_residual\":true,"
+                         "\"low_res_align_corners\":false",
                          &c, &why) == ERR_OK,
               "%s", why.msg);
     CHECK(c.down[0].layers == 1 && c.up[0].layers == 4 && c.up[1].layers == 2);
     CHECK(c.down[1].head_dim == 32 && c.up[0].head_dim == 16 && c.up[0].only_cross);
-    CHECK(c.sample_size == 64 && c.patch_size == 4 && c.low_res_residual && !c.mid_only_cross);
+    CHECK(c.sample_size == 64 && c.patch_size == 4 && c.low_res_residual &&
+          !c.low_res_align_corners && !c.mid_only_cross);
 }
 
 static void check_unet_mid(void)
