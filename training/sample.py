@@ -52,8 +52,9 @@ class Cascade:
 
     @torch.no_grad()
     def upscale(self, name, images, text, generator, steps=4, noise_level=5):
-        size = self.nets[name].config["sample_size"]
-        low = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=True)
+        config = self.nets[name].config
+        size, corners = config["sample_size"], config.get("low_res_align_corners", True)
+        low = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=corners)
         x = torch.randn(low.shape, generator=generator).to(self.device)
         level = torch.full((len(x),), noise_level, device=self.device)
         low = schedule.add_noise(low, level, torch.randn(low.shape, generator=generator).to(self.device))

@@ -26,12 +26,12 @@ MAX_NOISE_LEVEL = 40
 
 
 def upscale_window(low, low_origin, high_origin, size, low_res, high_res):
-    """The window of the picture upscaled with align_corners=True. low: windows [N, 3, h, w]."""
-    ratio, (h, w) = (low_res - 1) / (high_res - 1), low.shape[2:]
+    """The window of the picture upscaled with align_corners=False. low: windows [N, 3, h, w]."""
+    ratio, (h, w) = low_res / high_res, low.shape[2:]
     steps = torch.arange(size, device=low.device)
     axes = []
     for k, extent in ((0, w), (1, h)):
-        place = (high_origin[:, k, None] + steps) * ratio - low_origin[:, k, None]
+        place = (high_origin[:, k, None] + steps + .5) * ratio - .5 - low_origin[:, k, None]
         axes.append(place * 2 / (extent - 1) - 1)
     x, y = axes
     grid = torch.stack((x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)), -1)
@@ -102,8 +102,7 @@ class Pool:
         origins = [pick_origin(self.rng, s, opt.high, opt.crop, factor) for s in scenes]
         high = render(scenes, opt.high, origins, (opt.crop, opt.crop), opt.device) * 2 - 1
         margin = opt.crop // factor + 2
-        lows = [[min(max(int(v * (opt.low - 1) / (opt.high - 1)), 0), opt.low - margin) for v in o]
-                for o in origins]
+        lows = [[min(max(v // factor - 1, 0), opt.low - margin) for v in o] for o in origins]
         low = render(scenes, opt.low, lows, (margin, margin), opt.device) * 2 - 1
         low = degrade(low, opt.degrade)
         place = [torch.tensor(v, dtype=torch.float32, device=opt.device) for v in (lows, origins)]

@@ -1,8 +1,11 @@
 """The U-Net of the cascade: the arithmetic and the names of diffusers' UNet2DConditionModel with
-DeepFloyd IF's blocks, driven by the same config.json, plus two keys of ours.
+DeepFloyd IF's blocks, driven by the same config.json, plus three keys of ours.
 
 `patch_size` p: the picture is pixel-unshuffled by p before conv_in and shuffled back after conv_out.
 `low_res_residual`: the upscaled low-res channels of the input are added to the output.
+`low_res_align_corners` false: low-res pixels are squares when they are upscaled, so that the picture
+stays where it was; diffusers' pipelines stretch it from corner to corner, by up to 1.5 pixels of a
+4x larger one, which a convolution that does not know its place cannot take back.
 On a CPU the convolutions and the attention products run in bfloat16 while training, everything else
 in float32 (set unet.HALF); exported results are always computed in float32.
 """
@@ -245,7 +248,8 @@ def config(channels, layers, attention, patch, in_channels=3, sample_size=64, te
         "cross_attention_norm": None, "down_block_types": down, "downsample_padding": 1,
         "dual_cross_attention": False, "encoder_hid_dim": text, "encoder_hid_dim_type": "text_proj",
         "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": in_channels, "layers_per_block": layers,
-        "low_res_residual": residual, "mid_block_only_cross_attention": None, "mid_block_scale_factor": 1,
+        "low_res_align_corners": not upscaler, "low_res_residual": residual,
+        "mid_block_only_cross_attention": None, "mid_block_scale_factor": 1,
         "mid_block_type": "UNetMidBlock2DSimpleCrossAttn" if mid else None, "norm_eps": 1e-5,
         "norm_num_groups": 8, "num_class_embeds": None, "only_cross_attention": only_cross, "out_channels": 3,
         "patch_size": patch, "projection_class_embeddings_input_dim": None,
