@@ -1,4 +1,5 @@
-"""What every training run shares: checkpoints, EMA, learning rate, progress, averaged workers."""
+"""What every training run shares: options, the loop, checkpoints, EMA, learning rate, progress,
+averaged workers."""
 
 import copy
 import json
@@ -7,6 +8,90 @@ import pathlib
 import time
 
 import torch
+
+from nets import t5, tokenizer
+
+
+def options(args, **defaults):
+    """Adds what every trainer takes; defaults: those in which they differ."""
+    args.add_argument("--out", type=pathlib.Path, required=True)
+    args.add_argument("--samples", type=int, help="samples to see in all")
+    args.add_argument("--decay-from", type=int, default=0, help="samples at which the rate starts falling")
+    args.add_argument("--rate", type=float, default=1.5e-3)
+    args.add_argument("--warmup", type=int, default=1000, help="samples")
+    args.add_argument("--batch", type=int, default=16, help="per worker")
+    args.add_argument("--workers", type=int, default=1)
+    args.add_argument("--average-every", type=int, default=8, help="steps between averages over the workers")
+    args.add_argument("--muon", type=int, default=1)
+    args.add_argument("--ema", type=float, default=.999)
+    args.add_argument("--reuse", type=float, default=2., help="times that a rendered picture is shown")
+    args.add_argument("--pool", type=int, default=2048, help="rendered pictures kept")
+    args.add_argument("--data-seed", type=int)
+    args.add_argument("--save-minutes", type=float, default=2.)
+    args.add_argument("--report-every", type=int, default=50, help="steps")
+    args.add_argument("--device", default="cpu")
+    args.set_defaults(**defaults)
+    return args
+
+
+def start(opt, work, net):
+    """work(rank, opt, average) in every worker; net: anything with the parameters to average."""
+    average = Average(opt.workers, net)
+    if opt.workers == 1:
+        work(0, opt, average)
+    else:
+        torch.multiprocessing.spawn(work, (opt, average), opt.workers)
+
+
+def load_text(folder, device):
+    """The frozen text encoder and the tokenizer of a run of train_text.py."""
+    saved = torch.load(folder / "text.pt", map_location=device)
+    encoder = t5.T5Encoder(saved["config"]).to(device).eval().requires_grad_(False)
+    encoder.load_state_dict(saved["model"])
+    return encoder, tokenizer.Tokenizer(folder / "spiece.model")
+
+
+def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None):
+    """Goes on from the checkpoint in opt.out until opt.samples are seen.
+
+    pool_from(seed) makes the source of batches; losses(*batch) -> (loss, named means to report).
+    aux: a part of the loss that is trained too but not exported.
+    """
+    ema, seen, seconds = Ema(net), 0, 0.
+    checkpoint = Checkpoint(opt.out)
+    state = checkpoint.load(opt.device)
+    if state:
+        net.load_state_dict(state["net"])
+        ema.net.load_state_dict(state["ema"])
+        if aux and "aux" in state:      # these two are absent after continue_from.py
+            aux.load_state_dict(state["aux"])
+        if "optimiser" in state:
+            optimiser.load_state_dict(state["optimiser"])
+        ema.steps, seen, seconds = state["ema_steps"], state["seen"], state["seconds"]
+    torch.manual_seed(1000 * rank + seen)
+    pool = pool_from(opt.data_seed + rank * 500_000_000 + seen)
+    progress = Progress(opt.out, rank, opt.samples, seen, seconds)
+    step, next_save = 0, time.time() + 60 * opt.save_minutes
+    while seen < opt.samples:
+        rate = learning_rate(opt, seen)
+        loss, parts = losses(*pool.batch(opt.batch))
+        loss.backward()
+        optimiser.step(rate)
+        seen += opt.batch * average.workers
+        step += 1
+        if step % opt.average_every == 0:
+            average.mix(rank, optimiser.params)
+        ema.update(net, opt.ema)
+        progress.add(**parts)
+        if step % opt.report_every == 0:
+            progress.report(seen, rate)
+        if rank == 0 and (time.time() > next_save or seen >= opt.samples):
+            state = {
+                "config": net.config, "net": net.state_dict(), "ema": ema.net.state_dict(),
+                "ema_steps": ema.steps, "optimiser": optimiser.state_dict(), "seen": seen,
+                "seconds": progress.seconds()}
+            checkpoint.save(dict(state, aux=aux.state_dict()) if aux else state)
+            next_save = time.time() + 60 * opt.save_minutes
 
 
 def learning_rate(opt, seen):

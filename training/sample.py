@@ -9,9 +9,10 @@ import time
 import torch
 import torch.nn.functional as F
 
+import run
 import schedule
 import sheet
-from nets import t5, tokenizer, unet
+from nets import unet
 
 PROMPTS = (pathlib.Path(__file__).parent / "prompts.txt").read_text().strip().split("\n")
 
@@ -21,10 +22,7 @@ class Cascade:
 
     def __init__(self, out, device="cpu"):
         self.device = device
-        saved = torch.load(out / "text" / "text.pt", map_location=device)
-        self.encoder = t5.T5Encoder(saved["config"]).to(device).eval()
-        self.encoder.load_state_dict(saved["model"])
-        self.tok = tokenizer.Tokenizer(out / "text" / "spiece.model")
+        self.encoder, self.tok = run.load_text(out / "text", device)
         self.nets, self.seen = {}, {}
         for name in ("base", "sr256", "sr1024"):
             if (out / name / "state.pt").exists():

@@ -8,9 +8,9 @@ On a CPU run two workers; they average their weights every few steps. `--out` re
 import threads  # noqa: F401  (before torch)
 
 import argparse
+import functools
 import json
 import pathlib
-import time
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import nn
 
 import run
 import schedule
-from nets import t5, tokenizer, unet
+from nets import tokenizer, unet
 from optimiser import Optimiser
 from world import scene as worlds
 from world.language import COLOUR_NAMES, SHAPES
@@ -110,88 +110,30 @@ def losses(opt, net, aux, encoder, images, ids, maps):
         "mse_high": plain[2].mean(), "mse_top": plain[3].mean()}
 
 
+def make_nets(opt):
+    config = json.loads(opt.net.read_text())
+    return unet.UNet(unet.config(**config)).to(opt.device), Auxiliary(config["channels"][1]).to(opt.device)
+
+
 def work(rank, opt, average):
     torch.manual_seed(1)
     unet.HALF = opt.device == "cpu"
-    saved_text = torch.load(opt.text / "text.pt", map_location=opt.device)
-    encoder = t5.T5Encoder(saved_text["config"]).to(opt.device).requires_grad_(False)
-    encoder.load_state_dict(saved_text["model"])
-    tok = tokenizer.Tokenizer(opt.text / "spiece.model")
-    config = json.loads(opt.net.read_text())
-    net = unet.UNet(unet.config(**config)).to(opt.device)
-    aux = Auxiliary(config["channels"][1]).to(opt.device)
-    optimiser = Optimiser(net, aux.parameters(), opt.muon)
-    ema, seen, seconds = run.Ema(net), 0, 0.
-    checkpoint = run.Checkpoint(opt.out)
-    state = checkpoint.load(opt.device)
-    if state:
-        net.load_state_dict(state["net"])
-        if "aux" in state:
-            aux.load_state_dict(state["aux"])
-        ema.net.load_state_dict(state["ema"])
-        if "optimiser" in state:        # absent after continue_from.py
-            optimiser.load_state_dict(state["optimiser"])
-        ema.steps, seen, seconds = state["ema_steps"], state["seen"], state["seconds"]
-    torch.manual_seed(1000 * rank + seen)
-    pool = Pool(opt, tok, opt.data_seed + rank * 500_000_000 + seen)
-    progress = run.Progress(opt.out, rank, opt.samples, seen, seconds)
-    step, next_save = 0, time.time() + 60 * opt.save_minutes
-    while seen < opt.samples:
-        rate = run.learning_rate(opt, seen)
-        loss, parts = losses(opt, net, aux, encoder, *pool.batch(opt.batch))
-        loss.backward()
-        optimiser.step(rate)
-        seen += opt.batch * average.workers
-        step += 1
-        if step % opt.average_every == 0:
-            average.mix(rank, optimiser.params)
-        ema.update(net, opt.ema)
-        progress.add(**parts)
-        if step % opt.report_every == 0:
-            progress.report(seen, rate)
-        if rank == 0 and (time.time() > next_save or seen >= opt.samples):
-            checkpoint.save({
-                "config": net.config, "net": net.state_dict(), "aux": aux.state_dict(),
-                "ema": ema.net.state_dict(), "ema_steps": ema.steps, "optimiser": optimiser.state_dict(),
-                "seen": seen, "seconds": progress.seconds()})
-            next_save = time.time() + 60 * opt.save_minutes
-
-
-def options():
-    args = argparse.ArgumentParser(description=__doc__)
-    args.add_argument("--out", type=pathlib.Path, required=True)
-    args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
-    args.add_argument("--net", type=pathlib.Path, default=pathlib.Path(__file__).parent / "config/base.json")
-    args.add_argument("--mix", default=None, help="JSON of world.scene.Mix; the full world without it")
-    args.add_argument("--samples", type=int, default=300000)
-    args.add_argument("--decay-from", type=int, default=0, help="samples at which the rate starts falling")
-    args.add_argument("--rate", type=float, default=1e-3)
-    args.add_argument("--warmup", type=int, default=2000)
-    args.add_argument("--batch", type=int, default=16)
-    args.add_argument("--workers", type=int, default=2)
-    args.add_argument("--average-every", type=int, default=8)
-    args.add_argument("--muon", type=int, default=1)
-    args.add_argument("--ema", type=float, default=.999)
-    args.add_argument("--object-weight", type=float, default=4.)
-    args.add_argument("--aux-weight", type=float, default=.1)
-    args.add_argument("--reuse", type=float, default=2.)
-    args.add_argument("--pool", type=int, default=8192)
-    args.add_argument("--data-seed", type=int, default=10 ** 9)
-    args.add_argument("--save-minutes", type=float, default=2.)
-    args.add_argument("--report-every", type=int, default=50)
-    args.add_argument("--device", default="cpu")
-    return args.parse_args()
+    encoder, tok = run.load_text(opt.text, opt.device)
+    net, aux = make_nets(opt)
+    run.loop(rank, opt, average, net, Optimiser(net, aux.parameters(), opt.muon),
+             lambda seed: Pool(opt, tok, seed), functools.partial(losses, opt, net, aux, encoder), aux)
 
 
 def main():
-    opt = options()
-    config = json.loads(opt.net.read_text())
-    average = run.Average(opt.workers, nn.ModuleList([
-        unet.UNet(unet.config(**config)), Auxiliary(config["channels"][1])]))
-    if opt.workers == 1:
-        work(0, opt, average)
-    else:
-        torch.multiprocessing.spawn(work, (opt, average), opt.workers)
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
+    args.add_argument("--net", type=pathlib.Path, default=pathlib.Path(__file__).parent / "config/base.json")
+    args.add_argument("--mix", default=None, help="JSON of world.scene.Mix; the full world without it")
+    args.add_argument("--object-weight", type=float, default=4.)
+    args.add_argument("--aux-weight", type=float, default=.1)
+    opt = run.options(args, samples=300000, rate=1e-3, warmup=2000, workers=2, pool=8192,
+                      data_seed=10 ** 9).parse_args()
+    run.start(opt, work, nn.ModuleList(make_nets(opt)))
 
 
 if __name__ == "__main__":

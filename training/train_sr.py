@@ -7,17 +7,17 @@ and before that a little blurred and mottled, as drawn pictures are and exact re
 import threads  # noqa: F401  (before torch)
 
 import argparse
+import functools
 import json
 import pathlib
 import random
-import time
 
 import torch
 import torch.nn.functional as F
 
 import run
 import schedule
-from nets import t5, tokenizer, unet
+from nets import tokenizer, unet
 from optimiser import Optimiser
 from world import scene as worlds
 from world.render import render
@@ -142,60 +142,27 @@ def losses(opt, net, encoder, high, low, ids):
     x0 = net(torch.cat([x, noised], 1), t, text, level)
     error = (x0 - high).pow(2).mean((1, 2, 3))
     plain = (low - high).pow(2).mean()
-    return (error * schedule.x0_weight(t)).mean(), {
-        "mse": error.detach().mean(), "bilinear": plain}
+    loss = (error * schedule.x0_weight(t)).mean()
+    return loss, {
+        "loss": loss.detach(), "mse": error.detach().mean(), "bilinear": plain}
+
+
+def make_net(opt):
+    config = unet.config(**json.loads(opt.net.read_text()), in_channels=6, sample_size=opt.high)
+    return unet.UNet(config).to(opt.device)
 
 
 def work(rank, opt, average):
     torch.manual_seed(1)
     unet.HALF = opt.device == "cpu"
-    saved_text = torch.load(opt.text / "text.pt", map_location=opt.device)
-    encoder = t5.T5Encoder(saved_text["config"]).to(opt.device).requires_grad_(False)
-    encoder.load_state_dict(saved_text["model"])
-    tok = tokenizer.Tokenizer(opt.text / "spiece.model")
-    net = make_net(opt).to(opt.device)
-    optimiser = Optimiser(net, (), opt.muon)
-    ema, seen, seconds = run.Ema(net), 0, 0.
-    checkpoint = run.Checkpoint(opt.out)
-    state = checkpoint.load(opt.device)
-    if state:
-        net.load_state_dict(state["net"])
-        ema.net.load_state_dict(state["ema"])
-        if "optimiser" in state:        # absent after continue_from.py
-            optimiser.load_state_dict(state["optimiser"])
-        ema.steps, seen, seconds = state["ema_steps"], state["seen"], state["seconds"]
-    torch.manual_seed(1000 * rank + seen)
-    pool = Pool(opt, tok, opt.data_seed + rank * 500_000_000 + seen)
-    progress = run.Progress(opt.out, rank, opt.samples, seen, seconds)
-    step, next_save = 0, time.time() + 60 * opt.save_minutes
-    while seen < opt.samples:
-        rate = run.learning_rate(opt, seen)
-        loss, parts = losses(opt, net, encoder, *pool.batch(opt.batch))
-        loss.backward()
-        optimiser.step(rate)
-        seen += opt.batch * average.workers
-        step += 1
-        if step % opt.average_every == 0:
-            average.mix(rank, optimiser.params)
-        ema.update(net, opt.ema)
-        progress.add(loss=loss.detach(), **parts)
-        if step % opt.report_every == 0:
-            progress.report(seen, rate)
-        if rank == 0 and (time.time() > next_save or seen >= opt.samples):
-            checkpoint.save({
-                "config": net.config, "net": net.state_dict(), "ema": ema.net.state_dict(),
-                "ema_steps": ema.steps, "optimiser": optimiser.state_dict(), "seen": seen,
-                "seconds": progress.seconds()})
-            next_save = time.time() + 60 * opt.save_minutes
+    encoder, tok = run.load_text(opt.text, opt.device)
+    net = make_net(opt)
+    run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon),
+             lambda seed: Pool(opt, tok, seed), functools.partial(losses, opt, net, encoder))
 
 
-def make_net(opt):
-    return unet.UNet(unet.config(**json.loads(opt.net.read_text()), in_channels=6, sample_size=opt.high))
-
-
-def options():
+def main():
     args = argparse.ArgumentParser(description=__doc__)
-    args.add_argument("--out", type=pathlib.Path, required=True)
     args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
     args.add_argument("--net", type=pathlib.Path, required=True)
     args.add_argument("--low", type=int, default=64)
@@ -206,31 +173,8 @@ def options():
     args.add_argument("--first-share", type=float, default=.5,
                       help="share of crops at the first timestep: all there is when drawing in one step")
     args.add_argument("--clean-share", type=float, default=.7, help="share of crops at noise level 0")
-    args.add_argument("--samples", type=int, default=60000)
-    args.add_argument("--decay-from", type=int, default=0)
-    args.add_argument("--rate", type=float, default=1.5e-3)
-    args.add_argument("--warmup", type=int, default=1000)
-    args.add_argument("--batch", type=int, default=16)
-    args.add_argument("--workers", type=int, default=1)
-    args.add_argument("--average-every", type=int, default=8)
-    args.add_argument("--muon", type=int, default=1)
-    args.add_argument("--ema", type=float, default=.998)
-    args.add_argument("--reuse", type=float, default=3.)
-    args.add_argument("--pool", type=int, default=2048)
-    args.add_argument("--data-seed", type=int, default=2 * 10 ** 9)
-    args.add_argument("--save-minutes", type=float, default=2.)
-    args.add_argument("--report-every", type=int, default=50)
-    args.add_argument("--device", default="cpu")
-    return args.parse_args()
-
-
-def main():
-    opt = options()
-    average = run.Average(opt.workers, make_net(opt))
-    if opt.workers == 1:
-        work(0, opt, average)
-    else:
-        torch.multiprocessing.spawn(work, (opt, average), opt.workers)
+    opt = run.options(args, samples=60000, ema=.998, reuse=3., data_seed=2 * 10 ** 9).parse_args()
+    run.start(opt, work, make_net(opt))
 
 
 if __name__ == "__main__":
