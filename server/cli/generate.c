@@ -20,7 +20,9 @@ enum { MAX_PICTURES = 1000, BAR = 24, LONGEST_PATH = 4096 };
 static const char usage_text[] =
     "usage: imagend generate \"PROMPT\" [options]\n"
     "\n"
-    "  -o, --output FILE      the picture (out.png); with --n, FILE-1.png, FILE-2.png, ...\n"
+    "  -o, --output FILE      the picture (out.png); of several, FILE-1.png, FILE-2.png, ...\n"
+    "  --prompts FILE         instead of PROMPT: draw every line of FILE, line K as FILE-K.png\n"
+    "                         with seed N + K - 1\n"
     "  --model DIR            a cascade folder, or pipeline folders separated by ','\n"
     "  --variant NAME         weight files of this variant, such as fp16\n"
     "  --size N               64, 256, 1024: stop after the stage with this size\n"
@@ -43,9 +45,10 @@ static const char usage_text[] =
 struct options {
     struct engine_params engine;
     struct engine_request request;
-    const char *output;
+    struct cli_prompts prompts;
+    const char *output, *prompts_file;
     int pictures;
-    bool seeded, quiet;
+    bool seeded, counted, quiet;
 };
 
 struct drawing {
@@ -134,6 +137,7 @@ static bool read_seed(const char *text, uint64_t *out)
 enum option_code {
     OPT_MODEL = 256,
     OPT_VARIANT,
+    OPT_PROMPTS,
     OPT_SIZE,
     OPT_SEED,
     OPT_N,
@@ -157,6 +161,7 @@ static const struct option long_options[] = {
     {"output", required_argument, NULL, 'o'},
     {"model", required_argument, NULL, OPT_MODEL},
     {"variant", required_argument, NULL, OPT_VARIANT},
+    {"prompts", required_argument, NULL, OPT_PROMPTS},
     {"size", required_argument, NULL, OPT_SIZE},
     {"seed", required_argument, NULL, OPT_SEED},
     {"n", required_argument, NULL, OPT_N},
@@ -184,6 +189,7 @@ static bool take_text(struct options *o, int option, const char *value)
     case 'o': o->output = value; return true;
     case OPT_MODEL: o->engine.model = value; return true;
     case OPT_VARIANT: o->engine.variant = value; return true;
+    case OPT_PROMPTS: o->prompts_file = value; return true;
     case OPT_NEGATIVE: o->request.negative_prompt = value; return true;
     case OPT_SAMPLER: o->request.sampler = value; return true;
     case OPT_TIMESTEPS: o->request.timesteps = value; return true;
@@ -203,7 +209,7 @@ static bool take_number(struct options *o, int option, const char *value)
     switch (option) {
     case OPT_SIZE: return read_int(value, 1, 1 << 20, &r->size);
     case OPT_SEED: o->seeded = true; return read_seed(value, &r->seed);
-    case OPT_N: return read_int(value, 1, MAX_PICTURES, &o->pictures);
+    case OPT_N: o->counted = true; return read_int(value, 1, MAX_PICTURES, &o->pictures);
     case OPT_MEMORY: return read_bytes(value, &o->engine.memory_limit);
     case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);
     case OPT_STEPS: return read_list(value, 0, r->steps, NULL);
@@ -211,6 +217,19 @@ static bool take_number(struct options *o, int option, const char *value)
     case OPT_NOISE: r->set_noise_level = true; return read_list(value, 1, r->noise_level, NULL);
     default: return false;
     }
+}
+
+// Returns an exit status, or -1 to go on. words: arguments that are no options.
+static int read_prompts(struct options *o, int words)
+{
+    struct fault why = {0};
+
+    if (words || o->counted)
+        return complain("--prompts goes without %s", words ? "a prompt" : "--n");
+    if (cli_prompts_read(&o->prompts, o->prompts_file, &why))
+        return complain("%s", why.msg);
+    o->pictures = o->prompts.count;
+    return -1;
 }
 
 // Returns an exit status, or -1 to go on.
@@ -238,6 +257,8 @@ static int read_options(int argc, char **argv, struct options *o)
             return 2;
         }
     }
+    if (o->prompts_file)
+        return read_prompts(o, argc - optind);
     if (optind + 1 != argc)
         return complain("%s; see imagend generate --help",
                         optind == argc ? "a prompt is missing" : "give one prompt, in quotes");
@@ -259,12 +280,26 @@ static void draw_bar(const struct engine_event *ev)
         fputc('\n', stderr);
 }
 
+// What is asked of the engine for the picture with this index.
+static struct engine_request request_of(const struct options *o, int index)
+{
+    struct engine_request r = o->request;
+
+    if (o->prompts_file) {
+        r.prompt = o->prompts.line[index];
+        r.seed += (uint64_t)index;
+    } else {
+        r.picture = (uint32_t)index;
+    }
+    return r;
+}
+
 // FILE for one picture; FILE-K before the extension for several.
 static void file_name(const struct options *o, int index, char *out, size_t n)
 {
     const char *dot = strrchr(o->output, '.'), *slash = strrchr(o->output, '/');
 
-    if (o->pictures == 1)
+    if (o->pictures == 1 && !o->prompts_file)
         snprintf(out, n, "%s", o->output);
     else if (dot && (!slash || dot > slash))
         snprintf(out, n, "%.*s-%d%s", (int)(dot - o->output), o->output, index + 1, dot);
@@ -287,7 +322,7 @@ static enum err write_file(const char *path, const void *data, size_t size)
 static void save(struct drawing *d, const struct engine_event *ev)
 {
     const int index = (int)(intptr_t)ev->tag;
-    struct engine_request r = d->o->request;
+    const struct engine_request r = request_of(d->o, index);
     struct engine_used used;
     struct fault why = {0};
     char path[LONGEST_PATH];
@@ -295,7 +330,6 @@ static void save(struct drawing *d, const struct engine_event *ev)
     size_t size = 0;
     enum err e;
 
-    r.picture = (uint32_t)index;
     e = engine_resolve(d->engine, &r, &used, &why);
     if (!e)
         e = engine_png(&ev->image,
@@ -342,15 +376,30 @@ static void on_event(void *ctx, const struct engine_event *ev)
     }
 }
 
+// Every line of a file of prompts, before any is drawn.
+static enum err check_all(const struct drawing *d, struct fault *why)
+{
+    enum err e = ERR_OK;
+
+    for (int i = 0; !e && i < d->o->prompts.count; i++) {
+        const struct engine_request r = request_of(d->o, i);
+        struct fault wrong = {0};
+        e = engine_check(d->engine, &r, &wrong);
+        if (e)
+            fault_set(why, e, wrong.param, "%s, line %d: %.200s", fault_path(d->o->prompts_file),
+                      i + 1, wrong.msg);
+    }
+    return e;
+}
+
 static enum err draw_all(struct drawing *d, struct fault *why)
 {
     enum err e = ERR_OK;
 
     while (!e && d->done < d->o->pictures) {
         while (!e && d->started < d->o->pictures && engine_free(d->engine) > 0) {
-            struct engine_request r = d->o->request;
+            const struct engine_request r = request_of(d->o, d->started);
             int slot;
-            r.picture = (uint32_t)d->started;
             e = engine_admit(d->engine, &r, (void *)(intptr_t)d->started, &slot, why);
             d->started++;
         }
@@ -378,33 +427,42 @@ static void report(const struct drawing *d)
             (double)stats.device_peak_bytes / 1e6);
 }
 
-int cli_generate(int argc, char **argv)
+static int generate(struct options *o)
 {
-    struct options o = {.output = "out.png", .pictures = 1};
-    struct drawing d = {.o = &o};
+    struct drawing d = {.o = o};
     struct fault why = {0};
     enum err e;
-    int status = read_options(argc, argv, &o);
 
-    if (status >= 0)
-        return status;
-    if (!o.engine.model)
-        o.engine.model = cli_default_model();
-    if (!o.seeded && getrandom(&o.request.seed, sizeof o.request.seed, 0) < 0)
+    if (!o->engine.model)
+        o->engine.model = cli_default_model();
+    if (!o->seeded && getrandom(&o->request.seed, sizeof o->request.seed, 0) < 0)
         return complain("%s", "no random seed can be had; give --seed");
-    d.bar = !o.quiet && o.pictures == 1 && isatty(STDERR_FILENO);
-    e = engine_open(&o.engine, &d.engine, &why);
+    d.bar = !o->quiet && o->pictures == 1 && isatty(STDERR_FILENO);
+    e = engine_open(&o->engine, &d.engine, &why);
+    if (!e)
+        e = check_all(&d, &why);
     if (!e)
         e = draw_all(&d, &why);
     if (e)
         fprintf(stderr, "imagend: %s\n", why.msg);
-    if (!e && !o.quiet)
+    if (!e && !o->quiet)
         report(&d);
-    if (!e && o.engine.profile) {
+    if (!e && o->engine.profile) {
         char *text = engine_profile(d.engine);
         fputs(text ? text : "", stderr);
         free(text);
     }
     engine_close(&d.engine);
     return e || d.failed ? 1 : 0;
+}
+
+int cli_generate(int argc, char **argv)
+{
+    struct options o = {.output = "out.png", .pictures = 1};
+    int status = read_options(argc, argv, &o);
+
+    if (status < 0)
+        status = generate(&o);
+    cli_prompts_deinit(&o.prompts);
+    return status;
 }
