@@ -10,9 +10,8 @@ Ho, Progressive Distillation, 2022; Meng et al., On Distillation of Guided Diffu
 import threads  # noqa: F401  (before torch)
 
 import argparse
-import copy
+import functools
 import pathlib
-import time
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 import run
 import schedule
 import train_base
-from nets import t5, tokenizer, unet
+from nets import unet
 from optimiser import Optimiser
 
 
@@ -73,76 +72,37 @@ def losses(opt, net, teacher, encoder, null, images, ids, maps):
     return loss, {"loss": loss.detach(), "mse": error.detach().mean()}
 
 
-def work(opt):
+def make_net(opt):
+    state = torch.load(opt.teacher / "state.pt", map_location=opt.device)
+    net = unet.UNet(state["config"]).to(opt.device)
+    net.load_state_dict(state["ema"])
+    return net
+
+
+def work(rank, opt, average):
     torch.manual_seed(1)
     unet.HALF = opt.device == "cpu"
-    saved_text = torch.load(opt.text / "text.pt", map_location=opt.device)
-    encoder = t5.T5Encoder(saved_text["config"]).to(opt.device).requires_grad_(False)
-    encoder.load_state_dict(saved_text["model"])
-    tok = tokenizer.Tokenizer(opt.text / "spiece.model")
+    encoder, tok = run.load_text(opt.text, opt.device)
     ids, mask = (v.to(opt.device) for v in tok.encode([""]))
-    null = encoder(ids, mask)
-    source = torch.load(opt.teacher / "state.pt", map_location=opt.device)
-    teacher = unet.UNet(source["config"]).to(opt.device).requires_grad_(False)
-    teacher.load_state_dict(source["ema"])
-    net = copy.deepcopy(teacher).requires_grad_(True)
-    optimiser = Optimiser(net, (), opt.muon)
-    ema, seen, seconds = run.Ema(net), 0, 0.
-    checkpoint = run.Checkpoint(opt.out)
-    state = checkpoint.load(opt.device)
-    if state:
-        net.load_state_dict(state["net"])
-        ema.net.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        ema.steps, seen, seconds = state["ema_steps"], state["seen"], state["seconds"]
-    torch.manual_seed(1000 + seen)
-    pool = train_base.Pool(opt, tok, opt.data_seed + seen)
-    progress = run.Progress(opt.out, 0, opt.samples, seen, seconds)
-    step, next_save = 0, time.time() + 60 * opt.save_minutes
-    while seen < opt.samples:
-        rate = run.learning_rate(opt, seen)
-        loss, parts = losses(opt, net, teacher, encoder, null, *pool.batch(opt.batch))
-        loss.backward()
-        optimiser.step(rate)
-        seen += opt.batch
-        step += 1
-        ema.update(net, opt.ema)
-        progress.add(**parts)
-        if step % opt.report_every == 0:
-            progress.report(seen, rate)
-        if time.time() > next_save or seen >= opt.samples:
-            checkpoint.save({
-                "config": net.config, "net": net.state_dict(), "ema": ema.net.state_dict(),
-                "ema_steps": ema.steps, "optimiser": optimiser.state_dict(), "seen": seen,
-                "seconds": progress.seconds()})
-            next_save = time.time() + 60 * opt.save_minutes
+    net, teacher = make_net(opt), make_net(opt).requires_grad_(False)
+    run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon),
+             lambda seed: train_base.Pool(opt, tok, seed),
+             functools.partial(losses, opt, net, teacher, encoder, encoder(ids, mask)))
 
 
-def options():
+def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    args.add_argument("--out", type=pathlib.Path, required=True)
     args.add_argument("--teacher", type=pathlib.Path, required=True, help="folder of train_base.py")
     args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
     args.add_argument("--mix", default=None, help="JSON of world.scene.Mix; the full world without it")
     args.add_argument("--steps", type=int, default=6, help="of the student, over the whole schedule")
     args.add_argument("--parts", type=int, default=3, help="steps of the teacher in one of the student's")
     args.add_argument("--guidance", type=float, default=3.)
-    args.add_argument("--samples", type=int, default=40000)
-    args.add_argument("--decay-from", type=int, default=1)
-    args.add_argument("--rate", type=float, default=8e-4)
-    args.add_argument("--warmup", type=int, default=1000)
-    args.add_argument("--batch", type=int, default=12)
-    args.add_argument("--muon", type=int, default=1)
-    args.add_argument("--ema", type=float, default=.998)
     args.add_argument("--object-weight", type=float, default=4.)
-    args.add_argument("--reuse", type=float, default=2.)
-    args.add_argument("--pool", type=int, default=8192)
-    args.add_argument("--data-seed", type=int, default=3 * 10 ** 9)
-    args.add_argument("--save-minutes", type=float, default=2.)
-    args.add_argument("--report-every", type=int, default=50)
-    args.add_argument("--device", default="cpu")
-    return args.parse_args()
+    opt = run.options(args, samples=40000, rate=8e-4, warmup=1000, pool=8192, ema=.998, decay_from=1,
+                      data_seed=3 * 10 ** 9).parse_args()
+    run.start(opt, work, make_net(opt))
 
 
 if __name__ == "__main__":
-    work(options())
+    main()

@@ -8,6 +8,7 @@ import unittest
 
 import torch
 
+import distil
 import safetensors_file
 import schedule
 import train_sr
@@ -49,6 +50,40 @@ class Sampling(unittest.TestCase):
         for steps in (1, 2, 4, 20):
             out = schedule.dpm_2m(lambda x, t: target, torch.randn(2, 3, 8, 8), steps)
             torch.testing.assert_close(out, target, atol=1e-4, rtol=0)
+
+    def test_a_perfect_model_is_followed_in_few_steps(self):
+        target = torch.rand(2, 3, 8, 8) * 2 - 1
+        for steps in (1, 2, 6):
+            out = schedule.ddim(lambda x, t: target, torch.randn(2, 3, 8, 8), steps)
+            torch.testing.assert_close(out, target, atol=1e-4, rtol=0)
+
+    def test_a_distilled_step_lands_where_the_teachers_steps_do(self):
+        torch.manual_seed(0)
+        teacher = small()
+        torch.nn.init.normal_(teacher.conv_out.weight, std=.02)
+        text, null = torch.randn(1, 4, 16), torch.randn(1, 4, 16)
+
+        def guided(x, t):
+            return null_x0(x, t) + 3 * (teacher(x, t, text) - null_x0(x, t))
+
+        def null_x0(x, t):
+            return teacher(x, t, null)
+        with torch.no_grad():
+            x = torch.randn(1, 3, 16, 16)
+            fine = schedule.ddim(guided, x, 4)          # 999 749 499 249
+            coarse = x
+            for t, middle, after in ((999, 749, 499), (499, 249, -1)):
+                times = torch.tensor([[t, middle, after]])
+                x0 = distil.teacher_target(teacher, 3., coarse, times, text, null)
+                coarse = distil.ddim(coarse, x0, times[:, 0], times[:, -1])
+        torch.testing.assert_close(coarse, fine, atol=1e-3, rtol=0)
+
+    def test_a_ladder_reaches_from_noise_to_none(self):
+        rungs = distil.ladder(6, 3)
+        self.assertEqual(rungs[:, 0].tolist(), schedule.trailing_timesteps(6).tolist())
+        self.assertEqual(rungs[1:, 0].tolist(), rungs[:-1, -1].tolist())
+        self.assertEqual(rungs[-1, -1].item(), -1)
+        self.assertTrue((rungs[:, 1:] < rungs[:, :-1]).all())
 
     def test_windows_upscale_as_the_whole_picture_does(self):
         low = torch.rand(1, 3, 64, 64)
