@@ -4,6 +4,9 @@
 const $ = (id) => document.getElementById(id);
 const PREVIEWS = 10;
 const LIST = "imagend.jobs", KEY = "imagend.key", MAX_JOBS = 60;
+// What the API calls a field, and the element that it comes from.
+const FIELDS = { prompt: "prompt", negative_prompt: "negative", size: "size", n: "count",
+  seed: "seed", steps: "steps", guidance_scale: "guidance", sampler: "sampler" };
 
 // ---- the server ----------------------------------------------------------------------------
 
@@ -19,23 +22,50 @@ async function ask(method, path, body, more) {
     body: body && JSON.stringify(body),
   });
   if (answer.ok) return answer;
-  let text = "The server answered with status " + answer.status + ".";
-  try { text = (await answer.json()).error.message; } catch { /* not ours: the status must do */ }
-  const error = new Error(text);
+  let said = { message: "the server answered with status " + answer.status };
+  try { said = (await answer.json()).error; } catch { /* not ours: the status must do */ }
+  const error = new Error(said.message);
+  error.param = said.param;
   error.status = answer.status;
   error.retry = Number(answer.headers.get("Retry-After")) || 0;
   throw error;
 }
+
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
+const field = (error) => $(FIELDS[error.param]);
 
 function words(error) {
   if (error.status === 401) {
     $("key-field").hidden = false;
     return "This server wants an API key.";
   }
-  if (error.status === 429) return "Too many pictures are waiting. Try again in " + error.retry + " s.";
-  if (error.status === 503) return "The server is not ready: " + error.message;
-  if (error.status) return error.message.charAt(0).toUpperCase() + error.message.slice(1) + ".";
-  return "The server cannot be reached.";
+  if (error.status === 429)
+    return "Too many pictures are waiting. Try again in " + error.retry + " s.";
+  if (error.status === 503) return "The server is not ready: " + sentence(error.message);
+  if (!error.status) return "The server cannot be reached.";
+  const label = field(error) && field(error).labels[0].textContent;
+  return sentence(label ? error.message.replace('"' + error.param + '"', label) : error.message);
+}
+
+// Says what is wrong beside the button, and leads to the field.
+function complain(error) {
+  $("message").textContent = words(error);
+  const wrong = error.status === 401 ? $("key") : field(error);
+  if (!wrong) return;
+  if ($("more").contains(wrong)) $("more").open = true;
+  wrong.setAttribute("aria-invalid", "true");
+  wrong.setAttribute("aria-describedby", "message");
+  wrong.focus();
+  $("message").scrollIntoView({ block: "nearest" });
+}
+
+function settle() {
+  $("message").textContent = "";
+  for (const wrong of document.querySelectorAll("[aria-invalid]")) {
+    wrong.removeAttribute("aria-invalid");
+    wrong.removeAttribute("aria-describedby");
+  }
+  $("seed").setAttribute("aria-describedby", "seed-help");
 }
 
 // Server-sent events by fetch, because EventSource cannot send a key.
@@ -60,47 +90,52 @@ async function* events(path, last) {
 
 // ---- this browser's list -------------------------------------------------------------------
 
+// The latest first: id, and what was asked for, since a job says only what came of it.
 function list() {
   try { return JSON.parse(localStorage.getItem(LIST)) || []; } catch { return []; }
 }
 function save(jobs) { localStorage.setItem(LIST, JSON.stringify(jobs.slice(0, MAX_JOBS))); }
-function remember(id) { save([id, ...list().filter((other) => other !== id)]); }
-function forget(id) { save(list().filter((other) => other !== id)); }
-
-function say(text) { $("status").textContent = text; }
+function remember(id, asked) { save([{ id, asked }, ...list()]); }
+function forget(id) { save(list().filter((other) => other.id !== id)); }
 
 // ---- cards: one per picture -----------------------------------------------------------------
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 const seconds = (s) => s < 90 ? Math.max(1, Math.round(s)) + " s" : Math.round(s / 60) + " min";
 
-function makeCard(job, index) {
+function say(text) { $("status").textContent = text; }
+
+// The window's title is for those who look elsewhere meanwhile.
+function showTitle() {
+  const bars = [...document.querySelectorAll(".working progress")];
+  const done = bars.reduce((sum, bar) => sum + bar.value, 0) / bars.length;
+  document.title = (bars.length ? Math.round(100 * done) + "% · " : "") + "imagend";
+}
+
+function makeCard(job, asked, index) {
   const card = $("card").content.firstElementChild.cloneNode(true);
   const part = (name) => card.querySelector(name);
   const request = job.request;
   card.dataset.job = job.id;
   part(".what").textContent = request.prompt;
-  part("img").alt = request.prompt;
-  part("progress").setAttribute("aria-label", "Progress of: " + request.prompt);
+  part("img").alt = request.prompt + (request.n > 1 ? ", " + (index + 1) + " of " + request.n : "");
+  part("progress").setAttribute("aria-label", "Progress of: " + part("img").alt);
   part(".cancel").onclick = () => cancel(job.id);
   part(".remove").onclick = () => remove(job.id);
-  part(".again").onclick = () => again(request);
-  part("img").onclick = () => {
-    if (card.classList.contains("working")) return;
-    $("viewer").querySelector("img").src = part("img").src;
-    $("viewer").querySelector("img").alt = request.prompt;
-    $("viewer").showModal();
-  };
+  part(".again").onclick = () => again(request, asked, index);
+  part(".copy").onclick = () => copy(part(".copy"), String(request.seed));
+  part(".open").onclick = () => view(part("img"));
   card.classList.add("working");
   $("gallery").prepend(card);
   $("empty").hidden = true;
   return { card, part, index };
 }
 
-function about(request) {
+function about(request, index) {
   const parts = [request.size + " px", "seed " + request.seed, request.steps.join("+") + " steps",
     "guidance " + request.guidance_scale.map((g) => Math.round(g * 10) / 10).join("/")];
   if (request.negative_prompt) parts.push("without: " + request.negative_prompt);
+  if (request.n > 1) parts.unshift((index + 1) + " of " + request.n);
   return parts.join(" · ");
 }
 
@@ -114,20 +149,30 @@ async function showPicture(view, job) {
   link.download = "imagend-" + job.request.seed + (job.request.n > 1 ? "-" + view.index : "") +
     "." + job.request.format;
   link.hidden = false;
-  view.part("progress").hidden = true;
-  view.part(".again").hidden = view.part(".remove").hidden = false;
-  view.part(".cancel").hidden = true;
-  view.part(".state").textContent = about(job.request);
+  view.part(".open").disabled = false;
+  view.part(".copy").hidden = false;
+  view.part(".state").textContent = about(job.request, view.index);
+  endWork(view);
+}
+
+function endWork(view) {
   view.card.classList.remove("working");
+  view.part("progress").hidden = view.part(".cancel").hidden = true;
+  view.part(".again").hidden = view.part(".remove").hidden = false;
+  showTitle();
 }
 
 function showEnd(view, job) {
-  const text = job.status === "cancelled" ? "Cancelled" : "Failed: " + (job.error || {}).message;
-  view.card.classList.remove("working");
+  const cancelled = job.status === "cancelled";
   view.card.classList.add("failed");
-  view.part(".state").textContent = text;
-  view.part("progress").hidden = view.part(".cancel").hidden = true;
-  view.part(".again").hidden = view.part(".remove").hidden = false;
+  view.card.classList.toggle("error", !cancelled);
+  view.part("img").hidden = true;
+  view.part(".end").hidden = false;
+  view.part(".end").textContent = cancelled ? "Cancelled" : "Not drawn";
+  view.part(".state").textContent = cancelled ? about(job.request, view.index)
+    : sentence((job.error || { message: "the server does not say why" }).message);
+  view.part(".again").textContent = "Try again";
+  endWork(view);
 }
 
 function showPreview(view, data) {
@@ -143,13 +188,23 @@ function showQueue(views, data) {
   for (const view of views) view.part(".state").textContent = place + wait;
 }
 
+function showStep(view, data) {
+  const stage = "Stage " + (data.stage + 1) + " of " + data.stages;
+  view.part("progress").value = (data.stage + data.step / data.steps) / data.stages;
+  view.part(".state").textContent = stage + ", step " + data.step + " of " + data.steps;
+  showTitle();
+  // Every step would be too much to hear.
+  if (data.step === 1) say(stage + " of " + view.part("img").alt);
+}
+
 async function finish(views, job) {
   for (const view of views) {
     if (job.status !== "done") showEnd(view, job);
     else if (view.card.classList.contains("working")) await showPicture(view, job);
   }
-  say(job.status === "done" ? "The picture is done: " + job.request.prompt
-    : "The picture was not drawn: " + views[0].part(".state").textContent);
+  say(job.status === "done" ? "Done: " + job.request.prompt
+    : job.status === "cancelled" ? "Cancelled: " + job.request.prompt
+      : "Not drawn: " + views[0].part(".state").textContent);
 }
 
 async function onEvent(event, job, views) {
@@ -163,9 +218,7 @@ async function onEvent(event, job, views) {
     for (const v of views) v.part(".state").textContent = "Starting …";
     break;
   case "step":
-    view.part("progress").value = (data.stage + data.step / data.steps) / data.stages;
-    view.part(".state").textContent = "Stage " + (data.stage + 1) + " of " + data.stages +
-      ", step " + data.step + " of " + data.steps;
+    showStep(view, data);
     break;
   case "preview": showPreview(view, data); break;
   case "picture": await showPicture(view, job); break;
@@ -187,18 +240,19 @@ async function follow(job, views) {
       }
     } catch (error) {
       if (error.status === 404) { drop(job.id); return; }
-      if (error.status) $("message").textContent = words(error);
+      if (error.status) complain(error);
       for (const v of views) v.part(".state").textContent = "Waiting for the server …";
     }
     await pause(1000);
   }
 }
 
-function show(job) {
+function show(job, asked) {
   const views = [];
-  for (let i = job.request.n - 1; i >= 0; i--) views[i] = makeCard(job, i);
+  for (let i = job.request.n - 1; i >= 0; i--) views[i] = makeCard(job, asked, i);
   if (job.status === "done" || job.status === "failed" || job.status === "cancelled")
     return finish(views, job).catch(() => drop(job.id));
+  showTitle();
   follow(job, views);
   return null;
 }
@@ -209,32 +263,67 @@ function drop(id) {
   forget(id);
   for (const card of document.querySelectorAll('[data-job="' + id + '"]')) card.remove();
   $("empty").hidden = $("gallery").children.length > 0;
+  showTitle();
 }
 
 async function cancel(id) {
-  try { await ask("DELETE", "v1/jobs/" + id); } catch (error) { $("message").textContent = words(error); }
+  try { await ask("DELETE", "v1/jobs/" + id); } catch (error) { complain(error); }
 }
 
 async function remove(id) {
+  const cards = [...$("gallery").children];
+  const last = cards.findLastIndex((card) => card.dataset.job === id);
+  const next = cards[last + 1] || cards.find((card) => card.dataset.job !== id);
   try { await ask("DELETE", "v1/jobs/" + id); } catch { /* gone on the server is gone here, too */ }
   drop(id);
-  $("prompt").focus();
+  ((next && next.querySelector(".remove:not([hidden])")) || $("prompt")).focus();
 }
 
-function again(request) {
+async function copy(button, text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // there is no clipboard without HTTPS
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    button.focus();
+  }
+  say("Seed " + text + " copied");
+  button.textContent = "Copied";
+  await pause(1500);
+  button.textContent = "Copy seed";
+}
+
+function setSeed(seed) {
+  $("seed").value = seed;
+  $("seed-clear").hidden = !seed;
+}
+
+// Pictures of one job differ by their number, so the second needs the first drawn, too.
+function again(request, asked, index) {
+  asked = asked || {};
   $("prompt").value = request.prompt;
   $("negative").value = request.negative_prompt || "";
-  $("seed").value = request.seed;
+  setSeed(request.seed);
   $("size").value = request.size;
-  $("count").value = 1;
+  $("count").value = index + 1;
+  $("steps").value = asked.steps || "";
+  $("guidance").value = asked.guidance_scale || "";
+  $("sampler").value = asked.sampler || "";
+  $("more").open = $("more").open || Boolean(request.negative_prompt || asked.steps ||
+    asked.guidance_scale || asked.sampler);
+  settle();
   $("prompt").focus();
   window.scrollTo({ top: 0 });
 }
 
 function fields() {
   const number = (id) => $(id).value.trim() === "" ? null : Number($(id).value);
-  const job = { prompt: $("prompt").value, size: Number($("size").value), n: Number($("count").value),
-    previews: PREVIEWS };
+  const job = { prompt: $("prompt").value, size: Number($("size").value),
+    n: Number($("count").value), previews: PREVIEWS };
   for (const [name, value] of [["negative_prompt", $("negative").value || null],
     ["seed", number("seed")], ["steps", number("steps")], ["guidance_scale", number("guidance")],
     ["sampler", $("sampler").value || null]])
@@ -244,18 +333,43 @@ function fields() {
 
 async function draw(event) {
   event.preventDefault();
-  $("message").textContent = "";
+  settle();
   if ($("key").value) localStorage.setItem(KEY, $("key").value);
   $("draw").disabled = true;
   try {
-    const job = await (await ask("POST", "v1/jobs", fields())).json();
-    remember(job.id);
+    const asked = fields();
+    const job = await (await ask("POST", "v1/jobs", asked)).json();
+    remember(job.id, asked);
     say("Waiting: " + job.request.prompt);
-    show(job);
+    show(job, asked);
+    $("gallery").firstElementChild.scrollIntoView({ block: "nearest" });
   } catch (error) {
-    $("message").textContent = words(error);
+    complain(error);
   }
   $("draw").disabled = false;
+}
+
+// ---- one picture in full size ---------------------------------------------------------------
+
+function view(image) {
+  const all = [...document.querySelectorAll(".open:not(:disabled) img")];
+  const at = all.indexOf(image), shown = $("viewer").querySelector("img");
+  const turn = (by) => { if (all[at + by]) view(all[at + by]); };
+  shown.src = image.src;
+  shown.alt = image.alt;
+  $("caption").textContent = image.alt;
+  $("previous").disabled = at === 0;
+  $("next").disabled = at === all.length - 1;
+  $("previous").onclick = () => turn(-1);
+  $("next").onclick = () => turn(1);
+  $("viewer").onkeydown = (event) => {
+    if (event.key === "ArrowLeft") turn(-1);
+    if (event.key === "ArrowRight") turn(1);
+  };
+  if (!$("viewer").open) {
+    $("viewer").showModal();
+    $("close").focus();
+  }
 }
 
 // ---- at the start ---------------------------------------------------------------------------
@@ -264,7 +378,8 @@ async function describe() {
   for (;;) {
     try {
       const can = await (await ask("GET", "v1/capabilities")).json();
-      $("server").textContent = can.model + " on " + can.device;
+      $("server").textContent = $("server").title = can.model + " on " + can.device;
+      $("server").classList.add("ready");
       $("size").replaceChildren(...can.sizes.map((s) => new Option(s + " px", s)));
       $("size").value = can.sizes[Math.min(1, can.sizes.length - 1)];
       $("sampler").append(...can.samplers.map((s) => new Option(s, s)));
@@ -283,9 +398,9 @@ async function describe() {
 }
 
 async function restore() {
-  for (const id of list().reverse()) {
+  for (const { id, asked } of list().reverse()) {
     try {
-      await show(await (await ask("GET", "v1/jobs/" + id)).json());
+      await show(await (await ask("GET", "v1/jobs/" + id)).json(), asked);
     } catch (error) {
       if (error.status === 404) forget(id);
     }
@@ -293,6 +408,16 @@ async function restore() {
 }
 
 $("form").addEventListener("submit", draw);
+$("seed").addEventListener("input", () => setSeed($("seed").value));
+$("seed-clear").addEventListener("click", () => {
+  setSeed("");
+  $("seed").focus();
+});
+for (const example of document.querySelectorAll("#examples button"))
+  example.addEventListener("click", () => {
+    $("prompt").value = example.textContent;
+    $("form").requestSubmit();
+  });
 $("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("form").requestSubmit();
 });
