@@ -51,7 +51,7 @@ const done = (page, n = 1) => page.waitForFunction((count) =>
 
 await run({
   async drawAndWatch() {
-    const s = await serve({ FAKE_STEP_MS: "300" });
+    const s = await serve({ FAKE_STEP_MS: "500" });
     const { page, problems } = await open(s);
     await look(page, "1-empty");
     await draw(page, "a red sphere on a wooden table");
@@ -134,8 +134,10 @@ await run({
   },
 
   async cancelAndReload() {
-    const s = await serve({ FAKE_STEP_MS: "700", FAKE_SLOTS: "1" });
+    const s = await serve({ FAKE_STEP_MS: "300", FAKE_SLOTS: "1" });
     const { page, problems } = await open(s);
+    await page.click("summary");
+    await page.fill("#steps", "900");
     await draw(page, "the first", "64");
     await draw(page, "the second", "64");
     await page.waitForFunction(() =>
@@ -144,11 +146,13 @@ await run({
     await page.click(".card:first-child .cancel");
     await page.waitForSelector(".card:first-child .end:visible");
     assert.equal(await page.textContent(".card .end"), "Cancelled");
-    await look(page, "9-cancelled");
     await page.reload();
     await page.waitForFunction(() => document.querySelectorAll(".card").length === 2);
+    await page.waitForSelector(".card.working img:not([hidden])");
     await page.waitForFunction(() => /^[1-9]\d*% · imagend$/.test(document.title));
-    await done(page);
+    await look(page, "9-cancelled");
+    await page.click(".card.working .cancel");
+    await page.waitForFunction(() => document.querySelectorAll(".card.failed").length === 2);
     assert.equal(await page.title(), "imagend");
     await page.click(".card.failed .remove");
     await page.waitForFunction(() => document.querySelectorAll(".card").length === 1);
