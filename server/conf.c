@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 enum conf_type { CONF_TEXT, CONF_INT, CONF_BYTES, CONF_SECONDS, CONF_BOOL, CONF_CHOICE };
 enum conf_flags { CONF_RELOAD = 1, CONF_NOT_IN_FILE = 2 };
@@ -230,18 +231,42 @@ static enum err load_file(struct conf *c, struct fault *why)
     return err;
 }
 
+static const char env_prefix[] = "IMAGEND_";
+enum { ENV_PREFIX = sizeof env_prefix - 1, ENV_NAME = 64 };
+
+static void env_name(const struct conf_option *o, char name[ENV_NAME])
+{
+    size_t k = (size_t)snprintf(name, ENV_NAME, "%s%s", env_prefix, o->name);
+    while (k-- > ENV_PREFIX)
+        name[k] = name[k] == '-' ? '_' : (char)toupper((unsigned char)name[k]);
+}
+
 static enum err load_environment(struct conf *c, struct fault *why)
 {
     for (int i = 0; i < OPTIONS; i++) {
-        char name[64] = "IMAGEND_";
-        for (size_t k = 0; options[i].name[k]; k++) {
-            const char ch = options[i].name[k];
-            name[8 + k] = ch == '-' ? '_' : (char)toupper((unsigned char)ch);
-        }
+        char name[ENV_NAME];
+        env_name(&options[i], name);
         const char *value = getenv(name);
         const enum err err = value ? set_value(c, &options[i], value, why) : ERR_OK;
         if (err)
             return err;
+    }
+    return ERR_OK;
+}
+
+enum err conf_check_environment(struct fault *why)
+{
+    for (char **e = environ; *e; e++) {
+        const size_t n = strcspn(*e, "=");
+        bool known = strncmp(*e, env_prefix, ENV_PREFIX) != 0;
+        for (int i = 0; i < OPTIONS && !known; i++) {
+            char name[ENV_NAME];
+            env_name(&options[i], name);
+            known = strlen(name) == n && !strncmp(*e, name, n);
+        }
+        if (!known)
+            return fault_set(why, ERR_INVALID, "", "there is no option \"%.*s\"",
+                             n < 60 ? (int)n : 60, *e);
     }
     return ERR_OK;
 }

@@ -36,6 +36,10 @@ enum { CONF_STORE_SQLITE, CONF_STORE_MEMORY };
 enum err conf_load(struct conf *c, int argc, char **argv, bool *help, struct fault *why);
 void conf_deinit(struct conf *c);
 
+// Whether each IMAGEND_NAME of the environment is an option. Not for starting: an orchestrator may
+// set variables that begin like ours. Errors: INVALID.
+enum err conf_check_environment(struct fault *why);
+
 // Parse the text of a file into c. Errors: INVALID, naming the line.
 enum err conf_parse(struct conf *c, const char *text, size_t n, struct fault *why);
 // Copy what may change while the server runs; *ignored names (comma-separated) what differs but

@@ -57,6 +57,8 @@ static int config_options(const char *what, int argc, char **argv)
     if (!err && !strcmp(what, "show"))
         conf_show(&c, &b);
     else if (!err)
+        err = conf_check_environment(&why);
+    if (!err && !b.len)
         buf_puts(&b, "the configuration is right\n");
     if (!err)
         fputs(b.data, stdout);

@@ -23,6 +23,10 @@ def free_port():
         return s.getsockname()[1]
 
 
+def find_replica(front):
+    return front.get("/healthz").headers["set-cookie"].split(";")[0]
+
+
 def test_drain_one_of_two_without_a_failed_request():
     env = {"FAKE_STEP_MS": "4", "FAKE_SLOTS": "4"}
     replicas = [Server("--drain-delay", "2", env=env) for _ in range(2)]
@@ -69,9 +73,21 @@ def test_drain_one_of_two_without_a_failed_request():
         served = [r.log.count("/v1/images/generations status=200") for r in replicas]
         assert min(served) > 10, served
         print(f"{len(answers)} requests, {served} per replica, none failed")
-        # The cookie keeps a client on the replica that has its job.
-        a = front.post("/v1/jobs", {"prompt": "a", "size": 64})
-        assert a.status == 202 and a.headers["set-cookie"].startswith("replica=two")
+        # The replica comes back, and its jobs are found by clients without the cookie, too.
+        replicas[0].flags += ["--listen", f"127.0.0.1:{replicas[0].port}"]
+        replicas[0].start()
+        eventually(lambda: len({find_replica(front) for _ in range(8)}) == 2)
+        jobs = [front.post("/v1/jobs", {"prompt": "a", "size": 64}) for _ in range(8)]
+        assert {a.status for a in jobs} == {202}
+        assert len({a.headers["set-cookie"] for a in jobs}) == 2
+        for a in jobs * 3:
+            job = front.wait_job(a.json["id"])
+            path = "/" + job["images"][0]["url"].split("/", 3)[3]
+            assert is_png(front.get(path).body, 64)
+        kept = jobs[0].headers["set-cookie"].split(";")[0]
+        a = front.get("/v1/jobs/" + jobs[0].json["id"], Cookie=kept)
+        assert a.status == 200 and "set-cookie" not in a.headers
+        assert front.get("/v1/jobs/job_0").status == 404
         assert front.get("/metrics").status == 404
     finally:
         proxy.terminate()

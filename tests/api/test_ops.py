@@ -57,6 +57,9 @@ def test_config_check_names_what_is_wrong():
         r = run("config", "check", *args)
         assert r.returncode == 2 and r.stderr.startswith("imagend: "), (args, r)
     assert run("config", "check", IMAGEND_SLOTS="x").returncode == 2
+    r = run("config", "check", IMAGEND_QUEUE_LIMT="3")
+    assert r.returncode == 2 and "IMAGEND_QUEUE_LIMT" in r.stderr, r
+    assert run("config", "show", IMAGEND_QUEUE_LIMT="3").returncode == 0
     assert "--queue-limit N" in run("serve", "--help").stdout
     table = run("config", "table").stdout
     assert "| `queue-limit` | `256` | yes |" in table and "imagend_pictures_total" in table

@@ -1,0 +1,169 @@
+"""What is in deploy/: each file is checked by the program that reads it, and what they say of ours
+(options, addresses, metrics, times) against this program."""
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from harness import PROGRAM, Server, main
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+DEPLOY = os.path.join(ROOT, "deploy")
+MISSING = [tool for tool in ("haproxy", "promtool", "systemd-analyze") if not shutil.which(tool)]
+try:
+    import yaml
+except ImportError:
+    MISSING.append("python3-yaml")
+if MISSING:
+    print("skipped: not installed: " + ", ".join(MISSING))
+    sys.exit(77)
+
+
+def read(name):
+    with open(os.path.join(ROOT, name)) as f:
+        return f.read()
+
+
+def load(name):
+    return yaml.safe_load(read("deploy/" + name))
+
+
+def manifests():
+    return {(m["kind"], m["metadata"]["name"]): m
+            for m in yaml.safe_load_all(read("deploy/kubernetes.yaml"))}
+
+
+def run(*command, **env):
+    r = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                       timeout=60, env={**os.environ, **env})
+    assert r.returncode == 0, (command, r.stdout)
+    return r.stdout
+
+
+def check_options(flags, env):
+    """The program takes them; returns all options as they are then."""
+    env = {k: str(v) for k, v in env.items() if k.startswith("IMAGEND_")}
+    run(PROGRAM, "config", "check", *flags, **env)
+    shown = run(PROGRAM, "config", "show", *flags, **env)
+    return dict(line.split(" = ", 1) for line in shown.splitlines() if " = " in line)
+
+
+def drain_seconds(options):
+    return float(options["drain-delay"]) + float(options["drain-timeout"])
+
+
+def test_haproxy_takes_its_file():
+    run("haproxy", "-c", "-q", "-f", os.path.join(DEPLOY, "haproxy.cfg"),
+        REPLICA_1="127.0.0.1:1", REPLICA_2="127.0.0.1:2")
+
+
+def test_prometheus_takes_its_files():
+    run("promtool", "check", "config", os.path.join(DEPLOY, "prometheus.yml"))
+    used = set(re.findall(r"\bimagend_\w+", read("deploy/alerts.yml")))
+    table = run(PROGRAM, "config", "table")
+    known = set(re.findall(r"`(imagend_\w+)`", table))
+    assert len(used) >= 4
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in used} <= known
+
+
+def test_systemd_takes_the_unit_and_finds_it_contained():
+    unit = read("deploy/imagend.service")
+    command = shlex.split(re.search("^ExecStart=(.*)", unit, re.M)[1])
+    env = dict(word.split("=", 1) for line in re.findall("^Environment=(.*)", unit, re.M)
+               for word in shlex.split(line))
+    options = check_options(command[2:], env)
+    assert command[1] == "serve" and options["listen"] == "127.0.0.1:8080"
+    assert int(re.search(r"^TimeoutStopSec=(\d+)", unit, re.M)[1]) > drain_seconds(options)
+    assert int(re.search(r"^LimitNOFILE=(\d+)", unit, re.M)[1]) > int(options["max-connections"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "imagend.service")
+        with open(path, "w") as f:
+            f.write(unit.replace(command[0], os.path.abspath(PROGRAM)))
+        said = run("systemd-analyze", "verify", path)
+        assert not said, said
+        run("systemd-analyze", "security", "--offline=yes", "--threshold=20", path)
+
+
+def test_compose():
+    compose = load("compose.yaml")
+    services = compose["services"]
+    for name in ("replica-1", "replica-2"):
+        s = services[name]
+        options = check_options(image_flags(), {**image_env(), **s["environment"]})
+        assert float(s["stop_grace_period"].rstrip("s")) > drain_seconds(options)
+        assert s["read_only"] and s["cap_drop"] == ["ALL"]
+        folders = {v.split(":")[1] for v in s["volumes"]}
+        assert folders == {image_env()["XDG_CACHE_HOME"], image_env()["IMAGEND_DATA_DIR"]}
+        assert name + ":8080" in read("deploy/haproxy.cfg")
+        assert name + ":8080" in load("prometheus.yml")["scrape_configs"][0]["static_configs"][0][
+            "targets"]
+    for s in services.values():
+        for volume in s["volumes"]:
+            source = volume.split(":")[0]
+            assert source in compose["volumes"] or os.path.exists(os.path.join(DEPLOY, source))
+        assert all(p.startswith("127.0.0.1:") for p in s.get("ports", ()))
+
+
+def image_env():
+    env = {}
+    for line in re.findall("^ENV (.*)", read("Dockerfile"), re.M):
+        env.update(word.split("=", 1) for word in shlex.split(line))
+    return env
+
+
+def image_flags():
+    words = yaml.safe_load(re.search(r"^CMD (.*)", read("Dockerfile"), re.M)[1])
+    assert words[0] == "serve"
+    return words[1:]
+
+
+def test_kubernetes():
+    found = manifests()
+    stateful = found["StatefulSet", "imagend"]["spec"]
+    pod = stateful["template"]["spec"]
+    container = pod["containers"][0]
+    flags = container["args"][1:]
+    at = flags.index("--keys-file") + 1
+    assert os.path.dirname(flags[at]) in [m["mountPath"] for m in container["volumeMounts"]]
+    with tempfile.NamedTemporaryFile("w") as keys:
+        keys.write(run(PROGRAM, "config", "key", "someone").splitlines()[1].split(": ")[1] + "\n")
+        keys.flush()
+        options = check_options([*flags[:at], keys.name, *flags[at + 1:]], image_env())
+    assert pod["terminationGracePeriodSeconds"] > drain_seconds(options)
+    assert float(options["drain-delay"]) > 2 * container["readinessProbe"]["periodSeconds"]
+    labels = stateful["template"]["metadata"]["labels"]
+    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+    assert ports == {"http": int(options["listen"].rsplit(":", 1)[1])}
+    for (kind, name), m in found.items():
+        selector = m["spec"]["selector"]
+        assert selector.get("matchLabels", selector) == labels, (kind, name)
+        for port in m["spec"].get("ports", ()):
+            assert port.get("targetPort", port["name"]) in ports
+    assert ("Service", stateful["serviceName"]) in found
+    mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+    volumes = [v["name"] for v in pod["volumes"]] + [
+        v["metadata"]["name"] for v in stateful["volumeClaimTemplates"]]
+    assert sorted(mounts) == sorted(volumes)
+    assert mounts["data"] == image_env()["IMAGEND_DATA_DIR"]
+    assert mounts["cache"] == image_env()["XDG_CACHE_HOME"]
+    gpu = load("kubernetes-gpu.yaml")["spec"]["template"]["spec"]["containers"]
+    assert [c["name"] for c in gpu] == [container["name"]]
+
+
+def test_what_is_asked_is_answered():
+    server = Server()
+    container = manifests()["StatefulSet", "imagend"]["spec"]["template"]["spec"]["containers"][0]
+    paths = {container[p]["httpGet"]["path"] for p in
+             ("startupProbe", "readinessProbe", "livenessProbe")}
+    paths |= {re.search(r"httpchk GET (\S+)", read("deploy/haproxy.cfg"))[1], "/metrics"}
+    paths.add("/" + re.search(r'HEALTHCHECK.*?:8080/(\w+)"', read("Dockerfile"), re.S)[1])
+    assert len(paths) == 3
+    for path in paths:
+        assert server.get(path).status == 200, path
+    assert server.close() == 0
+
+
+main(globals())
