@@ -1,15 +1,15 @@
 """The automatic checker: finds the objects of a 64x64 picture and names what it sees.
 
-A small centre detector on a 16x16 grid: where an object's middle is, its shape, colour, pattern and
-radius, and for the whole picture ground and time of day. Trained on exact renders of the full world,
-partly blurred and mottled so that it also judges drawn pictures.
+Two nets in one: the finder, a centre detector on a 16x16 grid, tells where objects are and how large,
+and names the surroundings; the namer looks at a close-up of every object, scaled by its radius, and
+names shape, colour and pattern. Trained on exact renders of the full world, partly blurred, mottled
+and bent so that it also judges drawn pictures.
 """
 
 import threads  # noqa: F401  (before torch)
 
 import argparse
-import pathlib
-import time
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -20,95 +20,191 @@ from nets import unet
 from optimiser import Optimiser
 from train_sr import degrade
 from world import scene as worlds
-from world.language import COLOUR_NAMES, GROUNDS, PATTERNS, SHAPES, TIMES
+from world.language import BACKDROPS, COLOUR_NAMES, GROUNDS, PATTERNS, SHAPES, TIMES
 from world.render import render
 
-CELLS = 16
+RES, CELLS, CLOSE_UP = 64, 16, 48
+BACKDROP_NAMES = list(BACKDROPS)
 FIELDS = [len(SHAPES), len(COLOUR_NAMES), len(PATTERNS)]
-SCENE_FIELDS = [len(GROUNDS), len(TIMES)]
+SCENE_FIELDS = [len(GROUNDS), len(TIMES), len(BACKDROPS)]
 
 
 class Residual(nn.Module):
-    def __init__(self, channels, dilation):
+    def __init__(self, channels, dilation=1):
         super().__init__()
+        conv = unet.Conv if dilation == 1 else nn.Conv2d
         self.norm1, self.norm2 = nn.GroupNorm(8, channels), nn.GroupNorm(8, channels)
         self.conv1 = unet.Conv(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.conv2 = conv(channels, channels, 3, padding=dilation, dilation=dilation)
 
     def forward(self, x):
         return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
 
 
-class Checker(nn.Module):
+class Finder(nn.Module):
+    """images -> per cell (heat, x and y offset in cells, log radius), surroundings, a summary."""
+
     def __init__(self, width=64):
         super().__init__()
-        self.entry = unet.Conv(3, 32, 5, padding=2, stride=2)
-        self.fine = Residual(32, 1)
+        self.conv_in = unet.Conv(3, 32, 5, padding=2, stride=2)
         self.down = unet.Conv(32, width, 3, padding=1, stride=2)
-        self.body = nn.Sequential(*(Residual(width, d) for d in (1, 2, 1, 3, 1)))
+        self.body = nn.Sequential(*(Residual(width, d) for d in (1, 2, 1, 2)))
         self.norm = nn.GroupNorm(8, width)
-        self.cell = nn.Conv2d(width, 2 + sum(FIELDS), 1)     # centre, log radius, classes
-        self.scene = nn.Linear(width, sum(SCENE_FIELDS))
+        self.conv_out = nn.Conv2d(width, 4, 1)
+        self.scene_embedding = nn.Linear(2 * width, sum(SCENE_FIELDS))
 
     def forward(self, images):
-        h = self.down(F.silu(self.fine(self.entry(images))))
+        h = self.down(F.silu(self.conv_in(images)))
         h = F.silu(self.norm(self.body(h)))
-        return self.cell(h), self.scene(h.mean((2, 3)))
+        summary = torch.cat([h[:, :, :CELLS // 2].mean((2, 3)), h[:, :, CELLS // 2:].mean((2, 3))], 1)
+        return self.conv_out(h), self.scene_embedding(summary), summary
 
 
-def middle(o):
-    return o.x, o.y - .95 * o.r
+class Namer(nn.Module):
+    """Close-ups [M, 3, 48, 48] and the summary of the picture of each -> shape, colour, pattern."""
+
+    def __init__(self, summary, width=64):
+        super().__init__()
+        self.conv_in = unet.Conv(3, 32, 5, padding=2, stride=2)
+        self.norm_in = nn.GroupNorm(8, 32)
+        self.down = unet.Conv(32, width, 3, padding=1, stride=2)
+        self.summary_embedding = nn.Linear(summary, width)
+        self.fine = nn.Sequential(Residual(width), Residual(width))
+        self.down2 = unet.Conv(width, 2 * width, 3, padding=1, stride=2)
+        self.coarse = nn.Sequential(Residual(2 * width), Residual(2 * width))
+        self.norm = nn.GroupNorm(8, 2 * width)
+        self.class_embedding = nn.Linear(4 * width, sum(FIELDS))
+
+    def forward(self, close_ups, summary):
+        h = self.down(F.silu(self.norm_in(self.conv_in(close_ups))))
+        h = self.fine(h + self.summary_embedding(summary)[:, :, None, None])
+        h = F.silu(self.norm(self.coarse(self.down2(F.silu(h)))))
+        return self.class_embedding(torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1))
 
 
+class Checker(nn.Module):
+    config = {}
+
+    def __init__(self):
+        super().__init__()
+        self.finder, self.namer = Finder(), Namer(128)
+
+
+def close_ups(images, n, x, y, r, reach=1.35):
+    """The squares of half side reach * r around (x, y) of the pictures n, at one size."""
+    step = (torch.arange(CLOSE_UP, device=x.device) + .5) * 2 / CLOSE_UP - 1
+    gx = (x[:, None] + reach * r[:, None] * step) * 2 - 1
+    gy = (y[:, None] + reach * r[:, None] * step) * 2 - 1
+    grid = torch.stack((gx[:, None, :].expand(-1, CLOSE_UP, -1), gy[:, :, None].expand(-1, -1, CLOSE_UP)), -1)
+    return F.grid_sample(images[n], grid, padding_mode="border", align_corners=False)
 
 
 def targets(scenes):
-    """heat [N, 16, 16], and for every object its picture, cell, classes and radius."""
-    heat = torch.zeros(len(scenes), CELLS, CELLS)
-    rows, place = [], torch.arange(CELLS) + .5
+    """heat [N, 16, 16], per object (picture, middle x and y, radius, classes), per picture classes."""
+    heat, rows, place = torch.zeros(len(scenes), CELLS, CELLS), [], torch.arange(CELLS) + .5
     for n, s in enumerate(scenes):
         for o in s.objects:
-            x, y = (v * CELLS for v in middle(o))
-            bump = torch.exp(-((place[None] - x) ** 2 + (place[:, None] - y) ** 2) / 1.0)
-            heat[n] = torch.maximum(heat[n], bump)
-            rows.append([n, min(int(y), CELLS - 1), min(int(x), CELLS - 1), SHAPES.index(o.shape),
-                         COLOUR_NAMES.index(o.colour), PATTERNS.index(o.pattern), o.r])
-    where = torch.tensor([[GROUNDS.index(s.ground), TIMES.index(s.time)] for s in scenes])
-    return heat, torch.tensor(rows), where
+            x, y = o.x, o.y - .95 * o.r
+            near = torch.exp(-(place[None] - x * CELLS) ** 2 - (place[:, None] - y * CELLS) ** 2)
+            heat[n] = torch.maximum(heat[n], near)
+            rows.append([n, x, y, o.r, SHAPES.index(o.shape), COLOUR_NAMES.index(o.colour),
+                         PATTERNS.index(o.pattern)])
+    where = [[GROUNDS.index(s.ground), TIMES.index(s.time),
+              BACKDROP_NAMES.index(s.backdrop) if s.ground == "plain" else -100] for s in scenes]
+    return heat, torch.tensor(rows).view(-1, 7), torch.tensor(where)
 
 
-def loss_of(net, images, heat, rows, where):
-    cell, scene = net(images)
+def _placing_loss(cell, n, x, y, r):
+    """Offset and radius as seen from the cell of an object or from one beside it."""
+    beside = torch.randint(-1, 2, (2, len(n)), device=x.device) * (torch.rand(len(n), device=x.device) < .4)
+    column, row = ((v * CELLS).long().add(d).clamp(0, CELLS - 1) for v, d in zip((x, y), beside))
+    at = cell[n, :, row, column]
+    wanted = torch.stack((x * CELLS - column - .5, y * CELLS - row - .5, (r * 6).log()), 1)
+    return (at[:, 1:] - wanted).abs().sum() / max(1, len(n))
+
+
+def _naming_loss(logits, fields, names):
+    """One cross-entropy per field, over the rows that have a name for it."""
+    return [F.cross_entropy(q, names[:, i], reduction="sum") / (names[:, i] >= 0).sum().clamp(min=1)
+            for i, q in enumerate(logits.split(fields, 1))]
+
+
+def losses(net, images, heat, rows, where):
+    cell, scene, summary = net.finder(images)
     p = cell[:, 0].sigmoid().clamp(1e-4, 1 - 1e-4)
     near = heat > .75
     focal = -torch.where(near, (1 - p) ** 2 * p.log(), (1 - heat) ** 4 * p ** 2 * (1 - p).log())
-    loss = focal.sum() / near.sum().clamp(min=1)
-    n, y, x = rows[:, :3].long().t()
-    at = cell[n, :, y, x]
-    loss = loss + (at[:, 1] - (rows[:, 6] * 6).log()).abs().mean()
-    parts = at[:, 2:].split(FIELDS, 1)
-    classes = [F.cross_entropy(q, rows[:, 3 + i].long()) for i, q in enumerate(parts)]
-    scenes = [F.cross_entropy(q, where[:, i]) for i, q in enumerate(scene.split(SCENE_FIELDS, 1))]
-    return loss + sum(classes) + .3 * sum(scenes), classes
+    find = focal.sum() / near.sum().clamp(min=1)
+    rows = rows[torch.randperm(len(rows), device=rows.device)[:2 * len(images)]]
+    n, x, y, r = rows[:, 0].long(), *rows[:, 1:4].t()
+    place = _placing_loss(cell, n, x, y, r)
+    off = (torch.randn(3, len(n), device=x.device) * .12).clamp(-.3, .3)
+    shown = close_ups(images, n, x + off[0] * r, y + off[1] * r, r * off[2].exp())
+    classes = _naming_loss(net.namer(shown, summary[n]), FIELDS, rows[:, 4:].long())
+    scenes = _naming_loss(scene, SCENE_FIELDS, where)
+    parts = dict(zip(("shape", "colour", "pattern", "ground", "time", "backdrop"), classes + scenes))
+    return find + place + sum(classes) + .3 * sum(scenes), {
+        k: v.detach() for k, v in dict(parts, find=find, place=place).items()}
+
+
+def bend(images, most=.9):
+    """Wavers outlines by up to about `most` pixels; half of the pictures stay as they are."""
+    n, _, h, w = images.shape
+    size = torch.rand(n, 1, 1, 1, device=images.device) * most * (torch.rand(n, 1, 1, 1, device=images.device) < .5)
+    waver = F.interpolate(torch.randn(n, 2, 12, 12, device=images.device), size=(h, w), mode="bicubic") * size / w
+    still = F.affine_grid(torch.eye(2, 3, device=images.device).expand(n, 2, 3), images.shape, False)
+    return F.grid_sample(images, still + waver.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+
+
+class Pool:
+    """The latest rendered batches; every batch is shown `--reuse` times on average."""
+
+    def __init__(self, opt, first_seed):
+        self.opt, self.seed, self.mix, self.batches, self.owed = opt, first_seed, worlds.Mix(), [], 1.
+
+    def batch(self, n):
+        self.owed += 1 / self.opt.reuse
+        if self.owed >= 1:
+            scenes = [worlds.sample(self.seed + i, self.mix, held_out=None) for i in range(4 * n)]
+            self.seed += 4 * n
+            images = (render(scenes, RES, device=self.opt.device) * 255).round().byte()
+            new = [(scenes[k::4], images[k::4]) for k in range(4)]
+            self.batches = self.batches[4 - self.opt.pool // n:] + new
+            self.owed -= 4
+        scenes, images = self.batches[int(torch.randint(len(self.batches), (1,)))]
+        images = degrade(bend(images.float() / 127.5 - 1), 1.)
+        return [images] + [v.to(self.opt.device) for v in targets(scenes)]
+
+
+def _best(logits, fields):
+    """The likeliest class of every field, and how likely."""
+    best = [q.softmax(1).max(1) for q in logits.split(fields, 1)]
+    return [b.indices.tolist() for b in best], [b.values.tolist() for b in best]
 
 
 @torch.no_grad()
 def detect(net, images, threshold=.35):
-    """images [N, 3, 64, 64] in -1..1 -> per picture (objects, ground, time)."""
+    """images [N, 3, 64, 64] in -1..1 -> per picture its objects and surroundings. certainty: how likely
+    the object's shape and colour, or the ground, are what is named."""
     out = []
     for chunk in images.split(32):
-        cell, scene = net(chunk)
+        cell, scene, summary = net.finder(chunk)
         heat = cell[:, 0].sigmoid()
         peak = (heat == F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0]) & (heat > threshold)
-        ground, clock = (q.argmax(1) for q in scene.split(SCENE_FIELDS, 1))
-        for n in range(len(chunk)):
-            found = []
-            for y, x in peak[n].nonzero().tolist():
-                shape, colour, pattern = (int(q.argmax()) for q in cell[n, 2:, y, x].split(FIELDS))
-                found.append({"shape": SHAPES[shape], "colour": COLOUR_NAMES[colour],
-                              "pattern": PATTERNS[pattern], "x": (x + .5) / CELLS, "y": (y + .5) / CELLS,
-                              "r": float(cell[n, 1, y, x].exp() / 6), "score": float(heat[n, y, x])})
-            out.append((found, GROUNDS[int(ground[n])], TIMES[int(clock[n])]))
+        n, row, column = peak.nonzero().t()
+        at = cell[n, :, row, column]
+        x, y, r = (column + .5 + at[:, 1]) / CELLS, (row + .5 + at[:, 2]) / CELLS, at[:, 3].exp() / 6
+        named = net.namer(close_ups(chunk, n, x, y, r), summary[n]) if len(n) else torch.zeros(0, sum(FIELDS))
+        names, sure = _best(named, FIELDS)
+        where, certain = _best(scene, SCENE_FIELDS)
+        found = [[] for _ in chunk]
+        for i, k in enumerate(n.tolist()):
+            found[k].append({"shape": SHAPES[names[0][i]], "colour": COLOUR_NAMES[names[1][i]],
+                             "pattern": PATTERNS[names[2][i]], "x": float(x[i]), "y": float(y[i]),
+                             "r": float(r[i]), "score": float(heat[k, row[i], column[i]]),
+                             "certainty": min(sure[0][i], sure[1][i])})
+        out += [{"objects": f, "ground": GROUNDS[g], "time": TIMES[t], "backdrop": BACKDROP_NAMES[b],
+                 "certainty": p} for f, g, t, b, p in zip(found, *where, certain[0])]
     return out
 
 
@@ -118,44 +214,19 @@ def load(path):
     return net.eval()
 
 
-def main():
-    args = argparse.ArgumentParser(description=__doc__)
-    args.add_argument("--out", type=pathlib.Path, required=True)
-    args.add_argument("--samples", type=int, default=60000)
-    args.add_argument("--batch", type=int, default=32)
-    args.add_argument("--rate", type=float, default=2e-3)
-    args.add_argument("--reuse", type=int, default=3)
-    args.add_argument("--device", default="cpu")
-    opt = args.parse_args()
-    opt.warmup, opt.decay_from = 2000, opt.samples // 2
+def work(rank, opt, average):
     torch.manual_seed(2)
     unet.HALF = opt.device == "cpu"
     net = Checker().to(opt.device)
-    optimiser, ema, seen = Optimiser(net), run.Ema(net), 0
-    checkpoint = run.Checkpoint(opt.out)
-    progress = run.Progress(opt.out, 0, opt.samples, 0, 0)
-    mix, pool, seed, step = worlds.Mix(), [], 3 * 10 ** 9, 0
-    while seen < opt.samples:
-        if step % opt.reuse == 0:
-            scenes = [worlds.sample(seed + i, mix, held_out=None) for i in range(opt.batch)]
-            seed += opt.batch
-            pool = pool[-63:] + [(scenes, (render(scenes, 64, device=opt.device) * 255).round().byte())]
-        scenes, images = pool[-1] if step % opt.reuse == 0 else pool[int(torch.randint(len(pool), (1,)))]
-        step += 1
-        heat, rows, where = (v.to(opt.device) for v in targets(scenes))
-        images = degrade(images.float() / 127.5 - 1, 1.5)
-        loss, classes = loss_of(net, images, heat, rows, where)
-        loss.backward()
-        optimiser.step(run.learning_rate(opt, seen))
-        ema.update(net, .995)
-        seen += opt.batch
-        progress.add(loss=loss.detach(), shape=classes[0].detach(), colour=classes[1].detach(),
-                     pattern=classes[2].detach())
-        if step % 25 == 0:
-            progress.report(seen, run.learning_rate(opt, seen))
-            checkpoint.save({"ema": ema.net.state_dict(), "seen": seen})
-    checkpoint.save({"ema": ema.net.state_dict(), "seen": seen})
-    print("%.0f s" % (time.time() - progress.start))
+    run.loop(rank, opt, average, net, Optimiser(net), lambda seed: Pool(opt, seed),
+             functools.partial(losses, net))
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    opt = run.options(args, samples=64000, decay_from=28000, rate=2e-3, warmup=2000, batch=32, reuse=3.,
+                      ema=.995, data_seed=3 * 10 ** 9).parse_args()
+    run.start(opt, work, Checker())
 
 
 if __name__ == "__main__":

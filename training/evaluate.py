@@ -1,9 +1,16 @@
-"""How well pictures show what their captions say, per task and attribute, on held-out combinations.
+"""How good the cascade is: pictures drawn by the C engine, judged by the automatic checker.
 
-    evaluate.py RUNS --checker CHECKER --out results.json            pictures drawn here, in torch
-    evaluate.py RUNS --checker CHECKER --exact ...                   exact renders: the checker's own score
+    evaluate.py [PART...] [options] [-- OPTIONS OF imagend generate]
 
-Every score stands beside its chance row: the same pictures judged against shuffled captions.
+Parts; the first four when none is named:
+    table      scores per task and attribute on held-out combinations, beside chance and exact renders
+    diversity  how much pictures of one caption differ, beside exact renders
+    guidance   scores and burnt pixels over the guidance scale
+    robust     what odd prompts give
+    sr         PSNR of the super-resolution stages against bicubic (in torch)
+    sheets     the prompts of prompts.txt at every size
+
+Each part writes PART.json, PART.md and a JPEG of pictures into --out.
 """
 
 import threads  # noqa: F401  (before torch)
@@ -11,117 +18,89 @@ import threads  # noqa: F401  (before torch)
 import argparse
 import json
 import pathlib
-import random
+import sys
+import time
 
-import torch
-
-import checker as checking
+import checker
 import sheet
-from nets import unet
-from sample import Cascade
+from evaluation import diversity, guidance, robust, sheets, sr, table
+from evaluation.engine import Engine, tensor
 from world import scene as worlds
-from world.render import render
 
-TASKS = {"single object": ["single"], "two objects": ["next", "left"], "counting": ["count"],
-         "position": ["left", "right", "above", "on top"], "attribution": ["list", "between"]}
-WHOLE = ("shape", "colour", "count", "relation", "scene", "time")
-
-
-
-
-def relation_holds(layout, a, b):
-    if layout in ("left", "next"):
-        return a["x"] < b["x"] - .05
-    if layout == "right":
-        return a["x"] > b["x"] + .05
-    return a["y"] < b["y"] - .05                    # above, on top
+HERE = pathlib.Path(__file__).resolve().parent
+PARTS = {"table": table, "diversity": diversity, "guidance": guidance, "robust": robust, "sr": sr,
+         "sheets": sheets}
+USUAL = ["table", "diversity", "guidance", "robust"]
+ON_SHEET = 16
 
 
-def match(group, found):
-    """The found objects that best fit a phrase: most attributes first, then confidence."""
-    def fit(f):
-        return (f["shape"] == group[0].shape) + (f["colour"] == group[0].colour) + .01 * f["score"]
-    return sorted(found, key=fit, reverse=True)[:len(group)]
+class Context:
+    """What every part is given."""
+
+    def __init__(self, opt, options):
+        self.model, self.out, self.count, self.seed = opt.model, opt.out, opt.count, opt.seed
+        self.mix, self.mix_name = worlds.Mix.load(opt.mix), opt.mix and pathlib.Path(opt.mix).name
+        self.engine = Engine(opt.imagend, opt.model, options)
+        self.net = checker.load(opt.checker)
+        self.shown = []
+
+    def see(self, pictures):
+        return checker.detect(self.net, tensor(pictures))
+
+    def say(self, text):
+        print(text, file=sys.stderr, flush=True)
+
+    def add_to_sheet(self, title, pictures, captions, most=ON_SHEET):
+        self.shown += [(p, "%s: %s" % (title, c) if i == 0 else c)
+                       for i, (p, c) in enumerate(zip(pictures[:most], captions))]
+
+    def finish(self, name, results, lines, seconds):
+        """Writes what a part found and starts the next part's sheet."""
+        settings = {"model": str(self.model.name), "options": self.engine.options, "seed": self.seed,
+                    "mix": self.mix_name or "full world", "seconds": round(seconds), "part": name}
+        (self.out / (name + ".json")).write_text(json.dumps(dict(settings, **results), indent=1) + "\n")
+        (self.out / (name + ".md")).write_text("\n".join(lines) + "\n")
+        if self.shown:
+            sheet.save(self.out / (name + ".jpg"), *zip(*self.shown), columns=ON_SHEET, side=96)
+        self.shown = []
 
 
-def judge(scene, seen):
-    """Scores 0..1 per attribute for one picture."""
-    found, ground, time = seen
-    groups = [[o for o in scene.objects if o.group == g] for g in sorted({o.group for o in scene.objects})]
-    out = {"scene": float(ground == scene.ground), "time": float(time == scene.time),
-           "count": float(len(found) == len(scene.objects))}
-    shape, colour, pattern, left, picks = [], [], [], list(found), []
-    for group in groups:
-        best = match(group, left)
-        picks.append(best)
-        left = [f for f in left if f not in best]
-        missing = [0.] * (len(group) - len(best))
-        shape += [float(f["shape"] == group[0].shape) for f in best] + missing
-        colour += [float(f["colour"] == group[0].colour) for f in best] + missing
-        pattern += [float(f["pattern"] == group[0].pattern) for f in best] + missing
-    out.update(shape=sum(shape) / len(shape), colour=sum(colour) / len(colour),
-               pattern=sum(pattern) / len(pattern))
-    if scene.layout in ("left", "right", "next", "above", "on top"):
-        both = picks[0] and picks[1]
-        out["relation"] = float(bool(both) and relation_holds(scene.layout, picks[0][0], picks[1][0]))
-    out["whole"] = float(all(out.get(k, 1.) == 1. for k in WHOLE))
-    return out
-
-
-def mean(rows):
-    names = sorted({k for r in rows for k in r})
-    return {k: round(sum(r[k] for r in rows if k in r) / sum(k in r for r in rows), 3) for k in names}
-
-
-def prompts_for(layouts, count, mix, held_out, seed):
-    return [worlds.sample(seed + i, mix, layouts[i % len(layouts)], held_out) for i in range(count)]
-
-
-def pictures(opt, cascade, scenes):
-    if opt.exact:
-        return render(scenes, 64) * 2 - 1
-    out = []
-    for i in range(0, len(scenes), 16):
-        text = cascade.encode([s.caption for s in scenes[i:i + 16]])
-        noise = torch.randn(len(text), 3, 64, 64, generator=torch.Generator().manual_seed(opt.seed + i))
-        out.append(cascade.base(text, noise, opt.steps, opt.guidance))
-    return torch.cat(out)
+def read_arguments():
+    arguments, options = sys.argv[1:], []
+    if "--" in arguments:
+        at = arguments.index("--")
+        arguments, options = arguments[:at], arguments[at + 1:]
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    args.add_argument("parts", nargs="*", metavar="PART", help=" ".join(PARTS))
+    args.add_argument("--imagend", type=pathlib.Path, default=HERE.parent / "build/imagend")
+    args.add_argument("--model", type=pathlib.Path, default=HERE.parent / "models/default")
+    args.add_argument("--checker", type=pathlib.Path, default=HERE / "out/checker/state.pt")
+    args.add_argument("--out", type=pathlib.Path, default=HERE / "out/eval")
+    args.add_argument("--count", type=int, default=100, help="prompts per task (100)")
+    args.add_argument("--mix", default=None, help="JSON of world.scene.Mix; the full world without it")
+    args.add_argument("--seed", type=int, default=4 * 10 ** 9)
+    opt = args.parse_args(arguments)
+    unknown = [p for p in opt.parts if p not in PARTS]
+    if unknown:
+        args.error("there is no part %s; parts are %s" % (unknown[0], ", ".join(PARTS)))
+    if opt.count < 1:
+        args.error("--count must be at least 1")
+    if not opt.checker.exists():
+        args.error("no checker in %s; make it (20 minutes of a core):\n"
+                   "    cd %s && python3 checker.py --out out/checker" % (opt.checker, HERE))
+    return opt, options
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    args.add_argument("runs", type=pathlib.Path)
-    args.add_argument("--checker", type=pathlib.Path, required=True)
-    args.add_argument("--out", type=pathlib.Path, required=True)
-    args.add_argument("--count", type=int, default=100, help="prompts per task")
-    args.add_argument("--mix", default=None)
-    args.add_argument("--held-out", action="store_true", help="only combinations never trained on")
-    args.add_argument("--exact", action="store_true")
-    args.add_argument("--steps", type=int, default=20)
-    args.add_argument("--guidance", type=float, default=3.)
-    args.add_argument("--seed", type=int, default=4 * 10 ** 9)
-    args.add_argument("--half", action="store_true")
-    args.add_argument("--sheet", type=pathlib.Path, default=None)
-    opt = args.parse_args()
-    unet.HALF = opt.half
-    net, cascade = checking.load(opt.checker), None if opt.exact else Cascade(opt.runs)
-    mix, results, everything = worlds.Mix.load(opt.mix), {}, []
-    for n, (task, layouts) in enumerate(TASKS.items()):
-        scenes = prompts_for(layouts, opt.count, mix, opt.held_out, opt.seed + n * 10 ** 6)
-        images = pictures(opt, cascade, scenes)
-        seen = checking.detect(net, images)
-        other = scenes[:]
-        random.Random(n).shuffle(other)
-        rows = [judge(s, d) for s, d in zip(scenes, seen)]
-        results[task] = {"score": mean(rows), "chance": mean([judge(s, d) for s, d in zip(other, seen)])}
-        everything += list(zip(scenes, images))[:16]
-        print(task, json.dumps(results[task]), flush=True)
-    opt.out.write_text(json.dumps({
-        "samples": None if opt.exact else cascade.seen, "held_out": opt.held_out, "exact": opt.exact,
-        "count": opt.count, "steps": opt.steps, "guidance": opt.guidance, "tasks": results}, indent=1) + "\n")
-    if opt.sheet:
-        sheet.save(opt.sheet, (torch.stack([i for _, i in everything]) + 1) / 2,
-                   [s.caption for s, _ in everything], 10, 128)
+    opt, options = read_arguments()
+    opt.out.mkdir(parents=True, exist_ok=True)
+    context = Context(opt, options)
+    for name in opt.parts or USUAL:
+        start = time.time()
+        results, lines = PARTS[name].run(context)
+        context.finish(name, results, lines, time.time() - start)
+        print("\n".join(lines) + "\n", flush=True)
+        context.say("%s: %.0f s, in %s" % (name, time.time() - start, opt.out))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import time
 import torch
 import torch.nn.functional as F
 
+import export
 import run
 import schedule
 import sheet
@@ -18,13 +19,18 @@ PROMPTS = (pathlib.Path(__file__).parent / "prompts.txt").read_text().strip().sp
 
 
 class Cascade:
-    """The stages that exist in a folder of training runs: text, base, sr256, sr1024."""
+    """The stages that exist in a folder of training runs (text, base, sr256, sr1024), or those of an
+    exported cascade."""
 
     def __init__(self, out, device="cpu"):
-        self.device = device
+        self.device, self.nets, self.seen = device, {}, {}
+        if (out / "cascade.json").exists():
+            self.encoder, self.tok = export.load_text(out / "base")
+            self.encoder.to(device)
+            self.nets = {name: export.load_unet(out / name).to(device) for name in export.STAGES}
+            return
         self.encoder, self.tok = run.load_text(out / "text", device)
-        self.nets, self.seen = {}, {}
-        for name in ("base", "sr256", "sr1024"):
+        for name in export.STAGES:
             if (out / name / "state.pt").exists():
                 state = torch.load(out / name / "state.pt", map_location=device)
                 self.nets[name] = unet.UNet(state["config"]).to(device).eval()
@@ -88,7 +94,7 @@ def main():
         if opt.stage != "base" and name in cascade.nets and (name == "sr256" or opt.stage == "sr1024"):
             images = torch.cat([cascade.upscale(name, images[i:i + 1], text[i:i + 1], generator, opt.sr_steps,
                                                 opt.noise_level) for i in range(len(prompts))])
-    sheet.save(opt.path, (images + 1) / 2, prompts, opt.columns, opt.side or max(128, images.shape[3]))
+    sheet.save(opt.path, sheet.to_bytes((images + 1) / 2), prompts, opt.columns, opt.side or max(128, images.shape[3]))
     print("samples seen %s, %.0f s" % (cascade.seen, time.time() - start))
 
 

@@ -19,15 +19,15 @@ def to_bytes(images):
     return [Image.fromarray(numpy.ascontiguousarray(p)) for p in data]
 
 
-def save(path, images, captions, columns=8, side=None):
-    pictures = to_bytes(images)
+def save(path, pictures, captions, columns=8, side=None):
+    """pictures: PIL, all of one size; side: the edge that each has on the sheet."""
     side = side or pictures[0].width
     rows = (len(pictures) + columns - 1) // columns
     sheet = Image.new("RGB", (columns * (side + 6), rows * (side + 36)), "white")
     draw = ImageDraw.Draw(sheet)
     for i, (picture, caption) in enumerate(zip(pictures, captions)):
         x, y = (i % columns) * (side + 6), (i // columns) * (side + 36)
-        sheet.paste(picture.resize((side, side), Image.BICUBIC), (x, y))
+        sheet.paste(picture.resize((side, side), Image.LANCZOS), (x, y))
         for k, line in enumerate(textwrap.wrap(caption, max(8, side // 6))[:3]):
             draw.text((x + 2, y + side + 1 + 11 * k), line, fill="black")
     sheet.save(path, quality=88)
@@ -45,7 +45,7 @@ def main():
     opt = args.parse_args()
     mix = scene.Mix.load(opt.mix)
     scenes = [scene.sample(opt.seed + i, mix) for i in range(opt.count)]
-    save(opt.path, render(scenes, opt.res), [s.caption for s in scenes], opt.columns, opt.side)
+    save(opt.path, to_bytes(render(scenes, opt.res)), [s.caption for s in scenes], opt.columns, opt.side)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 import threads  # noqa: F401  (before torch)
 
+import copy
+import dataclasses
 import unittest
 
 import torch
 import torch.nn.functional as F
 
 from world import scene as worlds
-from world.language import COLOUR_WORDS, COLOURS, LAYOUTS, PATTERN_WORDS, SHAPE_WORDS
+from world.language import (COLOUR_WORDS, COLOURS, GROUND_WORDS, LAYOUTS, PATTERN_WORDS, PATTERNS,
+                            SHAPE_WORDS, SOLIDS, TIME_WORDS)
 from world.render import render
 
 
@@ -54,6 +57,17 @@ class Captions(unittest.TestCase):
             self.assertFalse(worlds.HELDOUT.hits(worlds.sample(seed, worlds.Mix())))
         self.assertTrue(worlds.HELDOUT.hits(worlds.sample(1, worlds.Mix(), held_out=True)))
 
+    def test_a_caption_knows_what_it_names(self):
+        times = [w for words in TIME_WORDS.values() for w in words]
+        for seed in range(400):
+            s = worlds.sample(seed, worlds.Mix(), LAYOUTS[1 + seed % (len(LAYOUTS) - 1)])
+            caption = s.caption.replace(",", "")
+            places = GROUND_WORDS.get(s.ground, ["on a %s background" % s.backdrop])
+            if len(s.words) == len(set(s.words)):       # a made-up word may stand inside a phrase
+                self.assertEqual(any(w in caption for w in places), s.names_place, caption)
+            if s.time != "day" or any(w in caption for w in times):
+                self.assertEqual(any(w in caption for w in times), s.names_time, caption)
+
     def test_a_seed_is_a_scene(self):
         a, b = worlds.sample(5, worlds.Mix()), worlds.sample(5, worlds.Mix())
         self.assertEqual(a, b)
@@ -75,6 +89,31 @@ class Pictures(unittest.TestCase):
                 + .4 * abs(float(seen.mean()) - sum(COLOURS[c]) / 3)))
             grey = ("white", "black")
             self.assertTrue(near == o.colour or (near in grey and o.colour in grey), (s.caption, near))
+
+    def test_objects_are_where_the_scene_says(self):
+        for seed in range(80):
+            s = worlds.sample(seed, worlds.Mix(pattern=0), "single")
+            o = s.objects[0]
+            bare = dataclasses.replace(s, objects=[])
+            changed = (render([s], 128) - render([bare], 128)).abs().amax(1)[0]
+            place = (torch.arange(128) + .5) / 128
+            near = ((place[None] - o.x) / o.r) ** 2 + ((place[:, None] - o.y) / o.r + 1) ** 2 < 1.5 ** 2
+            above = place[:, None] < o.y - .5 * o.r         # where no shadow falls
+            self.assertLess(float(changed[above & ~near].amax()), .02, s.caption)
+            changed = changed * above
+            x = float((changed * place[None]).sum() / changed.sum())
+            self.assertLess(abs(x - o.x), .3 * o.r, s.caption)
+
+    def test_patterns_show(self):
+        for pattern in PATTERNS[1:]:
+            for seed in range(12):
+                s = worlds.sample(seed, worlds.Mix(pattern=0), "single")
+                o = s.objects[0]
+                if o.shape not in SOLIDS or o.colour == "white":
+                    continue
+                plain, other = render([s], 64), copy.deepcopy(s)
+                other.objects[0].pattern = pattern
+                self.assertGreater(float((render([other], 64) - plain).abs().amax()), .15, (pattern, s.caption))
 
     def test_resolutions_agree(self):
         scenes = self.scenes()

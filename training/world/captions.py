@@ -96,8 +96,10 @@ def _junk(rng):
 def describe(rng, mix, scene):
     """Fills in words, groups and caption."""
     plain = rng.random() < mix.plain_caption
+    timeless = scene.ground in ("tiles", "plain")
     if scene.layout == "empty":
         tagged = _empty(rng, scene)
+        scene.names_place, scene.names_time = True, not timeless
     else:
         terse = not plain and rng.random() < .12
         subject = _subject(rng, scene, plain, terse)
@@ -106,6 +108,8 @@ def describe(rng, mix, scene):
             place = []
         if not plain and rng.random() < .04:
             time = []
+        scene.names_place = bool(place)
+        scene.names_time = bool(time) or bool(place and scene.time == "day" and not timeless)
         if not plain and (place or time) and rng.random() < .08:
             tagged = place + time
             tagged = tagged[:-1] + [(tagged[-1][0] + ",", 0)] + subject

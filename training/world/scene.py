@@ -47,6 +47,8 @@ class Scene:
     words: list = None
     groups: list = None        # for every word the group it describes, 0 for none
     caption: str = ""
+    names_place: bool = False  # whether the caption tells the place; and the time, where there is one:
+    names_time: bool = False   # a place without a time is a place by day
 
 
 @dataclasses.dataclass

@@ -1,0 +1,1 @@
+"""How good the cascade is: one module per table. Each has run(context) -> (results, Markdown lines)."""

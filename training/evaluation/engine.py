@@ -1,0 +1,32 @@
+"""Pictures drawn by the C engine, through `imagend generate --prompts`."""
+
+import pathlib
+import subprocess
+import tempfile
+
+import numpy
+import torch
+from PIL import Image
+
+
+class Engine:
+    def __init__(self, program, model, options=()):
+        self.program, self.model, self.options = program, model, list(options)
+
+    def draw(self, prompts, seed, size=64, options=()):
+        """PIL pictures, one per prompt, the k-th with seed + k."""
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            (folder / "prompts.txt").write_text("\n".join(prompts) + "\n")
+            command = [self.program, "generate", "--prompts", folder / "prompts.txt", "--model", self.model,
+                       "--seed", str(seed), "--size", str(size), "--quiet", "-o", folder / "p.png"]
+            done = subprocess.run(command + self.options + list(options))
+            if done.returncode:
+                raise SystemExit("imagend generate failed with %d" % done.returncode)
+            return [Image.open(folder / ("p-%d.png" % (i + 1))).convert("RGB") for i in range(len(prompts))]
+
+
+def tensor(pictures):
+    """PIL pictures of one size -> [N, 3, H, W] in -1..1."""
+    data = torch.from_numpy(numpy.stack([numpy.asarray(p) for p in pictures]))
+    return data.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,0 +1,226 @@
+"""Judging: what a scene truly holds passes its caption and fails every other one."""
+
+import threads  # noqa: F401  (before torch)
+
+import copy
+import pathlib
+import stat
+import sys
+import tempfile
+import unittest
+
+import torch
+from PIL import Image
+
+import checker
+from evaluation import diversity, guidance, table
+from evaluation.engine import Engine, tensor
+from evaluation.judge import RELATIONS, SIZED_LAYOUTS, assign, judge, mean
+from world import scene as worlds
+from world.language import COLOUR_NAMES, GROUNDS, LAYOUTS, PATTERNS, SHAPES, TIMES
+from world.render import render
+
+
+def truth(scene):
+    """What a checker without errors sees."""
+    return {"ground": scene.ground, "time": scene.time, "backdrop": scene.backdrop, "certainty": 1.,
+            "objects": [{"shape": o.shape, "colour": o.colour, "pattern": o.pattern, "x": o.x,
+                         "y": o.y - .95 * o.r, "r": o.r, "score": 1., "certainty": 1.}
+                        for o in scene.objects]}
+
+
+def scenes(count, layouts=LAYOUTS[1:]):
+    return [worlds.sample(i, worlds.Mix(), layouts[i % len(layouts)], None) for i in range(count)]
+
+
+def other(names, name):
+    return names[(names.index(name) + 1) % len(names)]
+
+
+class Judging(unittest.TestCase):
+    def assert_wrong(self, scene, seen, attribute):
+        """Only this attribute is wrong, and therefore the whole."""
+        scores = judge(scene, seen)
+        self.assertLess(scores.pop(attribute), 1., (attribute, scene.caption))
+        self.assertEqual(scores.pop("whole"), 0., (attribute, scene.caption))
+        self.assertEqual(set(scores.values()), {1.}, (attribute, scene.caption))
+
+    def test_the_truth_passes(self):
+        for s in scenes(400):
+            scores = judge(s, truth(s))
+            self.assertEqual(set(scores.values()), {1.}, (s.caption, scores))
+            self.assertEqual("relation" in scores, s.layout in RELATIONS)
+
+    def test_wrong_names_fail(self):
+        for s in scenes(200):
+            for attribute, names in (("shape", SHAPES), ("colour", COLOUR_NAMES)):
+                wrong, o = copy.deepcopy(s), s.objects[-1]
+                setattr(wrong.objects[-1], attribute, other(names, getattr(o, attribute)))
+                self.assert_wrong(wrong, truth(s), attribute)
+
+    def test_a_pattern_is_judged_where_one_is_named(self):
+        for s in scenes(100, ["single", "count"]):
+            wrong = copy.deepcopy(s)
+            for o in wrong.objects:
+                o.pattern = other(PATTERNS, o.pattern)
+            scores = judge(wrong, truth(s))
+            self.assertEqual(scores.get("pattern"), None if wrong.objects[0].pattern == "plain" else 0.)
+            self.assertEqual(scores["whole"], 0.)
+
+    def test_wrong_counts_fail(self):
+        for s in scenes(60, ["count"]):
+            more, fewer = copy.deepcopy(s), truth(s)
+            more.objects.append(copy.deepcopy(s.objects[0]))
+            self.assertEqual(judge(more, truth(s))["count"], 0.)
+            self.assertLess(judge(more, truth(s))["shape"], 1.)
+            fewer["objects"].append(dict(fewer["objects"][0], x=0.))
+            self.assert_wrong(s, fewer, "count")
+
+    def test_swapped_objects_fail(self):
+        swapped = 0
+        for s in scenes(240, ["left", "right", "above", "on top", "front", "behind", "between"]):
+            a, b = s.objects[:2]
+            if (a.shape, a.colour, a.pattern) == (b.shape, b.colour, b.pattern):
+                continue
+            seen = truth(s)
+            for k in ("shape", "colour", "pattern"):
+                seen["objects"][0][k], seen["objects"][1][k] = getattr(b, k), getattr(a, k)
+            scores = judge(s, seen)
+            self.assertEqual((scores["relation"], scores["whole"]), (0., 0.), s.caption)
+            self.assertEqual((scores["shape"], scores["colour"]), (1., 1.), s.caption)
+            swapped += 1
+        self.assertGreater(swapped, 200)
+
+    def test_wrong_surroundings_fail_where_they_are_named(self):
+        free = 0
+        for s in scenes(400):
+            for attribute, names, named in (("ground", GROUNDS, "scene"), ("time", TIMES, "time")):
+                seen = truth(s)
+                seen[attribute] = other(names, seen[attribute])
+                if named in judge(s, seen):
+                    self.assert_wrong(s, seen, named)
+                else:
+                    self.assertEqual(judge(s, seen)["whole"], 1.)
+                    free += 1
+            if s.ground == "plain" and s.names_place:
+                self.assert_wrong(s, dict(truth(s), backdrop="another"), "scene")
+        self.assertGreater(free, 20)
+
+    def test_sizes_are_told_apart(self):
+        for s in scenes(200, list(SIZED_LAYOUTS)):
+            for i, o in enumerate(s.objects):
+                if o.size:
+                    wrong = copy.deepcopy(s)
+                    wrong.objects[i].size = "large" if o.size == "small" else "small"
+                    self.assert_wrong(wrong, truth(s), "size")
+
+    def test_the_best_assignment_is_found(self):
+        s = next(s for s in scenes(300, ["next"]) if s.objects[0].shape != s.objects[1].shape)
+        a, b = s.objects
+        a.colour = b.colour = "red"
+        seen = truth(s)["objects"]
+        seen[0].update(colour="blue", score=.5)         # its shape alone tells what it is meant to be
+        self.assertEqual([f["shape"] for f in assign(s.objects, seen)], [a.shape, b.shape])
+        self.assertEqual(assign(s.objects, []), (None, None))
+
+    def test_nothing_is_no_match(self):
+        s = scenes(1)[0]
+        scores = judge(s, dict(truth(s), objects=[]))
+        self.assertEqual((scores["shape"], scores["colour"], scores["count"], scores["whole"]), (0, 0, 0, 0))
+
+    def test_means_are_over_those_that_have_it(self):
+        self.assertEqual(mean([{"a": 1., "b": 0.}, {"a": 0.}]), {"a": .5, "b": 0.})
+
+
+class Checking(unittest.TestCase):
+    def test_targets_are_where_the_objects_are(self):
+        some = scenes(24)
+        heat, rows, where = checker.targets(some)
+        self.assertEqual(len(rows), sum(len(s.objects) for s in some))
+        for n, x, y, r, shape, colour, pattern in rows.tolist():
+            self.assertGreater(heat[int(n), int(y * checker.CELLS), int(x * checker.CELLS)], .6)
+            o = min(some[int(n)].objects, key=lambda o: abs(o.x - x) + abs(o.y - .95 * o.r - y))
+            self.assertEqual((SHAPES[int(shape)], COLOUR_NAMES[int(colour)], PATTERNS[int(pattern)]),
+                             (o.shape, o.colour, o.pattern))
+        for s, (ground, time, backdrop) in zip(some, where.tolist()):
+            self.assertEqual((GROUNDS[ground], TIMES[time]), (s.ground, s.time))
+            self.assertEqual(backdrop >= 0, s.ground == "plain")
+
+    def test_close_ups_are_the_same_at_every_size_and_place(self):
+        s = scenes(1, ["single"])[0]
+        o = s.objects[0]
+        for picture_side, tolerance in ((64, .12), (512, .02)):
+            images = torch.stack(torch.meshgrid(*[(torch.arange(picture_side) + .5) / picture_side] * 2,
+                                                indexing="ij"))[None].expand(1, 2, -1, -1)
+            shown = checker.close_ups(images, torch.tensor([0]), torch.tensor([o.x]), torch.tensor([.5]),
+                                      torch.tensor([.2]))
+            middle = shown[0, :, 23:25, 23:25].mean((1, 2))
+            self.assertLess(abs(float(middle[0]) - .5) + abs(float(middle[1]) - o.x), tolerance)
+            span = float(shown[0, 0, -1, 0] - shown[0, 0, 0, 0])
+            self.assertLess(abs(span - 2 * 1.35 * .2 * 47 / 48), tolerance)
+
+    def test_losses_are_finite_without_objects_or_backdrops(self):
+        torch.manual_seed(0)
+        net = checker.Checker()
+        some = scenes(8, ["empty"])
+        loss, _ = checker.losses(net, render(some, 64) * 2 - 1, *checker.targets(some))
+        self.assertTrue(torch.isfinite(loss))
+
+    def test_what_is_seen_has_names(self):
+        torch.manual_seed(0)
+        some = scenes(4)
+        for seen in checker.detect(checker.Checker().eval(), render(some, 64) * 2 - 1, threshold=.01):
+            self.assertIn(seen["ground"], GROUNDS)
+            self.assertTrue(0 < seen["certainty"] <= 1)
+            for f in seen["objects"]:
+                self.assertIn(f["shape"], SHAPES)
+
+
+class Measures(unittest.TestCase):
+    def test_no_caption_is_judged_as_its_own_chance(self):
+        for n in (2, 3, 100):
+            items = [object() for _ in range(n)]
+            out = table.deranged(items, n)
+            self.assertEqual(set(out), set(items))
+            self.assertFalse(any(a is b for a, b in zip(items, out)))
+
+    def test_effective_number(self):
+        self.assertAlmostEqual(diversity.effective_number(list("abcd") * 3), 4)
+        self.assertAlmostEqual(diversity.effective_number("aaaa"), 1)
+
+    def test_burnt_pixels(self):
+        picture = Image.new("RGB", (4, 4), (10, 128, 250))
+        self.assertEqual(guidance.burnt([picture]), 0.)
+        picture.putpixel((0, 0), (255, 9, 9))
+        picture.putpixel((1, 0), (9, 0, 9))
+        self.assertEqual(guidance.burnt([picture]), 2 / 16)
+
+    def test_open_captions_have_their_object(self):
+        class Context:
+            seed, mix = 0, worlds.Mix()
+        for s in diversity.exact_scenes(Context, ("star", "yellow"), "grass", 5):
+            self.assertEqual((s.ground, s.time, s.objects[0].shape), ("grass", "day", "star"))
+
+    def test_pictures_come_in_the_order_of_the_prompts(self):
+        program = """#!%s
+import sys
+from PIL import Image
+words = [w for w in sys.argv[2:] if w != "--quiet"]
+value = dict(zip(words[::2], words[1::2]))
+for i, line in enumerate(open(value["--prompts"])):
+    shade = int(line) + int(value["--seed"]) + int(value["--steps"])
+    Image.new("RGB", (2, 2), (shade, 0, 255)).save(value["-o"].replace(".png", "-%%d.png" %% (i + 1)))
+""" % sys.executable
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "program"
+            path.write_text(program)
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+            drawn = Engine(path, "model").draw([str(i) for i in range(12)], 100, options=["--steps", "7"])
+        values = tensor(drawn)
+        self.assertEqual(values.shape, (12, 3, 2, 2))
+        self.assertEqual(((values[:, 0, 0, 0] + 1) * 127.5).round().tolist(), [107. + i for i in range(12)])
+        self.assertTrue((values[:, 2] == 1).all())
+
+
+if __name__ == "__main__":
+    unittest.main()
