@@ -19,7 +19,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ENGINE_MAX_STAGES = 3, ENGINE_MAX_PROMPT = 32000, ENGINE_MAX_STEPS = 1000 };
+enum {
+    ENGINE_MAX_STAGES = 3,
+    ENGINE_MAX_PRESETS = 8,
+    ENGINE_MAX_PROMPT = 32000,
+    ENGINE_MAX_STEPS = 1000,
+};
 
 struct engine;
 
@@ -35,17 +40,18 @@ struct engine_params {
     bool profile;          // time every dispatch (engine_profile)
 };
 
-// One picture. Pointers are read during engine_admit only. A zero field means the model's own
-// recommendation; values out of range are refused, never adjusted.
+// One picture. Pointers are read during engine_admit only. A zero field means what the preset says,
+// or the model's own recommendation without one; values out of range are refused, never adjusted.
 struct engine_request {
     const char *prompt;          // UTF-8, not NULL; may be empty
     const char *negative_prompt; // UTF-8; NULL: empty
     int size;                    // edge of the picture: one of engine_info.stage[].size; 0: largest
     uint64_t seed;
     uint32_t picture;                        // index within a request of n pictures
+    const char *preset;                      // a name of engine_info.preset; NULL: none
     const char *sampler;                     // base stage: a name of engine_info.samplers
     int steps[ENGINE_MAX_STAGES];            // per stage
-    const char *timesteps;                   // base stage: a named preset ("fast27"), or NULL
+    const char *timesteps;                   // base stage: a named list ("fast27"), or NULL
     float guidance_scale[ENGINE_MAX_STAGES]; // per stage; 1 switches guidance off
     int noise_level[ENGINE_MAX_STAGES];      // super-resolution stages: -1..999; -1: the model's
     bool set_noise_level;                    // false: noise_level is ignored
@@ -81,6 +87,7 @@ typedef void engine_event_fn(void *ctx, const struct engine_event *ev);
 // What a picture was really made with, for its metadata.
 struct engine_used {
     char model[64];
+    char preset[32]; // "": none
     char sampler[32];
     int size, stages;
     int steps[ENGINE_MAX_STAGES];
@@ -98,6 +105,14 @@ struct engine_stage_info {
     uint64_t parameters;
 };
 
+// Settings that the model has under a name, for all of its stages.
+struct engine_preset_info {
+    char name[32];
+    char sampler[32]; // of the base stage
+    int steps[ENGINE_MAX_STAGES];
+    float guidance_scale[ENGINE_MAX_STAGES];
+};
+
 struct engine_info {
     char model[64];
     char device[256];
@@ -106,8 +121,10 @@ struct engine_info {
     int slots;
     int stages;
     struct engine_stage_info stage[ENGINE_MAX_STAGES];
-    const char *const *samplers;         // NULL-terminated
-    const char *const *timestep_presets; // NULL-terminated
+    int presets;
+    struct engine_preset_info preset[ENGINE_MAX_PRESETS];
+    const char *const *samplers;  // NULL-terminated
+    const char *const *timesteps; // named lists, NULL-terminated
     uint64_t text_parameters;
 };
 
@@ -127,8 +144,9 @@ void engine_close(struct engine **e);
 // Whether the request could be drawn, without drawing. Thread: any.
 enum err engine_check(const struct engine *e, const struct engine_request *r, struct fault *why);
 
-// Take a request into a free slot; tag comes back with each of its events.
-// Errors: INVALID with *why filled; BUSY when no slot is free.
+// Take a request into a free slot; tag comes back with each of its events. The first picture of a
+// preset with a network of its own loads that network, which takes as long as at engine_open.
+// Errors: INVALID with *why filled; BUSY when no slot is free; those of engine_open for a network.
 enum err engine_admit(struct engine *e, const struct engine_request *r, void *tag, int *slot,
                       struct fault *why);
 

@@ -18,7 +18,7 @@ static const int fake_sizes[FAKE_STAGES] = {64, 256, 1024};
 static const int fake_steps[FAKE_STAGES] = {8, 4, 2};
 static const char *const fake_samplers[] = {"DDPMScheduler", "DDIMScheduler",
                                             "DPMSolverMultistepScheduler", NULL};
-static const char *const fake_presets[] = {"fast27", "smart50", NULL};
+static const char *const fake_timesteps[] = {"fast27", "smart50", NULL};
 
 struct fake_slot {
     bool used;
@@ -81,7 +81,7 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         i->slots = FAKE_MAX_SLOTS;
     i->stages = FAKE_STAGES;
     i->samplers = fake_samplers;
-    i->timestep_presets = fake_presets;
+    i->timesteps = fake_timesteps;
     i->text_parameters = 1000;
     for (int s = 0; s < FAKE_STAGES; s++) {
         struct engine_stage_info *g = &i->stage[s];

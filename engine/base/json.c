@@ -241,6 +241,22 @@ enum json_kind json_key(const struct json_reader *r, const char *key)
     return json_kind(json_find(r->map, key));
 }
 
+void json_only_keys(struct json_reader *r, const char *const *names)
+{
+    const struct json_t *v;
+    const char *key;
+    void *at = NULL;
+
+    while (!r->err && json_next(r->map, &at, &key, &v)) {
+        int i = 0;
+        while (names[i] && strcmp(names[i], key))
+            i++;
+        if (!names[i] && key[0] != '_')
+            json_fail(r, r->code == ERR_FORMAT ? ERR_UNSUPPORTED : r->code, key,
+                      "is not a key that is known here");
+    }
+}
+
 static bool int_in(struct json_reader *r, const char *key, const struct json_t *v, int64_t min,
                    int64_t max)
 {

@@ -66,6 +66,9 @@ struct json_reader {
 struct json_reader json_reader(const struct json_t *v, const char *what, enum err code,
                                struct fault *why);
 enum json_kind json_key(const struct json_reader *r, const char *key);
+// A key that is not in names (NULL-terminated) and does not begin with '_' is an error: UNSUPPORTED
+// in a file.
+void json_only_keys(struct json_reader *r, const char *const *names);
 // Absent keys give def. A value of another type or outside min..max is an error naming the key.
 int64_t json_read_int(struct json_reader *r, const char *key, int64_t def, int64_t min,
                       int64_t max);

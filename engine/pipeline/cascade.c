@@ -38,97 +38,201 @@ static void base_name(const char *path, char *out, size_t n)
 }
 
 // The config files of one pipeline folder; the first folder with a text encoder lends it to all.
-static enum err read_stage(struct cascade *c, struct cascade_stage *s, struct fault *why)
+static enum err read_network(struct cascade *c, struct cascade_network *n, struct fault *why)
 {
     struct hfconfig_index index;
     char path[CASCADE_PATH];
-    enum err e = join(path, s->dir, "model_index.json", why);
+    enum err e = join(path, n->dir, "model_index.json", why);
 
     if (!e)
         e = hfconfig_index_read(path, &index, why);
     if (!e && (!index.unet || !index.scheduler))
         e = fault_set(why, ERR_UNSUPPORTED, "model", "%.200s names no unet or no scheduler", path);
     if (!e)
-        e = join(path, s->dir, "unet/config.json", why);
+        e = join(path, n->dir, "unet/config.json", why);
     if (!e)
-        e = hfconfig_unet_read(path, &s->unet, why);
+        e = hfconfig_unet_read(path, &n->unet, why);
     if (!e)
-        e = join(path, s->dir, "scheduler/scheduler_config.json", why);
+        e = join(path, n->dir, "scheduler/scheduler_config.json", why);
     if (!e)
-        e = hfconfig_scheduler_read(path, &s->scheduler, why);
+        e = hfconfig_scheduler_read(path, &n->scheduler, why);
     if (e)
         return e;
-    s->super_resolution = index.pipeline == PIPELINE_IF_SUPER;
-    if (s->super_resolution) {
-        e = join(path, s->dir, "image_noising_scheduler/scheduler_config.json", why);
+    n->super_resolution = index.pipeline == PIPELINE_IF_SUPER;
+    if (n->super_resolution) {
+        e = join(path, n->dir, "image_noising_scheduler/scheduler_config.json", why);
         if (!e)
-            e = hfconfig_scheduler_read(path, &s->noising, why);
+            e = hfconfig_scheduler_read(path, &n->noising, why);
     }
     if (!e && index.text_encoder && !c->text_dir[0]) {
-        e = join(c->text_dir, s->dir, "text_encoder", why);
+        e = join(c->text_dir, n->dir, "text_encoder", why);
         if (!e)
             e = join(path, c->text_dir, "config.json", why);
         if (!e)
             e = hfconfig_t5_read(path, &c->t5, why);
     }
     if (!e && index.tokenizer && !c->tokenizer_dir[0])
-        e = join(c->tokenizer_dir, s->dir, "tokenizer", why);
+        e = join(c->tokenizer_dir, n->dir, "tokenizer", why);
     return e;
 }
 
-static void recommend_if(struct cascade_stage *s)
+// The network of a folder for a stage, read once however often it is named.
+static enum err add_network(struct cascade *c, const char *dir, int stage, int *out,
+                            struct fault *why)
 {
-    s->size = s->unet.sample_size;
-    s->steps = s->super_resolution ? IF_SUPER_STEPS : IF_STEPS;
-    s->guidance_scale = s->super_resolution ? if_super_guidance : if_guidance;
-    s->noise_level = s->super_resolution ? IF_NOISE_LEVEL : -1;
-    base_name(s->dir, s->name, sizeof s->name);
+    for (int i = 0; i < c->networks; i++)
+        if (c->network[i].stage == stage && !strcmp(c->network[i].dir, dir)) {
+            *out = i;
+            return ERR_OK;
+        }
+    if (c->networks == CASCADE_MAX_NETWORKS)
+        return fault_set(why, ERR_UNSUPPORTED, "model", "a cascade has at most %d networks",
+                         CASCADE_MAX_NETWORKS);
+    if (strlen(dir) >= CASCADE_PATH)
+        return fault_set(why, ERR_INVALID, "model", "the path %.200s... is too long", dir);
+    struct cascade_network *n = &c->network[c->networks];
+    snprintf(n->dir, sizeof n->dir, "%s", dir);
+    base_name(dir, n->name, sizeof n->name);
+    n->stage = stage;
+    *out = c->networks++;
+    return read_network(c, n, why);
 }
 
-static enum err add_folder(struct cascade *c, const char *dir, struct fault *why)
+// One more stage, with what DeepFloyd's authors recommend.
+static enum err add_stage(struct cascade *c, const char *dir, struct fault *why)
 {
-    struct cascade_stage *s = &c->stage[c->stages];
+    const int i = c->stages;
+    int network;
     enum err e;
 
-    if (c->stages == CASCADE_MAX_STAGES)
+    if (i == CASCADE_MAX_STAGES)
         return fault_set(why, ERR_UNSUPPORTED, "model", "a cascade has at most %d stages",
                          CASCADE_MAX_STAGES);
-    if (strlen(dir) >= sizeof s->dir)
-        return fault_set(why, ERR_INVALID, "model", "the path %.200s... is too long", dir);
-    snprintf(s->dir, sizeof s->dir, "%s", dir);
-    e = read_stage(c, s, why);
+    e = add_network(c, dir, i, &network, why);
     if (e)
         return e;
-    recommend_if(s);
+    const struct cascade_network *n = &c->network[network];
+    c->size[i] = n->unet.sample_size;
+    c->preset[0].stage[i] = (struct cascade_settings){
+        .network = network,
+        .steps = n->super_resolution ? IF_SUPER_STEPS : IF_STEPS,
+        .guidance_scale = n->super_resolution ? if_super_guidance : if_guidance,
+        .noise_level = n->super_resolution ? IF_NOISE_LEVEL : -1,
+    };
     c->stages++;
     return ERR_OK;
 }
 
-static enum err read_recommendation(struct cascade *c, const struct json_t *v, const char *dir,
-                                    const char *file, struct fault *why)
+// ---- cascade.json -----------------------------------------------------------------------------
+
+#define SETTINGS "path", "sampler", "steps", "guidance_scale", "noise_level"
+static const char *const cascade_keys[] = {"name", "license", "stages", "presets", NULL};
+static const char *const stage_keys[] = {SETTINGS, "size", NULL};
+static const char *const preset_keys[] = {"stages", NULL};
+static const char *const preset_stage_keys[] = {SETTINGS, NULL};
+
+static void read_settings(struct json_reader *r, struct cascade_settings *s)
+{
+    const char *sampler = json_read_text(r, "sampler", s->sampler);
+
+    if (strlen(sampler) >= sizeof s->sampler)
+        json_fail(r, ERR_FORMAT, "sampler", "is too long");
+    else if (sampler != s->sampler)
+        snprintf(s->sampler, sizeof s->sampler, "%s", sampler);
+    s->steps = (int)json_read_int(r, "steps", s->steps, 1, 1000);
+    s->guidance_scale = (float)json_read_number(r, "guidance_scale", s->guidance_scale, 1, 100);
+    if (s->noise_level >= 0)
+        s->noise_level = (int)json_read_int(r, "noise_level", s->noise_level, 0, 999);
+    else if (json_key(r, "noise_level") != JSON_ABSENT)
+        json_fail(r, ERR_FORMAT, "noise_level", "has no meaning in a base stage");
+}
+
+static enum err read_stage(struct cascade *c, const struct json_t *v, const char *dir,
+                           const char *file, struct fault *why)
 {
     struct json_reader r = json_reader(v, file, ERR_FORMAT, why);
-    const char *path = json_read_text(&r, "path", NULL);
     char folder[CASCADE_PATH];
     enum err e;
 
-    if (r.err)
-        return r.err;
-    if (!path)
-        return json_fail(&r, ERR_FORMAT, "path", "a stage needs a path");
-    e = join(folder, dir, path, why);
+    json_only_keys(&r, stage_keys);
+    const char *path = json_read_text(&r, "path", NULL);
+    if (!r.err && !path)
+        json_fail(&r, ERR_FORMAT, "path", "is missing: a stage needs one");
+    e = r.err ? r.err : join(folder, dir, path, why);
     if (!e)
-        e = add_folder(c, folder, why);
+        e = add_stage(c, folder, why);
     if (e)
         return e;
-    struct cascade_stage *s = &c->stage[c->stages - 1];
-    s->size = (int)json_read_int(&r, "size", s->size, 8, 4096);
-    snprintf(s->sampler, sizeof s->sampler, "%.31s", json_read_text(&r, "sampler", ""));
-    s->steps = (int)json_read_int(&r, "steps", s->steps, 1, 1000);
-    s->guidance_scale = (float)json_read_number(&r, "guidance_scale", s->guidance_scale, 1, 100);
-    if (s->super_resolution)
-        s->noise_level = (int)json_read_int(&r, "noise_level", s->noise_level, 0, 999);
+    const int i = c->stages - 1;
+    c->size[i] = (int)json_read_int(&r, "size", c->size[i], 8, 4096);
+    read_settings(&r, &c->preset[0].stage[i]);
     return r.err;
+}
+
+static enum err read_preset_stage(struct cascade *c, const struct json_t *v, const char *dir,
+                                  const char *file, int i, struct fault *why)
+{
+    struct cascade_settings *s = &c->preset[c->presets - 1].stage[i];
+    struct json_reader r = json_reader(v, file, ERR_FORMAT, why);
+    char folder[CASCADE_PATH];
+
+    json_only_keys(&r, preset_stage_keys);
+    const char *path = json_read_text(&r, "path", NULL);
+    if (!r.err && path) {
+        enum err e = join(folder, dir, path, why);
+        if (!e)
+            e = add_network(c, folder, i, &s->network, why);
+        if (e)
+            return e;
+        // Another network comes with its own scheduler.
+        if (s->network != c->preset[0].stage[i].network)
+            s->sampler[0] = 0;
+    }
+    read_settings(&r, s);
+    return r.err;
+}
+
+static enum err read_preset(struct cascade *c, const char *name, const struct json_t *v,
+                            const char *dir, const char *file, struct fault *why)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789-_.";
+    struct cascade_preset *p = &c->preset[c->presets];
+    char where[CASCADE_PATH + 48];
+    enum err e = ERR_OK;
+
+    snprintf(where, sizeof where, "%s, preset %.31s", file, name);
+    struct json_reader r = json_reader(v, where, ERR_FORMAT, why);
+    json_only_keys(&r, preset_keys);
+    const struct json_t *stages = r.err ? NULL : json_find(v, "stages");
+    if (!r.err && (!*name || strlen(name) >= sizeof p->name || name[strspn(name, letters)]))
+        json_fail(&r, ERR_FORMAT, "presets",
+                  "must have names of 1 to %zu small letters, digits, '-', '_' and '.'",
+                  sizeof p->name - 1);
+    if (!r.err && c->presets == CASCADE_MAX_PRESETS)
+        json_fail(&r, ERR_UNSUPPORTED, "presets", "are more than %d", CASCADE_MAX_PRESETS - 1);
+    if (!r.err && (json_kind(stages) != JSON_LIST || json_count(stages) != (size_t)c->stages))
+        json_fail(&r, ERR_FORMAT, "stages", "must be a list of %d, one per stage", c->stages);
+    if (r.err)
+        return r.err;
+    *p = c->preset[0];
+    snprintf(p->name, sizeof p->name, "%s", name);
+    c->presets++;
+    for (int i = 0; !e && i < c->stages; i++)
+        e = read_preset_stage(c, json_item(stages, (size_t)i), dir, where, i, why);
+    return e;
+}
+
+static enum err read_presets(struct cascade *c, const struct json_t *presets, const char *dir,
+                             const char *file, struct fault *why)
+{
+    const struct json_t *v;
+    const char *name;
+    void *at = NULL;
+    enum err e = ERR_OK;
+
+    while (!e && json_next(presets, &at, &name, &v))
+        e = read_preset(c, name, v, dir, file, why);
+    return e;
 }
 
 static enum err read_cascade_json(const char *dir, struct cascade *c, struct fault *why)
@@ -142,17 +246,67 @@ static enum err read_cascade_json(const char *dir, struct cascade *c, struct fau
     if (e)
         return e;
     struct json_reader r = json_reader(doc, path, ERR_FORMAT, why);
+    json_only_keys(&r, cascade_keys);
     const char *name = json_read_text(&r, "name", c->name);
-    if (!r.err)
+    if (!r.err && name != c->name)
         snprintf(c->name, sizeof c->name, "%.63s", name);
-    const struct json_t *stages = json_find(doc, "stages");
+    const struct json_t *stages = r.err ? NULL : json_find(doc, "stages");
+    const struct json_t *presets = r.err ? NULL : json_find(doc, "presets");
     if (!r.err && (json_kind(stages) != JSON_LIST || !json_count(stages)))
-        json_fail(&r, ERR_FORMAT, "stages", "stages must be a list of 1 to 3 stages");
+        json_fail(&r, ERR_FORMAT, "stages", "must be a list of 1 to %d stages", CASCADE_MAX_STAGES);
+    if (!r.err && presets && json_kind(presets) != JSON_MAP)
+        json_fail(&r, ERR_FORMAT, "presets", "must be an object, with a preset under each name");
     e = r.err;
     for (size_t i = 0; !e && i < json_count(stages); i++)
-        e = read_recommendation(c, json_item(stages, i), dir, path, why);
+        e = read_stage(c, json_item(stages, i), dir, path, why);
+    if (!e)
+        e = read_presets(c, presets, dir, path, why);
     json_destroy(&doc);
     return e;
+}
+
+// ---- checks -----------------------------------------------------------------------------------
+
+// What a network must be to draw its stage.
+static enum err check_network(const struct cascade *c, int index, struct fault *why)
+{
+    const struct cascade_network *n = &c->network[index], *own = &c->network[n->stage];
+    const int i = n->stage, channels = i ? 6 : 3;
+
+    if (n->super_resolution != (i > 0))
+        return fault_set(why, ERR_UNSUPPORTED, "model", "stage %d (%s) must be %s pipeline", i + 1,
+                         n->name, i ? "a super-resolution" : "a base");
+    if (n->unet.in_channels != channels)
+        return fault_set(why, ERR_UNSUPPORTED, "in_channels",
+                         "the U-Net of stage %d (%s) takes %d channels, expected %d", i + 1,
+                         n->name, n->unet.in_channels, channels);
+    if (n->unet.text_dim != c->t5.d_model)
+        return fault_set(why, ERR_UNSUPPORTED, "encoder_hid_dim",
+                         "stage %d (%s) takes text of width %d, the encoder gives %d", i + 1,
+                         n->name, n->unet.text_dim, c->t5.d_model);
+    if (n->unet.sample_size != own->unet.sample_size)
+        return fault_set(why, ERR_UNSUPPORTED, "sample_size",
+                         "stage %d (%s) draws %d pixels, %s draws %d", i + 1, n->name,
+                         n->unet.sample_size, own->name, own->unet.sample_size);
+    return ERR_OK;
+}
+
+// Whether there is such a sampler, and such a number of steps.
+static enum err check_settings(const struct cascade *c, const struct cascade_preset *p, int i,
+                               struct fault *why)
+{
+    const struct cascade_settings *s = &p->stage[i];
+    struct sampler *sampler = NULL;
+    struct fault fault = {0};
+    enum err e = cascade_sampler(c, s, &sampler, &fault);
+
+    sampler_destroy(&sampler);
+    if (!e)
+        return e;
+    return fault_set(why, e == ERR_INVALID ? ERR_FORMAT : e, fault.param,
+                     "%s%s%sstage %d (%s): %.200s", *p->name ? "preset " : "", p->name,
+                     *p->name ? ", " : "", i + 1, c->network[s->network].name,
+                     fault.code ? fault.msg : err_text(e));
 }
 
 // A stage must take what the one before it gives.
@@ -161,30 +315,45 @@ static enum err check(const struct cascade *c, struct fault *why)
     if (!c->text_dir[0] || !c->tokenizer_dir[0])
         return fault_set(why, ERR_NOT_FOUND, "model",
                          "no stage has a text encoder and a tokenizer");
-    for (int i = 0; i < c->stages; i++) {
-        const struct cascade_stage *s = &c->stage[i];
-        const int channels = s->super_resolution ? 6 : 3;
-        if (s->super_resolution != (i > 0))
-            return fault_set(why, ERR_UNSUPPORTED, "model", "stage %d (%s) must be %s pipeline",
-                             i + 1, s->name, i ? "a super-resolution" : "a base");
-        if (s->unet.in_channels != channels)
-            return fault_set(why, ERR_UNSUPPORTED, "in_channels",
-                             "the U-Net of stage %d (%s) takes %d channels, expected %d", i + 1,
-                             s->name, s->unet.in_channels, channels);
-        if (s->unet.text_dim != c->t5.d_model)
-            return fault_set(why, ERR_UNSUPPORTED, "encoder_hid_dim",
-                             "stage %d (%s) takes text of width %d, the encoder gives %d", i + 1,
-                             s->name, s->unet.text_dim, c->t5.d_model);
-        if (s->size < 1)
-            return fault_set(why, ERR_UNSUPPORTED, "sample_size",
-                             "the U-Net config of stage %d (%s) has no sample_size", i + 1,
-                             s->name);
-        if (i && s->size <= c->stage[i - 1].size)
-            return fault_set(why, ERR_UNSUPPORTED, "size",
-                             "stage %d (%s) does not enlarge: %d after %d", i + 1, s->name, s->size,
-                             c->stage[i - 1].size);
+    for (int i = 0; i < c->networks; i++) {
+        enum err e = check_network(c, i, why);
+        if (e)
+            return e;
     }
+    for (int i = 0; i < c->stages; i++) {
+        const char *name = c->network[i].name;
+        if (c->size[i] < 1)
+            return fault_set(why, ERR_UNSUPPORTED, "sample_size",
+                             "the U-Net config of stage %d (%s) has no sample_size", i + 1, name);
+        if (i && c->size[i] <= c->size[i - 1])
+            return fault_set(why, ERR_UNSUPPORTED, "size",
+                             "stage %d (%s) does not enlarge: %d after %d", i + 1, name, c->size[i],
+                             c->size[i - 1]);
+    }
+    for (int p = 0; p < c->presets; p++)
+        for (int i = 0; i < c->stages; i++) {
+            enum err e = check_settings(c, &c->preset[p], i, why);
+            if (e)
+                return e;
+        }
     return ERR_OK;
+}
+
+enum err cascade_sampler(const struct cascade *c, const struct cascade_settings *s,
+                         struct sampler **out, struct fault *why)
+{
+    return sampler_create(
+        &(struct sampler_params){
+            .config = &c->network[s->network].scheduler,
+            .name = s->sampler[0] ? s->sampler : NULL,
+            .steps = s->steps,
+        },
+        out, why);
+}
+
+const char *cascade_sampler_name(const struct cascade *c, const struct cascade_settings *s)
+{
+    return s->sampler[0] ? s->sampler : sampler_default_name(&c->network[s->network].scheduler);
 }
 
 enum err cascade_read(const char *model, struct cascade *out, struct fault *why)
@@ -193,6 +362,7 @@ enum err cascade_read(const char *model, struct cascade *out, struct fault *why)
     enum err e = ERR_OK;
 
     memset(out, 0, sizeof *out);
+    out->presets = 1;
     base_name(model, out->name, sizeof out->name);
     if (exists(model, "cascade.json")) {
         e = read_cascade_json(model, out, why);
@@ -205,13 +375,34 @@ enum err cascade_read(const char *model, struct cascade *out, struct fault *why)
                 e = fault_set(why, ERR_NOT_FOUND, "model",
                               "%.200s has neither a cascade.json nor a model_index.json", dir);
             else
-                e = add_folder(out, dir, why);
+                e = add_stage(out, dir, why);
         }
         free(copy);
         if (!e && !out->stages)
             e = fault_set(why, ERR_INVALID, "model", "no model folder is given");
         if (!e)
-            snprintf(out->name, sizeof out->name, "%s", out->stage[0].name);
+            snprintf(out->name, sizeof out->name, "%s", out->network[0].name);
     }
     return e ? e : check(out, why);
+}
+
+enum err cascade_preset_find(const struct cascade *c, const char *name, int *out, struct fault *why)
+{
+    char names[160] = "";
+    size_t at = 0;
+
+    *out = 0;
+    if (!name)
+        return ERR_OK;
+    for (int i = 1; i < c->presets; i++) {
+        if (!strcmp(c->preset[i].name, name)) {
+            *out = i;
+            return ERR_OK;
+        }
+        if (at < sizeof names)
+            at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i > 1 ? ", " : "",
+                                   c->preset[i].name);
+    }
+    return fault_set(why, ERR_INVALID, "preset", "there is no preset \"%.40s\"; this model has %s",
+                     name, *names ? names : "none");
 }

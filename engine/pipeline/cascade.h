@@ -1,26 +1,43 @@
-// What a model is: which folders hold the stages of a cascade, what their config files say and how
-// the model's authors recommend to sample. Reads configs only, no weights. Called by the engine and
-// by `imagend inspect`. Thread: any; a cascade is plain data.
+// What a model is: which folders hold the networks of a cascade, what their config files say and
+// how the model's authors recommend to sample, as the cascade's own settings and as named presets.
+// Reads configs only, no weights. Called by the engine and by `imagend inspect`. Thread: any; a
+// cascade is plain data.
 #ifndef IMAGEND_CASCADE_H
 #define IMAGEND_CASCADE_H
 
 #include "hfconfig.h"
+#include "samplers.h"
 #include "scheduler_config.h"
 
-enum { CASCADE_MAX_STAGES = 3, CASCADE_PATH = 1024 };
+enum {
+    CASCADE_MAX_STAGES = 3,
+    CASCADE_MAX_NETWORKS = 12,
+    CASCADE_MAX_PRESETS = 9, // the cascade's own settings among them
+    CASCADE_PATH = 1024,
+};
 
-struct cascade_stage {
-    char dir[CASCADE_PATH]; // the diffusers pipeline folder
+// A U-Net with its schedulers: a diffusers pipeline folder.
+struct cascade_network {
+    char dir[CASCADE_PATH];
     char name[64];
+    int stage; // that it draws
     struct unet_config unet;
     struct scheduler_config scheduler, noising; // noising: super-resolution stages
     bool super_resolution;
-    int size; // edge of its picture in pixels
-    // Recommended:
+};
+
+// How to sample one stage.
+struct cascade_settings {
+    int network;      // of cascade.network
     char sampler[32]; // "": the scheduler config's own
     int steps;
     float guidance_scale;
     int noise_level; // -1 for a base stage
+};
+
+struct cascade_preset {
+    char name[32];
+    struct cascade_settings stage[CASCADE_MAX_STAGES];
 };
 
 struct cascade {
@@ -29,15 +46,32 @@ struct cascade {
     char tokenizer_dir[CASCADE_PATH];
     struct t5_config t5;
     int stages;
-    struct cascade_stage stage[CASCADE_MAX_STAGES];
+    int size[CASCADE_MAX_STAGES]; // edge of each stage's picture in pixels
+    int networks;                 // the first ones are the stages' own, in order
+    struct cascade_network network[CASCADE_MAX_NETWORKS];
+    int presets; // the first is the cascade's own settings and has the name ""
+    struct cascade_preset preset[CASCADE_MAX_PRESETS];
 };
 
 // model: a folder with a cascade.json, a pipeline folder (model_index.json), or pipeline folders in
 // stage order separated by ','. Errors: NOT_FOUND, FORMAT, UNSUPPORTED, INVALID with *why filled.
 //
 // cascade.json: {"name": "...", "stages": [{"path": "base", "size": 64, "sampler": "dpm++2m",
-// "steps": 20, "guidance_scale": 3.0, "noise_level": 100}, ...]}; path is relative to the file,
-// everything else is a recommendation and may be absent.
+// "steps": 20, "guidance_scale": 3.0}, {"path": "sr256", "noise_level": 100}], "presets": {"fast":
+// {"stages": [{"path": "base-fast", "steps": 6}, {}]}}}; path is relative to the file, everything
+// else is a recommendation and may be absent. A preset says for every stage what differs from the
+// cascade's own settings; a path there names another network, with its own scheduler, for the
+// stage.
 enum err cascade_read(const char *model, struct cascade *out, struct fault *why);
+
+// The sampler that the settings of a stage name. Owner, errors: as sampler_create.
+enum err cascade_sampler(const struct cascade *c, const struct cascade_settings *s,
+                         struct sampler **out, struct fault *why);
+
+const char *cascade_sampler_name(const struct cascade *c, const struct cascade_settings *s);
+
+// Index of a named preset; NULL: 0, the cascade's own. Errors: INVALID, naming "preset".
+enum err cascade_preset_find(const struct cascade *c, const char *name, int *out,
+                             struct fault *why);
 
 #endif

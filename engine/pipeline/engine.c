@@ -1,13 +1,13 @@
 // The facade: slots that carry pictures through the stages of the cascade, one forward per
 // engine_step. Called by the server's worker and the command line; see engine.h for the thread
-// rules. Everything about one stage's sampling is in stage.c, about prompts in text.c.
+// rules. Loading a network is in network.c, one stage's sampling in stage.c, prompts are in text.c.
 #include "engine.h"
 
 #include "buf.h"
 #include "cascade.h"
 #include "clock.h"
+#include "network.h"
 #include "request.h"
-#include "stage.h"
 #include "text.h"
 
 #include <stdio.h>
@@ -19,11 +19,8 @@ enum {
     GPU_SLOTS = 8,
     MAX_SLOTS = 256,
     TEXT_CACHE = 64,
-    MAX_TIMINGS = 64,
-    // Pixels of all pictures that one stage samples at once; more wait for an entry.
-    CPU_STAGE_PIXELS = 1 << 20,
-    GPU_STAGE_PIXELS = 1 << 23,
 };
+_Static_assert(CASCADE_MAX_PRESETS == ENGINE_MAX_PRESETS + 1, "the cascade's own settings besides");
 
 struct slot {
     bool used;
@@ -41,17 +38,13 @@ struct engine {
     struct ops_device *dev;
     struct cascade cascade;
     struct text *text;
-    struct unet *unet[ENGINE_MAX_STAGES];
-    struct stage *stage[ENGINE_MAX_STAGES];
+    char *variant;                                 // of engine_params
+    struct network *network[CASCADE_MAX_NETWORKS]; // NULL: not needed so far
     struct engine_info info;
     struct slot *slot;
     int *entries; // scratch of engine_step
     uint64_t admitted;
     struct engine_stats stats;
-    struct {
-        uint64_t steps;
-        double seconds;
-    } profiled[ENGINE_MAX_STAGES]; // what engine_profile has told of
 };
 
 // ---- opening ----------------------------------------------------------------------------------
@@ -95,70 +88,44 @@ static enum err open_device(const struct engine_params *p, struct engine *g, str
     return ERR_OK;
 }
 
-// The sampler that the model recommends for a stage.
-static enum err recommended(const struct cascade_stage *c, struct sampler **out, struct fault *why)
+static enum err load_network(struct engine *g, int index, struct fault *why)
 {
-    return sampler_create(
-        &(struct sampler_params){
-            .config = &c->scheduler,
-            .name = c->sampler[0] ? c->sampler : NULL,
-            .steps = c->steps,
-        },
-        out, why);
-}
-
-static enum err load_stage(const struct engine_params *p, struct engine *g, int i,
-                           struct fault *why)
-{
-    const struct cascade_stage *c = &g->cascade.stage[i];
-    const struct ops_device_info *d = ops_device_info(g->dev);
-    const uint32_t size = (uint32_t)c->size;
-    const uint32_t pixels = d->cpu ? CPU_STAGE_PIXELS : GPU_STAGE_PIXELS;
-    const uint32_t slots = (uint32_t)g->info.slots;
-    uint32_t entries = pixels / (size * size);
-    struct sampler *sampler = NULL;
-    struct weights *w = NULL;
-    char dir[CASCADE_PATH + 8];
-    enum err e;
-
-    snprintf(dir, sizeof dir, "%s/unet", c->dir);
-    e = weights_open(&(struct weights_params){.dir = dir,
-                                              .base = "diffusion_pytorch_model",
-                                              .variant = p->variant},
-                     &w, why);
-    if (!e)
-        e = unet_load(g->dev, &c->unet, w, d->dtype, &g->unet[i], why);
-    weights_close(&w);
-    if (!e)
-        e = recommended(c, &sampler, why);
-    if (e)
-        return e;
-    entries = entries < 1 ? 1 : entries > slots ? slots : entries;
-    const uint32_t low = i ? (uint32_t)g->cascade.stage[i - 1].size : 0;
-    e = stage_create(
-        &(struct stage_params){
+    return network_load(
+        &(struct network_params){
             .dev = g->dev,
-            .unet = g->unet[i],
-            .dtype = d->dtype,
-            .noising = c->super_resolution ? &c->noising : NULL,
-            .index = (uint32_t)i,
-            .height = size,
-            .width = size,
-            .low_height = low,
-            .low_width = low,
-            .entries = entries,
-            // On a CPU a large stage saves memory where it can: nobody chooses its sampler.
-            .lean = i > 0 && d->cpu && stage_is_lean_sampler(sampler),
+            .cascade = &g->cascade,
+            .index = index,
+            .variant = g->variant,
             .text_length = (uint32_t)text_length(g->text),
             .text_dim = (uint32_t)text_dim(g->text),
+            .slots = (uint32_t)g->info.slots,
         },
-        &g->stage[i]);
-    if (!e)
-        e = stage_warm(g->stage[i], sampler, c->guidance_scale != 1);
-    sampler_destroy(&sampler);
-    if (e)
-        fault_set(why, e, "model", "stage %d (%s): %s", i + 1, c->name, err_text(e));
+        &g->network[index], why);
+}
+
+// The stages' own networks; one that only a preset uses is loaded when that is first asked for, but
+// must be complete. The largest pictures come first: their activations leave room for all others.
+static enum err load_networks(struct engine *g, struct fault *why)
+{
+    enum err e = ERR_OK;
+
+    for (int i = g->cascade.networks - 1; !e && i >= 0; i--)
+        e = i < g->cascade.stages ? load_network(g, i, why)
+                                  : network_check(&g->cascade.network[i], g->variant, why);
     return e;
+}
+
+static void describe_preset(const struct cascade *c, const struct cascade_preset *from,
+                            struct engine_preset_info *to)
+{
+    const struct cascade_settings *base = &from->stage[0];
+
+    snprintf(to->name, sizeof to->name, "%s", from->name);
+    snprintf(to->sampler, sizeof to->sampler, "%s", cascade_sampler_name(c, base));
+    for (int i = 0; i < c->stages; i++) {
+        to->steps[i] = from->stage[i].steps;
+        to->guidance_scale[i] = from->stage[i].guidance_scale;
+    }
 }
 
 static void describe(struct engine *g)
@@ -166,20 +133,22 @@ static void describe(struct engine *g)
     snprintf(g->info.model, sizeof g->info.model, "%s", g->cascade.name);
     g->info.stages = g->cascade.stages;
     g->info.samplers = sampler_names();
-    g->info.timestep_presets = sampler_preset_names();
+    g->info.timesteps = sampler_preset_names();
     g->info.text_parameters = text_parameters(g->text);
     for (int i = 0; i < g->cascade.stages; i++) {
-        const struct cascade_stage *c = &g->cascade.stage[i];
+        const struct cascade_settings *c = &g->cascade.preset[0].stage[i];
         struct engine_stage_info *s = &g->info.stage[i];
-        snprintf(s->name, sizeof s->name, "%s", c->name);
-        snprintf(s->sampler, sizeof s->sampler, "%s",
-                 c->sampler[0] ? c->sampler : sampler_default_name(&c->scheduler));
-        s->size = c->size;
+        snprintf(s->name, sizeof s->name, "%s", g->cascade.network[i].name);
+        snprintf(s->sampler, sizeof s->sampler, "%s", cascade_sampler_name(&g->cascade, c));
+        s->size = g->cascade.size[i];
         s->steps = c->steps;
         s->guidance_scale = c->guidance_scale;
         s->noise_level = c->noise_level;
-        s->parameters = unet_parameters(g->unet[i]);
+        s->parameters = network_parameters(g->network[i]);
     }
+    g->info.presets = g->cascade.presets - 1;
+    for (int i = 0; i < g->info.presets; i++)
+        describe_preset(&g->cascade, &g->cascade.preset[i + 1], &g->info.preset[i]);
 }
 
 // A model that does not fit: how far it came, and what its user can do.
@@ -207,6 +176,11 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = fault_set(why, ERR_INVALID, "slots", "slots must be 1 to %d", MAX_SLOTS);
         goto fail;
     }
+    g->variant = p->variant ? strdup(p->variant) : NULL;
+    if (p->variant && !g->variant) {
+        e = fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the engine");
+        goto fail;
+    }
     e = cascade_read(p->model, &g->cascade, why);
     if (!e)
         e = open_device(p, g, why);
@@ -229,8 +203,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
             .cached = TEXT_CACHE,
         },
         &g->text, why);
-    for (int i = 0; !e && i < g->cascade.stages; i++)
-        e = load_stage(p, g, i, why);
+    if (!e)
+        e = load_networks(g, why);
     if (e)
         goto fail;
     describe(g);
@@ -241,6 +215,16 @@ fail:
         explain_memory(g, why);
     engine_close(&g);
     return e;
+}
+
+static int network_of(const struct slot *s)
+{
+    return s->what.preset->stage[s->stage].network;
+}
+
+static struct stage *stage_of(const struct engine *g, const struct slot *s)
+{
+    return network_stage(g->network[network_of(s)]);
 }
 
 static void free_slot(struct slot *s)
@@ -260,21 +244,20 @@ void engine_close(struct engine **out)
         return;
     for (int i = 0; g->slot && i < g->info.slots; i++)
         free_slot(&g->slot[i]);
-    for (int i = 0; i < ENGINE_MAX_STAGES; i++) {
-        stage_destroy(&g->stage[i]);
-        unet_destroy(&g->unet[i]);
-    }
+    for (int i = 0; i < CASCADE_MAX_NETWORKS; i++)
+        network_destroy(&g->network[i]);
     text_close(&g->text);
     ops_device_close(&g->dev);
     free(g->slot);
     free(g->entries);
+    free(g->variant);
     free(g);
     *out = NULL;
 }
 
 // ---- admitting --------------------------------------------------------------------------------
 
-// Names the sampler and, for a preset, counts its steps too; the samplers themselves are not kept.
+// Names the sampler and, for a list of timesteps, counts its steps too; the samplers are not kept.
 static enum err resolve(const struct engine *g, const struct engine_request *r,
                         struct resolved *what, struct fault *why)
 {
@@ -304,6 +287,20 @@ enum err engine_check(const struct engine *g, const struct engine_request *r, st
     struct resolved what;
 
     return resolve(g, r, &what, why);
+}
+
+static enum err need_networks(struct engine *g, const struct resolved *what, struct fault *why)
+{
+    enum err e = ERR_OK;
+
+    for (int i = 0; !e && i < what->used.stages; i++) {
+        const int index = what->preset->stage[i].network;
+        if (!g->network[index])
+            e = load_network(g, index, why);
+    }
+    if (e == ERR_NO_DEVICE_MEMORY && why)
+        explain_memory(g, why);
+    return e;
 }
 
 static enum err encode(struct engine *g, const struct engine_request *r, struct slot *s,
@@ -340,6 +337,8 @@ enum err engine_admit(struct engine *g, const struct engine_request *r, void *ta
     if (!e)
         e = request_samplers(&g->cascade, r, &s.what, s.sampler, why);
     if (!e)
+        e = need_networks(g, &s.what, why);
+    if (!e)
         e = encode(g, r, &s, why);
     if (e) {
         free_slot(&s);
@@ -356,7 +355,7 @@ enum err engine_evict(struct engine *g, int slot)
     if (slot < 0 || slot >= g->info.slots || !g->slot[slot].used)
         return ERR_NOT_FOUND;
     if (g->slot[slot].entry >= 0)
-        stage_leave(g->stage[g->slot[slot].stage], g->slot[slot].entry);
+        stage_leave(stage_of(g, &g->slot[slot]), g->slot[slot].entry);
     free_slot(&g->slot[slot]);
     return ERR_OK;
 }
@@ -386,7 +385,7 @@ static void post(const struct engine *g, const struct post *to, int slot,
                  enum engine_event_type type, const uint8_t *rgb, const struct fault *fault)
 {
     const struct slot *s = &g->slot[slot];
-    const int size = g->cascade.stage[s->stage].size;
+    const int size = g->cascade.size[s->stage];
     struct engine_event ev = {
         .type = type,
         .slot = slot,
@@ -399,7 +398,7 @@ static void post(const struct engine *g, const struct post *to, int slot,
     };
 
     if (s->entry >= 0)
-        ev.step = stage_steps_done(g->stage[s->stage], s->entry);
+        ev.step = stage_steps_done(stage_of(g, s), s->entry);
     if (type == ENGINE_STAGE)
         ev.stage_seconds = clock_seconds() - s->stage_began;
     to->fn(to->ctx, &ev);
@@ -419,7 +418,7 @@ static enum err enter(struct engine *g, struct slot *s, struct fault *why)
 
     s->sampler[s->stage] = NULL;
     s->stage_began = clock_seconds();
-    return stage_enter(g->stage[s->stage],
+    return stage_enter(stage_of(g, s),
                        &(struct stage_start){
                            .sampler = sampler,
                            .text = s->text,
@@ -440,7 +439,7 @@ static enum err fill_stages(struct engine *g, const struct post *to, struct faul
         int next = -1;
         for (int i = 0; i < g->info.slots; i++) {
             const struct slot *s = &g->slot[i];
-            if (s->used && s->entry < 0 && stage_free(g->stage[s->stage]) > 0 &&
+            if (s->used && s->entry < 0 && stage_free(stage_of(g, s)) > 0 &&
                 (next < 0 || s->order < g->slot[next].order))
                 next = i;
         }
@@ -459,8 +458,8 @@ static enum err fill_stages(struct engine *g, const struct post *to, struct faul
     }
 }
 
-// The stage that holds the oldest picture goes next, so that none waits for ever.
-static int choose_stage(const struct engine *g)
+// The network that holds the oldest picture goes next, so that none waits for ever; -1: none.
+static int choose_network(const struct engine *g)
 {
     int oldest = -1;
 
@@ -469,15 +468,15 @@ static int choose_stage(const struct engine *g)
         if (s->used && s->entry >= 0 && (oldest < 0 || s->order < g->slot[oldest].order))
             oldest = i;
     }
-    return oldest < 0 ? -1 : g->slot[oldest].stage;
+    return oldest < 0 ? -1 : network_of(&g->slot[oldest]);
 }
 
 // The stage is done: its picture goes out, and on into the next stage.
 static enum err finish_stage(struct engine *g, const struct post *to, int slot)
 {
     struct slot *s = &g->slot[slot];
-    struct stage *stage = g->stage[s->stage];
-    const size_t size = (size_t)g->cascade.stage[s->stage].size;
+    struct stage *stage = stage_of(g, s);
+    const size_t size = (size_t)g->cascade.size[s->stage];
     const bool last = s->stage + 1 == s->what.used.stages;
     const uint8_t *rgb;
     enum err e = stage_rgb(stage, s->entry, &rgb);
@@ -505,7 +504,7 @@ static enum err finish_stage(struct engine *g, const struct post *to, int slot)
 static enum err report(struct engine *g, const struct post *to, int slot)
 {
     struct slot *s = &g->slot[slot];
-    struct stage *stage = g->stage[s->stage];
+    struct stage *stage = stage_of(g, s);
     const int done = stage_steps_done(stage, s->entry);
     const uint8_t *rgb;
     enum err e = ERR_OK;
@@ -525,27 +524,28 @@ enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fa
 {
     const struct post to = {.fn = fn, .ctx = ctx};
     enum err e = fill_stages(g, &to, why);
-    int stage, count = 0, stepped[MAX_SLOTS];
+    int network, count = 0, stepped[MAX_SLOTS];
+    double seconds;
 
     if (e)
         return e;
-    stage = choose_stage(g);
-    if (stage < 0)
+    network = choose_network(g);
+    if (network < 0)
         return ERR_OK;
     for (int i = 0; i < g->info.slots; i++) {
         const struct slot *s = &g->slot[i];
-        if (s->used && s->entry >= 0 && s->stage == stage) {
+        if (s->used && s->entry >= 0 && network_of(s) == network) {
             stepped[count] = i;
             g->entries[count++] = s->entry;
         }
     }
-    const double began = clock_seconds();
-    e = stage_step(g->stage[stage], g->entries, count);
+    const int stage = g->cascade.network[network].stage;
+    e = network_step(g->network[network], g->entries, count, &seconds);
     if (e)
         return fault_set(why, e, NULL, "a step of stage %d: %s", stage + 1, err_text(e));
     g->stats.steps[stage]++;
     g->stats.step_pictures[stage] += (uint64_t)count;
-    g->stats.step_seconds[stage] += clock_seconds() - began;
+    g->stats.step_seconds[stage] += seconds;
     for (int i = 0; i < count; i++) {
         e = report(g, &to, stepped[i]);
         if (e)
@@ -572,47 +572,13 @@ void engine_stats(const struct engine *g, struct engine_stats *out)
     text_cache_counts(g->text, &out->text_cache_hits, &out->text_cache_misses);
 }
 
-static int slowest_first(const void *a, const void *b)
-{
-    const struct ops_timing *x = a, *y = b;
-
-    return (x->seconds < y->seconds) - (x->seconds > y->seconds);
-}
-
-static void profile_stage(struct engine *g, int i, struct buf *text)
-{
-    struct ops_timing t[MAX_TIMINGS];
-    double flops;
-    const int n = stage_timings(g->stage[i], t, MAX_TIMINGS, &flops);
-    const double steps = (double)(g->stats.steps[i] - g->profiled[i].steps);
-    const double wall = g->stats.step_seconds[i] - g->profiled[i].seconds;
-    double device = 0;
-
-    g->profiled[i].steps = g->stats.steps[i];
-    g->profiled[i].seconds = g->stats.step_seconds[i];
-    for (int k = 0; k < n; k++)
-        device += t[k].seconds;
-    if (!n || device <= 0 || steps <= 0)
-        return;
-    qsort(t, (size_t)n, sizeof *t, slowest_first);
-    buf_printf(
-        text,
-        "%s: %.0f forwards of %.2f GFLOP, %.1f ms each; on the device %.1f ms, %.1f GFLOP/s; "
-        "launching and waiting %.1f %%\n",
-        g->cascade.stage[i].name, steps, flops / steps / 1e9, wall / steps * 1e3,
-        device / steps * 1e3, flops / device / 1e9, 100 * (wall - device) / wall);
-    for (int k = 0; k < n; k++)
-        buf_printf(text, "  %-24s %6.0f calls a forward %9.3f ms %5.1f %%\n", t[k].name,
-                   (double)t[k].calls / steps, t[k].seconds / steps * 1e3,
-                   100 * t[k].seconds / device);
-}
-
 char *engine_profile(struct engine *g)
 {
     struct buf text = {0};
 
-    for (int i = 0; i < g->cascade.stages; i++)
-        profile_stage(g, i, &text);
+    for (int i = 0; i < g->cascade.networks; i++)
+        if (g->network[i])
+            network_profile(g->network[i], &text);
     return text.len ? buf_take(&text) : NULL;
 }
 

@@ -4,7 +4,6 @@
 
 #include "buf.h"
 #include "cascade.h"
-#include "samplers.h"
 #include "t5.h"
 #include "unet.h"
 
@@ -67,28 +66,40 @@ static void inspect_text(const struct cascade *c, const char *variant, struct bu
     weights_close(&w);
 }
 
-static void inspect_stage(const struct cascade_stage *s, int index, const char *variant,
-                          struct buf *b, struct totals *sum)
+static void add_settings(struct buf *b, const struct cascade *c, const struct cascade_settings *s)
 {
-    const struct unet_config *u = &s->unet;
+    buf_printf(b, "%s, %d steps, guidance %g", cascade_sampler_name(c, s), s->steps,
+               (double)s->guidance_scale);
+    if (s->noise_level >= 0)
+        buf_printf(b, ", noise level %d", s->noise_level);
+    buf_puts(b, "\n");
+}
+
+static void inspect_network(const struct cascade *c, int index, const char *variant, struct buf *b,
+                            struct totals *sum)
+{
+    const struct cascade_network *n = &c->network[index];
+    const struct unet_config *u = &n->unet;
     struct weights *w = NULL;
     struct unet *unet = NULL;
     struct fault why = {0};
     char dir[CASCADE_PATH + 8];
 
-    buf_printf(b, "stage %d        %s, %dx%d\n", index + 1, s->dir, s->size, s->size);
+    const int size = c->size[n->stage];
+    if (index < c->stages)
+        buf_printf(b, "stage %d        %s, %dx%d\n", n->stage + 1, n->dir, size, size);
+    else
+        buf_printf(b, "network        %s, for stage %d\n", n->dir, n->stage + 1);
     buf_printf(b, "    U-Net        channels");
     for (int i = 0; i < u->levels; i++)
         buf_printf(b, "%s%d", i ? "/" : " ", u->channels[i]);
     buf_printf(b, ", %d in, %d out, patch %d, text %d -> %d\n", u->in_channels, u->out_channels,
                u->patch_size, u->text_dim, u->cross_dim);
-    buf_printf(b, "    recommended  %s, %d steps, guidance %g",
-               s->sampler[0] ? s->sampler : sampler_default_name(&s->scheduler), s->steps,
-               (double)s->guidance_scale);
-    if (s->noise_level >= 0)
-        buf_printf(b, ", noise level %d", s->noise_level);
-    buf_puts(b, "\n");
-    snprintf(dir, sizeof dir, "%s/unet", s->dir);
+    if (index < c->stages) {
+        buf_puts(b, "    recommended  ");
+        add_settings(b, c, &c->preset[0].stage[index]);
+    }
+    snprintf(dir, sizeof dir, "%s/unet", n->dir);
     if (weights_open(
             &(struct weights_params){
                 .dir = dir, .base = "diffusion_pytorch_model", .variant = variant, .dry = true},
@@ -103,6 +114,15 @@ static void inspect_stage(const struct cascade_stage *s, int index, const char *
     weights_close(&w);
 }
 
+static void inspect_preset(const struct cascade *c, const struct cascade_preset *p, struct buf *b)
+{
+    buf_printf(b, "preset         %s\n", p->name);
+    for (int i = 0; i < c->stages; i++) {
+        buf_printf(b, "    stage %d      %s, ", i + 1, c->network[p->stage[i].network].name);
+        add_settings(b, c, &p->stage[i]);
+    }
+}
+
 enum err engine_inspect(const char *model, const char *variant, char **text, struct fault *why)
 {
     struct cascade *c = malloc(sizeof *c);
@@ -114,8 +134,10 @@ enum err engine_inspect(const char *model, const char *variant, char **text, str
         goto done;
     buf_printf(&b, "model          %s, %d stages\n", c->name, c->stages);
     inspect_text(c, variant, &b, &sum);
-    for (int i = 0; i < c->stages; i++)
-        inspect_stage(&c->stage[i], i, variant, &b, &sum);
+    for (int i = 0; i < c->networks; i++)
+        inspect_network(c, i, variant, &b, &sum);
+    for (int i = 1; i < c->presets; i++)
+        inspect_preset(c, &c->preset[i], &b);
     buf_printf(&b, "total          %.2f M parameters, %.1f MB on disk, %s\n",
                (double)sum.parameters / 1e6, (double)sum.bytes / 1e6,
                sum.incomplete ? "INCOMPLETE" : "complete");

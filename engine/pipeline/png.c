@@ -55,6 +55,8 @@ static void fill_parameters(struct buf *b, const struct engine_png_text *t, cons
     if (u->stages > 1)
         buf_printf(b, ", Stage steps: \"%s\", Stage CFG scale: \"%s\"", w->steps.data,
                    w->guidance.data);
+    if (*u->preset)
+        buf_printf(b, ", Preset: %s", u->preset);
     buf_printf(b, ", Version: %s", w->software);
 }
 
@@ -88,6 +90,8 @@ static void fill_chunks(struct chunks *c, const struct words *w, const struct en
     add(c, "seed", w->seed);
     add(c, "picture", w->picture);
     add(c, "model", t->used->model);
+    if (*t->used->preset)
+        add(c, "preset", t->used->preset);
     add(c, "sampler", t->used->sampler);
     add(c, "steps", w->steps.data);
     add(c, "guidance", w->guidance.data);

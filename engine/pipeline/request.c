@@ -32,20 +32,19 @@ static enum err choose_stages(const struct cascade *c, int size, struct engine_u
     size_t at = 0;
 
     for (int i = 0; i < c->stages; i++) {
-        if (!size ? i == c->stages - 1 : c->stage[i].size == size) {
+        if (!size ? i == c->stages - 1 : c->size[i] == size) {
             out->stages = i + 1;
-            out->size = c->stage[i].size;
+            out->size = c->size[i];
             return ERR_OK;
         }
-        at += (size_t)snprintf(sizes + at, sizeof sizes - at, "%s%d", i ? ", " : "",
-                               c->stage[i].size);
+        at += (size_t)snprintf(sizes + at, sizeof sizes - at, "%s%d", i ? ", " : "", c->size[i]);
     }
     return fault_set(why, ERR_INVALID, "size", "size %d is not one of this model's sizes: %s", size,
                      sizes);
 }
 
-static enum err resolve_stage(const struct cascade_stage *c, const struct engine_request *r, int i,
-                              struct engine_used *out, struct fault *why)
+static enum err resolve_stage(const struct cascade_settings *c, const struct engine_request *r,
+                              int i, struct engine_used *out, struct fault *why)
 {
     const int steps = r->steps[i];
     const float guidance = r->guidance_scale[i];
@@ -60,7 +59,7 @@ static enum err resolve_stage(const struct cascade_stage *c, const struct engine
     out->steps[i] = steps ? steps : c->steps;
     out->guidance_scale[i] = guidance != 0 ? guidance : c->guidance_scale;
     out->noise_level[i] = c->noise_level;
-    if (r->set_noise_level && c->super_resolution && r->noise_level[i] != -1) {
+    if (r->set_noise_level && i > 0 && r->noise_level[i] != -1) {
         if (r->noise_level[i] < 0 || r->noise_level[i] > MAX_NOISE_LEVEL)
             return fault_set(why, ERR_INVALID, "noise_level", "noise_level must be 0 to %d, not %d",
                              MAX_NOISE_LEVEL, r->noise_level[i]);
@@ -73,19 +72,24 @@ enum err request_resolve(const struct cascade *c, const struct engine_request *r
                          struct resolved *out, struct fault *why)
 {
     enum err e = check_prompt(r->prompt, "prompt", why);
+    int preset = 0;
 
     memset(out, 0, sizeof *out);
     if (!e && r->negative_prompt)
         e = check_prompt(r->negative_prompt, "negative_prompt", why);
     if (!e)
         e = choose_stages(c, r->size, &out->used, why);
+    if (!e)
+        e = cascade_preset_find(c, r->preset, &preset, why);
+    out->preset = &c->preset[preset];
     for (int i = 0; !e && i < out->used.stages; i++)
-        e = resolve_stage(&c->stage[i], r, i, &out->used, why);
+        e = resolve_stage(&out->preset->stage[i], r, i, &out->used, why);
     if (e)
         return e;
     if (r->timesteps && r->steps[0])
         return fault_set(why, ERR_INVALID, "timesteps", "give either steps or timesteps, not both");
     snprintf(out->used.model, sizeof out->used.model, "%s", c->name);
+    snprintf(out->used.preset, sizeof out->used.preset, "%s", out->preset->name);
     out->seed = r->seed;
     out->picture = r->picture;
     out->previews = r->previews;
@@ -96,11 +100,12 @@ enum err request_samplers(const struct cascade *c, const struct engine_request *
                           struct resolved *what, struct sampler **sampler, struct fault *why)
 {
     for (int i = 0; i < what->used.stages; i++) {
-        const struct cascade_stage *s = &c->stage[i];
+        const struct cascade_settings *s = &what->preset->stage[i];
+        const struct cascade_network *n = &c->network[s->network];
         const char *recommended = s->sampler[0] ? s->sampler : NULL;
         enum err e = sampler_create(
             &(struct sampler_params){
-                .config = &s->scheduler,
+                .config = &n->scheduler,
                 .name = i == 0 && r->sampler ? r->sampler : recommended,
                 .steps = what->used.steps[i],
                 .preset = i == 0 ? r->timesteps : NULL,
@@ -108,11 +113,11 @@ enum err request_samplers(const struct cascade *c, const struct engine_request *
             &sampler[i], why);
         if (e)
             return e;
-        if (sampler[i]->needs_variance && s->unet.out_channels < 6)
+        if (sampler[i]->needs_variance && n->unet.out_channels < 6)
             return fault_set(why, ERR_UNSUPPORTED, "sampler",
                              "the scheduler of stage %d (%s) wants a learned variance, which its "
                              "U-Net does not give",
-                             i + 1, s->name);
+                             i + 1, n->name);
         what->used.steps[i] = sampler[i]->steps;
     }
     snprintf(what->used.sampler, sizeof what->used.sampler, "%s", sampler[0]->name);

@@ -1,4 +1,5 @@
-// From an engine_request to what is drawn: defaults of the model filled in, every value checked.
+// From an engine_request to what is drawn: what it does not say filled in from its preset or from
+// the model's own settings, every value checked.
 // Called by engine.c on any thread. Knows nothing of devices.
 #ifndef IMAGEND_REQUEST_H
 #define IMAGEND_REQUEST_H
@@ -8,6 +9,7 @@
 #include "samplers.h"
 
 struct resolved {
+    const struct cascade_preset *preset; // of the cascade
     struct engine_used used;
     uint64_t seed;
     uint32_t picture;
@@ -15,7 +17,7 @@ struct resolved {
 };
 
 // Errors: INVALID with the parameter named. out->used.steps holds the base stage's count only once
-// request_samplers has run, when a preset is asked for.
+// request_samplers has run, when a list of timesteps is asked for.
 enum err request_resolve(const struct cascade *c, const struct engine_request *r,
                          struct resolved *out, struct fault *why);
 // One sampler per stage that the picture runs. Owner: the caller destroys each, also on error.

@@ -187,11 +187,11 @@ static enum err choose_timesteps(const struct sampler_params *given, int *preset
         p->timesteps = preset;
         p->steps = timesteps_preset(given->preset, preset);
         if (!p->steps)
-            return fault_set(p->why, ERR_INVALID, "timesteps", "there is no preset \"%s\"",
-                             given->preset);
+            return fault_set(p->why, ERR_INVALID, "timesteps",
+                             "there is no list of timesteps \"%s\"", given->preset);
         if (p->config->num_train_timesteps != TIMESTEPS_PRESET_RANGE)
             return fault_set(p->why, ERR_INVALID, "timesteps",
-                             "presets are made for %d training timesteps, the model has %d",
+                             "the named lists are made for %d training timesteps, the model has %d",
                              TIMESTEPS_PRESET_RANGE, p->config->num_train_timesteps);
     }
     if (p->steps < 1 || p->steps > p->config->num_train_timesteps)

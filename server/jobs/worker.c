@@ -114,7 +114,7 @@ static void run_describe(struct worker *w)
         to->guidance_scale = from->guidance_scale;
     }
     copy_names(m->samplers[0], sizeof m->samplers[0], 16, i->samplers);
-    copy_names(m->presets[0], sizeof m->presets[0], 16, i->timestep_presets);
+    copy_names(m->presets[0], sizeof m->presets[0], 16, i->timesteps);
 }
 
 static void run_open(struct worker *w)

@@ -24,7 +24,7 @@ static enum err load(struct rig *r)
     struct fault why = {0};
     enum err e = cascade_read(GOLDEN "/if-tiny-I", &r->cascade, &why);
 
-    snprintf(dir, sizeof dir, "%s/unet", r->cascade.stage[0].dir);
+    snprintf(dir, sizeof dir, "%s/unet", r->cascade.network[0].dir);
     if (!e)
         e = text_open(
             &(struct text_params){
@@ -40,7 +40,7 @@ static enum err load(struct rig *r)
         e = weights_open(&(struct weights_params){.dir = dir, .base = "diffusion_pytorch_model"},
                          &w, &why);
     if (!e)
-        e = unet_load(r->dev, &r->cascade.stage[0].unet, w, DT_F32, &r->unet, &why);
+        e = unet_load(r->dev, &r->cascade.network[0].unet, w, DT_F32, &r->unet, &why);
     weights_close(&w);
     if (!e)
         e = stage_create(
@@ -86,7 +86,7 @@ static enum err enter(struct rig *r, const float *states)
     struct sampler *sampler = NULL;
     struct fault why = {0};
     enum err e = sampler_create(
-        &(struct sampler_params){.config = &r->cascade.stage[0].scheduler, .steps = 3}, &sampler,
+        &(struct sampler_params){.config = &r->cascade.network[0].scheduler, .steps = 3}, &sampler,
         &why);
 
     return e ? e

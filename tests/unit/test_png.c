@@ -68,6 +68,7 @@ static bool is_itxt(const struct picture *p, const char *key)
 }
 
 static const struct engine_used used = {.model = "default",
+                                        .preset = "fast",
                                         .sampler = "ddpm",
                                         .size = 64,
                                         .stages = 2,
@@ -112,6 +113,7 @@ static void read_back(void)
     CHECK_STR(text_of(&p, "seed"), "18446744073709551615");
     CHECK_STR(text_of(&p, "picture"), "3");
     CHECK_STR(text_of(&p, "model"), "default");
+    CHECK_STR(text_of(&p, "preset"), "fast");
     CHECK_STR(text_of(&p, "sampler"), "ddpm");
     CHECK_STR(text_of(&p, "steps"), "27,12");
     CHECK_STR(text_of(&p, "guidance"), "7,1.5");
@@ -122,7 +124,7 @@ static void read_back(void)
     snprintf(parameters, sizeof parameters,
              "%s\nNegative prompt: blurry\nSteps: 27, Sampler: ddpm, CFG scale: 7, "
              "Seed: 18446744073709551615, Size: 7x5, Model: default, Stage steps: \"27,12\", "
-             "Stage CFG scale: \"7,1.5\", Version: imagend 9.8.7",
+             "Stage CFG scale: \"7,1.5\", Preset: fast, Version: imagend 9.8.7",
              text.prompt);
     CHECK_STR(text_of(&p, "parameters"), parameters);
     png_destroy_read_struct(&p.png, &p.info, NULL);
@@ -142,6 +144,8 @@ static void least(void)
     CHECK_STR(text_of(&p, "prompt"), "");
     CHECK(!text_of(&p, "negative_prompt"));
     CHECK(!text_of(&p, "noise_level"));
+    CHECK(!text_of(&p, "preset"));
+    CHECK(!strstr(text_of(&p, "parameters"), "Preset"));
     png_destroy_read_struct(&p.png, &p.info, NULL);
     free(png);
 }

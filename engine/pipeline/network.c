@@ -1,0 +1,217 @@
+// Loading a network and counting what its steps take. Called by engine.c, on the engine's worker.
+// Knows nothing of slots, requests or prompts.
+#include "network.h"
+
+#include "buf.h"
+#include "clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_TIMINGS = 64,
+    // Pixels of all pictures that one stage samples at once; more wait for an entry.
+    CPU_STAGE_PIXELS = 1 << 20,
+    GPU_STAGE_PIXELS = 1 << 23,
+};
+
+struct network {
+    const char *name; // the cascade's
+    struct unet *unet;
+    struct stage *stage;
+    uint64_t steps; // since the last profile
+    double seconds;
+};
+
+static enum err open_weights(const struct cascade_network *c, const char *variant, bool dry,
+                             struct weights **out, struct fault *why)
+{
+    char dir[CASCADE_PATH + 8];
+
+    snprintf(dir, sizeof dir, "%s/unet", c->dir);
+    return weights_open(
+        &(struct weights_params){
+            .dir = dir, .base = "diffusion_pytorch_model", .variant = variant, .dry = dry},
+        out, why);
+}
+
+enum err network_check(const struct cascade_network *c, const char *variant, struct fault *why)
+{
+    struct weights *w = NULL;
+    struct unet *unet = NULL;
+    enum err e = open_weights(c, variant, true, &w, why);
+
+    if (!e)
+        e = unet_load(NULL, &c->unet, w, DT_F32, &unet, why);
+    unet_destroy(&unet);
+    weights_close(&w);
+    return e;
+}
+
+// Whether every preset samples with this network in a way that a lean stage can.
+static enum err find_lean(const struct network_params *p, int stage, bool *out, struct fault *why)
+{
+    enum err e = ERR_OK;
+
+    *out = true;
+    for (int i = 0; !e && i < p->cascade->presets; i++) {
+        const struct cascade_settings *s = &p->cascade->preset[i].stage[stage];
+        struct sampler *sampler = NULL;
+        if (s->network != p->index)
+            continue;
+        e = cascade_sampler(p->cascade, s, &sampler, why);
+        *out = *out && !e && stage_is_lean_sampler(sampler);
+        sampler_destroy(&sampler);
+    }
+    return e;
+}
+
+static enum err warm(const struct network_params *p, int stage, struct network *n,
+                     struct fault *why)
+{
+    enum err e = ERR_OK;
+
+    for (int i = 0; !e && i < p->cascade->presets; i++) {
+        const struct cascade_settings *s = &p->cascade->preset[i].stage[stage];
+        struct sampler *sampler = NULL;
+        if (s->network != p->index)
+            continue;
+        e = cascade_sampler(p->cascade, s, &sampler, why);
+        if (!e)
+            e = stage_warm(n->stage, sampler, s->guidance_scale != 1);
+        sampler_destroy(&sampler);
+    }
+    return e;
+}
+
+static enum err create_stage(const struct network_params *p, struct network *n, struct fault *why)
+{
+    const struct cascade_network *c = &p->cascade->network[p->index];
+    const struct ops_device_info *d = ops_device_info(p->dev);
+    const uint32_t size = (uint32_t)p->cascade->size[c->stage];
+    const uint32_t low = c->stage ? (uint32_t)p->cascade->size[c->stage - 1] : 0;
+    const uint32_t fit = (d->cpu ? CPU_STAGE_PIXELS : GPU_STAGE_PIXELS) / (size * size);
+    bool lean;
+    enum err e = find_lean(p, c->stage, &lean, why);
+
+    return e ? e
+             : stage_create(
+                   &(struct stage_params){
+                       .dev = p->dev,
+                       .unet = n->unet,
+                       .dtype = d->dtype,
+                       .noising = c->super_resolution ? &c->noising : NULL,
+                       .index = (uint32_t)c->stage,
+                       .height = size,
+                       .width = size,
+                       .low_height = low,
+                       .low_width = low,
+                       .entries = fit < 1          ? 1
+                                  : fit > p->slots ? p->slots
+                                                   : fit,
+                       // On a CPU a large stage saves memory where it can: nobody chooses its
+                       // sampler.
+                       .lean = c->stage > 0 && d->cpu && lean,
+                       .text_length = p->text_length,
+                       .text_dim = p->text_dim,
+                   },
+                   &n->stage);
+}
+
+enum err network_load(const struct network_params *p, struct network **out, struct fault *why)
+{
+    const struct cascade_network *c = &p->cascade->network[p->index];
+    struct network *n = calloc(1, sizeof *n);
+    struct weights *w = NULL;
+    struct fault fault = {0};
+    enum err e;
+
+    if (!n)
+        return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for a network");
+    n->name = c->name;
+    e = open_weights(c, p->variant, false, &w, &fault);
+    if (!e)
+        e = unet_load(p->dev, &c->unet, w, ops_device_info(p->dev)->dtype, &n->unet, &fault);
+    weights_close(&w);
+    if (!e)
+        e = create_stage(p, n, &fault);
+    if (!e)
+        e = warm(p, c->stage, n, &fault);
+    if (e) {
+        if (!fault.code)
+            fault_set(&fault, e, "model", "stage %d (%s): %s", c->stage + 1, c->name, err_text(e));
+        if (why)
+            *why = fault;
+        network_destroy(&n);
+    }
+    *out = n;
+    return e;
+}
+
+void network_destroy(struct network **out)
+{
+    struct network *n = *out;
+
+    if (!n)
+        return;
+    stage_destroy(&n->stage);
+    unet_destroy(&n->unet);
+    free(n);
+    *out = NULL;
+}
+
+struct stage *network_stage(const struct network *n)
+{
+    return n->stage;
+}
+
+uint64_t network_parameters(const struct network *n)
+{
+    return unet_parameters(n->unet);
+}
+
+enum err network_step(struct network *n, const int *entries, int count, double *seconds)
+{
+    const double began = clock_seconds();
+    enum err e = stage_step(n->stage, entries, count);
+
+    *seconds = clock_seconds() - began;
+    n->steps++;
+    n->seconds += *seconds;
+    return e;
+}
+
+static int slowest_first(const void *a, const void *b)
+{
+    const struct ops_timing *x = a, *y = b;
+
+    return (x->seconds < y->seconds) - (x->seconds > y->seconds);
+}
+
+void network_profile(struct network *n, struct buf *text)
+{
+    struct ops_timing t[MAX_TIMINGS];
+    double flops;
+    const int count = stage_timings(n->stage, t, MAX_TIMINGS, &flops);
+    const double steps = (double)n->steps, wall = n->seconds;
+    double device = 0;
+
+    n->steps = 0;
+    n->seconds = 0;
+    for (int k = 0; k < count; k++)
+        device += t[k].seconds;
+    if (!count || device <= 0 || steps <= 0)
+        return;
+    qsort(t, (size_t)count, sizeof *t, slowest_first);
+    buf_printf(
+        text,
+        "%s: %.0f forwards of %.2f GFLOP, %.1f ms each; on the device %.1f ms, %.1f GFLOP/s; "
+        "launching and waiting %.1f %%\n",
+        n->name, steps, flops / steps / 1e9, wall / steps * 1e3, device / steps * 1e3,
+        flops / device / 1e9, 100 * (wall - device) / wall);
+    for (int k = 0; k < count; k++)
+        buf_printf(text, "  %-24s %6.0f calls a forward %9.3f ms %5.1f %%\n", t[k].name,
+                   (double)t[k].calls / steps, t[k].seconds / steps * 1e3,
+                   100 * t[k].seconds / device);
+}

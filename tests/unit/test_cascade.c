@@ -1,0 +1,193 @@
+// cascade.json: what its stages and presets mean, and that whatever is wrong is refused by name.
+#include "cascade.h"
+#include "model_folder.h"
+#include "test.h"
+
+#include <stdlib.h>
+
+static const char *golden;
+
+static enum err read(const char *json, struct cascade *c, struct fault *why)
+{
+    model_folder_write("cascade.json", json, strlen(json));
+    return cascade_read(model_folder(golden), c, why);
+}
+
+#define STAGES                                                                                     \
+    "\"stages\":[{\"path\":\"base\",\"sampler\":\"dpm++2m\",\"steps\":20,\"guidance_scale\":3.5}," \
+    "{\"path\":\"sr\",\"noise_level\":100}]"
+
+static void check_stages(struct cascade *c)
+{
+    struct fault why = {0};
+    int preset = -1;
+
+    CHECK_MSG(!read("{\"name\":\"tiny\",\"license\":\"MIT\",\"_note\":1," STAGES "}", c, &why),
+              "%s", why.msg);
+    CHECK_STR(c->name, "tiny");
+    CHECK(c->stages == 2 && c->networks == 2 && c->presets == 1);
+    CHECK(c->size[0] == 16 && c->size[1] == 64);
+    const struct cascade_settings *s = c->preset[0].stage;
+    CHECK_STR(s[0].sampler, "dpm++2m");
+    CHECK(s[0].network == 0 && s[0].steps == 20 && s[0].guidance_scale == 3.5F);
+    CHECK(s[0].noise_level == -1);
+    CHECK(s[1].network == 1 && s[1].steps == 50 && s[1].guidance_scale == 4);
+    CHECK_INT(s[1].noise_level, 100);
+    CHECK_STR(s[1].sampler, "");
+    CHECK_STR(cascade_sampler_name(c, &s[1]), "ddpm");
+    CHECK_INT(cascade_preset_find(c, NULL, &preset, &why), ERR_OK);
+    CHECK_INT(preset, 0);
+    CHECK_INT(cascade_preset_find(c, "fast", &preset, &why), ERR_INVALID);
+    CHECK_STR(why.param, "preset");
+    CHECK(strstr(why.msg, "this model has none") != NULL);
+}
+
+static void check_presets(struct cascade *c)
+{
+    struct fault why = {0};
+    int preset;
+
+    CHECK_MSG(!read("{" STAGES ",\"presets\":{"
+                    "\"fast\":{\"stages\":[{\"path\":\"base-fast\",\"steps\":6,"
+                    "\"guidance_scale\":1},{\"steps\":2,\"noise_level\":0}]},"
+                    "\"faster\":{\"stages\":[{\"path\":\"base-fast\",\"sampler\":\"dpm++3m\","
+                    "\"steps\":4},{}]},"
+                    "\"plain.0\":{\"stages\":[{\"path\":\"base\"},{}]}}}",
+                    c, &why),
+              "%s", why.msg);
+    CHECK(c->presets == 4 && c->networks == 3);
+    CHECK_STR(c->network[2].name, "base-fast");
+    CHECK_INT(c->network[2].stage, 0);
+    CHECK_INT(c->network[2].scheduler.cls, SCHEDULER_DDIM);
+    CHECK(strstr(c->text_dir, "/base/") != NULL);
+    CHECK_INT(cascade_preset_find(c, "fast", &preset, &why), ERR_OK);
+    const struct cascade_settings *s = c->preset[preset].stage;
+    CHECK(s[0].network == 2 && s[0].steps == 6 && s[0].guidance_scale == 1);
+    CHECK_STR(cascade_sampler_name(c, &s[0]), "ddim"); // its own scheduler's, not the stage's
+    CHECK(s[1].network == 1 && s[1].steps == 2 && s[1].guidance_scale == 4);
+    CHECK_INT(s[1].noise_level, 0);
+    CHECK_INT(cascade_preset_find(c, "faster", &preset, &why), ERR_OK);
+    s = c->preset[preset].stage;
+    CHECK(s[0].network == 2 && s[0].steps == 4 && s[0].guidance_scale == 3.5F);
+    CHECK_STR(s[0].sampler, "dpm++3m");
+    CHECK(s[1].steps == 50 && s[1].noise_level == 100);
+    CHECK_INT(cascade_preset_find(c, "plain.0", &preset, &why), ERR_OK);
+    CHECK(!memcmp(c->preset[preset].stage, c->preset[0].stage, sizeof c->preset[0].stage));
+    CHECK_INT(cascade_preset_find(c, "", &preset, &why), ERR_INVALID);
+    CHECK_INT(cascade_preset_find(c, "slow", &preset, &why), ERR_INVALID);
+    CHECK(strstr(why.msg, "fast, faster, plain.0") != NULL);
+}
+
+#define PRESET(stages) "{" STAGES ",\"presets\":{\"fast\":{\"stages\":" stages "}}}"
+#define BASE(stage) PRESET("[{" stage "},{}]")
+
+static void check_refusals(struct cascade *c)
+{
+    static const struct {
+        const char *json;
+        enum err code;
+        const char *param; // NULL: the name of a file
+    } bad[] = {
+        {"[]", ERR_FORMAT, NULL},
+        {"{}", ERR_FORMAT, "stages"},
+        {"{\"stages\":[]}", ERR_FORMAT, "stages"},
+        {"{\"stages\":[{}]}", ERR_FORMAT, "path"},
+        {"{\"stages\":[{\"path\":1}]}", ERR_FORMAT, "path"},
+        {"{\"stages\":[{\"path\":\"none\"}]}", ERR_NOT_FOUND, NULL},
+        {"{\"stages\":[{\"path\":\"sr\"}]}", ERR_NOT_FOUND, "model"},
+        {"{\"stages\":[{\"path\":\"base\"},{\"path\":\"base\"}]}", ERR_UNSUPPORTED, "model"},
+        {"{\"stages\":[{\"path\":\"base\",\"size\":64},{\"path\":\"sr\"}]}", ERR_UNSUPPORTED,
+         "size"},
+        {"{\"stages\":[{\"path\":\"base\",\"step\":3}]}", ERR_UNSUPPORTED, "step"},
+        {"{\"stages\":[{\"path\":\"base\",\"noise_level\":3}]}", ERR_FORMAT, "noise_level"},
+        {"{\"stages\":[{\"path\":\"base\",\"sampler\":\"euler\"}]}", ERR_FORMAT, "sampler"},
+        {"{" STAGES ",\"speed\":1}", ERR_UNSUPPORTED, "speed"},
+        {"{" STAGES ",\"presets\":null}", ERR_FORMAT, "presets"},
+        {"{" STAGES ",\"presets\":[]}", ERR_FORMAT, "presets"},
+        {"{" STAGES ",\"presets\":{\"fast\":1}}", ERR_FORMAT, NULL},
+        {"{" STAGES ",\"presets\":{\"\":{\"stages\":[{},{}]}}}", ERR_FORMAT, "presets"},
+        {"{" STAGES ",\"presets\":{\"a b\":{\"stages\":[{},{}]}}}", ERR_FORMAT, "presets"},
+        {"{" STAGES ",\"presets\":{\"a23456789b123456789c123456789d12\":{\"stages\":[{},{}]}}}",
+         ERR_FORMAT, "presets"},
+        {"{" STAGES ",\"presets\":{\"fast\":{}}}", ERR_FORMAT, "stages"},
+        {"{" STAGES ",\"presets\":{\"fast\":{\"stages\":[{},{}],\"steps\":4}}}", ERR_UNSUPPORTED,
+         "steps"},
+        {PRESET("[{}]"), ERR_FORMAT, "stages"},
+        {PRESET("[{},{},{}]"), ERR_FORMAT, "stages"},
+        {PRESET("[{},2]"), ERR_FORMAT, NULL},
+        {PRESET("[{},{\"noise_level\":-1}]"), ERR_FORMAT, "noise_level"},
+        {PRESET("[{},{\"path\":\"sr-large\"}]"), ERR_UNSUPPORTED, "sample_size"},
+        {PRESET("[{},{\"path\":\"base-fast\"}]"), ERR_UNSUPPORTED, "model"},
+        {BASE("\"size\":16"), ERR_UNSUPPORTED, "size"},
+        {BASE("\"steps\":0"), ERR_FORMAT, "steps"},
+        {BASE("\"steps\":1001"), ERR_FORMAT, "steps"},
+        {BASE("\"steps\":\"few\""), ERR_FORMAT, "steps"},
+        {BASE("\"guidance_scale\":0.5"), ERR_FORMAT, "guidance_scale"},
+        {BASE("\"noise_level\":5"), ERR_FORMAT, "noise_level"},
+        {BASE("\"sampler\":\"euler\""), ERR_FORMAT, "sampler"},
+        {BASE("\"sampler\":\"a name that no sampler can have, so long\""), ERR_FORMAT, "sampler"},
+        {BASE("\"path\":\"none\""), ERR_NOT_FOUND, NULL},
+        {BASE("\"path\":\"sr\""), ERR_UNSUPPORTED, "model"},
+        {BASE("\"path\":\"wide\""), ERR_UNSUPPORTED, "in_channels"},
+        {BASE("\"path\":\"other-text\""), ERR_UNSUPPORTED, "encoder_hid_dim"},
+    };
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct fault why = {0};
+        const enum err e = read(bad[i].json, c, &why);
+        CHECK_MSG(e == bad[i].code, "%s gave %s: %s", bad[i].json, err_name(e), why.msg);
+        if (bad[i].param)
+            CHECK_MSG(!strcmp(why.param, bad[i].param), "%s names %s", bad[i].json, why.param);
+        CHECK(why.msg[0]);
+    }
+}
+
+static void check_many(struct cascade *c)
+{
+    char json[1024] = "{" STAGES ",\"presets\":{", *end = json + strlen(json);
+    struct fault why = {0};
+
+    for (int i = 1; i <= CASCADE_MAX_PRESETS; i++) {
+        end += sprintf(end, "%s\"p%d\":{\"stages\":[{},{}]}", i > 1 ? "," : "", i);
+        if (i < CASCADE_MAX_PRESETS - 1)
+            continue;
+        strcpy(end, "}}");
+        const bool fits = i == CASCADE_MAX_PRESETS - 1;
+        CHECK_INT(read(json, c, &why), fits ? ERR_OK : ERR_UNSUPPORTED);
+    }
+    CHECK_STR(why.param, "presets");
+}
+
+// base-fast with a U-Net config that is another in one place.
+static void add_variant(const char *name, const char *from, const char *to)
+{
+    static const char *const files[] = {"model_index.json", "scheduler/scheduler_config.json"};
+    char path[64];
+
+    snprintf(path, sizeof path, "%s/unet/config.json", name);
+    model_folder_edit(path, "if-tiny-I/unet/config.json", from, to);
+    for (int i = 0; i < 2; i++) {
+        char golden_file[64];
+        snprintf(path, sizeof path, "%s/%s", name, files[i]);
+        snprintf(golden_file, sizeof golden_file, "if-tiny-I/%s", files[i]);
+        model_folder_edit(path, golden_file, "", "");
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct cascade *c = malloc(sizeof *c);
+
+    golden = argc > 1 ? argv[1] : "tests/golden";
+    model_folder(golden);
+    add_variant("wide", "\"in_channels\": 3", "\"in_channels\": 4");
+    add_variant("other-text", "\"encoder_hid_dim\": 64", "\"encoder_hid_dim\": 32");
+    if (c) {
+        check_stages(c);
+        check_presets(c);
+        check_refusals(c);
+        check_many(c);
+    }
+    free(c);
+    return test_end();
+}
