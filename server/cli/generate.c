@@ -28,6 +28,7 @@ static const char usage_text[] =
     "  --size N               64, 256, 1024: stop after the stage with this size\n"
     "  --seed N               0 .. 18446744073709551615 (random)\n"
     "  --n K                  how many pictures, 1 to 1000\n"
+    "  --preset NAME          settings that the model has under a name, such as fast\n"
     "  --steps A[,B[,C]]      denoising steps per stage\n"
     "  --guidance A[,B[,C]]   guidance scale per stage, 1 to 100; 1 is none\n"
     "  --noise-level B[,C]    noise on the input of the super-resolution stages, 0 to 999\n"
@@ -141,6 +142,7 @@ enum option_code {
     OPT_SIZE,
     OPT_SEED,
     OPT_N,
+    OPT_PRESET,
     OPT_STEPS,
     OPT_GUIDANCE,
     OPT_NOISE,
@@ -165,6 +167,7 @@ static const struct option long_options[] = {
     {"size", required_argument, NULL, OPT_SIZE},
     {"seed", required_argument, NULL, OPT_SEED},
     {"n", required_argument, NULL, OPT_N},
+    {"preset", required_argument, NULL, OPT_PRESET},
     {"steps", required_argument, NULL, OPT_STEPS},
     {"guidance", required_argument, NULL, OPT_GUIDANCE},
     {"noise-level", required_argument, NULL, OPT_NOISE},
@@ -191,6 +194,7 @@ static bool take_text(struct options *o, int option, const char *value)
     case OPT_VARIANT: o->engine.variant = value; return true;
     case OPT_PROMPTS: o->prompts_file = value; return true;
     case OPT_NEGATIVE: o->request.negative_prompt = value; return true;
+    case OPT_PRESET: o->request.preset = value; return true;
     case OPT_SAMPLER: o->request.sampler = value; return true;
     case OPT_TIMESTEPS: o->request.timesteps = value; return true;
     case OPT_DEVICE: o->engine.device = value; return true;

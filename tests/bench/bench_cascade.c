@@ -1,4 +1,5 @@
-// The whole cascade: how soon it is ready, how long each stage takes, where the time goes, memory.
+// The whole cascade: how soon it is ready, how long each stage takes, where the time goes, memory;
+// and the same for each preset, with its share of the full settings' time.
 // Usage: bench_cascade [MODEL [RUNS]]; medians of RUNS pictures (3). Uses the engine's face only.
 #include "engine.h"
 
@@ -26,10 +27,11 @@ static void on_event(void *ctx, const struct engine_event *ev)
         r->done = true;
 }
 
-static enum err draw(struct engine *g, uint64_t seed, struct run *r, struct fault *why)
+static enum err draw(struct engine *g, const char *preset, uint64_t seed, struct run *r,
+                     struct fault *why)
 {
-    const struct engine_request request = {.prompt = "a red ball next to a blue cube on the grass",
-                                           .seed = seed};
+    const struct engine_request request = {
+        .prompt = "a red ball next to a blue cube on the grass", .preset = preset, .seed = seed};
     int slot;
     enum err e = engine_admit(g, &request, NULL, &slot, why);
 
@@ -58,30 +60,82 @@ static double median(const struct run *runs, int count, int stage)
     return v[count / 2];
 }
 
+static void report_memory(struct engine *g)
+{
+    struct rusage usage;
+    struct engine_stats stats;
+
+    engine_stats(g, &stats);
+    getrusage(RUSAGE_SELF, &usage);
+    printf("memory     %.1f MB of the device at most, %.1f MB resident at most\n",
+           (double)stats.device_peak_bytes / 1e6, (double)usage.ru_maxrss * 1024 / 1e6);
+}
+
 static void report(struct engine *g, const struct run *runs, int count)
 {
     const struct engine_info *info = engine_info(g);
-    struct rusage usage;
-    struct engine_stats stats;
     char *profile = engine_profile(g);
 
     for (int i = 0; i < info->stages; i++)
         printf("%-10s %5d px %3d steps   %7.3f s, median of %d\n", info->stage[i].name,
                info->stage[i].size, info->stage[i].steps, median(runs, count, i), count);
     printf("%-10s                    %7.3f s\n", "picture", median(runs, count, -1));
-    engine_stats(g, &stats);
-    getrusage(RUSAGE_SELF, &usage);
-    printf("memory     %.1f MB of the device at most, %.1f MB resident at most\n",
-           (double)stats.device_peak_bytes / 1e6, (double)usage.ru_maxrss * 1024 / 1e6);
+    report_memory(g);
     printf("%s", profile ? profile : "");
     free(profile);
+}
+
+static void report_preset(const struct engine *g, int preset, const struct run *runs, int count,
+                          double full)
+{
+    const struct engine_info *info = engine_info(g);
+    const struct engine_preset_info *p = &info->preset[preset];
+    const double whole = median(runs, count, -1);
+
+    printf("preset %s:", p->name);
+    for (int i = 0; i < info->stages; i++)
+        printf(" %d px %d steps %.3f s,", info->stage[i].size, p->steps[i], median(runs, count, i));
+    printf(" picture %.3f s, %.2f of the full settings' time\n", whole, whole / full);
+}
+
+// The first picture is a warm-up.
+static enum err draw_runs(struct engine *g, const char *preset, struct run *runs, int count,
+                          struct fault *why)
+{
+    struct run first = {0};
+    enum err e = draw(g, preset, 0, &first, why);
+
+    free(engine_profile(g));
+    for (int i = 0; !e && i < count; i++) {
+        runs[i] = (struct run){0};
+        e = draw(g, preset, (uint64_t)i + 1, &runs[i], why);
+    }
+    return e;
+}
+
+static enum err bench(struct engine *g, struct run *runs, int count, struct fault *why)
+{
+    enum err e = draw_runs(g, NULL, runs, count, why);
+
+    if (e)
+        return e;
+    report(g, runs, count);
+    const double full = median(runs, count, -1);
+    for (int i = 0; !e && i < engine_info(g)->presets; i++) {
+        e = draw_runs(g, engine_info(g)->preset[i].name, runs, count, why);
+        if (!e)
+            report_preset(g, i, runs, count, full);
+    }
+    if (!e && engine_info(g)->presets)
+        report_memory(g);
+    return e;
 }
 
 int main(int argc, char **argv)
 {
     const char *model = argc > 1 ? argv[1] : "models/default";
     const int count = argc > 2 ? atoi(argv[2]) : 3;
-    struct run *runs = calloc(MAX_RUNS, sizeof *runs), first = {0};
+    struct run *runs = calloc(MAX_RUNS, sizeof *runs);
     struct engine *g = NULL;
     struct fault why = {0};
     const double began = clock_seconds();
@@ -96,15 +150,10 @@ int main(int argc, char **argv)
     if (!e) {
         printf("device     %s, %s\nready      %.3f s after the start, caches as they were\n",
                engine_info(g)->device, engine_info(g)->dtype, clock_seconds() - began);
-        e = draw(g, 0, &first, &why);
-        free(engine_profile(g)); // the first picture is a warm-up
+        e = bench(g, runs, count, &why);
     }
-    for (int i = 0; !e && i < count; i++)
-        e = draw(g, (uint64_t)i + 1, &runs[i], &why);
     if (e)
         fprintf(stderr, "bench_cascade: %s\n", why.msg);
-    else
-        report(g, runs, count);
     engine_close(&g);
     free(runs);
     return e ? 1 : 0;
