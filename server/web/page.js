@@ -37,7 +37,8 @@ const field = (error) => $(FIELDS[error.param]);
 function words(error) {
   if (error.status === 401) {
     $("key-field").hidden = false;
-    return "This server wants an API key.";
+    return localStorage.getItem(KEY) ? "This API key is not known here."
+      : "This server wants an API key.";
   }
   if (error.status === 429)
     return "Too many pictures are waiting. Try again in " + error.retry + " s.";
@@ -380,6 +381,7 @@ async function describe() {
       const can = await (await ask("GET", "v1/capabilities")).json();
       $("server").textContent = $("server").title = can.model + " on " + can.device;
       $("server").classList.add("ready");
+      $("key-field").hidden = true;
       $("size").replaceChildren(...can.sizes.map((s) => new Option(s + " px", s)));
       $("size").value = can.sizes[Math.min(1, can.sizes.length - 1)];
       $("sampler").append(...can.samplers.map((s) => new Option(s, s)));
@@ -387,7 +389,7 @@ async function describe() {
       return;
     } catch (error) {
       $("server").textContent = words(error);
-      if (error.status === 401 && !$("key").value) {
+      if (error.status === 401) {
         await new Promise((done) => $("key").addEventListener("change", done, { once: true }));
         localStorage.setItem(KEY, $("key").value);
       } else {

@@ -2,8 +2,11 @@
 // axe-core checks each state against WCAG AA. With a folder as third argument, screenshots are left
 // there.
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
-import { need, run, serve } from "./server.mjs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { need, program, run, serve } from "./server.mjs";
 
 need("playwright-core");
 need("axe-core");
@@ -26,9 +29,11 @@ async function open(server, options = {}) {
     if (m.type() === "error" && !m.text().includes("status of")) problems.push(m.text());
   });
   await page.goto(server.url);
-  await page.waitForFunction(() => document.getElementById("size").options.length > 0);
+  if (!options.locked) await ready(page);
   return { page, problems, context };
 }
+
+const ready = (page) => page.waitForSelector("#server.ready");
 
 // Checks what the page looks like now, and keeps a picture of it.
 async function look(page, name) {
@@ -134,10 +139,10 @@ await run({
   },
 
   async cancelAndReload() {
-    const s = await serve({ FAKE_STEP_MS: "300", FAKE_SLOTS: "1" });
+    const s = await serve({ FAKE_STEP_MS: "500", FAKE_SLOTS: "1" });
     const { page, problems } = await open(s);
     await page.click("summary");
-    await page.fill("#steps", "900");
+    await page.fill("#steps", "300");
     await draw(page, "the first", "64");
     await draw(page, "the second", "64");
     await page.waitForFunction(() =>
@@ -148,7 +153,6 @@ await run({
     assert.equal(await page.textContent(".card .end"), "Cancelled");
     await page.reload();
     await page.waitForFunction(() => document.querySelectorAll(".card").length === 2);
-    await page.waitForSelector(".card.working img:not([hidden])");
     await page.waitForFunction(() => /^[1-9]\d*% · imagend$/.test(document.title));
     await look(page, "9-cancelled");
     await page.click(".card.working .cancel");
@@ -187,6 +191,34 @@ await run({
     await page.click("#draw");
     await page.waitForFunction(() => document.getElementById("message").textContent ===
       "The server cannot be reached.");
+  },
+
+  async apiKey() {
+    const folder = mkdtempSync(join(tmpdir(), "imagend-client-"));
+    const [key, line] = execFileSync(program, ["config", "key", "someone"], { encoding: "utf8" })
+      .split("\n").map((text) => text.split(": ")[1]);
+    writeFileSync(join(folder, "keys"), line + "\n");
+    const s = await serve({ FAKE_STEP_MS: "1" }, "--keys-file", join(folder, "keys"));
+    const { page } = await open(s, { locked: true });
+    await page.waitForSelector("#key:visible");
+    assert.equal(await page.textContent("#server"), "This server wants an API key.");
+    await look(page, "11-key");
+    await page.fill("#key", "ik_wrong");
+    await page.press("#key", "Tab");
+    await page.waitForFunction(() => document.getElementById("server").textContent ===
+      "This API key is not known here.");
+    await page.fill("#key", key);
+    await page.press("#key", "Tab");
+    await ready(page);
+    assert.equal(await page.isVisible("#key"), false);
+    await draw(page, "with a key");
+    await done(page);
+    await page.reload();
+    await ready(page);
+    await done(page);
+    assert.equal(await page.isVisible("#key"), false);
+    assert.equal(await s.stop(), 0);
+    rmSync(folder, { recursive: true });
   },
 
   async phoneDarkKeyboard() {
