@@ -1,6 +1,7 @@
 // engine.h without a device: deterministic pictures in microseconds, for every test of the server.
 // Linked instead of the engine. Environment: FAKE_STEP_MS (time of one step), FAKE_OPEN_MS,
-// FAKE_SLOTS, FAKE_OPEN_FAILS (how many opens fail first). Words in a prompt cause trouble:
+// FAKE_SLOTS, FAKE_OPEN_FAILS (how many opens fail first), FAKE_PRESETS (0: none). Words in a
+// prompt cause trouble:
 // "[fail]" fails that picture in its second step, "[lose]" loses the device once per process,
 // "[lose always]" loses it each time it is drawn.
 #include "engine.h"
@@ -16,6 +17,8 @@ enum { FAKE_STAGES = 3, FAKE_MAX_SLOTS = 64 };
 
 static const int fake_sizes[FAKE_STAGES] = {64, 256, 1024};
 static const int fake_steps[FAKE_STAGES] = {8, 4, 2};
+static const struct engine_preset_info fake_preset = {
+    .name = "fast", .sampler = "DDIMScheduler", .steps = {3, 2, 1}, .guidance_scale = {1, 1, 1}};
 static const char *const fake_samplers[] = {"DDPMScheduler", "DDIMScheduler",
                                             "DPMSolverMultistepScheduler", NULL};
 static const char *const fake_timesteps[] = {"fast27", "smart50", NULL};
@@ -83,6 +86,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     i->samplers = fake_samplers;
     i->timesteps = fake_timesteps;
     i->text_parameters = 1000;
+    i->presets = fake_env("FAKE_PRESETS", 1) > 0;
+    i->preset[0] = fake_preset;
     for (int s = 0; s < FAKE_STAGES; s++) {
         struct engine_stage_info *g = &i->stage[s];
         snprintf(g->name, sizeof g->name, "stage-%d", s + 1);
@@ -128,22 +133,28 @@ enum err engine_resolve(const struct engine *e, const struct engine_request *r,
     enum err err = fake_stages(e, r, &stages, why);
     if (err)
         return err;
-    const char *sampler = r->sampler ? r->sampler : fake_samplers[0];
+    const bool fast = r->preset;
+    if (fast && (!e->info.presets || strcmp(r->preset, fake_preset.name)))
+        return fault_set(why, ERR_INVALID, "preset", "there is no preset \"%s\"", r->preset);
+    const char *sampler = r->sampler ? r->sampler : fast ? fake_preset.sampler : fake_samplers[0];
     bool known = false;
     for (int i = 0; fake_samplers[i]; i++)
         known |= !strcmp(sampler, fake_samplers[i]);
     if (!known)
         return fault_set(why, ERR_INVALID, "sampler", "unknown sampler \"%s\"", sampler);
     snprintf(out->model, sizeof out->model, "%s", e->info.model);
+    snprintf(out->preset, sizeof out->preset, "%s", fast ? fake_preset.name : "");
     snprintf(out->sampler, sizeof out->sampler, "%s", sampler);
     out->stages = stages;
     out->size = fake_sizes[stages - 1];
     for (int s = 0; s < stages; s++) {
         if (r->steps[s] < 0 || r->steps[s] > ENGINE_MAX_STEPS)
             return fault_set(why, ERR_INVALID, "steps", "steps must be 1 to %d", ENGINE_MAX_STEPS);
-        out->steps[s] = r->steps[s] ? r->steps[s] : fake_steps[s];
+        out->steps[s] = r->steps[s] ? r->steps[s] : fast ? fake_preset.steps[s] : fake_steps[s];
         const float g = r->guidance_scale[s];
-        out->guidance_scale[s] = g != 0 ? g : e->info.stage[s].guidance_scale;
+        out->guidance_scale[s] = g != 0 ? g
+                                 : fast ? fake_preset.guidance_scale[s]
+                                        : e->info.stage[s].guidance_scale;
         out->noise_level[s] = r->set_noise_level && r->noise_level[s] >= 0
                                   ? r->noise_level[s]
                                   : e->info.stage[s].noise_level;

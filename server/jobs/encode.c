@@ -85,6 +85,7 @@ static enum err encode_png(const struct encode_params *p, uint8_t **data, size_t
         .used = &used,
     };
     snprintf(used.model, sizeof used.model, "%s", p->used->model);
+    snprintf(used.preset, sizeof used.preset, "%s", p->spec->preset ? p->spec->preset : "");
     snprintf(used.sampler, sizeof used.sampler, "%s", p->used->sampler);
     used.size = p->used->size;
     used.stages = p->used->stages;

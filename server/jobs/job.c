@@ -48,6 +48,7 @@ static const struct spec_text {
 } spec_texts[] = {
     {"prompt", offsetof(struct job_spec, prompt), ""},
     {"negative_prompt", offsetof(struct job_spec, negative_prompt), NULL},
+    {"preset", offsetof(struct job_spec, preset), NULL},
     {"sampler", offsetof(struct job_spec, sampler), NULL},
     {"timesteps", offsetof(struct job_spec, timesteps), NULL},
     {"owner", offsetof(struct job_spec, owner), ""},

@@ -21,10 +21,12 @@ enum {
 enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED };
 enum job_format { JOB_PNG, JOB_JPEG, JOB_WEBP };
 
-// What to draw and how to keep it. A zero field means the model's own recommendation.
+// What to draw and how to keep it. A zero field means what the preset says, or the model's own
+// recommendation.
 struct job_spec {
     const char *prompt;          // UTF-8
     const char *negative_prompt; // UTF-8; NULL: none
+    const char *preset;          // NULL: none
     const char *sampler;
     const char *timesteps;
     int n, size;

@@ -114,7 +114,17 @@ static void run_describe(struct worker *w)
         to->guidance_scale = from->guidance_scale;
     }
     copy_names(m->samplers[0], sizeof m->samplers[0], 16, i->samplers);
-    copy_names(m->presets[0], sizeof m->presets[0], 16, i->timesteps);
+    _Static_assert(sizeof m->preset / sizeof *m->preset == ENGINE_MAX_PRESETS, "one for each");
+    m->presets = i->presets;
+    for (int p = 0; p < i->presets; p++) {
+        const struct engine_preset_info *from = &i->preset[p];
+        struct model_preset *to = &m->preset[p];
+        snprintf(to->name, sizeof to->name, "%s", from->name);
+        snprintf(to->sampler, sizeof to->sampler, "%s", from->sampler);
+        memcpy(to->steps, from->steps, sizeof to->steps);
+        memcpy(to->guidance_scale, from->guidance_scale, sizeof to->guidance_scale);
+    }
+    copy_names(m->timesteps[0], sizeof m->timesteps[0], 16, i->timesteps);
 }
 
 static void run_open(struct worker *w)
@@ -180,6 +190,7 @@ static struct engine_request run_request(const struct job_spec *s, int picture)
         .size = s->size,
         .seed = s->seed,
         .picture = (uint32_t)picture,
+        .preset = s->preset,
         .sampler = s->sampler,
         .timesteps = s->timesteps,
         .set_noise_level = s->set_noise_level,

@@ -22,12 +22,19 @@ struct model_stage {
     int size, steps, noise_level;
     float guidance_scale;
 };
+struct model_preset {
+    char name[32], sampler[32];
+    int steps[3];
+    float guidance_scale[3];
+};
 struct model_info {
     char name[64], device[256], driver[256], dtype[8];
     int slots, stages;
     struct model_stage stage[3];
-    char samplers[16][48]; // an empty name ends the list
-    char presets[16][32];
+    int presets;
+    struct model_preset preset[8];
+    char samplers[16][48];  // an empty name ends the list
+    char timesteps[16][32]; // named lists, likewise
 };
 
 // Counters since the worker started; one snapshot per step.

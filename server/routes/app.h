@@ -49,8 +49,9 @@ enum draw_quality { DRAW_AUTO, DRAW_LOW, DRAW_MEDIUM, DRAW_HIGH, DRAW_STANDARD, 
 
 // Copy the extras into spec; a seed that was not given is drawn by lot.
 void draw_spec(const struct draw_fields *f, struct job_spec *spec);
-// Steps for a quality, where none were given: half, the model's own, or twice as many.
-void draw_quality_steps(struct app *app, enum draw_quality quality, struct job_spec *spec);
+// What a quality means: the model's preset "fast", or half its steps when it has none; its own
+// settings; twice its steps. Steps that were given stay.
+void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec);
 // "auto" or "WxH" into an edge; 0 for auto. Errors: INVALID.
 enum err draw_size(const char *text, int *size, struct fault *why);
 

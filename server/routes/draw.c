@@ -32,9 +32,15 @@ void draw_spec(const struct draw_fields *f, struct job_spec *spec)
     memcpy(spec->guidance_scale, f->guidance_scale, sizeof spec->guidance_scale);
 }
 
-void draw_quality_steps(struct app *app, enum draw_quality quality, struct job_spec *spec)
+void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec)
 {
+    static const char fast[] = "fast";
     const struct model_info *m = jobs_model(app->jobs);
+    for (int i = 0; m && quality == DRAW_LOW && i < m->presets; i++)
+        if (!strcmp(m->preset[i].name, fast)) {
+            spec->preset = fast;
+            return;
+        }
     const bool low = quality == DRAW_LOW, high = quality == DRAW_HIGH || quality == DRAW_HD;
     for (int s = 0; m && s < m->stages && (low || high); s++)
         if (!spec->steps[s])

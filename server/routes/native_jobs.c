@@ -13,7 +13,7 @@
 
 struct jobs_fields {
     struct draw_fields draw;
-    const char *prompt, *timesteps, *webhook_url;
+    const char *prompt, *preset, *timesteps, *webhook_url;
     int n, size, noise_level[CHECK_LIST], format, quality, previews, preview_format, priority;
     int64_t deadline;
 };
@@ -27,6 +27,8 @@ static const struct check_field jobs_table[] = {
     {"size", CHECK_INT, CHECK_NULL, F(size), 1, 65536, .live = "sizes",
      .help = "edge in pixels; absent: the model's largest"},
     {"seed", CHECK_SEED, CHECK_NULL, F(draw.seed), .help = "start of the noise; absent: any"},
+    {"preset", CHECK_TEXT, CHECK_NULL, F(preset), 1, 31, .live = "presets",
+     .help = "settings that the model has under a name; the fields beside it win"},
     {"steps", CHECK_INTS, CHECK_NULL, F(draw.steps), 1, 1000,
      .help = "denoising steps of the first stage, or a list with one number per stage"},
     {"guidance_scale", CHECK_NUMBERS, CHECK_NULL, F(draw.guidance_scale), 1, 100,
@@ -73,8 +75,10 @@ static void add_request(struct buf *b, const struct job *j)
     text_json(b, s->prompt);
     buf_puts(b, ",\"negative_prompt\":");
     text_json(b, s->negative_prompt);
-    buf_printf(b, ",\"n\":%d,\"size\":%d,\"seed\":%llu,\"sampler\":", s->n, j->used.size,
+    buf_printf(b, ",\"n\":%d,\"size\":%d,\"seed\":%llu,\"preset\":", s->n, j->used.size,
                (unsigned long long)s->seed);
+    text_json(b, s->preset);
+    buf_puts(b, ",\"sampler\":");
     text_json(b, j->used.sampler);
     buf_puts(b, ",\"steps\":[");
     for (int i = 0; i < j->used.stages; i++)
@@ -181,6 +185,7 @@ static void jobs_post(struct call *c)
         .prompt = f->prompt,
         .n = f->n,
         .size = f->size,
+        .preset = f->preset,
         .timesteps = f->timesteps,
         .set_noise_level = true,
         .format = (enum job_format)f->format,
@@ -342,6 +347,26 @@ static void add_stages(struct buf *b, const struct model_info *m)
     buf_puts(b, "]");
 }
 
+static void add_presets(struct buf *b, const struct model_info *m)
+{
+    buf_puts(b, ",\"presets\":[");
+    for (int i = 0; i < m->presets; i++) {
+        const struct model_preset *p = &m->preset[i];
+        buf_printf(b, "%s{\"name\":", i ? "," : "");
+        text_json(b, p->name);
+        buf_puts(b, ",\"sampler\":");
+        text_json(b, p->sampler);
+        buf_puts(b, ",\"steps\":[");
+        for (int s = 0; s < m->stages; s++)
+            buf_printf(b, "%s%d", s ? "," : "", p->steps[s]);
+        buf_puts(b, "],\"guidance_scale\":[");
+        for (int s = 0; s < m->stages; s++)
+            buf_printf(b, "%s%.6g", s ? "," : "", (double)p->guidance_scale[s]);
+        buf_puts(b, "]}");
+    }
+    buf_puts(b, "]");
+}
+
 static void capabilities_get(struct call *c)
 {
     const struct app *app = c->app;
@@ -364,8 +389,9 @@ static void capabilities_get(struct call *c)
         buf_printf(&b, "%s%d", i ? "," : "", m->stage[i].size);
     buf_puts(&b, "]");
     add_stages(&b, m);
+    add_presets(&b, m);
     add_names(&b, "samplers", m->samplers[0], sizeof m->samplers[0], 16);
-    add_names(&b, "timesteps", m->presets[0], sizeof m->presets[0], 16);
+    add_names(&b, "timesteps", m->timesteps[0], sizeof m->timesteps[0], 16);
     buf_printf(
         &b,
         ",\"formats\":[\"png\",\"jpeg\",\"webp\"],\"limits\":{\"n\":%d,\"prompt_bytes\":32000,"

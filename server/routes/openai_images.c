@@ -33,7 +33,8 @@ static const struct check_field images_table[] = {
     {"size", CHECK_TEXT, CHECK_NULL, F(size), 1, 32, .def = "auto", .live = "openai_sizes",
      .help = "auto is the model's largest"},
     {"quality", CHECK_ENUM, CHECK_NULL, F(quality), .choices = draw_qualities, .def = "auto",
-     .help = "low draws half the model's steps, high and hd twice as many"},
+     .help = "low draws with the model's preset fast, or half its steps when it has none; high "
+             "and hd with twice its steps"},
     {"response_format", CHECK_ENUM, CHECK_NULL, F(response_format), .choices = response_formats,
      .def = "b64_json", .help = "url answers with addresses that live as long as results are kept"},
     {"output_format", CHECK_ENUM, CHECK_NULL, F(output_format), .choices = draw_formats,
@@ -304,7 +305,7 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
         .keep = f->response_format == RESPONSE_URL && !raw_type,
     };
     draw_spec(&f->draw, spec);
-    draw_quality_steps(app, (enum draw_quality)f->quality, spec);
+    draw_apply_quality(app, (enum draw_quality)f->quality, spec);
     return draw_size(f->size, &spec->size, why);
 }
 

@@ -47,8 +47,10 @@ static const char *const *live_list(void *ctx, const char *name)
         l->list[n++] = l->model->name;
     for (int i = 0; !strcmp(name, "samplers") && i < 16 && l->model->samplers[i][0]; i++)
         l->list[n++] = l->model->samplers[i];
-    for (int i = 0; !strcmp(name, "timesteps") && i < 16 && l->model->presets[i][0]; i++)
-        l->list[n++] = l->model->presets[i];
+    for (int i = 0; !strcmp(name, "timesteps") && i < 16 && l->model->timesteps[i][0]; i++)
+        l->list[n++] = l->model->timesteps[i];
+    for (int i = 0; !strcmp(name, "presets") && i < l->model->presets; i++)
+        l->list[n++] = l->model->preset[i].name;
     l->list[n] = NULL;
     return l->list;
 }

@@ -1,7 +1,10 @@
 """The service with the real engine and a tiny model: the same answers, real pictures."""
 import base64
+import json
+import os
 import subprocess
 import sys
+import tempfile
 
 from harness import PROGRAM, Server, b64, eventually, is_png, main
 
@@ -9,8 +12,8 @@ MODEL = sys.argv[2]
 del sys.argv[2]
 
 
-def serve(*flags):
-    s = Server("--model", MODEL, *flags, start=False)
+def serve(*flags, model=MODEL):
+    s = Server("--model", model, *flags, start=False)
     s.start(ready=False)
     s.wait_ready(120)
     return s
@@ -48,6 +51,26 @@ def test_draws_streams_cancels_and_repeats():
     finally:
         code = s.stop()
         assert code == 0, (code, s.log[-2000:])
+
+
+def test_presets_are_in_the_file():
+    with tempfile.TemporaryDirectory() as folder:
+        os.symlink(MODEL, os.path.join(folder, "base"))
+        with open(os.path.join(folder, "cascade.json"), "w") as f:
+            json.dump({"stages": [{"path": "base", "steps": 4}],
+                       "presets": {"fast": {"stages": [{"sampler": "ddim", "steps": 2}]}}}, f)
+        s = serve(model=folder)
+        try:
+            a = s.post("/v1/images/generations", {"prompt": "a", "seed": 1, "quality": "low"})
+            png = b64(a)
+            for chunk in (b"preset\0fast", b"sampler\0ddim", b"steps\x002", b"Preset: fast"):
+                assert chunk in png, chunk
+            a = s.post("/v1/images/generations", {"prompt": "a", "seed": 1})
+            assert b"preset\0" not in b64(a) and b"steps\x004" in b64(a) and b64(a) != png
+            a = s.post("/v1/jobs", {"prompt": "a", "preset": "slow"})
+            assert a.status == 400 and a.json["error"]["param"] == "preset", a.body
+        finally:
+            assert s.stop() == 0
 
 
 def test_a_model_that_is_not_there():

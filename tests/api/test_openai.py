@@ -2,7 +2,7 @@
 import base64
 import json
 
-from harness import b64, is_png, main
+from harness import Server, b64, is_png, main
 
 
 def test_plain_request_answers_with_base64(s):
@@ -87,6 +87,32 @@ def test_quality_and_steps(s):
         return frames[-1][2]
     assert steps(quality="low")["quality"] == "low"
     assert steps(quality="hd")["quality"] == "high"
+
+    def asked(server, **fields):
+        a = server.draw(size="256x256", response_format="url", **fields)
+        return server.get("/v1/jobs/" + a.headers["x-imagend-job"]).json["request"]
+    for quality in ("auto", "medium", "standard", None):
+        r = asked(s, quality=quality)
+        assert r["preset"] is None and r["steps"] == [8, 4], (quality, r)
+    for quality in ("high", "hd"):
+        r = asked(s, quality=quality)
+        assert r["preset"] is None and r["steps"] == [16, 8], (quality, r)
+    r = asked(s, quality="low")
+    assert r["preset"] == "fast" and r["steps"] == [3, 2] and r["sampler"] == "DDIMScheduler", r
+    assert r["guidance_scale"] == [1, 1], r
+    r = asked(s, quality="low", steps=[5], guidance_scale=2.5, sampler="DDPMScheduler")
+    assert r["preset"] == "fast" and r["steps"] == [5, 2] and r["sampler"] == "DDPMScheduler", r
+    assert r["guidance_scale"] == [2.5, 1], r
+
+
+def test_low_quality_without_presets():
+    s = Server(env={"FAKE_PRESETS": "0"})
+    try:
+        a = s.draw(size="256x256", response_format="url", quality="low")
+        r = s.get("/v1/jobs/" + a.headers["x-imagend-job"]).json["request"]
+        assert r["preset"] is None and r["steps"] == [4, 2], r
+    finally:
+        assert s.close() == 0
 
 
 def test_stream_has_every_field(s):

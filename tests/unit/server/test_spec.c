@@ -8,6 +8,7 @@ static void test_round_trip(void)
 {
     const struct job_spec s = {
         .prompt = "a \"red\" sphere\n\\ \xe2\x82\xac",
+        .preset = "fast",
         .sampler = "ddim",
         .n = 3,
         .size = 256,
@@ -33,6 +34,7 @@ static void test_round_trip(void)
     CHECK_INT(job_spec_read(json, &back, &text, &why), ERR_OK);
     CHECK_STR(back.prompt, s.prompt);
     CHECK_STR(back.owner, "alice");
+    CHECK_STR(back.preset, "fast");
     CHECK(!back.negative_prompt && !back.idempotency_key);
     CHECK(back.seed == s.seed && back.deadline == s.deadline);
     for (int i = 0; i < JOB_MAX_STAGES; i++) {
