@@ -23,7 +23,10 @@ VERSION = "0.35.2"
 HERE = pathlib.Path(__file__).parent
 STAGES = {"base": 64, "sr256": 256, "sr1024": 1024}
 FAST = "base-fast"
-REFERENCE_PROMPTS = ["a red ball on green grass", "three yellow stars above a blue house in the snow at night", ""]
+REFERENCE_PROMPTS = [
+    "a red ball on green grass", "three yellow stars above a blue house in the snow at night", "",
+    "  A Spotted   TOADSTOOL,\tqxjw: ünï-çødé \u8349\u5730 \U0001f534!",
+    "a tiny white house between a turquoise ring and a shiny metal torus " * 4]
 
 
 def write_json(path, value):
@@ -158,10 +161,12 @@ def write_reference(models, folder):
     encoder, tok = load_text(models / "base")
     ids, mask = tok.encode(REFERENCE_PROMPTS)
     hidden = encoder(ids, mask)
+    coded = [torch.tensor(list(p.encode())) for p in REFERENCE_PROMPTS]
     safetensors_file.save(folder / "text.safetensors", {
-        "input_ids": ids, "attention_mask": mask, "last_hidden_state": hidden})
+        "prompts": torch.nn.utils.rnn.pad_sequence(coded, True).long(), "input_ids": ids,
+        "attention_mask": mask, "last_hidden_state": hidden})
     generator = torch.Generator().manual_seed(7)
-    for name in STAGES:
+    for name in list(STAGES) + [FAST] * (models / FAST).exists():
         net = load_unet(models / name)
         channels, timestep = net.config["in_channels"], torch.tensor([900, 250])
         sample = torch.randn(2, channels, 64, 64, generator=generator)

@@ -257,6 +257,51 @@ static struct t5 *load(struct bundle *b, const char *dir, const char *variant)
     return t5;
 }
 
+// One prompt of a bundle, a byte per element and padded with zeros, as the pipeline takes it.
+static bool same_tokens(const struct tokenizer *t, const int64_t *bytes, size_t n,
+                        const int64_t *want, size_t length)
+{
+    uint32_t ids[TOKENIZER_IF_LENGTH], mask[TOKENIZER_IF_LENGTH];
+    struct buf raw = {0}, prompt = {0};
+    bool same = length == (size_t)tokenizer_max_length(t);
+
+    for (size_t i = 0; i < n && bytes[i]; i++)
+        buf_putc(&raw, (char)bytes[i]);
+    same = same && !tokenizer_prompt(raw.data ? raw.data : "", raw.len, &prompt) &&
+           !tokenizer_encode(t, prompt.data ? prompt.data : "", prompt.len, (int)length, ids, mask,
+                             NULL);
+    for (size_t i = 0; same && i < length; i++)
+        same = want[i] == (int64_t)ids[i];
+    buf_deinit(&raw);
+    buf_deinit(&prompt);
+    return same;
+}
+
+void check_prompts(struct bundle *b, const char *tokenizer_dir)
+{
+    const struct safetensor *shape = bundle_find(b, "prompts"), *want = bundle_find(b, "input_ids");
+    int64_t *bytes = bundle_ints(b, "prompts"), *ids = bundle_ints(b, "input_ids");
+    struct tokenizer *t = NULL;
+    struct fault why = {0};
+    int wrong = 0;
+
+    if (!bytes || !ids || tokenizer_open(tokenizer_dir, &t, &why)) {
+        golden_fail(b->g, b->name, "prompts", "%s", *why.msg ? why.msg : "missing");
+        goto out;
+    }
+    const size_t rows = shape->shape[0], width = shape->shape[1], length = want->shape[1];
+    for (size_t i = 0; i < rows; i++)
+        wrong += !same_tokens(t, bytes + i * width, width, ids + i * length, length);
+    if (wrong || rows != want->shape[0])
+        golden_fail(b->g, b->name, "prompts", "%d of %zu differ", wrong, rows);
+    else
+        golden_pass(b->g, b->name, "prompts", 0);
+out:
+    tokenizer_close(&t);
+    free(bytes);
+    free(ids);
+}
+
 void check_encoder(struct bundle *b, const char *encoder_dir)
 {
     const struct safetensor *shape = bundle_find(b, "input_ids");

@@ -71,10 +71,11 @@ void check_normalization(struct golden *g, const char *name);
 void check_captions(struct golden *g, const char *name);
 void check_t5(struct golden *g, const char *name, const struct json_t *fixture);
 void check_unet(struct golden *g, const char *name, const struct json_t *fixture);
-// Against tensors in an open bundle: one forward of the U-Net, one run of the encoder in this
-// folder.
+// Against tensors in an open bundle: one forward of the U-Net, one run of the encoder, and the ids
+// that the tokenizer in this folder gives prompts (their bytes as integers).
 void check_forward(struct bundle *b, const char *unet_dir);
 void check_encoder(struct bundle *b, const char *encoder_dir);
+void check_prompts(struct bundle *b, const char *tokenizer_dir);
 void check_pipeline(struct golden *g, const char *name, const struct json_t *fixture);
 void check_betas(struct golden *g, const char *name, const struct json_t *fixture);
 void check_timesteps(struct golden *g, const char *name);
