@@ -6,7 +6,7 @@ const PREVIEWS = 10;
 const LIST = "imagend.jobs", KEY = "imagend.key", MAX_JOBS = 60;
 // What the API calls a field, and the element that it comes from.
 const FIELDS = { prompt: "prompt", negative_prompt: "negative", size: "size", n: "count",
-  seed: "seed", steps: "steps", guidance_scale: "guidance", sampler: "sampler" };
+  preset: "preset", seed: "seed", steps: "steps", guidance_scale: "guidance", sampler: "sampler" };
 
 // ---- the server ----------------------------------------------------------------------------
 
@@ -135,6 +135,7 @@ function makeCard(job, asked, index) {
 function about(request, index) {
   const parts = [request.size + " px", "seed " + request.seed, request.steps.join("+") + " steps",
     "guidance " + request.guidance_scale.map((g) => Math.round(g * 10) / 10).join("/")];
+  if (request.preset) parts.push(request.preset);
   if (request.negative_prompt) parts.push("without: " + request.negative_prompt);
   if (request.n > 1) parts.unshift((index + 1) + " of " + request.n);
   return parts.join(" · ");
@@ -314,6 +315,7 @@ function again(request, asked, index) {
   $("steps").value = asked.steps || "";
   $("guidance").value = asked.guidance_scale || "";
   $("sampler").value = asked.sampler || "";
+  $("preset").value = request.preset || "";
   $("more").open = $("more").open || Boolean(request.negative_prompt || asked.steps ||
     asked.guidance_scale || asked.sampler);
   settle();
@@ -327,7 +329,7 @@ function fields() {
     n: Number($("count").value), previews: PREVIEWS };
   for (const [name, value] of [["negative_prompt", $("negative").value || null],
     ["seed", number("seed")], ["steps", number("steps")], ["guidance_scale", number("guidance")],
-    ["sampler", $("sampler").value || null]])
+    ["sampler", $("sampler").value || null], ["preset", $("preset").value || null]])
     if (value !== null) job[name] = value;
   return job;
 }
@@ -385,6 +387,8 @@ async function describe() {
       $("size").replaceChildren(...can.sizes.map((s) => new Option(s + " px", s)));
       $("size").value = can.sizes[Math.min(1, can.sizes.length - 1)];
       $("sampler").append(...can.samplers.map((s) => new Option(s, s)));
+      $("preset").append(...can.presets.map((p) => new Option(p.name, p.name)));
+      $("preset-field").hidden = !can.presets.length;
       $("count").max = can.limits.n;
       return;
     } catch (error) {

@@ -93,6 +93,19 @@ await run({
     assert.equal(await s.stop(), 0);
   },
 
+  async preset() {
+    const s = await serve({ FAKE_STEP_MS: "1" });
+    const { page } = await open(s);
+    await page.selectOption("#preset", "fast");
+    await draw(page, "quickly");
+    await done(page);
+    assert.match(await page.textContent(".state"), / · 3\+2 steps · guidance 1\/1 · fast$/);
+    await page.selectOption("#preset", "");
+    await page.click(".again");
+    assert.equal(await page.inputValue("#preset"), "fast");
+    assert.equal(await s.stop(), 0);
+  },
+
   async viewerAndSeed() {
     const s = await serve({ FAKE_STEP_MS: "1" });
     const { page, context } = await open(s);
@@ -145,8 +158,8 @@ await run({
     await page.fill("#steps", "300");
     await draw(page, "the first", "64");
     await draw(page, "the second", "64");
-    await page.waitForFunction(() =>
-      [...document.querySelectorAll(".state")].some((p) => /ahead|Next in line/.test(p.textContent)));
+    await page.waitForFunction(() => [...document.querySelectorAll(".state")].some((p) =>
+      /ahead|Next in line/.test(p.textContent)));
     await look(page, "4-queue");
     await page.click(".card:first-child .cancel");
     await page.waitForSelector(".card:first-child .end:visible");
