@@ -93,6 +93,15 @@ def test_prompts_exclude_a_prompt_and_n():
         assert os.listdir(folder) == ["prompts.txt"]
 
 
+def test_a_preset_by_name():
+    with tempfile.TemporaryDirectory() as folder:
+        out = folder + "/p.png"
+        status, text = generate("x", "--size", "64", "--preset", "slow", "-o", out)
+        assert status == 1 and 'no preset "slow"' in text, text
+        assert generate("x", "--size", "64", "--preset", "fast", "-o", out)[0] == 0
+        assert is_png(read(out), 64)
+
+
 def test_wrong_usage_is_named():
     for args, says in ((["x", "--n", "0"], '--n cannot be "0"'), (["x", "--size", "a"], "--size"),
                        (["x", "--nonsense"], "--nonsense"), ([], "a prompt is missing"),
