@@ -209,9 +209,10 @@ def detect(net, images, threshold=.35):
 
 
 def load(path):
-    net = Checker()
-    net.load_state_dict(torch.load(path, map_location="cpu")["ema"])
-    return net.eval()
+    """(net, samples that it has seen)"""
+    state, net = torch.load(path, map_location="cpu"), Checker()
+    net.load_state_dict(state["ema"])
+    return net.eval(), state["seen"]
 
 
 def work(rank, opt, average):

@@ -31,7 +31,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 PARTS = {"table": table, "diversity": diversity, "guidance": guidance, "robust": robust, "sr": sr,
          "sheets": sheets}
 USUAL = ["table", "diversity", "guidance", "robust"]
-ON_SHEET = 16
+ON_SHEET = 12
 
 
 class Context:
@@ -41,7 +41,7 @@ class Context:
         self.model, self.out, self.count, self.seed = opt.model, opt.out, opt.count, opt.seed
         self.mix, self.mix_name = worlds.Mix.load(opt.mix), opt.mix and pathlib.Path(opt.mix).name
         self.engine = Engine(opt.imagend, opt.model, options)
-        self.net = checker.load(opt.checker)
+        self.net, self.checker_seen = checker.load(opt.checker)
         self.shown = []
 
     def see(self, pictures):
@@ -56,12 +56,13 @@ class Context:
 
     def finish(self, name, results, lines, seconds):
         """Writes what a part found and starts the next part's sheet."""
-        settings = {"model": str(self.model.name), "options": self.engine.options, "seed": self.seed,
-                    "mix": self.mix_name or "full world", "seconds": round(seconds), "part": name}
+        settings = {"part": name, "model": self.model.name, "options": self.engine.options, "seed": self.seed,
+                    "mix": self.mix_name or "full world", "checker_samples": self.checker_seen,
+                    "seconds": round(seconds)}
         (self.out / (name + ".json")).write_text(json.dumps(dict(settings, **results), indent=1) + "\n")
         (self.out / (name + ".md")).write_text("\n".join(lines) + "\n")
         if self.shown:
-            sheet.save(self.out / (name + ".jpg"), *zip(*self.shown), columns=ON_SHEET, side=96)
+            sheet.save(self.out / (name + ".jpg"), *zip(*self.shown), columns=ON_SHEET, side=128)
         self.shown = []
 
 

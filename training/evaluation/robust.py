@@ -50,7 +50,8 @@ def run(context):
     for i, (kind, prompt) in enumerate(PROMPTS):
         what = [shown(d) for d in seen[i * SEEDS:(i + 1) * SEEDS]]
         results["prompts"].append({"kind": kind, "prompt": prompt[:80], "seen": what})
-        lines.append("| %s | %s | %s |" % (kind, prompt[:50].replace("|", "/"), " · ".join(what)))
+        code = "`%s`" % prompt[:50].strip() if prompt.strip() else ""
+        lines.append("| %s | %s | %s |" % (kind, code, " · ".join(what)))
     lines += ["", "| %d pictures of | clear |" % len(seen), "|---|---|"]
     lines += ["| %s | %.2f |" % row for row in results["clear"].items()]
     return results, lines

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import checker
+import sheet
 from evaluation import diversity, guidance, table
 from evaluation.engine import Engine, tensor
 from evaluation.judge import RELATIONS, SIZED_LAYOUTS, assign, judge, mean
@@ -194,6 +195,14 @@ class Measures(unittest.TestCase):
         picture.putpixel((0, 0), (255, 9, 9))
         picture.putpixel((1, 0), (9, 0, 9))
         self.assertEqual(guidance.burnt([picture]), 2 / 16)
+
+    def test_sheets_take_any_caption(self):
+        pictures = [Image.new("RGB", (8, 8), (k, 0, 0)) for k in (10, 200)]
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "sheet.png"
+            sheet.save(path, pictures, ["\u8349 ball", ""], 2, 16)
+            saved = Image.open(path)
+            self.assertEqual([saved.getpixel((x, 8))[0] for x in (8, 8 + 22)], [10, 200])
 
     def test_open_captions_have_their_object(self):
         class Context:
