@@ -4,7 +4,8 @@ import { eventually, need, run, serve } from "./server.mjs";
 
 need("openai");
 const { default: OpenAI } = await import("openai");
-const client = (server, more) => new OpenAI({ apiKey: "none", baseURL: server.url + "/v1", ...more });
+const client = (server, more) =>
+  new OpenAI({ apiKey: "none", baseURL: server.url + "/v1", ...more });
 const png = (b64) => Buffer.from(b64, "base64").subarray(1, 4).toString() === "PNG";
 
 await run({

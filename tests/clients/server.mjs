@@ -14,10 +14,19 @@ export function need(name) {
   process.exit(77);
 }
 
+// What a failed test left running ends with the tests.
+const running = new Set();
+process.on("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+});
+
 export async function serve(env = {}, ...flags) {
   const folder = mkdtempSync(join(tmpdir(), "imagend-client-"));
   const child = spawn(program, ["serve", "--listen", "127.0.0.1:0", "--data-dir",
-    join(folder, "data"), ...flags], { env: { ...process.env, ...env }, stdio: ["ignore", "ignore", "pipe"] });
+    join(folder, "data"), ...flags],
+    { env: { ...process.env, ...env }, stdio: ["ignore", "ignore", "pipe"] });
+  running.add(child);
+  child.on("exit", () => running.delete(child));
   let log = "";
   const port = await new Promise((done, fail) => {
     createInterface({ input: child.stderr }).on("line", (line) => {
