@@ -295,12 +295,12 @@ def test_tls():
     cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key,
                     "-out", cert, "-days", "2", "-subj", "/CN=localhost", "-addext",
-                    "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+                    "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
     s = Server("--tls-cert", cert, "--tls-key", key, start=False)
     s.start(ready=False)
     try:
         context = ssl.create_default_context(cafile=cert)
-        url = f"https://localhost:{s.port}"
+        url = f"https://127.0.0.1:{s.port}"
 
         def ready():
             try:
