@@ -221,17 +221,17 @@ static struct worker *jobs_any_worker(struct jobs *j)
     return NULL;
 }
 
-static enum err jobs_check(struct jobs *j, const struct job_spec *spec, struct job_used *used,
-                           struct fault *why)
+// The worker that can say whether a request could be drawn.
+static enum err jobs_accepting(struct jobs *j, struct worker **w, struct fault *why)
 {
-    struct worker *w = jobs_any_worker(j);
+    *w = jobs_any_worker(j);
     if (j->draining)
         return fault_set(why, ERR_BUSY, "server", "the server is shutting down");
-    if (!w && j->down.code)
+    if (!*w && j->down.code)
         return fault_set(why, ERR_BUSY, "server", "no device works: %s", j->down.msg);
-    if (!w)
+    if (!*w)
         return fault_set(why, ERR_BUSY, "server", "the model is being loaded");
-    return worker_check(w, spec, used, why);
+    return ERR_OK;
 }
 
 static enum err jobs_room(struct jobs *j, const struct job_spec *spec, struct fault *why)
@@ -275,10 +275,16 @@ enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **o
 {
     struct job *job = NULL;
     struct job_used used;
-    enum err err = jobs_check(j, spec, &used, why);
+    struct worker *w;
+    enum err err = jobs_accepting(j, &w, why);
+    // A full queue refuses before samplers are looked at: under overload that is most of the work.
+    if (!err)
+        err = jobs_room(j, spec, why);
+    if (!err)
+        err = worker_check(w, spec, &used, why);
     if (!err && spec->webhook_url)
         err = webhook_check(j->p.webhook.allow, spec->webhook_url, why);
-    if (err || (err = jobs_room(j, spec, why)))
+    if (err)
         return err;
     job = job_create();
     if (!job || (err = job_spec_copy(spec, &job->spec, &job->spec_text))) {
