@@ -12,6 +12,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,7 +20,8 @@ enum {
     HTTP_SWEEP_MS = 500,
     HTTP_POOL_EXTRA = 16 << 10,
     HTTP_BACKLOG = 4096,
-    HTTP_WAKE_BATCH = 100
+    HTTP_WAKE_BATCH = 100,
+    HTTP_OTHER_FILES = 128, // descriptors that are no connections: store, pictures, devices
 };
 
 // ---- running the library ----------------------------------------------------------------------
@@ -286,6 +288,29 @@ static enum err http_listen(struct http_server *s, struct fault *why)
     return ERR_OK;
 }
 
+// Out of descriptors the library stops accepting and does not always start again, so there must be
+// enough for every connection that it may open.
+static void http_make_room(struct http_server *s)
+{
+    const rlim_t wanted = (rlim_t)s->p.max_connections + HTTP_OTHER_FILES;
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur >= wanted)
+        return;
+    const struct rlimit more = {files.rlim_max < wanted ? files.rlim_max : wanted, files.rlim_max};
+    if (!setrlimit(RLIMIT_NOFILE, &more))
+        files = more;
+    if (files.rlim_cur >= wanted)
+        return;
+    const int fits = (int)(files.rlim_cur > 2 * HTTP_OTHER_FILES ? files.rlim_cur - HTTP_OTHER_FILES
+                                                                 : files.rlim_cur / 2);
+    log_msg(LOG_WARN, "http",
+            "max-connections %d does not fit into the limit of %llu open files: %d connections "
+            "at most; raise the limit to %llu (ulimit -n, LimitNOFILE)",
+            s->p.max_connections, (unsigned long long)files.rlim_cur, fits,
+            (unsigned long long)wanted);
+    s->p.max_connections = fits;
+}
+
 static struct MHD_Daemon *http_start(struct http_server *s)
 {
     const bool tls = s->p.tls_cert && s->p.tls_key;
@@ -337,6 +362,7 @@ enum err http_open(const struct http_params *p, struct http_server **out, struct
     err = http_listen(s, why);
     if (err)
         goto fail;
+    http_make_room(s);
     s->daemon = http_start(s);
     if (!s->daemon) {
         err = fault_set(why, ERR_INVALID, p->tls_cert ? "tls_cert" : "listen",

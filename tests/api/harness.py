@@ -36,11 +36,12 @@ class Answer:
 class Server:
     """One running program on a free port with its own data folder."""
 
-    def __init__(self, *flags, env=None, data=None, start=True):
+    def __init__(self, *flags, env=None, data=None, start=True, preexec=None):
         self.folder = data or tempfile.mkdtemp(prefix="imagend-test-")
         self.own_folder = data is None
         self.flags = list(flags)
         self.env = env or {}
+        self.preexec = preexec
         self.process = None
         if start:
             self.start()
@@ -53,7 +54,7 @@ class Server:
         self.process = subprocess.Popen(
             [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
              os.path.join(self.folder, "data"), *self.flags],
-            stderr=log, env=env, stdin=subprocess.DEVNULL)
+            stderr=log, env=env, stdin=subprocess.DEVNULL, preexec_fn=self.preexec)
         log.close()
         self.port = None
         deadline = time.monotonic() + 20

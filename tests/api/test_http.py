@@ -1,5 +1,6 @@
 """What HTTP itself asks of the server: methods, sizes, broken and slow clients."""
 import json
+import resource
 import socket
 import threading
 import time
@@ -153,6 +154,28 @@ def test_connection_limit():
             c.close()
     finally:
         assert s.close() == 0
+
+
+def limit_files(soft, hard):
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_connections_get_their_descriptors():
+    """The soft limit rises by itself; what the hard limit does not allow is said, and kept to."""
+    for soft, hard, held, fits in ((200, 2000, 600, True), (400, 400, 600, False)):
+        s = Server("--max-connections", "700", "--receive-timeout", "2",
+                   preexec=limit_files(soft, hard))
+        try:
+            said = "max-connections 700 does not fit into the limit of 400 open files: 272 " in s.log
+            assert said != fits, s.log
+            crowd = [s.raw(b"GET ", read=False) for _ in range(held)]
+            if fits:
+                assert s.get("/healthz").status == 200
+            for c in crowd:
+                c.close()
+            eventually(lambda: s.get("/healthz").status == 200, 10, "room again")
+        finally:
+            assert s.close() == 0
 
 
 def test_a_reader_that_does_not_read_is_dropped():
