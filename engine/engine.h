@@ -150,6 +150,10 @@ enum err engine_check(const struct engine *e, const struct engine_request *r, st
 enum err engine_admit(struct engine *e, const struct engine_request *r, void *tag, int *slot,
                       struct fault *why);
 
+// What the text encoder reads for a slot in use: tokens of the prompt and of the negative prompt if
+// one was given, each with its end token; what does not fit is cut off. Thread: the worker's.
+int engine_tokens(const struct engine *e, int slot);
+
 // Run one forward for one stage and post its events to fn, on this thread. A slot that fails posts
 // ENGINE_FAILED and the others go on. Errors: DEVICE_LOST, NO_DEVICE_MEMORY: the engine must be
 // closed and opened again, and every admitted picture is lost.

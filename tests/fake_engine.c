@@ -30,6 +30,7 @@ struct fake_slot {
     struct engine_used with;
     int stage, step;
     double seconds;
+    int tokens;
     bool previews, fails, loses, loses_always;
 };
 
@@ -175,6 +176,15 @@ static uint64_t fake_hash(uint64_t h, const char *s)
     return h;
 }
 
+// One token per word, and one for the end.
+static int fake_tokens(const char *s)
+{
+    int n = s != NULL;
+    for (; s && *s; s++)
+        n += *s != ' ' && (s[1] == ' ' || !s[1]);
+    return n;
+}
+
 enum err engine_admit(struct engine *e, const struct engine_request *r, void *tag, int *slot,
                       struct fault *why)
 {
@@ -190,6 +200,7 @@ enum err engine_admit(struct engine *e, const struct engine_request *r, void *ta
         s->hash = fake_hash(0xcbf29ce484222325u ^ (r->seed + r->picture) * 0x9e3779b97f4a7c15u,
                             r->prompt);
         s->hash = fake_hash(s->hash, r->negative_prompt);
+        s->tokens = fake_tokens(r->prompt) + fake_tokens(r->negative_prompt);
         s->fails = strstr(r->prompt, "[fail]");
         s->loses = strstr(r->prompt, "[lose]");
         s->loses_always = strstr(r->prompt, "[lose always]");
@@ -291,6 +302,11 @@ enum err engine_step(struct engine *e, engine_event_fn *fn, void *ctx, struct fa
         fake_advance(e, i, fn, ctx);
     }
     return ERR_OK;
+}
+
+int engine_tokens(const struct engine *e, int slot)
+{
+    return e->slot[slot].tokens;
 }
 
 enum err engine_evict(struct engine *e, int slot)

@@ -29,6 +29,7 @@ struct slot {
     struct resolved what;                       // the request, every default filled in
     struct sampler *sampler[ENGINE_MAX_STAGES]; // NULL once the stage has taken it
     float *text;                                // [2, L, D]: prompt, negative prompt
+    int tokens;                                 // of the texts that were given
     float *picture;                             // of the last stage, input of the next
     int stage, entry;                           // entry -1: waits for a place in the stage
     double stage_began;
@@ -313,11 +314,12 @@ static enum err encode(struct engine *g, const struct engine_request *r, struct 
     if (!s->text)
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text");
     for (int i = 0; i < 2; i++) {
-        const float *states;
+        struct text_states states;
         enum err e = text_encode(g->text, prompts[i], &states, why);
         if (e)
             return e;
-        memcpy(s->text + (size_t)i * floats, states, floats * sizeof *states);
+        memcpy(s->text + (size_t)i * floats, states.v, floats * sizeof *states.v);
+        s->tokens += i && !r->negative_prompt ? 0 : states.tokens;
     }
     return ERR_OK;
 }
@@ -348,6 +350,11 @@ enum err engine_admit(struct engine *g, const struct engine_request *r, void *ta
     g->slot[i] = s;
     *slot = i;
     return ERR_OK;
+}
+
+int engine_tokens(const struct engine *g, int slot)
+{
+    return slot >= 0 && slot < g->info.slots ? g->slot[slot].tokens : 0;
 }
 
 enum err engine_evict(struct engine *g, int slot)

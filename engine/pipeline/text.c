@@ -10,6 +10,7 @@
 struct cached {
     char *prompt; // after tokenizer_prompt; NULL: free
     float *states;
+    int tokens;
     uint64_t used;
 };
 
@@ -145,14 +146,14 @@ void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses)
     *misses = t->misses;
 }
 
-static enum err run(struct text *t, const char *prompt, size_t len, float *states)
+static enum err run(struct text *t, const char *prompt, size_t len, struct cached *c)
 {
     enum err e;
     uint32_t *ids = malloc(2 * t->length * sizeof *ids), *mask = ids ? ids + t->length : NULL;
 
     if (!ids)
         return ERR_NO_MEMORY;
-    e = tokenizer_encode(t->tokenizer, prompt, len, (int)t->length, ids, mask, NULL);
+    e = tokenizer_encode(t->tokenizer, prompt, len, (int)t->length, ids, mask, &c->tokens);
     if (!e)
         e = tensor_upload(&t->ids, ids);
     if (!e)
@@ -162,7 +163,7 @@ static enum err run(struct text *t, const char *prompt, size_t len, float *state
     if (!e)
         e = ops_run(t->encode);
     if (!e)
-        e = tensor_download(&t->states, states);
+        e = tensor_download(&t->states, c->states);
     free(ids);
     return e;
 }
@@ -181,7 +182,7 @@ static struct cached *find(struct text *t, const char *prompt)
     return oldest;
 }
 
-enum err text_encode(struct text *t, const char *prompt, const float **states, struct fault *why)
+enum err text_encode(struct text *t, const char *prompt, struct text_states *out, struct fault *why)
 {
     const size_t floats = (size_t)t->length * (size_t)text_dim(t);
     struct buf clean = {0};
@@ -201,7 +202,7 @@ enum err text_encode(struct text *t, const char *prompt, const float **states, s
         c->prompt = NULL;
         if (!c->states)
             c->states = malloc(floats * sizeof *c->states);
-        e = c->states ? run(t, clean.data ? clean.data : "", clean.len, c->states) : ERR_NO_MEMORY;
+        e = c->states ? run(t, clean.data ? clean.data : "", clean.len, c) : ERR_NO_MEMORY;
         if (!e) {
             const bool empty = !clean.data;
             c->prompt = empty ? strdup("") : buf_take(&clean);
@@ -211,7 +212,7 @@ enum err text_encode(struct text *t, const char *prompt, const float **states, s
     }
     if (!e) {
         c->used = ++t->clock;
-        *states = c->states;
+        *out = (struct text_states){c->states, c->tokens};
     }
 done:
     buf_deinit(&clean);

@@ -24,10 +24,15 @@ uint64_t text_parameters(const struct text *t);
 const struct t5 *text_encoder(const struct text *t);
 const struct tokenizer *text_tokenizer(const struct text *t);
 
-// *states: [L, D] f32 of the prompt, lower-cased and stripped first as the IF pipelines do.
+struct text_states {
+    const float *v; // [L, D]
+    int tokens;     // of the L, what is no padding
+};
+// The prompt, lower-cased and stripped first as the IF pipelines do.
 // Owner: the cache; valid until two further prompts have been encoded.
 // Errors: INVALID (not UTF-8), DEVICE_LOST, NO_DEVICE_MEMORY, NO_MEMORY.
-enum err text_encode(struct text *t, const char *prompt, const float **states, struct fault *why);
+enum err text_encode(struct text *t, const char *prompt, struct text_states *out,
+                     struct fault *why);
 void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses);
 
 #endif

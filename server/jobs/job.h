@@ -58,6 +58,7 @@ struct job_used {
     int steps[JOB_MAX_STAGES];
     float guidance_scale[JOB_MAX_STAGES];
     int noise_level[JOB_MAX_STAGES];
+    int tokens; // of prompt and negative prompt; 0 until a picture got a slot
 };
 
 enum job_event_type {

@@ -226,8 +226,10 @@ static void jobs_encode(struct jobs *j, struct worker_event *ev, int preview)
 
 // ---- what the workers say -------------------------------------------------------------------
 
-static void on_admitted(struct jobs *j, struct job *job, struct job_picture *p)
+static void on_admitted(struct jobs *j, struct job *job, const struct worker_event *ev)
 {
+    struct job_picture *p = &job->picture[ev->work->picture];
+    job->used.tokens = ev->tokens;
     p->state = JOB_RUNNING;
     p->attempts++;
     if (job->state != JOB_QUEUED)
@@ -296,13 +298,12 @@ static void on_returned(struct jobs *j, struct worker_event *ev)
 static void on_worker_work(struct jobs *j, struct worker_event *ev)
 {
     struct job *job = ev->work->job;
-    struct job_picture *p = &job->picture[ev->work->picture];
     switch (ev->type) {
     case WORKER_ADMITTED:
         j->running++;
         ev->work->in_slot = true;
         if (!job_ended(job))
-            on_admitted(j, job, p);
+            on_admitted(j, job, ev);
         break;
     case WORKER_STEP:
     case WORKER_STAGE:

@@ -52,6 +52,7 @@ static void add_numbers(struct buf *b, const struct job_used *u)
     for (int i = 0; i < JOB_MAX_STAGES; i++)
         buf_printf(b, "%s%d %.9g %d", i ? " " : "", u->steps[i], (double)u->guidance_scale[i],
                    u->noise_level[i]);
+    buf_printf(b, " %d", u->tokens);
 }
 
 static void add_pictures(struct buf *b, const struct job *j)
@@ -115,6 +116,7 @@ static void read_numbers(const char *s, struct job_used *u)
         u->guidance_scale[i] = strtof(end, &end);
         u->noise_level[i] = (int)strtol(end, &end, 10);
     }
+    u->tokens = (int)strtol(end, &end, 10); // rows of older programs end before it
 }
 
 static void read_pictures(const char *s, struct job *j)

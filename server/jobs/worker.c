@@ -219,6 +219,7 @@ static void run_admit(struct worker *w)
             run_leave(w, ev);
             continue;
         }
+        ev->tokens = engine_tokens(w->engine, work->slot);
         w->slots[work->slot] = work;
         w->active++;
         event_post(w, ev);

@@ -75,12 +75,11 @@ struct images_wait {
 
 // ---- the answers --------------------------------------------------------------------------------
 
-// The tokenizer is the engine's, so the text's tokens are estimated; a picture counts one token per
-// 16x16 pixels.
+// The text counts as the tokenizer counted it, once for all pictures; a picture counts one token
+// per 16x16 pixels.
 static void add_usage(struct buf *b, const struct job *job)
 {
-    const char *negative = job->spec.negative_prompt ? job->spec.negative_prompt : "";
-    const size_t in = (strlen(job->spec.prompt) + strlen(negative) + 3) / 4;
+    const size_t in = (size_t)job->used.tokens;
     const size_t out =
         (size_t)job->used.size / 16 * ((size_t)job->used.size / 16) * (size_t)job->spec.n;
     buf_printf(b,

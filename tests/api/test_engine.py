@@ -27,6 +27,9 @@ def test_draws_streams_cancels_and_repeats():
         first = s.post("/v1/images/generations", body)
         assert first.status == 200 and is_png(b64(first), size), first.body[:300]
         assert b"a red sphere" in b64(first), "the prompt is in the file"
+        tokens = [s.post("/v1/images/generations", {**body, "prompt": p}).json["usage"][
+            "input_tokens"] for p in ("a", "a red sphere", "a red sphere " * 100)]
+        assert 2 <= tokens[0] < tokens[1] < tokens[2] == 77, tokens
         # Alone and in company, the same bits.
         jobs = [s.post("/v1/jobs", {"prompt": "a red sphere", "size": size, "seed": 1, "steps": 3,
                                     "n": n}).json["id"] for n in (1, 3, 2)]

@@ -17,6 +17,18 @@ def test_plain_request_answers_with_base64(s):
     assert set(u["input_tokens_details"]) == {"text_tokens", "image_tokens"}
 
 
+def test_usage_counts_what_the_tokenizer_counted(s):
+    """The fake engine's tokens are words, and one for the end of each text."""
+    for fields, tokens in (({}, 4), ({"negative_prompt": "very blurry"}, 7), ({"n": 3}, 4),
+                           ({"negative_prompt": ""}, 5)):
+        u = s.draw("a red sphere", **fields).json["usage"]
+        pictures = 16 * fields.get("n", 1)
+        assert u == {"input_tokens": tokens, "output_tokens": pictures,
+                     "total_tokens": tokens + pictures,
+                     "input_tokens_details": {"text_tokens": tokens, "image_tokens": 0},
+                     "output_tokens_details": {"text_tokens": 0, "image_tokens": pictures}}, u
+
+
 def test_default_size_is_the_largest(s):
     a = s.post("/v1/images/generations", {"prompt": "a"})
     assert is_png(b64(a), 1024)

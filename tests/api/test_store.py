@@ -37,6 +37,19 @@ def test_results_survive_a_restart():
         assert s.close() == 0
 
 
+def test_a_repeated_request_has_the_same_answer_after_a_restart():
+    s = Server()
+    h = {"Idempotency-Key": "k"}
+    first = s.draw("a red sphere", seed=1, headers=h).json
+    assert first["usage"]["input_tokens"] == 4
+    s.stop()
+    s.start()
+    try:
+        assert s.draw("a red sphere", seed=1, headers=h).json == first
+    finally:
+        assert s.close() == 0
+
+
 def test_idempotency_survives_a_restart():
     s = Server()
     h = {"Idempotency-Key": "k"}

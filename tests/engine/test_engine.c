@@ -159,6 +159,28 @@ static void test_full(struct engine *g)
     CHECK_INT(engine_evict(g, -1), ERR_NOT_FOUND);
 }
 
+static void test_tokens(struct engine *g)
+{
+    char prompt[1000] = "";
+    struct engine_request r = {.prompt = prompt, .size = 16};
+    struct fault why = {0};
+    int slot, tokens[4];
+
+    for (int i = 0; i < 4; i++) {
+        r.negative_prompt = i == 1 ? "" : i == 2 ? "a cat" : NULL;
+        for (size_t k = 0; i == 3 && k < sizeof prompt - 1; k++)
+            prompt[k] = k % 2 ? ' ' : 'a';
+        CHECK_MSG(!engine_admit(g, &r, NULL, &slot, &why), "%s", why.msg);
+        tokens[i] = engine_tokens(g, slot);
+        CHECK_INT(engine_evict(g, slot), ERR_OK);
+    }
+    CHECK_INT(tokens[0], 1);
+    CHECK_INT(tokens[1], 2);
+    CHECK(tokens[2] > 3);
+    CHECK_INT(tokens[3], 77);
+    CHECK_INT(engine_tokens(g, 99), 0);
+}
+
 static void test_refusals(struct engine *g)
 {
     static const struct {
@@ -279,6 +301,7 @@ int main(void)
     test_alone(g, alone);
     test_shared(g, alone);
     test_full(g);
+    test_tokens(g);
     engine_stats(g, &stats);
     CHECK(stats.text_cache_hits > 0 && stats.text_cache_misses > 0);
     CHECK(stats.device_bytes > 0 && stats.steps[0] > 0 && stats.steps[1] > 0);

@@ -74,7 +74,7 @@ static enum err open_device(struct rig *r)
     return ops_device_open(&(struct ops_open_params){.dtype = "f32"}, &r->dev, &why);
 }
 
-static enum err encode(struct rig *r, const char *prompt, const float **states)
+static enum err encode(struct rig *r, const char *prompt, struct text_states *states)
 {
     struct fault why = {0};
 
@@ -112,7 +112,7 @@ static void inject(struct rig *r, enum point at, enum point here)
 static void test_lost(enum point at)
 {
     const enum err lost = ERR_DEVICE_LOST;
-    const float *states = NULL;
+    struct text_states states = {0};
     const uint8_t *rgb;
     struct rig r;
 
@@ -122,7 +122,7 @@ static void test_lost(enum point at)
     CHECK_INT(encode(&r, "a cat", &states), at == AT_ENCODE ? lost : ERR_OK);
     if (at > AT_ENCODE) {
         inject(&r, at, AT_ENTER);
-        CHECK_INT(enter(&r, states), at == AT_ENTER ? lost : ERR_OK);
+        CHECK_INT(enter(&r, states.v), at == AT_ENTER ? lost : ERR_OK);
     }
     if (at > AT_ENTER) {
         inject(&r, at, AT_STEP);

@@ -157,7 +157,7 @@ static bool read_text(struct trajectory *t)
     t->states = malloc(2 * (size_t)t->pictures * l * d * sizeof *t->states);
     for (int i = 0; t->states && i < 2 * t->pictures; i++) {
         const bool is_negative = i < t->pictures;
-        const float *states;
+        struct text_states states;
         const char *text =
             prompt_at(is_negative ? negative : prompt, i % t->pictures / t->images_per_prompt);
         struct fault why = {0};
@@ -165,7 +165,7 @@ static bool read_text(struct trajectory *t)
             golden_fail(t->b->g, t->b->name, t->prefix, "%s", why.msg);
             return false;
         }
-        memcpy(t->states + (size_t)i * l * d, states, l * d * sizeof *states);
+        memcpy(t->states + (size_t)i * l * d, states.v, l * d * sizeof *states.v);
     }
     if (!t->states)
         return false;
