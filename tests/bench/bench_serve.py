@@ -1,29 +1,54 @@
-"""The service under load, as tables: bench_serve.py IMAGEND FAKE LOAD [MODEL].
+"""The service under load, as tables: bench_serve.py IMAGEND FAKE LOAD ALONE MODEL [PART...].
 
-First with the engine of pictures that cost nothing: what HTTP, queue and store cost. Then, if MODEL
-is there, with the real engine: pictures per minute against the engine alone.
+requests  small requests, with the server on one core and pictures that cost nothing
+streams   event streams that stay open, and how long others wait meanwhile
+overload  ten times as many requests as there are pictures, against a short queue; both engines
+engine    pictures per minute, beside those of the engine alone in the same run
+
+All parts when none is named; those with the real engine only if MODEL is there. BENCH_SECONDS is how
+long a measurement takes, BENCH_CLIENTS which rows the last table has.
 """
 import json
 import os
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "api"))
-IMAGEND, FAKE, LOAD = sys.argv[1:4]
-MODEL = sys.argv[4] if len(sys.argv) > 4 else None
+IMAGEND, FAKE, LOAD, ALONE, MODEL = sys.argv[1:6]
+PARTS = sys.argv[6:] or ["requests", "streams", "overload", "engine"]
 sys.argv[1:] = [FAKE]
 import harness  # noqa: E402
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", "5"))
+CLIENTS = [int(n) for n in os.environ.get("BENCH_CLIENTS", "1 4 16 64").split()]
+IMAGES = "/v1/images/generations"
+BODY = '{"prompt":"a red sphere on a wooden table","size":"64x64","seed":1}'
 
 
-def load(server, connections, seconds, *request):
-    out = subprocess.run([LOAD, str(server.port), str(connections), str(seconds), *request],
-                         capture_output=True, text=True, check=True).stdout
+def load_start(server, method, path, body="", **options):
+    flags = [f"--{k}" if v is True else f"--{k}={v}" for k, v in options.items()]
+    return subprocess.Popen([LOAD, f"--port={server.port}", *flags, method, path, body],
+                            stdout=subprocess.PIPE, text=True)
+
+
+def load(server, method, path, body="", **options):
+    process = load_start(server, method, path, body, **{"seconds": SECONDS, **options})
+    out = process.communicate()[0]
+    assert process.returncode == 0, "load failed"
     return json.loads(out)
+
+
+def real_server(*flags):
+    harness.PROGRAM = IMAGEND
+    try:
+        s = harness.Server("--store", "memory", "--model", MODEL, *flags, start=False)
+        s.start(ready=False)
+        s.wait_ready(300)
+        assert s.post(IMAGES, BODY).status == 200
+        return s
+    finally:
+        harness.PROGRAM = FAKE
 
 
 def cpu_seconds(server):
@@ -37,94 +62,150 @@ def resident_mb(server):
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def keep_to_one_core(server):
+    """The server's threads on the first core, what this program starts on the others."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        return
+    for thread in os.listdir(f"/proc/{server.process.pid}/task"):
+        os.sched_setaffinity(int(thread), cores[:1])
+    os.sched_setaffinity(0, cores[1:])
+
+
 def small_requests():
-    print(f"{'request':34} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'cpu us/req':>11} {'failed':>7}")
+    cores = os.sched_getaffinity(0)
     s = harness.Server("--store", "memory")
     job = s.post("/v1/jobs", {"prompt": "a", "size": 64}).json["id"]
     s.wait_job(job)
-    cases = [("GET /healthz", "GET", "/healthz"), ("GET /v1/jobs/{id}", "GET", "/v1/jobs/" + job),
-             ("POST /v1/jobs, refused (400)", "POST", "/v1/jobs", '{"prompt":"a","size":65}'),
-             ("POST images, one 64 px picture", "POST", "/v1/images/generations",
-              '{"prompt":"a","size":"64x64","seed":1}')]
-    for name, *request in cases:
+    keep_to_one_core(s)
+    print(f"{'on one core':34} {'clients':>8} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8} "
+          f"{'cpu us/req':>11} {'failed':>7}")
+    for name, clients, *request in (
+            ("GET /healthz", 32, "GET", "/healthz"),
+            ("GET /v1/jobs/{id}", 32, "GET", "/v1/jobs/" + job),
+            ("POST /v1/jobs, refused (400)", 32, "POST", "/v1/jobs", '{"prompt":"a","size":65}'),
+            ("POST images, one 64 px picture", 32, "POST", IMAGES, BODY),
+            ("POST images, one 64 px picture", 1, "POST", IMAGES, BODY)):
         before = cpu_seconds(s)
-        r = load(s, 32, SECONDS, *request)
-        used = (cpu_seconds(s) - before) / max(1, r["answers"]) * 1e6
-        print(f"{name:34} {r['per_second']:8.0f} {r['p50_ms']:8.2f} {r['p99_ms']:8.2f} {used:11.0f} "
-              f"{r['failed']:7}")
+        r = load(s, *request, connections=clients)
+        kind = "good" if r["good"] else "other"
+        used = (cpu_seconds(s) - before) / max(1, r[kind]) * 1e6
+        print(f"{name:34} {clients:8} {r[kind] / r['seconds']:8.0f} {r[kind + '_p50_ms']:8.2f} "
+              f"{r[kind + '_p99_ms']:8.2f} {used:11.0f} {r['failed']:7}")
+    os.sched_setaffinity(0, cores)
     s.close()
 
 
-def streams(count=9800):
+def streams(count=10000, opening=15):
     s = harness.Server("--store", "memory", "--drain-timeout", "1", env={"FAKE_STEP_MS": "1000"})
     job = s.post("/v1/jobs", {"prompt": "a", "size": 64, "steps": 900}).json["id"]
-    held = subprocess.Popen([LOAD, str(s.port), str(count), str(SECONDS + 25), "HOLD",
-                             f"/v1/jobs/{job}/events"], stdout=subprocess.PIPE, text=True)
-    time.sleep(20)
-    r = load(s, 1, SECONDS, "GET", "/healthz")
+    held = load_start(s, "GET", f"/v1/jobs/{job}/events", connections=count,
+                      seconds=SECONDS + opening + 5, hold=True)
+    time.sleep(opening)
+    r = load(s, "GET", "/healthz")
     memory = resident_mb(s)
     opened = json.loads(held.communicate()[0])["opened"]
-    print(f"{opened} of {count} event streams open, each with an event per second: /healthz p50 "
-          f"{r['p50_ms']:.2f} ms, p99 {r['p99_ms']:.2f} ms; {memory:.0f} MB resident")
+    print(f"{'streams':>10} {'open':>8} {'/healthz p50 ms':>16} {'p99 ms':>8} {'resident MB':>12}   "
+          "(an event per second each)")
+    print(f"{count:10} {opened:8} {r['good_p50_ms']:16.2f} {r['good_p99_ms']:8.2f} {memory:12.0f}")
     s.close()
+
+
+def overload_row(name, s, slots, seconds, rounds=3):
+    """Capacity: the queue never empty and nobody refused. Then ten times that, at fixed times. In
+    turns, so that what else the machine does meets both."""
+    offered, calm, ten = None, [], []
+
+    def rate(runs):  # to the end of a batch each, not to somewhere within one
+        return sum(r["good"] for r in runs) / sum(r["good_until"] for r in runs)
+
+    def worst(name):
+        return max(r[name] for r in ten)
+    for _ in range(rounds):
+        calm.append(load(s, "POST", IMAGES, BODY, connections=slots + 8, seconds=seconds))
+        offered = offered or 10 * rate(calm)
+        ten.append(load(s, "POST", IMAGES, BODY, connections=2000, rate=offered, seconds=seconds))
+    print(f"{name:16} {rate(calm):11.2f} {offered:11.1f} {rate(ten):11.2f} "
+          f"{rate(ten) / rate(calm):6.1%} {sum(r['busy'] for r in ten):8} "
+          f"{worst('busy_p50_ms'):8.2f} {worst('busy_p99_ms'):8.2f} "
+          f"{worst('good_p99_ms') / 1e3:12.2f} "
+          f"{sum(r['failed'] + r['other'] + r['unsent'] for r in ten):7}", flush=True)
 
 
 def overload():
+    print(f"{'10 x overload':16} {'capacity/s':>11} {'offered/s':>11} {'goodput/s':>11} {'ratio':>6} "
+          f"{'refused':>8} {'p50 ms':>8} {'p99 ms':>8} {'drawn p99 s':>12} {'lost':>7}")
     s = harness.Server("--store", "memory", "--queue-limit", "16",
                        env={"FAKE_STEP_MS": "5", "FAKE_SLOTS": "4"})
-    body = '{"prompt":"a","size":"64x64","seed":1}'
-    alone = load(s, 8, SECONDS, "POST", "/v1/images/generations", body)
-    ten = load(s, 200, SECONDS, "POST", "/v1/images/generations", body)
-    print(f"8 clients: {alone['good'] / SECONDS:.1f} pictures/s; 200 clients against a queue of 16: "
-          f"{ten['good'] / SECONDS:.1f} pictures/s ({ten['good'] / alone['good']:.0%}), "
-          f"{ten['busy']} refused in p50 {ten['busy_p50_ms']:.1f} ms, p99 {ten['busy_p99_ms']:.1f} ms")
+    overload_row("fake, 40 ms", s, 4, SECONDS)
     s.close()
+    if os.path.isdir(MODEL):
+        s = real_server("--queue-limit", "16")
+        slots = s.get("/v1/capabilities").json["slots"]
+        overload_row("real, 64 px", s, slots, SECONDS * 5)
+        s.close()
 
 
-def real():
-    harness.PROGRAM = IMAGEND
-    s = harness.Server("--store", "memory", "--model", MODEL, start=False)
-    s.start(ready=False)
-    s.wait_ready(300)
-    size = s.get("/v1/capabilities").json["sizes"][0]
-    began = time.monotonic()
-    request = {"prompt": "a red sphere on a wooden table", "size": f"{size}x{size}", "seed": 1}
-    s.post("/v1/images/generations", request)
-    print(f"{'clients':>8} {'pictures/min':>13} {'p50 s':>7} {'p99 s':>7}   ({size} px)")
-    for clients in (1, 4, 16, 64):
-        times, end = [], time.monotonic() + SECONDS * 4
+def metric_sum(text, name, label=""):
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
+               if line.startswith(name) and label in line)
 
-        def client():
-            connection = s.connect(timeout=1800)
-            while time.monotonic() < end:
-                begin = time.monotonic()
-                connection.request("POST", "/v1/images/generations", json.dumps(request),
-                                   {"Content-Type": "application/json"})
-                answer = harness.Answer(connection.getresponse())
-                assert answer.status == 200, answer.body
-                times.append(time.monotonic() - begin)
-        start = time.monotonic()
-        threads = [threading.Thread(target=client) for _ in range(clients)]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-        times.sort()
-        minutes = (time.monotonic() - start) / 60
-        print(f"{clients:8} {len(times) / minutes:13.1f} {times[len(times) // 2]:7.2f} "
-              f"{times[int(len(times) * 0.99)]:7.2f}")
-    metrics = dict(line.rsplit(" ", 1) for line in s.get("/metrics").body.decode().splitlines()
-                   if line.startswith("imagend_"))
-    steps = sum(float(v) for k, v in metrics.items()
-                if k.startswith("imagend_step_seconds_sum"))
-    print(f"the engine stepped {steps:.1f} s of {time.monotonic() - began:.1f} s: what is left is "
-          f"everything else, waiting included")
+
+def outside_engine(s):
+    """Seconds from a request's headers to the end of its answer, its stay in queue and stages taken
+    off; and how many requests."""
+    text = s.get("/metrics").body.decode()
+    route = f'route="{IMAGES}"'
+    return (metric_sum(text, "imagend_http_request_seconds_sum", route)
+            - metric_sum(text, "imagend_queue_wait_seconds_sum")
+            - metric_sum(text, "imagend_stage_seconds_sum"),
+            metric_sum(text, "imagend_http_request_seconds_count", route))
+
+
+def engine_row(clients, s, slots, alone, rounds=3):
+    """Engine and service take turns, so that what else the machine does meets both."""
+    pictures = max(6, min(clients, slots) * 2, clients)
+    drawn, seconds, service, waits = 0, 0.0, 0.0, []
+    before, requests = outside_engine(s)
+    for _ in range(rounds if clients <= slots else 1):
+        alone.stdin.write(f"{min(clients, slots)} {pictures}\n")
+        alone.stdin.flush()
+        seconds += float(alone.stdout.readline())
+        r = load(s, "POST", IMAGES, BODY, connections=clients, count=pictures, seconds=3600)
+        assert r["good"] == pictures, r
+        drawn += pictures
+        service += r["seconds"]
+        waits.append((r["good_p50_ms"], r["good_p99_ms"]))
+    after, total = outside_engine(s)
+    each = (after - before) / (total - requests)
+    p50 = sorted(w[0] for w in waits)[len(waits) // 2] / 1e3
+    p99 = max(w[1] for w in waits) / 1e3
+    print(f"{clients:8} {drawn / seconds * 60:13.1f} {drawn / service * 60:13.1f} "
+          f"{seconds / service:6.1%} {p50:8.2f} {p99:8.2f} {each * 1e3:10.2f} "
+          f"{each / (service / drawn):8.2%}", flush=True)
+
+
+def engine():
+    s = real_server()
+    slots = s.get("/v1/capabilities").json["slots"]
+    alone = subprocess.Popen([ALONE, MODEL, "64"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             text=True)
+    assert alone.stdout.readline() == "ready\n"
+    print(f"64 px, {slots} slots: pictures per minute of the engine alone and of the service; wait of "
+          "a client;\nwhat a request spends outside queue and stages, PNG included, as a share of "
+          "the time per picture")
+    print(f"{'clients':>8} {'engine alone':>13} {'service':>13} {'ratio':>6} {'p50 s':>8} {'p99 s':>8} "
+          f"{'outside ms':>10} {'share':>8}")
+    for clients in CLIENTS:
+        engine_row(clients, s, slots, alone)
+    alone.communicate()
     s.close()
 
 
 if __name__ == "__main__":
-    small_requests()
-    streams()
-    overload()
-    if MODEL:
-        real()
+    for part in PARTS:
+        if part == "engine" and not os.path.isdir(MODEL):
+            continue
+        {"requests": small_requests, "streams": streams, "overload": overload,
+         "engine": engine}[part]()
+        print(flush=True)

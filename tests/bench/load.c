@@ -1,9 +1,12 @@
-// A load generator for the service, on this machine only: keep-alive connections that repeat one
-// request, or streams that are opened and held. Prints one line of JSON.
-//   load PORT CONNECTIONS SECONDS METHOD PATH [BODY]     requests
-//   load PORT CONNECTIONS SECONDS HOLD PATH              streams of server-sent events
+// A load generator for the service, on this machine only. Prints one line of JSON.
+//   load [options] METHOD PATH [BODY]
+// Closed loop: every connection repeats the request as soon as its answer is there. With --rate an
+// open loop: requests start at fixed times whatever the answers do, each on a connection that is
+// free, and an answer's time counts from when its request was due. With --hold the connections are
+// streams of server-sent events, which are opened and kept.
 #include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
@@ -20,22 +23,35 @@
 enum { LOAD_BUFFER = 1 << 16, LOAD_MAX_TIMES = 4 << 20 };
 
 struct client {
-    int fd;
-    double sent;
+    struct client *next_free;
+    int fd; // -1: not connected
+    double due;
     size_t have, need; // bytes of the answer; need 0: the headers are not complete
     char head[4096];   // the start of the answer
-    bool open;         // HOLD: an event has arrived
+    bool waits;        // for an answer
+    bool open;         // --hold: an event has arrived
     int status;
 };
 
+struct times {
+    float *v;
+    size_t n;
+};
+
 static struct {
-    int epoll, port, count;
+    int epoll, port, connections;
+    double seconds, rate;
+    long count;
     bool hold;
     char *request;
     size_t request_size;
-    float *times, *busy_times;
-    size_t answers, good, busy, failed, opened;
-} load;
+    struct client *clients, *free;
+    double start;
+    long started;
+    size_t waiting, unsent, failed, opened;
+    struct times good, busy, other;
+    double good_until; // when the last good answer came
+} load = {.connections = 1, .seconds = 5, .count = -1};
 
 static double now(void)
 {
@@ -44,12 +60,13 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+// ---- connections --------------------------------------------------------------------------------
+
 static void client_connect(struct client *c)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((unsigned short)load.port)};
     struct epoll_event ev = {.events = EPOLLIN, .data.ptr = c};
     const int one = 1;
-    memset(c, 0, sizeof *c);
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     c->fd = socket(AF_INET, SOCK_STREAM, 0);
     if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&to, sizeof to)) {
@@ -61,13 +78,29 @@ static void client_connect(struct client *c)
     epoll_ctl(load.epoll, EPOLL_CTL_ADD, c->fd, &ev);
 }
 
-static void client_send(struct client *c)
+static void client_send(struct client *c, double due)
 {
+    if (c->fd < 0)
+        client_connect(c);
     c->have = c->need = 0;
-    c->sent = now();
+    c->due = due;
+    c->waits = true;
+    load.started++;
+    load.waiting++;
     // The request is small and the socket was idle: it fits.
     if (write(c->fd, load.request, load.request_size) != (ssize_t)load.request_size)
         load.failed++;
+}
+
+// The client has no request under way: in a closed loop it sends the next one.
+static void client_ready(struct client *c)
+{
+    if (load.rate > 0) {
+        c->next_free = load.free;
+        load.free = c;
+    } else if (load.count < 0 || load.started < load.count) {
+        client_send(c, now());
+    }
 }
 
 static void client_head(struct client *c)
@@ -80,18 +113,36 @@ static void client_head(struct client *c)
     c->need = (size_t)(end - c->head) + 4 + (length ? strtoul(length + 15, NULL, 10) : 0);
 }
 
+static void times_add(struct times *t, double seconds)
+{
+    if (t->n < LOAD_MAX_TIMES)
+        t->v[t->n++] = (float)seconds;
+}
+
 static void client_done(struct client *c)
 {
-    const float seconds = (float)(now() - c->sent);
+    const double at = now();
     const bool busy = c->status == 429 || c->status == 503;
-    if (load.answers < LOAD_MAX_TIMES)
-        load.times[load.answers] = seconds;
-    if (busy && load.busy < LOAD_MAX_TIMES)
-        load.busy_times[load.busy] = seconds;
-    load.answers++;
-    load.good += c->status / 100 == 2;
-    load.busy += busy;
-    client_send(c);
+    if (c->status / 100 == 2)
+        load.good_until = at - load.start;
+    times_add(c->status / 100 == 2 ? &load.good : busy ? &load.busy : &load.other, at - c->due);
+    c->waits = false;
+    load.waiting--;
+    client_ready(c);
+}
+
+static void client_closed(struct client *c)
+{
+    const bool waited = c->waits;
+    close(c->fd);
+    c->fd = -1;
+    c->waits = false;
+    if (!waited)
+        return; // an idle connection; the next request opens another
+    load.failed += !load.hold || !c->open;
+    load.waiting--;
+    if (!load.hold)
+        client_ready(c);
 }
 
 static void client_read(struct client *c)
@@ -120,13 +171,43 @@ static void client_read(struct client *c)
             return;
         }
     }
-    if (n == 0 || (n < 0 && errno != EAGAIN)) {
-        load.failed += !load.hold || !c->open;
-        close(c->fd);
-        if (!load.hold) {
-            client_connect(c);
-            client_send(c);
+    if (n == 0 || (n < 0 && errno != EAGAIN))
+        client_closed(c);
+}
+
+// ---- the run ------------------------------------------------------------------------------------
+
+// Start what is due by now; a request for which no connection is free is counted and left out.
+static void start_due(double at)
+{
+    for (long next = load.started + (long)load.unsent;; next++) {
+        const double due = load.start + (double)next / load.rate;
+        if (due > at || due - load.start >= load.seconds)
+            return;
+        struct client *c = load.free;
+        if (c) {
+            load.free = c->next_free;
+            client_send(c, due);
+        } else {
+            load.unsent++;
         }
+    }
+}
+
+static void run(void)
+{
+    struct epoll_event events[512];
+    load.start = now();
+    for (int i = 0; i < load.connections; i++)
+        client_ready(&load.clients[i]);
+    for (double at; (at = now()) < load.start + load.seconds;) {
+        if (load.count >= 0 && load.started >= load.count && !load.waiting)
+            break;
+        if (load.rate > 0)
+            start_due(at);
+        const int n = epoll_wait(load.epoll, events, 512, load.rate > 0 ? 1 : 50);
+        for (int i = 0; i < n; i++)
+            client_read(events[i].data.ptr);
     }
 }
 
@@ -136,68 +217,98 @@ static int by_time(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// In milliseconds; sorts.
-static double quantile(float *times, size_t n, double q)
+static void print_times(const char *name, const struct times *t)
 {
-    n = n < LOAD_MAX_TIMES ? n : LOAD_MAX_TIMES;
-    qsort(times, n, sizeof *times, by_time);
-    return n ? (double)times[(size_t)(q * (double)(n - 1))] * 1e3 : 0;
+    const double q[] = {0.5, 0.99, 1};
+    const char *const names[] = {"p50", "p99", "max"};
+    qsort(t->v, t->n, sizeof *t->v, by_time);
+    printf(",\"%s\":%zu", name, t->n);
+    for (int i = 0; i < 3; i++)
+        printf(",\"%s_%s_ms\":%.3f", name, names[i],
+               t->n ? (double)t->v[(size_t)(q[i] * (double)(t->n - 1))] * 1e3 : 0);
 }
 
-static void run(struct client *clients, double seconds)
+static void report(void)
 {
-    struct epoll_event events[512];
-    const double end = now() + seconds;
-    while (now() < end) {
-        const int n = epoll_wait(load.epoll, events, 512, 50);
-        for (int i = 0; i < n; i++)
-            client_read(events[i].data.ptr);
+    printf("{\"connections\":%d,\"seconds\":%.4f,\"good_until\":%.4f,\"failed\":%zu,\"unsent\":%zu,"
+           "\"opened\":%zu",
+           load.connections, now() - load.start, load.good_until, load.failed, load.unsent,
+           load.opened);
+    print_times("good", &load.good);
+    print_times("busy", &load.busy);
+    print_times("other", &load.other);
+    printf("}\n");
+}
+
+// ---- the command line ---------------------------------------------------------------------------
+
+// A stream that is held costs a descriptor; the hard limit rises only for whom it may.
+static void raise_limit(void)
+{
+    struct rlimit files, wanted;
+    getrlimit(RLIMIT_NOFILE, &files);
+    wanted.rlim_cur = wanted.rlim_max = (rlim_t)load.connections + 64;
+    if (files.rlim_max < wanted.rlim_max && !setrlimit(RLIMIT_NOFILE, &wanted))
+        return;
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+}
+
+static bool parse(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"port", required_argument, NULL, 'p'},
+        {"connections", required_argument, NULL, 'c'},
+        {"seconds", required_argument, NULL, 's'},
+        {"count", required_argument, NULL, 'n'},
+        {"rate", required_argument, NULL, 'r'},
+        {"hold", no_argument, NULL, 'h'},
+        {0},
+    };
+    for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        switch (o) {
+        case 'p': load.port = atoi(optarg); break;
+        case 'c': load.connections = atoi(optarg); break;
+        case 's': load.seconds = atof(optarg); break;
+        case 'n': load.count = atol(optarg); break;
+        case 'r': load.rate = atof(optarg); break;
+        case 'h': load.hold = true; break;
+        default: return false;
+        }
     }
+    return load.port > 0 && load.connections > 0 && load.seconds > 0 && argc - optind > 1;
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 6) {
-        fprintf(stderr, "usage: load PORT CONNECTIONS SECONDS METHOD|HOLD PATH [BODY]\n");
+    if (!parse(argc, argv)) {
+        fprintf(stderr, "usage: load --port N [--connections N] [--seconds S] [--count N] "
+                        " [--rate N] [--hold] METHOD PATH [BODY]\n");
         return 2;
     }
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
-    const char *method = argv[4], *body = argc > 6 ? argv[6] : "";
-    load.port = atoi(argv[1]);
-    load.count = atoi(argv[2]);
-    load.hold = !strcmp(method, "HOLD");
+    const char *body = argc - optind > 2 ? argv[optind + 2] : "";
+    raise_limit();
     load.epoll = epoll_create1(0);
-    load.times = malloc(LOAD_MAX_TIMES * sizeof *load.times);
-    struct client *clients = calloc((size_t)load.count, sizeof *clients);
+    load.clients = calloc((size_t)load.connections, sizeof *load.clients);
     load.request = malloc(strlen(body) + 1024);
-    load.busy_times = malloc(LOAD_MAX_TIMES * sizeof *load.busy_times);
-    if (!load.times || !load.busy_times || !clients || !load.request)
+    struct times *const all[] = {&load.good, &load.busy, &load.other};
+    for (int i = 0; i < 3; i++)
+        if (!(all[i]->v = malloc(LOAD_MAX_TIMES * sizeof *all[i]->v)))
+            return 1;
+    if (!load.clients || !load.request)
         return 1;
     load.request_size = (size_t)sprintf(
         load.request,
         "%s %.500s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         "Content-Length: %zu\r\n\r\n%s",
-        load.hold ? "GET" : method, argv[5], strlen(body), body);
-    const double start = now();
-    for (int i = 0; i < load.count; i++) {
-        client_connect(&clients[i]);
-        client_send(&clients[i]);
-    }
-    run(clients, atof(argv[3]));
-    const double seconds = now() - start;
-    printf("{\"connections\":%d,\"answers\":%zu,\"per_second\":%.1f,\"good\":%zu,\"busy\":%zu,"
-           "\"failed\":%zu,\"opened\":%zu,\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"max_ms\":%.3f,"
-           "\"busy_p50_ms\":%.3f,\"busy_p99_ms\":%.3f}\n",
-           load.count, load.answers, (double)load.answers / seconds, load.good, load.busy,
-           load.failed, load.opened, quantile(load.times, load.answers, 0.5),
-           quantile(load.times, load.answers, 0.99), quantile(load.times, load.answers, 1),
-           quantile(load.busy_times, load.busy, 0.5), quantile(load.busy_times, load.busy, 0.99));
-    free(clients);
-    free(load.times);
-    free(load.busy_times);
+        argv[optind], argv[optind + 1], strlen(body), body);
+    for (int i = 0; i < load.connections; i++)
+        load.clients[i].fd = -1;
+    run();
+    report();
+    for (int i = 0; i < 3; i++)
+        free(all[i]->v);
+    free(load.clients);
     free(load.request);
     return 0;
 }
