@@ -77,6 +77,8 @@ static const struct conf_option options[] = {
      "listen beyond this machine without API keys"},
     TEXT("tls-cert", tls_cert, "", 0, "FILE", "PEM certificate chain: serve HTTPS"),
     TEXT("tls-key", tls_key, "", 0, "FILE", "PEM key of the certificate"),
+    TEXT("host-names", host_names, "", R, "NAME,...",
+         "host names to answer to, besides localhost; empty: any, unless local and without keys"),
     TEXT("cors-origins", cors_origins, "", R, "ORIGIN,...", "web origins that may call; *: any"),
     TEXT("public-url", public_url, "", R, "URL", "prefix of result URLs; empty: the Host header's"),
     TEXT("webhook-allow", webhook_allow, "", 0, "HOST,...",
@@ -388,6 +390,13 @@ enum err conf_listen(const struct conf *c, char *host, size_t n, int *port, stru
 bool conf_is_local(const char *host)
 {
     return !strncmp(host, "127.", 4) || !strcmp(host, "::1") || !strcasecmp(host, "localhost");
+}
+
+void conf_public_host(const struct conf *c, char *host, size_t n)
+{
+    const char *at = strstr(c->public_url, "://");
+    at = at ? at + 3 : "";
+    snprintf(host, n, "%.*s", (int)strcspn(at, ":/"), at);
 }
 
 // ---- for people ---------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ struct conf {
     int keep_jobs;
     char *keys_file;
     bool allow_open;
-    char *tls_cert, *tls_key, *cors_origins, *public_url;
+    char *tls_cert, *tls_key, *host_names, *cors_origins, *public_url;
     char *webhook_allow, *webhook_secret_file;
     double max_body, max_header;
     int max_connections;
@@ -50,6 +50,8 @@ void conf_reload(struct conf *running, struct conf *fresh, char *ignored, size_t
 enum err conf_listen(const struct conf *c, char *host, size_t n, int *port, struct fault *why);
 // Whether only this machine can reach the listening address.
 bool conf_is_local(const char *host);
+// The host of public-url; "" without one.
+void conf_public_host(const struct conf *c, char *host, size_t n);
 
 void conf_help(struct buf *out);                       // for --help
 void conf_markdown(struct buf *out);                   // the README's table

@@ -7,6 +7,7 @@
 #include "json.h"
 #include "text.h"
 
+#include <arpa/inet.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,6 +39,11 @@ void router_destroy(struct router **r)
 void router_set_cors(struct router *r, const char *const *cors)
 {
     r->p.cors = cors;
+}
+
+void router_set_hosts(struct router *r, const char *const *hosts)
+{
+    r->p.hosts = hosts;
 }
 
 void router_set_draining(struct router *r, double retry_seconds)
@@ -86,6 +92,7 @@ static const char *error_code(int status)
     case 411: return "length_required";
     case 413: return "request_too_large";
     case 415: return "unsupported_media_type";
+    case 421: return "unknown_host";
     case 429: return "rate_limit_exceeded";
     case 431: return "headers_too_large";
     case 503: return "unavailable";
@@ -213,24 +220,83 @@ static bool find_route(struct call *c, char *allowed, size_t n)
     return false;
 }
 
-// ---- before the body
-// ------------------------------------------------------------------------------
+// ---- browsers -----------------------------------------------------------------------------------
+
+// What a page of another site can reach under a name that it made to point here is told apart by
+// that name. A browser always sends it; requests without one come from probes.
+bool router_host_known(const char *host, const char *const *names)
+{
+    char name[256];
+    unsigned char address[sizeof(struct in6_addr)];
+    const bool v6 = *host == '[';
+    host += v6;
+    size_t n = strcspn(host, v6 ? "]" : ":");
+    if (n >= sizeof name)
+        return false;
+    memcpy(name, host, n);
+    name[n] = 0;
+    if (v6)
+        return host[n] && (!host[n + 1] || host[n + 1] == ':') &&
+               inet_pton(AF_INET6, name, address) == 1;
+    if (n && name[n - 1] == '.')
+        name[n - 1] = 0;
+    bool known = inet_pton(AF_INET, name, address) == 1 || !strcasecmp(name, "localhost");
+    for (int i = 0; !known && names[i]; i++)
+        known = !strcasecmp(name, names[i]);
+    return known;
+}
+
+static bool origin_allowed(const struct call *c, const char *origin)
+{
+    const char *const *cors = c->router->p.cors;
+    for (int i = 0; origin && cors && cors[i]; i++)
+        if (!strcmp(cors[i], "*") || !strcmp(cors[i], origin))
+            return true;
+    return false;
+}
+
+// A page of another origin may send some requests without asking first, such as an empty POST, and
+// a browser adds what it knows of keys. Browsers say so by Sec-Fetch-Site, older ones by Origin.
+static bool is_foreign(const struct call *c)
+{
+    const char *method = http_method(c->http), *host = http_header(c->http, "Host");
+    const char *origin = http_header(c->http, "Origin");
+    const char *site = http_header(c->http, "Sec-Fetch-Site");
+    if (!strcmp(method, "GET") || !strcmp(method, "HEAD") || !strcmp(method, "OPTIONS") ||
+        origin_allowed(c, origin))
+        return false;
+    if (site)
+        return strcmp(site, "same-origin") && strcmp(site, "none");
+    const char *at = origin ? strstr(origin, "://") : NULL;
+    return origin && !(at && host && !strcasecmp(at + 3, host));
+}
+
+static bool check_browser(struct call *c)
+{
+    const char *host = http_header(c->http, "Host");
+    if (host && c->router->p.hosts && !router_host_known(host, c->router->p.hosts))
+        call_error(c, 421, NULL, NULL,
+                   "this server is not known as \"%.100s\"; host-names and public-url can name it",
+                   host);
+    else if (is_foreign(c))
+        call_error(c, 403, "cross_origin", NULL,
+                   "pages of another origin may not send this; cors-origins can allow them");
+    else
+        return true;
+    return false;
+}
 
 static void set_common_headers(struct call *c)
 {
     const char *origin = http_header(c->http, "Origin");
     http_set_header(c->http, "X-Content-Type-Options", "nosniff");
     http_set_header(c->http, "Referrer-Policy", "no-referrer");
-    for (int i = 0; origin && c->router->p.cors && c->router->p.cors[i]; i++) {
-        const char *allowed = c->router->p.cors[i];
-        if (strcmp(allowed, "*") && strcmp(allowed, origin))
-            continue;
-        http_set_header(c->http, "Access-Control-Allow-Origin", "%s", origin);
-        http_set_header(c->http, "Vary", "Origin");
-        http_set_header(c->http, "Access-Control-Expose-Headers",
-                        "X-Request-Id, Retry-After, Location");
+    if (!origin_allowed(c, origin))
         return;
-    }
+    http_set_header(c->http, "Access-Control-Allow-Origin", "%s", origin);
+    http_set_header(c->http, "Vary", "Origin");
+    http_set_header(c->http, "Access-Control-Expose-Headers",
+                    "X-Request-Id, Retry-After, Location");
 }
 
 static void answer_preflight(struct call *c, const char *allowed)
@@ -241,6 +307,8 @@ static void answer_preflight(struct call *c, const char *allowed)
     http_set_header(c->http, "Access-Control-Max-Age", "600");
     http_reply(c->http, 204, NULL, NULL);
 }
+
+// ---- before the body ----------------------------------------------------------------------------
 
 // "Bearer KEY", or "Basic" with the key as the password, which is what A1111 clients can send.
 static enum err take_key(struct call *c, char *key, size_t n)
@@ -343,6 +411,8 @@ void router_head(void *router, struct http_request *r)
     if (http_header_bytes(r) > ro->p.max_header) {
         call_error(c, 431, NULL, NULL, "the request's headers have more than %zu bytes",
                    ro->p.max_header);
+    } else if (!check_browser(c)) {
+        return;
     } else if (ro->draining && !(found && c->route->flags & ROUTE_WHEN_DRAINING)) {
         set_retry(r, ro->retry);
         http_set_close(r);
@@ -359,8 +429,7 @@ void router_head(void *router, struct http_request *r)
     }
 }
 
-// ---- with the body
-// --------------------------------------------------------------------------------
+// ---- with the body ------------------------------------------------------------------------------
 
 struct query_check {
     struct call *c;

@@ -69,7 +69,8 @@ struct router_params {
     const struct route *const *tables; // NULL-terminated list of tables ending in a zero row
     void *app;
     struct router_auth auth;
-    const char *const *cors; // allowed origins, NULL-terminated; NULL: none; "*": all
+    const char *const *cors;  // allowed origins, NULL-terminated; NULL: none; "*": all
+    const char *const *hosts; // names of router_host_known, NULL-terminated; NULL: any
     size_t max_body, max_header;
     // A request is over, for log and metrics; route NULL when none matched.
     void (*done)(void *app, struct http_request *r, const struct route *route, const char *owner);
@@ -84,9 +85,12 @@ void router_handle(void *router, struct http_request *r);
 void router_finished(void *router, struct http_request *r);
 // New keys, origins after a reload. The lists must outlive the router or the next call.
 void router_set_cors(struct router *r, const char *const *cors);
+void router_set_hosts(struct router *r, const char *const *hosts);
 void router_set_draining(struct router *r, double retry_seconds);
 // Whether path matches pattern; the segments of "{...}" are cut out of path.
 bool router_match(const char *pattern, char *path, const char *arg[2]);
+// Whether a Host header means this server: localhost, an address, or one of names; any port.
+bool router_host_known(const char *host, const char *const *names);
 // Walks all routes: *at = 0 first; NULL at the end.
 const struct route *router_next(const struct router *r, int *at);
 

@@ -21,7 +21,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { SERVE_TICK_MS = 50, SERVE_FLUSH_MS = 1000, SERVE_MAX_ORIGINS = 32 };
+enum { SERVE_TICK_MS = 50, SERVE_FLUSH_MS = 1000, SERVE_MAX_NAMES = 32 };
 
 enum serve_phase { SERVE_RUNNING, SERVE_ANNOUNCED, SERVE_DRAINING, SERVE_FLUSHING, SERVE_CLOSED };
 
@@ -37,8 +37,9 @@ struct serve {
     double phase_since;
     int argc;
     char **argv;
-    char *tls_cert, *tls_key, *origins_text, *webhook_secret;
-    const char *origins[SERVE_MAX_ORIGINS];
+    bool local; // only this machine can reach the listening address
+    char *tls_cert, *tls_key, *origins_text, *hosts_text, *webhook_secret;
+    const char *origins[SERVE_MAX_NAMES], *hosts[SERVE_MAX_NAMES];
 };
 
 static const struct route *const serve_routes[] = {
@@ -136,16 +137,29 @@ static struct jobs_limits serve_limits(const struct conf *c)
 }
 
 // "a, b" into a list that ends in NULL. Owner: the caller frees *text and the list's place.
-static void split_list(const char *text, char **copy, const char *list[SERVE_MAX_ORIGINS])
+static void split_list(const char *text, char **copy, const char *list[SERVE_MAX_NAMES])
 {
     char *save = NULL;
     int n = 0;
     free(*copy);
     *copy = strdup(text);
-    for (char *s = *copy ? strtok_r(*copy, ", ", &save) : NULL; s && n < SERVE_MAX_ORIGINS - 1;
+    for (char *s = *copy ? strtok_r(*copy, ", ", &save) : NULL; s && n < SERVE_MAX_NAMES - 1;
          s = strtok_r(NULL, ", ", &save))
         list[n++] = s;
     list[n] = NULL;
+}
+
+// Without keys, whoever reaches the server may use it; then at least no web page may, by a name of
+// its own that it made to point here.
+static const char *const *serve_hosts(struct serve *s)
+{
+    struct buf names = {0};
+    char host[256];
+    conf_public_host(&s->conf, host, sizeof host);
+    buf_printf(&names, "%s,%s", s->conf.host_names, host);
+    split_list(names.data ? names.data : "", &s->hosts_text, s->hosts);
+    buf_deinit(&names);
+    return *s->conf.host_names || (s->local && !auth_count(s->auth)) ? s->hosts : NULL;
 }
 
 static void serve_apply(struct serve *s)
@@ -155,6 +169,8 @@ static void serve_apply(struct serve *s)
     split_list(s->conf.cors_origins, &s->origins_text, s->origins);
     if (s->app.router)
         router_set_cors(s->app.router, s->origins);
+    if (s->app.router)
+        router_set_hosts(s->app.router, serve_hosts(s));
     if (s->app.jobs)
         jobs_set_limits(s->app.jobs, &limits);
 }
@@ -263,6 +279,7 @@ static enum err serve_open_http(struct serve *s, const char *host, int port, str
         .app = &s->app,
         .auth = {auth_check, s->auth},
         .cors = s->origins,
+        .hosts = serve_hosts(s),
         .max_body = (size_t)c->max_body,
         .max_header = (size_t)c->max_header,
         .done = watch_request,
@@ -309,7 +326,8 @@ static enum err serve_open(struct serve *s, struct fault *why)
     enum err err = conf_listen(&s->conf, host, sizeof host, &port, why);
     if (!err)
         err = auth_create(s->conf.keys_file, &s->auth, why);
-    if (!err && !auth_count(s->auth) && !conf_is_local(host) && !s->conf.allow_open)
+    s->local = !err && conf_is_local(host);
+    if (!err && !auth_count(s->auth) && !s->local && !s->conf.allow_open)
         err = fault_set(why, ERR_INVALID, "listen",
                         "%s is reachable from outside and there are no API keys: set keys-file, "
                         "or allow-open if that is wanted",
@@ -344,6 +362,7 @@ static void serve_free(struct serve *s)
     free(s->tls_cert);
     free(s->tls_key);
     free(s->origins_text);
+    free(s->hosts_text);
     free(s->webhook_secret);
     conf_deinit(&s->conf);
 }

@@ -27,7 +27,7 @@ def test_every_status_has_the_error_object(s):
     error(s.request("POST", "/v1/jobs", "x" * (1 << 20) + "x",
                     {"Content-Type": "application/json"}), 413)
     error(s.get("/healthz", X_Long="x" * 9000), 431)
-    raw = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    raw = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert raw.startswith(b"HTTP/1.1 411 ") and b'"length_required"' in raw
 
 
@@ -52,14 +52,14 @@ def test_security_headers(s):
 
 
 def test_keep_alive_and_pipelining(s):
-    request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
-    last = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     assert s.raw(request * 3 + last).count(b"HTTP/1.1 200 OK") == 4
 
 
 def test_chunked_body(s):
     body = b'{"prompt":"a","size":64}'
-    head = (b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = (b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
     raw = s.raw(head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
     assert raw.startswith(b"HTTP/1.1 202 "), raw[:200]
@@ -69,12 +69,12 @@ def test_chunked_body(s):
 
 
 def test_a_gigabyte_is_refused_at_once(s):
-    c = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    c = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
               b"Content-Length: 1073741824\r\n\r\n", read=False)
     start = time.monotonic()
     assert c.recv(100).startswith(b"HTTP/1.1 413 ") and time.monotonic() - start < 5
     c.close()
-    endless = (b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    endless = (b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                b"Transfer-Encoding: chunked\r\n\r\n")
     c = s.raw(endless, read=False)
     sent = 0
@@ -92,19 +92,19 @@ def test_a_gigabyte_is_refused_at_once(s):
 def test_garbage_on_the_port(s):
     for data in (b"\x00" * 1000, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n",
                  b"GET / HTTP/9.9\r\n\r\n", b"x" * 100000, b"\r\n" * 1000,
-                 b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
-                 b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
-                 b"GET /%00%ff%zz/../.. HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-                 b"GET /v1/jobs?limit=%f0%28&&=&x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"):
+                 b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+                 b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n",
+                 b"GET /%00%ff%zz/../.. HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                 b"GET /v1/jobs?limit=%f0%28&&=&x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):
         s.raw(data, timeout=2)
         assert s.get("/healthz").status == 200, data[:20]
 
 
 def test_slow_clients_are_closed(s):
     slow = [s.raw(b"GET /healthz HT", read=False) for _ in range(20)]
-    trickle = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    trickle = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                     b"Content-Length: 100\r\n\r\n", read=False)
-    idle = s.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", read=False)
+    idle = s.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", read=False)
     assert idle.recv(100).startswith(b"HTTP/1.1 200")
     start = time.monotonic()
     closed = False
@@ -125,7 +125,7 @@ def test_half_closed_socket_frees_its_slot():
     s = Server(env={"FAKE_STEP_MS": "10"})
     try:
         body = b'{"prompt":"a","size":"64x64","steps":900}'
-        c = s.raw(b"POST /v1/images/generations HTTP/1.1\r\nHost: a\r\nContent-Type: "
+        c = s.raw(b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
                   b"application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body), read=False)
         eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
         c.shutdown(socket.SHUT_WR)
@@ -137,7 +137,7 @@ def test_half_closed_socket_frees_its_slot():
 def test_reset_connections_in_a_crowd(s):
     import struct
     for _ in range(50):
-        c = s.raw(b"POST /v1/images/generations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json"
+        c = s.raw(b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
                   b"\r\nContent-Length: 47\r\n\r\n"
                   b'{"prompt":"a","size":"64x64","stream":true    }', read=False)
         c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -184,7 +184,7 @@ def test_a_reader_that_does_not_read_is_dropped():
         body = json.dumps({"prompt": "a", "n": 10}).encode()
         c = socket.create_connection(("127.0.0.1", s.port))
         c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        c.sendall(b"POST /v1/images/generations HTTP/1.1\r\nHost: a\r\nContent-Type: "
+        c.sendall(b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
                   b"application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         eventually(lambda: 'http_connections 1\n' in s.get("/metrics").body.decode(), 60, "closing")
         c.close()

@@ -288,6 +288,105 @@ def test_cors_allow_list():
         assert s.close() == 0
 
 
+HOME = ("127.0.0.1", "localhost", "LocalHost.", "localhost:9", "[::1]", "[::1]:80", "127.8.8.8:1",
+        "192.168.1.7")
+AWAY = ("evil.test", "evil.test:8080", "127.0.0.1.evil.test", "localhost.evil.test", "[::1].evil.test",
+        "127.1", "0x7f000001", "2130706433", "[evil.test]", "[", "", "x" * 300)
+
+
+def statuses(s, hosts, path="/healthz"):
+    return {h: s.get(path, Host=h).status for h in hosts}
+
+
+def test_names_that_it_does_not_have():
+    """No web page reaches a server without keys by a name that it made to point here."""
+    s = Server()
+    try:
+        assert set(statuses(s, HOME).values()) == {200}, statuses(s, HOME)
+        assert set(statuses(s, AWAY).values()) == {421}, statuses(s, AWAY)
+        a = s.request("POST", "/v1/jobs", {"prompt": "a"}, {"Host": "evil.test"})
+        assert a.status == 421 and a.json["error"]["code"] == "unknown_host", a.body
+        assert "host-names" in a.json["error"]["message"]
+        a = s.request("POST", "/sdapi/v1/txt2img", {"prompt": "a"}, {"Host": "evil.test"})
+        assert a.status == 421 and "host-names" in a.json["detail"], a.body
+        assert s.get("/v1/jobs").json["data"] == []
+        # Probes of load balancers may have no Host.
+        assert s.raw(b"GET /readyz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    finally:
+        assert s.close() == 0
+
+
+def test_names_that_it_was_given():
+    key, line = new_key("k", "generate,read")
+    with tempfile.TemporaryDirectory() as folder:
+        conf = os.path.join(folder, "conf")
+        keys = os.path.join(folder, "keys")
+        with open(conf, "w") as f:
+            f.write("host-names = a.test, b.test\npublic-url = https://img.test:8443/x\n")
+        s = Server("--config", conf)
+        try:
+            for name in ("a.test", "b.test:80", "IMG.test", *HOME):
+                assert s.get("/healthz", Host=name).status == 200, name
+            assert set(statuses(s, ("c.test", *AWAY)).values()) == {421}
+            # Keys guard it instead; names that were given are still the only ones.
+            with open(keys, "w") as f:
+                f.write(line + "\n")
+            with open(conf, "w") as f:
+                f.write(f"keys-file = {keys}\n")
+            s.process.send_signal(signal.SIGHUP)
+            eventually(lambda: s.get("/healthz", Host="c.test").status == 200)
+            with open(conf, "w") as f:
+                f.write(f"keys-file = {keys}\nhost-names = a.test\n")
+            s.process.send_signal(signal.SIGHUP)
+            eventually(lambda: s.get("/healthz", Host="c.test").status == 421)
+            assert s.request("GET", "/v1/models", headers={"Host": "a.test", **bearer(key)}).status == 200
+        finally:
+            assert s.close() == 0
+    s = Server("--allow-open", "--listen", "0.0.0.0:0")
+    try:
+        assert s.get("/healthz", Host="replica-1:8080").status == 200
+    finally:
+        assert s.close() == 0
+
+
+def test_pages_of_other_origins_start_and_stop_nothing():
+    s = Server("--cors-origins", "https://app.test", env={"FAKE_STEP_MS": "20"})
+    own = f"http://127.0.0.1:{s.port}"
+    body = json.dumps({"prompt": "a", "size": 64})
+    foreign = ({"Origin": "https://evil.test"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
+               {"Origin": own, "Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
+               {"Origin": "http://127.0.0.1:1"}, {"Origin": "http://127.0.0.1"})
+    try:
+        for headers in foreign:
+            # What a browser sends without asking first, and what it would have asked for.
+            for kind in ({"Content-Type": "text/plain"}, {}, {"Content-Type": "application/json"}):
+                a = s.request("POST", "/v1/jobs", body.encode(), {**headers, **kind})
+                assert a.status == 403 and a.json["error"]["code"] == "cross_origin", (headers, kind)
+        assert s.request("POST", "/v1/jobs", body, {"Content-Type": "text/plain"}).status == 415
+        assert s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     b"Content-Length: %d\r\n\r\n%s" % (len(body), body.encode())
+                     ).startswith(b"HTTP/1.1 415 ")
+        assert s.get("/v1/jobs").json["data"] == []
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(
+            s.post("/sdapi/v1/txt2img", {"prompt": "a", "steps": 30, "width": 64, "height": 64})))
+        thread.start()
+        eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
+        for headers in foreign:
+            a = s.request("POST", "/sdapi/v1/interrupt", headers=headers)
+            assert a.status == 403 and "cors-origins" in a.json["detail"], a.body
+        thread.join(20)
+        assert answers[0].status == 200, answers[0].body
+        for headers in ({"Origin": own}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"},
+                        {"Origin": own, "Sec-Fetch-Site": "same-origin"}, {},
+                        {"Origin": "https://app.test", "Sec-Fetch-Site": "cross-site"}):
+            a = s.request("POST", "/v1/jobs", body, headers)
+            assert a.status == 202, (headers, a.body)
+            assert s.request("DELETE", "/v1/jobs/" + a.json["id"], headers=headers).status < 300
+    finally:
+        assert s.close() == 0
+
+
 def test_tls():
     if not shutil.which("openssl"):
         return
