@@ -74,6 +74,10 @@ def test_a_gigabyte_is_refused_at_once(s):
     start = time.monotonic()
     assert c.recv(100).startswith(b"HTTP/1.1 413 ") and time.monotonic() - start < 5
     c.close()
+    c = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+              b"Expect: 100-continue\r\nContent-Length: 1073741824\r\n\r\n", read=False)
+    assert c.recv(100).startswith(b"HTTP/1.1 413 "), "it was told to go on"
+    c.close()
     endless = (b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                b"Transfer-Encoding: chunked\r\n\r\n")
     c = s.raw(endless, read=False)
@@ -102,19 +106,21 @@ def test_garbage_on_the_port(s):
 
 def test_slow_clients_are_closed(s):
     slow = [s.raw(b"GET /healthz HT", read=False) for _ in range(20)]
-    trickle = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                    b"Content-Length: 100\r\n\r\n", read=False)
+    trickles = [s.raw(data, read=False) for data in (
+        b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 100\r\n\r\n", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")]
     idle = s.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", read=False)
     assert idle.recv(100).startswith(b"HTTP/1.1 200")
     start = time.monotonic()
-    closed = False
-    while not closed and time.monotonic() - start < 10:
-        try:
-            trickle.sendall(b" ")
-            time.sleep(0.1)
-        except OSError:
-            closed = True
-    assert closed and time.monotonic() - start < 8
+    while trickles and time.monotonic() - start < 10:
+        for c in list(trickles):
+            try:
+                c.sendall(b" ")
+            except OSError:
+                trickles.remove(c)
+        assert s.get("/healthz").status == 200
+        time.sleep(0.1)
+    assert not trickles and time.monotonic() - start < 8
     for c in (*slow, idle):
         c.settimeout(5)
         while c.recv(1000):
@@ -130,6 +136,31 @@ def test_half_closed_socket_frees_its_slot():
         eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
         c.shutdown(socket.SHUT_WR)
         eventually(lambda: s.get("/v1/capabilities").json["running"] == 0, 2, "free slot")
+    finally:
+        assert s.close() == 0
+
+
+def test_half_closed_socket_gets_what_is_ready(s):
+    for requests in (1, 3):
+        c = s.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * requests, read=False)
+        c.shutdown(socket.SHUT_WR)
+        got = b""
+        while chunk := c.recv(65536):  # to the end: the server closes its half, too
+            got += chunk
+        assert got.count(b"HTTP/1.1 200 OK") == requests, got
+
+
+def test_half_closed_stream_is_let_go():
+    s = Server("--drain-timeout", "0", env={"FAKE_STEP_MS": "20"})
+    try:
+        job = s.post("/v1/jobs", {"prompt": "a", "size": 64, "steps": 900}).json["id"]
+        c = s.raw(b"GET /v1/jobs/%s/events HTTP/1.1\r\nHost: localhost\r\n\r\n" % job.encode(),
+                  read=False)
+        assert c.recv(100).startswith(b"HTTP/1.1 200")
+        c.shutdown(socket.SHUT_WR)
+        while c.recv(65536):
+            pass
+        assert s.get("/v1/jobs/" + job).json["status"] == "running"
     finally:
         assert s.close() == 0
 

@@ -1,5 +1,6 @@
 """The native API: jobs, events, cancelling, keeping, listing."""
 import base64
+import threading
 import time
 
 from harness import Server, eventually, is_png, main
@@ -200,6 +201,27 @@ def test_device_loss_draws_again_once():
         s.wait_ready()
         assert s.wait_job(post(s).json["id"])["status"] == "done"
         assert "imagend_engine_lost_total 3" in s.get("/metrics").body.decode()
+    finally:
+        assert s.close() == 0
+
+
+def test_neighbours_of_a_failure_are_drawn():
+    """Pictures in the same batch: one fails, then one takes the device with it, both half-way."""
+    s = Server(env={"FAKE_STEP_MS": "5", "FAKE_SLOTS": "4"})
+    try:
+        alone = s.draw("x", seed=1).json["data"]
+        for trouble, status in (("[fail]", 500), ("[lose]", 200)):
+            answers = {}
+            threads = [threading.Thread(target=lambda p=p: answers.update({p: s.draw(
+                p if p == trouble else "x", seed=1, steps=8)})) for p in ("1", "2", trouble, "3")]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join(20)
+            assert answers.pop(trouble).status == status
+            assert [a.status for a in answers.values()] == [200] * 3
+            assert all(a.json["data"] == alone for a in answers.values())
+        assert "imagend_engine_lost_total 1" in s.get("/metrics").body.decode()
     finally:
         assert s.close() == 0
 

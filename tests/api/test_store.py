@@ -3,6 +3,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -10,7 +11,7 @@ import time
 
 from harness import PROGRAM, Server, eventually, is_png, main
 
-ROUNDS = int(os.environ.get("STORE_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("STORE_ROUNDS", "30"))
 
 
 def post(s, **fields):
@@ -85,7 +86,7 @@ def test_kill_at_random_moments_loses_nothing():
                     # A repeated request after a crash must find the same job, or none was made.
                     assert accepted.setdefault(key, a.json["id"]) == a.json["id"]
                 count += 1
-                time.sleep(0.005)
+                time.sleep(0.02)
             else:
                 time.sleep(0.05)
 
@@ -111,7 +112,7 @@ def test_kill_at_random_moments_loses_nothing():
         t.start()
     rng = random.Random(7)
     for _ in range(ROUNDS):
-        time.sleep(rng.uniform(0.05, 0.5))
+        time.sleep(rng.uniform(0.02, 0.25))
         s.process.send_signal(signal.SIGKILL)
         s.process.wait()
         s.start()
@@ -143,6 +144,31 @@ def test_two_servers_do_not_share_a_folder():
         assert r.returncode == 1 and "another process uses" in r.stderr, r
         assert s.wait_job(post(s).json["id"])["status"] == "done"
     finally:
+        assert s.close() == 0
+
+
+def test_a_locked_store_is_refused_and_an_open_one_is_locked():
+    s = Server()
+    path = os.path.join(s.folder, "data", "jobs.sqlite")
+    other = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        for statement in ("BEGIN EXCLUSIVE", "SELECT count(*) FROM job", "DELETE FROM job"):
+            try:
+                other.execute(statement)
+                raise AssertionError(statement + " was let in")
+            except sqlite3.OperationalError as error:
+                assert "locked" in str(error), error
+        assert s.wait_job(post(s).json["id"])["status"] == "done"
+        assert s.stop() == 0
+        other.execute("BEGIN EXCLUSIVE")
+        r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
+                            os.path.dirname(path)], capture_output=True, text=True, timeout=20)
+        assert r.returncode == 1 and "another process uses the data folder" in r.stderr, r
+        other.close()
+        s.start()
+        assert len(s.get("/v1/jobs").json["data"]) == 1
+    finally:
+        other.close()
         assert s.close() == 0
 
 
