@@ -148,5 +148,5 @@ fi
 build_image
 unpack_image
 check_size
-unshare --mount --net "$0" inside
+unshare --mount --net --pid --fork --kill-child "$0" inside
 rm -rf "$work/storage" "$work/run"
