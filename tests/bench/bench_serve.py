@@ -5,8 +5,8 @@ streams   event streams that stay open, and how long others wait meanwhile
 overload  ten times as many requests as there are pictures, against a short queue; both engines
 engine    pictures per minute, beside those of the engine alone in the same run
 
-All parts when none is named; those with the real engine only if MODEL is there. BENCH_SECONDS is how
-long a measurement takes, BENCH_CLIENTS which rows the last table has.
+All parts when none is named; those with the real engine only if MODEL is there. BENCH_SECONDS is
+how long a measurement takes, BENCH_CLIENTS which rows the last table has.
 """
 import json
 import os
@@ -57,6 +57,12 @@ def cpu_seconds(server):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def loop_seconds(server):
+    """Processor time of the thread that speaks HTTP and follows the jobs."""
+    with open(f"/proc/{server.process.pid}/task/{server.process.pid}/schedstat") as f:
+        return int(f.read().split()[0]) * 1e-9
+
+
 def resident_mb(server):
     with open(f"/proc/{server.process.pid}/statm") as f:
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -105,8 +111,8 @@ def streams(count=10000, opening=15):
     r = load(s, "GET", "/healthz")
     memory = resident_mb(s)
     opened = json.loads(held.communicate()[0])["opened"]
-    print(f"{'streams':>10} {'open':>8} {'/healthz p50 ms':>16} {'p99 ms':>8} {'resident MB':>12}   "
-          "(an event per second each)")
+    print(f"{'streams':>10} {'open':>8} {'/healthz p50 ms':>16} {'p99 ms':>8} {'resident MB':>12}"
+          "   (an event per second each)")
     print(f"{count:10} {opened:8} {r['good_p50_ms']:16.2f} {r['good_p99_ms']:8.2f} {memory:12.0f}")
     s.close()
 
@@ -133,8 +139,9 @@ def overload_row(name, s, slots, seconds, rounds=3):
 
 
 def overload():
-    print(f"{'10 x overload':16} {'capacity/s':>11} {'offered/s':>11} {'goodput/s':>11} {'ratio':>6} "
-          f"{'refused':>8} {'p50 ms':>8} {'p99 ms':>8} {'drawn p99 s':>12} {'lost':>7}")
+    print(f"{'10 x overload':16} {'capacity/s':>11} {'offered/s':>11} {'goodput/s':>11} "
+          f"{'ratio':>6} {'refused':>8} {'p50 ms':>8} {'p99 ms':>8} {'drawn p99 s':>12} "
+          f"{'lost':>7}")
     s = harness.Server("--store", "memory", "--queue-limit", "16",
                        env={"FAKE_STEP_MS": "5", "FAKE_SLOTS": "4"})
     overload_row("fake, 40 ms", s, 4, SECONDS)
@@ -162,27 +169,37 @@ def outside_engine(s):
             metric_sum(text, "imagend_http_request_seconds_count", route))
 
 
-def engine_row(clients, s, slots, alone, rounds=3):
-    """Engine and service take turns, so that what else the machine does meets both."""
-    pictures = max(6, min(clients, slots) * 2, clients)
-    drawn, seconds, service, waits = 0, 0.0, 0.0, []
-    before, requests = outside_engine(s)
-    for _ in range(rounds if clients <= slots else 1):
-        alone.stdin.write(f"{min(clients, slots)} {pictures}\n")
-        alone.stdin.flush()
-        seconds += float(alone.stdout.readline())
+def alone_seconds(alone, in_flight, pictures):
+    alone.stdin.write(f"{in_flight} {pictures}\n")
+    alone.stdin.flush()
+    return float(alone.stdout.readline())
+
+
+def engine_row(clients, s, slots, alone):
+    """The engine alone draws half its pictures before the service's and half after, so that what
+    else the machine does meets both."""
+    in_flight = min(clients, slots)
+    pictures = max(6, in_flight * 2, clients)
+    rounds = max(1, 3 - clients // 16)
+    seconds, service, waits = 0.0, 0.0, []
+    outside, requests = outside_engine(s)
+    cpu = loop_seconds(s)
+    for _ in range(rounds):
+        seconds += alone_seconds(alone, in_flight, pictures // 2)
         r = load(s, "POST", IMAGES, BODY, connections=clients, count=pictures, seconds=3600)
         assert r["good"] == pictures, r
-        drawn += pictures
         service += r["seconds"]
         waits.append((r["good_p50_ms"], r["good_p99_ms"]))
+        seconds += alone_seconds(alone, in_flight, pictures - pictures // 2)
+    drawn = rounds * pictures
     after, total = outside_engine(s)
-    each = (after - before) / (total - requests)
-    p50 = sorted(w[0] for w in waits)[len(waits) // 2] / 1e3
+    outside = (after - outside) / (total - requests)
+    cpu = (loop_seconds(s) - cpu) / drawn
+    p50 = sorted(w[0] for w in waits)[rounds // 2] / 1e3
     p99 = max(w[1] for w in waits) / 1e3
     print(f"{clients:8} {drawn / seconds * 60:13.1f} {drawn / service * 60:13.1f} "
-          f"{seconds / service:6.1%} {p50:8.2f} {p99:8.2f} {each * 1e3:10.2f} "
-          f"{each / (service / drawn):8.2%}", flush=True)
+          f"{seconds / service:6.1%} {p50:8.2f} {p99:8.2f} {outside * 1e3:10.2f} "
+          f"{outside / (service / drawn):8.2%} {cpu * 1e3:11.2f}", flush=True)
 
 
 def engine():
@@ -191,11 +208,12 @@ def engine():
     alone = subprocess.Popen([ALONE, MODEL, "64"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              text=True)
     assert alone.stdout.readline() == "ready\n"
-    print(f"64 px, {slots} slots: pictures per minute of the engine alone and of the service; wait of "
-          "a client;\nwhat a request spends outside queue and stages, PNG included, as a share of "
-          "the time per picture")
-    print(f"{'clients':>8} {'engine alone':>13} {'service':>13} {'ratio':>6} {'p50 s':>8} {'p99 s':>8} "
-          f"{'outside ms':>10} {'share':>8}")
+    print(f"64 px, {slots} slots: pictures per minute, and the wait of a client; what a request "
+          "spends outside\nqueue and stages (HTTP, PNG, waiting for a core), also as a share of "
+          "the time per\npicture; processor time of the loop thread per request, timers and every "
+          "step's progress\nincluded")
+    print(f"{'clients':>8} {'engine alone':>13} {'service':>13} {'ratio':>6} {'p50 s':>8} "
+          f"{'p99 s':>8} {'outside ms':>10} {'share':>8} {'loop cpu ms':>11}")
     for clients in CLIENTS:
         engine_row(clients, s, slots, alone)
     alone.communicate()
