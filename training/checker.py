@@ -225,7 +225,7 @@ def work(rank, opt, average):
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    opt = run.options(args, samples=64000, decay_from=28000, rate=2e-3, warmup=2000, batch=32, reuse=3.,
+    opt = run.options(args, samples=48000, decay_from=24000, rate=2e-3, warmup=2000, batch=32, reuse=3.,
                       ema=.995, data_seed=3 * 10 ** 9).parse_args()
     run.start(opt, work, Checker())
 

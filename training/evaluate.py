@@ -87,7 +87,7 @@ def read_arguments():
     if opt.count < 1:
         args.error("--count must be at least 1")
     if not opt.checker.exists():
-        args.error("no checker in %s; make it (20 minutes of a core):\n"
+        args.error("no checker in %s; make it (10 minutes of a core):\n"
                    "    cd %s && python3 checker.py --out out/checker" % (opt.checker, HERE))
     return opt, options
 

@@ -27,7 +27,7 @@ def save(path, pictures, captions, columns=8, side=None):
     draw = ImageDraw.Draw(sheet)
     for i, (picture, caption) in enumerate(zip(pictures, captions)):
         x, y = (i % columns) * (side + 6), (i // columns) * (side + 36)
-        sheet.paste(picture.resize((side, side), Image.LANCZOS), (x, y))
+        sheet.paste(picture.resize((side, side), Image.BICUBIC), (x, y))
         caption = caption.encode("latin-1", "replace").decode("latin-1")    # all that the font has
         for k, line in enumerate(textwrap.wrap(caption, max(8, side // 6))[:3]):
             draw.text((x + 2, y + side + 1 + 11 * k), line, fill="black")
