@@ -5,7 +5,7 @@ import io
 import sentencepiece
 import torch
 
-LENGTH = 32        # token positions that every network sees; model_max_length of the export
+LENGTH = 48        # token positions that every network sees; model_max_length of the export
 
 
 def train(captions, path, vocab_size=640):
