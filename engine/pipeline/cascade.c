@@ -5,6 +5,7 @@
 #include "json.h"
 
 #include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,6 +118,7 @@ static enum err add_stage(struct cascade *c, const char *dir, struct fault *why)
         .network = network,
         .steps = n->super_resolution ? IF_SUPER_STEPS : IF_STEPS,
         .guidance_scale = n->super_resolution ? if_super_guidance : if_guidance,
+        .guidance_interval = {0, INT_MAX},
         .noise_level = n->super_resolution ? IF_NOISE_LEVEL : -1,
     };
     c->stages++;
@@ -125,7 +127,7 @@ static enum err add_stage(struct cascade *c, const char *dir, struct fault *why)
 
 // ---- cascade.json -----------------------------------------------------------------------------
 
-#define SETTINGS "path", "sampler", "steps", "guidance_scale", "noise_level"
+#define SETTINGS "path", "sampler", "steps", "guidance_scale", "guidance_interval", "noise_level"
 static const char *const cascade_keys[] = {"name", "license", "stages", "presets", NULL};
 static const char *const stage_keys[] = {SETTINGS, "size", NULL};
 static const char *const preset_keys[] = {"stages", NULL};
@@ -141,6 +143,10 @@ static void read_settings(struct json_reader *r, struct cascade_settings *s)
         snprintf(s->sampler, sizeof s->sampler, "%s", sampler);
     s->steps = (int)json_read_int(r, "steps", s->steps, 1, 1000);
     s->guidance_scale = (float)json_read_number(r, "guidance_scale", s->guidance_scale, 1, 100);
+    if (json_key(r, "guidance_interval") != JSON_ABSENT)
+        json_read_ints(r, "guidance_interval", 0, 0, INT_MAX, 2, s->guidance_interval);
+    if (s->guidance_interval[0] > s->guidance_interval[1])
+        json_fail(r, ERR_FORMAT, "guidance_interval", "must not end before it begins");
     if (s->noise_level >= 0)
         s->noise_level = (int)json_read_int(r, "noise_level", s->noise_level, 0, 999);
     else if (json_key(r, "noise_level") != JSON_ABSENT)

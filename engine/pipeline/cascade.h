@@ -32,7 +32,8 @@ struct cascade_settings {
     char sampler[32]; // "": the scheduler config's own
     int steps;
     float guidance_scale;
-    int noise_level; // -1 for a base stage
+    int guidance_interval[2]; // first and last timestep that are guided; others: no guidance
+    int noise_level;          // -1 for a base stage
 };
 
 struct cascade_preset {
@@ -57,11 +58,12 @@ struct cascade {
 // stage order separated by ','. Errors: NOT_FOUND, FORMAT, UNSUPPORTED, INVALID with *why filled.
 //
 // cascade.json: {"name": "...", "stages": [{"path": "base", "size": 64, "sampler": "dpm++2m",
-// "steps": 20, "guidance_scale": 3.0}, {"path": "sr256", "noise_level": 100}], "presets": {"fast":
-// {"stages": [{"path": "base-fast", "steps": 6}, {}]}}}; path is relative to the file, everything
-// else is a recommendation and may be absent. A preset says for every stage what differs from the
-// cascade's own settings; a path there names another network, with its own scheduler, for the
-// stage.
+// "steps": 20, "guidance_scale": 3.0, "guidance_interval": [250, 750]}, {"path": "sr256",
+// "noise_level": 100}], "presets": {"fast": {"stages": [{"path": "base-fast", "steps": 6}, {}]}}};
+// path is relative to the file, everything else is a recommendation and may be absent. A preset
+// says for every stage what differs from the cascade's own settings; a path there names another
+// network, with its own scheduler, for the stage. Source of the interval: Kynkaanniemi et al.,
+// Applying Guidance in a Limited Interval, 2024.
 enum err cascade_read(const char *model, struct cascade *out, struct fault *why);
 
 // The sampler that the settings of a stage name. Owner, errors: as sampler_create.

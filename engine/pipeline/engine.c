@@ -421,22 +421,25 @@ static enum err enter(struct engine *g, struct slot *s, struct fault *why)
 {
     const size_t floats = (size_t)text_length(g->text) * (size_t)text_dim(g->text);
     struct sampler *sampler = s->sampler[s->stage];
+    const struct cascade_settings *settings = &s->what.preset->stage[s->stage];
     const float guidance = s->what.used.guidance_scale[s->stage];
 
     s->sampler[s->stage] = NULL;
     s->stage_began = clock_seconds();
-    return stage_enter(stage_of(g, s),
-                       &(struct stage_start){
-                           .sampler = sampler,
-                           .text = s->text,
-                           .negative = guidance == 1 ? NULL : s->text + floats,
-                           .guidance = guidance,
-                           .low = s->picture,
-                           .noise_level = s->what.used.noise_level[s->stage],
-                           .seed = s->what.seed,
-                           .picture = s->what.picture,
-                       },
-                       &s->entry, why);
+    return stage_enter(
+        stage_of(g, s),
+        &(struct stage_start){
+            .sampler = sampler,
+            .text = s->text,
+            .negative = guidance == 1 ? NULL : s->text + floats,
+            .guidance = guidance,
+            .guidance_interval = {settings->guidance_interval[0], settings->guidance_interval[1]},
+            .low = s->picture,
+            .noise_level = s->what.used.noise_level[s->stage],
+            .seed = s->what.seed,
+            .picture = s->what.picture,
+        },
+        &s->entry, why);
 }
 
 // Give places in the stages to the pictures that wait for one, oldest first.

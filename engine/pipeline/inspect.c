@@ -7,6 +7,7 @@
 #include "t5.h"
 #include "unet.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -70,6 +71,8 @@ static void add_settings(struct buf *b, const struct cascade *c, const struct ca
 {
     buf_printf(b, "%s, %d steps, guidance %g", cascade_sampler_name(c, s), s->steps,
                (double)s->guidance_scale);
+    if (s->guidance_scale != 1 && s->guidance_interval[1] != INT_MAX)
+        buf_printf(b, " at timesteps %d to %d", s->guidance_interval[0], s->guidance_interval[1]);
     if (s->noise_level >= 0)
         buf_printf(b, ", noise level %d", s->noise_level);
     buf_puts(b, "\n");

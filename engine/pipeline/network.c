@@ -79,7 +79,7 @@ static enum err warm(const struct network_params *p, int stage, struct network *
             continue;
         e = cascade_sampler(p->cascade, s, &sampler, why);
         if (!e)
-            e = stage_warm(n->stage, sampler, s->guidance_scale != 1);
+            e = stage_warm(n->stage, sampler, s->guidance_scale, s->guidance_interval);
         sampler_destroy(&sampler);
     }
     return e;

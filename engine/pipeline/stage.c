@@ -22,6 +22,7 @@ struct entry {
     struct sampler *sampler;
     int done;
     float guidance;
+    int guidance_interval[2];
     float noise_level;
     uint64_t seed;
     uint32_t picture;
@@ -264,6 +265,7 @@ enum err stage_enter(struct stage *s, const struct stage_start *start, int *out,
     struct entry *t = &s->entry[i];
     t->done = 0;
     t->guidance = start->guidance;
+    memcpy(t->guidance_interval, start->guidance_interval, sizeof t->guidance_interval);
     t->noise_level = (float)start->noise_level;
     t->seed = start->seed;
     t->picture = start->picture;
@@ -359,12 +361,20 @@ static unsigned sampler_kind(const struct sampler *sampler, bool guided, bool no
            (sampler->threshold == THRESHOLD_DYNAMIC ? KIND_DYNAMIC : 0);
 }
 
-enum err stage_warm(struct stage *s, const struct sampler *sampler, bool guided)
+static float guidance_at(float guidance, const int interval[2], int timestep)
+{
+    return timestep >= interval[0] && timestep <= interval[1] ? guidance : 1;
+}
+
+enum err stage_warm(struct stage *s, const struct sampler *sampler, float guidance,
+                    const int interval[2])
 {
     enum err e = s->entry[0].enter ? ERR_OK : record_enter(s, 0);
 
     for (int i = 0; !e && i < sampler->steps; i++) {
-        const unsigned kind = sampler_kind(sampler, guided, sampler->step[i].noise != 0);
+        const struct sampler_step *step = &sampler->step[i];
+        const bool guided = guidance_at(guidance, interval, step->timestep) != 1;
+        const unsigned kind = sampler_kind(sampler, guided, step->noise != 0);
         struct step_recording *r = &s->step[kind];
         if (!r->ops)
             e = record_step(s, 1, kind, r);
@@ -383,7 +393,9 @@ static unsigned fill_step(struct stage *s, const int *entry, int count)
         memset(&lanes[i], 0, sizeof lanes[i]);
         sampler_fill_lane(t->sampler, t->done, &lanes[i]);
         key_lane(s, entry[i], &lanes[i]);
-        kind |= sampler_kind(t->sampler, t->guidance != 1, lanes[i].noise != 0);
+        lanes[i].guidance =
+            guidance_at(t->guidance, t->guidance_interval, t->sampler->step[t->done].timestep);
+        kind |= sampler_kind(t->sampler, lanes[i].guidance != 1, lanes[i].noise != 0);
     }
     float *timestep = tensor_map(&s->timestep), *level = tensor_map(&s->level);
     uint32_t *index = tensor_map(&s->text_index);

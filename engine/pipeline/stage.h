@@ -39,8 +39,9 @@ struct stage_start {
     const float *text;       // [text_length, text_dim]
     const float *negative;   // the same, or NULL when guidance is 1
     float guidance;
-    const float *low; // [low_height, low_width, 3] in [-1, 1]; super-resolution only
-    int noise_level;  // super-resolution only
+    int guidance_interval[2]; // first and last timestep with guidance
+    const float *low;         // [low_height, low_width, 3] in [-1, 1]; super-resolution only
+    int noise_level;          // super-resolution only
     uint64_t seed;
     uint32_t picture;
 };
@@ -48,7 +49,8 @@ struct stage_start {
 bool stage_is_lean_sampler(const struct sampler *sampler);
 // Make the recordings that a first picture with this sampler will need, so that it does not wait
 // for the driver's compiler. Errors: NO_DEVICE_MEMORY, DEVICE_LOST, NO_MEMORY.
-enum err stage_warm(struct stage *s, const struct sampler *sampler, bool guided);
+enum err stage_warm(struct stage *s, const struct sampler *sampler, float guidance,
+                    const int interval[2]);
 
 // Errors: BUSY (no free entry), DEVICE_LOST, NO_DEVICE_MEMORY, UNSUPPORTED (*why: the noise level,
 // or a sampler that a lean stage cannot run).

@@ -6,6 +6,7 @@
 #include "test.h"
 #include "text.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 struct rig {
@@ -96,6 +97,7 @@ static enum err enter(struct rig *r, const float *states)
                                .text = states,
                                .negative = states,
                                .guidance = 2,
+                               .guidance_interval = {0, INT_MAX},
                            },
                            &r->entry, &why);
 }

@@ -19,9 +19,23 @@ static const char cascade_json[] =
     "{" STAGES ",\"presets\":{"
     "\"fast\":{\"stages\":[{\"path\":\"fast\",\"steps\":3,\"guidance_scale\":1},{\"steps\":1}]},"
     "\"same\":{\"stages\":[{\"path\":\"base-same\",\"steps\":3,\"guidance_scale\":1},"
-    "{\"steps\":1,\"sampler\":\"dpm++2m\"}]}}}";
+    "{\"steps\":1,\"sampler\":\"dpm++2m\"}]},"
+    "\"never\":{\"stages\":[{\"guidance_interval\":[1000,2000]},{}]},"
+    "\"partly\":{\"stages\":[{\"guidance_interval\":[200,500]},{}]}}}";
 
-enum { OWN, DDIM, SAME, DDIM_GUIDED, SAME_GUIDED, FAST, FAST_GUIDED, FAST_STEPS, PICTURES };
+enum {
+    OWN,
+    DDIM,
+    SAME,
+    DDIM_GUIDED,
+    SAME_GUIDED,
+    FAST,
+    FAST_GUIDED,
+    FAST_STEPS,
+    NEVER,
+    PARTLY,
+    PICTURES
+};
 #define DRAW .prompt = "a photo of a kangaroo", .seed = 11, .picture = 2
 static const struct engine_request requests[PICTURES] = {
     [OWN] = {DRAW},
@@ -34,6 +48,10 @@ static const struct engine_request requests[PICTURES] = {
     [FAST] = {DRAW, .preset = "fast"},
     [FAST_GUIDED] = {DRAW, .preset = "fast", .guidance_scale = {2}, .negative_prompt = "blurry"},
     [FAST_STEPS] = {DRAW, .preset = "fast", .steps = {4, 2}, .sampler = "dpm++2m"},
+    [NEVER] = {DRAW, .preset = "never", .sampler = "ddim", .steps = {3}, .guidance_scale = {4.5F},
+               .negative_prompt = "blurry", .size = 16},
+    [PARTLY] = {DRAW, .preset = "partly", .sampler = "ddim", .steps = {3}, .guidance_scale = {4.5F},
+                .negative_prompt = "blurry", .size = 16},
 };
 
 struct result {
@@ -141,7 +159,7 @@ static void test_info(struct engine *g)
     struct engine_used used;
     struct fault why = {0};
 
-    CHECK_INT(info->presets, 2);
+    CHECK_INT(info->presets, 4);
     CHECK_STR(info->preset[0].name, "fast");
     CHECK_STR(info->preset[0].sampler, "ddim");
     CHECK(info->preset[0].steps[0] == 3 && info->preset[0].steps[1] == 1);
@@ -168,7 +186,7 @@ static void test_info(struct engine *g)
     r = (struct engine_request){.prompt = "a", .preset = "slow"};
     CHECK_INT(engine_check(g, &r, &why), ERR_INVALID);
     CHECK_STR(why.param, "preset");
-    CHECK(strstr(why.msg, "fast, same") != NULL);
+    CHECK(strstr(why.msg, "fast, same, never, partly") != NULL);
     int slot;
     CHECK_INT(engine_admit(g, &r, NULL, &slot, &why), ERR_INVALID);
     CHECK_INT(engine_busy(g), 0);
@@ -190,6 +208,10 @@ static void test_alone(struct engine *g, struct result *alone)
     CHECK(same(&alone[DDIM_GUIDED], &alone[SAME_GUIDED]));
     CHECK(!same(&alone[DDIM], &alone[DDIM_GUIDED]));
     CHECK(!same(&alone[FAST], &alone[FAST_GUIDED]));
+    // Outside of its interval guidance does nothing.
+    CHECK(same(&alone[NEVER], &alone[DDIM]));
+    CHECK(!same(&alone[PARTLY], &alone[DDIM]));
+    CHECK(!same(&alone[PARTLY], &alone[DDIM_GUIDED]));
     CHECK(!same(&alone[FAST], &alone[OWN]));
 }
 
@@ -197,7 +219,8 @@ static void test_alone(struct engine *g, struct result *alone)
 static void test_company(struct engine *g, const struct result *alone)
 {
     static const int sets[][4] = {{OWN, FAST, FAST_GUIDED, SAME},
-                                  {FAST, SAME_GUIDED, FAST_STEPS, OWN}};
+                                  {FAST, SAME_GUIDED, FAST_STEPS, OWN},
+                                  {OWN, PARTLY, DDIM_GUIDED, NEVER}};
     struct result *r = calloc(PICTURES, sizeof *r);
 
     for (size_t k = 0; r && k < sizeof sets / sizeof *sets; k++) {

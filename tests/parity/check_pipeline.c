@@ -6,6 +6,7 @@
 #include "stage.h"
 #include "text.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -280,6 +281,7 @@ static enum err enter_all(struct trajectory *t, struct fault *why)
                             .text = t->states + (size_t)(t->pictures + i) * span,
                             .negative = t->guided ? t->states + (size_t)i * span : NULL,
                             .guidance = t->guidance,
+                            .guidance_interval = {0, INT_MAX},
                             .low = t->low ? t->low + (size_t)i * low : NULL,
                             .noise_level = t->noise_level,
                         },

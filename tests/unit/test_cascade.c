@@ -3,6 +3,7 @@
 #include "model_folder.h"
 #include "test.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 static const char *golden;
@@ -31,6 +32,7 @@ static void check_stages(struct cascade *c)
     CHECK_STR(s[0].sampler, "dpm++2m");
     CHECK(s[0].network == 0 && s[0].steps == 20 && s[0].guidance_scale == 3.5F);
     CHECK(s[0].noise_level == -1);
+    CHECK(s[0].guidance_interval[0] == 0 && s[0].guidance_interval[1] == INT_MAX);
     CHECK(s[1].network == 1 && s[1].steps == 50 && s[1].guidance_scale == 4);
     CHECK_INT(s[1].noise_level, 100);
     CHECK_STR(s[1].sampler, "");
@@ -49,7 +51,8 @@ static void check_presets(struct cascade *c)
 
     CHECK_MSG(!read("{" STAGES ",\"presets\":{"
                     "\"fast\":{\"stages\":[{\"path\":\"base-fast\",\"steps\":6,"
-                    "\"guidance_scale\":1},{\"steps\":2,\"noise_level\":0}]},"
+                    "\"guidance_scale\":1},{\"steps\":2,\"noise_level\":0,"
+                    "\"guidance_interval\":[200,700]}]},"
                     "\"faster\":{\"stages\":[{\"path\":\"base-fast\",\"sampler\":\"dpm++3m\","
                     "\"steps\":4},{}]},"
                     "\"plain.0\":{\"stages\":[{\"path\":\"base\"},{}]}}}",
@@ -66,6 +69,7 @@ static void check_presets(struct cascade *c)
     CHECK_STR(cascade_sampler_name(c, &s[0]), "ddim"); // its own scheduler's, not the stage's
     CHECK(s[1].network == 1 && s[1].steps == 2 && s[1].guidance_scale == 4);
     CHECK_INT(s[1].noise_level, 0);
+    CHECK(s[1].guidance_interval[0] == 200 && s[1].guidance_interval[1] == 700);
     CHECK_INT(cascade_preset_find(c, "faster", &preset, &why), ERR_OK);
     s = c->preset[preset].stage;
     CHECK(s[0].network == 2 && s[0].steps == 4 && s[0].guidance_scale == 3.5F);
@@ -123,6 +127,10 @@ static void check_refusals(struct cascade *c)
         {BASE("\"steps\":1001"), ERR_FORMAT, "steps"},
         {BASE("\"steps\":\"few\""), ERR_FORMAT, "steps"},
         {BASE("\"guidance_scale\":0.5"), ERR_FORMAT, "guidance_scale"},
+        {BASE("\"guidance_interval\":[1]"), ERR_FORMAT, "guidance_interval"},
+        {BASE("\"guidance_interval\":[-1,5]"), ERR_FORMAT, "guidance_interval"},
+        {BASE("\"guidance_interval\":[6,5]"), ERR_FORMAT, "guidance_interval"},
+        {BASE("\"guidance_interval\":\"all\""), ERR_FORMAT, "guidance_interval"},
         {BASE("\"noise_level\":5"), ERR_FORMAT, "noise_level"},
         {BASE("\"sampler\":\"euler\""), ERR_FORMAT, "sampler"},
         {BASE("\"sampler\":\"a name that no sampler can have, so long\""), ERR_FORMAT, "sampler"},
