@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import run
+from low_res import degrade
 from nets import unet
 from optimiser import Optimiser
-from train_sr import degrade
 from world import scene as worlds
 from world.language import BACKDROPS, COLOUR_NAMES, GROUNDS, PATTERNS, SHAPES, TIMES
 from world.render import render

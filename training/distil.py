@@ -31,28 +31,14 @@ def ladder(steps, parts):
                          for a, b in zip(starts, starts[1:])])
 
 
-def signal_noise(t):
-    """As schedule.signal_noise, and (1, 0) at t = -1."""
-    alpha, sigma = schedule.signal_noise(t.clamp(min=0))
-    end = (t < 0)[:, None, None, None]
-    return alpha.masked_fill(end, 1.), sigma.masked_fill(end, 0.)
-
-
-def ddim(x, x0, t, after):
-    (a, s), (a2, s2) = signal_noise(t), signal_noise(after)
-    return a2 * x0 + s2 / s * (x - a * x0)
-
-
 @torch.no_grad()
 def teacher_target(teacher, guidance, x, times, text, null):
     """The x0 of the one step from times[:, 0] to times[:, -1] that the teacher's steps amount to."""
     at = x
-    both = torch.cat([text, null.expand_as(text)])
     for t, after in zip(times.T[:-1], times.T[1:]):
-        with_text, without = teacher(torch.cat([at, at]), torch.cat([t, t]), both).chunk(2)
-        x0 = (without + guidance * (with_text - without)).clamp(-1, 1)
-        at = ddim(at, x0, t, after)
-    (a, s), (a2, s2) = signal_noise(times[:, 0]), signal_noise(times[:, -1])
+        x0 = guidance.x0(teacher, at, t, text, null).clamp(-1, 1)
+        at = schedule.ddim_step(at, x0, t, after)
+    (a, s), (a2, s2) = schedule.signal_noise(times[:, 0]), schedule.signal_noise(times[:, -1])
     return (at - s2 / s * x) / (a2 - a * s2 / s)
 
 
@@ -63,7 +49,7 @@ def losses(opt, net, teacher, encoder, null, images, ids, maps):
     rungs = ladder(opt.steps, opt.parts).to(images.device)
     times = rungs[(torch.arange(n, device=images.device) + torch.randint(0, opt.steps, (1,)).item()) % opt.steps]
     noisy = schedule.add_noise(images, times[:, 0], torch.randn_like(images))
-    target = teacher_target(teacher, opt.guidance, noisy, times, text, null)
+    target = teacher_target(teacher, schedule.Guidance.recommended(), noisy, times, text, null)
     x0 = net(noisy, times[:, 0], text)
     inside = F.interpolate((maps[:, :1] > 0).float(), size=images.shape[2:], mode="bilinear")
     error = (x0 - target).pow(2)
@@ -72,19 +58,12 @@ def losses(opt, net, teacher, encoder, null, images, ids, maps):
     return loss, {"loss": loss.detach(), "mse": error.detach().mean()}
 
 
-def make_net(opt):
-    state = torch.load(opt.teacher / "state.pt", map_location=opt.device)
-    net = unet.UNet(state["config"]).to(opt.device)
-    net.load_state_dict(state["ema"])
-    return net
-
-
 def work(rank, opt, average):
     torch.manual_seed(1)
     unet.HALF = opt.device == "cpu"
     encoder, tok = run.load_text(opt.text, opt.device)
     ids, mask = (v.to(opt.device) for v in tok.encode([""]))
-    net, teacher = make_net(opt), make_net(opt).requires_grad_(False)
+    net, teacher = run.load_net(opt.teacher, opt.device), run.load_net(opt.teacher, opt.device).requires_grad_(False)
     run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon),
              lambda seed: train_base.Pool(opt, tok, seed),
              functools.partial(losses, opt, net, teacher, encoder, encoder(ids, mask)))
@@ -95,13 +74,12 @@ def main():
     args.add_argument("--teacher", type=pathlib.Path, required=True, help="folder of train_base.py")
     args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
     args.add_argument("--mix", default=None, help="JSON of world.scene.Mix; the full world without it")
-    args.add_argument("--steps", type=int, default=6, help="of the student, over the whole schedule")
-    args.add_argument("--parts", type=int, default=3, help="steps of the teacher in one of the student's")
-    args.add_argument("--guidance", type=float, default=3.)
+    args.add_argument("--steps", type=int, default=5, help="of the student, over the whole schedule")
+    args.add_argument("--parts", type=int, default=4, help="steps of the teacher in one of the student's")
     args.add_argument("--object-weight", type=float, default=4.)
     opt = run.options(args, samples=40000, rate=8e-4, warmup=1000, pool=8192, ema=.998, decay_from=1,
                       data_seed=3 * 10 ** 9).parse_args()
-    run.start(opt, work, make_net(opt))
+    run.start(opt, work, run.load_net(opt.teacher, opt.device))
 
 
 if __name__ == "__main__":

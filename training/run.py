@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from nets import t5, tokenizer
+from nets import t5, tokenizer, unet
 
 
 def options(args, **defaults):
@@ -49,6 +49,14 @@ def load_text(folder, device):
     encoder = t5.T5Encoder(saved["config"]).to(device).eval().requires_grad_(False)
     encoder.load_state_dict(saved["model"])
     return encoder, tokenizer.Tokenizer(folder / "spiece.model")
+
+
+def load_net(folder, device):
+    """The U-Net of a run, with its EMA weights."""
+    saved = torch.load(folder / "state.pt", map_location=device)
+    net = unet.UNet(saved["config"]).to(device)
+    net.load_state_dict(saved["ema"])
+    return net
 
 
 def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None):

@@ -43,16 +43,9 @@ class Cascade:
         return self.encoder(ids, mask)
 
     @torch.no_grad()
-    def base(self, text, noise, steps=20, guidance=3.):
-        null = self.encode([""]).expand_as(text)
-        both = torch.cat([text, null])
-
-        def model(x, t):
-            if guidance == 1:
-                return self.nets["base"](x, t, text)
-            with_text, without = self.nets["base"](torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
-            return without + guidance * (with_text - without)
-        return schedule.dpm_2m(model, noise, steps)
+    def base(self, text, noise, steps=20, guidance=None):
+        guidance, null = guidance or schedule.Guidance.recommended(), self.encode([""])
+        return schedule.dpm_2m(lambda x, t: guidance.x0(self.nets["base"], x, t, text, null), noise, steps)
 
     @torch.no_grad()
     def upscale(self, name, images, text, generator, steps=4, noise_level=5):
@@ -71,7 +64,6 @@ def main():
     args.add_argument("path", help="the sheet to write (PNG)")
     args.add_argument("--prompts", type=pathlib.Path, default=None, help="a file with one prompt per line; prompts.txt without it")
     args.add_argument("--steps", type=int, default=16)
-    args.add_argument("--guidance", type=float, default=3.)
     args.add_argument("--seed", type=int, default=0)
     args.add_argument("--stage", default="base", choices=("base", "sr256", "sr1024"))
     args.add_argument("--noise-level", type=int, default=5)
@@ -89,7 +81,7 @@ def main():
     generator = torch.Generator().manual_seed(opt.seed)
     text = cascade.encode(prompts)
     noise = torch.randn(len(prompts), 3, 64, 64, generator=generator).to(opt.device)
-    images = cascade.base(text, noise, opt.steps, opt.guidance)
+    images = cascade.base(text, noise, opt.steps)
     for name in ("sr256", "sr1024"):
         if opt.stage != "base" and name in cascade.nets and (name == "sr256" or opt.stage == "sr1024"):
             images = torch.cat([cascade.upscale(name, images[i:i + 1], text[i:i + 1], generator, opt.sr_steps,

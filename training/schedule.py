@@ -1,10 +1,13 @@
 """The noise schedule (squaredcos_cap_v2, 1000 steps) and the samplers, as diffusers computes them."""
 
+import json
 import math
+import pathlib
 
 import torch
 
 STEPS = 1000
+CASCADE_FILE = pathlib.Path(__file__).parent / "config/cascade/cascade.json"
 
 
 def alphas_cumprod():
@@ -18,8 +21,8 @@ ACP = alphas_cumprod()
 
 
 def signal_noise(t):
-    """(alpha, sigma) of integer timesteps, each [N, 1, 1, 1]."""
-    acp = ACP.to(t.device)[t][:, None, None, None]
+    """(alpha, sigma) of integer timesteps, each [N, 1, 1, 1]; (1, 0) at -1, where no noise is left."""
+    acp = torch.cat([ACP, torch.ones(1)]).to(t.device)[t][:, None, None, None]
     return acp.sqrt(), (1 - acp).sqrt()
 
 
@@ -40,6 +43,28 @@ def x0_weight(t, cap=6.):
     return (1 / sigma[:, 0, 0, 0] ** 2).clamp(max=cap)
 
 
+class Guidance:
+    """Classifier-free guidance at the timesteps first..last; elsewhere the text branch alone."""
+
+    def __init__(self, scale, first=0, last=STEPS):
+        self.scale, self.first, self.last = scale, first, last
+
+    @staticmethod
+    def recommended():
+        """That of the cascade's base stage."""
+        stage = json.loads(CASCADE_FILE.read_text())["stages"][0]
+        return Guidance(stage["guidance_scale"], *stage["guidance_interval"])
+
+    def x0(self, net, x, t, text, null):
+        """t: [N]; null: the text of an empty prompt, [1, L, D]."""
+        x0 = net(x, t, text)
+        guided = (t >= self.first) & (t <= self.last)
+        if self.scale != 1 and guided.any():
+            without = net(x[guided], t[guided], null.expand_as(text[guided]))
+            x0[guided] = without + self.scale * (x0[guided] - without)
+        return x0
+
+
 def dpm_timesteps(steps):
     """linspace spacing: from STEPS - 1 down, the last step ends at no noise."""
     return torch.linspace(0, STEPS - 1, steps + 1).round().flip(0)[:-1].long()
@@ -48,6 +73,12 @@ def dpm_timesteps(steps):
 def trailing_timesteps(steps):
     """trailing spacing: STEPS - 1 and on down in equal strides, as few-step samplers want it."""
     return (torch.arange(steps, 0, -1).double() * STEPS / steps).round().long() - 1
+
+
+def ddim_step(x, x0, t, after):
+    """From timesteps t to the later ones `after` (eta 0), each [N]."""
+    (alpha, sigma), (alpha_after, sigma_after) = signal_noise(t), signal_noise(after)
+    return alpha_after * x0 + sigma_after / sigma * (x - alpha * x0)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Trains a super-resolution stage on crops: 64 -> 256 or 256 -> 1024.
 
-The low-res picture is upscaled as the pipeline does it, noised to a random level that the net is told,
-and before that a little blurred and mottled, as drawn pictures are and exact renders are not.
+The low-res picture is an exact render, one made worse, or with `--below` one that the stages below drew;
+it is upscaled as the pipeline does it and noised to a random level that the net is told.
 """
 
 import threads  # noqa: F401  (before torch)
@@ -13,8 +13,7 @@ import pathlib
 import random
 
 import torch
-import torch.nn.functional as F
-
+import low_res
 import run
 import schedule
 from nets import tokenizer, unet
@@ -23,53 +22,8 @@ from world import scene as worlds
 from world.render import render
 
 MAX_NOISE_LEVEL = 40
-
-
-def upscale_window(low, low_origin, high_origin, size, low_res, high_res):
-    """The window of the picture upscaled with align_corners=False. low: windows [N, 3, h, w]."""
-    ratio, (h, w) = low_res / high_res, low.shape[2:]
-    steps = torch.arange(size, device=low.device)
-    axes = []
-    for k, extent in ((0, w), (1, h)):
-        place = (high_origin[:, k, None] + steps + .5) * ratio - .5 - low_origin[:, k, None]
-        axes.append(place * 2 / (extent - 1) - 1)
-    x, y = axes
-    grid = torch.stack((x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)), -1)
-    return F.grid_sample(low, grid, mode="bilinear", align_corners=True, padding_mode="border")
-
-
-def _blur(images, sigma):
-    """Gaussian blur, one sigma per picture."""
-    offsets = torch.arange(-3, 4, device=images.device)
-    kernel = torch.exp(-(offsets[None] / sigma.clamp(min=.05)[:, None]) ** 2 / 2)
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    n, c, h, w = images.shape
-    flat = F.pad(images.reshape(1, n * c, h, w), (3, 3, 3, 3), mode="replicate")
-    taps = kernel.repeat_interleave(c, 0)
-    flat = F.conv2d(flat, taps[:, None, :, None], groups=n * c)
-    return F.conv2d(flat, taps[:, None, None, :], groups=n * c).view(n, c, h, w)
-
-
-def _warp(images, pixels):
-    """Moves pixels by a smooth random field of that strength, one per picture."""
-    n, _, h, w = images.shape
-    field = torch.randn(n, 2, h // 4 + 2, w // 4 + 2, device=images.device)
-    field = F.interpolate(field, size=(h, w), mode="bicubic", align_corners=True)
-    size = torch.tensor([w, h], device=images.device)
-    moved = field.permute(0, 2, 3, 1) * pixels[:, None, None, None] * 2 / size
-    straight = F.affine_grid(torch.eye(2, 3, device=images.device).expand(n, 2, 3), images.shape, align_corners=False)
-    return F.grid_sample(images, straight + moved, mode="bilinear", align_corners=False, padding_mode="border")
-
-
-def degrade(images, strength):
-    """Wobbly outlines, blur and mottle of random strength, as drawn pictures have them; a third of the
-    pictures stay exact."""
-    n, dev = len(images), images.device
-    touched = (torch.rand(n, device=dev) > .33).float()
-    warped = _warp(images, torch.rand(n, device=dev) * .6 * strength * touched)
-    blurred = _blur(warped, torch.rand(n, device=dev) * 1.1 * strength * touched)
-    grain = _blur(torch.randn_like(images), .4 + torch.rand(n, device=dev))
-    return blurred + grain * (touched * torch.rand(n, device=dev) * .06 * strength)[:, None, None, None]
+SOFTNESS = .02      # where the loss turns from squares to absolute values, which keep edges sharp
+WINDOWS = 4         # crops from one picture that the stages below draw
 
 
 def pick_origin(rng, scene, res, crop, grid):
@@ -84,8 +38,9 @@ def pick_origin(rng, scene, res, crop, grid):
 
 
 class Pool:
-    def __init__(self, opt, tok, first_seed):
-        self.opt, self.tok, self.seed = opt, tok, first_seed
+    def __init__(self, opt, encoder, tok, first_seed):
+        self.opt, self.encoder, self.tok, self.seed = opt, encoder, tok, first_seed
+        self.below = opt.below and low_res.Below(*(run.load_net(f, opt.device) for f in opt.below))
         self.mix, self.rng = worlds.Mix.load(opt.mix), random.Random(first_seed)
         size, device = opt.pool, opt.device
         self.high = torch.zeros(size, 3, opt.crop, opt.crop, dtype=torch.uint8, device=device)
@@ -93,28 +48,43 @@ class Pool:
         self.ids = torch.zeros(size, tokenizer.LENGTH, dtype=torch.long, device=device)
         self.filled, self.next, self.owed = 0, 0, 0
 
+    def encode(self, scenes):
+        rows = [self.tok.encode_words(s.words, s.groups)[0] for s in scenes]
+        return torch.tensor(rows, device=self.opt.device)
+
+    def redrawn(self, scenes, lows, margin):
+        """Windows of what the stages below make of the scenes."""
+        ids = self.encode(scenes)
+        exact = render(scenes, 64, device=self.opt.device) * 2 - 1
+        whole = self.below.redraw(exact, self.encoder(ids, (ids != 0).long()))
+        return torch.cat([whole[i // WINDOWS, None, :, y:y + margin, x:x + margin] for i, (x, y) in enumerate(lows)])
+
     def make(self, count):
         """(high, upscaled low) windows in -1..1 and the scenes, freshly rendered."""
         opt = self.opt
         factor = opt.high // opt.low
-        scenes = [worlds.sample(self.seed + i, self.mix) for i in range(count)]
-        self.seed += count
+        drawn = int(count * opt.drawn_share) // WINDOWS if self.below else 0
+        scenes = [worlds.sample(self.seed + i, self.mix) for i in range(drawn + count - drawn * WINDOWS)]
+        self.seed += len(scenes)
+        whole, scenes = scenes[:drawn], [s for s in scenes[:drawn] for _ in range(WINDOWS)] + scenes[drawn:]
         origins = [pick_origin(self.rng, s, opt.high, opt.crop, factor) for s in scenes]
         high = render(scenes, opt.high, origins, (opt.crop, opt.crop), opt.device) * 2 - 1
         margin = opt.crop // factor + 2
         lows = [[min(max(v // factor - 1, 0), opt.low - margin) for v in o] for o in origins]
-        low = render(scenes, opt.low, lows, (margin, margin), opt.device) * 2 - 1
-        low = degrade(low, opt.degrade)
+        cut = len(whole) * WINDOWS
+        low = render(scenes[cut:], opt.low, lows[cut:], (margin, margin), opt.device) * 2 - 1
+        low = low_res.degrade(low, opt.degrade)
+        if whole:
+            low = torch.cat([self.redrawn(whole, lows[:cut], margin), low])
         place = [torch.tensor(v, dtype=torch.float32, device=opt.device) for v in (lows, origins)]
-        return high, upscale_window(low, *place, opt.crop, opt.low, opt.high), scenes
+        return high, low_res.upscale_window(low, *place, opt.crop, opt.low, opt.high), scenes
 
     def render(self, count):
         at = (torch.arange(count) + self.next) % len(self.ids)
         high, low, scenes = self.make(count)
         self.high[at] = ((high + 1) * 127.5).round().byte()
         self.low[at] = low.half()
-        self.ids[at] = torch.tensor([self.tok.encode_words(s.words, s.groups)[0] for s in scenes],
-                                    device=self.opt.device)
+        self.ids[at] = self.encode(scenes)
         self.next = (self.next + count) % len(self.ids)
         self.filled = min(self.filled + count, len(self.ids))
 
@@ -140,11 +110,11 @@ def losses(opt, net, encoder, high, low, ids):
     noised = schedule.add_noise(low, level, torch.randn_like(low))
     x = schedule.add_noise(high, t, torch.randn_like(high))
     x0 = net(torch.cat([x, noised], 1), t, text, level)
-    error = (x0 - high).pow(2).mean((1, 2, 3))
+    square = (x0 - high).pow(2)
+    error = (square + SOFTNESS ** 2).sqrt().mean((1, 2, 3))
     plain = (low - high).pow(2).mean()
     loss = (error * schedule.x0_weight(t)).mean()
-    return loss, {
-        "loss": loss.detach(), "mse": error.detach().mean(), "bilinear": plain}
+    return loss, {"loss": loss.detach(), "mse": square.detach().mean(), "bilinear": plain}
 
 
 def make_net(opt):
@@ -158,7 +128,7 @@ def work(rank, opt, average):
     encoder, tok = run.load_text(opt.text, opt.device)
     net = make_net(opt)
     run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon),
-             lambda seed: Pool(opt, tok, seed), functools.partial(losses, opt, net, encoder))
+             lambda seed: Pool(opt, encoder, tok, seed), functools.partial(losses, opt, net, encoder))
 
 
 def main():
@@ -169,6 +139,8 @@ def main():
     args.add_argument("--high", type=int, default=256)
     args.add_argument("--crop", type=int, default=96)
     args.add_argument("--degrade", type=float, default=1.)
+    args.add_argument("--below", type=pathlib.Path, nargs="*", help="runs of the stages below, from the base on")
+    args.add_argument("--drawn-share", type=float, default=.4, help="share of crops that the stages below drew")
     args.add_argument("--mix", default=None)
     args.add_argument("--first-share", type=float, default=.5,
                       help="share of crops at the first timestep: all there is when drawing in one step")
