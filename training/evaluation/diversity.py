@@ -1,7 +1,8 @@
 """How much pictures of one caption differ from seed to seed, beside exact renders of the same objects
 in whatever else the world may choose.
 
-Objects are placed and lit as the world does; a caption without a place leaves that open as well.
+Objects are placed and lit as the world does. A caption that names neither place nor time is compared with
+scenes whose own captions name neither.
 """
 
 import collections
@@ -29,7 +30,8 @@ def exact_scenes(context, wanted, place, count):
     while len(found) < count:
         s = worlds.sample(seed, context.mix, "single", None)
         seed += 1
-        if (place or s.ground) == s.ground and not s.objects[0].size and (not place or s.time == "day"):
+        fits = s.ground == place and s.time == "day" if place else not s.names_place and not s.names_time
+        if fits and not s.objects[0].size:
             s.objects = [dataclasses.replace(s.objects[0], shape=wanted[0], colour=wanted[1], pattern="plain")]
             found.append(s)
     return found

@@ -104,9 +104,9 @@ def describe(rng, mix, scene):
         terse = not plain and rng.random() < .12
         subject = _subject(rng, scene, plain, terse)
         place, time = _surroundings(rng, scene, plain)
-        if not plain and rng.random() < .12:
+        if not plain and rng.random() < mix.placeless:
             place = []
-        if not plain and rng.random() < .04:
+        if not plain and rng.random() < mix.timeless:
             time = []
         scene.names_place = bool(place)
         scene.names_time = bool(time) or bool(place and scene.time == "day" and not timeless)
