@@ -1,7 +1,8 @@
 // engine.h without a device: deterministic pictures in microseconds, for every test of the server.
-// Linked instead of the engine. Environment: FAKE_STEP_MS (time of one step), FAKE_OPEN_MS,
-// FAKE_SLOTS, FAKE_OPEN_FAILS (how many opens fail first), FAKE_PRESETS (0: none). Words in a
-// prompt cause trouble:
+// Linked instead of the engine. Environment: FAKE_STEP_MS (time of one step), FAKE_SLOTS,
+// FAKE_OPEN_FAILS (how many opens fail first), FAKE_PRESETS (0: none), FAKE_HELD (a file: while it
+// is there, no open succeeds and no picture gets further than the step it names, 0 when empty).
+// Words in a prompt cause trouble:
 // "[fail]" fails that picture in its second step, "[lose]" loses the device once per process,
 // "[lose always]" loses it each time it is drawn.
 #include "engine.h"
@@ -13,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { FAKE_STAGES = 3, FAKE_MAX_SLOTS = 64 };
+enum { FAKE_STAGES = 3, FAKE_MAX_SLOTS = 64, FAKE_HELD_MS = 5 };
 
 static const int fake_sizes[FAKE_STAGES] = {64, 256, 1024};
 static const int fake_steps[FAKE_STAGES] = {8, 4, 2};
@@ -57,12 +58,27 @@ static void fake_sleep(double ms)
         nanosleep(&t, NULL);
 }
 
+// The step of the first stage at which pictures wait; -1 for no waiting.
+static int fake_held(void)
+{
+    const char *path = getenv("FAKE_HELD");
+    FILE *f = path ? fopen(path, "r") : NULL;
+    int step = 0;
+    if (!f)
+        return -1;
+    if (fscanf(f, "%d", &step) != 1)
+        step = 0;
+    fclose(f);
+    return step;
+}
+
 enum err engine_open(const struct engine_params *p, struct engine **out, struct fault *why)
 {
     *out = NULL;
-    fake_sleep(fake_env("FAKE_OPEN_MS", 0));
     if (atomic_fetch_add(&fake_opens, 1) < (int)fake_env("FAKE_OPEN_FAILS", 0))
         return fault_set(why, ERR_NO_DEVICE, "device", "%s", err_text(ERR_NO_DEVICE));
+    while (fake_held() >= 0)
+        fake_sleep(FAKE_HELD_MS);
     if (p->model && strstr(p->model, "missing"))
         return fault_set(why, ERR_NOT_FOUND, "model", "there is no model in %s", p->model);
     struct engine *e = calloc(1, sizeof *e);
@@ -287,6 +303,14 @@ enum err engine_step(struct engine *e, engine_event_fn *fn, void *ctx, struct fa
             stage = e->slot[i].stage;
     if (stage < 0)
         return ERR_OK;
+    const int held = fake_held();
+    for (int i = 0; held >= 0 && i < e->info.slots; i++) {
+        const struct fake_slot *s = &e->slot[i];
+        if (s->used && (s->stage || s->step >= held)) {
+            fake_sleep(FAKE_HELD_MS);
+            return ERR_OK;
+        }
+    }
     for (int i = 0; i < e->info.slots; i++) {
         const struct fake_slot *s = &e->slot[i];
         if (s->used && (s->loses_always || (s->loses && !atomic_exchange(&fake_losses, 1))))

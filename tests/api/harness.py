@@ -4,6 +4,7 @@ Every test function in a module gets a fresh `Server` argument when it has one; 
 runs them all, prints a line for each that fails, and exits non-zero if any did.
 """
 import base64
+import contextlib
 import http.client
 import inspect
 import json
@@ -18,6 +19,8 @@ import time
 import traceback
 
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "build/tests/api/imagend-fake"
+# For what must happen at some time, on a machine that may be slow and busy.
+PATIENCE = 60
 
 
 class Answer:
@@ -40,7 +43,8 @@ class Server:
         self.folder = data or tempfile.mkdtemp(prefix="imagend-test-")
         self.own_folder = data is None
         self.flags = list(flags)
-        self.env = env or {}
+        self.hold_path = os.path.join(self.folder, "held")
+        self.env = {"FAKE_HELD": self.hold_path, **(env or {})}
         self.preexec = preexec
         self.process = None
         if start:
@@ -57,7 +61,7 @@ class Server:
             stderr=log, env=env, stdin=subprocess.DEVNULL, preexec_fn=self.preexec)
         log.close()
         self.port = None
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while self.port is None:
             text = open(self.log_path, errors="replace").read()[begin:]
             for line in text.splitlines():
@@ -73,12 +77,23 @@ class Server:
         if ready:
             self.wait_ready()
 
-    def wait_ready(self, seconds=20):
+    def wait_ready(self, seconds=PATIENCE):
         deadline = time.monotonic() + seconds
         while self.get("/readyz").status != 200:
             if time.monotonic() > deadline:
                 raise RuntimeError("not ready in time")
             time.sleep(0.005)
+
+    @contextlib.contextmanager
+    def held(self, step=0):
+        """The fake engine stands still, or when its pictures have come to a step of the first stage:
+        inside, what runs goes on running and can be cancelled, and what waits goes on waiting."""
+        with open(self.hold_path, "w") as f:
+            f.write(str(step))
+        try:
+            yield
+        finally:
+            os.unlink(self.hold_path)
 
     @property
     def log(self):
@@ -88,7 +103,7 @@ class Server:
         if self.process and self.process.poll() is None:
             self.process.send_signal(sig)
             try:
-                self.process.wait(30)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -102,7 +117,7 @@ class Server:
             shutil.rmtree(self.folder, ignore_errors=True)
         return code
 
-    def connect(self, timeout=20):
+    def connect(self, timeout=PATIENCE):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def request(self, method, path, body=None, headers=None):
@@ -130,7 +145,7 @@ class Server:
         return self.request("DELETE", path, headers={k.replace("_", "-"): v
                                                      for k, v in headers.items()})
 
-    def raw(self, data, read=True, timeout=5):
+    def raw(self, data, read=True, timeout=PATIENCE):
         """Send bytes as they are; what comes back until the other side closes or is silent."""
         s = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
         s.sendall(data)
@@ -174,7 +189,7 @@ class Server:
         return self.request("POST", "/v1/images/generations",
                             {"prompt": prompt, "size": size, **fields}, headers)
 
-    def wait_job(self, job, seconds=20, **headers):
+    def wait_job(self, job, seconds=PATIENCE, **headers):
         deadline = time.monotonic() + seconds
         while True:
             answer = self.get("/v1/jobs/" + job, **headers)
@@ -194,7 +209,7 @@ def b64(answer, i=0):
     return base64.b64decode(answer.json["data"][i]["b64_json"])
 
 
-def eventually(check, seconds=10, what="condition"):
+def eventually(check, seconds=PATIENCE, what="condition"):
     deadline = time.monotonic() + seconds
     while True:
         value = check()

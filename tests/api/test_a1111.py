@@ -3,7 +3,7 @@ import base64
 import json
 import threading
 
-from harness import Server, eventually, is_png, main
+from harness import PATIENCE, Server, eventually, is_png, main
 
 
 def test_as_open_webui(s):
@@ -59,14 +59,17 @@ def test_progress_and_interrupt():
         answers = []
         thread = threading.Thread(target=lambda: answers.append(
             s.post("/sdapi/v1/txt2img", {"prompt": "x", "width": 64, "height": 64, "steps": 500})))
-        thread.start()
-        p = eventually(lambda: (lambda p: p if p["current_image"] else None)(
-            s.get("/sdapi/v1/progress").json), what="a picture in progress")
-        assert 0 < p["progress"] < 1 and p["state"]["job_count"] == 1
-        assert p["state"]["sampling_steps"] == 500 and is_png(base64.b64decode(p["current_image"]))
-        assert s.get("/sdapi/v1/progress?skip_current_image=true").json["current_image"] is None
-        assert s.post("/sdapi/v1/interrupt").json == {}
-        thread.join(5)
+        with s.held(60):  # a little after the first of eight previews
+            thread.start()
+            p = eventually(lambda: (lambda p: p if p["current_image"] else None)(
+                s.get("/sdapi/v1/progress").json), what="a picture in progress")
+            assert 0 < p["progress"] < 1 and p["state"]["job_count"] == 1
+            assert p["state"]["sampling_steps"] == 500
+            assert is_png(base64.b64decode(p["current_image"]))
+            skipped = s.get("/sdapi/v1/progress?skip_current_image=true").json
+            assert skipped["current_image"] is None
+            assert s.post("/sdapi/v1/interrupt").json == {}
+            thread.join(PATIENCE)
         assert answers and answers[0].status == 410
         assert s.post("/sdapi/v1/skip", {}).json == {}
     finally:

@@ -5,10 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-import time
 
-from harness import Server, eventually, is_png, b64, main
+from harness import PATIENCE, Server, eventually, is_png, b64, main
 
 CONFIG = os.path.join(os.path.dirname(__file__), "..", "..", "deploy", "haproxy.cfg")
 
@@ -27,16 +27,35 @@ def find_replica(front):
     return front.get("/healthz").headers["set-cookie"].split(";")[0]
 
 
+def patient_config():
+    """The configuration, with more time for a check's answer: on a slow machine both replicas may be
+    silent for longer than the pause between two checks, and then nobody is there to be asked."""
+    with open(CONFIG) as f:
+        text = f.read()
+    for wait in ("timeout connect 2s\n", "timeout check 5s\n"):
+        assert text.count(wait) == 1
+        text = text.replace(wait, f"{wait.rsplit(' ', 1)[0]} {PATIENCE}s\n")
+    copy = tempfile.NamedTemporaryFile("w", suffix=".cfg")
+    copy.write(text)
+    copy.flush()
+    return copy
+
+
 def test_drain_one_of_two_without_a_failed_request():
     env = {"FAKE_STEP_MS": "4", "FAKE_SLOTS": "4"}
-    replicas = [Server("--drain-delay", "2", env=env) for _ in range(2)]
+    replicas = [Server("--drain-delay", "4", env=env) for _ in range(2)]
     port = free_port()
+    config = patient_config()
     proxy = subprocess.Popen(
-        ["haproxy", "-db", "-f", CONFIG], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ["haproxy", "-db", "-f", config.name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={**os.environ, "LISTEN": f"127.0.0.1:{port}",
              **{f"REPLICA_{i + 1}": f"127.0.0.1:{r.port}" for i, r in enumerate(replicas)}})
     front = Server(start=False)
     front.port = port
+    answers, stop = [], threading.Event()
+
+    def served():
+        return [r.log.count("/v1/images/generations status=200") for r in replicas]
     try:
         def up():
             try:
@@ -44,7 +63,6 @@ def test_drain_one_of_two_without_a_failed_request():
             except OSError:
                 return False
         eventually(up)
-        answers, stop = [], threading.Event()
 
         def client(number):
             count = 0
@@ -59,20 +77,18 @@ def test_drain_one_of_two_without_a_failed_request():
         threads = [threading.Thread(target=client, args=(i,)) for i in range(8)]
         for t in threads:
             t.start()
-        time.sleep(1)
+        eventually(lambda: min(served()) > 10, what="both replicas at work")
         replicas[0].process.send_signal(signal.SIGTERM)
-        assert replicas[0].process.wait(20) == 0
+        assert replicas[0].process.wait(PATIENCE) == 0
         before = len(answers)
-        time.sleep(1)
-        assert len(answers) > before, "the other replica went on"
+        eventually(lambda: len(answers) > before + 50, what="the other replica goes on")
         stop.set()
         for t in threads:
-            t.join(10)
+            t.join(PATIENCE)
         bad = [a for a in answers if a != 200]
         assert not bad and len(answers) > 50, (len(answers), bad[:5])
-        served = [r.log.count("/v1/images/generations status=200") for r in replicas]
-        assert min(served) > 10, served
-        print(f"{len(answers)} requests, {served} per replica, none failed")
+        assert min(served()) > 10, served()
+        print(f"{len(answers)} requests, {served()} per replica, none failed")
         # The replica comes back, and its jobs are found by clients without the cookie, too.
         replicas[0].flags += ["--listen", f"127.0.0.1:{replicas[0].port}"]
         replicas[0].start()
@@ -90,8 +106,9 @@ def test_drain_one_of_two_without_a_failed_request():
         assert front.get("/v1/jobs/job_0").status == 404
         assert front.get("/metrics").status == 404
     finally:
+        stop.set()
         proxy.terminate()
-        proxy.wait(10)
+        proxy.wait(PATIENCE)
         for r in replicas:
             r.close()
 

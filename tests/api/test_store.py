@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 
-from harness import PROGRAM, Server, eventually, is_png, main
+from harness import PATIENCE, PROGRAM, Server, eventually, is_png, main
 
 ROUNDS = int(os.environ.get("STORE_ROUNDS", "30"))
 
@@ -111,20 +111,25 @@ def test_kill_at_random_moments_loses_nothing():
     for t in threads:
         t.start()
     rng = random.Random(7)
-    for _ in range(ROUNDS):
-        time.sleep(rng.uniform(0.02, 0.25))
-        s.process.send_signal(signal.SIGKILL)
-        s.process.wait()
-        s.start()
-    time.sleep(0.2)
-    stop.set()
-    for t in threads:
-        t.join(10)
+    try:
+        for killed in range(ROUNDS):
+            time.sleep(rng.uniform(0.02, 0.25))
+            # On a slow machine a round may end before a job was accepted.
+            eventually(lambda: len(accepted) > killed, what="a job for each kill")
+            s.process.send_signal(signal.SIGKILL)
+            s.process.wait()
+            s.start()
+        eventually(lambda: len(accepted) > ROUNDS, what="a job after the last kill")
+        time.sleep(0.2)
+    finally:
+        stop.set()
+        for t in threads:
+            t.join(PATIENCE)
     assert len(accepted) > ROUNDS
     try:
         assert len(set(accepted.values())) == len(accepted)
         for key, job in accepted.items():
-            j = s.wait_job(job, 30)
+            j = s.wait_job(job)
             assert j["status"] == "done", (key, j)
             image = s.get(j["images"][0]["href"])
             assert image.status == 200 and is_png(image.body, 64), key
@@ -140,7 +145,7 @@ def test_two_servers_do_not_share_a_folder():
     try:
         r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
                             os.path.join(s.folder, "data")], capture_output=True, text=True,
-                           timeout=20)
+                           timeout=PATIENCE)
         assert r.returncode == 1 and "another process uses" in r.stderr, r
         assert s.wait_job(post(s).json["id"])["status"] == "done"
     finally:
@@ -162,7 +167,7 @@ def test_a_locked_store_is_refused_and_an_open_one_is_locked():
         assert s.stop() == 0
         other.execute("BEGIN EXCLUSIVE")
         r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
-                            os.path.dirname(path)], capture_output=True, text=True, timeout=20)
+                            os.path.dirname(path)], capture_output=True, text=True, timeout=PATIENCE)
         assert r.returncode == 1 and "another process uses the data folder" in r.stderr, r
         other.close()
         s.start()
@@ -179,7 +184,7 @@ def test_damaged_or_newer_database_is_refused():
     r = subprocess.run(["sqlite3", path, "PRAGMA user_version=99"]) if shutil.which("sqlite3") else None
     if r:
         r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
-                            os.path.dirname(path)], capture_output=True, text=True, timeout=20)
+                            os.path.dirname(path)], capture_output=True, text=True, timeout=PATIENCE)
         assert r.returncode == 1 and "version 99" in r.stderr, r
     with open(path, "wb") as f:
         f.write(b"this is no database" * 100)
@@ -187,7 +192,7 @@ def test_damaged_or_newer_database_is_refused():
         if os.path.exists(path + extra):
             os.unlink(path + extra)
     r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
-                        os.path.dirname(path)], capture_output=True, text=True, timeout=20)
+                        os.path.dirname(path)], capture_output=True, text=True, timeout=PATIENCE)
     assert r.returncode == 1 and "job store" in r.stderr, r
     shutil.rmtree(s.folder)
 
@@ -220,7 +225,7 @@ def test_full_disk_fails_jobs_and_not_the_server():
         assert s.draw().status == 200
         for job in s.get("/v1/jobs?limit=100").json["data"]:
             s.delete("/v1/jobs/" + job["id"])
-        eventually(lambda: post(s).status == 202, 5, "room again")
+        eventually(lambda: post(s).status == 202, what="room again")
         assert s.close() == 0
         s = None
     finally:

@@ -53,7 +53,7 @@ def test_signed_and_tried_again():
     try:
         a = job(s, f"http://127.0.0.1:{r.port}/hook")
         assert a.status == 202
-        eventually(lambda: len(r.got) == 2, 10, "second try")
+        eventually(lambda: len(r.got) == 2, what="second try")
         headers, body = r.got[1]
         data = json.loads(body)
         assert data["id"] == a.json["id"] and data["status"] == "done" and len(data["images"]) == 1
@@ -90,7 +90,7 @@ def test_only_allowed_hosts():
         # A name that a pattern allows, but that points at a private address.
         r = Receiver()
         assert job(s, f"http://a.localhost:{r.port}/").status == 202
-        eventually(lambda: s.log.count("webhook: job_") >= 1, 5, "refusal in the log")
+        eventually(lambda: s.log.count("webhook: job_") >= 1, what="refusal in the log")
         assert not r.got
     finally:
         assert s.close() == 0

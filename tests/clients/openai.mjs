@@ -80,9 +80,13 @@ await run({
     const jobs = Array.from({ length: 4 }, () => c.images.generate({ prompt: "a", size: "64x64" }));
     for (const job of await Promise.all(jobs)) assert.ok(png(job.data[0].b64_json));
     const none = client(s, { maxRetries: 0 });
-    const results = await Promise.allSettled(Array.from({ length: 6 }, () =>
-      none.images.generate({ prompt: "a", size: "64x64" })));
-    const refused = results.filter((r) => r.status === "rejected").map((r) => r.reason);
+    const refused = [];
+    s.hold();
+    const rest = Array.from({ length: 6 }, () => none.images.generate({ prompt: "a", size: "64x64" })
+      .catch((error) => refused.push(error)));
+    await eventually(() => refused.length >= 4, "one drawn, one waiting, four refused");
+    s.release();
+    await Promise.all(rest);
     assert.ok(refused.length && refused.every((e) => e instanceof OpenAI.RateLimitError));
     assert.ok(Number(refused[0].headers.get("retry-after")) >= 1);
     assert.equal(await s.stop(), 0);
@@ -92,12 +96,14 @@ await run({
     const s = await serve({ FAKE_STEP_MS: "20", FAKE_SLOTS: "1" });
     for (const stream of [false, true]) {
       const abort = new AbortController();
+      s.hold(); // it cannot end by itself
       const job = client(s, { maxRetries: 0 }).images.generate(
         { prompt: "a", size: "64x64", steps: 900, stream }, { signal: abort.signal });
       job.catch(() => {});
       await eventually(async () => (await s.json("/v1/capabilities")).running === 1, "running");
       abort.abort();
       await eventually(async () => (await s.json("/v1/capabilities")).running === 0, "a free slot");
+      s.release();
     }
     assert.equal(await s.stop(), 0);
   },

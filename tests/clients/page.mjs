@@ -16,12 +16,14 @@ if (!chromium) {
   process.exit(77);
 }
 const { chromium: engine } = await import("playwright-core");
-const browser = await engine.launch({ executablePath: chromium, args: ["--no-sandbox"] });
+const browser = await engine.launch({ executablePath: chromium, args: ["--no-sandbox"],
+  timeout: 120000 });
 const shots = process.argv[3];
 const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 
 async function open(server, options = {}) {
   const context = await browser.newContext(options);
+  context.setDefaultTimeout(60000);
   const page = await context.newPage();
   const problems = [];
   page.on("pageerror", (error) => problems.push(String(error)));
@@ -32,6 +34,10 @@ async function open(server, options = {}) {
   if (!options.locked) await ready(page);
   return { page, problems, context };
 }
+
+// What the page last said to those who do not see it; the last thing that an event does.
+const said = (page, start) => page.waitForFunction((text) =>
+  document.getElementById("status").textContent.startsWith(text), start);
 
 const ready = (page) => page.waitForSelector("#server.ready");
 
@@ -56,19 +62,21 @@ const done = (page, n = 1) => page.waitForFunction((count) =>
 
 await run({
   async drawAndWatch() {
-    const s = await serve({ FAKE_STEP_MS: "500" });
+    const s = await serve({ FAKE_STEP_MS: "20" });
     const { page, problems } = await open(s);
     await look(page, "1-empty");
+    s.hold(2); // where the first preview has come
     await draw(page, "a red sphere on a wooden table");
     await page.waitForSelector(".card.working img:not([hidden])");
     assert.match(await page.textContent(".card .state"), /Stage \d of 2, step \d+ of \d+/);
     const value = await page.$eval(".card progress", (p) => p.value);
     assert.ok(value > 0 && value < 1);
     await look(page, "2-progress");
+    s.release();
     await done(page);
     assert.match(await page.textContent(".card .state"), /256 px · seed \d+ · 8\+4 steps/);
-    assert.equal(await page.$eval(".card img", (i) => i.naturalWidth), 256);
-    assert.match(await page.textContent("#status"), /^Done: a red sphere/);
+    await page.waitForFunction(() => document.querySelector(".card img").naturalWidth === 256);
+    await said(page, "Done: a red sphere");
     const [file] = await Promise.all([page.waitForEvent("download"), page.click(".download")]);
     assert.match(file.suggestedFilename(), /^imagend-\d+\.png$/);
     await page.click(".again");
@@ -116,6 +124,7 @@ await run({
     await page.fill("#count", "3");
     await draw(page, "one of three", "64");
     await done(page, 3);
+    await said(page, "Done: one of three");
     await page.focus(".open");
     await page.keyboard.press("Enter");
     await page.waitForSelector("dialog[open]");
@@ -126,8 +135,10 @@ await run({
     assert.equal(await page.isDisabled("#next"), true);
     await look(page, "8-viewer");
     await page.keyboard.press("Escape");
-    assert.equal(await page.evaluate(() => document.activeElement.className), "open");
+    await page.waitForFunction(() => document.activeElement.className === "open");
     await page.click(".copy");
+    await page.waitForFunction(() => /^Seed \d+ copied$/.test(
+      document.getElementById("status").textContent));
     const seed = await page.evaluate(() => navigator.clipboard.readText());
     assert.ok((await page.textContent(".state")).includes("seed " + seed));
     // The second picture of a job comes again, bit for bit, also after a reload.
@@ -242,6 +253,7 @@ await run({
     await page.keyboard.press("Tab");
     assert.equal(await page.evaluate(() => document.activeElement.className), "skip");
     await page.keyboard.press("Enter");
+    await page.waitForFunction(() => document.activeElement.id === "prompt");
     await page.keyboard.type("by keyboard alone");
     await page.keyboard.press("Control+Enter");
     await done(page);
@@ -260,6 +272,7 @@ await run({
     const s = await serve();
     const { page } = await open(s);
     await page.click("nav a");
+    await page.waitForURL("**/docs");
     assert.match(await page.textContent("main"), /POST \/v1\/jobs/);
     await look(page, "7-docs");
     const api = await s.json("/openapi.json");

@@ -1,6 +1,6 @@
 // Starts one server for a client test; plain Node, no packages.
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -22,9 +22,10 @@ process.on("exit", () => {
 
 export async function serve(env = {}, ...flags) {
   const folder = mkdtempSync(join(tmpdir(), "imagend-client-"));
+  const held = join(folder, "held");
   const child = spawn(program, ["serve", "--listen", "127.0.0.1:0", "--data-dir",
     join(folder, "data"), ...flags],
-    { env: { ...process.env, ...env }, stdio: ["ignore", "ignore", "pipe"] });
+    { env: { ...process.env, FAKE_HELD: held, ...env }, stdio: ["ignore", "ignore", "pipe"] });
   running.add(child);
   child.on("exit", () => running.delete(child));
   let log = "";
@@ -41,8 +42,12 @@ export async function serve(env = {}, ...flags) {
   return {
     url, get log() { return log; },
     async json(path) { return (await fetch(url + path)).json(); },
+    // The engine stands still at a step of the first stage: what runs goes on running.
+    hold(step = 0) { writeFileSync(held, String(step)); },
+    release() { rmSync(held); },
     async stop() {
-      const ended = new Promise((done) => child.on("exit", done));
+      // Not at its "exit", when the end of the log may not have been read yet.
+      const ended = new Promise((done) => child.on("close", done));
       child.kill("SIGTERM");
       const code = await ended;
       rmSync(folder, { recursive: true, force: true });
@@ -53,7 +58,7 @@ export async function serve(env = {}, ...flags) {
 
 export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-export async function eventually(check, what, ms = 10000) {
+export async function eventually(check, what, ms = 60000) {
   for (const end = Date.now() + ms; Date.now() < end; await pause(20))
     if (await check()) return;
   throw new Error(what + " did not come true");
