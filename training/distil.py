@@ -42,14 +42,14 @@ def teacher_target(teacher, guidance, x, times, text, null):
     return (at - s2 / s * x) / (a2 - a * s2 / s)
 
 
-def losses(opt, net, teacher, encoder, null, images, ids, maps):
+def losses(opt, net, teacher, guidance, encoder, null, images, ids, maps):
     n = len(images)
     with torch.no_grad():
         text = encoder(ids, (ids != 0).long())
     rungs = ladder(opt.steps, opt.parts).to(images.device)
     times = rungs[(torch.arange(n, device=images.device) + torch.randint(0, opt.steps, (1,)).item()) % opt.steps]
     noisy = schedule.add_noise(images, times[:, 0], torch.randn_like(images))
-    target = teacher_target(teacher, schedule.Guidance.recommended(), noisy, times, text, null)
+    target = teacher_target(teacher, guidance, noisy, times, text, null)
     x0 = net(noisy, times[:, 0], text)
     inside = F.interpolate((maps[:, :1] > 0).float(), size=images.shape[2:], mode="bilinear")
     error = (x0 - target).pow(2)
@@ -66,7 +66,8 @@ def work(rank, opt, average):
     net, teacher = run.load_net(opt.teacher, opt.device), run.load_net(opt.teacher, opt.device).requires_grad_(False)
     run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon),
              lambda seed: train_base.Pool(opt, tok, seed),
-             functools.partial(losses, opt, net, teacher, encoder, encoder(ids, mask)))
+             functools.partial(losses, opt, net, teacher, schedule.Guidance.recommended(), encoder,
+                               encoder(ids, mask)))
 
 
 def main():
