@@ -142,9 +142,9 @@ def main():
     args.add_argument("--below", type=pathlib.Path, nargs="*", help="runs of the stages below, from the base on")
     args.add_argument("--drawn-share", type=float, default=.4, help="share of crops that the stages below drew")
     args.add_argument("--mix", default=None)
-    args.add_argument("--first-share", type=float, default=.5,
+    args.add_argument("--first-share", type=float, default=.8,
                       help="share of crops at the first timestep: all there is when drawing in one step")
-    args.add_argument("--clean-share", type=float, default=.7, help="share of crops at noise level 0")
+    args.add_argument("--clean-share", type=float, default=.85, help="share of crops at noise level 0")
     opt = run.options(args, samples=60000, ema=.998, reuse=3., data_seed=2 * 10 ** 9).parse_args()
     run.start(opt, work, make_net(opt))
 
