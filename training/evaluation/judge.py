@@ -60,7 +60,7 @@ def judge(scene, seen):
         if rows:
             out[name] = sum(float(f is not None and right(o, f)) for o, f in rows) / len(rows)
     score("shape", pairs, lambda o, f: f["shape"] == o.shape)
-    score("colour", pairs, lambda o, f: f["colour"] == o.colour)
+    score("colour", [p for p in pairs if p[0].names_colour], lambda o, f: f["colour"] == o.colour)
     score("pattern", [p for p in pairs if p[0].pattern != "plain"], lambda o, f: f["pattern"] == o.pattern)
     if scene.layout in SIZED_LAYOUTS:
         kind = SIZED_LAYOUTS[scene.layout]

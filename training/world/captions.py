@@ -23,6 +23,8 @@ def _phrase(rng, obj, count, plain, terse):
     if obj.size:
         words.append(obj.size if plain else rng.choice(SIZE_WORDS[obj.size]))
     colour = obj.colour if plain else rng.choice(COLOUR_WORDS.get(obj.colour, [obj.colour]))
+    if not obj.names_colour:
+        colour = ""
     pattern = ""
     if obj.pattern != "plain":
         pattern = obj.pattern if plain else rng.choice(PATTERN_WORDS[obj.pattern])
@@ -95,6 +97,10 @@ def _junk(rng):
 
 def describe(rng, mix, scene):
     """Fills in words, groups and caption."""
+    for group in sorted({o.group for o in scene.objects}) if mix.colourless else ():
+        named = rng.random() >= mix.colourless
+        for o in scene.objects:
+            o.names_colour = named if o.group == group else o.names_colour
     plain = rng.random() < mix.plain_caption
     timeless = scene.ground in ("tiles", "plain")
     if scene.layout == "empty":

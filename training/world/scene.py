@@ -31,6 +31,7 @@ class Object:
     skew: float = 0.
     floating: bool = False
     resting: bool = False      # stands on another object
+    names_colour: bool = True  # whether the caption tells the colour
 
 
 @dataclasses.dataclass
@@ -66,6 +67,7 @@ class Mix:
     plain_caption: float = 0.  # chance of the plainest wording
     placeless: float = .12     # chance that another caption leaves out the place, or the time of day
     timeless: float = .04
+    colourless: float = 0.     # chance that the caption leaves out an object's colour
 
     @staticmethod
     def load(path):
