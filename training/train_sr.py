@@ -13,6 +13,7 @@ import pathlib
 import random
 
 import torch
+
 import low_res
 import run
 import schedule

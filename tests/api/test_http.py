@@ -8,6 +8,7 @@ import time
 from harness import PATIENCE, Server, eventually, main
 
 ENV = {"FAKE_STEP_MS": "1"}
+UNTOLD = 10  # s: a client that left is missed before a comment of every 15 s fails to reach it
 
 
 def serves(s):
@@ -150,7 +151,8 @@ def test_half_closed_socket_frees_its_slot():
                       read=False)
             eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
             c.shutdown(socket.SHUT_WR)
-            eventually(lambda: s.get("/v1/capabilities").json["running"] == 0, what="free slot")
+            eventually(lambda: s.get("/v1/capabilities").json["running"] == 0, UNTOLD,
+                       "free slot")
     finally:
         assert s.close() == 0
 

@@ -5,6 +5,7 @@ import time
 from harness import Server, eventually, is_png, main
 
 ENV = {"FAKE_STEP_MS": "2"}
+UNTOLD = 10  # s: a client that left is missed before a comment of every 15 s fails to reach it
 
 
 def post(s, **fields):
@@ -133,8 +134,8 @@ def test_disconnect_cancels_synchronous_and_streaming():
                 eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
                 connection.sock.close()
                 connection.close()
-                eventually(lambda: s.get("/v1/capabilities").json["running"] == 0,
-                           what=f"free slot (stream={stream})")
+                eventually(lambda: s.get("/v1/capabilities").json["running"] == 0, UNTOLD,
+                           f"free slot (stream={stream})")
         jobs = s.get("/v1/jobs").json["data"]
         assert all(j["status"] == "cancelled" for j in jobs)
         # A watcher that leaves does not cancel a job that was accepted.

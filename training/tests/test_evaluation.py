@@ -107,6 +107,14 @@ class Judging(unittest.TestCase):
                 self.assert_wrong(s, dict(truth(s), backdrop="another"), "scene")
         self.assertGreater(free, 20)
 
+    def test_a_colour_that_is_left_open_is_not_judged(self):
+        s = worlds.sample(1, worlds.Mix(colourless=1.), "single")
+        seen = truth(s)
+        seen["objects"][0]["colour"] = other(COLOUR_NAMES, s.objects[0].colour)
+        self.assertNotIn("colour", judge(s, seen))
+        s.objects[0].names_colour = True
+        self.assertEqual(judge(s, seen)["colour"], 0.)
+
     def test_sizes_are_told_apart(self):
         for s in scenes(200, list(SIZED_LAYOUTS)):
             for i, o in enumerate(s.objects):

@@ -68,6 +68,15 @@ class Captions(unittest.TestCase):
             if s.time != "day" or any(w in caption for w in times):
                 self.assertEqual(any(w in caption for w in times), s.names_time, caption)
 
+    def test_a_caption_may_leave_colours_open(self):
+        for seed in range(200):
+            s = worlds.sample(seed, worlds.Mix(colourless=1.), "single")
+            words = COLOUR_WORDS.get(s.objects[0].colour, []) + [s.objects[0].colour]
+            subject = " %s " % " ".join(w for w, g in zip(s.words, s.groups) if g)
+            self.assertFalse(s.objects[0].names_colour)
+            self.assertFalse(any(" %s " % w in subject for w in words), s.caption)
+            self.assertTrue(worlds.sample(seed, worlds.Mix(), "single").objects[0].names_colour)
+
     def test_a_seed_is_a_scene(self):
         a, b = worlds.sample(5, worlds.Mix()), worlds.sample(5, worlds.Mix())
         self.assertEqual(a, b)
