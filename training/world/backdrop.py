@@ -223,7 +223,7 @@ def _draw_grass(g, image):
     value = .93 + .10 * fractal(f.x * 3 + 30 * g.free(20), f.far * 2.2 + 20 * g.free(21), 2)
     value = value + .10 * noise(g.X * 34 + 60 * g.free(21), g.Y * 40) * f.depth
     if g.fine(90) > 0:
-        sway = 4 * noise(f.x * 12, f.far * 9)
+        sway = 1.3 * noise(f.x * 12, f.far * 9)
         blades = noise(f.x * 95 + sway + 80 * g.free(22), f.far * 16)
         value = value + .30 * blades * (.004 / (g.px * f.far * f.far)).clamp(0, 1) * g.fine(90)
         blades = noise(f.x * 230 + sway * 2, f.far * 34 + 40 * g.free(22))

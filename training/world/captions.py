@@ -1,7 +1,7 @@
 """Captions: the sentences people would type for a scene, with the group every word describes.
 
 A caption never says anything the picture does not show; it may leave things out (then the picture
-is free to choose them).
+is free to choose them). A place without a time of day is always that place by day.
 """
 
 from .language import (COLOUR_WORDS, EMPTY_WORDS, GROUND_WORDS, NUMBERS, OPENINGS, PATTERN_WORDS,
@@ -112,7 +112,7 @@ def describe(rng, mix, scene):
         place, time = _surroundings(rng, scene, plain)
         if not plain and rng.random() < mix.placeless:
             place = []
-        if not plain and rng.random() < mix.timeless:
+        if not place and not plain and rng.random() < mix.timeless:
             time = []
         scene.names_place = bool(place)
         scene.names_time = bool(time) or bool(place and scene.time == "day" and not timeless)

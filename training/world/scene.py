@@ -65,8 +65,8 @@ class Mix:
     sized: float = .4          # chance that a size is named
     spread: float = 1.         # how far positions and radii vary
     plain_caption: float = 0.  # chance of the plainest wording
-    placeless: float = .12     # chance that another caption leaves out the place, or the time of day
-    timeless: float = .04
+    placeless: float = .12     # chance that another caption leaves out the place
+    timeless: float = .3       # chance that one of these leaves out the time of day as well
     colourless: float = 0.     # chance that the caption leaves out an object's colour
 
     @staticmethod

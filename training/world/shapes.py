@@ -177,7 +177,12 @@ def _tree(g, brush):
     nx, ny = nx.clamp(-1, 1), ny.clamp(-1, 1)
     leaves = .16 * noise(g.x * 9 + g.phase * 50, g.y * 9)
     if float(g.p.max()) < .03:
-        leaves = leaves + .22 * noise(g.x * 26, g.y * 26 + g.phase * 30)
+        bend = .05 * leaves
+        u, v = g.x * .8 - g.y * .6 + bend, g.x * .6 + g.y * .8 - bend     # turned, so that no grid shows
+        tufts = noise(u * 18 + g.phase * 30, v * 18) + .7 * noise(v * 41, u * 41 + 7)
+        leaves = leaves + .17 * tufts
+        if float(g.p.max()) < .012:
+            leaves = leaves + .12 * noise(u * 97, v * 60)
     return Surface(cover, nx, ny, _safe_sqrt(1 - nx * nx - ny * ny, .02), lines=leaves, gloss=.05)
 
 
