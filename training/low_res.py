@@ -58,9 +58,11 @@ class Below:
     """The stages below: they draw an exact 64 px picture again.
 
     The picture is noised half-way and drawn from there (SDEdit, Meng et al., 2022), so that it has the
-    faults of a drawn picture and still lies on its exact render."""
+    faults of a drawn picture and still lies on its exact render. The stages between draw in one step or
+    several, smooth or with textures."""
 
     DEPTH, STEPS = (80, 420), 4        # timesteps at which drawing begins; how many steps it takes
+    BETWEEN = (1, 4)                   # steps of the stages between
 
     def __init__(self, base, *upscalers):
         self.base, self.upscalers = base, upscalers
@@ -79,7 +81,8 @@ class Below:
         for net in self.upscalers:
             size = net.config["sample_size"]
             low = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
-            noise = torch.randn_like(low)
-            t = torch.full((n,), schedule.STEPS - 1, device=dev)
-            x = net(torch.cat([noise, low], 1), t, text, torch.zeros_like(t)).clamp(-1, 1)
+            level = torch.zeros(n, dtype=torch.long, device=dev)
+            times = schedule.dpm_timesteps(self.BETWEEN[torch.randint(len(self.BETWEEN), ()).item()])
+            x = schedule.dpm_2m(lambda x, t: net(torch.cat([x, low], 1), t, text, level),
+                                torch.randn_like(low), times).clamp(-1, 1)
         return x

@@ -43,19 +43,19 @@ class Cascade:
         return self.encoder(ids, mask)
 
     @torch.no_grad()
-    def base(self, text, noise, steps=20, guidance=None):
+    def base(self, text, noise, times, guidance=None):
         guidance, null = guidance or schedule.Guidance.recommended(), self.encode([""])
-        return schedule.dpm_2m(lambda x, t: guidance.x0(self.nets["base"], x, t, text, null), noise, steps)
+        return schedule.dpm_2m(lambda x, t: guidance.x0(self.nets["base"], x, t, text, null), noise, times)
 
     @torch.no_grad()
-    def upscale(self, name, images, text, generator, steps=4, noise_level=5):
+    def upscale(self, name, images, text, generator, times, noise_level=0):
         config = self.nets[name].config
         size, corners = config["sample_size"], config.get("low_res_align_corners", True)
         low = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=corners)
         x = torch.randn(low.shape, generator=generator).to(self.device)
         level = torch.full((len(x),), noise_level, device=self.device)
         low = schedule.add_noise(low, level, torch.randn(low.shape, generator=generator).to(self.device))
-        return schedule.dpm_2m(lambda x, t: self.nets[name](torch.cat([x, low], 1), t, text, level), x, steps)
+        return schedule.dpm_2m(lambda x, t: self.nets[name](torch.cat([x, low], 1), t, text, level), x, times)
 
 
 def main():
@@ -63,11 +63,11 @@ def main():
     args.add_argument("out", type=pathlib.Path, help="folder of the training runs")
     args.add_argument("path", help="the sheet to write (PNG)")
     args.add_argument("--prompts", type=pathlib.Path, default=None, help="a file with one prompt per line; prompts.txt without it")
-    args.add_argument("--steps", type=int, default=16)
+    args.add_argument("--steps", type=int, help="of the base stage, instead of what the cascade recommends")
     args.add_argument("--seed", type=int, default=0)
     args.add_argument("--stage", default="base", choices=("base", "sr256", "sr1024"))
-    args.add_argument("--noise-level", type=int, default=5)
-    args.add_argument("--sr-steps", type=int, default=4)
+    args.add_argument("--noise-level", type=int, default=0)
+    args.add_argument("--sr-steps", type=int, help="likewise, of super-resolution")
     args.add_argument("--side", type=int, default=None)
     args.add_argument("--columns", type=int, default=8)
     args.add_argument("--limit", type=int, default=None)
@@ -78,14 +78,17 @@ def main():
     cascade, start = Cascade(opt.out, opt.device), time.time()
     prompts = opt.prompts.read_text().strip().split("\n") if opt.prompts else PROMPTS
     prompts = prompts[:opt.limit]
+
+    def timesteps(stage, steps):
+        return schedule.dpm_timesteps(steps) if steps else schedule.recommended_timesteps(stage)
     generator = torch.Generator().manual_seed(opt.seed)
     text = cascade.encode(prompts)
     noise = torch.randn(len(prompts), 3, 64, 64, generator=generator).to(opt.device)
-    images = cascade.base(text, noise, opt.steps)
+    images = cascade.base(text, noise, timesteps("base", opt.steps))
     for name in ("sr256", "sr1024"):
         if opt.stage != "base" and name in cascade.nets and (name == "sr256" or opt.stage == "sr1024"):
-            images = torch.cat([cascade.upscale(name, images[i:i + 1], text[i:i + 1], generator, opt.sr_steps,
-                                                opt.noise_level) for i in range(len(prompts))])
+            images = torch.cat([cascade.upscale(name, images[i:i + 1], text[i:i + 1], generator,
+                                                timesteps(name, opt.sr_steps), opt.noise_level) for i in range(len(prompts))])
     sheet.save(opt.path, sheet.to_bytes((images + 1) / 2), prompts, opt.columns, opt.side or max(128, images.shape[3]))
     print("samples seen %s, %.0f s" % (cascade.seen, time.time() - start))
 

@@ -43,6 +43,15 @@ def x0_weight(t, cap=6.):
     return (1 / sigma[:, 0, 0, 0] ** 2).clamp(max=cap)
 
 
+def _recommended(stage):
+    """The settings of a stage in the cascade's own file."""
+    return next(s for s in json.loads(CASCADE_FILE.read_text())["stages"] if s["path"] == stage)
+
+
+def recommended_timesteps(stage):
+    return dpm_timesteps(_recommended(stage)["steps"])
+
+
 class Guidance:
     """Classifier-free guidance at the timesteps first..last; elsewhere the text branch alone."""
 
@@ -52,7 +61,7 @@ class Guidance:
     @staticmethod
     def recommended():
         """That of the cascade's base stage."""
-        stage = json.loads(CASCADE_FILE.read_text())["stages"][0]
+        stage = _recommended("base")
         return Guidance(stage["guidance_scale"], *stage["guidance_interval"])
 
     def x0(self, net, x, t, text, null):
@@ -94,9 +103,9 @@ def ddim(model, x, steps):
 
 
 @torch.no_grad()
-def dpm_2m(model, x, steps):
-    """DPM-Solver++(2M), x0-prediction clipped to [-1, 1]; model(x, t) -> x0."""
-    times = dpm_timesteps(steps)
+def dpm_2m(model, x, times):
+    """DPM-Solver++(2M), x0-prediction clipped to [-1, 1]; model(x, t) -> x0. times: falling timesteps."""
+    steps = len(times)
     acp = ACP[times].double()
     alphas = torch.cat([acp.sqrt(), torch.ones(1)]).tolist()
     sigmas = torch.cat([(1 - acp).sqrt(), torch.zeros(1)]).tolist()

@@ -28,7 +28,7 @@ MAX_NOISE_LEVEL = 40
 # whose grain is settled where little noise is left: TEXTURE_POWER favours those timesteps.
 SOFTNESS = .02
 TEXTURE_POWER = 1.7
-WINDOWS = 4         # crops from one picture that the stages below draw
+WINDOWS = 8         # crops from one picture that the stages below draw
 
 
 def pick_origin(rng, scene, res, crop, grid):
