@@ -49,7 +49,8 @@ def _recommended(stage):
 
 
 def recommended_timesteps(stage):
-    return dpm_timesteps(_recommended(stage)["steps"])
+    settings = _recommended(stage)
+    return torch.tensor(settings["timesteps"]) if "timesteps" in settings else dpm_timesteps(settings["steps"])
 
 
 class Guidance:

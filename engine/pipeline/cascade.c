@@ -127,11 +127,33 @@ static enum err add_stage(struct cascade *c, const char *dir, struct fault *why)
 
 // ---- cascade.json -----------------------------------------------------------------------------
 
-#define SETTINGS "path", "sampler", "steps", "guidance_scale", "guidance_interval", "noise_level"
+#define SETTINGS "path", "sampler", "steps", "guidance_scale", "guidance_interval", "noise_level", "timesteps"
 static const char *const cascade_keys[] = {"name", "license", "stages", "presets", NULL};
 static const char *const stage_keys[] = {SETTINGS, "size", NULL};
 static const char *const preset_keys[] = {"stages", NULL};
 static const char *const preset_stage_keys[] = {SETTINGS, NULL};
+
+// "steps" or "timesteps": each takes the place of what was recommended before.
+static void read_steps(struct json_reader *r, struct cascade_settings *s)
+{
+    const enum json_kind kind = json_key(r, "timesteps");
+
+    if (kind == JSON_ABSENT) {
+        if (json_key(r, "steps") != JSON_ABSENT)
+            s->timestep_count = 0;
+        s->steps = (int)json_read_int(r, "steps", s->steps, 1, 1000);
+        return;
+    }
+    const size_t count = json_count(json_find(r->map, "timesteps"));
+    if (json_key(r, "steps") != JSON_ABSENT)
+        json_fail(r, ERR_FORMAT, "timesteps", "cannot stand beside steps");
+    else if (kind != JSON_LIST || count < 1 || count > CASCADE_MAX_TIMESTEPS)
+        json_fail(r, ERR_FORMAT, "timesteps", "must be a list of 1 to %d", CASCADE_MAX_TIMESTEPS);
+    else
+        json_read_ints(r, "timesteps", 0, 0, INT_MAX, (int)count, s->timesteps);
+    if (!r->err)
+        s->steps = s->timestep_count = (int)count;
+}
 
 static void read_settings(struct json_reader *r, struct cascade_settings *s)
 {
@@ -141,7 +163,7 @@ static void read_settings(struct json_reader *r, struct cascade_settings *s)
         json_fail(r, ERR_FORMAT, "sampler", "is too long");
     else if (sampler != s->sampler)
         snprintf(s->sampler, sizeof s->sampler, "%s", sampler);
-    s->steps = (int)json_read_int(r, "steps", s->steps, 1, 1000);
+    read_steps(r, s);
     s->guidance_scale = (float)json_read_number(r, "guidance_scale", s->guidance_scale, 1, 100);
     if (json_key(r, "guidance_interval") != JSON_ABSENT)
         json_read_ints(r, "guidance_interval", 0, 0, INT_MAX, 2, s->guidance_interval);
@@ -191,8 +213,10 @@ static enum err read_preset_stage(struct cascade *c, const struct json_t *v, con
         if (e)
             return e;
         // Another network comes with its own scheduler.
-        if (s->network != c->preset[0].stage[i].network)
+        if (s->network != c->preset[0].stage[i].network) {
             s->sampler[0] = 0;
+            s->timestep_count = 0;
+        }
     }
     read_settings(&r, s);
     return r.err;
@@ -353,6 +377,8 @@ enum err cascade_sampler(const struct cascade *c, const struct cascade_settings 
             .config = &c->network[s->network].scheduler,
             .name = s->sampler[0] ? s->sampler : NULL,
             .steps = s->steps,
+            .timesteps = s->timestep_count ? s->timesteps : NULL,
+            .timestep_count = s->timestep_count,
         },
         out, why);
 }

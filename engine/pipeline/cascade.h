@@ -13,6 +13,7 @@ enum {
     CASCADE_MAX_STAGES = 3,
     CASCADE_MAX_NETWORKS = 12,
     CASCADE_MAX_PRESETS = 9, // the cascade's own settings among them
+    CASCADE_MAX_TIMESTEPS = 100, // of a recommended list
     CASCADE_PATH = 1024,
 };
 
@@ -31,6 +32,8 @@ struct cascade_settings {
     int network;      // of cascade.network
     char sampler[32]; // "": the scheduler config's own
     int steps;
+    int timestep_count; // as many as steps when there is a list of timesteps, else 0
+    int timesteps[CASCADE_MAX_TIMESTEPS];
     float guidance_scale;
     int guidance_interval[2]; // first and last timestep that are guided; others: no guidance
     int noise_level;          // -1 for a base stage
@@ -59,10 +62,11 @@ struct cascade {
 //
 // cascade.json: {"name": "...", "stages": [{"path": "base", "size": 64, "sampler": "dpm++2m",
 // "steps": 20, "guidance_scale": 3.0, "guidance_interval": [250, 750]}, {"path": "sr256",
-// "noise_level": 100}], "presets": {"fast": {"stages": [{"path": "base-fast", "steps": 6}, {}]}}};
+// "timesteps": [999, 500, 200], "noise_level": 100}], "presets": {"fast": {"stages": [{"path": "base-fast", "steps": 6}, {}]}}};
 // path is relative to the file, everything else is a recommendation and may be absent. A preset
 // says for every stage what differs from the cascade's own settings; a path there names another
-// network, with its own scheduler, for the stage. Source of the interval: Kynkaanniemi et al.,
+// network, with its own scheduler, for the stage. timesteps stands instead of steps, strictly
+// falling, for samplers that take a list. Source of the interval: Kynkaanniemi et al.,
 // Applying Guidance in a Limited Interval, 2024.
 enum err cascade_read(const char *model, struct cascade *out, struct fault *why);
 

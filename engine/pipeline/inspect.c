@@ -69,8 +69,10 @@ static void inspect_text(const struct cascade *c, const char *variant, struct bu
 
 static void add_settings(struct buf *b, const struct cascade *c, const struct cascade_settings *s)
 {
-    buf_printf(b, "%s, %d steps, guidance %g", cascade_sampler_name(c, s), s->steps,
-               (double)s->guidance_scale);
+    buf_printf(b, "%s, %d steps", cascade_sampler_name(c, s), s->steps);
+    for (int i = 0; i < s->timestep_count; i++)
+        buf_printf(b, "%s%d", i ? " " : " (", s->timesteps[i]);
+    buf_printf(b, "%s, guidance %g", s->timestep_count ? ")" : "", (double)s->guidance_scale);
     if (s->guidance_scale != 1 && s->guidance_interval[1] != INT_MAX)
         buf_printf(b, " at timesteps %d to %d", s->guidance_interval[0], s->guidance_interval[1]);
     if (s->noise_level >= 0)

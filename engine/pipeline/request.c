@@ -103,12 +103,18 @@ enum err request_samplers(const struct cascade *c, const struct engine_request *
         const struct cascade_settings *s = &what->preset->stage[i];
         const struct cascade_network *n = &c->network[s->network];
         const char *recommended = s->sampler[0] ? s->sampler : NULL;
+        const char *other = i == 0 ? r->sampler : NULL, *preset = i == 0 ? r->timesteps : NULL;
+        // As many steps as the recommended list has are that list, so that what a picture says of
+        // itself draws it again.
+        const bool listed = !other && !preset && what->used.steps[i] == s->timestep_count;
         enum err e = sampler_create(
             &(struct sampler_params){
                 .config = &n->scheduler,
-                .name = i == 0 && r->sampler ? r->sampler : recommended,
+                .name = other ? other : recommended,
                 .steps = what->used.steps[i],
-                .preset = i == 0 ? r->timesteps : NULL,
+                .preset = preset,
+                .timesteps = listed ? s->timesteps : NULL,
+                .timestep_count = listed ? s->timestep_count : 0,
             },
             &sampler[i], why);
         if (e)

@@ -21,7 +21,9 @@ static const char cascade_json[] =
     "\"same\":{\"stages\":[{\"path\":\"base-same\",\"steps\":3,\"guidance_scale\":1},"
     "{\"steps\":1,\"sampler\":\"dpm++2m\"}]},"
     "\"never\":{\"stages\":[{\"guidance_interval\":[1000,2000]},{}]},"
-    "\"partly\":{\"stages\":[{\"guidance_interval\":[200,500]},{}]}}}";
+    "\"partly\":{\"stages\":[{\"guidance_interval\":[200,500]},{}]},"
+    "\"listed\":{\"stages\":[{\"timesteps\":[666,333,0]},{}]},"
+    "\"late\":{\"stages\":[{\"timesteps\":[600,300,100]},{}]}}}";
 
 enum {
     OWN,
@@ -34,6 +36,13 @@ enum {
     FAST_STEPS,
     NEVER,
     PARTLY,
+    DDPM,
+    LISTED,
+    LATE,
+    LATE_STEPS,
+    LATE_FEWER,
+    LATE_DDIM,
+    FEWER,
     PICTURES
 };
 #define DRAW .prompt = "a photo of a kangaroo", .seed = 11, .picture = 2
@@ -52,6 +61,13 @@ static const struct engine_request requests[PICTURES] = {
                .negative_prompt = "blurry", .size = 16},
     [PARTLY] = {DRAW, .preset = "partly", .sampler = "ddim", .steps = {3}, .guidance_scale = {4.5F},
                 .negative_prompt = "blurry", .size = 16},
+    [DDPM] = {DRAW, .steps = {3}, .size = 16},
+    [LISTED] = {DRAW, .preset = "listed", .size = 16},
+    [LATE] = {DRAW, .preset = "late", .size = 16},
+    [LATE_STEPS] = {DRAW, .preset = "late", .steps = {3}, .size = 16},
+    [LATE_FEWER] = {DRAW, .preset = "late", .steps = {2}, .size = 16},
+    [LATE_DDIM] = {DRAW, .preset = "late", .sampler = "ddim", .guidance_scale = {1}, .size = 16},
+    [FEWER] = {DRAW, .steps = {2}, .size = 16},
 };
 
 struct result {
@@ -159,7 +175,7 @@ static void test_info(struct engine *g)
     struct engine_used used;
     struct fault why = {0};
 
-    CHECK_INT(info->presets, 4);
+    CHECK_INT(info->presets, 6);
     CHECK_STR(info->preset[0].name, "fast");
     CHECK_STR(info->preset[0].sampler, "ddim");
     CHECK(info->preset[0].steps[0] == 3 && info->preset[0].steps[1] == 1);
@@ -213,6 +229,12 @@ static void test_alone(struct engine *g, struct result *alone)
     CHECK(!same(&alone[PARTLY], &alone[DDIM]));
     CHECK(!same(&alone[PARTLY], &alone[DDIM_GUIDED]));
     CHECK(!same(&alone[FAST], &alone[OWN]));
+    // A recommended list runs as it is; with another number of steps or sampler there is none.
+    CHECK(same(&alone[LISTED], &alone[DDPM]));
+    CHECK(!same(&alone[LATE], &alone[DDPM]));
+    CHECK(same(&alone[LATE_STEPS], &alone[LATE]));
+    CHECK(same(&alone[LATE_FEWER], &alone[FEWER]));
+    CHECK(same(&alone[LATE_DDIM], &alone[DDIM]));
 }
 
 // Base networks side by side, joining and leaving between steps; super-resolution shared.

@@ -55,10 +55,12 @@ static void check_presets(struct cascade *c)
                     "\"guidance_interval\":[200,700]}]},"
                     "\"faster\":{\"stages\":[{\"path\":\"base-fast\",\"sampler\":\"dpm++3m\","
                     "\"steps\":4},{}]},"
+                    "\"listed\":{\"stages\":[{\"timesteps\":[900,500,1]},"
+                    "{\"timesteps\":[999]}]},"
                     "\"plain.0\":{\"stages\":[{\"path\":\"base\"},{}]}}}",
                     c, &why),
               "%s", why.msg);
-    CHECK(c->presets == 4 && c->networks == 3);
+    CHECK(c->presets == 5 && c->networks == 3);
     CHECK_STR(c->network[2].name, "base-fast");
     CHECK_INT(c->network[2].stage, 0);
     CHECK_INT(c->network[2].scheduler.cls, SCHEDULER_DDIM);
@@ -75,11 +77,15 @@ static void check_presets(struct cascade *c)
     CHECK(s[0].network == 2 && s[0].steps == 4 && s[0].guidance_scale == 3.5F);
     CHECK_STR(s[0].sampler, "dpm++3m");
     CHECK(s[1].steps == 50 && s[1].noise_level == 100);
+    CHECK_INT(cascade_preset_find(c, "listed", &preset, &why), ERR_OK);
+    s = c->preset[preset].stage;
+    CHECK(s[0].steps == 3 && s[0].timestep_count == 3 && s[1].steps == 1);
+    CHECK(s[0].timesteps[0] == 900 && s[0].timesteps[1] == 500 && s[0].timesteps[2] == 1);
     CHECK_INT(cascade_preset_find(c, "plain.0", &preset, &why), ERR_OK);
     CHECK(!memcmp(c->preset[preset].stage, c->preset[0].stage, sizeof c->preset[0].stage));
     CHECK_INT(cascade_preset_find(c, "", &preset, &why), ERR_INVALID);
     CHECK_INT(cascade_preset_find(c, "slow", &preset, &why), ERR_INVALID);
-    CHECK(strstr(why.msg, "fast, faster, plain.0") != NULL);
+    CHECK(strstr(why.msg, "fast, faster, listed, plain.0") != NULL);
 }
 
 #define PRESET(stages) "{" STAGES ",\"presets\":{\"fast\":{\"stages\":" stages "}}}"
@@ -126,6 +132,13 @@ static void check_refusals(struct cascade *c)
         {BASE("\"steps\":0"), ERR_FORMAT, "steps"},
         {BASE("\"steps\":1001"), ERR_FORMAT, "steps"},
         {BASE("\"steps\":\"few\""), ERR_FORMAT, "steps"},
+        {BASE("\"timesteps\":[900,500],\"steps\":2"), ERR_FORMAT, "timesteps"},
+        {BASE("\"timesteps\":[]"), ERR_FORMAT, "timesteps"},
+        {BASE("\"timesteps\":5"), ERR_FORMAT, "timesteps"},
+        {BASE("\"timesteps\":[500,900]"), ERR_FORMAT, "timesteps"},
+        {BASE("\"timesteps\":[1000]"), ERR_FORMAT, "timesteps"},
+        {BASE("\"timesteps\":[-1]"), ERR_FORMAT, "timesteps"},
+        {BASE("\"timesteps\":[3.5]"), ERR_FORMAT, "timesteps"},
         {BASE("\"guidance_scale\":0.5"), ERR_FORMAT, "guidance_scale"},
         {BASE("\"guidance_interval\":[1]"), ERR_FORMAT, "guidance_interval"},
         {BASE("\"guidance_interval\":[-1,5]"), ERR_FORMAT, "guidance_interval"},
