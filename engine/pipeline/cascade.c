@@ -127,7 +127,8 @@ static enum err add_stage(struct cascade *c, const char *dir, struct fault *why)
 
 // ---- cascade.json -----------------------------------------------------------------------------
 
-#define SETTINGS "path", "sampler", "steps", "guidance_scale", "guidance_interval", "noise_level", "timesteps"
+#define SETTINGS                                                                                   \
+    "path", "sampler", "steps", "guidance_scale", "guidance_interval", "noise_level", "timesteps"
 static const char *const cascade_keys[] = {"name", "license", "stages", "presets", NULL};
 static const char *const stage_keys[] = {SETTINGS, "size", NULL};
 static const char *const preset_keys[] = {"stages", NULL};

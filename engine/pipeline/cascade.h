@@ -12,7 +12,7 @@
 enum {
     CASCADE_MAX_STAGES = 3,
     CASCADE_MAX_NETWORKS = 12,
-    CASCADE_MAX_PRESETS = 9, // the cascade's own settings among them
+    CASCADE_MAX_PRESETS = 9,     // the cascade's own settings among them
     CASCADE_MAX_TIMESTEPS = 100, // of a recommended list
     CASCADE_PATH = 1024,
 };
@@ -62,12 +62,14 @@ struct cascade {
 //
 // cascade.json: {"name": "...", "stages": [{"path": "base", "size": 64, "sampler": "dpm++2m",
 // "steps": 20, "guidance_scale": 3.0, "guidance_interval": [250, 750]}, {"path": "sr256",
-// "timesteps": [999, 500, 200], "noise_level": 100}], "presets": {"fast": {"stages": [{"path": "base-fast", "steps": 6}, {}]}}};
-// path is relative to the file, everything else is a recommendation and may be absent. A preset
-// says for every stage what differs from the cascade's own settings; a path there names another
-// network, with its own scheduler, for the stage. timesteps stands instead of steps, strictly
-// falling, for samplers that take a list. Source of the interval: Kynkaanniemi et al.,
-// Applying Guidance in a Limited Interval, 2024.
+// "timesteps": [999, 500, 9], "noise_level": 100}], "presets": {"fast": {"stages": [{"path":
+// "base-fast", "steps": 6}, {}]}}};
+// path is relative to the file, everything else is a recommendation and may be absent. timesteps
+// stands in place of steps: a strictly falling list, for samplers that take one; another number of
+// steps or another sampler in a request runs without it. A preset says for every stage what differs
+// from the cascade's own settings; a path there names another network, with its own scheduler, for
+// the stage. Source of the interval: Kynkaanniemi et al., Applying Guidance in a Limited Interval,
+// 2024.
 enum err cascade_read(const char *model, struct cascade *out, struct fault *why);
 
 // The sampler that the settings of a stage name. Owner, errors: as sampler_create.
