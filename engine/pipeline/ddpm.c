@@ -21,20 +21,16 @@ static const struct scheduler_config defaults = {
 
 static enum err check_variance(const struct sampler_plan *p)
 {
-    switch (p->config->variance_type) {
-    case VARIANCE_NONE:
-        return fault_set(p->why, ERR_UNSUPPORTED, "variance_type",
-                         "DDPMScheduler needs a variance_type");
-    case VARIANCE_FIXED_LARGE_LOG:
-        // There the scheduler takes the square root of a logarithm below zero.
+    // There the scheduler takes the square root of a logarithm below zero.
+    if (p->config->variance_type == VARIANCE_FIXED_LARGE_LOG)
         return fault_set(
             p->why, ERR_UNSUPPORTED, "variance_type",
             "variance_type fixed_large_log has no real standard deviation in diffusers");
-    default: return ERR_OK;
-    }
+    return ERR_OK;
 }
 
-// The standard deviation of the noise that a step adds.
+// The standard deviation of the noise that a step adds. Without a type, as the config of another
+// class may say it, diffusers computes fixed_small.
 static void set_variance(struct sampler_step *s, enum variance_type type, double beta,
                          double variance)
 {

@@ -489,6 +489,15 @@ static void check_rebase(void)
     s = make(&p, "rebase");
     CHECK(s && s->step[0].timestep == 900 && s->threshold == THRESHOLD_NONE);
     sampler_destroy(&s);
+    PARSE(&c, DPM_CLASS ", \"variance_type\": null");
+    p.name = "ddpm";
+    s = make(&p, "no variance type");
+    PARSE(&c, DPM_CLASS ", \"variance_type\": \"fixed_small\"");
+    struct sampler *small = make(&p, "fixed_small");
+    for (int i = 0; s && small && i < 10; i++)
+        CHECK(s->step[i].noise == small->step[i].noise && (s->step[i].noise > 0.0) == (i < 9));
+    sampler_destroy(&small);
+    sampler_destroy(&s);
     PARSE(&c, DPM_CLASS ", \"use_karras_sigmas\": true");
     CHECK_STR(sampler_default_name(&c), "dpm++2m-karras");
     p.name = NULL;
