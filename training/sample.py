@@ -58,6 +58,10 @@ class Cascade:
         return schedule.dpm_2m(lambda x, t: self.nets[name](torch.cat([x, low], 1), t, text, level), x, times)
 
 
+def timesteps(stage, steps):
+    return schedule.dpm_timesteps(steps) if steps else schedule.recommended_timesteps(stage)
+
+
 def main():
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("out", type=pathlib.Path, help="folder of the training runs")
@@ -78,17 +82,15 @@ def main():
     cascade, start = Cascade(opt.out, opt.device), time.time()
     prompts = opt.prompts.read_text().strip().split("\n") if opt.prompts else PROMPTS
     prompts = prompts[:opt.limit]
-
-    def timesteps(stage, steps):
-        return schedule.dpm_timesteps(steps) if steps else schedule.recommended_timesteps(stage)
     generator = torch.Generator().manual_seed(opt.seed)
     text = cascade.encode(prompts)
     noise = torch.randn(len(prompts), 3, 64, 64, generator=generator).to(opt.device)
     images = cascade.base(text, noise, timesteps("base", opt.steps))
     for name in ("sr256", "sr1024"):
         if opt.stage != "base" and name in cascade.nets and (name == "sr256" or opt.stage == "sr1024"):
-            images = torch.cat([cascade.upscale(name, images[i:i + 1], text[i:i + 1], generator,
-                                                timesteps(name, opt.sr_steps), opt.noise_level) for i in range(len(prompts))])
+            times = timesteps(name, opt.sr_steps)
+            images = torch.cat([cascade.upscale(name, images[i:i + 1], text[i:i + 1], generator, times,
+                                                opt.noise_level) for i in range(len(prompts))])
     sheet.save(opt.path, sheet.to_bytes((images + 1) / 2), prompts, opt.columns, opt.side or max(128, images.shape[3]))
     print("samples seen %s, %.0f s" % (cascade.seen, time.time() - start))
 

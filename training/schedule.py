@@ -43,13 +43,13 @@ def x0_weight(t, cap=6.):
     return (1 / sigma[:, 0, 0, 0] ** 2).clamp(max=cap)
 
 
-def _recommended(stage):
-    """The settings of a stage in the cascade's own file."""
-    return next(s for s in json.loads(CASCADE_FILE.read_text())["stages"] if s["path"] == stage)
+def _recommended(stage, file):
+    return next(s for s in json.loads(file.read_text())["stages"] if s["path"] == stage)
 
 
-def recommended_timesteps(stage):
-    settings = _recommended(stage)
+def recommended_timesteps(stage, file=CASCADE_FILE):
+    """Those that a cascade's file gives a stage, for DPM-Solver++(2M)."""
+    settings = _recommended(stage, file)
     return torch.tensor(settings["timesteps"]) if "timesteps" in settings else dpm_timesteps(settings["steps"])
 
 
@@ -62,7 +62,7 @@ class Guidance:
     @staticmethod
     def recommended():
         """That of the cascade's base stage."""
-        stage = _recommended("base")
+        stage = _recommended("base", CASCADE_FILE)
         return Guidance(stage["guidance_scale"], *stage["guidance_interval"])
 
     def x0(self, net, x, t, text, null):

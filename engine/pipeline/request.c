@@ -104,9 +104,10 @@ enum err request_samplers(const struct cascade *c, const struct engine_request *
         const struct cascade_network *n = &c->network[s->network];
         const char *recommended = s->sampler[0] ? s->sampler : NULL;
         const char *other = i == 0 ? r->sampler : NULL, *preset = i == 0 ? r->timesteps : NULL;
+        const bool own = !other || !strcmp(other, cascade_sampler_name(c, s));
         // As many steps as the recommended list has are that list, so that what a picture says of
         // itself draws it again.
-        const bool listed = !other && !preset && what->used.steps[i] == s->timestep_count;
+        const bool listed = own && !preset && what->used.steps[i] == s->timestep_count;
         enum err e = sampler_create(
             &(struct sampler_params){
                 .config = &n->scheduler,

@@ -21,6 +21,7 @@ import traceback
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "build/tests/api/imagend-fake"
 # For what must happen at some time, on a machine that may be slow and busy.
 PATIENCE = 60
+UNTOLD = 10  # s: a client that left is missed before a comment of every 15 s fails to reach it
 
 
 class Answer:

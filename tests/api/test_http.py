@@ -5,10 +5,9 @@ import socket
 import threading
 import time
 
-from harness import PATIENCE, Server, eventually, main
+from harness import PATIENCE, UNTOLD, Server, eventually, main
 
 ENV = {"FAKE_STEP_MS": "1"}
-UNTOLD = 10  # s: a client that left is missed before a comment of every 15 s fails to reach it
 
 
 def serves(s):

@@ -2,10 +2,9 @@
 import base64
 import time
 
-from harness import Server, eventually, is_png, main
+from harness import UNTOLD, Server, eventually, is_png, main
 
 ENV = {"FAKE_STEP_MS": "2"}
-UNTOLD = 10  # s: a client that left is missed before a comment of every 15 s fails to reach it
 
 
 def post(s, **fields):

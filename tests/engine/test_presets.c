@@ -40,6 +40,7 @@ enum {
     LISTED,
     LATE,
     LATE_STEPS,
+    LATE_NAMED,
     LATE_FEWER,
     LATE_DDIM,
     FEWER,
@@ -65,6 +66,7 @@ static const struct engine_request requests[PICTURES] = {
     [LISTED] = {DRAW, .preset = "listed", .size = 16},
     [LATE] = {DRAW, .preset = "late", .size = 16},
     [LATE_STEPS] = {DRAW, .preset = "late", .steps = {3}, .size = 16},
+    [LATE_NAMED] = {DRAW, .preset = "late", .sampler = "ddpm", .steps = {3}, .size = 16},
     [LATE_FEWER] = {DRAW, .preset = "late", .steps = {2}, .size = 16},
     [LATE_DDIM] = {DRAW, .preset = "late", .sampler = "ddim", .guidance_scale = {1}, .size = 16},
     [FEWER] = {DRAW, .steps = {2}, .size = 16},
@@ -233,6 +235,7 @@ static void test_alone(struct engine *g, struct result *alone)
     CHECK(same(&alone[LISTED], &alone[DDPM]));
     CHECK(!same(&alone[LATE], &alone[DDPM]));
     CHECK(same(&alone[LATE_STEPS], &alone[LATE]));
+    CHECK(same(&alone[LATE_NAMED], &alone[LATE]));
     CHECK(same(&alone[LATE_FEWER], &alone[FEWER]));
     CHECK(same(&alone[LATE_DDIM], &alone[DDIM]));
 }

@@ -13,6 +13,7 @@ import torch
 
 from sheet import to_bytes
 from world import scene as worlds
+from world.language import GROUNDS
 from world.render import render
 
 from .engine import tensor
@@ -49,14 +50,14 @@ def deviation(values):
 
 def measure(context, pictures):
     """places: effective number of (place, time); x, radius: standard deviation in pixels of 64;
-    pixels: root mean square difference between two pictures, in 0..1."""
+    pixels: root mean square difference between two pictures, in 0..1; grounds: how often each is seen."""
     seen = context.see(pictures)
     largest = [max(d["objects"], key=lambda f: f["r"]) for d in seen if d["objects"]]
     flat = tensor(pictures).flatten(1) / 2
     pairs = torch.pdist(flat) / flat.shape[1] ** .5
     return {"places": effective_number([(d["ground"], d["time"]) for d in seen]),
             "x": 64 * deviation([f["x"] for f in largest]), "radius": 64 * deviation([f["r"] for f in largest]),
-            "pixels": pairs.pow(2).mean().sqrt().item()}
+            "pixels": pairs.pow(2).mean().sqrt().item(), "grounds": collections.Counter(d["ground"] for d in seen)}
 
 
 def run(context):
@@ -75,4 +76,9 @@ def run(context):
     for caption, r in rows.items():
         lines.append("| %s | %s |" % (caption, " | ".join(
             "%.*f (exact %.*f)" % (d, r["drawn"][n], d, r["exact"][n]) for n, d in zip(names, (1, 1, 1, 2)))))
+    lines += ["", "| ground, where it is left open | drawn | exact |", "|---|---|---|"]
+    free = [rows[caption] for caption, _, place in CAPTIONS if not place]
+    for ground in GROUNDS:
+        shares = [sum(r[kind]["grounds"][ground] for r in free) / each / len(free) for kind in ("drawn", "exact")]
+        lines.append("| %s | %.2f | %.2f |" % (ground, *shares))
     return {"seeds": each, "captions": rows}, lines

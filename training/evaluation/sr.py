@@ -1,7 +1,7 @@
 """The super-resolution stages on scenes with combinations that training never saw: PSNR against bicubic
 enlargement of exact renders, in one step, which draws what is likeliest, and as recommended, which also
-draws what cannot be known (in torch: the engine takes no picture from outside); and how much fine detail
-the pictures of the engine have.
+draws what cannot be known (in torch: the engine takes no picture from outside); how much fine detail the
+pictures of the engine have, and how much on plain walls, where there should be none.
 """
 
 import torch
@@ -15,6 +15,8 @@ from world.render import render
 
 # stage: sizes, and how many pictures for every 100 prompts of the other parts
 SIZES = {"sr256": (64, 256, 64), "sr1024": (256, 1024, 24)}
+PLAIN = ["a %s %s on a gray background" % thing for thing in
+         (("red", "ball"), ("orange", "cone"), ("white", "ring"), ("blue", "cube"))]
 
 
 def psnr(a, b):
@@ -34,6 +36,10 @@ def compare(context, cascade, stage, count, times):
     return [sum(r[k] for r in rows) / count for k in (0, 1)]
 
 
+def recommended(context, stage):
+    return schedule.recommended_timesteps(stage, context.model / "cascade.json")
+
+
 def detail(images):
     """RMS of what is finer than three pixels, mean over the pictures; images: [N, 3, H, W] in 0..1."""
     return float((images - F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)).pow(2).mean(
@@ -44,7 +50,7 @@ def fidelity(context, cascade, results):
     lines = ["| stage | pictures | steps | PSNR | bicubic | gain |", "|---|---|---|---|---|---|"]
     for stage, (low_res, high_res, pictures) in SIZES.items():
         count = max(1, pictures * context.count // 100)
-        for times in (schedule.dpm_timesteps(1), schedule.recommended_timesteps(stage)):
+        for times in (schedule.dpm_timesteps(1), recommended(context, stage)):
             mine, bicubic = compare(context, cascade, stage, count, times)
             results["%s, steps %d" % (stage, len(times))] = {
                 "pictures": count, "steps": len(times), "psnr": round(mine, 2), "bicubic": round(bicubic, 2)}
@@ -71,7 +77,23 @@ def crispness(context, results):
     return lines
 
 
+def mottle(context, results):
+    """Fine detail of the upper quarter of plain backdrops, drawn in one step per stage, at the recommended
+    timesteps, and at one more than these, evenly spaced. What one step has is the noise of noise level 0."""
+    lines = ["| plain walls, fine detail | pictures | one step | recommended | evenly spaced |", "|---|---|---|---|---|"]
+    one, even = ([str(len(recommended(context, "base")))] for _ in range(2))
+    for stage, (_, size, _) in SIZES.items():
+        one.append("1")
+        even.append(str(len(recommended(context, stage)) + 1))
+        row = [detail(tensor(context.engine.draw(PLAIN, 0, size, options))[:, :, :size // 4] / 2 + .5)
+               for options in (["--steps", ",".join(one)], [], ["--steps", ",".join(even)])]
+        results["%s, mottle" % stage] = dict(zip(("one step", "recommended", "even"), row), pictures=len(PLAIN))
+        lines.append("| %d px | %d | %.5f | %.5f | %.5f |" % (size, len(PLAIN), *row))
+        context.say(lines[-1])
+    return lines
+
+
 def run(context):
     results = {}
-    lines = fidelity(context, Cascade(context.model), results) + [""] + crispness(context, results)
-    return results, lines
+    lines = fidelity(context, Cascade(context.model), results)
+    return results, lines + [""] + crispness(context, results) + [""] + mottle(context, results)

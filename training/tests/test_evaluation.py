@@ -14,7 +14,7 @@ from PIL import Image
 
 import checker
 import sheet
-from evaluation import diversity, guidance, table
+from evaluation import diversity, guidance, sr, table
 from evaluation.engine import Engine, tensor
 from evaluation.judge import RELATIONS, SIZED_LAYOUTS, assign, judge, mean
 from world import scene as worlds
@@ -203,6 +203,12 @@ class Measures(unittest.TestCase):
         picture.putpixel((0, 0), (255, 9, 9))
         picture.putpixel((1, 0), (9, 0, 9))
         self.assertEqual(guidance.burnt([picture]), 2 / 16)
+
+    def test_detail_is_what_is_finer_than_three_pixels(self):
+        slope = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+        stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
+        self.assertLess(sr.detail(slope), .01)
+        self.assertAlmostEqual(sr.detail(stripes), ((62 * 4 + 2 * 1) / 9 / 64) ** .5, 5)    # two columns at the edge
 
     def test_sheets_take_any_caption(self):
         pictures = [Image.new("RGB", (8, 8), (k, 0, 0)) for k in (10, 200)]
