@@ -1,5 +1,6 @@
 // The configuration: one option table that the file, the environment, the flags, --help and the
-// README's table all come from. Later sources win: default, file, environment, flag.
+// tables in docs/configuration.md all come from. Later sources win: default, file, environment,
+// flag.
 #ifndef IMAGEND_CONF_H
 #define IMAGEND_CONF_H
 
@@ -54,7 +55,7 @@ bool conf_is_local(const char *host);
 void conf_public_host(const struct conf *c, char *host, size_t n);
 
 void conf_help(struct buf *out);                       // for --help
-void conf_markdown(struct buf *out);                   // the README's table
+void conf_markdown(struct buf *out);                   // for docs/configuration.md
 void conf_file(struct buf *out);                       // config/imagend.conf: the defaults
 void conf_show(const struct conf *c, struct buf *out); // as a file; secrets are paths only
 

@@ -44,6 +44,6 @@ void metric_set(struct metrics *m, enum metric id, const char *labels, double va
 void metric_observe(struct metrics *m, enum metric id, const char *labels, double value);
 
 void metrics_text(const struct metrics *m, struct buf *out);
-void metrics_markdown(struct buf *out); // the README's table
+void metrics_markdown(struct buf *out); // for docs/configuration.md
 
 #endif

@@ -1,5 +1,5 @@
-// `imagend config`: check the options, show them, print the default file and the README's table,
-// make an API key.
+// `imagend config`: check and show the options, print the default file and the tables of
+// docs/configuration.md, make an API key.
 #include "serve.h"
 
 #include "auth.h"
@@ -14,7 +14,7 @@ static const char usage[] =
     "usage: imagend config check [options]    whether the options are right\n"
     "       imagend config show [options]     all options, as a file\n"
     "       imagend config file               every option with its default, as a file\n"
-    "       imagend config table              options and metrics, as tables for the README\n"
+    "       imagend config table              options and metrics, as Markdown tables\n"
     "       imagend config key NAME [SCOPES]  a new API key and its line for keys-file\n";
 
 static int fail(const struct fault *why)

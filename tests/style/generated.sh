@@ -1,6 +1,6 @@
 #!/bin/sh
-# The README's tables and config/imagend.conf are what the program prints: generated.sh IMAGEND [--fix].
-# A test.
+# docs/configuration.md and config/imagend.conf match what the program prints:
+# generated.sh IMAGEND [--fix]. A test.
 set -eu
 program=$(readlink -f "$1")
 cd "$(dirname "$0")/../.."
@@ -12,8 +12,8 @@ if [ "${2:-}" = --fix ]; then
         /^<!-- options end -->/ { inside = 0 }
         !inside { print }
         /^<!-- options -->/ { inside = 1; while ((getline line < table) > 0) print line }
-    ' README.md >"$want.new"
-    cat "$want.new" >README.md
+    ' docs/configuration.md >"$want.new"
+    cat "$want.new" >docs/configuration.md
     rm -f "$want.new"
     "$program" config file >config/imagend.conf
 fi
@@ -21,8 +21,8 @@ stale() {
     echo "$1 is not what $program prints; tests/style/generated.sh $program --fix"
     exit 1
 }
-sed -n '/^<!-- options -->/,/^<!-- options end -->/p' README.md | sed '1d;$d' | diff - "$want" ||
-    stale README.md
+sed -n '/^<!-- options -->/,/^<!-- options end -->/p' docs/configuration.md | sed '1d;$d' | diff - "$want" ||
+    stale docs/configuration.md
 "$program" config file | diff config/imagend.conf - || stale config/imagend.conf
 # What the file says is what holds without it, with every line switched on.
 sed 's/^#\([a-z]\)/\1/' config/imagend.conf >"$want"

@@ -16,7 +16,7 @@ expect_none() {
 }
 
 sources() {
-    find engine server shaders tests config deploy training .ci run meson.build README.md \
+    find engine server shaders tests config deploy docs training .ci run meson.build README.md \
         CONTRIBUTING.md -type f \( -name '*.[ch]' -o -name '*.cpp' -o -name '*.comp' -o \
         -name '*.glsl' -o -name '*.py' -o -name '*.sh' -o -name '*.md' -o -name meson.build -o \
         -path run -o -path .ci/run \) ! -path '*/node_modules/*' ! -path '*/out/*' \
