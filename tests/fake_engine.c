@@ -5,9 +5,10 @@
 // Words in a prompt cause trouble:
 // "[fail]" fails that picture in its second step, "[lose]" loses the device once per process,
 // "[lose always]" loses it each time it is drawn.
+#include "buf.h"
+#include "codec.h"
 #include "engine.h"
 
-#include <png.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -373,24 +374,23 @@ char *engine_profile(struct engine *e)
 enum err engine_png(const struct engine_image *image, const struct engine_png_text *text,
                     uint8_t **png, size_t *size)
 {
-    png_image out = {.version = PNG_IMAGE_VERSION,
-                     .width = (png_uint_32)image->width,
-                     .height = (png_uint_32)image->height,
-                     .format = PNG_FORMAT_RGB,
-                     .flags = PNG_IMAGE_FLAG_FAST};
-    png_alloc_size_t n = PNG_IMAGE_PNG_SIZE_MAX(out);
+    struct buf out = {0};
+    enum err e;
+
     if (!text->prompt || text->used->stages < 1 || text->used->stages > ENGINE_MAX_STAGES)
         return ERR_INVALID;
-    *png = malloc(n);
-    if (!*png)
-        return ERR_NO_MEMORY;
-    if (!png_image_write_to_memory(&out, *png, &n, 0, image->rgb, 0, NULL)) {
-        free(*png);
-        *png = NULL;
-        return ERR_INVALID;
-    }
-    *size = n;
-    return ERR_OK;
+    e = codec_encode(
+        &(struct codec_params){
+            .format = CODEC_PNG,
+            .width = image->width,
+            .height = image->height,
+            .rgb = image->rgb,
+        },
+        &out, NULL);
+    *png = e ? NULL : (uint8_t *)buf_take(&out);
+    *size = e ? 0 : out.len;
+    buf_deinit(&out);
+    return e;
 }
 
 static enum err fake_text(const char *s, char **text, struct fault *why)

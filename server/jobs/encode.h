@@ -1,4 +1,4 @@
-// Pictures into files: PNG by the engine (with its text chunks), JPEG and WebP here.
+// Pictures into files: PNG by the engine (with its text chunks), JPEG and WebP by the codecs.
 #ifndef IMAGEND_ENCODE_H
 #define IMAGEND_ENCODE_H
 

@@ -65,13 +65,18 @@ ours=$(find engine server shaders -name '*.h' -printf ' %f')
 base=engine/base
 expect_none "$(
     layer engine/base $base
+    layer engine/codec $base engine/codec
     layer engine/vulkan $base engine/vulkan
     layer engine/ops $base engine/vulkan engine/ops shaders/include
     layer engine/model $base engine/ops engine/model
-    layer engine/pipeline $base engine/ops engine/model engine/pipeline engine/engine.h
-    layer server/jobs $base engine/engine.h server/jobs
+    layer engine/pipeline $base engine/codec/codec.h engine/ops engine/model engine/pipeline \
+        engine/engine.h
+    layer server/jobs $base engine/codec/codec.h engine/engine.h server/jobs
     layer server/routes $base server server/jobs server/routes server/web
 )" "includes that look up"
+expect_none "$(find engine server -name '*.[ch]' ! -path 'engine/codec/*' -print0 |
+    xargs -0 grep -nE '^#include <(png|jpeglib|webp/.*)\.h>' || true)" \
+    "image libraries outside engine/codec"
 
 if command -v clang-format >/dev/null 2>&1; then
     tests/style/format.sh || bad=1
