@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""Mutation testing: puts one small fault at a time into a copy of the tree and runs the test that has to notice it.
+
+usage: mutants.py [--jobs N] [--list] [--check] [NAME...]
+
+A mutant is an entry of a *.mutants file in this folder:
+
+    == name-of-the-fault
+    file: engine/base/rng.c
+    test: rng                       (a meson test; api-jobs:test_x runs one function of a Python test)
+    -    the lines as they are, which must occur exactly once in the file
+    +    the lines with the fault
+
+A mutant is killed when its test fails, crashes or runs out of time; a mutant that does not compile, or whose text is
+not in the file any more, is an error of the mutant. NAME selects mutants whose file or name contains it. --check only
+verifies that every entry applies. The exit status is 0 when every mutant was killed.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+SECONDS = 120           # for one test; a mutant that hangs is killed
+
+
+class Mutant:
+    def __init__(self, source, name):
+        self.source, self.name = source, name
+        self.file = self.test = None
+        self.old, self.new = [], []
+
+    def check(self):
+        """Why the entry cannot be used, or None."""
+        if not (self.file and self.test and self.old):
+            return "needs file:, test: and at least one line with -"
+        path = ROOT / self.file
+        if not path.is_file():
+            return f"there is no {self.file}"
+        count = path.read_text().count(self.text(self.old))
+        if count != 1:
+            return f"its text occurs {count} times in {self.file}, not once"
+        if self.old == self.new:
+            return "changes nothing"
+        return None
+
+    @staticmethod
+    def text(lines):
+        return "".join(line + "\n" for line in lines)
+
+
+def parse(path):
+    mutants = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        where = f"{path.name}:{number}"
+        if line.startswith("== "):
+            mutants.append(Mutant(path.stem, line[3:].strip()))
+        elif not line.strip() or line.startswith("#"):
+            continue
+        elif not mutants:
+            sys.exit(f"{where}: expected == NAME first")
+        elif line.startswith(("-", "+")):
+            (mutants[-1].old if line[0] == "-" else mutants[-1].new).append(line[1:])
+        elif line.startswith(("file: ", "test: ")):
+            setattr(mutants[-1], line[:4], line[6:].strip())
+        else:
+            sys.exit(f"{where}: not a line of a mutant: {line}")
+    return mutants
+
+
+def load(wanted):
+    mutants = [m for path in sorted(HERE.glob("*.mutants")) for m in parse(path)]
+    seen, bad = set(), []
+    for m in mutants:
+        why = "the name is used twice" if m.name in seen else m.check()
+        seen.add(m.name)
+        if why:
+            bad.append(f"{m.source}: {m.name}: {why}")
+    if bad:
+        sys.exit("\n".join(bad))
+    return [m for m in mutants if not wanted or any(w in m.name or w in m.source for w in wanted)]
+
+
+class Tree:
+    """A copy of the sources with a build folder of its own."""
+
+    def __init__(self, folder):
+        self.source, self.build = folder / "tree", folder / "build"
+        self.log = folder / "log"
+        tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], check=True, stdout=subprocess.PIPE).stdout
+        for name in tracked.decode().split("\0"):
+            if not name or not (ROOT / name).is_file():
+                continue
+            target = self.source / name
+            if target.is_file() and target.read_bytes() == (ROOT / name).read_bytes():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+            os.utime(target)
+        if not (self.build / "build.ninja").exists():
+            self.run(["meson", "setup", "--buildtype=debugoptimized", "-Ddebug=false", "-Doptimization=1",
+                      "-Dwerror=false", self.build, self.source], 600)
+        if self.run(["ninja", "-C", self.build], 1800) != 0:
+            sys.exit(f"the unchanged tree does not build; see {self.log}")
+
+    def run(self, command, seconds):
+        """The exit status, or None when the time is up."""
+        with open(self.log, "ab") as log:
+            process = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                       start_new_session=True)
+            try:
+                return process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return None
+
+    def passes(self, test):
+        """Whether a test passes; rebuilds what it needs. Skipped (77) is not passed."""
+        name, _, function = test.partition(":")
+        command = ["meson", "test", "-C", self.build, name, "--logbase", "mutant"]
+        if function:
+            command += ["--test-args", function]
+        (self.build / "meson-logs" / "mutant.json").unlink(missing_ok=True)
+        if self.run(command, SECONDS) != 0:
+            return False
+        results = [json.loads(line)["result"] for line in open(self.build / "meson-logs" / "mutant.json")]
+        return results == ["OK"]
+
+    def try_mutant(self, m):
+        """"killed", "survived" or "does not build"."""
+        path = self.source / m.file
+        original = path.read_text()
+        try:
+            path.write_text(original.replace(Mutant.text(m.old), Mutant.text(m.new)))
+            # Everything, since a test starts programs that it does not depend on.
+            if self.run(["ninja", "-C", self.build], 900) != 0:
+                return "does not build"
+            return "survived" if self.passes(m.test) else "killed"
+        finally:
+            path.write_text(original)
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("names", nargs="*")
+    args.add_argument("--jobs", type=int, default=2)
+    args.add_argument("--list", action="store_true")
+    args.add_argument("--check", action="store_true")
+    args.add_argument("--folder", type=pathlib.Path, default=ROOT / "build-mutants")
+    opt = args.parse_args()
+    mutants = load(opt.names)
+    if opt.check or opt.list:
+        for m in mutants if opt.list else []:
+            print(f"{m.source}: {m.name} ({m.test})")
+        print(f"{len(mutants)} mutants")
+        return
+    if not mutants:
+        sys.exit("no mutant has such a name")
+    start = time.monotonic()
+    trees = queue.Queue()
+    for i in range(opt.jobs):
+        trees.put(Tree(opt.folder / str(i)))
+
+    def attempt(work, item):
+        tree = trees.get()
+        try:
+            return work(tree, item)
+        finally:
+            trees.put(tree)
+
+    with concurrent.futures.ThreadPoolExecutor(opt.jobs) as pool:
+        tests = sorted({m.test for m in mutants})
+        fine = list(pool.map(lambda t: attempt(Tree.passes, t), tests))
+        broken = [t for t, ok in zip(tests, fine) if not ok]
+        if broken:
+            sys.exit("these tests do not pass without a mutant: " + ", ".join(broken))
+        results = {}
+        for m, result in zip(mutants, pool.map(lambda m: attempt(Tree.try_mutant, m), mutants)):
+            results[m.name] = result
+            print(f"{result:>14}  {m.source}: {m.name} ({m.test})", flush=True)
+    alive = [m for m in mutants if results[m.name] != "killed"]
+    killed = len(mutants) - len(alive)
+    minutes = (time.monotonic() - start) / 60
+    print(f"\nscore {killed / len(mutants):.3f}: {killed} of {len(mutants)} mutants killed in {minutes:.1f} minutes")
+    for m in alive:
+        print(f"  {results[m.name]}: {m.source}: {m.name}, {m.file}")
+    print(f"{killed} passed, {len(alive)} failed")
+    sys.exit(1 if alive else 0)
+
+
+if __name__ == "__main__":
+    main()
