@@ -193,6 +193,4 @@ enum err engine_inspect(const char *model, const char *variant, char **text, str
 // The Vulkan devices, one line each (`imagend devices`). Owner: *text is freed by the caller.
 enum err engine_devices(char **text, struct fault *why);
 
-const char *engine_version(void);
-
 #endif

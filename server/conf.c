@@ -3,6 +3,7 @@
 #include "conf.h"
 
 #include "buf.h"
+#include "program.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -53,20 +54,21 @@ static const char *const format_names[] = {"text", "json", NULL};
 static const struct conf_option options[] = {
     TEXT("config", config, "", CONF_NOT_IN_FILE, "FILE", "file with these options"),
     TEXT("listen", listen, "127.0.0.1:8080", 0, "HOST:PORT", "address to listen on"),
-    TEXT("model", model, "models/default", 0, "DIR",
-         "cascade folder, or pipeline folders separated by commas"),
+    TEXT("model", model, "", 0, "DIR",
+         "cascade folder, or pipeline folders separated by commas; empty: the default model"),
     TEXT("variant", variant, "", 0, "NAME", "weight file variant, such as fp16"),
     TEXT("device", device, "", 0, "NAME,...",
          "Vulkan devices by index or name; empty: the best one"),
     TEXT("dtype", dtype, "", 0, "f32|f16",
          "storage type of the weights; empty: chosen for the device"),
     TEXT("cache-dir", cache_dir, "", 0, "DIR",
-         "folder of compiled pipelines; empty: the user's cache folder"),
+         "folder of compiled pipelines; empty: ~/.cache/imagend"),
     NUM("slots", CONF_INT, slots, "0", 0, 256, 0, "images in progress per device; 0: automatic"),
     NUM("memory-limit", CONF_BYTES, memory_limit, "0", 0, 1e15, 0,
         "device memory to use; 0: all that the device reports"),
     CHOICE("store", store, "sqlite", 0, store_names, "where jobs and results are stored"),
-    TEXT("data-dir", data_dir, "data", 0, "DIR", "folder of the SQLite store"),
+    TEXT("data-dir", data_dir, "", 0, "DIR",
+         "folder of the SQLite store; empty: ~/.local/state/imagend"),
     NUM("queue-limit", CONF_INT, queue_limit, "256", 1, 1000000, R, "images that may wait"),
     NUM("queue-limit-per-key", CONF_INT, queue_limit_per_key, "128", 1, 1000000, R,
         "images that may wait per API key"),
@@ -314,6 +316,25 @@ static enum err load_flags(struct conf *c, int argc, char **argv, bool only_conf
     return ERR_OK;
 }
 
+// The defaults that depend on the machine and the user.
+static enum err set_defaults(struct conf *c, struct fault *why)
+{
+    char folder[4096];
+    enum err err = ERR_OK;
+    if (!*c->model)
+        err = set_value(c, find_option("model", 5), program_default_model(), why);
+    if (err || *c->data_dir)
+        return err;
+    if (program_user_folder("XDG_STATE_HOME", ".local/state", folder, sizeof folder))
+        return set_value(c, find_option("data-dir", 8), folder, why);
+    if (c->store == CONF_STORE_MEMORY)
+        return ERR_OK;
+    return fault_set(
+        why, ERR_INVALID, "data-dir",
+        "data-dir has no default without $XDG_STATE_HOME or $HOME: set it to a folder, "
+        "or store to memory");
+}
+
 enum err conf_load(struct conf *c, int argc, char **argv, bool *help, struct fault *why)
 {
     enum err err = ERR_OK;
@@ -331,6 +352,8 @@ enum err conf_load(struct conf *c, int argc, char **argv, bool *help, struct fau
         err = load_environment(c, why);
     if (!err)
         err = load_flags(c, argc, argv, false, help, why);
+    if (!err && !*help)
+        err = set_defaults(c, why);
     return err;
 }
 

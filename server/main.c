@@ -1,6 +1,6 @@
 // The program: one table of commands. Each command is a main of its own.
 #include "cli.h"
-#include "engine.h"
+#include "program.h"
 #include "serve.h"
 
 #include <stdio.h>
@@ -21,7 +21,7 @@ enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static int usage(FILE *out)
 {
-    fprintf(out, "imagend %s\nusage: imagend COMMAND [options]\n\n", engine_version());
+    fprintf(out, "imagend %s\nusage: imagend COMMAND [options]\n\n", program_version);
     for (int i = 0; i < COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
     return out == stdout ? 0 : 2;
@@ -36,7 +36,7 @@ int main(int argc, char **argv)
     if (!strcmp(name, "--help") || !strcmp(name, "help"))
         return usage(stdout);
     if (!strcmp(name, "--version")) {
-        printf("imagend %s\n", engine_version());
+        printf("imagend %s\n", program_version);
         return 0;
     }
     return usage(stderr);

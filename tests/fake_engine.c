@@ -408,8 +408,3 @@ enum err engine_devices(char **text, struct fault *why)
 {
     return fake_text("0: no device\n", text, why);
 }
-
-const char *engine_version(void)
-{
-    return "0.1.0-fake";
-}

@@ -7,6 +7,7 @@
 #include "cascade.h"
 #include "clock.h"
 #include "network.h"
+#include "program.h"
 #include "request.h"
 #include "text.h"
 
@@ -50,28 +51,18 @@ struct engine {
 
 // ---- opening ----------------------------------------------------------------------------------
 
-// Where caches go when nobody says: as the XDG base directory specification wants it. NULL:
-// nowhere.
-static const char *user_cache(char *out, size_t n)
-{
-    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-
-    if (xdg && *xdg == '/')
-        snprintf(out, n, "%s/imagend", xdg);
-    else if (home && *home == '/')
-        snprintf(out, n, "%s/.cache/imagend", home);
-    else
-        return NULL;
-    return out;
-}
-
 static enum err open_device(const struct engine_params *p, struct engine *g, struct fault *why)
 {
-    char cache[CASCADE_PATH];
-    enum err e = ops_device_open(
+    char folder[CASCADE_PATH];
+    const char *cache = p->cache_dir;
+    enum err e;
+
+    if (!cache && program_user_folder("XDG_CACHE_HOME", ".cache", folder, sizeof folder))
+        cache = folder;
+    e = ops_device_open(
         &(struct ops_open_params){
             .device = p->device,
-            .cache_dir = p->cache_dir ? p->cache_dir : user_cache(cache, sizeof cache),
+            .cache_dir = cache,
             .memory_limit = p->memory_limit,
             .validation = p->validation,
             .profile = p->profile,
@@ -595,9 +586,4 @@ char *engine_profile(struct engine *g)
 enum err engine_devices(char **text, struct fault *why)
 {
     return ops_device_list(text, why);
-}
-
-const char *engine_version(void)
-{
-    return IMAGEND_VERSION;
 }

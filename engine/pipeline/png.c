@@ -3,6 +3,7 @@
 #include "buf.h"
 #include "codec.h"
 #include "engine.h"
+#include "program.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -46,7 +47,7 @@ static void fill_words(struct words *w, const struct engine_image *image,
     snprintf(w->seed, sizeof w->seed, "%" PRIu64, t->seed);
     snprintf(w->picture, sizeof w->picture, "%" PRIu32, t->picture);
     snprintf(w->size, sizeof w->size, "%dx%d", image->width, image->height);
-    snprintf(w->software, sizeof w->software, "imagend %s", engine_version());
+    snprintf(w->software, sizeof w->software, "imagend %s", program_version);
     for (int i = 0; i < u->stages; i++) {
         buf_printf(&w->steps, "%s%d", i ? "," : "", u->steps[i]);
         buf_printf(&w->guidance, "%s%g", i ? "," : "", (double)u->guidance_scale[i]);

@@ -21,8 +21,4 @@ struct cli_prompts {
 enum err cli_prompts_read(struct cli_prompts *p, const char *path, struct fault *why);
 void cli_prompts_deinit(struct cli_prompts *p);
 
-// The model to take when none is named: $IMAGEND_MODEL, models/default below the working directory,
-// beside the program or where it is installed. Never NULL.
-const char *cli_default_model(void);
-
 #endif

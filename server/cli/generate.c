@@ -3,6 +3,7 @@
 #include "cli.h"
 
 #include "engine.h"
+#include "program.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -438,7 +439,7 @@ static int generate(struct options *o)
     enum err e;
 
     if (!o->engine.model)
-        o->engine.model = cli_default_model();
+        o->engine.model = program_default_model();
     if (!o->seeded && getrandom(&o->request.seed, sizeof o->request.seed, 0) < 0)
         return complain("%s", "no random seed can be had; give --seed");
     d.bar = !o->quiet && o->pictures == 1 && isatty(STDERR_FILENO);

@@ -1,39 +1,12 @@
-// Where the default model is, and the commands that only look: inspect, devices. Called by main.
+// The commands that only look: inspect, devices. Called by main.
 #include "cli.h"
 
 #include "engine.h"
+#include "program.h"
 
-#include <libgen.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-const char *cli_default_model(void)
-{
-    static const char *const beside[] = {"/../models/default", "/../share/imagend/models/default"};
-    static char path[PATH_MAX];
-    const char *named = getenv("IMAGEND_MODEL");
-    char exe[PATH_MAX];
-    ssize_t n;
-
-    if (named && *named)
-        return named;
-    if (access("models/default/cascade.json", R_OK) == 0)
-        return "models/default";
-    n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    if (n > 0) {
-        exe[n] = 0;
-        const char *dir = dirname(exe);
-        for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
-            snprintf(path, sizeof path, "%.2000s%s", dir, beside[i]);
-            if (access(path, R_OK) == 0)
-                return path;
-        }
-    }
-    return "models/default";
-}
 
 int cli_inspect(int argc, char **argv)
 {
@@ -52,7 +25,7 @@ int cli_inspect(int argc, char **argv)
             model = argv[i];
         }
     }
-    e = engine_inspect(model ? model : cli_default_model(), variant, &text, &why);
+    e = engine_inspect(model ? model : program_default_model(), variant, &text, &why);
     if (text)
         fputs(text, stdout);
     free(text);

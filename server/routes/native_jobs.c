@@ -5,6 +5,7 @@
 #include "buf.h"
 #include "clock.h"
 #include "http.h"
+#include "program.h"
 #include "text.h"
 
 #include <stdio.h>
@@ -380,7 +381,9 @@ static void capabilities_get(struct call *c)
         call_fault(c, &why, 2);
         return;
     }
-    buf_puts(&b, "{\"model\":");
+    buf_puts(&b, "{\"version\":");
+    text_json(&b, program_version);
+    buf_puts(&b, ",\"model\":");
     text_json(&b, m->name);
     buf_puts(&b, ",\"device\":");
     text_json(&b, m->device);

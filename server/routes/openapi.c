@@ -3,6 +3,7 @@
 #include "app.h"
 
 #include "buf.h"
+#include "program.h"
 #include "text.h"
 
 #include <stdio.h>
@@ -164,9 +165,10 @@ static void openapi_get(struct call *c)
     struct live live = {.model = jobs_model(app->jobs)};
     struct buf b = {0};
     const struct route *r;
-    buf_puts(&b,
-             "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"imagend\",\"version\":\"1\",\"summary\":"
-             "\"Pictures from text\"},\"security\":[{\"key\":[]}],\"paths\":{");
+    buf_puts(&b, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"imagend\",\"summary\":"
+                 "\"Pictures from text\",\"version\":");
+    text_json(&b, program_version);
+    buf_puts(&b, "},\"security\":[{\"key\":[]}],\"paths\":{");
     add_paths(c, &b);
     buf_puts(&b, "},\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":"
                  "\"bearer\"}},\"schemas\":{");
