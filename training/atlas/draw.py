@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import re
 import subprocess
 import tempfile
 
@@ -14,8 +15,7 @@ RSVG = ["rsvg-convert", "-w", str(SIDE), "-h", str(SIDE), "--keep-aspect-ratio"]
 
 @functools.lru_cache(None)
 def _icons(name, fetched):
-    data = json.loads((fetch(name, fetched) / "icons.json").read_text())
-    return data
+    return json.loads((fetch(name, fetched) / "icons.json").read_text())
 
 
 def svg(source, slug, fetched):
@@ -26,9 +26,10 @@ def svg(source, slug, fetched):
         seen = data.get("aliases", {})[seen]["parent"]
     icon = data["icons"][seen]
     width, height = (icon.get(side, data.get(side, 16)) for side in ("width", "height"))
+    body = re.sub(r"skew[XY]\(-?90\)", "scale(.001)", icon["body"])     # flat; librsvg gives up on a right angle
     return ('<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             'viewBox="0 0 %g %g" width="%g" height="%g">%s</svg>'
-            % (width, height, width, height, icon["body"]))
+            % (width, height, width, height, body))
 
 
 def draw(source, slug, fetched, kept):

@@ -19,7 +19,7 @@ FLAGS = {
     "h": "the drawing shows the head only",
     "f": "may fly or float in the air",
     "n": "has one natural colour: no colour words",
-    "w": "stands in water: drawn with a strip of water below it",
+    "w": "floats in water, and is drawn with a strip of it",
     "g": "glows or has lit windows at night",
     "l": "long and diagonal: lies on the ground or leans",
     "t": "carries lettering or has a left and a right: never mirrored",
