@@ -58,10 +58,10 @@ struct check_table {
 };
 
 #define CHECK_TABLE(name_, fields_, strict_)                                                       \
-    {                                                                                              \
-        .name = (name_), .fields = (fields_),                                                      \
-        .count = (int)(sizeof(fields_) / sizeof((fields_)[0])), .strict = (strict_)                \
-    }
+    {.name = (name_),                                                                              \
+     .fields = (fields_),                                                                          \
+     .count = (int)(sizeof(fields_) / sizeof((fields_)[0])),                                       \
+     .strict = (strict_)}
 
 // Fill *out from the object, defaults first. Errors: INVALID with the field in why->param.
 enum err check_object(const struct check_table *t, const struct json_t *object, void *out,

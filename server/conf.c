@@ -34,21 +34,14 @@ static const char *const format_names[] = {"text", "json", NULL};
 
 #define O(field) offsetof(struct conf, field)
 #define TEXT(name, field, def, flags, value, help)                                                 \
-    {                                                                                              \
-        name, CONF_TEXT, O(field), def, 0, 0, flags, NULL, value, help                             \
-    }
+    {name, CONF_TEXT, O(field), def, 0, 0, flags, NULL, value, help}
 #define NUM(name, type, field, def, min, max, flags, help)                                         \
-    {                                                                                              \
-        name, type, O(field), def, min, max, flags, NULL,                                          \
-            type == CONF_BYTES     ? "BYTES"                                                       \
-            : type == CONF_SECONDS ? "SECONDS"                                                     \
-                                   : "N",                                                          \
-            help                                                                                   \
-    }
+    {name,  type, O(field),                                                                        \
+     def,   min,  max,                                                                             \
+     flags, NULL, type == CONF_BYTES ? "BYTES" : type == CONF_SECONDS ? "SECONDS" : "N",           \
+     help}
 #define CHOICE(name, field, def, flags, list, help)                                                \
-    {                                                                                              \
-        name, CONF_CHOICE, O(field), def, 0, 0, flags, list, NULL, help                            \
-    }
+    {name, CONF_CHOICE, O(field), def, 0, 0, flags, list, NULL, help}
 #define R CONF_RELOAD
 
 static const struct conf_option options[] = {

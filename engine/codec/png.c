@@ -26,7 +26,7 @@ static void add(struct chunks *c, const struct codec_text *from)
     t->key = (char *)(uintptr_t)from->key;
     t->text = (char *)(uintptr_t)from->value;
     if (!ascii) {
-        t->lang = (char *)(uintptr_t) "";
+        t->lang = (char *)(uintptr_t)"";
         t->lang_key = (char *)(uintptr_t)from->key;
     }
 }

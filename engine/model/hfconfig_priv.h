@@ -11,14 +11,8 @@ struct hfconfig_key {
     const char *name;
     const char *only; // the one value we have, as compact JSON; NULL: any
 };
-#define HFCONFIG_READ(key)                                                                         \
-    {                                                                                              \
-        key, NULL                                                                                  \
-    } // read and checked by the reader
-#define HFCONFIG_HARMLESS(key)                                                                     \
-    {                                                                                              \
-        key, NULL                                                                                  \
-    } // changes nothing that is computed here
+#define HFCONFIG_READ(key) {key, NULL}     // read and checked by the reader
+#define HFCONFIG_HARMLESS(key) {key, NULL} // changes nothing that is computed here
 
 // Every key must be in the table (ends with a NULL name) and have its only value; keys that begin
 // with '_' are the library's notes. Errors: UNSUPPORTED, kept in r.

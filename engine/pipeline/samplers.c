@@ -21,10 +21,11 @@ static const struct sampler_class *const classes[] = {
 #define BIT(key) ((uint64_t)1 << SCHEDULER_KEY_##key)
 #define DPM_KEYS (BIT(algorithm_type) | BIT(solver_order) | BIT(use_karras_sigmas))
 #define DPM(algorithm, order, karras)                                                              \
-    {                                                                                              \
-        .cls = SCHEDULER_DPM_MULTISTEP, .set = DPM_KEYS, .algorithm_type = (algorithm),            \
-        .solver_order = (order), .use_karras_sigmas = (karras)                                     \
-    }
+    {.cls = SCHEDULER_DPM_MULTISTEP,                                                               \
+     .set = DPM_KEYS,                                                                              \
+     .algorithm_type = (algorithm),                                                                \
+     .solver_order = (order),                                                                      \
+     .use_karras_sigmas = (karras)}
 
 // What a user may ask for: a class, and the keys that the name stands for.
 static const struct {

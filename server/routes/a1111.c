@@ -371,10 +371,16 @@ static void sd_vae_get(struct call *c)
 }
 
 #define A1111(method, path, handle, scope, flags, summary, ...)                                    \
-    {                                                                                              \
-        method, "/sdapi/v1/" path, handle, scope, flags, ERRORS_A1111, "a1111", summary,           \
-            .answer = {{200, "application/json", "as A1111"}}, __VA_ARGS__                         \
-    }
+    {method,                                                                                       \
+     "/sdapi/v1/" path,                                                                            \
+     handle,                                                                                       \
+     scope,                                                                                        \
+     flags,                                                                                        \
+     ERRORS_A1111,                                                                                 \
+     "a1111",                                                                                      \
+     summary,                                                                                      \
+     .answer = {{200, "application/json", "as A1111"}},                                            \
+     __VA_ARGS__}
 const struct route routes_a1111[] = {
     A1111("POST", "txt2img", txt2img_post, SCOPE_GENERATE, ROUTE_BODY, "Draw and wait",
           .body = &txt2img_check, .fields_size = sizeof(struct txt2img_fields)),

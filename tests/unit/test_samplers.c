@@ -148,10 +148,7 @@ static void check_betas(void)
 
 // ---- lists of timesteps ---------------------------------------------------------------------
 
-#define CONFIG(label, text)                                                                        \
-    {                                                                                              \
-        label, sizeof label - 1, text                                                              \
-    }
+#define CONFIG(label, text) {label, sizeof label - 1, text}
 static const struct {
     const char *label;
     size_t length;
