@@ -52,6 +52,7 @@ static bool next_field(struct wire *w, struct field *f)
 {
     uint64_t tag, len;
 
+    *f = (struct field){0};
     if (!read_varint(w, 5, &tag) || tag > UINT32_MAX || !(tag >> 3))
         return false;
     f->number = (uint32_t)(tag >> 3);
