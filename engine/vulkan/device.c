@@ -49,11 +49,6 @@ bool vk_fault_due(struct vk_device *dev, enum vk_fault kind)
     return atomic_load(&dev->fault[kind]) > 0 && atomic_fetch_sub(&dev->fault[kind], 1) == 1;
 }
 
-enum err vk_validation_check(const struct vk_device *dev)
-{
-    return dev->instance.fatal && atomic_load(&dev->instance.messages) ? ERR_INTERNAL : ERR_OK;
-}
-
 // ---- choice ---------------------------------------------------------------------------------
 
 static bool contains(const char *text, const char *part)
@@ -268,6 +263,8 @@ enum err vk_device_open(const struct vk_open_params *p, struct vk_device **out, 
         fault_set(why, e, "device", "cannot open %.200s: %s", dev->ph.caps.name, err_text(e));
         goto fail;
     }
+    if ((e = vk_validation_prove(dev, why)))
+        goto fail;
     *out = dev;
     return ERR_OK;
 fail:

@@ -1,78 +1,16 @@
-// The Vulkan instance: the loader, the validation layer and its message counter, and what each
-// physical device can do. Called by device.c, on the thread that opens a device; the message
-// callback may come from any thread. Chooses nothing: device.c does.
+// The Vulkan instance: the loader, and what each physical device can do. Called by device.c, on the
+// thread that opens a device. Chooses nothing: device.c does.
 #include "vk_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Messages of devices that are closed too: those of vkDestroyDevice come when no one else is left
-// to count them. The one global of this layer.
-static atomic_uint all_messages;
-
-static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
-                                                 VkDebugUtilsMessageTypeFlagsEXT types,
-                                                 const VkDebugUtilsMessengerCallbackDataEXT *data,
-                                                 void *user)
-{
-    struct vk_instance *inst = user;
-    bool error = severity & VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT;
-    atomic_fetch_add(&inst->messages, 1);
-    atomic_fetch_add(&all_messages, 1);
-    fprintf(stderr, "vulkan validation %s: %s\n", error ? "error" : "warning", data->pMessage);
-    return VK_FALSE;
-}
-
-unsigned vk_validation_messages(const struct vk_device *dev)
-{
-    return dev ? atomic_load(&dev->instance.messages) : atomic_load(&all_messages);
-}
-
-static bool has_layer(const char *name)
-{
-    VkLayerProperties layers[64];
-    uint32_t n = 64;
-    VkResult r = vkEnumerateInstanceLayerProperties(&n, layers);
-    if (r != VK_SUCCESS && r != VK_INCOMPLETE)
-        return false;
-    for (uint32_t i = 0; i < n; i++)
-        if (!strcmp(layers[i].layerName, name))
-            return true;
-    return false;
-}
-
-static VkDebugUtilsMessengerCreateInfoEXT messenger_info(struct vk_instance *inst)
-{
-    return (VkDebugUtilsMessengerCreateInfoEXT){
-        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
-        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
-                           VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
-        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT |
-                       VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
-        .pfnUserCallback = on_message,
-        .pUserData = inst,
-    };
-}
-
-static enum err open_messenger(struct vk_instance *inst, struct fault *why)
-{
-    VkDebugUtilsMessengerCreateInfoEXT info = messenger_info(inst);
-    PFN_vkCreateDebugUtilsMessengerEXT create =
-        (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(inst->handle,
-                                                                  "vkCreateDebugUtilsMessengerEXT");
-    if (!create || create(inst->handle, &info, NULL, &inst->messenger) != VK_SUCCESS)
-        return fault_set(why, ERR_UNSUPPORTED, "validation",
-                         "the validation layer offers no debug messages");
-    return ERR_OK;
-}
-
 enum err vk_instance_open(struct vk_instance *inst, bool validation, struct fault *why)
 {
-    static const char layer[] = "VK_LAYER_KHRONOS_validation";
-    const char *layers[] = {layer}, *extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME};
     const char *env = getenv("IMAGEND_VALIDATION");
     uint32_t version = VK_API_VERSION_1_0;
+    struct vk_validation setup;
 
     vk_sanitize();
     *inst = (struct vk_instance){0};
@@ -80,40 +18,26 @@ enum err vk_instance_open(struct vk_instance *inst, bool validation, struct faul
         validation = true;
         inst->fatal = !strcmp(env, "fatal");
     }
-    if (validation && !has_layer(layer))
-        return fault_set(why, ERR_UNSUPPORTED, "validation",
-                         "validation was asked for but %s is not installed", layer);
     vkEnumerateInstanceVersion(&version);
     VkApplicationInfo app = {
         .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
         .pApplicationName = "imagend",
         .apiVersion = version < VK_API_VERSION_1_3 ? version : VK_API_VERSION_1_3,
     };
-    VkValidationFeatureEnableEXT enable[] = {
-        VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
-    VkDebugUtilsMessengerCreateInfoEXT messages = messenger_info(inst);
-    VkValidationFeaturesEXT features = {
-        .sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
-        .pNext = &messages,
-        .enabledValidationFeatureCount = 1,
-        .pEnabledValidationFeatures = enable,
-    };
     VkInstanceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
-        .pNext = validation ? &features : NULL,
         .pApplicationInfo = &app,
-        .enabledLayerCount = validation ? 1 : 0,
-        .ppEnabledLayerNames = layers,
-        .enabledExtensionCount = validation ? 1 : 0,
-        .ppEnabledExtensionNames = extensions,
     };
+    enum err e = validation ? vk_validation_want(inst, &setup, &info, why) : ERR_OK;
+    if (e)
+        return e;
     VkResult r = vkCreateInstance(&info, NULL, &inst->handle);
     if (r == VK_ERROR_OUT_OF_HOST_MEMORY)
         return fault_set(why, ERR_NO_MEMORY, "device", "out of memory opening Vulkan");
     if (r != VK_SUCCESS)
         return fault_set(why, ERR_NO_DEVICE, "device",
                          "no Vulkan driver could be opened (error %d); is one installed?", (int)r);
-    enum err e = validation ? open_messenger(inst, why) : ERR_OK;
+    e = validation ? vk_validation_open(inst, why) : ERR_OK;
     if (e)
         vk_instance_close(inst);
     return e;
@@ -123,15 +47,9 @@ void vk_instance_close(struct vk_instance *inst)
 {
     if (!inst->handle)
         return;
-    if (inst->messenger) {
-        PFN_vkDestroyDebugUtilsMessengerEXT destroy =
-            (PFN_vkDestroyDebugUtilsMessengerEXT)vkGetInstanceProcAddr(
-                inst->handle, "vkDestroyDebugUtilsMessengerEXT");
-        destroy(inst->handle, inst->messenger, NULL);
-    }
+    vk_validation_close(inst);
     vkDestroyInstance(inst->handle, NULL);
     inst->handle = NULL;
-    inst->messenger = NULL;
 }
 
 // ---- physical devices -----------------------------------------------------------------------

@@ -49,7 +49,7 @@ struct vk_caps {
 };
 
 // Errors: NO_DEVICE (none, or `device` matches none: *why lists them), NO_MEMORY, UNSUPPORTED
-// (validation is asked for and its layer is not installed).
+// (validation is asked for and its layer is not installed, or reports nothing).
 enum err vk_device_open(const struct vk_open_params *p, struct vk_device **out, struct fault *why);
 void vk_device_close(struct vk_device **dev);
 const struct vk_caps *vk_device_caps(const struct vk_device *dev);

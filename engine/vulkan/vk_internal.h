@@ -16,13 +16,16 @@ enum { VK_MAX_PHYSICAL = 16, VK_FAULT_KINDS = 3 };
 #define VK_GUARD_BYTES ((size_t)256) // zeros behind every buffer: see view_bytes in command.c
 #define VK_STAGING_BYTES ((size_t)4 << 20)
 
-// ---- instance.c: the loader, validation messages, and what physical devices can do ------------
+// ---- instance.c: the loader, and what physical devices can do -----------------------------------
 
 struct vk_instance {
     VkInstance handle;
-    VkDebugUtilsMessengerEXT messenger;
-    atomic_uint messages; // validation warnings and errors
-    bool fatal;           // IMAGEND_VALIDATION=fatal: a message makes the next call fail
+    VkDebugUtilsMessengerCreateInfoEXT messenger_info;
+    VkDebugUtilsMessengerEXT messenger; // of the validation layer, or NULL
+    atomic_uint messages;               // validation warnings and errors
+    atomic_bool proving;                // messages are expected: count them as proofs, quietly
+    atomic_uint proofs;
+    bool fatal; // IMAGEND_VALIDATION=fatal: a message makes the next call fail
 };
 
 struct vk_physical {
@@ -76,10 +79,45 @@ struct vk_device {
 enum err vk_error(struct vk_device *dev, VkResult r);
 // True when an injected fault of this kind is due now.
 bool vk_fault_due(struct vk_device *dev, enum vk_fault kind);
-// ERR_INTERNAL when validation messages are fatal and there were any, else OK.
-enum err vk_validation_check(const struct vk_device *dev);
 // Submit cb and advance the timeline.
 enum err vk_queue_submit(struct vk_device *dev, VkCommandBuffer cb, uint64_t *ticket);
+
+// ---- validation.c -----------------------------------------------------------------------------
+
+// VK_EXT_layer_settings, which Debian 12's headers do not have yet.
+#define VK_SETTINGS_EXTENSION "VK_EXT_layer_settings"
+enum { VK_SETTINGS_STRUCTURE = 1000496000, VK_SETTING_BOOL = 0, VK_SETTINGS = 2 };
+struct vk_layer_setting {
+    const char *layer, *name;
+    int type;
+    uint32_t count;
+    const void *value;
+};
+struct vk_layer_settings {
+    int type;
+    const void *next;
+    uint32_t count;
+    const struct vk_layer_setting *setting;
+};
+
+// What an instance with validation is created from.
+struct vk_validation {
+    VkDebugUtilsMessengerCreateInfoEXT messages;
+    VkValidationFeaturesEXT features;
+    struct vk_layer_setting setting[VK_SETTINGS];
+    struct vk_layer_settings settings;
+};
+
+// Adds the layer to *info, which points into *v then. Errors: UNSUPPORTED when it is not installed.
+enum err vk_validation_want(struct vk_instance *inst, struct vk_validation *v,
+                            VkInstanceCreateInfo *info, struct fault *why);
+enum err vk_validation_open(struct vk_instance *inst, struct fault *why);
+void vk_validation_close(struct vk_instance *inst);
+// Commits a synchronization hazard (which is not run) and looks whether it was reported; at once OK
+// without validation. Errors: UNSUPPORTED when it was not.
+enum err vk_validation_prove(struct vk_device *dev, struct fault *why);
+// ERR_INTERNAL when validation messages are fatal and there were any, else OK.
+enum err vk_validation_check(const struct vk_device *dev);
 
 // ---- memory.c -------------------------------------------------------------------------------
 
