@@ -19,7 +19,7 @@ enum { FAKE_STAGES = 3, FAKE_MAX_SLOTS = 64, FAKE_HELD_MS = 5 };
 
 static const int fake_sizes[FAKE_STAGES] = {64, 256, 1024};
 static const int fake_steps[FAKE_STAGES] = {8, 4, 2};
-static const struct engine_preset_info fake_preset = {
+static const struct model_preset fake_preset = {
     .name = "fast", .sampler = "DDIMScheduler", .steps = {3, 2, 1}, .guidance_scale = {1, 1, 1}};
 static const char *const fake_samplers[] = {"DDPMScheduler", "DDIMScheduler",
                                             "DPMSolverMultistepScheduler", NULL};
@@ -29,7 +29,7 @@ struct fake_slot {
     bool used;
     void *tag;
     uint64_t hash;
-    struct engine_used with;
+    struct picture_used with;
     int stage, step;
     double seconds;
     int tokens;
@@ -37,7 +37,7 @@ struct fake_slot {
 };
 
 struct engine {
-    struct engine_info info;
+    struct model_info info;
     struct engine_stats stats;
     struct fake_slot slot[FAKE_MAX_SLOTS];
     double step_ms;
@@ -92,8 +92,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     }
     e->rgb = rgb;
     e->step_ms = fake_env("FAKE_STEP_MS", 0);
-    struct engine_info *i = &e->info;
-    snprintf(i->model, sizeof i->model, "fake");
+    struct model_info *i = &e->info;
+    snprintf(i->name, sizeof i->name, "fake");
     snprintf(i->device, sizeof i->device, "no device");
     snprintf(i->driver, sizeof i->driver, "none");
     snprintf(i->dtype, sizeof i->dtype, "f32");
@@ -107,7 +107,7 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     i->presets = fake_env("FAKE_PRESETS", 1) > 0;
     i->preset[0] = fake_preset;
     for (int s = 0; s < FAKE_STAGES; s++) {
-        struct engine_stage_info *g = &i->stage[s];
+        struct model_stage *g = &i->stage[s];
         snprintf(g->name, sizeof g->name, "stage-%d", s + 1);
         snprintf(g->sampler, sizeof g->sampler, "%s", fake_samplers[0]);
         g->size = fake_sizes[s];
@@ -128,7 +128,7 @@ void engine_close(struct engine **e)
     *e = NULL;
 }
 
-static enum err fake_stages(const struct engine *e, const struct engine_request *r, int *stages,
+static enum err fake_stages(const struct engine *e, const struct picture_request *r, int *stages,
                             struct fault *why)
 {
     for (int s = 0; s < e->info.stages; s++) {
@@ -140,14 +140,14 @@ static enum err fake_stages(const struct engine *e, const struct engine_request 
     return fault_set(why, ERR_INVALID, "size", "size %d is not one of 64, 256, 1024", r->size);
 }
 
-enum err engine_resolve(const struct engine *e, const struct engine_request *r,
-                        struct engine_used *out, struct fault *why)
+enum err engine_resolve(const struct engine *e, const struct picture_request *r,
+                        struct picture_used *out, struct fault *why)
 {
     int stages = 0;
     memset(out, 0, sizeof *out);
-    if (!r->prompt || strlen(r->prompt) > ENGINE_MAX_PROMPT)
+    if (!r->prompt || strlen(r->prompt) > PICTURE_MAX_PROMPT)
         return fault_set(why, ERR_INVALID, "prompt", "prompt is longer than %d bytes",
-                         ENGINE_MAX_PROMPT);
+                         PICTURE_MAX_PROMPT);
     enum err err = fake_stages(e, r, &stages, why);
     if (err)
         return err;
@@ -160,14 +160,14 @@ enum err engine_resolve(const struct engine *e, const struct engine_request *r,
         known |= !strcmp(sampler, fake_samplers[i]);
     if (!known)
         return fault_set(why, ERR_INVALID, "sampler", "unknown sampler \"%s\"", sampler);
-    snprintf(out->model, sizeof out->model, "%s", e->info.model);
+    snprintf(out->model, sizeof out->model, "%s", e->info.name);
     snprintf(out->preset, sizeof out->preset, "%s", fast ? fake_preset.name : "");
     snprintf(out->sampler, sizeof out->sampler, "%s", sampler);
     out->stages = stages;
     out->size = fake_sizes[stages - 1];
     for (int s = 0; s < stages; s++) {
-        if (r->steps[s] < 0 || r->steps[s] > ENGINE_MAX_STEPS)
-            return fault_set(why, ERR_INVALID, "steps", "steps must be 1 to %d", ENGINE_MAX_STEPS);
+        if (r->steps[s] < 0 || r->steps[s] > PICTURE_MAX_STEPS)
+            return fault_set(why, ERR_INVALID, "steps", "steps must be 1 to %d", PICTURE_MAX_STEPS);
         out->steps[s] = r->steps[s] ? r->steps[s] : fast ? fake_preset.steps[s] : fake_steps[s];
         const float g = r->guidance_scale[s];
         out->guidance_scale[s] = g != 0 ? g
@@ -180,9 +180,9 @@ enum err engine_resolve(const struct engine *e, const struct engine_request *r,
     return ERR_OK;
 }
 
-enum err engine_check(const struct engine *e, const struct engine_request *r, struct fault *why)
+enum err engine_check(const struct engine *e, const struct picture_request *r, struct fault *why)
 {
-    struct engine_used used;
+    struct picture_used used;
     return engine_resolve(e, r, &used, why);
 }
 
@@ -202,10 +202,10 @@ static int fake_tokens(const char *s)
     return n;
 }
 
-enum err engine_admit(struct engine *e, const struct engine_request *r, void *tag, int *slot,
+enum err engine_admit(struct engine *e, const struct picture_request *r, void *tag, int *slot,
                       struct fault *why)
 {
-    struct engine_used used;
+    struct picture_used used;
     const enum err err = engine_resolve(e, r, &used, why);
     if (err)
         return err;
@@ -355,7 +355,7 @@ int engine_free(const struct engine *e)
     return e->info.slots - engine_busy(e);
 }
 
-const struct engine_info *engine_info(const struct engine *e)
+const struct model_info *engine_info(const struct engine *e)
 {
     return &e->info;
 }
@@ -371,13 +371,13 @@ char *engine_profile(struct engine *e)
     return NULL;
 }
 
-enum err engine_png(const struct engine_image *image, const struct engine_png_text *text,
-                    uint8_t **png, size_t *size)
+enum err engine_png(const struct engine_image *image, const struct picture_request *r,
+                    const struct picture_used *used, uint8_t **png, size_t *size)
 {
     struct buf out = {0};
     enum err e;
 
-    if (!text->prompt || text->used->stages < 1 || text->used->stages > ENGINE_MAX_STAGES)
+    if (!r->prompt || used->stages < 1 || used->stages > PICTURE_MAX_STAGES)
         return ERR_INVALID;
     e = codec_encode(
         &(struct codec_params){

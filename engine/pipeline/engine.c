@@ -21,18 +21,19 @@ enum {
     MAX_SLOTS = 256,
     TEXT_CACHE = 64,
 };
-_Static_assert(CASCADE_MAX_PRESETS == ENGINE_MAX_PRESETS + 1, "the cascade's own settings besides");
+_Static_assert(CASCADE_MAX_PRESETS == PICTURE_MAX_PRESETS + 1,
+               "the cascade's own settings besides");
 
 struct slot {
     bool used;
     void *tag;
-    uint64_t order;                             // of admission
-    struct resolved what;                       // the request, every default filled in
-    struct sampler *sampler[ENGINE_MAX_STAGES]; // NULL once the stage has taken it
-    float *text;                                // [2, L, D]: prompt, negative prompt
-    int tokens;                                 // of the texts that were given
-    float *picture;                             // of the last stage, input of the next
-    int stage, entry;                           // entry -1: waits for a place in the stage
+    uint64_t order;                              // of admission
+    struct resolved what;                        // the request, every default filled in
+    struct sampler *sampler[PICTURE_MAX_STAGES]; // NULL once the stage has taken it
+    float *text;                                 // [2, L, D]: prompt, negative prompt
+    int tokens;                                  // of the texts that were given
+    float *picture;                              // of the last stage, input of the next
+    int stage, entry;                            // entry -1: waits for a place in the stage
     double stage_began;
 };
 
@@ -42,7 +43,7 @@ struct engine {
     struct text *text;
     char *variant;                                 // of engine_params
     struct network *network[CASCADE_MAX_NETWORKS]; // NULL: not needed so far
-    struct engine_info info;
+    struct model_info info;
     struct slot *slot;
     int *entries; // scratch of engine_step
     uint64_t admitted;
@@ -108,7 +109,7 @@ static enum err load_networks(struct engine *g, struct fault *why)
 }
 
 static void describe_preset(const struct cascade *c, const struct cascade_preset *from,
-                            struct engine_preset_info *to)
+                            struct model_preset *to)
 {
     const struct cascade_settings *base = &from->stage[0];
 
@@ -122,14 +123,14 @@ static void describe_preset(const struct cascade *c, const struct cascade_preset
 
 static void describe(struct engine *g)
 {
-    snprintf(g->info.model, sizeof g->info.model, "%s", g->cascade.name);
+    snprintf(g->info.name, sizeof g->info.name, "%s", g->cascade.name);
     g->info.stages = g->cascade.stages;
     g->info.samplers = sampler_names();
     g->info.timesteps = sampler_preset_names();
     g->info.text_parameters = text_parameters(g->text);
     for (int i = 0; i < g->cascade.stages; i++) {
         const struct cascade_settings *c = &g->cascade.preset[0].stage[i];
-        struct engine_stage_info *s = &g->info.stage[i];
+        struct model_stage *s = &g->info.stage[i];
         snprintf(s->name, sizeof s->name, "%s", g->cascade.network[i].name);
         snprintf(s->sampler, sizeof s->sampler, "%s", cascade_sampler_name(&g->cascade, c));
         s->size = g->cascade.size[i];
@@ -221,7 +222,7 @@ static struct stage *stage_of(const struct engine *g, const struct slot *s)
 
 static void free_slot(struct slot *s)
 {
-    for (int i = 0; i < ENGINE_MAX_STAGES; i++)
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
         sampler_destroy(&s->sampler[i]);
     free(s->text);
     free(s->picture);
@@ -250,21 +251,21 @@ void engine_close(struct engine **out)
 // ---- admitting --------------------------------------------------------------------------------
 
 // Names the sampler and, for a list of timesteps, counts its steps too; the samplers are not kept.
-static enum err resolve(const struct engine *g, const struct engine_request *r,
+static enum err resolve(const struct engine *g, const struct picture_request *r,
                         struct resolved *what, struct fault *why)
 {
-    struct sampler *sampler[ENGINE_MAX_STAGES] = {0};
+    struct sampler *sampler[PICTURE_MAX_STAGES] = {0};
     enum err e = request_resolve(&g->cascade, r, what, why);
 
     if (!e)
         e = request_samplers(&g->cascade, r, what, sampler, why);
-    for (int i = 0; i < ENGINE_MAX_STAGES; i++)
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
         sampler_destroy(&sampler[i]);
     return e;
 }
 
-enum err engine_resolve(const struct engine *g, const struct engine_request *r,
-                        struct engine_used *out, struct fault *why)
+enum err engine_resolve(const struct engine *g, const struct picture_request *r,
+                        struct picture_used *out, struct fault *why)
 {
     struct resolved what;
     enum err e = resolve(g, r, &what, why);
@@ -274,7 +275,7 @@ enum err engine_resolve(const struct engine *g, const struct engine_request *r,
     return e;
 }
 
-enum err engine_check(const struct engine *g, const struct engine_request *r, struct fault *why)
+enum err engine_check(const struct engine *g, const struct picture_request *r, struct fault *why)
 {
     struct resolved what;
 
@@ -295,7 +296,7 @@ static enum err need_networks(struct engine *g, const struct resolved *what, str
     return e;
 }
 
-static enum err encode(struct engine *g, const struct engine_request *r, struct slot *s,
+static enum err encode(struct engine *g, const struct picture_request *r, struct slot *s,
                        struct fault *why)
 {
     const size_t floats = (size_t)text_length(g->text) * (size_t)text_dim(g->text);
@@ -315,7 +316,7 @@ static enum err encode(struct engine *g, const struct engine_request *r, struct 
     return ERR_OK;
 }
 
-enum err engine_admit(struct engine *g, const struct engine_request *r, void *tag, int *slot,
+enum err engine_admit(struct engine *g, const struct picture_request *r, void *tag, int *slot,
                       struct fault *why)
 {
     struct slot s = {.used = true, .tag = tag, .entry = -1};
@@ -557,7 +558,7 @@ enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fa
 
 // ---- looking ----------------------------------------------------------------------------------
 
-const struct engine_info *engine_info(const struct engine *g)
+const struct model_info *engine_info(const struct engine *g)
 {
     return &g->info;
 }

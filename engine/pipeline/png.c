@@ -24,12 +24,12 @@ struct words {
     struct buf steps, guidance, noise, parameters;
 };
 
-static void fill_parameters(struct buf *b, const struct engine_png_text *t, const struct words *w)
+static void fill_parameters(struct buf *b, const struct picture_request *r,
+                            const struct picture_used *u, const struct words *w)
 {
-    const struct engine_used *u = t->used;
-    buf_puts(b, t->prompt);
-    if (t->negative_prompt && *t->negative_prompt)
-        buf_printf(b, "\nNegative prompt: %s", t->negative_prompt);
+    buf_puts(b, r->prompt);
+    if (r->negative_prompt && *r->negative_prompt)
+        buf_printf(b, "\nNegative prompt: %s", r->negative_prompt);
     buf_printf(b, "\nSteps: %d, Sampler: %s, CFG scale: %g, Seed: %s, Size: %s, Model: %s",
                u->steps[0], u->sampler, (double)u->guidance_scale[0], w->seed, w->size, u->model);
     if (u->stages > 1)
@@ -41,11 +41,10 @@ static void fill_parameters(struct buf *b, const struct engine_png_text *t, cons
 }
 
 static void fill_words(struct words *w, const struct engine_image *image,
-                       const struct engine_png_text *t)
+                       const struct picture_request *r, const struct picture_used *u)
 {
-    const struct engine_used *u = t->used;
-    snprintf(w->seed, sizeof w->seed, "%" PRIu64, t->seed);
-    snprintf(w->picture, sizeof w->picture, "%" PRIu32, t->picture);
+    snprintf(w->seed, sizeof w->seed, "%" PRIu64, r->seed);
+    snprintf(w->picture, sizeof w->picture, "%" PRIu32, r->picture);
     snprintf(w->size, sizeof w->size, "%dx%d", image->width, image->height);
     snprintf(w->software, sizeof w->software, "imagend %s", program_version);
     for (int i = 0; i < u->stages; i++) {
@@ -54,7 +53,7 @@ static void fill_words(struct words *w, const struct engine_image *image,
         if (u->noise_level[i] >= 0)
             buf_printf(&w->noise, "%s%d", w->noise.len ? "," : "", u->noise_level[i]);
     }
-    fill_parameters(&w->parameters, t, w);
+    fill_parameters(&w->parameters, r, u, w);
 }
 
 static bool words_failed(const struct words *w)
@@ -62,17 +61,18 @@ static bool words_failed(const struct words *w)
     return w->steps.failed || w->guidance.failed || w->noise.failed || w->parameters.failed;
 }
 
-static void fill_chunks(struct chunks *c, const struct words *w, const struct engine_png_text *t)
+static void fill_chunks(struct chunks *c, const struct words *w, const struct picture_request *r,
+                        const struct picture_used *u)
 {
-    add(c, "prompt", t->prompt);
-    if (t->negative_prompt && *t->negative_prompt)
-        add(c, "negative_prompt", t->negative_prompt);
+    add(c, "prompt", r->prompt);
+    if (r->negative_prompt && *r->negative_prompt)
+        add(c, "negative_prompt", r->negative_prompt);
     add(c, "seed", w->seed);
     add(c, "picture", w->picture);
-    add(c, "model", t->used->model);
-    if (*t->used->preset)
-        add(c, "preset", t->used->preset);
-    add(c, "sampler", t->used->sampler);
+    add(c, "model", u->model);
+    if (*u->preset)
+        add(c, "preset", u->preset);
+    add(c, "sampler", u->sampler);
     add(c, "steps", w->steps.data);
     add(c, "guidance", w->guidance.data);
     if (w->noise.len)
@@ -82,8 +82,8 @@ static void fill_chunks(struct chunks *c, const struct words *w, const struct en
     add(c, "parameters", w->parameters.data);
 }
 
-enum err engine_png(const struct engine_image *image, const struct engine_png_text *text,
-                    uint8_t **png, size_t *size)
+enum err engine_png(const struct engine_image *image, const struct picture_request *r,
+                    const struct picture_used *used, uint8_t **png, size_t *size)
 {
     struct words w = {0};
     struct chunks c = {0};
@@ -91,13 +91,12 @@ enum err engine_png(const struct engine_image *image, const struct engine_png_te
 
     *png = NULL;
     *size = 0;
-    if (!text->prompt || !text->used || text->used->stages < 1 ||
-        text->used->stages > ENGINE_MAX_STAGES)
+    if (!r->prompt || used->stages < 1 || used->stages > PICTURE_MAX_STAGES)
         return ERR_INVALID;
-    fill_words(&w, image, text);
+    fill_words(&w, image, r, used);
     enum err e = ERR_NO_MEMORY;
     if (!words_failed(&w)) {
-        fill_chunks(&c, &w, text);
+        fill_chunks(&c, &w, r, used);
         e = codec_encode(
             &(struct codec_params){
                 .format = CODEC_PNG,

@@ -16,16 +16,16 @@ static enum err check_prompt(const char *text, const char *param, struct fault *
 
     if (!text)
         return fault_set(why, ERR_INVALID, param, "%s is missing", param);
-    length = strnlen(text, ENGINE_MAX_PROMPT + 1);
-    if (length > ENGINE_MAX_PROMPT)
+    length = strnlen(text, PICTURE_MAX_PROMPT + 1);
+    if (length > PICTURE_MAX_PROMPT)
         return fault_set(why, ERR_INVALID, param, "%s is longer than %d bytes", param,
-                         ENGINE_MAX_PROMPT);
+                         PICTURE_MAX_PROMPT);
     if (!utf8_valid(text, length, NULL))
         return fault_set(why, ERR_INVALID, param, "%s is not valid UTF-8", param);
     return ERR_OK;
 }
 
-static enum err choose_stages(const struct cascade *c, int size, struct engine_used *out,
+static enum err choose_stages(const struct cascade *c, int size, struct picture_used *out,
                               struct fault *why)
 {
     char sizes[64] = "";
@@ -43,15 +43,15 @@ static enum err choose_stages(const struct cascade *c, int size, struct engine_u
                      sizes);
 }
 
-static enum err resolve_stage(const struct cascade_settings *c, const struct engine_request *r,
-                              int i, struct engine_used *out, struct fault *why)
+static enum err resolve_stage(const struct cascade_settings *c, const struct picture_request *r,
+                              int i, struct picture_used *out, struct fault *why)
 {
     const int steps = r->steps[i];
     const float guidance = r->guidance_scale[i];
 
-    if (steps < 0 || steps > ENGINE_MAX_STEPS)
+    if (steps < 0 || steps > PICTURE_MAX_STEPS)
         return fault_set(why, ERR_INVALID, "steps", "steps must be 1 to %d, not %d",
-                         ENGINE_MAX_STEPS, steps);
+                         PICTURE_MAX_STEPS, steps);
     // Not a number fails every comparison.
     if (guidance != 0 && !(guidance >= 1 && guidance <= MAX_GUIDANCE))
         return fault_set(why, ERR_INVALID, "guidance_scale",
@@ -68,7 +68,7 @@ static enum err resolve_stage(const struct cascade_settings *c, const struct eng
     return ERR_OK;
 }
 
-enum err request_resolve(const struct cascade *c, const struct engine_request *r,
+enum err request_resolve(const struct cascade *c, const struct picture_request *r,
                          struct resolved *out, struct fault *why)
 {
     enum err e = check_prompt(r->prompt, "prompt", why);
@@ -96,7 +96,7 @@ enum err request_resolve(const struct cascade *c, const struct engine_request *r
     return ERR_OK;
 }
 
-enum err request_samplers(const struct cascade *c, const struct engine_request *r,
+enum err request_samplers(const struct cascade *c, const struct picture_request *r,
                           struct resolved *what, struct sampler **sampler, struct fault *why)
 {
     for (int i = 0; i < what->used.stages; i++) {

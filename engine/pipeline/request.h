@@ -1,4 +1,4 @@
-// From an engine_request to what is drawn: what it does not say filled in from its preset or from
+// From a picture_request to what is drawn: what it does not say filled in from its preset or from
 // the model's own settings, every value checked.
 // Called by engine.c on any thread. Knows nothing of devices.
 #ifndef IMAGEND_REQUEST_H
@@ -10,7 +10,7 @@
 
 struct resolved {
     const struct cascade_preset *preset; // of the cascade
-    struct engine_used used;
+    struct picture_used used;
     uint64_t seed;
     uint32_t picture;
     bool previews;
@@ -18,11 +18,11 @@ struct resolved {
 
 // Errors: INVALID with the parameter named. out->used.steps holds the base stage's count only once
 // request_samplers has run, when a list of timesteps is asked for.
-enum err request_resolve(const struct cascade *c, const struct engine_request *r,
+enum err request_resolve(const struct cascade *c, const struct picture_request *r,
                          struct resolved *out, struct fault *why);
 // One sampler per stage that the picture runs. Owner: the caller destroys each, also on error.
 // Errors: INVALID, UNSUPPORTED, NO_MEMORY.
-enum err request_samplers(const struct cascade *c, const struct engine_request *r,
+enum err request_samplers(const struct cascade *c, const struct picture_request *r,
                           struct resolved *what, struct sampler **sampler, struct fault *why);
 
 #endif

@@ -46,7 +46,7 @@ static const char usage_text[] =
 
 struct options {
     struct engine_params engine;
-    struct engine_request request;
+    struct picture_request request;
     struct cli_prompts prompts;
     const char *output, *prompts_file;
     int pictures;
@@ -58,7 +58,7 @@ struct drawing {
     struct engine *engine;
     bool bar;
     int done, started;
-    double seconds[ENGINE_MAX_STAGES];
+    double seconds[PICTURE_MAX_STAGES];
     int failed;
 };
 
@@ -98,7 +98,7 @@ static bool read_list(const char *text, int first, int *ints, float *floats)
         char *end;
         errno = 0;
         const double v = strtod(text, &end);
-        if (i == ENGINE_MAX_STAGES || end == text || errno || (*end && *end != ','))
+        if (i == PICTURE_MAX_STAGES || end == text || errno || (*end && *end != ','))
             return false;
         if (ints && (v < 0 || v > 100000 || v != (double)(int)v))
             return false;
@@ -209,7 +209,7 @@ static bool take_text(struct options *o, int option, const char *value)
 
 static bool take_number(struct options *o, int option, const char *value)
 {
-    struct engine_request *r = &o->request;
+    struct picture_request *r = &o->request;
 
     switch (option) {
     case OPT_SIZE: return read_int(value, 1, 1 << 20, &r->size);
@@ -286,16 +286,14 @@ static void draw_bar(const struct engine_event *ev)
 }
 
 // What is asked of the engine for the picture with this index.
-static struct engine_request request_of(const struct options *o, int index)
+static struct picture_request request_of(const struct options *o, int index)
 {
-    struct engine_request r = o->request;
+    struct picture_request r = o->request;
 
-    if (o->prompts_file) {
-        r.prompt = o->prompts.line[index];
-        r.seed += (uint64_t)index;
-    } else {
-        r.picture = (uint32_t)index;
-    }
+    if (!o->prompts_file)
+        return picture_at(&r, index);
+    r.prompt = o->prompts.line[index];
+    r.seed += (uint64_t)index;
     return r;
 }
 
@@ -327,8 +325,8 @@ static enum err write_file(const char *path, const void *data, size_t size)
 static void save(struct drawing *d, const struct engine_event *ev)
 {
     const int index = (int)(intptr_t)ev->tag;
-    const struct engine_request r = request_of(d->o, index);
-    struct engine_used used;
+    const struct picture_request r = request_of(d->o, index);
+    struct picture_used used;
     struct fault why = {0};
     char path[LONGEST_PATH];
     uint8_t *png = NULL;
@@ -337,15 +335,7 @@ static void save(struct drawing *d, const struct engine_event *ev)
 
     e = engine_resolve(d->engine, &r, &used, &why);
     if (!e)
-        e = engine_png(&ev->image,
-                       &(struct engine_png_text){
-                           .prompt = r.prompt,
-                           .negative_prompt = r.negative_prompt ? r.negative_prompt : "",
-                           .seed = r.seed,
-                           .picture = r.picture,
-                           .used = &used,
-                       },
-                       &png, &size);
+        e = engine_png(&ev->image, &r, &used, &png, &size);
     if (e)
         fprintf(stderr, "imagend: the PNG cannot be made: %s\n", err_text(e));
     file_name(d->o, index, path, sizeof path);
@@ -387,7 +377,7 @@ static enum err check_all(const struct drawing *d, struct fault *why)
     enum err e = ERR_OK;
 
     for (int i = 0; !e && i < d->o->prompts.count; i++) {
-        const struct engine_request r = request_of(d->o, i);
+        const struct picture_request r = request_of(d->o, i);
         struct fault wrong = {0};
         e = engine_check(d->engine, &r, &wrong);
         if (e)
@@ -403,7 +393,7 @@ static enum err draw_all(struct drawing *d, struct fault *why)
 
     while (!e && d->done < d->o->pictures) {
         while (!e && d->started < d->o->pictures && engine_free(d->engine) > 0) {
-            const struct engine_request r = request_of(d->o, d->started);
+            const struct picture_request r = request_of(d->o, d->started);
             int slot;
             e = engine_admit(d->engine, &r, (void *)(intptr_t)d->started, &slot, why);
             d->started++;
@@ -416,7 +406,7 @@ static enum err draw_all(struct drawing *d, struct fault *why)
 
 static void report(const struct drawing *d)
 {
-    const struct engine_info *info = engine_info(d->engine);
+    const struct model_info *info = engine_info(d->engine);
     struct engine_stats stats;
     double total = 0;
 

@@ -30,25 +30,7 @@ static enum err encode_plain(const struct encode_params *p, uint8_t **data, size
 static enum err encode_png(const struct encode_params *p, uint8_t **data, size_t *size)
 {
     const struct engine_image image = {p->width, p->height, p->rgb};
-    struct engine_used used = {0};
-    const struct engine_png_text text = {
-        .prompt = p->spec->prompt,
-        .negative_prompt = p->spec->negative_prompt,
-        .seed = p->spec->seed,
-        .picture = (uint32_t)p->picture,
-        .used = &used,
-    };
-    snprintf(used.model, sizeof used.model, "%s", p->used->model);
-    snprintf(used.preset, sizeof used.preset, "%s", p->spec->preset ? p->spec->preset : "");
-    snprintf(used.sampler, sizeof used.sampler, "%s", p->used->sampler);
-    used.size = p->used->size;
-    used.stages = p->used->stages;
-    for (int i = 0; i < JOB_MAX_STAGES; i++) {
-        used.steps[i] = p->used->steps[i];
-        used.guidance_scale[i] = p->used->guidance_scale[i];
-        used.noise_level[i] = p->used->noise_level[i];
-    }
-    return engine_png(&image, &text, data, size);
+    return engine_png(&image, &p->request, p->used, data, size);
 }
 
 enum err encode_picture(const struct encode_params *p, struct blob **out, struct fault *why)

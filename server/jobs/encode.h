@@ -8,10 +8,9 @@ struct encode_params {
     enum job_format format;
     int quality; // 0..100, jpeg and webp; 100 is lossless in webp
     int width, height;
-    const uint8_t *rgb;          // [height, width, 3]
-    const struct job_spec *spec; // for the text chunks, as used and picture
-    const struct job_used *used;
-    int picture;
+    const uint8_t *rgb;             // [height, width, 3]
+    struct picture_request request; // for the text chunks, as used
+    const struct picture_used *used;
 };
 
 // Owner: *out is one reference. Thread: any. Errors: NO_MEMORY, INTERNAL.

@@ -46,11 +46,11 @@ static const struct spec_text {
     size_t offset;
     const char *absent; // what a reader gives when the text is not there
 } spec_texts[] = {
-    {"prompt", offsetof(struct job_spec, prompt), ""},
-    {"negative_prompt", offsetof(struct job_spec, negative_prompt), NULL},
-    {"preset", offsetof(struct job_spec, preset), NULL},
-    {"sampler", offsetof(struct job_spec, sampler), NULL},
-    {"timesteps", offsetof(struct job_spec, timesteps), NULL},
+    {"prompt", offsetof(struct job_spec, request.prompt), ""},
+    {"negative_prompt", offsetof(struct job_spec, request.negative_prompt), NULL},
+    {"preset", offsetof(struct job_spec, request.preset), NULL},
+    {"sampler", offsetof(struct job_spec, request.sampler), NULL},
+    {"timesteps", offsetof(struct job_spec, request.timesteps), NULL},
     {"owner", offsetof(struct job_spec, owner), ""},
     {"api", offsetof(struct job_spec, api), "jobs"},
     {"request_id", offsetof(struct job_spec, request_id), NULL},
@@ -101,12 +101,13 @@ char *job_spec_write(const struct job_spec *s)
         buf_puts(&b, ",");
     }
     // JSON numbers lose 64-bit seeds in many readers; jansson keeps signed ones, hence the cast.
-    buf_printf(&b, "\"n\":%d,\"size\":%d,\"seed\":%lld,", s->n, s->size, (long long)s->seed);
-    for (int i = 0; i < JOB_MAX_STAGES; i++)
-        buf_printf(&b, "\"steps%d\":%d,\"guidance%d\":%.9g,\"noise%d\":%d,", i, s->steps[i], i,
-                   (double)s->guidance_scale[i], i, s->noise_level[i]);
+    buf_printf(&b, "\"n\":%d,\"size\":%d,\"seed\":%lld,", s->n, s->request.size,
+               (long long)s->request.seed);
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
+        buf_printf(&b, "\"steps%d\":%d,\"guidance%d\":%.9g,\"noise%d\":%d,", i, s->request.steps[i],
+                   i, (double)s->request.guidance_scale[i], i, s->request.noise_level[i]);
     buf_printf(&b, "\"set_noise_level\":%s,\"format\":\"%s\",\"quality\":%d,\"previews\":%d,",
-               s->set_noise_level ? "true" : "false", format_names[s->format], s->quality,
+               s->request.set_noise_level ? "true" : "false", format_names[s->format], s->quality,
                s->previews);
     buf_printf(&b, "\"preview_format\":\"%s\",\"priority\":%d,\"deadline\":%lld,",
                format_names[s->preview_format], s->priority, (long long)s->deadline);
@@ -117,13 +118,13 @@ char *job_spec_write(const struct job_spec *s)
 
 static void spec_read_stages(struct json_reader *r, struct job_spec *s)
 {
-    for (int i = 0; i < JOB_MAX_STAGES; i++) {
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++) {
         char steps[] = "steps0", guidance[] = "guidance0", noise[] = "noise0";
         steps[sizeof steps - 2] = guidance[sizeof guidance - 2] = noise[sizeof noise - 2] =
             (char)('0' + i);
-        s->steps[i] = (int)json_read_int(r, steps, 0, 0, INT32_MAX);
-        s->guidance_scale[i] = (float)json_read_number(r, guidance, 0, -1e6, 1e6);
-        s->noise_level[i] = (int)json_read_int(r, noise, 0, -1, INT32_MAX);
+        s->request.steps[i] = (int)json_read_int(r, steps, 0, 0, INT32_MAX);
+        s->request.guidance_scale[i] = (float)json_read_number(r, guidance, 0, -1e6, 1e6);
+        s->request.noise_level[i] = (int)json_read_int(r, noise, 0, -1, INT32_MAX);
     }
 }
 
@@ -138,10 +139,10 @@ enum err job_spec_read(const char *json, struct job_spec *to, char **text, struc
     for (int i = 0; i < SPEC_TEXTS; i++)
         *spec_text(&s, i) = json_read_text(&r, spec_texts[i].name, spec_texts[i].absent);
     s.n = (int)json_read_int(&r, "n", 1, 1, JOB_MAX_PICTURES);
-    s.size = (int)json_read_int(&r, "size", 0, 0, INT32_MAX);
-    s.seed = (uint64_t)json_read_int(&r, "seed", 0, INT64_MIN, INT64_MAX);
+    s.request.size = (int)json_read_int(&r, "size", 0, 0, INT32_MAX);
+    s.request.seed = (uint64_t)json_read_int(&r, "seed", 0, INT64_MIN, INT64_MAX);
     spec_read_stages(&r, &s);
-    s.set_noise_level = json_read_bool(&r, "set_noise_level", false);
+    s.request.set_noise_level = json_read_bool(&r, "set_noise_level", false);
     s.format = (enum job_format)json_read_enum(&r, "format", JOB_PNG, format_names);
     s.quality = (int)json_read_int(&r, "quality", 90, 0, 100);
     s.previews = (int)json_read_int(&r, "previews", 0, 0, JOB_MAX_PREVIEWS);

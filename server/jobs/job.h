@@ -5,13 +5,13 @@
 
 #include "blob.h"
 #include "err.h"
+#include "picture.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 enum {
     JOB_MAX_PICTURES = 16,
-    JOB_MAX_STAGES = 3,
     JOB_MAX_PREVIEWS = 32,
     JOB_MAX_PRIORITY = 9,
     JOB_ID_SIZE = 40,
@@ -21,20 +21,10 @@ enum {
 enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED };
 enum job_format { JOB_PNG, JOB_JPEG, JOB_WEBP };
 
-// What to draw and how to keep it. A zero field means what the preset says, or the model's own
-// recommendation.
+// What to draw and how to keep it.
 struct job_spec {
-    const char *prompt;          // UTF-8
-    const char *negative_prompt; // UTF-8; NULL: none
-    const char *preset;          // NULL: none
-    const char *sampler;
-    const char *timesteps;
-    int n, size;
-    uint64_t seed;
-    int steps[JOB_MAX_STAGES];
-    float guidance_scale[JOB_MAX_STAGES];
-    int noise_level[JOB_MAX_STAGES];
-    bool set_noise_level;
+    struct picture_request request; // of the first image; picture_at for the others
+    int n;
     enum job_format format;
     int quality;  // 0..100, of jpeg and webp
     int previews; // pictures to show on the way, spread evenly over the steps
@@ -49,16 +39,6 @@ struct job_spec {
     const char *webhook_url;     // NULL: none
     bool durable;                // accepted asynchronously: runs even after a restart
     bool keep;                   // results are kept until they expire
-};
-
-// What the model made of the spec.
-struct job_used {
-    char model[64], sampler[32];
-    int size, stages;
-    int steps[JOB_MAX_STAGES];
-    float guidance_scale[JOB_MAX_STAGES];
-    int noise_level[JOB_MAX_STAGES];
-    int tokens; // of prompt and negative prompt; 0 until a picture got a slot
 };
 
 enum job_event_type {
@@ -111,8 +91,8 @@ struct job {
     char id[JOB_ID_SIZE];
     char token[JOB_ID_SIZE]; // opens the results to whoever has the URL
     enum job_state state;
-    struct job_spec spec; // strings point into spec_text
-    struct job_used used;
+    struct job_spec spec;                        // strings point into spec_text
+    struct picture_used used;                    // what the model made of the spec
     struct fault fault;                          // JOB_FAILED
     int64_t created, started, finished, expires; // unix ms; 0: not yet
     int position;                                // pictures ahead, while queued

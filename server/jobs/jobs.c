@@ -274,7 +274,7 @@ enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **o
                      struct fault *why)
 {
     struct job *job = NULL;
-    struct job_used used;
+    struct picture_used used;
     struct worker *w;
     enum err err = jobs_accepting(j, &w, why);
     // A full queue refuses before samplers are looked at: under overload that is most of the work.
@@ -311,7 +311,7 @@ enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **o
         return err;
     }
     const struct log_field fields[] = {
-        {"job", job->id}, {"request_id", spec->request_id}, {"prompt", spec->prompt}};
+        {"job", job->id}, {"request_id", spec->request_id}, {"prompt", spec->request.prompt}};
     log_fields(LOG_DEBUG, "jobs", "accepted", fields, 3);
     *out = job;
     return ERR_OK;
@@ -355,12 +355,7 @@ static enum err jobs_start_workers(struct jobs *j, struct fault *why)
     struct worker_params p = {
         .loop = j->p.loop,
         .queue = j->queue,
-        .model = j->p.model,
-        .variant = j->p.variant,
-        .cache_dir = j->p.cache_dir,
-        .dtype = j->p.dtype,
-        .slots = j->p.slots,
-        .memory_limit = j->p.memory_limit,
+        .engine = j->p.engine,
         .event = jobs_on_worker,
         .ctx = j,
     };
@@ -368,7 +363,7 @@ static enum err jobs_start_workers(struct jobs *j, struct fault *why)
     do {
         if (j->workers == JOBS_MAX_WORKERS)
             return fault_set(why, ERR_INVALID, "device", "more than %d devices", JOBS_MAX_WORKERS);
-        p.device = device;
+        p.engine.device = device;
         const enum err err = worker_create(&p, &j->worker[j->workers], why);
         if (err)
             return err;

@@ -38,9 +38,8 @@ struct jobs_params {
     struct uv_loop_s *loop;
     struct store *store; // taken over
     struct jobs_limits limits;
-    const char *model, *variant, *devices, *cache_dir, *dtype; // devices: comma-separated or NULL
-    int slots;
-    size_t memory_limit;
+    struct engine_params engine; // of each worker, except for the device
+    const char *devices;         // comma-separated or NULL
     struct jobs_webhook webhook;
     void (*measure)(void *ctx, enum jobs_measure m, int which, double value);
     // The model can never be loaded as it is; nothing will be drawn. Thread: loop.

@@ -211,9 +211,8 @@ static void jobs_encode(struct jobs *j, struct worker_event *ev, int preview)
         .width = ev->width,
         .height = ev->height,
         .rgb = e->rgb,
-        .spec = &job->spec,
+        .request = picture_at(&job->spec.request, e->picture),
         .used = &job->used,
-        .picture = e->picture,
     };
     struct encoding **at = &job->picture[e->picture].encoding;
     if (!*at)

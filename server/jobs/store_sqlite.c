@@ -47,9 +47,9 @@ static enum err sql_fault(sqlite3 *db, const char *what, struct fault *why)
 
 // ---- rows ---------------------------------------------------------------------------------------
 
-static void add_numbers(struct buf *b, const struct job_used *u)
+static void add_numbers(struct buf *b, const struct picture_used *u)
 {
-    for (int i = 0; i < JOB_MAX_STAGES; i++)
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
         buf_printf(b, "%s%d %.9g %d", i ? " " : "", u->steps[i], (double)u->guidance_scale[i],
                    u->noise_level[i]);
     buf_printf(b, " %d", u->tokens);
@@ -108,10 +108,10 @@ static const char *column(sqlite3_stmt *row, int i)
     return s ? s : "";
 }
 
-static void read_numbers(const char *s, struct job_used *u)
+static void read_numbers(const char *s, struct picture_used *u)
 {
     char *end = (char *)s;
-    for (int i = 0; i < JOB_MAX_STAGES; i++) {
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++) {
         u->steps[i] = (int)strtol(end, &end, 10);
         u->guidance_scale[i] = strtof(end, &end);
         u->noise_level[i] = (int)strtol(end, &end, 10);
@@ -139,11 +139,13 @@ static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
     const enum err err = job_spec_read(column(row, 3), &j->spec, &j->spec_text, why);
     if (err)
         return err;
+    if (j->spec.request.preset)
+        snprintf(j->used.preset, sizeof j->used.preset, "%s", j->spec.request.preset);
     snprintf(j->used.model, sizeof j->used.model, "%s", column(row, 4));
     snprintf(j->used.sampler, sizeof j->used.sampler, "%s", column(row, 5));
     j->used.size = sqlite3_column_int(row, 6);
     j->used.stages = sqlite3_column_int(row, 7);
-    if (j->used.stages < 0 || j->used.stages > JOB_MAX_STAGES)
+    if (j->used.stages < 0 || j->used.stages > PICTURE_MAX_STAGES)
         return fault_set(why, ERR_FORMAT, "store", "job %s has %d stages", j->id, j->used.stages);
     read_numbers(column(row, 8), &j->used);
     j->created = sqlite3_column_int64(row, 9);

@@ -83,66 +83,22 @@ static void worker_on_async(uv_async_t *async)
 
 // ---- the worker's thread --------------------------------------------------------------------
 
-static void copy_names(char *to, size_t width, int max, const char *const *from)
-{
-    for (int i = 0; i < max - 1 && from && from[i]; i++)
-        snprintf(to + (size_t)i * width, width, "%s", from[i]);
-}
-
 // Written before WORKER_READY is posted and read after it, so the list's lock orders the two.
 static void run_describe(struct worker *w)
 {
-    const struct engine_info *i = engine_info(w->engine);
-    struct model_info *m = &w->model;
     if (w->described)
         return; // the same model on the same device: what the loop reads stays untouched
     w->described = true;
-    snprintf(m->name, sizeof m->name, "%s", i->model);
-    snprintf(m->device, sizeof m->device, "%s", i->device);
-    snprintf(m->driver, sizeof m->driver, "%s", i->driver);
-    snprintf(m->dtype, sizeof m->dtype, "%s", i->dtype);
-    m->slots = i->slots;
-    m->stages = i->stages;
-    for (int s = 0; s < i->stages; s++) {
-        const struct engine_stage_info *from = &i->stage[s];
-        struct model_stage *to = &m->stage[s];
-        snprintf(to->name, sizeof to->name, "%s", from->name);
-        snprintf(to->sampler, sizeof to->sampler, "%s", from->sampler);
-        to->size = from->size;
-        to->steps = from->steps;
-        to->noise_level = from->noise_level;
-        to->guidance_scale = from->guidance_scale;
-    }
-    copy_names(m->samplers[0], sizeof m->samplers[0], 16, i->samplers);
-    _Static_assert(sizeof m->preset / sizeof *m->preset == ENGINE_MAX_PRESETS, "one for each");
-    m->presets = i->presets;
-    for (int p = 0; p < i->presets; p++) {
-        const struct engine_preset_info *from = &i->preset[p];
-        struct model_preset *to = &m->preset[p];
-        snprintf(to->name, sizeof to->name, "%s", from->name);
-        snprintf(to->sampler, sizeof to->sampler, "%s", from->sampler);
-        memcpy(to->steps, from->steps, sizeof to->steps);
-        memcpy(to->guidance_scale, from->guidance_scale, sizeof to->guidance_scale);
-    }
-    copy_names(m->timesteps[0], sizeof m->timesteps[0], 16, i->timesteps);
+    w->model = *engine_info(w->engine);
 }
 
 static void run_open(struct worker *w)
 {
-    const struct engine_params p = {
-        .model = w->p.model,
-        .variant = w->p.variant,
-        .device = w->p.device,
-        .cache_dir = w->p.cache_dir,
-        .dtype = w->p.dtype,
-        .slots = w->p.slots,
-        .memory_limit = w->p.memory_limit,
-    };
     double wait = 0.5;
     while (!atomic_load(&w->stop)) {
         struct engine *e = NULL;
         struct fault why = {0};
-        const enum err err = engine_open(&p, &e, &why);
+        const enum err err = engine_open(&w->p.engine, &e, &why);
         if (!err) {
             uv_mutex_lock(&w->lock);
             w->engine = e;
@@ -182,25 +138,10 @@ static void run_leave(struct worker *w, struct worker_event *ev)
     event_post(w, ev);
 }
 
-static struct engine_request run_request(const struct job_spec *s, int picture)
+static struct picture_request run_request(const struct work *work)
 {
-    struct engine_request r = {
-        .prompt = s->prompt,
-        .negative_prompt = s->negative_prompt,
-        .size = s->size,
-        .seed = s->seed,
-        .picture = (uint32_t)picture,
-        .preset = s->preset,
-        .sampler = s->sampler,
-        .timesteps = s->timesteps,
-        .set_noise_level = s->set_noise_level,
-        .previews = s->previews > 0,
-    };
-    for (int i = 0; i < ENGINE_MAX_STAGES; i++) {
-        r.steps[i] = s->steps[i];
-        r.guidance_scale[i] = s->guidance_scale[i];
-        r.noise_level[i] = s->noise_level[i];
-    }
+    struct picture_request r = picture_at(&work->spec->request, work->picture);
+    r.previews = work->spec->previews > 0;
     return r;
 }
 
@@ -210,7 +151,7 @@ static void run_admit(struct worker *w)
         struct work *work = queue_take(w->p.queue);
         if (!work)
             return;
-        const struct engine_request r = run_request(work->spec, work->picture);
+        const struct picture_request r = run_request(work);
         struct worker_event *ev = event_create(WORKER_ADMITTED, work);
         work->previews = 0;
         work->slot = 0;
@@ -251,8 +192,8 @@ static bool event_take_image(struct worker_event *to, const struct engine_image 
 // Which of the picture's previews is due at this step, counted over all stages; false for none.
 static bool preview_due(struct work *work, const struct engine_event *ev, struct engine *e)
 {
-    struct engine_used used;
-    const struct engine_request r = run_request(work->spec, work->picture);
+    struct picture_used used;
+    const struct picture_request r = run_request(work);
     int total = 0, done = ev->step;
     if (engine_resolve(e, &r, &used, NULL))
         return false;
@@ -330,7 +271,7 @@ static void run_step(struct worker *w)
     engine_stats(w->engine, &after);
     struct worker_event *ev = event_create(WORKER_TICK, NULL);
     ev->seconds = clock_seconds() - start;
-    for (int s = 0; s < ENGINE_MAX_STAGES; s++) {
+    for (int s = 0; s < PICTURE_MAX_STAGES; s++) {
         if (after.steps[s] == before.steps[s])
             continue;
         ev->stage = s;
@@ -415,29 +356,17 @@ void worker_stop(struct worker *w, void (*closed)(void *ctx), void *ctx)
     uv_close((uv_handle_t *)&w->async, worker_on_closed);
 }
 
-enum err worker_check(struct worker *w, const struct job_spec *spec, struct job_used *used,
+enum err worker_check(struct worker *w, const struct job_spec *spec, struct picture_used *used,
                       struct fault *why)
 {
-    const struct engine_request r = run_request(spec, 0);
-    struct engine_used u;
     enum err err = ERR_BUSY;
     uv_mutex_lock(&w->lock);
     if (w->engine)
-        err = engine_resolve(w->engine, &r, &u, why);
+        err = engine_resolve(w->engine, &spec->request, used, why);
     else
         fault_set(why, ERR_BUSY, "", "the model is being loaded");
     uv_mutex_unlock(&w->lock);
-    if (err)
-        return err;
-    *used = (struct job_used){.size = u.size, .stages = u.stages};
-    snprintf(used->model, sizeof used->model, "%s", u.model);
-    snprintf(used->sampler, sizeof used->sampler, "%s", u.sampler);
-    for (int s = 0; s < JOB_MAX_STAGES; s++) {
-        used->steps[s] = u.steps[s];
-        used->guidance_scale[s] = u.guidance_scale[s];
-        used->noise_level[s] = u.noise_level[s];
-    }
-    return ERR_OK;
+    return err;
 }
 
 struct worker_stats worker_stats(struct worker *w)

@@ -3,7 +3,9 @@
 #ifndef IMAGEND_WORKER_H
 #define IMAGEND_WORKER_H
 
+#include "engine_params.h"
 #include "err.h"
+#include "picture.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,30 +14,8 @@
 struct queue;
 struct work;
 struct job_spec;
-struct job_used;
 struct uv_loop_s;
 struct worker;
-
-// What the engine told about itself when it opened.
-struct model_stage {
-    char name[64], sampler[32];
-    int size, steps, noise_level;
-    float guidance_scale;
-};
-struct model_preset {
-    char name[32], sampler[32];
-    int steps[3];
-    float guidance_scale[3];
-};
-struct model_info {
-    char name[64], device[256], driver[256], dtype[8];
-    int slots, stages;
-    struct model_stage stage[3];
-    int presets;
-    struct model_preset preset[8];
-    char samplers[16][48];  // an empty name ends the list
-    char timesteps[16][32]; // named lists, likewise
-};
 
 // Counters since the worker started; one snapshot per step.
 struct worker_stats {
@@ -71,9 +51,7 @@ struct worker_event {
 struct worker_params {
     struct uv_loop_s *loop;
     struct queue *queue;
-    const char *model, *variant, *device, *cache_dir, *dtype; // must outlive the worker
-    int slots;
-    size_t memory_limit;
+    struct engine_params engine; // its strings must outlive the worker
     // Called on the loop thread; the event is freed afterwards, its rgb by the callee.
     void (*event)(void *ctx, struct worker_event *ev);
     void *ctx;
@@ -87,7 +65,7 @@ void worker_stop(struct worker *w, void (*closed)(void *ctx), void *ctx);
 
 // Whether the engine could draw it, and what it would make of it. Thread: any.
 // Errors: INVALID with *why filled; BUSY while there is no engine.
-enum err worker_check(struct worker *w, const struct job_spec *spec, struct job_used *used,
+enum err worker_check(struct worker *w, const struct job_spec *spec, struct picture_used *used,
                       struct fault *why);
 // Thread: any.
 struct worker_stats worker_stats(struct worker *w);

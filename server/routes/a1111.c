@@ -58,12 +58,12 @@ struct txt2img_wait {
 
 static void add_infotext(struct buf *b, const struct job *j, int picture)
 {
-    buf_printf(b, "%s", j->spec.prompt);
-    if (j->spec.negative_prompt && *j->spec.negative_prompt)
-        buf_printf(b, "\nNegative prompt: %s", j->spec.negative_prompt);
+    buf_printf(b, "%s", j->spec.request.prompt);
+    if (j->spec.request.negative_prompt && *j->spec.request.negative_prompt)
+        buf_printf(b, "\nNegative prompt: %s", j->spec.request.negative_prompt);
     buf_printf(b, "\nSteps: %d, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %dx%d, Model: %s",
                j->used.steps[0], j->used.sampler, (double)j->used.guidance_scale[0],
-               (unsigned long long)j->spec.seed, j->used.size, j->used.size, j->used.model);
+               (unsigned long long)j->spec.request.seed, j->used.size, j->used.size, j->used.model);
     if (picture)
         buf_printf(b, ", Picture: %d", picture);
 }
@@ -73,17 +73,17 @@ static void add_info(struct buf *out, const struct job *j)
 {
     struct buf b = {0};
     buf_puts(&b, "{\"prompt\":");
-    text_json(&b, j->spec.prompt);
+    text_json(&b, j->spec.request.prompt);
     buf_puts(&b, ",\"all_prompts\":[");
     for (int i = 0; i < j->spec.n; i++) {
         buf_puts(&b, i ? "," : "");
-        text_json(&b, j->spec.prompt);
+        text_json(&b, j->spec.request.prompt);
     }
     buf_puts(&b, "],\"negative_prompt\":");
-    text_json(&b, j->spec.negative_prompt ? j->spec.negative_prompt : "");
-    buf_printf(&b, ",\"seed\":%llu,\"all_seeds\":[", (unsigned long long)j->spec.seed);
+    text_json(&b, j->spec.request.negative_prompt ? j->spec.request.negative_prompt : "");
+    buf_printf(&b, ",\"seed\":%llu,\"all_seeds\":[", (unsigned long long)j->spec.request.seed);
     for (int i = 0; i < j->spec.n; i++)
-        buf_printf(&b, "%s%llu", i ? "," : "", (unsigned long long)j->spec.seed);
+        buf_printf(&b, "%s%llu", i ? "," : "", (unsigned long long)j->spec.request.seed);
     buf_printf(&b,
                "],\"subseed\":-1,\"subseed_strength\":0,\"width\":%d,\"height\":%d,"
                "\"cfg_scale\":%.6g,\"steps\":%d,\"batch_size\":%d,\"sampler_name\":",
@@ -163,7 +163,7 @@ static void on_event(struct job_watch *watch, const struct job_event *ev)
 
 static bool sampler_known(const struct model_info *m, const char *name)
 {
-    for (int i = 0; m && i < 16 && m->samplers[i][0]; i++)
+    for (int i = 0; m && m->samplers[i]; i++)
         if (!strcmp(m->samplers[i], name))
             return true;
     return false;
@@ -195,9 +195,8 @@ static void txt2img_post(struct call *c)
     }
     draw.steps[0] = f->steps;
     draw.guidance_scale[0] = f->cfg_scale;
-    struct job_spec spec = {.prompt = f->prompt,
+    struct job_spec spec = {.request = {.prompt = f->prompt, .size = f->width},
                             .n = f->batch_size * f->n_iter,
-                            .size = f->width,
                             .api = "a1111",
                             .previews = 8,
                             .preview_format = JOB_PNG};
@@ -321,7 +320,7 @@ static void samplers_get(struct call *c)
     const struct model_info *m = jobs_model(app->jobs);
     struct buf b = {0};
     buf_puts(&b, "[");
-    for (int i = 0; m && i < 16 && m->samplers[i][0]; i++) {
+    for (int i = 0; m && m->samplers[i]; i++) {
         buf_puts(&b, i ? ",{\"name\":" : "{\"name\":");
         text_json(&b, m->samplers[i]);
         buf_puts(&b, ",\"aliases\":[],\"options\":{}}");

@@ -18,18 +18,18 @@ const char *const draw_qualities[] = {"auto", "low", "medium", "high", "standard
 
 void draw_spec(const struct draw_fields *f, struct job_spec *spec)
 {
-    spec->negative_prompt = f->negative_prompt;
-    spec->sampler = f->sampler;
-    spec->seed = f->seed.value;
+    spec->request.negative_prompt = f->negative_prompt;
+    spec->request.sampler = f->sampler;
+    spec->request.seed = f->seed.value;
     if (!f->seed.set) {
         // 32 bits: short enough to read out, and exact in every JSON reader.
         uint32_t seed = 0;
         if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
             seed = (uint32_t)(uintptr_t)f;
-        spec->seed = seed;
+        spec->request.seed = seed;
     }
-    memcpy(spec->steps, f->steps, sizeof spec->steps);
-    memcpy(spec->guidance_scale, f->guidance_scale, sizeof spec->guidance_scale);
+    memcpy(spec->request.steps, f->steps, sizeof spec->request.steps);
+    memcpy(spec->request.guidance_scale, f->guidance_scale, sizeof spec->request.guidance_scale);
 }
 
 void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec)
@@ -38,13 +38,13 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_s
     const struct model_info *m = jobs_model(app->jobs);
     for (int i = 0; m && quality == DRAW_LOW && i < m->presets; i++)
         if (!strcmp(m->preset[i].name, fast)) {
-            spec->preset = fast;
+            spec->request.preset = fast;
             return;
         }
     const bool low = quality == DRAW_LOW, high = quality == DRAW_HIGH || quality == DRAW_HD;
     for (int s = 0; m && s < m->stages && (low || high); s++)
-        if (!spec->steps[s])
-            spec->steps[s] = low ? (m->stage[s].steps + 1) / 2 : m->stage[s].steps * 2;
+        if (!spec->request.steps[s])
+            spec->request.steps[s] = low ? (m->stage[s].steps + 1) / 2 : m->stage[s].steps * 2;
 }
 
 enum err draw_size(const char *text, int *size, struct fault *why)

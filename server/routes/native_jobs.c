@@ -73,12 +73,12 @@ static void add_request(struct buf *b, const struct job *j)
 {
     const struct job_spec *s = &j->spec;
     buf_puts(b, ",\"request\":{\"prompt\":");
-    text_json(b, s->prompt);
+    text_json(b, s->request.prompt);
     buf_puts(b, ",\"negative_prompt\":");
-    text_json(b, s->negative_prompt);
+    text_json(b, s->request.negative_prompt);
     buf_printf(b, ",\"n\":%d,\"size\":%d,\"seed\":%llu,\"preset\":", s->n, j->used.size,
-               (unsigned long long)s->seed);
-    text_json(b, s->preset);
+               (unsigned long long)s->request.seed);
+    text_json(b, s->request.preset);
     buf_puts(b, ",\"sampler\":");
     text_json(b, j->used.sampler);
     buf_puts(b, ",\"steps\":[");
@@ -183,12 +183,12 @@ static void jobs_post(struct call *c)
         return;
     }
     struct job_spec spec = {
-        .prompt = f->prompt,
+        .request = {.prompt = f->prompt,
+                    .size = f->size,
+                    .preset = f->preset,
+                    .timesteps = f->timesteps,
+                    .set_noise_level = true},
         .n = f->n,
-        .size = f->size,
-        .preset = f->preset,
-        .timesteps = f->timesteps,
-        .set_noise_level = true,
         .format = (enum job_format)f->format,
         .quality = f->quality,
         .previews = f->previews,
@@ -202,7 +202,7 @@ static void jobs_post(struct call *c)
         .idempotency_key = *hash ? http_header(c->http, "Idempotency-Key") : NULL,
         .body_hash = *hash ? hash : NULL,
     };
-    memcpy(spec.noise_level, f->noise_level, sizeof spec.noise_level);
+    memcpy(spec.request.noise_level, f->noise_level, sizeof spec.request.noise_level);
     draw_spec(&f->draw, &spec);
     if (spec.deadline && spec.deadline <= clock_unix_ms()) {
         call_error(c, 400, NULL, "deadline", "the deadline has already passed");
@@ -321,12 +321,12 @@ static void jobs_list(struct call *c)
 
 // ---- what this server can do --------------------------------------------------------------------
 
-static void add_names(struct buf *b, const char *name, const char *first, size_t width, int max)
+static void add_names(struct buf *b, const char *name, const char *const *list)
 {
     buf_printf(b, ",\"%s\":[", name);
-    for (int i = 0; i < max && first[(size_t)i * width]; i++) {
+    for (int i = 0; list[i]; i++) {
         buf_puts(b, i ? "," : "");
-        text_json(b, first + (size_t)i * width);
+        text_json(b, list[i]);
     }
     buf_puts(b, "]");
 }
@@ -393,8 +393,8 @@ static void capabilities_get(struct call *c)
     buf_puts(&b, "]");
     add_stages(&b, m);
     add_presets(&b, m);
-    add_names(&b, "samplers", m->samplers[0], sizeof m->samplers[0], 16);
-    add_names(&b, "timesteps", m->timesteps[0], sizeof m->timesteps[0], 16);
+    add_names(&b, "samplers", m->samplers);
+    add_names(&b, "timesteps", m->timesteps);
     buf_printf(
         &b,
         ",\"formats\":[\"png\",\"jpeg\",\"webp\"],\"limits\":{\"n\":%d,\"prompt_bytes\":32000,"

@@ -140,7 +140,7 @@ static void reply_json(struct images_wait *w)
     add_properties(&b, w, job->spec.format);
     buf_puts(&b, ",");
     add_usage(&b, job);
-    buf_printf(&b, ",\"seed\":%llu,\"model\":", (unsigned long long)job->spec.seed);
+    buf_printf(&b, ",\"seed\":%llu,\"model\":", (unsigned long long)job->spec.request.seed);
     text_json(&b, job->used.model);
     buf_puts(&b, "}");
     call_json(w->call, 200, &b);
@@ -161,8 +161,8 @@ static void stream_picture(struct images_wait *w, const struct job_event *ev)
     } else {
         buf_puts(&b, ",");
         add_usage(&b, job);
-        buf_printf(&b, ",\"seed\":%llu,\"image_index\":%d}", (unsigned long long)job->spec.seed,
-                   ev->picture);
+        buf_printf(&b, ",\"seed\":%llu,\"image_index\":%d}",
+                   (unsigned long long)job->spec.request.seed, ev->picture);
     }
     if (!b.failed)
         sse_event(w->call->http, type, 0, b.data);
@@ -209,7 +209,7 @@ static void finish(struct images_wait *w)
         draw_job_error(w->call, job);
     } else if (w->raw_type) {
         http_set_header(w->call->http, "X-Imagend-Seed", "%llu",
-                        (unsigned long long)job->spec.seed);
+                        (unsigned long long)job->spec.request.seed);
         draw_reply_image(w->call, job, 0);
     } else {
         reply_json(w);
@@ -294,7 +294,7 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
     if (f->partial_images && !f->stream)
         return fault_set(why, ERR_INVALID, "partial_images", "partial_images needs stream");
     *spec = (struct job_spec){
-        .prompt = f->prompt,
+        .request.prompt = f->prompt,
         .n = f->n,
         .api = "openai",
         .format = (enum job_format)f->output_format,
@@ -305,7 +305,7 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
     };
     draw_spec(&f->draw, spec);
     draw_apply_quality(app, (enum draw_quality)f->quality, spec);
-    return draw_size(f->size, &spec->size, why);
+    return draw_size(f->size, &spec->request.size, why);
 }
 
 static void images_post(struct call *c)

@@ -46,9 +46,9 @@ static const char *const *live_list(void *ctx, const char *name)
         return live_sizes(l, name);
     if (!strcmp(name, "models"))
         l->list[n++] = l->model->name;
-    for (int i = 0; !strcmp(name, "samplers") && i < 16 && l->model->samplers[i][0]; i++)
+    for (int i = 0; !strcmp(name, "samplers") && l->model->samplers[i]; i++)
         l->list[n++] = l->model->samplers[i];
-    for (int i = 0; !strcmp(name, "timesteps") && i < 16 && l->model->timesteps[i][0]; i++)
+    for (int i = 0; !strcmp(name, "timesteps") && l->model->timesteps[i]; i++)
         l->list[n++] = l->model->timesteps[i];
     for (int i = 0; !strcmp(name, "presets") && i < l->model->presets; i++)
         l->list[n++] = l->model->preset[i].name;

@@ -31,7 +31,8 @@ static enum err draw(struct engine *g, int size, int in_flight, int pictures, st
     while (!e && n.done < pictures) {
         while (!e && n.begun < pictures && n.begun - n.done < in_flight && engine_free(g)) {
             int slot;
-            e = engine_admit(g, &(struct engine_request){.prompt = prompt, .size = size, .seed = 1},
+            e = engine_admit(g,
+                             &(struct picture_request){.prompt = prompt, .size = size, .seed = 1},
                              NULL, &slot, why);
             n.begun++;
         }

@@ -13,7 +13,7 @@
 enum { MAX_RUNS = 100 };
 
 struct run {
-    double stage[ENGINE_MAX_STAGES];
+    double stage[PICTURE_MAX_STAGES];
     bool done;
 };
 
@@ -30,7 +30,7 @@ static void on_event(void *ctx, const struct engine_event *ev)
 static enum err draw(struct engine *g, const char *preset, uint64_t seed, struct run *r,
                      struct fault *why)
 {
-    const struct engine_request request = {
+    const struct picture_request request = {
         .prompt = "a red ball next to a blue cube on the grass", .preset = preset, .seed = seed};
     int slot;
     enum err e = engine_admit(g, &request, NULL, &slot, why);
@@ -53,7 +53,7 @@ static double median(const struct run *runs, int count, int stage)
 
     for (int i = 0; i < count; i++) {
         v[i] = 0;
-        for (int k = 0; k < ENGINE_MAX_STAGES; k++)
+        for (int k = 0; k < PICTURE_MAX_STAGES; k++)
             v[i] += stage < 0 || k == stage ? runs[i].stage[k] : 0;
     }
     qsort(v, (size_t)count, sizeof *v, ascending);
@@ -73,7 +73,7 @@ static void report_memory(struct engine *g)
 
 static void report(struct engine *g, const struct run *runs, int count)
 {
-    const struct engine_info *info = engine_info(g);
+    const struct model_info *info = engine_info(g);
     char *profile = engine_profile(g);
 
     for (int i = 0; i < info->stages; i++)
@@ -88,8 +88,8 @@ static void report(struct engine *g, const struct run *runs, int count)
 static void report_preset(const struct engine *g, int preset, const struct run *runs, int count,
                           double full)
 {
-    const struct engine_info *info = engine_info(g);
-    const struct engine_preset_info *p = &info->preset[preset];
+    const struct model_info *info = engine_info(g);
+    const struct model_preset *p = &info->preset[preset];
     const double whole = median(runs, count, -1);
 
     printf("preset %s:", p->name);

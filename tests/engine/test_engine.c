@@ -8,7 +8,7 @@
 
 enum { PICTURES = 5, MAX_RGB = 3 * 64 * 64 };
 
-static const struct engine_request requests[PICTURES] = {
+static const struct picture_request requests[PICTURES] = {
     {.prompt = "a photo of a kangaroo", .seed = 1, .size = 64, .steps = {5, 3}},
     {.prompt = "an oil painting of a red fox",
      .negative_prompt = "blurry",
@@ -58,7 +58,7 @@ static void on_event(void *ctx, const struct engine_event *ev)
 
 static int admit(struct engine *g, int i, bool previews)
 {
-    struct engine_request r = requests[i];
+    struct picture_request r = requests[i];
     struct fault why = {0};
     int slot = -1;
 
@@ -162,7 +162,7 @@ static void test_full(struct engine *g)
 static void test_tokens(struct engine *g)
 {
     char prompt[1000] = "";
-    struct engine_request r = {.prompt = prompt, .size = 16};
+    struct picture_request r = {.prompt = prompt, .size = 16};
     struct fault why = {0};
     int slot, tokens[4];
 
@@ -184,7 +184,7 @@ static void test_tokens(struct engine *g)
 static void test_refusals(struct engine *g)
 {
     static const struct {
-        struct engine_request r;
+        struct picture_request r;
         const char *param;
     } bad[] = {
         {{.prompt = NULL}, "prompt"},
@@ -213,8 +213,8 @@ static void test_refusals(struct engine *g)
 
 static void test_resolve(struct engine *g)
 {
-    struct engine_request r = {.prompt = "a", .timesteps = "fast27"};
-    struct engine_used used;
+    struct picture_request r = {.prompt = "a", .timesteps = "fast27"};
+    struct picture_used used;
     struct fault why = {0};
 
     CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_OK);
@@ -223,7 +223,7 @@ static void test_resolve(struct engine *g)
     CHECK_INT(used.steps[0], 27);
     CHECK_INT(used.steps[1], 50);
     CHECK_INT(used.noise_level[1], 250);
-    r = (struct engine_request){.prompt = "a", .size = 16, .sampler = "dpm++2m", .steps = {9}};
+    r = (struct picture_request){.prompt = "a", .size = 16, .sampler = "dpm++2m", .steps = {9}};
     CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_OK);
     CHECK_STR(used.sampler, "dpm++2m");
     CHECK_INT(used.stages, 1);

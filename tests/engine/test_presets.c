@@ -47,7 +47,7 @@ enum {
     PICTURES
 };
 #define DRAW .prompt = "a photo of a kangaroo", .seed = 11, .picture = 2
-static const struct engine_request requests[PICTURES] = {
+static const struct picture_request requests[PICTURES] = {
     [OWN] = {DRAW},
     [DDIM] = {DRAW, .sampler = "ddim", .steps = {3}, .guidance_scale = {1}, .size = 16},
     [SAME] = {DRAW, .preset = "same", .size = 16},
@@ -173,8 +173,8 @@ static void make_network(const char *name, bool negated)
 
 static void test_info(struct engine *g)
 {
-    const struct engine_info *info = engine_info(g);
-    struct engine_used used;
+    const struct model_info *info = engine_info(g);
+    struct picture_used used;
     struct fault why = {0};
 
     CHECK_INT(info->presets, 6);
@@ -196,12 +196,12 @@ static void test_info(struct engine *g)
     CHECK_INT(engine_resolve(g, &requests[FAST_STEPS], &used, &why), ERR_OK);
     CHECK_STR(used.sampler, "dpm++2m");
     CHECK(used.steps[0] == 4 && used.steps[1] == 2 && used.guidance_scale[0] == 1);
-    struct engine_request r = {
+    struct picture_request r = {
         .prompt = "a", .preset = "fast", .sampler = "ddpm", .timesteps = "fast27"};
     CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_OK);
     CHECK(used.steps[0] == 27 && used.steps[1] == 1);
 
-    r = (struct engine_request){.prompt = "a", .preset = "slow"};
+    r = (struct picture_request){.prompt = "a", .preset = "slow"};
     CHECK_INT(engine_check(g, &r, &why), ERR_INVALID);
     CHECK_STR(why.param, "preset");
     CHECK(strstr(why.msg, "fast, same, never, partly") != NULL);
@@ -213,7 +213,7 @@ static void test_info(struct engine *g)
 static void test_alone(struct engine *g, struct result *alone)
 {
     for (int i = 0; i < PICTURES; i++) {
-        struct engine_used used;
+        struct picture_used used;
         struct fault why = {0};
         admit(g, i);
         finish(g, alone);
@@ -298,7 +298,7 @@ static void test_memory(const struct result *alone, size_t used)
     struct fault why = {0};
     int refused = 0;
 
-    for (int i = 0; i < ENGINE_MAX_PRESETS; i++) {
+    for (int i = 0; i < PICTURE_MAX_PRESETS; i++) {
         char name[16];
         snprintf(name, sizeof name, "other-%d", i);
         make_network(name, true);
@@ -311,9 +311,9 @@ static void test_memory(const struct result *alone, size_t used)
         admit(g, OWN);
         step(g, r);
     }
-    for (int i = 0; g && i < ENGINE_MAX_PRESETS; i++) {
+    for (int i = 0; g && i < PICTURE_MAX_PRESETS; i++) {
         const char preset[] = {'p', (char)('0' + i), 0};
-        const struct engine_request request = {.prompt = "a", .preset = preset};
+        const struct picture_request request = {.prompt = "a", .preset = preset};
         int slot;
         const enum err e = engine_admit(g, &request, NULL, &slot, &why);
         CHECK(e == ERR_OK || e == ERR_NO_DEVICE_MEMORY);

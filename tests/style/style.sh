@@ -62,17 +62,18 @@ layer() {
 }
 
 ours=$(find engine server shaders -name '*.h' -printf ' %f')
-base=engine/base
+base=engine/base picture=engine/picture
 expect_none "$(
     layer engine/base $base
     layer engine/codec $base engine/codec
+    layer $picture $base $picture
     layer engine/vulkan $base engine/vulkan
     layer engine/ops $base engine/vulkan engine/ops shaders/include
     layer engine/model $base engine/ops engine/model
-    layer engine/pipeline $base engine/codec/codec.h engine/ops engine/model engine/pipeline \
-        engine/engine.h
-    layer server/jobs $base engine/codec/codec.h engine/engine.h server/jobs
-    layer server/routes $base server server/jobs server/routes server/web
+    layer engine/pipeline $base $picture engine/codec/codec.h engine/ops engine/model \
+        engine/pipeline engine/engine.h
+    layer server/jobs $base $picture engine/codec/codec.h engine/engine.h server/jobs
+    layer server/routes $base $picture server server/jobs server/routes server/web
 )" "includes that look up"
 expect_none "$(find engine server -name '*.[ch]' ! -path 'engine/codec/*' -print0 |
     xargs -0 grep -nE '^#include <(png|jpeglib|webp/.*)\.h>' || true)" \

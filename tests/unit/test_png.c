@@ -62,14 +62,14 @@ static bool is_itxt(const struct picture *p, const char *key)
     return false;
 }
 
-static const struct engine_used used = {.model = "default",
-                                        .preset = "fast",
-                                        .sampler = "ddpm",
-                                        .size = 64,
-                                        .stages = 2,
-                                        .steps = {27, 12},
-                                        .guidance_scale = {7.0f, 1.5f},
-                                        .noise_level = {-1, 250}};
+static const struct picture_used used = {.model = "default",
+                                         .preset = "fast",
+                                         .sampler = "ddpm",
+                                         .size = 64,
+                                         .stages = 2,
+                                         .steps = {27, 12},
+                                         .guidance_scale = {7.0f, 1.5f},
+                                         .noise_level = {-1, 250}};
 
 static uint8_t *pixels(int width, int height)
 {
@@ -88,12 +88,11 @@ static void read_back(void)
     uint8_t *rgb = pixels(7, 5), *png = NULL;
     size_t size = 0;
     struct engine_image image = {7, 5, rgb};
-    struct engine_png_text text = {.prompt = "a red sphere,\n\"caf\xc3\xa9\" \xe6\xa3\xae",
-                                   .negative_prompt = "blurry",
-                                   .seed = 18446744073709551615u,
-                                   .picture = 3,
-                                   .used = &used};
-    CHECK(!engine_png(&image, &text, &png, &size));
+    struct picture_request r = {.prompt = "a red sphere,\n\"caf\xc3\xa9\" \xe6\xa3\xae",
+                                .negative_prompt = "blurry",
+                                .seed = 18446744073709551615u,
+                                .picture = 3};
+    CHECK(!engine_png(&image, &r, &used, &png, &size));
     struct picture p = {0};
     CHECK(png && open_png(&p, png, size));
     CHECK_INT(p.width, 7);
@@ -101,7 +100,7 @@ static void read_back(void)
     png_bytepp rows = png_get_rows(p.png, p.info);
     for (int y = 0; y < 5; y++)
         CHECK_INT(memcmp(rows[y], rgb + y * 21, 21), 0);
-    CHECK_STR(text_of(&p, "prompt"), text.prompt);
+    CHECK_STR(text_of(&p, "prompt"), r.prompt);
     CHECK(is_itxt(&p, "prompt"));
     CHECK_STR(text_of(&p, "negative_prompt"), "blurry");
     CHECK(!is_itxt(&p, "negative_prompt"));
@@ -122,7 +121,7 @@ static void read_back(void)
              "%s\nNegative prompt: blurry\nSteps: 27, Sampler: ddpm, CFG scale: 7, "
              "Seed: 18446744073709551615, Size: 7x5, Model: default, Stage steps: \"27,12\", "
              "Stage CFG scale: \"7,1.5\", Preset: fast, Version: %s",
-             text.prompt, software);
+             r.prompt, software);
     CHECK_STR(text_of(&p, "parameters"), parameters);
     png_destroy_read_struct(&p.png, &p.info, NULL);
     free(png);
@@ -133,9 +132,9 @@ static void least(void)
 {
     uint8_t rgb[3] = {1, 2, 3}, *png = NULL;
     size_t size = 0;
-    struct engine_used one = {.model = "m", .sampler = "ddim", .stages = 1, .noise_level = {-1}};
+    struct picture_used one = {.model = "m", .sampler = "ddim", .stages = 1, .noise_level = {-1}};
     struct engine_image image = {1, 1, rgb};
-    CHECK(!engine_png(&image, &(struct engine_png_text){.prompt = "", .used = &one}, &png, &size));
+    CHECK(!engine_png(&image, &(struct picture_request){.prompt = ""}, &one, &png, &size));
     struct picture p = {0};
     CHECK(png && open_png(&p, png, size));
     CHECK_STR(text_of(&p, "prompt"), "");
@@ -152,12 +151,11 @@ static void refused(void)
     uint8_t rgb[3] = {0}, *png;
     size_t size;
     struct engine_image image = {1, 1, rgb}, empty = {0, 1, rgb}, none = {1, 1, NULL};
-    struct engine_png_text text = {.prompt = "x", .used = &used};
-    struct engine_png_text broken = {.prompt = "\xff", .used = &used}, lost = {.used = &used};
-    CHECK_INT(engine_png(&empty, &text, &png, &size), ERR_INVALID);
-    CHECK_INT(engine_png(&none, &text, &png, &size), ERR_INVALID);
-    CHECK_INT(engine_png(&image, &broken, &png, &size), ERR_INVALID);
-    CHECK_INT(engine_png(&image, &lost, &png, &size), ERR_INVALID);
+    struct picture_request text = {.prompt = "x"}, broken = {.prompt = "\xff"}, lost = {0};
+    CHECK_INT(engine_png(&empty, &text, &used, &png, &size), ERR_INVALID);
+    CHECK_INT(engine_png(&none, &text, &used, &png, &size), ERR_INVALID);
+    CHECK_INT(engine_png(&image, &broken, &used, &png, &size), ERR_INVALID);
+    CHECK_INT(engine_png(&image, &lost, &used, &png, &size), ERR_INVALID);
     CHECK(!png && !size);
 }
 

@@ -7,16 +7,16 @@
 static void test_round_trip(void)
 {
     const struct job_spec s = {
-        .prompt = "a \"red\" sphere\n\\ \xe2\x82\xac",
-        .preset = "fast",
-        .sampler = "ddim",
+        .request = {.prompt = "a \"red\" sphere\n\\ \xe2\x82\xac",
+                    .preset = "fast",
+                    .sampler = "ddim",
+                    .size = 256,
+                    .seed = UINT64_MAX - 1,
+                    .steps = {27, 0, 10},
+                    .guidance_scale = {7.5f, 0, 4.25f},
+                    .noise_level = {-1, 250, 0},
+                    .set_noise_level = true},
         .n = 3,
-        .size = 256,
-        .seed = UINT64_MAX - 1,
-        .steps = {27, 0, 10},
-        .guidance_scale = {7.5f, 0, 4.25f},
-        .noise_level = {-1, 250, 0},
-        .set_noise_level = true,
         .format = JOB_WEBP,
         .quality = 80,
         .previews = 4,
@@ -32,18 +32,18 @@ static void test_round_trip(void)
     char *text = NULL, *json = job_spec_write(&s);
     CHECK(json);
     CHECK_INT(job_spec_read(json, &back, &text, &why), ERR_OK);
-    CHECK_STR(back.prompt, s.prompt);
+    CHECK_STR(back.request.prompt, s.request.prompt);
     CHECK_STR(back.owner, "alice");
-    CHECK_STR(back.preset, "fast");
-    CHECK(!back.negative_prompt && !back.idempotency_key);
-    CHECK(back.seed == s.seed && back.deadline == s.deadline);
-    for (int i = 0; i < JOB_MAX_STAGES; i++) {
-        CHECK_INT(back.steps[i], s.steps[i]);
-        CHECK_INT(back.noise_level[i], s.noise_level[i]);
-        CHECK_NEAR(back.guidance_scale[i], s.guidance_scale[i], 0);
+    CHECK_STR(back.request.preset, "fast");
+    CHECK(!back.request.negative_prompt && !back.idempotency_key);
+    CHECK(back.request.seed == s.request.seed && back.deadline == s.deadline);
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++) {
+        CHECK_INT(back.request.steps[i], s.request.steps[i]);
+        CHECK_INT(back.request.noise_level[i], s.request.noise_level[i]);
+        CHECK_NEAR(back.request.guidance_scale[i], s.request.guidance_scale[i], 0);
     }
     CHECK_INT(back.format, JOB_WEBP);
-    CHECK(back.durable && back.keep && back.set_noise_level);
+    CHECK(back.durable && back.keep && back.request.set_noise_level);
     free(text);
     free(json);
 }

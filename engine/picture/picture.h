@@ -1,0 +1,92 @@
+// The vocabulary of an image: what is asked for, what it was made with, and what a model offers.
+// Plain data that the engine, the jobs, the stores, the command line and the routes share, so that
+// a setting is declared once. Knows nothing of engines, jobs or HTTP. Thread: any.
+#ifndef IMAGEND_PICTURE_H
+#define IMAGEND_PICTURE_H
+
+#include "err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    PICTURE_MAX_STAGES = 3,
+    PICTURE_MAX_PRESETS = 8,
+    PICTURE_MAX_PROMPT = 32000, // bytes
+    PICTURE_MAX_STEPS = 1000,
+};
+
+// One image. A zero field means what the preset says, or the model's own recommendation without
+// one; values out of range are refused, never adjusted.
+struct picture_request {
+    const char *prompt;          // UTF-8, not NULL; may be empty
+    const char *negative_prompt; // UTF-8; NULL: empty
+    const char *preset;          // a name of model_info.preset; NULL: none
+    const char *sampler;         // base stage: a name of model_info.samplers
+    const char *timesteps;       // base stage: a name of model_info.timesteps, or NULL
+    int size;                    // edge of the image: one of model_info.stage[].size; 0: largest
+    uint64_t seed;
+    uint32_t picture;                         // number of the image within its seed
+    int steps[PICTURE_MAX_STAGES];            // per stage
+    float guidance_scale[PICTURE_MAX_STAGES]; // per stage; 1 switches guidance off
+    int noise_level[PICTURE_MAX_STAGES];      // super-resolution stages: 0..999; -1: the model's
+    bool set_noise_level;                     // false: noise_level is ignored
+    bool previews;                            // ask for ENGINE_PREVIEW events
+};
+
+// What an image was really made with, for its metadata.
+struct picture_used {
+    char model[64];
+    char preset[32]; // "": none
+    char sampler[32];
+    int size, stages;
+    int steps[PICTURE_MAX_STAGES];
+    float guidance_scale[PICTURE_MAX_STAGES];
+    int noise_level[PICTURE_MAX_STAGES];
+    int tokens; // of prompt and negative prompt; 0 until the engine has encoded them
+};
+
+struct model_stage {
+    char name[64];
+    int size;
+    int steps;
+    float guidance_scale;
+    int noise_level; // -1: the stage takes none
+    char sampler[32];
+    uint64_t parameters;
+};
+
+// Settings that the model has under a name, for all of its stages.
+struct model_preset {
+    char name[32];
+    char sampler[32]; // of the base stage
+    int steps[PICTURE_MAX_STAGES];
+    float guidance_scale[PICTURE_MAX_STAGES];
+};
+
+// What is loaded, and where.
+struct model_info {
+    char name[64];
+    char device[256];
+    char driver[256];
+    char dtype[8];
+    int slots;
+    int stages;
+    struct model_stage stage[PICTURE_MAX_STAGES];
+    int presets;
+    struct model_preset preset[PICTURE_MAX_PRESETS];
+    const char *const *samplers;  // NULL-terminated, as the list below; both live as the program
+    const char *const *timesteps; // named lists
+    uint64_t text_parameters;
+};
+
+// The request that draws the index-th image of several that are asked for together.
+static inline struct picture_request picture_at(const struct picture_request *r, int index)
+{
+    struct picture_request one = *r;
+    one.picture += (uint32_t)index;
+    return one;
+}
+
+#endif
