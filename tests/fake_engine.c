@@ -387,8 +387,8 @@ enum err engine_png(const struct engine_image *image, const struct picture_reque
             .rgb = image->rgb,
         },
         &out, NULL);
-    *png = e ? NULL : (uint8_t *)buf_take(&out);
     *size = e ? 0 : out.len;
+    *png = e ? NULL : (uint8_t *)buf_take(&out);
     buf_deinit(&out);
     return e;
 }
