@@ -20,9 +20,11 @@ enum { FAKE_STAGES = 3, FAKE_MAX_SLOTS = 64, FAKE_HELD_MS = 5 };
 static const int fake_sizes[FAKE_STAGES] = {64, 256, 1024};
 static const int fake_steps[FAKE_STAGES] = {8, 4, 2};
 static const struct model_preset fake_preset = {
-    .name = "fast", .sampler = "DDIMScheduler", .steps = {3, 2, 1}, .guidance_scale = {1, 1, 1}};
-static const char *const fake_samplers[] = {"DDPMScheduler", "DDIMScheduler",
-                                            "DPMSolverMultistepScheduler", NULL};
+    .name = "fast", .sampler = "ddim", .steps = {3, 2, 1}, .guidance_scale = {1, 1, 1}};
+static const char *const fake_samplers[] = {
+    "ddpm",    "ddim",           "dpm++2m",  "dpm++2m-karras",
+    "dpm++3m", "dpm++3m-karras", "dpm++sde", "dpm++sde-karras",
+    NULL};
 static const char *const fake_timesteps[] = {"fast27", "smart50", NULL};
 
 struct fake_slot {

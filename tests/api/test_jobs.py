@@ -40,12 +40,12 @@ def test_unknown_fields_are_refused(s):
 def test_presets(s):
     j = s.wait_job(post(s, preset="fast", size=256).json["id"])
     r = j["request"]
-    assert j["status"] == "done" and r["preset"] == "fast" and r["sampler"] == "DDIMScheduler", j
+    assert j["status"] == "done" and r["preset"] == "fast" and r["sampler"] == "ddim", j
     assert r["steps"] == [3, 2] and r["guidance_scale"] == [1, 1], r
     r = s.wait_job(post(s, preset="fast", steps=[4], guidance_scale=3, size=256,
-                        sampler="DDPMScheduler").json["id"])["request"]
+                        sampler="ddpm").json["id"])["request"]
     assert r["steps"] == [4, 2] and r["guidance_scale"] == [3, 1], r
-    assert r["sampler"] == "DDPMScheduler", r
+    assert r["sampler"] == "ddpm", r
     assert post(s, preset=None).json["request"]["preset"] is None
     for value in ("slow", "", 5, "f" * 32):
         a = post(s, preset=value)
@@ -275,7 +275,7 @@ def test_results_expire():
 def test_capabilities(s):
     c = s.get("/v1/capabilities").json
     assert c["sizes"] == [64, 256, 1024] and c["samplers"] and c["limits"]["n"] == 16
-    assert c["presets"] == [{"name": "fast", "sampler": "DDIMScheduler", "steps": [3, 2, 1],
+    assert c["presets"] == [{"name": "fast", "sampler": "ddim", "steps": [3, 2, 1],
                              "guidance_scale": [1, 1, 1]}], c["presets"]
     assert c["timesteps"] == ["fast27", "smart50"]
 

@@ -110,10 +110,10 @@ def test_quality_and_steps(s):
         r = asked(s, quality=quality)
         assert r["preset"] is None and r["steps"] == [16, 8], (quality, r)
     r = asked(s, quality="low")
-    assert r["preset"] == "fast" and r["steps"] == [3, 2] and r["sampler"] == "DDIMScheduler", r
+    assert r["preset"] == "fast" and r["steps"] == [3, 2] and r["sampler"] == "ddim", r
     assert r["guidance_scale"] == [1, 1], r
-    r = asked(s, quality="low", steps=[5], guidance_scale=2.5, sampler="DDPMScheduler")
-    assert r["preset"] == "fast" and r["steps"] == [5, 2] and r["sampler"] == "DDPMScheduler", r
+    r = asked(s, quality="low", steps=[5], guidance_scale=2.5, sampler="ddpm")
+    assert r["preset"] == "fast" and r["steps"] == [5, 2] and r["sampler"] == "ddpm", r
     assert r["guidance_scale"] == [2.5, 1], r
 
 
