@@ -5,11 +5,13 @@
 #include "json.h"
 #include "utf8.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 static enum err refuse(struct fault *why, const struct check_field *f, const char *want)
@@ -157,6 +159,90 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
     return ERR_OK;
 }
 
+// ---- lax tables ---------------------------------------------------------------------------------
+// Scalars as pydantic coerces them. Source: its conversion table for Python and JSON input.
+
+static enum err refuse_type(struct fault *why, const struct check_field *f)
+{
+    switch (f->type) {
+    case CHECK_BOOL: return refuse(why, f, "true or false");
+    case CHECK_INT: return refuse_range(why, f, "an integer");
+    case CHECK_SEED: return refuse(why, f, "an integer");
+    default: return refuse_range(why, f, "a number");
+    }
+}
+
+static enum err lax_bool(const struct check_field *f, const char *s, char *at, struct fault *why)
+{
+    static const char *const words[] = {"false", "f", "no",  "n", "off", "0",
+                                        "true",  "t", "yes", "y", "on",  "1"};
+    enum { WORDS = sizeof words / sizeof *words };
+    for (int i = 0; i < WORDS; i++) {
+        if (strcasecmp(words[i], s))
+            continue;
+        *(bool *)at = i >= WORDS / 2;
+        return ERR_OK;
+    }
+    return refuse_type(why, f);
+}
+
+static enum err lax_number(const struct check_field *f, const char *s, char *at, struct fault *why)
+{
+    char *end, *whole_end;
+    errno = 0;
+    long long whole = strtoll(s, &whole_end, 10);
+    const bool digits = *s && !*whole_end && !errno;
+    const double v = strtod(s, &end);
+    // strtod alone would take "inf", "nan" and hexadecimal.
+    if (!*s || *end || s[strspn(s, "+-.0123456789eE")])
+        return refuse_type(why, f);
+    if (f->type == CHECK_NUMBER)
+        return put_number(f, v, at, why);
+    // A double cannot hold every digit of a large seed.
+    if (!digits && (v != trunc(v) || fabs(v) > 9e15))
+        return refuse_type(why, f);
+    if (!digits)
+        whole = (long long)v;
+    return f->type == CHECK_SEED ? put_seed(f, whole, at, why) : put_int(f, whole, at, why);
+}
+
+static bool is_lax(const struct check_table *t, const struct check_field *f)
+{
+    return t->lax && (f->type == CHECK_INT || f->type == CHECK_SEED || f->type == CHECK_NUMBER ||
+                      f->type == CHECK_BOOL);
+}
+
+static enum err read_lax(const struct check_field *f, const char *s, size_t n, char *at,
+                         struct fault *why)
+{
+    char word[64];
+    while (n && isspace((unsigned char)s[n - 1]))
+        n--;
+    for (; n && isspace((unsigned char)*s); n--)
+        s++;
+    if (n >= sizeof word || memchr(s, 0, n))
+        return refuse_type(why, f);
+    memcpy(word, s, n);
+    word[n] = 0;
+    return f->type == CHECK_BOOL ? lax_bool(f, word, at, why) : lax_number(f, word, at, why);
+}
+
+static enum err read_lax_json(const struct check_field *f, const struct json_t *v, char *at,
+                              struct fault *why)
+{
+    char text[64];
+    size_t n = 0;
+    const char *s = json_text(v, &n);
+    switch (json_kind(v)) {
+    case JSON_TEXT: return read_lax(f, s, n, at, why);
+    case JSON_BOOL: snprintf(text, sizeof text, "%d", json_bool(v)); break;
+    case JSON_INT: snprintf(text, sizeof text, "%lld", (long long)json_int(v)); break;
+    case JSON_NUMBER: snprintf(text, sizeof text, "%.17g", json_number(v)); break;
+    default: return refuse_type(why, f);
+    }
+    return read_lax(f, text, strlen(text), at, why);
+}
+
 static const struct check_field *find_field(const struct check_table *t, const char *name)
 {
     for (int i = 0; i < t->count; i++)
@@ -180,7 +266,9 @@ enum err check_object(const struct check_table *t, const struct json_t *object, 
             return fault_set(why, ERR_INVALID, name, "there is no field \"%.60s\"", name);
         if (!f || (json_kind(v) == JSON_NONE && f->flags & (CHECK_NULL | CHECK_IGNORED)))
             continue;
-        const enum err err = read_value(f, v, (char *)out + f->offset, why);
+        char *at_field = (char *)out + f->offset;
+        const enum err err =
+            is_lax(t, f) ? read_lax_json(f, v, at_field, why) : read_value(f, v, at_field, why);
         if (err)
             return err;
     }
@@ -233,7 +321,8 @@ enum err check_query(const struct check_table *t, const char *name, const char *
         return t->strict
                    ? fault_set(why, ERR_INVALID, name, "there is no parameter \"%.60s\"", name)
                    : ERR_OK;
-    return read_text(f, value, (char *)out + f->offset, why);
+    char *at = (char *)out + f->offset;
+    return is_lax(t, f) ? read_lax(f, value, strlen(value), at, why) : read_text(f, value, at, why);
 }
 
 void check_defaults(const struct check_table *t, void *out)

@@ -55,6 +55,7 @@ struct check_table {
     const struct check_field *fields;
     int count;
     bool strict; // unknown fields are refused
+    bool lax;    // numbers and truth values may be spelled as pydantic takes them: "7", 64.0, "on"
 };
 
 #define CHECK_TABLE(name_, fields_, strict_)                                                       \
@@ -62,6 +63,11 @@ struct check_table {
      .fields = (fields_),                                                                          \
      .count = (int)(sizeof(fields_) / sizeof((fields_)[0])),                                       \
      .strict = (strict_)}
+#define CHECK_TABLE_LAX(name_, fields_)                                                            \
+    {.name = (name_),                                                                              \
+     .fields = (fields_),                                                                          \
+     .count = (int)(sizeof(fields_) / sizeof((fields_)[0])),                                       \
+     .lax = true}
 
 // Fill *out from the object, defaults first. Errors: INVALID with the field in why->param.
 enum err check_object(const struct check_table *t, const struct json_t *object, void *out,

@@ -219,6 +219,7 @@ enum err engine_admit(struct engine *e, const struct picture_request *r, void *t
         s->hash = fake_hash(0xcbf29ce484222325u ^ (r->seed + r->picture) * 0x9e3779b97f4a7c15u,
                             r->prompt);
         s->hash = fake_hash(s->hash, r->negative_prompt);
+        s->hash = fake_hash(s->hash, used.sampler);
         s->tokens = fake_tokens(r->prompt) + fake_tokens(r->negative_prompt);
         s->fails = strstr(r->prompt, "[fail]");
         s->loses = strstr(r->prompt, "[lose]");

@@ -178,6 +178,12 @@ const struct json_t *json_find(const struct json_t *map, const char *key)
     return json_object_get(map, key);
 }
 
+bool json_given(const struct json_t *map, const char *key)
+{
+    const enum json_kind kind = json_kind(json_find(map, key));
+    return kind != JSON_ABSENT && kind != JSON_NONE;
+}
+
 bool json_next(const struct json_t *map, void **at, const char **key, const struct json_t **value)
 {
     // jansson's iteration takes a non-const object but does not change it

@@ -49,6 +49,7 @@ bool json_bool(const struct json_t *v);                     // false unless JSON
 size_t json_count(const struct json_t *v);                  // of a list or map, else 0
 const struct json_t *json_item(const struct json_t *list, size_t i);       // NULL past the end
 const struct json_t *json_find(const struct json_t *map, const char *key); // NULL: absent
+bool json_given(const struct json_t *map, const char *key);                // present, and not null
 // Walks a map in its order: start with *at = NULL; false at the end.
 bool json_next(const struct json_t *map, void **at, const char **key, const struct json_t **value);
 

@@ -1,6 +1,6 @@
 // The part of A1111's /sdapi/v1 that Open WebUI and SillyTavern use. Unknown fields are ignored as
-// those clients need; names of samplers are the engine's.
-#include "app.h"
+// those clients need.
+#include "a1111.h"
 
 #include "buf.h"
 #include "http.h"
@@ -12,7 +12,7 @@
 
 struct txt2img_fields {
     struct check_seed seed;
-    const char *prompt, *negative_prompt, *sampler, *sampler_index;
+    const char *prompt, *negative_prompt, *sampler, *sampler_index, *scheduler;
     int batch_size, n_iter, width, height, steps;
     float cfg_scale;
     bool send_images;
@@ -26,9 +26,13 @@ static const struct check_field txt2img_table[] = {
      .help = "what the picture must not show"},
     {"seed", CHECK_SEED, CHECK_NULL, F(seed), .help = "-1: any"},
     {"sampler_name", CHECK_TEXT, CHECK_NULL, F(sampler), 0, 64, .live = "samplers",
-     .help = "sampler of the first stage; Automatic and unset: the model's own"},
+     .help =
+         "sampler of the first stage, by A1111's name or the engine's; Automatic and unset: the "
+         "model's own, which also stands in for samplers of A1111 that are not available"},
     {"sampler_index", CHECK_TEXT, CHECK_NULL, F(sampler_index), 0, 64,
      .help = "older sampler_name"},
+    {"scheduler", CHECK_TEXT, CHECK_NULL, F(scheduler), 0, 64,
+     .help = "Automatic, Uniform or Karras; others are drawn with the sampler's own schedule"},
     {"batch_size", CHECK_INT, CHECK_NULL, F(batch_size), 1, JOB_MAX_PICTURES, .def = "1",
      .help = "pictures at once"},
     {"n_iter", CHECK_INT, CHECK_NULL, F(n_iter), 1, JOB_MAX_PICTURES, .def = "1",
@@ -37,17 +41,16 @@ static const struct check_field txt2img_table[] = {
      .help = "must be a size of the model; absent: its largest"},
     {"height", CHECK_INT, CHECK_NULL, F(height), 1, 65536, .def = "0", .help = "as width"},
     {"steps", CHECK_INT, CHECK_NULL, F(steps), 1, 1000, .help = "steps of the first stage"},
-    {"cfg_scale", CHECK_NUMBER, CHECK_NULL, F(cfg_scale), 1, 100,
-     .help = "guidance scale of the first stage"},
+    {"cfg_scale", CHECK_NUMBER, CHECK_NULL, F(cfg_scale), 0, 100,
+     .help = "guidance scale of the first stage; 1 and less: no guidance"},
     {"send_images", CHECK_BOOL, CHECK_NULL, F(send_images), .def = "true",
      .help = "false answers without pictures"},
-    {"scheduler", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
     {"override_settings", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
     {"styles", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
 };
 #undef F
 static const struct check_table txt2img_check =
-    CHECK_TABLE("TextToImageRequest", txt2img_table, false);
+    CHECK_TABLE_LAX("TextToImageRequest", txt2img_table);
 
 struct txt2img_wait {
     struct job_watch watch;
@@ -56,21 +59,69 @@ struct txt2img_wait {
 
 // ---- the answer ---------------------------------------------------------------------------------
 
-static void add_infotext(struct buf *b, const struct job *j, int picture)
+// What the request's sampler means; its name was looked up when the request came.
+static struct a1111_sampler take_sampler(const struct call *c, bool *known)
 {
+    const struct app *app = c->app;
+    const struct txt2img_fields *f = c->fields;
+    struct a1111_sampler s;
+    *known = a1111_sampler_find(jobs_model(app->jobs),
+                                f->sampler && *f->sampler ? f->sampler : f->sampler_index,
+                                f->scheduler, &s);
+    return s;
+}
+
+static void add_infotext(struct buf *b, const struct job *j, int picture,
+                         const struct a1111_sampler *asked)
+{
+    const char *scheduler, *sampler = a1111_sampler_label(j->used.sampler, &scheduler);
     buf_printf(b, "%s", j->spec.request.prompt);
     if (j->spec.request.negative_prompt && *j->spec.request.negative_prompt)
         buf_printf(b, "\nNegative prompt: %s", j->spec.request.negative_prompt);
-    buf_printf(b, "\nSteps: %d, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %dx%d, Model: %s",
-               j->used.steps[0], j->used.sampler, (double)j->used.guidance_scale[0],
-               (unsigned long long)j->spec.request.seed, j->used.size, j->used.size, j->used.model);
+    buf_printf(b, "\nSteps: %d, Sampler: %s, ", j->used.steps[0], sampler);
+    if (scheduler)
+        buf_printf(b, "Schedule type: %s, ", scheduler);
+    buf_printf(b, "CFG scale: %g, Seed: %llu, Size: %dx%d, Model: %s",
+               (double)j->used.guidance_scale[0], (unsigned long long)j->spec.request.seed,
+               j->used.size, j->used.size, j->used.model);
+    if (asked->missing_sampler)
+        buf_printf(b, ", Requested sampler: %s", asked->missing_sampler);
+    if (asked->missing_scheduler) {
+        buf_puts(b, ", Requested schedule type: ");
+        text_json(b, asked->missing_scheduler);
+    }
     if (picture)
         buf_printf(b, ", Picture: %d", picture);
 }
 
-// The clients read it as a JSON text inside the JSON.
-static void add_info(struct buf *out, const struct job *j)
+// What was asked for and could not be had.
+static void add_missing(struct buf *b, const struct job *j, const struct a1111_sampler *asked)
 {
+    const char *scheduler, *sampler = a1111_sampler_label(j->used.sampler, &scheduler);
+    struct buf comments = {0};
+    buf_puts(b, ",\"extra_generation_params\":{");
+    if (asked->missing_sampler) {
+        buf_puts(b, "\"Requested sampler\":");
+        text_json(b, asked->missing_sampler);
+        buf_printf(&comments,
+                   "The sampler %s is not available; the image was drawn with the model's own, %s.",
+                   asked->missing_sampler, sampler);
+    }
+    if (asked->missing_scheduler) {
+        buf_puts(b, "\"Requested schedule type\":");
+        text_json(b, asked->missing_scheduler);
+        buf_printf(&comments, "The scheduler %s is not available with the sampler %s.",
+                   asked->missing_scheduler, sampler);
+    }
+    buf_puts(b, "},\"comments\":");
+    text_json(b, comments.data ? comments.data : "");
+    buf_deinit(&comments);
+}
+
+// The clients read it as a JSON text inside the JSON.
+static void add_info(struct buf *out, const struct job *j, const struct a1111_sampler *asked)
+{
+    const char *scheduler;
     struct buf b = {0};
     buf_puts(&b, "{\"prompt\":");
     text_json(&b, j->spec.request.prompt);
@@ -89,13 +140,14 @@ static void add_info(struct buf *out, const struct job *j)
                "\"cfg_scale\":%.6g,\"steps\":%d,\"batch_size\":%d,\"sampler_name\":",
                j->used.size, j->used.size, (double)j->used.guidance_scale[0], j->used.steps[0],
                j->spec.n);
-    text_json(&b, j->used.sampler);
+    text_json(&b, a1111_sampler_label(j->used.sampler, &scheduler));
+    add_missing(&b, j, asked);
     buf_puts(&b, ",\"sd_model_name\":");
     text_json(&b, j->used.model);
     buf_puts(&b, ",\"sd_model_hash\":\"\",\"infotexts\":[");
     for (int i = 0; i < j->spec.n; i++) {
         struct buf text = {0};
-        add_infotext(&text, j, i);
+        add_infotext(&text, j, i, asked);
         buf_puts(&b, i ? "," : "");
         text_json(&b, text.data);
         buf_deinit(&text);
@@ -129,7 +181,9 @@ static void reply_images(struct call *c, struct job *j)
     buf_puts(&b, "],\"parameters\":");
     buf_add(&b, body->data ? body->data : "{}", body->data ? body->len : 2);
     buf_puts(&b, ",\"info\":");
-    add_info(&b, j);
+    bool known;
+    const struct a1111_sampler asked = take_sampler(c, &known);
+    add_info(&b, j, &asked);
     buf_puts(&b, "}");
     call_json(c, 200, &b);
 }
@@ -161,14 +215,6 @@ static void on_event(struct job_watch *watch, const struct job_event *ev)
     wait_end(w);
 }
 
-static bool sampler_known(const struct model_info *m, const char *name)
-{
-    for (int i = 0; m && m->samplers[i]; i++)
-        if (!strcmp(m->samplers[i], name))
-            return true;
-    return false;
-}
-
 static void txt2img_post(struct call *c)
 {
     const struct app *app = c->app;
@@ -176,7 +222,8 @@ static void txt2img_post(struct call *c)
     struct draw_fields draw = {.negative_prompt = f->negative_prompt, .seed = f->seed};
     struct txt2img_wait *w;
     struct job *j;
-    const char *sampler = f->sampler && *f->sampler ? f->sampler : f->sampler_index;
+    bool known;
+    const struct a1111_sampler sampler = take_sampler(c, &known);
     if (f->width != f->height) {
         call_error(c, 422, NULL, NULL, "only square pictures can be drawn, not %dx%d", f->width,
                    f->height);
@@ -186,15 +233,15 @@ static void txt2img_post(struct call *c)
         call_error(c, 422, NULL, NULL, "at most %d pictures at once", JOB_MAX_PICTURES);
         return;
     }
-    if (sampler && *sampler && strcmp(sampler, "Automatic")) {
-        if (!sampler_known(jobs_model(app->jobs), sampler)) {
-            call_error(c, 404, NULL, NULL, "Sampler not found");
-            return;
-        }
-        draw.sampler = sampler;
+    if (!known) {
+        call_error(c, 404, NULL, NULL, "Sampler not found");
+        return;
     }
+    draw.sampler = sampler.engine;
     draw.steps[0] = f->steps;
-    draw.guidance_scale[0] = f->cfg_scale;
+    // 0 means no guidance to A1111, and to the engine that none was given.
+    draw.guidance_scale[0] =
+        f->cfg_scale < 1 && json_given(c->body, "cfg_scale") ? 1 : f->cfg_scale;
     struct job_spec spec = {.request = {.prompt = f->prompt, .size = f->width},
                             .n = f->batch_size * f->n_iter,
                             .api = "a1111",
@@ -242,8 +289,7 @@ static const struct check_field progress_table[] = {
     {"skip_current_image", CHECK_BOOL, 0, offsetof(struct progress_fields, skip_current_image),
      .def = "false", .help = "true leaves current_image null"},
 };
-static const struct check_table progress_check =
-    CHECK_TABLE("ProgressQuery", progress_table, false);
+static const struct check_table progress_check = CHECK_TABLE_LAX("ProgressQuery", progress_table);
 
 static void progress_get(struct call *c)
 {
@@ -314,21 +360,6 @@ static void options_post(struct call *c)
     call_json(c, 200, &b);
 }
 
-static void samplers_get(struct call *c)
-{
-    const struct app *app = c->app;
-    const struct model_info *m = jobs_model(app->jobs);
-    struct buf b = {0};
-    buf_puts(&b, "[");
-    for (int i = 0; m && m->samplers[i]; i++) {
-        buf_puts(&b, i ? ",{\"name\":" : "{\"name\":");
-        text_json(&b, m->samplers[i]);
-        buf_puts(&b, ",\"aliases\":[],\"options\":{}}");
-    }
-    buf_puts(&b, "]");
-    call_json(c, 200, &b);
-}
-
 static void sd_models_get(struct call *c)
 {
     struct buf b = {0};
@@ -345,12 +376,6 @@ static void fixed_list(struct call *c, const char *json)
     struct buf b = {0};
     buf_puts(&b, json);
     call_json(c, 200, &b);
-}
-
-static void schedulers_get(struct call *c)
-{
-    fixed_list(c, "[{\"name\":\"automatic\",\"label\":\"Automatic\",\"aliases\":null,"
-                  "\"default_rho\":-1,\"need_inner_model\":false}]");
 }
 
 static void upscalers_get(struct call *c)
@@ -393,8 +418,8 @@ const struct route routes_a1111[] = {
     A1111("GET", "options", options_get, SCOPE_READ, 0, "Names the model", .body = NULL),
     A1111("POST", "options", options_post, SCOPE_GENERATE, ROUTE_BODY,
           "Accepts what changes nothing", .body = NULL),
-    A1111("GET", "samplers", samplers_get, SCOPE_READ, 0, "Samplers", .body = NULL),
-    A1111("GET", "schedulers", schedulers_get, SCOPE_READ, 0, "One: automatic", .body = NULL),
+    A1111("GET", "samplers", a1111_samplers_get, SCOPE_READ, 0, "Samplers", .body = NULL),
+    A1111("GET", "schedulers", a1111_schedulers_get, SCOPE_READ, 0, "Schedulers", .body = NULL),
     A1111("GET", "upscalers", upscalers_get, SCOPE_READ, 0, "One: none", .body = NULL),
     A1111("GET", "latent-upscale-modes", latent_modes_get, SCOPE_READ, 0, "One: none",
           .body = NULL),

@@ -53,6 +53,153 @@ def test_errors_have_its_shape(s):
     assert s.post("/sdapi/v1/options", {"sd_model_checkpoint": "other"}).status == 404
 
 
+def txt2img(s, **fields):
+    return s.post("/sdapi/v1/txt2img", {"prompt": "x", "width": 64, "height": 64, "steps": 2,
+                                        "seed": 1, **fields})
+
+
+# sampler, scheduler: what draws (label, schedule, engine's name), what could not be had.
+SAMPLERS = (
+    (None, None, "DDPM", None, None),
+    ("", "", "DDPM", None, None),
+    ("Automatic", "Automatic", "DDPM", None, None),
+    ("ddpm", None, "DDPM", None, None),
+    ("DDIM", None, "DDIM", None, None),
+    ("ddim", "automatic", "DDIM", None, None),
+    (" D D I M ", None, "DDIM", None, None),
+    ("DPM++ 2M", None, "DPM++ 2M", None, None),
+    ("dpm++ 2m", "uniform", "DPM++ 2M", None, None),
+    ("k_dpmpp_2m", None, "DPM++ 2M", None, None),
+    ("DPM++ 2M Karras", None, "DPM++ 2M", "Karras", None),
+    ("DPM++ 2M Karras", "Automatic", "DPM++ 2M", "Karras", None),
+    ("dpm++2mkarras", None, "DPM++ 2M", "Karras", None),
+    ("k_dpmpp_2m_ka", None, "DPM++ 2M", "Karras", None),
+    ("dpm++2m-karras", None, "DPM++ 2M", "Karras", None),
+    ("DPM++ 2M", "Karras", "DPM++ 2M", "Karras", None),
+    ("dpm++2m", "karras", "DPM++ 2M", "Karras", None),
+    ("DPM++ 3M", "KARRAS", "DPM++ 3M", "Karras", None),
+    ("DPM++ 2M SDE", None, "DPM++ 2M SDE", None, None),
+    ("DPM++ 2M SDE Karras", None, "DPM++ 2M SDE", "Karras", None),
+    ("dpm++sde", None, "DPM++ 2M SDE", None, None),
+    # Samplers and schedulers that A1111 has and the engine lacks.
+    ("Euler a", None, "DDPM", None, ("sampler", "Euler a")),
+    ("euler A", "Karras", "DDPM", None, ("sampler", "Euler a")),
+    ("k_euler", None, "DDPM", None, ("sampler", "Euler")),
+    ("DPM++ SDE", None, "DDPM", None, ("sampler", "DPM++ SDE")),
+    ("DPM++ SDE Karras", None, "DDPM", None, ("sampler", "DPM++ SDE")),
+    ("DPM++ 3M SDE Exponential", None, "DDPM", None, ("sampler", "DPM++ 3M SDE")),
+    ("UniPC", None, "DDPM", None, ("sampler", "UniPC")),
+    ("LCM", "sgm_uniform", "DDPM", None, ("sampler", "LCM")),
+    ("DPM++ 2M", "SGM Uniform", "DPM++ 2M", None, ("schedule type", "SGM Uniform")),
+    ("DPM++ 2M Exponential", None, "DPM++ 2M", None, ("schedule type", "Exponential")),
+    ("DPM++ 2M", "my own, \"x\"", "DPM++ 2M", None, ("schedule type", "my own, \"x\"")),
+    ("DDIM", "Karras", "DDIM", None, ("schedule type", "Karras")),
+    (None, "Karras", "DDPM", None, ("schedule type", "Karras")),
+    (None, "normal", "DDPM", None, ("schedule type", "Normal")),
+)
+
+
+def test_names_of_samplers_and_schedulers(s):
+    for sampler, scheduler, label, schedule, missing in SAMPLERS:
+        what = (sampler, scheduler)
+        for field in ("sampler_name", "sampler_index"):
+            a = txt2img(s, **{field: sampler, "scheduler": scheduler})
+            assert a.status == 200, (what, a.body)
+            info = json.loads(a.json["info"])
+            assert info["sampler_name"] == label, (what, info)
+            text = info["infotexts"][0]
+            assert f"Sampler: {label}, " in text, (what, text)
+            assert ("Schedule type: Karras" in text) == (schedule == "Karras"), (what, text)
+            if not missing:
+                assert info["extra_generation_params"] == {} and info["comments"] == "", (what, info)
+                assert "Requested" not in text, (what, text)
+                continue
+            kind, name = missing
+            assert info["extra_generation_params"] == {"Requested " + kind: name}, (what, info)
+            assert "not available" in info["comments"] and name in info["comments"], (what, info)
+            assert f"Requested {kind}: " in text, (what, text)
+    for name in ("nope", "Karras", "DPM++ 2M nope", "Euler b", "++", "-", "x" * 64, "\u00e9"):
+        a = txt2img(s, sampler_name=name)
+        assert a.status == 404 and a.json["detail"] == "Sampler not found", (name, a.body)
+
+
+def test_a_named_sampler_reaches_the_engine(s):
+    """Another sampler draws another image, and one that is lacking draws the model's own."""
+    names = ("DDPM", "DDIM", "DPM++ 2M", "DPM++ 2M Karras", "DPM++ 2M SDE", "Euler a", None)
+    images = [txt2img(s, sampler_name=name).json["images"][0] for name in names]
+    assert len(set(images)) == 5 and images[0] == images[5] == images[6]
+
+
+def test_lists_hold_what_can_be_drawn(s):
+    samplers = s.get("/sdapi/v1/samplers").json
+    assert [x["name"] for x in samplers] == ["DDPM", "DDIM", "DPM++ 2M", "DPM++ 3M", "DPM++ 2M SDE"]
+    assert samplers[2] == {"name": "DPM++ 2M", "options": {},
+                           "aliases": ["k_dpmpp_2m", "dpm++2m", "dpm++2m-karras"]}
+    for name in [x["name"] for x in samplers] + [a for x in samplers for a in x["aliases"]]:
+        assert json.loads(txt2img(s, sampler_name=name).json["info"])["comments"] == "", name
+    schedulers = s.get("/sdapi/v1/schedulers").json
+    assert [x["name"] for x in schedulers] == ["automatic", "uniform", "karras"]
+    for x in schedulers:
+        assert set(x) == {"name", "label", "aliases", "default_rho", "need_inner_model"}
+        for name in (x["name"], x["label"]):
+            a = txt2img(s, sampler_name="DPM++ 2M", scheduler=name)
+            assert json.loads(a.json["info"])["comments"] == "", name
+
+
+# Field and value as clients send them; what the response's info says, or None: refused.
+COERCED = (
+    ("steps", "7", ("steps", 7)), ("steps", 7.0, ("steps", 7)), ("steps", " 7 ", ("steps", 7)),
+    ("steps", "7.0", ("steps", 7)), ("steps", True, ("steps", 1)), ("steps", None, ("steps", 8)),
+    ("steps", 7.5, None), ("steps", "7.5", None), ("steps", "", None), ("steps", " ", None),
+    ("steps", "many", None), ("steps", "0x7", None), ("steps", "inf", None), ("steps", [7], None),
+    ("steps", {}, None), ("steps", 0, None), ("steps", "0", None), ("steps", False, None),
+    ("steps", "1e2", ("steps", 100)), ("steps", "99999999999999999999", None),
+    ("steps", 1e300, None), ("steps", "7\0", None), ("steps", "7" * 70, None),
+    ("width", "64", ("width", 64)), ("width", 64.0, ("width", 64)), ("height", "64.0", ("height", 64)),
+    ("seed", "5", ("seed", 5)), ("seed", 5.0, ("seed", 5)), ("seed", "5.0", ("seed", 5)),
+    ("seed", 9223372036854775807, ("seed", 9223372036854775807)),
+    ("seed", "9223372036854775807", ("seed", 9223372036854775807)),
+    ("seed", "9007199254740993", ("seed", 9007199254740993)),
+    ("seed", 1e30, None), ("seed", "9223372036854775808", None), ("seed", -2, None),
+    ("seed", 0.5, None), ("seed", "x", None),
+    ("cfg_scale", "7", ("cfg_scale", 7)), ("cfg_scale", "7.5", ("cfg_scale", 7.5)),
+    ("cfg_scale", 0, ("cfg_scale", 1)), ("cfg_scale", 0.0, ("cfg_scale", 1)),
+    ("cfg_scale", "0", ("cfg_scale", 1)), ("cfg_scale", 0.5, ("cfg_scale", 1)),
+    ("cfg_scale", 1, ("cfg_scale", 1)), ("cfg_scale", None, ("cfg_scale", 7)),
+    ("cfg_scale", -1, None), ("cfg_scale", 101, None), ("cfg_scale", "nan", None),
+    ("cfg_scale", "inf", None), ("cfg_scale", "high", None), ("cfg_scale", "7,5", None),
+    ("batch_size", "2", ("batch_size", 2)), ("n_iter", 2.0, ("batch_size", 2)),
+    ("batch_size", 0, None), ("send_images", "yes", ("batch_size", 1)),
+    ("send_images", 1, ("batch_size", 1)), ("send_images", 2, None), ("send_images", "maybe", None),
+)
+
+
+def test_numbers_are_coerced_as_pydantic_does(s):
+    for field, value, want in COERCED:
+        a = txt2img(s, **{field: value})
+        what = (field, value, a.body[:300])
+        if want is None:
+            assert a.status == 422 and f'"{field}"' in a.json["detail"], what
+            continue
+        assert a.status == 200, what
+        assert json.loads(a.json["info"])[want[0]] == want[1], what
+        assert a.json["parameters"][field] == value, what
+    for value in (-1, -1.0, "-1", "-1.0", None):
+        seeds = {json.loads(txt2img(s, seed=value).json["info"])["seed"] for _ in range(2)}
+        assert len(seeds) == 2 and min(seeds) >= 0, (value, seeds)
+    for value in (False, "False", "no", 0, "0", 0.0, "off", "N"):
+        assert txt2img(s, send_images=value).json["images"] == [], value
+    for value, status in (("False", 200), ("false", 200), ("True", 200), ("0", 200), ("1", 200),
+                          ("no", 200), ("on", 200), ("", 422), ("2", 422), ("perhaps", 422)):
+        a = s.get("/sdapi/v1/progress?skip_current_image=" + value)
+        assert a.status == status, (value, a.body)
+
+
+def test_other_apis_stay_strict(s):
+    for field, value in (("n", "1"), ("n", 1.0), ("steps", "4"), ("seed", "1"), ("stream", "no")):
+        assert s.draw(**{field: value}).status == 400, (field, value)
+
+
 def test_progress_and_interrupt():
     s = Server(env={"FAKE_STEP_MS": "10"})
     try:

@@ -16,6 +16,16 @@ static void check_field(const struct check_field *f, const char *at)
         FUZZ_REQUIRE(!v || (v >= f->min && v <= f->max));
         break;
     }
+    case CHECK_NUMBER: {
+        const float v = *(const float *)(const void *)at;
+        FUZZ_REQUIRE(v == 0 || ((double)v >= f->min && (double)v <= f->max));
+        break;
+    }
+    case CHECK_SEED: {
+        const struct check_seed *v = (const void *)at;
+        FUZZ_REQUIRE(v->set ? v->value <= INT64_MAX : !v->value);
+        break;
+    }
     case CHECK_TEXT: {
         const char *s = *(const char *const *)(const void *)at;
         FUZZ_REQUIRE(!s || strlen(s) <= f->max);
