@@ -1,6 +1,8 @@
 // A growable run of bytes, see buf.h. Called from every layer; one thread at a time.
 #include "buf.h"
 
+#include "file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -123,8 +125,7 @@ enum err buf_read_file(struct buf *b, const char *path, size_t max, struct fault
     enum err e;
 
     if (fd < 0)
-        return fault_set(why, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, path,
-                         "%s: %s", fault_path(path), strerror(errno));
+        return file_open_error(path, errno, why);
     if (fstat(fd, &st) || S_ISDIR(st.st_mode))
         e = fault_set(why, ERR_IO, path, "%s: not a file", fault_path(path));
     else

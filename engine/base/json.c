@@ -4,6 +4,7 @@
 #include "json.h"
 
 #include "buf.h"
+#include "file.h"
 
 #include <errno.h>
 #include <float.h>
@@ -80,10 +81,18 @@ static bool scan(const char *s, size_t n, bool python, struct buf *out)
 enum err json_parse(const char *text, size_t len, const char *what, enum err code,
                     struct json_t **out, struct fault *why)
 {
+    static const char bom[] = "\xef\xbb\xbf";
     struct buf fixed = {0};
     json_error_t at;
 
     *out = NULL;
+    if (len >= 2 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2)))
+        return fault_set(why, code, what, "%s: JSON must be UTF-8, and this is UTF-16",
+                         fault_path(what));
+    if (len >= 3 && !memcmp(text, bom, 3)) {
+        text += 3;
+        len -= 3;
+    }
     if (!scan(text, len, code == ERR_FORMAT, &fixed)) {
         buf_deinit(&fixed);
         return fault_set(why, code, what, "%s: JSON is nested deeper than %d levels",
@@ -109,6 +118,8 @@ enum err json_parse_file(const char *path, size_t max_bytes, struct json_t **out
     *out = NULL;
     if (e == ERR_OK)
         e = json_parse(b.data ? b.data : "", b.len, path, ERR_FORMAT, out, why);
+    if (e == ERR_FORMAT && b.len <= max_bytes)
+        e = file_explain(path, b.data, b.len, e, why);
     buf_deinit(&b);
     return e;
 }
@@ -198,7 +209,10 @@ bool json_next(const struct json_t *map, void **at, const char **key, const stru
 
 void json_show(const struct json_t *v, char *out, size_t n)
 {
-    char *s = v ? json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
+    // 15 digits: 0.9999 stays 0.9999.
+    const size_t flags =
+        JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15);
+    char *s = v ? json_dumps(v, flags) : NULL;
     if (s && strlen(s) >= n && n > 4)
         snprintf(out, n, "%.*s...", (int)(n - 4), s);
     else
@@ -259,7 +273,7 @@ void json_only_keys(struct json_reader *r, const char *const *names)
             i++;
         if (!names[i] && key[0] != '_')
             json_fail(r, r->code == ERR_FORMAT ? ERR_UNSUPPORTED : r->code, key,
-                      "is not a key that is known here");
+                      "is an unknown key");
     }
 }
 

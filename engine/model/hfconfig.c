@@ -1,11 +1,12 @@
-// Config files of pipelines, T5 encoders and schedulers; UNet2DConditionModel's is hfconfig_unet.c.
+// Config files of pipelines and T5 encoders, and the check of keys that all config files share;
+// those of schedulers and of UNet2DConditionModel are in hfconfig_scheduler.c and hfconfig_unet.c.
 // Called while a model is loaded or inspected, on any thread.
 // Source: the __init__ signatures of the diffusers and transformers classes.
 #include "hfconfig.h"
 
 #include "hfconfig_priv.h"
 
-#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 // ---- keys -----------------------------------------------------------------------------------
@@ -15,6 +16,16 @@ void hfconfig_unsupported(struct json_reader *r, const char *key)
     char shown[80];
     json_show(json_find(r->map, key), shown, sizeof shown);
     json_fail(r, ERR_UNSUPPORTED, key, "%s is not supported", shown);
+}
+
+// null, or [null, null] as a pipeline has it for a component that it lacks.
+static bool is_nothing(const struct json_t *v)
+{
+    bool none = json_kind(v) == JSON_NONE || (json_kind(v) == JSON_LIST && json_count(v));
+
+    for (size_t i = 0; none && i < json_count(v); i++)
+        none = json_kind(json_item(v, i)) == JSON_NONE;
+    return none;
 }
 
 void hfconfig_check_keys(struct json_reader *r, const struct hfconfig_key *table)
@@ -28,9 +39,11 @@ void hfconfig_check_keys(struct json_reader *r, const struct hfconfig_key *table
         const struct hfconfig_key *k = table;
         while (k->name && strcmp(k->name, key))
             k++;
-        if (!k->name && key[0] != '_') {
+        if (!k->name && key[0] != '_' && !is_nothing(v)) {
             json_show(v, shown, sizeof shown);
-            json_fail(r, ERR_UNSUPPORTED, key, "(%s) is not a key that is known here", shown);
+            json_fail(r, ERR_UNSUPPORTED, key,
+                      "is an unknown key (value %s); remove it if the model does not depend on it",
+                      shown);
         } else if (k->name && k->only) {
             json_show(v, shown, sizeof shown);
             if (strcmp(shown, k->only))
@@ -67,31 +80,33 @@ enum err hfconfig_from_text(const char *text, size_t len, const char *what, hfco
 
 // ---- model_index.json -----------------------------------------------------------------------
 
-static const char *const scheduler_classes[] = {SCHEDULER_CLASS_NAMES, NULL};
-
-// A component is [library, class], or [null, null] when the folder has none.
-static bool component(struct json_reader *r, const char *key, const char *const *classes)
+// A component is [library, class], or [null, null] when the folder has none; -1 then, else which of
+// the classes it has (0 without a list of classes).
+static int component(struct json_reader *r, const char *key, const char *const *classes)
 {
     const struct json_t *v = json_find(r->map, key), *class = json_item(v, 1);
+    char names[128] = "";
+    size_t at = 0;
 
     if (!v || json_kind(v) == JSON_NONE)
-        return false;
-    if (json_kind(v) != JSON_LIST || json_count(v) != 2) {
+        return -1;
+    if (json_kind(v) == JSON_LIST && json_count(v) == 2 && json_kind(class) == JSON_NONE)
+        return -1;
+    if (json_kind(v) != JSON_LIST || json_count(v) != 2 || json_kind(class) != JSON_TEXT) {
         json_fail(r, ERR_FORMAT, key, "must be a list of library and class");
-        return false;
+        return -1;
     }
-    if (json_kind(class) == JSON_NONE)
-        return false;
-    if (json_kind(class) != JSON_TEXT) {
-        json_fail(r, ERR_FORMAT, key, "must be a list of library and class");
-        return false;
-    }
-    for (int i = 0; classes && classes[i]; i++)
+    for (int i = 0; classes && classes[i]; i++) {
         if (!strcmp(classes[i], json_text(class, NULL)))
-            return true;
+            return i;
+        if (at < sizeof names)
+            at +=
+                (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", classes[i]);
+    }
     if (classes)
-        hfconfig_unsupported(r, key);
-    return true;
+        json_fail(r, ERR_UNSUPPORTED, key, "\"%.60s\" is not supported; supported: %s",
+                  json_text(class, NULL), names);
+    return 0;
 }
 
 static void read_index(struct json_reader *r, void *out)
@@ -106,27 +121,49 @@ static void read_index(struct json_reader *r, void *out)
                                                HFCONFIG_HARMLESS("feature_extractor"),
                                                HFCONFIG_HARMLESS("requires_safety_checker"),
                                                {NULL}};
-    static const char *const pipelines[] = {"IFPipeline", "IFSuperResolutionPipeline", NULL};
+    // The pipelines share their components: what differs is what a caller passes in.
+    static const struct {
+        const char *name;
+        enum hfconfig_pipeline pipeline;
+    } pipelines[] = {
+        {"IFPipeline", PIPELINE_IF},
+        {"IFImg2ImgPipeline", PIPELINE_IF},
+        {"IFInpaintingPipeline", PIPELINE_IF},
+        {"IFSuperResolutionPipeline", PIPELINE_IF_SUPER},
+        {"IFImg2ImgSuperResolutionPipeline", PIPELINE_IF_SUPER},
+        {"IFInpaintingSuperResolutionPipeline", PIPELINE_IF_SUPER},
+    };
+    enum { PIPELINES = sizeof pipelines / sizeof *pipelines };
     static const char *const unet[] = {"UNet2DConditionModel", NULL};
     static const char *const text_encoder[] = {"T5EncoderModel", NULL};
-    static const char *const tokenizer[] = {"T5Tokenizer", NULL};
+    static const char *const tokenizer[] = {"T5Tokenizer", "T5TokenizerFast",
+                                            "PreTrainedTokenizerFast", "TokenizersBackend", NULL};
+    static const char *const schedulers[] = {SCHEDULER_CLASS_NAMES, NULL};
+    const char *name = json_read_text(r, "_class_name", NULL);
     struct hfconfig_index *x = out;
+    int i = 0;
 
     *x = (struct hfconfig_index){0};
-    if (json_key(r, "_class_name") == JSON_ABSENT)
+    if (!name)
         json_fail(r, ERR_FORMAT, "_class_name", "is missing");
-    x->pipeline = (enum hfconfig_pipeline)json_read_enum(r, "_class_name", 0, pipelines);
+    while (name && i < PIPELINES && strcmp(pipelines[i].name, name))
+        i++;
+    if (i == PIPELINES)
+        json_fail(r, ERR_UNSUPPORTED, "_class_name",
+                  "\"%.60s\" is not supported; DeepFloyd IF's pipelines are", name);
+    else
+        x->pipeline = pipelines[i].pipeline;
     hfconfig_check_keys(r, keys);
-    x->unet = component(r, "unet", unet);
-    x->scheduler = component(r, "scheduler", scheduler_classes);
-    x->image_noising_scheduler = component(r, "image_noising_scheduler", scheduler_classes);
-    x->text_encoder = component(r, "text_encoder", text_encoder);
-    x->tokenizer = component(r, "tokenizer", tokenizer);
-    x->safety_checker = component(r, "safety_checker", NULL);
-    x->watermarker = component(r, "watermarker", NULL);
-    if (!x->unet || !x->scheduler)
+    x->unet = component(r, "unet", unet) >= 0;
+    x->scheduler = component(r, "scheduler", schedulers);
+    x->image_noising_scheduler = component(r, "image_noising_scheduler", schedulers);
+    x->text_encoder = component(r, "text_encoder", text_encoder) >= 0;
+    x->tokenizer = component(r, "tokenizer", tokenizer) >= 0;
+    x->safety_checker = component(r, "safety_checker", NULL) >= 0;
+    x->watermarker = component(r, "watermarker", NULL) >= 0;
+    if (!x->unet || x->scheduler < 0)
         json_fail(r, ERR_FORMAT, x->unet ? "scheduler" : "unet", "is missing");
-    if (x->pipeline == PIPELINE_IF_SUPER && !x->image_noising_scheduler)
+    if (x->pipeline == PIPELINE_IF_SUPER && x->image_noising_scheduler < 0)
         json_fail(r, ERR_FORMAT, "image_noising_scheduler", "is missing");
 }
 
@@ -245,6 +282,25 @@ static const struct hfconfig_key t5_keys[] = {
     HFCONFIG_HARMLESS("prefix"),
     HFCONFIG_HARMLESS("problem_type"),
     HFCONFIG_HARMLESS("cross_attention_hidden_size"),
+    HFCONFIG_HARMLESS("scale_decoder_outputs"),
+    HFCONFIG_HARMLESS("num_labels"),
+    HFCONFIG_HARMLESS("max_new_tokens"),
+    HFCONFIG_HARMLESS("min_new_tokens"),
+    HFCONFIG_HARMLESS("max_time"),
+    HFCONFIG_HARMLESS("penalty_alpha"),
+    HFCONFIG_HARMLESS("epsilon_cutoff"),
+    HFCONFIG_HARMLESS("eta_cutoff"),
+    HFCONFIG_HARMLESS("renormalize_logits"),
+    HFCONFIG_HARMLESS("force_words_ids"),
+    HFCONFIG_HARMLESS("forced_decoder_ids"),
+    HFCONFIG_HARMLESS("constraints"),
+    HFCONFIG_HARMLESS("output_logits"),
+    HFCONFIG_HARMLESS("mask_token_id"),
+    HFCONFIG_HARMLESS("unk_token_id"),
+    HFCONFIG_HARMLESS("cls_token_id"),
+    HFCONFIG_HARMLESS("xla_device"),
+    HFCONFIG_HARMLESS("attn_implementation"),
+    HFCONFIG_HARMLESS("gradient_checkpointing"),
     {NULL}};
 
 static void read_t5(struct json_reader *r, void *out)
@@ -270,59 +326,6 @@ static void read_t5(struct json_reader *r, void *out)
         hfconfig_unsupported(r, "relative_attention_num_buckets");
 }
 
-// ---- schedulers -----------------------------------------------------------------------------
-
-static const char *const beta_schedule_names[] = {BETA_SCHEDULE_NAMES, NULL};
-static const char *const prediction_type_names[] = {PREDICTION_TYPE_NAMES, NULL};
-static const char *const variance_type_names[] = {VARIANCE_TYPE_NAMES, NULL};
-static const char *const timestep_spacing_names[] = {TIMESTEP_SPACING_NAMES, NULL};
-static const char *const algorithm_type_names[] = {ALGORITHM_TYPE_NAMES, NULL};
-static const char *const solver_type_names[] = {SOLVER_TYPE_NAMES, NULL};
-static const char *const final_sigmas_type_names[] = {FINAL_SIGMAS_TYPE_NAMES, NULL};
-
-// null is a word of its own where the table has it ("null" first).
-static int read_word(struct json_reader *r, const char *key, const char *const *names)
-{
-    if (json_key(r, key) == JSON_NONE && !strcmp(names[0], "null"))
-        return 0;
-    if (!strcmp(names[0], "null"))
-        return 1 + json_read_enum(r, key, 0, names + 1);
-    return json_read_enum(r, key, 0, names);
-}
-
-#define READ_INT(r, key) json_read_int(r, #key, 0, 0, 1000000)
-#define READ_REAL(r, key) json_read_number(r, #key, 0, -INFINITY, INFINITY)
-#define READ_BOOL(r, key) json_read_bool(r, #key, false)
-#define READ_WORD(r, key) read_word(r, #key, key##_names)
-
-static void read_scheduler(struct json_reader *r, void *out)
-{
-    static const struct hfconfig_key keys[] = {
-#define X(kind, type, key) HFCONFIG_READ(#key),
-        SCHEDULER_KEYS(X)
-#undef X
-            HFCONFIG_READ("trained_betas"),
-        HFCONFIG_HARMLESS("time_shift_type"), // only with use_dynamic_shifting
-        HFCONFIG_HARMLESS("skip_prk_steps"),  // of a class that some files were converted from
-        {NULL}};
-    struct scheduler_config *c = out;
-
-    *c = (struct scheduler_config){0};
-    if (json_key(r, "_class_name") == JSON_ABSENT)
-        json_fail(r, ERR_FORMAT, "_class_name", "is missing");
-    c->cls = (enum scheduler_class)json_read_enum(r, "_class_name", 0, scheduler_classes);
-    hfconfig_check_keys(r, keys);
-#define X(kind, type, key)                                                                         \
-    if (json_key(r, #key) != JSON_ABSENT) {                                                        \
-        c->key = (type)READ_##kind(r, key);                                                        \
-        c->set |= (uint64_t)1 << SCHEDULER_KEY_##key;                                              \
-    }
-    SCHEDULER_KEYS(X)
-#undef X
-    c->trained_betas =
-        json_key(r, "trained_betas") != JSON_ABSENT && json_key(r, "trained_betas") != JSON_NONE;
-}
-
 // ---- entry points ---------------------------------------------------------------------------
 
 enum err hfconfig_index_read(const char *path, struct hfconfig_index *out, struct fault *why)
@@ -335,11 +338,6 @@ enum err hfconfig_t5_read(const char *path, struct t5_config *out, struct fault 
     return hfconfig_from_file(path, read_t5, out, why);
 }
 
-enum err hfconfig_scheduler_read(const char *path, struct scheduler_config *out, struct fault *why)
-{
-    return hfconfig_from_file(path, read_scheduler, out, why);
-}
-
 enum err hfconfig_index_parse(const char *text, size_t len, const char *what,
                               struct hfconfig_index *out, struct fault *why)
 {
@@ -350,10 +348,4 @@ enum err hfconfig_t5_parse(const char *text, size_t len, const char *what, struc
                            struct fault *why)
 {
     return hfconfig_from_text(text, len, what, read_t5, out, why);
-}
-
-enum err hfconfig_scheduler_parse(const char *text, size_t len, const char *what,
-                                  struct scheduler_config *out, struct fault *why)
-{
-    return hfconfig_from_text(text, len, what, read_scheduler, out, why);
 }

@@ -1,6 +1,7 @@
 // Hugging Face config files as structs. Absent keys take the defaults of the diffusers or
-// transformers class; a key that changes arithmetic and has a value we do not have, and a key that
-// is in no table here, is an error naming file, key and value. Callers: engine/model, the pipeline.
+// transformers class; a key that changes arithmetic and has an unsupported value, and a key that is
+// in no table here and not null, is an error naming file, key and value. Callers: engine/model, the
+// pipeline.
 #ifndef IMAGEND_HFCONFIG_H
 #define IMAGEND_HFCONFIG_H
 
@@ -14,15 +15,16 @@
 // ---- model_index.json -----------------------------------------------------------------------
 
 enum hfconfig_pipeline {
-    PIPELINE_IF,       // IFPipeline
-    PIPELINE_IF_SUPER, // IFSuperResolutionPipeline
+    PIPELINE_IF,       // IFPipeline, IFImg2ImgPipeline, IFInpaintingPipeline
+    PIPELINE_IF_SUPER, // their SuperResolution forms
 };
 
 struct hfconfig_index {
     enum hfconfig_pipeline pipeline;
     bool text_encoder, tokenizer; // false: [null, null], taken from another folder
-    bool unet, scheduler, image_noising_scheduler;
-    bool safety_checker, watermarker; // named by the folder; not run
+    bool unet;
+    int scheduler, image_noising_scheduler; // enum scheduler_class; -1: none
+    bool safety_checker, watermarker;       // named by the folder; not run
 };
 
 // ---- T5 encoder -----------------------------------------------------------------------------
@@ -98,6 +100,10 @@ enum err hfconfig_t5_read(const char *path, struct t5_config *out, struct fault 
 enum err hfconfig_unet_read(const char *path, struct unet_config *out, struct fault *why);
 // The keys as they stand; defaults are the sampler's, since another class than the file's may run.
 enum err hfconfig_scheduler_read(const char *path, struct scheduler_config *out, struct fault *why);
+// The same for a class that model_index.json names, which overrides the file's own, as in
+// diffusers.
+enum err hfconfig_scheduler_read_as(const char *path, enum scheduler_class cls,
+                                    struct scheduler_config *out, struct fault *why);
 
 // The same from memory; `what` names the text in messages.
 enum err hfconfig_index_parse(const char *text, size_t len, const char *what,

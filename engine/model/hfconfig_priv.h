@@ -15,7 +15,8 @@ struct hfconfig_key {
 #define HFCONFIG_HARMLESS(key) {key, NULL} // changes nothing that is computed here
 
 // Every key must be in the table (ends with a NULL name) and have its only value; keys that begin
-// with '_' are the library's notes. Errors: UNSUPPORTED, kept in r.
+// with '_' are the library's notes, and null in a key that is not in the table changes nothing.
+// Errors: UNSUPPORTED, kept in r.
 void hfconfig_check_keys(struct json_reader *r, const struct hfconfig_key *table);
 
 // ERR_UNSUPPORTED about a key's value, kept in r.

@@ -62,6 +62,14 @@ static const struct hfconfig_key unet_keys[] = {
     // softmax is always in f32 here; dropout is for training
     HFCONFIG_HARMLESS("upcast_attention"),
     HFCONFIG_HARMLESS("dropout"),
+    // what diffusers' EMAModel adds to the config of the weights that it averaged
+    HFCONFIG_HARMLESS("decay"),
+    HFCONFIG_HARMLESS("min_decay"),
+    HFCONFIG_HARMLESS("optimization_step"),
+    HFCONFIG_HARMLESS("update_after_step"),
+    HFCONFIG_HARMLESS("use_ema_warmup"),
+    HFCONFIG_HARMLESS("inv_gamma"),
+    HFCONFIG_HARMLESS("power"),
     {NULL}};
 
 static bool is_absent(const struct json_reader *r, const char *key)
@@ -304,8 +312,8 @@ static void read_time(struct json_reader *r, struct unet_config *c)
     c->flip_sin_to_cos = json_read_bool(r, "flip_sin_to_cos", true);
     c->freq_shift = (float)json_read_number(r, "freq_shift", 0, -1e3, 1e3);
     if (c->channels[0] % 2 || c->channels[0] / 2 <= c->freq_shift)
-        json_fail(r, ERR_UNSUPPORTED, "block_out_channels", "%d is no width of time features",
-                  c->channels[0]);
+        json_fail(r, ERR_UNSUPPORTED, "block_out_channels",
+                  "%d is not a valid time-embedding width", c->channels[0]);
     if (!is_null(r, "time_embedding_act_fn")) {
         c->time_act_set = true;
         c->time_act = read_act(r, "time_embedding_act_fn");

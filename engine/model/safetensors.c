@@ -3,6 +3,7 @@
 // Source: the safetensors format, https://github.com/huggingface/safetensors#format
 #include "safetensors.h"
 
+#include "file.h"
 #include "json.h"
 #include "safetensors_priv.h"
 
@@ -125,8 +126,9 @@ void safetensors_release(const struct safetensors *s, const struct safetensor *t
 
 struct header {
     const char *path;
+    const struct json_t *doc;
     const char *name; // the tensor at hand
-    size_t data_bytes;
+    size_t head_bytes, data_bytes;
     struct fault *why;
 };
 
@@ -174,6 +176,31 @@ static enum err read_shape(const struct header *h, const struct json_t *v, struc
     return ERR_OK;
 }
 
+// Data beyond the end of the file: a truncated one when the header's tensors lie side by side, as
+// the format wants it, else nonsense.
+static enum err outside(const struct header *h)
+{
+    const struct json_t *v;
+    const char *name;
+    void *at = NULL;
+    uint64_t sum = 0, last = 0;
+
+    while (json_next(h->doc, &at, &name, &v)) {
+        const struct json_t *offsets = json_find(v, "data_offsets");
+        const int64_t b = json_int(json_item(offsets, 0)), e = json_int(json_item(offsets, 1));
+        if (b < 0 || e < b || sum > INT64_MAX)
+            return bad(h, "data_offsets lie outside the file");
+        sum += (uint64_t)(e - b);
+        last = (uint64_t)e > last ? (uint64_t)e : last;
+    }
+    if (sum != last)
+        return bad(h, "data_offsets lie outside the file");
+    return fault_set(h->why, ERR_FORMAT, h->path,
+                     "%s is truncated: it has %llu of %llu bytes; download it again",
+                     fault_path(h->path), (unsigned long long)(h->head_bytes + h->data_bytes),
+                     (unsigned long long)h->head_bytes + (unsigned long long)last);
+}
+
 static enum err read_offsets(const struct header *h, const struct json_t *v, size_t *begin,
                              size_t *end)
 {
@@ -184,7 +211,7 @@ static enum err read_offsets(const struct header *h, const struct json_t *v, siz
     if (json_int(b) < 0 || json_int(e) < json_int(b))
         return bad(h, "data_offsets are not in order");
     if ((uint64_t)json_int(e) > h->data_bytes)
-        return bad(h, "data_offsets lie outside the file");
+        return outside(h);
     *begin = (size_t)json_int(b);
     *end = (size_t)json_int(e);
     return ERR_OK;
@@ -307,13 +334,11 @@ static enum err map_file(const char *path, unsigned char **map, size_t *size, st
     void *p;
 
     if (fd < 0)
-        return fault_set(why, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, path,
-                         "%s: %s", fault_path(path), strerror(errno));
+        return file_open_error(path, errno, why);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
         e = fault_set(why, ERR_IO, path, "%s: not a file", fault_path(path));
-    } else if (st.st_size < LENGTH_BYTES) {
-        e = fault_set(why, ERR_FORMAT, path, "%s: too short for a safetensors file",
-                      fault_path(path));
+    } else if (!st.st_size) {
+        e = file_explain(path, "", 0, ERR_FORMAT, why);
     } else {
         p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED)
@@ -324,6 +349,36 @@ static enum err map_file(const char *path, unsigned char **map, size_t *size, st
     }
     close(fd);
     return e;
+}
+
+// The length of the header, which the file begins with; whatever cannot be one tells what the file
+// is instead.
+static enum err check_length(const char *path, const struct safetensors_file *f, uint64_t *length,
+                             struct fault *why)
+{
+    enum err e;
+
+    if (f->size >= LENGTH_BYTES)
+        memcpy(length, f->map, LENGTH_BYTES);
+    if (f->size > LENGTH_BYTES && *length <= MAX_HEADER && f->map[LENGTH_BYTES] == '{') {
+        if (*length <= f->size - LENGTH_BYTES)
+            return ERR_OK;
+        return fault_set(why, ERR_FORMAT, path,
+                         "%s is truncated: its header has %llu bytes, the file %zu; download it "
+                         "again",
+                         fault_path(path), (unsigned long long)*length, f->size);
+    }
+    if (f->size < LENGTH_BYTES)
+        e = fault_set(why, ERR_FORMAT, path, "%s: too short for a safetensors file",
+                      fault_path(path));
+    else if (*length > MAX_HEADER || *length > f->size - LENGTH_BYTES)
+        e = fault_set(why, ERR_FORMAT, path,
+                      "%s is not a safetensors file: the header's length of %llu is impossible",
+                      fault_path(path), (unsigned long long)*length);
+    else
+        e = fault_set(why, ERR_FORMAT, path, "%s: the header is not a JSON object",
+                      fault_path(path));
+    return file_explain(path, f->map, f->size, e, why);
 }
 
 enum err safetensors_add_file(struct safetensors *s, const char *path, struct fault *why)
@@ -343,15 +398,15 @@ enum err safetensors_add_file(struct safetensors *s, const char *path, struct fa
         return fault_set(why, ERR_NO_MEMORY, path, "%s: out of memory", fault_path(path));
     if ((e = map_file(path, &f->map, &f->size, why)) != ERR_OK)
         return e;
-    memcpy(&length, f->map, LENGTH_BYTES);
-    if (length > MAX_HEADER || length > f->size - LENGTH_BYTES)
-        return fault_set(why, ERR_FORMAT, path, "%s: the header's length of %llu is impossible",
-                         fault_path(path), (unsigned long long)length);
+    if ((e = check_length(path, f, &length, why)) != ERR_OK)
+        return e;
     if ((e = json_parse((const char *)f->map + LENGTH_BYTES, (size_t)length, path, ERR_FORMAT,
                         &f->header, why)) != ERR_OK)
         return e;
-    h.data_bytes = f->size - LENGTH_BYTES - (size_t)length;
-    return read_header(s, s->files - 1, &h, f->map + LENGTH_BYTES + length);
+    h.doc = f->header;
+    h.head_bytes = LENGTH_BYTES + (size_t)length;
+    h.data_bytes = f->size - h.head_bytes;
+    return read_header(s, s->files - 1, &h, f->map + h.head_bytes);
 }
 
 static int by_name(const void *a, const void *b)

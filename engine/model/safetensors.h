@@ -57,6 +57,8 @@ enum err safetensors_open_file(const char *path, struct safetensors **out, struc
 enum err safetensors_open(const struct safetensors_params *p, struct safetensors **out,
                           struct fault *why);
 void safetensors_close(struct safetensors **s);
+// Whether the folder has files of exactly this variant (NULL: plain ones), readable or not.
+bool safetensors_has(const struct safetensors_params *p);
 
 size_t safetensors_count(const struct safetensors *s);
 const struct safetensor *safetensors_at(const struct safetensors *s, size_t i); // by name, sorted

@@ -24,5 +24,7 @@ struct safetensors {
 enum err safetensors_add_file(struct safetensors *s, const char *path, struct fault *why);
 // Sort by name. Errors: FORMAT when a name occurs twice.
 enum err safetensors_sort(struct safetensors *s, struct fault *why);
+// The error of a folder that has no such files, saying what it has instead. Errors: NOT_FOUND, IO.
+enum err safetensors_missing(const struct safetensors_params *p, struct fault *why);
 
 #endif

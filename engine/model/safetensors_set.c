@@ -9,7 +9,7 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 enum { MAX_INDEX = 64 << 20, MAX_SHARDS = 1000 };
 static const char SUFFIX[] = ".safetensors";
@@ -135,6 +135,7 @@ static enum err choose(const char *dir, const char *base, const char *variant, s
                        struct fault *why)
 {
     const char *dot = *variant ? "." : "";
+    struct stat st;
     for (int i = 0; i < 3; i++) {
         struct buf b = {0};
         if (i == 0)
@@ -147,7 +148,8 @@ static enum err choose(const char *dir, const char *base, const char *variant, s
         c->index = i > 0;
         if (!c->path)
             return no_memory(dir, why);
-        if (!access(c->path, F_OK))
+        // A link that leads nowhere is chosen, so that opening it says so.
+        if (!lstat(c->path, &st))
             return ERR_OK;
         free(c->path);
         c->path = NULL;
@@ -203,14 +205,6 @@ static enum err only_variant(const struct safetensors_params *p, char **variant,
     return e;
 }
 
-static enum err not_found(const struct safetensors_params *p, struct fault *why)
-{
-    const char *v = p->variant ? p->variant : "", *dot = *v ? "." : "";
-    return fault_set(why, ERR_NOT_FOUND, p->dir,
-                     "%s: neither %s%s%.40s.safetensors nor %s.safetensors.index%s%.40s.json",
-                     fault_path(p->dir), p->base, dot, v, p->base, dot, v);
-}
-
 enum err safetensors_open(const struct safetensors_params *p, struct safetensors **out,
                           struct fault *why)
 {
@@ -232,7 +226,7 @@ enum err safetensors_open(const struct safetensors_params *p, struct safetensors
     if (e != ERR_OK)
         return e;
     if (!c.path)
-        return not_found(p, why);
+        return safetensors_missing(p, why);
     if (!c.index) {
         e = safetensors_open_file(c.path, out, why);
     } else if (!(*out = calloc(1, sizeof **out))) {
@@ -242,6 +236,16 @@ enum err safetensors_open(const struct safetensors_params *p, struct safetensors
     }
     free(c.path);
     return e;
+}
+
+bool safetensors_has(const struct safetensors_params *p)
+{
+    struct choice c = {0};
+    const enum err e = choose(p->dir, p->base, p->variant ? p->variant : "", &c, NULL);
+    const bool has = !e && c.path;
+
+    free(c.path);
+    return has;
 }
 
 enum err safetensors_open_file(const char *path, struct safetensors **out, struct fault *why)

@@ -47,8 +47,6 @@ static enum err read_network(struct cascade *c, struct cascade_network *n, struc
 
     if (!e)
         e = hfconfig_index_read(path, &index, why);
-    if (!e && (!index.unet || !index.scheduler))
-        e = fault_set(why, ERR_UNSUPPORTED, "model", "%.200s names no unet or no scheduler", path);
     if (!e)
         e = join(path, n->dir, "unet/config.json", why);
     if (!e)
@@ -56,14 +54,16 @@ static enum err read_network(struct cascade *c, struct cascade_network *n, struc
     if (!e)
         e = join(path, n->dir, "scheduler/scheduler_config.json", why);
     if (!e)
-        e = hfconfig_scheduler_read(path, &n->scheduler, why);
+        e = hfconfig_scheduler_read_as(path, (enum scheduler_class)index.scheduler, &n->scheduler,
+                                       why);
     if (e)
         return e;
     n->super_resolution = index.pipeline == PIPELINE_IF_SUPER;
     if (n->super_resolution) {
         e = join(path, n->dir, "image_noising_scheduler/scheduler_config.json", why);
         if (!e)
-            e = hfconfig_scheduler_read(path, &n->noising, why);
+            e = hfconfig_scheduler_read_as(
+                path, (enum scheduler_class)index.image_noising_scheduler, &n->noising, why);
     }
     if (!e && index.text_encoder && !c->text_dir[0]) {
         e = join(c->text_dir, n->dir, "text_encoder", why);

@@ -106,6 +106,24 @@ static void check_reader(void)
     json_destroy(&doc);
 }
 
+static void check_marks(void)
+{
+    static const char with_bom[] = "\xef\xbb\xbf{\"a\": 1}", utf16[] = "\xff\xfe{\0}\0";
+    struct json_t *doc;
+    struct fault why;
+
+    for (int code = 0; code < 2; code++) {
+        const enum err e = code ? ERR_INVALID : ERR_FORMAT;
+        CHECK_INT(json_parse(with_bom, sizeof with_bom - 1, "x", e, &doc, &why), ERR_OK);
+        CHECK_INT(json_int(json_find(doc, "a")), 1);
+        json_destroy(&doc);
+        CHECK_INT(json_parse(utf16, sizeof utf16 - 1, "x", e, &doc, &why), e);
+        CHECK_STR(why.msg, "x: JSON must be UTF-8, and this is UTF-16");
+        CHECK_INT(json_parse(with_bom, 3, "x", e, &doc, &why), e);
+        CHECK_INT(json_parse(with_bom, 2, "x", e, &doc, &why), e);
+    }
+}
+
 static void check_files(void)
 {
     char path[] = "/tmp/imagend-json-XXXXXX";
@@ -137,6 +155,7 @@ int main(void)
     check_refused();
     check_python_numbers();
     check_reader();
+    check_marks();
     check_files();
     return test_end();
 }

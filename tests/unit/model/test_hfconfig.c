@@ -147,7 +147,7 @@ static void check_unet_refused(void)
         {"\"low_res_residual\":true", ERR_FORMAT, "needs 6 input channels"},
         {"\"patch_size\":0", ERR_FORMAT, "patch_size must be an integer from 1 to 64, not 0"},
         {"\"mid_block_add_attention\":false", ERR_UNSUPPORTED,
-         "mid_block_add_attention (false) is not a key that is known here"},
+         "u.json: mid_block_add_attention is an unknown key (value false); remove it"},
         {"\"addition_embed_type\":\"text\",\"encoder_hid_dim\":100", ERR_FORMAT,
          "64 does not divide 100"},
         {"\"in_channels\":3,\"in_channels\":3", ERR_FORMAT, "duplicate"},
@@ -211,7 +211,7 @@ static void check_t5(void)
         {"{\"d_model\":\"64\"}", ERR_FORMAT, false, 0, "d_model must be an integer"},
         {"{\"quantization_config\":{\"load_in_8bit\":true}}", ERR_UNSUPPORTED, false, 0,
          "quantization_config"},
-        {"{\"d_modell\":64}", ERR_UNSUPPORTED, false, 0, "d_modell (64) is not a key"},
+        {"{\"d_modell\":64}", ERR_UNSUPPORTED, false, 0, "d_modell is an unknown key (value 64)"},
         {"[]", ERR_FORMAT, false, 0, "must be a JSON object"},
     };
     struct t5_config c;
@@ -272,13 +272,120 @@ static void check_schedulers(void)
     CHECK_INT(parse_scheduler("{\"_class_name\":\"DDIMScheduler\",\"prediction_type\":\"flow\"}",
                               &c, &why),
               ERR_UNSUPPORTED);
-    CHECK_INT(
-        parse_scheduler("{\"_class_name\":\"DDIMScheduler\",\"thresholding\":null}", &c, &why),
-        ERR_FORMAT);
+    CHECK_INT(parse_scheduler("{\"_class_name\":\"DDIMScheduler\",\"thresholding\":1}", &c, &why),
+              ERR_FORMAT);
     CHECK_INT(
         parse_scheduler("{\"_class_name\":\"DDIMScheduler\",\"trained_betas\":[0.1]}", &c, &why),
         ERR_OK);
     CHECK(c.trained_betas && c.set == 0);
+}
+
+// What diffusers, transformers and their training scripts write beside what is computed from.
+static void check_foreign_keys(void)
+{
+    static const char *const unet[] = {
+        "\"decay\":0.9999,\"inv_gamma\":1.0,\"min_decay\":0.0,\"optimization_step\":1000,"
+        "\"power\":0.6667,\"update_after_step\":0,\"use_ema_warmup\":true",
+        "\"time_cond_proj_dim\":null,\"a_key_of_tomorrow\":null",
+        "\"_name_or_path\":\"x\",\"_use_default_values\":[\"dropout\"],\"dropout\":0.1",
+    };
+    static const char *const t5[] = {
+        "{\"scale_decoder_outputs\":false,\"is_decoder\":false,\"dtype\":\"float32\"}",
+        "{\"scale_decoder_outputs\":true,\"tie_word_embeddings\":true,\"num_labels\":2}",
+        "{\"a_key_of_tomorrow\":null,\"max_new_tokens\":20,\"forced_decoder_ids\":null}",
+    };
+    struct unet_config u;
+    struct t5_config c;
+    struct fault why;
+
+    for (size_t i = 0; i < sizeof unet / sizeof *unet; i++)
+        CHECK_MSG(parse_unet(unet[i], &u, &why) == ERR_OK, "%s", why.msg);
+    for (size_t i = 0; i < sizeof t5 / sizeof *t5; i++)
+        CHECK_MSG(hfconfig_t5_parse(t5[i], strlen(t5[i]), "t", &c, &why) == ERR_OK, "%s", why.msg);
+}
+
+static void check_foreign_schedulers(void)
+{
+    static const struct {
+        const char *cls, *more;
+        enum err e;
+    } rows[] = {
+        {"DDPMScheduler", "\"sigma_max\":null,\"sigma_min\":null,\"use_karras_sigmas\":false", 0},
+        {"DDPMScheduler", "\"interpolation_type\":\"linear\",\"timestep_type\":\"discrete\"", 0},
+        {"DDPMScheduler", "\"skip_prk_steps\":true,\"set_alpha_to_one\":false,\"eta\":0.0", 0},
+        {"DDPMScheduler", "\"solver_type\":\"bh2\",\"predict_x0\":true,\"solver_p\":null", 0},
+        {"DDPMScheduler", "\"algorithm_type\":\"data_prediction\",\"tau_func\":null", 0},
+        {"DDIMScheduler", "\"shift\":3.0,\"base_shift\":0.5,\"max_image_seq_len\":4096", 0},
+        {"DDIMScheduler", "\"original_inference_steps\":50,\"timestep_scaling\":10.0", 0},
+        {"DDIMScheduler", "\"disable_corrector\":[],\"flow_shift\":null,\"a_new_key\":null", 0},
+        {"DDIMScheduler", "\"thresholding\":null,\"clip_sample\":null", 0},
+        {"DPMSolverMultistepScheduler", "\"solver_type\":\"logrho\",\"flow_shift\":null", 0},
+        {"DPMSolverMultistepScheduler", "\"algorithm_type\":\"deis\"", 0},
+        {"DPMSolverMultistepScheduler", "\"algorithm_type\":\"data_prediction\"", ERR_UNSUPPORTED},
+        {"DDPMScheduler", "\"solver_type\":\"bh3\"", ERR_UNSUPPORTED},
+        {"DDPMScheduler", "\"prediction_type\":\"flow_prediction\"", ERR_UNSUPPORTED},
+        {"DDPMScheduler", "\"beta_power\":2", ERR_UNSUPPORTED},
+        {"DDPMScheduler", "\"beta_start\":null", ERR_FORMAT},
+    };
+    struct scheduler_config c;
+    struct fault why;
+    char text[256];
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        snprintf(text, sizeof text, "{\"_class_name\":\"%s\",%s}", rows[i].cls, rows[i].more);
+        CHECK_MSG(parse_scheduler(text, &c, &why) == rows[i].e, "%s: %s", text, why.msg);
+        if (!rows[i].e)
+            CHECK_MSG(!c.thresholding && !c.clip_sample, "%s", text);
+    }
+    // A word that is DPMSolverMultistep's default there leaves the key unset.
+    CHECK_INT(parse_scheduler("{\"_class_name\":\"DPMSolverMultistepScheduler\","
+                              "\"solver_type\":\"bh2\",\"solver_order\":3}",
+                              &c, &why),
+              ERR_OK);
+    CHECK(!SCHEDULER_CONFIG_HAS(&c, solver_type) && c.solver_order == 3);
+}
+
+// The class in model_index.json overrides that of the scheduler's own file, whatever it is.
+static void check_class_override(void)
+{
+    const char *path = in_golden("if-tiny-I/scheduler/scheduler_config.json");
+    struct scheduler_config c;
+    struct fault why;
+
+    CHECK_INT(hfconfig_scheduler_read_as(path, SCHEDULER_DPM_MULTISTEP, &c, &why), ERR_OK);
+    CHECK(c.cls == SCHEDULER_DPM_MULTISTEP && c.thresholding);
+    path = in_golden("schedulers/configs/dpm_2m/scheduler_config.json");
+    CHECK_INT(hfconfig_scheduler_read_as(path, SCHEDULER_DDIM, &c, &why), ERR_OK);
+    CHECK_INT(c.cls, SCHEDULER_DDIM);
+}
+
+static void check_index_names(void)
+{
+    static const char *const pipelines[][2] = {
+        {"IFPipeline", "base"},
+        {"IFImg2ImgPipeline", "base"},
+        {"IFInpaintingPipeline", "base"},
+        {"IFSuperResolutionPipeline", "super"},
+        {"IFImg2ImgSuperResolutionPipeline", "super"},
+        {"IFInpaintingSuperResolutionPipeline", "super"},
+    };
+    struct hfconfig_index x;
+    struct fault why;
+    char text[512];
+
+    for (size_t i = 0; i < sizeof pipelines / sizeof *pipelines; i++) {
+        snprintf(text, sizeof text,
+                 "{\"_class_name\":\"%s\",\"unet\":[\"diffusers\",\"UNet2DConditionModel\"],"
+                 "\"scheduler\":[\"diffusers\",\"DPMSolverMultistepScheduler\"],"
+                 "\"image_noising_scheduler\":[\"diffusers\",\"DDPMScheduler\"],"
+                 "\"tokenizer\":[\"transformers\",\"T5TokenizerFast\"],"
+                 "\"vae\":[null,null],\"text_encoder\":null}",
+                 pipelines[i][0]);
+        CHECK_MSG(hfconfig_index_parse(text, strlen(text), "m", &x, &why) == ERR_OK, "%s", why.msg);
+        CHECK_INT(x.pipeline, *pipelines[i][1] == 's' ? PIPELINE_IF_SUPER : PIPELINE_IF);
+        CHECK(x.tokenizer && !x.text_encoder && x.scheduler == SCHEDULER_DPM_MULTISTEP);
+        CHECK_INT(x.image_noising_scheduler, SCHEDULER_DDPM);
+    }
 }
 
 static void check_index(void)
@@ -291,7 +398,10 @@ static void check_index(void)
         {"{\"_class_name\":\"StableDiffusionPipeline\"}", ERR_UNSUPPORTED, "\"StableDiffusion"},
         {"{\"unet\":[\"diffusers\",\"UNet2DConditionModel\"]}", ERR_FORMAT, "_class_name"},
         {"{\"_class_name\":\"IFPipeline\",\"unet\":[\"diffusers\",\"UNet2DModel\"]}",
-         ERR_UNSUPPORTED, "unet [\"diffusers\",\"UNet2DModel\"]"},
+         ERR_UNSUPPORTED, "m: unet \"UNet2DModel\" is not supported; supported: UNet2DCond"},
+        {"{\"_class_name\":\"IFPipeline\",\"unet\":[\"diffusers\",\"UNet2DConditionModel\"],"
+         "\"scheduler\":[\"diffusers\",\"EulerDiscreteScheduler\"]}",
+         ERR_UNSUPPORTED, "supported: DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler"},
         {"{\"_class_name\":\"IFPipeline\",\"unet\":7}", ERR_FORMAT, "a list of library and class"},
         {"{\"_class_name\":\"IFPipeline\"}", ERR_FORMAT, "unet is missing"},
         {"{\"_class_name\":\"IFPipeline\",\"vae\":[\"diffusers\",\"AutoencoderKL\"]}",
@@ -310,10 +420,12 @@ static void check_index(void)
         CHECK_MSG(strstr(why.msg, rows[i].says), "%s: %s", rows[i].text, why.msg);
     }
     CHECK_INT(hfconfig_index_read(in_golden("if-tiny-I/model_index.json"), &x, &why), ERR_OK);
-    CHECK(x.pipeline == PIPELINE_IF && x.text_encoder && x.tokenizer && x.unet && x.scheduler);
-    CHECK(!x.safety_checker && !x.watermarker && !x.image_noising_scheduler);
+    CHECK(x.pipeline == PIPELINE_IF && x.text_encoder && x.tokenizer && x.unet);
+    CHECK_INT(x.scheduler, SCHEDULER_DDPM);
+    CHECK(!x.safety_checker && !x.watermarker && x.image_noising_scheduler < 0);
     CHECK_INT(hfconfig_index_read(in_golden("if-tiny-II/model_index.json"), &x, &why), ERR_OK);
-    CHECK(x.pipeline == PIPELINE_IF_SUPER && !x.text_encoder && x.image_noising_scheduler);
+    CHECK(x.pipeline == PIPELINE_IF_SUPER && !x.text_encoder &&
+          x.image_noising_scheduler == SCHEDULER_DDPM);
     CHECK_INT(hfconfig_index_read(in_golden("x4-tiny/model_index.json"), &x, &why),
               ERR_UNSUPPORTED);
 }
@@ -331,6 +443,10 @@ int main(int argc, char **argv)
     check_blocks_refused();
     check_t5();
     check_schedulers();
+    check_foreign_keys();
+    check_foreign_schedulers();
+    check_class_override();
+    check_index_names();
     check_index();
     return test_end();
 }

@@ -57,11 +57,12 @@ static void check_malformed(void)
         {"{\"__metadata__\":{\"format\":\"pt\"},\"a\":" T("F16", "[1]", 0, 2) "}  ", -1, 2, ERR_OK,
          ""},
         {"{\"b\":" T("F32", "[1]", 4, 8) ",\"a\":" T("F32", "[1]", 0, 4) "}", -1, 8, ERR_OK, ""},
-        {"{}", 3, 0, ERR_FORMAT, "length of 3 is impossible"},
+        {"{}", 3, 0, ERR_FORMAT, "is truncated: its header has 3 bytes, the file 10"},
+        {"[]", 3, 0, ERR_FORMAT, "length of 3 is impossible"},
         {"{}", INT64_MAX, 0, ERR_FORMAT, "is impossible"},
         {"{}", 1, 0, ERR_FORMAT, "line 1"},
         {"[]", -1, 0, ERR_FORMAT, "not a JSON object"},
-        {"", -1, 0, ERR_FORMAT, "line"},
+        {"", -1, 0, ERR_FORMAT, "filled with zeros"},
         {"{}", -1, 1, ERR_FORMAT, "1 bytes after the last tensor"},
         {"{\"a\":" T("F32", "[2]", 0, 8) ",\"a\":" T("F32", "[2]", 0, 8) "}", -1, 8, ERR_FORMAT,
          "duplicate"},
@@ -70,7 +71,12 @@ static void check_malformed(void)
         {"{\"a\":" T("F8_E4M3", "[8]", 0, 8) "}", -1, 8, ERR_UNSUPPORTED, "dtype F8_E4M3"},
         {"{\"a\":{\"dtype\":7,\"shape\":[1],\"data_offsets\":[0,4]}}", -1, 4, ERR_FORMAT,
          "dtype must be a string"},
-        {"{\"a\":" T("F32", "[2]", 0, 9) "}", -1, 8, ERR_FORMAT, "lie outside the file"},
+        {"{\"a\":" T("F32", "[2]", 0, 9) "}", -1, 8, ERR_FORMAT,
+         "is truncated: it has 70 of 71 bytes; download it again"},
+        {"{\"a\":" T("F32", "[1]", 0, 4) ",\"b\":" T("F32", "[2]", 4, 12) "}", -1, 8, ERR_FORMAT,
+         "is truncated"},
+        {"{\"a\":" T("F32", "[1]", 0, 4) ",\"b\":" T("F32", "[1]", 8, 12) "}", -1, 8, ERR_FORMAT,
+         "tensor b: data_offsets lie outside the file"},
         {"{\"a\":" T("F32", "[2]", 8, 0) "}", -1, 8, ERR_FORMAT, "not in order"},
         {"{\"a\":" T("F32", "[2]", -8, 0) "}", -1, 8, ERR_FORMAT, "not in order"},
         {"{\"a\":" T("F32", "[2]", 0, 8.0) "}", -1, 8, ERR_FORMAT, "two integers"},
@@ -120,6 +126,16 @@ static void check_not_files(void)
     write_file("short.safetensors", "1234567", 7);
     CHECK_INT(safetensors_open_file(in_dir("short.safetensors"), &s, &why), ERR_FORMAT);
     CHECK(strstr(why.msg, "too short"));
+    write_file("pointer.safetensors",
+               "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 8610000000\n", 80);
+    CHECK_INT(safetensors_open_file(in_dir("pointer.safetensors"), &s, &why), ERR_FORMAT);
+    CHECK(strstr(why.msg, "pointer.safetensors is a Git LFS pointer to a file of 8610000000"));
+    write_file("page.safetensors", "<!DOCTYPE html><html>", 21);
+    CHECK_INT(safetensors_open_file(in_dir("page.safetensors"), &s, &why), ERR_FORMAT);
+    CHECK(strstr(why.msg, "page.safetensors is a web page"));
+    write_file("empty.safetensors", "", 0);
+    CHECK_INT(safetensors_open_file(in_dir("empty.safetensors"), &s, &why), ERR_FORMAT);
+    CHECK(strstr(why.msg, "empty.safetensors is empty"));
     CHECK_INT(safetensors_open_file(in_dir("none.safetensors"), &s, &why), ERR_NOT_FOUND);
     CHECK_INT(safetensors_open_file(dir, &s, &why), ERR_IO);
     mkfifo(in_dir("fifo.safetensors"), 0600);
@@ -243,6 +259,53 @@ static void check_shards(void)
     index_says(index, "[]", "s", ERR_FORMAT, "no weight_map");
 }
 
+// A folder without the weights that are wanted: what it has instead.
+static void check_missing(void)
+{
+    static const struct {
+        const char *file, *says;
+    } rows[] = {
+        {"w.bin", "w.bin, a PyTorch checkpoint"},
+        {"pytorch_model.bin", "pytorch_model.bin, a PyTorch checkpoint"},
+        {"w.ckpt", "w.ckpt, a PyTorch checkpoint"},
+        {"flax_model.msgpack", "flax_model.msgpack, a Flax checkpoint"},
+        {"tf_model.h5", "tf_model.h5, a TensorFlow checkpoint"},
+        {"w.onnx", "w.onnx, an ONNX model"},
+        {"w.gguf", "w.gguf, a GGUF file"},
+        {"w.safetensors.incomplete", "w.safetensors.incomplete, an unfinished download"},
+        {"w.safetensors.crdownload", "w.safetensors.crdownload, an unfinished download"},
+        {"w.safetensors.aria2", "w.safetensors.aria2, an unfinished download"},
+        {"w-00001-of-00002.safetensors", "but not the index w.safetensors.index.json"},
+        {"other.safetensors", "no w.safetensors; it has other.safetensors"},
+        {"config.json", "no w.safetensors"},
+    };
+    struct safetensors *s;
+    struct fault why;
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        mkdir(in_dir("sub"), 0700);
+        char name[80];
+        snprintf(name, sizeof name, "sub/%s", rows[i].file);
+        write_file(name, "x", 1);
+        const struct safetensors_params p = {.dir = in_dir("sub"), .base = "w"};
+        CHECK_INT(safetensors_open(&p, &s, &why), ERR_NOT_FOUND);
+        CHECK_MSG(strstr(why.msg, rows[i].says) != NULL, "%s", why.msg);
+        unlink(in_dir(name));
+    }
+    CHECK(!symlink("gone", in_dir("sub/w.safetensors")));
+    struct safetensors_params p = {.dir = in_dir("sub"), .base = "w"};
+    CHECK(safetensors_has(&p));
+    CHECK_INT(safetensors_open(&p, &s, &why), ERR_NOT_FOUND);
+    CHECK(strstr(why.msg, "w.safetensors is a symbolic link to gone, which does not exist"));
+    unlink(in_dir("sub/w.safetensors"));
+    p.dir = in_dir("sub");
+    CHECK(!safetensors_has(&p));
+    rmdir(in_dir("sub"));
+    p.dir = in_dir("sub");
+    CHECK_INT(safetensors_open(&p, &s, &why), ERR_NOT_FOUND);
+    CHECK(strstr(why.msg, "sub: No such file or directory"));
+}
+
 static void check_variants(void)
 {
     static const char one[] = "{\"a\":" T("F16", "[1]", 0, 2) "}";
@@ -251,9 +314,10 @@ static void check_variants(void)
     struct fault why;
 
     CHECK_INT(open_set("v", NULL, &s, &why), ERR_NOT_FOUND);
-    CHECK(strstr(why.msg, "neither v.safetensors nor v.safetensors.index.json"));
+    CHECK(strstr(why.msg, "no v.safetensors"));
     write_tensors("v.fp16-00001-of-00001.safetensors", -1, one, "\0", 2);
     CHECK_INT(open_set("v", NULL, &s, &why), ERR_NOT_FOUND);
+    CHECK(strstr(why.msg, "v.fp16-00001-of-00001.safetensors but not the index"));
     write_file("v.safetensors.index.fp16.json", map, strlen(map));
     CHECK_INT(open_set("v", "fp16", &s, &why), ERR_OK);
     safetensors_close(&s);
@@ -313,6 +377,7 @@ int main(int argc, char **argv)
     check_not_files();
     check_numbers();
     check_shards();
+    check_missing();
     check_variants();
     if (argc > 1)
         check_golden(argv[1]);
