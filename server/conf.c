@@ -49,6 +49,8 @@ static const struct conf_option options[] = {
     TEXT("listen", listen, "127.0.0.1:8080", 0, "HOST:PORT", "address to listen on"),
     TEXT("model", model, "", 0, "DIR",
          "cascade folder, or pipeline folders separated by commas; empty: the default model"),
+    TEXT("model-aliases", model_aliases, "", R, "NAME,...",
+         "further names under which OpenAI's API offers the model"),
     TEXT("variant", variant, "", 0, "NAME", "weight file variant, such as fp16"),
     TEXT("device", device, "", 0, "NAME,...",
          "Vulkan devices by index or name; empty: the best one"),

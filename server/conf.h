@@ -12,7 +12,7 @@
 struct buf;
 
 struct conf {
-    char *config, *listen, *model, *variant, *device, *dtype, *cache_dir;
+    char *config, *listen, *model, *model_aliases, *variant, *device, *dtype, *cache_dir;
     int slots;
     double memory_limit; // bytes, as all sizes
     char *data_dir;

@@ -28,7 +28,8 @@ struct images_fields {
 static const struct check_field images_table[] = {
     {"prompt", CHECK_TEXT, CHECK_REQUIRED, F(prompt), 1, 32000, .help = "what the picture shows"},
     {"model", CHECK_TEXT, CHECK_NULL, F(model), 0, 200, .live = "models",
-     .help = "a model of /v1/models; OpenAI's own model names mean the one that is loaded"},
+     .help = "a model of /v1/models; OpenAI's own model names mean the one that is loaded, also "
+             "dated and after openai/"},
     {"n", CHECK_INT, CHECK_NULL, F(n), 1, 10, .def = "1", .help = "number of pictures"},
     {"size", CHECK_TEXT, CHECK_NULL, F(size), 1, 32, .def = "auto", .live = "openai_sizes",
      .help = "auto is the model's largest"},
@@ -36,7 +37,8 @@ static const struct check_field images_table[] = {
      .help = "low draws with the model's preset fast, or half its steps when it has none; high "
              "and hd with twice its steps"},
     {"response_format", CHECK_ENUM, CHECK_NULL, F(response_format), .choices = response_formats,
-     .def = "b64_json", .help = "url answers with addresses that live as long as results are kept"},
+     .help = "url answers with addresses that live as long as results are kept; absent: url for "
+             "dall-e-2 and dall-e-3, b64_json for every other model"},
     {"output_format", CHECK_ENUM, CHECK_NULL, F(output_format), .choices = draw_formats,
      .def = "png", .help = "file format of the pictures"},
     {"output_compression", CHECK_INT, CHECK_NULL, F(compression), 0, 100, .def = "100",
@@ -301,7 +303,7 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
         .quality = f->compression,
         .previews = f->partial_images,
         .preview_format = (enum job_format)f->output_format,
-        .keep = f->response_format == RESPONSE_URL && !raw_type,
+        .keep = f->response_format == RESPONSE_URL && !raw_type && !f->stream,
     };
     draw_spec(&f->draw, spec);
     draw_apply_quality(app, (enum draw_quality)f->quality, spec);
@@ -316,6 +318,8 @@ static void images_post(struct call *c)
     struct job *job;
     char hash[65];
     const char *raw_type = accept_picture(c->http, &f->output_format);
+    if (!json_given(c->body, "response_format") && openai_model_gives_urls(f->model))
+        f->response_format = RESPONSE_URL;
     if (f->model && !openai_model_known(c->app, f->model)) {
         call_error(c, 404, "model_not_found", "model", "the model \"%.80s\" does not exist",
                    f->model);
@@ -350,5 +354,7 @@ const struct route routes_openai[] = {
      "List the models", .answer = {{200, "application/json", "the models"}}},
     {"GET", "/v1/models/{id}", openai_models_get, SCOPE_READ, 0, ERRORS_OPENAI, "models",
      "One model", .answer = {{200, "application/json", "the model"}}},
+    {"GET", "/v1/models/{owner}/{id}", openai_models_get, SCOPE_READ, 0, ERRORS_OPENAI, "models",
+     "One model whose name has a slash", .answer = {{200, "application/json", "the model"}}},
     {0},
 };

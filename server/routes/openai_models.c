@@ -1,56 +1,133 @@
-// GET /v1/models and /v1/models/{id}: the one model that is loaded.
+// GET /v1/models and /v1/models/{id}: the one model that is loaded, under all of its names.
 #include "openai.h"
 
 #include "buf.h"
+#include "conf.h"
 #include "text.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static const char *const their_names[] = {"gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5",
-                                          "gpt-image-2", "dall-e-2",         "dall-e-3",
-                                          NULL};
+enum { NAME_SIZE = 256 };
 
-bool openai_model_known(struct app *app, const char *name)
+static const struct theirs {
+    const char *name;
+    bool urls; // unless response_format is given
+} theirs[] = {
+    {"gpt-image-2", false},      {"gpt-image-1.5", false},        {"gpt-image-1", false},
+    {"gpt-image-1-mini", false}, {"chatgpt-image-latest", false}, {"dall-e-2", true},
+    {"dall-e-3", true},
+};
+
+// Cuts "-2026-04-21" off.
+static void cut_date(char *name)
+{
+    static const char form[] = "-dddd-dd-dd";
+    const size_t n = strlen(name), width = sizeof form - 1;
+    if (n <= width)
+        return;
+    for (size_t i = 0; i < width; i++) {
+        const char c = name[n - width + i];
+        if (form[i] == 'd' ? c < '0' || c > '9' : c != form[i])
+            return;
+    }
+    name[n - width] = 0;
+}
+
+// Routers such as LiteLLM put the provider before the name.
+static const char *skip_provider(const char *name)
+{
+    static const char provider[] = "openai/";
+    return strncmp(name, provider, sizeof provider - 1) ? name : name + sizeof provider - 1;
+}
+
+static const struct theirs *find_theirs(const char *name)
+{
+    char base[NAME_SIZE];
+    snprintf(base, sizeof base, "%s", skip_provider(name));
+    cut_date(base);
+    for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++)
+        if (!strcmp(theirs[i].name, base))
+            return &theirs[i];
+    return NULL;
+}
+
+// Walks the names of model-aliases: *at = the option's text first; false at the end.
+static bool next_alias(const char **at, char out[NAME_SIZE])
+{
+    *at += strspn(*at, ", ");
+    const size_t n = strcspn(*at, ", ");
+    snprintf(out, NAME_SIZE, "%.*s", (int)n, *at);
+    *at += n;
+    return n;
+}
+
+static bool is_ours(const struct app *app, const char *name)
 {
     const struct model_info *m = jobs_model(app->jobs);
-    if (!m || !*name || !strcmp(m->name, name))
+    char alias[NAME_SIZE];
+    if (m && !strcmp(m->name, name))
         return true;
-    for (int i = 0; their_names[i]; i++)
-        if (!strcmp(their_names[i], name))
+    for (const char *at = app->conf->model_aliases; next_alias(&at, alias);)
+        if (!strcmp(alias, name))
             return true;
     return false;
 }
 
-static void add_model(struct buf *b, const struct app *app, const struct model_info *m)
+bool openai_model_known(struct app *app, const char *name)
+{
+    return !name || !*name || !jobs_model(app->jobs) || is_ours(app, name) ||
+           is_ours(app, skip_provider(name)) || find_theirs(name);
+}
+
+bool openai_model_gives_urls(const char *name)
+{
+    const struct theirs *t = name ? find_theirs(name) : NULL;
+    return t && t->urls;
+}
+
+// root: the model that a name stands for.
+static void add_model(struct buf *b, const struct app *app, const char *id)
 {
     buf_puts(b, "{\"id\":");
-    text_json(b, m->name);
-    buf_printf(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"imagend\"}",
+    text_json(b, id);
+    buf_printf(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"imagend\",\"root\":",
                (long long)(app->started / 1000));
+    text_json(b, jobs_model(app->jobs)->name);
+    buf_puts(b, "}");
 }
 
 void openai_models_list(struct call *c)
 {
     const struct app *app = c->app;
     const struct model_info *m = jobs_model(app->jobs);
+    const char *at = app->conf->model_aliases;
+    char alias[NAME_SIZE];
     struct buf b = {0};
     buf_puts(&b, "{\"object\":\"list\",\"data\":[");
     if (m)
-        add_model(&b, app, m);
+        add_model(&b, app, m->name);
+    while (m && next_alias(&at, alias)) {
+        buf_puts(&b, ",");
+        add_model(&b, app, alias);
+    }
     buf_puts(&b, "]}");
     call_json(c, 200, &b);
 }
 
 void openai_models_get(struct call *c)
 {
-    const struct app *app = c->app;
-    const struct model_info *m = jobs_model(app->jobs);
+    struct app *app = c->app;
+    char name[NAME_SIZE];
     struct buf b = {0};
-    if (!m || strcmp(m->name, c->arg[0])) {
-        call_error(c, 404, "model_not_found", "model", "the model \"%.80s\" does not exist",
-                   c->arg[0]);
+    // A name with a slash in it is two segments of the path.
+    snprintf(name, sizeof name, "%s%s%s", c->arg[0], c->arg[1] ? "/" : "",
+             c->arg[1] ? c->arg[1] : "");
+    if (!jobs_model(app->jobs) || !openai_model_known(app, name)) {
+        call_error(c, 404, "model_not_found", "model", "the model \"%.80s\" does not exist", name);
         return;
     }
-    add_model(&b, app, m);
+    add_model(&b, app, name);
     call_json(c, 200, &b);
 }

@@ -1,6 +1,7 @@
 """POST /v1/images/generations and /v1/models, field by field."""
 import base64
 import json
+import urllib.parse
 
 from harness import Server, b64, is_png, main
 
@@ -63,15 +64,66 @@ def test_unknown_and_ignored_fields_are_ignored(s):
     assert s.draw(style="vivid", moderation="low", user="u", something=[1]).status == 200
 
 
+# What requests may call the model, and whether OpenAI answers with URLs by default.
+NAMES = (
+    (None, False), ("", False), ("fake", False), ("openai/fake", False),
+    ("gpt-image-1", False), ("gpt-image-1-mini", False), ("gpt-image-1.5", False),
+    ("gpt-image-2", False), ("gpt-image-2-2026-04-21", False), ("gpt-image-1-2025-04-23", False),
+    ("chatgpt-image-latest", False), ("openai/gpt-image-2-2026-04-21", False),
+    ("openai/chatgpt-image-latest", False),
+    ("dall-e-2", True), ("dall-e-3", True), ("openai/dall-e-3", True), ("dall-e-3-2024-01-31", True),
+)
+UNKNOWN = ("other", "Fake", "openai/", "openai/other", "openai/openai/fake", "azure/dall-e-3",
+           "gpt-image-2-2026-04-2", "gpt-image-2-2026-04-211", "gpt-image-2-latest", "gpt-image-",
+           "fake-2026-04-21", "-2026-04-21", "2026-04-21", "gpt-4o", "sdxl", "fake ", "x" * 200)
+
+
 def test_model_names(s):
     models = s.get("/v1/models").json
-    assert models["object"] == "list"
-    name = models["data"][0]["id"]
-    assert s.get("/v1/models/" + name).json["object"] == "model"
-    assert s.get("/v1/models/other").json["error"]["code"] == "model_not_found"
-    assert s.draw(model=name).status == 200 and s.draw(model="gpt-image-1").status == 200
-    a = s.draw(model="other")
-    assert a.status == 404 and a.json["error"]["param"] == "model"
+    assert models["object"] == "list" and [m["id"] for m in models["data"]] == ["fake"]
+    for name, urls in NAMES:
+        a = s.draw(model=name)
+        assert a.status == 200, (name, a.body)
+        assert list(a.json["data"][0]) == ["url" if urls else "b64_json"], (name, a.body[:100])
+        assert a.json["model"] == "fake"
+        if name:
+            for path in (name, urllib.parse.quote(name, safe="")):
+                m = s.get("/v1/models/" + path).json
+                assert m["object"] == "model" and m["id"] == name and m["root"] == "fake", (path, m)
+    for name in UNKNOWN:
+        a = s.draw(model=name)
+        assert a.status == 404 and a.json["error"]["param"] == "model", (name, a.body)
+        assert a.json["error"]["code"] == "model_not_found", a.body
+        assert s.get("/v1/models/" + urllib.parse.quote(name, safe="")).status == 404, name
+
+
+def test_response_format_defaults_to_the_models(s):
+    for model in ("dall-e-2", "dall-e-3"):
+        url = s.draw(model=model, response_format=None, seed=31).json["data"][0]["url"]
+        assert is_png(s.get(url[url.index("/v1/"):]).body, 64)
+        # What has no address is not kept.
+        assert is_png(b64(s.draw(model=model, response_format="b64_json", seed=32)), 64)
+        assert is_png(s.draw(model=model, seed=32, headers={"Accept": "image/png"}).body, 64)
+        frames = list(s.events("POST", "/v1/images/generations", {
+            "prompt": "a", "size": "64x64", "model": model, "stream": True, "seed": 32}))
+        assert is_png(base64.b64decode(frames[-1][2]["b64_json"])), frames
+    kept = [j["request"]["seed"] for j in s.get("/v1/jobs?limit=100").json["data"]]
+    assert kept.count(31) == 2 and 32 not in kept, kept
+    assert "url" in s.draw(model="gpt-image-1", response_format="url").json["data"][0]
+
+
+def test_model_aliases():
+    s = Server("--model-aliases", "sdxl, my/own,stable-diffusion-3")
+    try:
+        ids = [m["id"] for m in s.get("/v1/models").json["data"]]
+        assert ids == ["fake", "sdxl", "my/own", "stable-diffusion-3"], ids
+        for name in ("sdxl", "my/own", "stable-diffusion-3", "openai/sdxl", "fake", "dall-e-2"):
+            assert s.draw(model=name).status == 200, name
+            assert s.get("/v1/models/" + name).json["root"] == "fake", name
+        for name in ("my", "own", "my/", "sdxl,", "sdxl-2026-04-21", ",", "stable"):
+            assert s.draw(model=name).status == 404, name
+    finally:
+        assert s.close() == 0
 
 
 def test_what_cannot_be_served_is_named(s):
