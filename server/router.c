@@ -5,6 +5,7 @@
 #include "buf.h"
 #include "http.h"
 #include "json.h"
+#include "log.h"
 #include "text.h"
 
 #include <arpa/inet.h>
@@ -151,10 +152,14 @@ static void set_retry(struct http_request *r, double seconds)
     http_set_header(r, "Retry-After", "%d", s < 1 ? 1 : s > 60 ? 60 : (int)s);
 }
 
-void call_fault(struct call *c, const struct fault *why, double retry)
+void call_fault(struct call *c, const struct fault *from, double retry)
 {
+    struct fault shown = *from, *why = &shown;
     int status = fault_status(why);
     const char *code = NULL;
+    // What is INVALID repeats the request's own words; the rest may name files of this machine.
+    if (why->code != ERR_INVALID && fault_hide_paths(why))
+        log_msg(LOG_WARN, "http", "%s: %s", http_id(c->http), from->msg);
     if (status == 429 || status == 503)
         set_retry(c->http, retry);
     if (status == 429)

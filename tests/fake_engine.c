@@ -1,7 +1,8 @@
 // engine.h without a device: deterministic pictures in microseconds, for every test of the server.
 // Linked instead of the engine. Environment: FAKE_STEP_MS (time of one step), FAKE_SLOTS,
 // FAKE_OPEN_FAILS (how many opens fail first), FAKE_PRESETS (0: none), FAKE_HELD (a file: while it
-// is there, no open succeeds and no picture gets further than the step it names, 0 when empty).
+// is there, no open succeeds and no picture gets further than the step it names, 0 when empty),
+// FAKE_FAULT (what an open or a picture that fails says).
 // Words in a prompt cause trouble:
 // "[fail]" fails that picture in its second step, "[lose]" loses the device once per process,
 // "[lose always]" loses it each time it is drawn.
@@ -54,6 +55,12 @@ static double fake_env(const char *name, double def)
     return v && *v ? atof(v) : def;
 }
 
+static const char *fake_fault(const char *def)
+{
+    const char *v = getenv("FAKE_FAULT");
+    return v && *v ? v : def;
+}
+
 static void fake_sleep(double ms)
 {
     struct timespec t = {(time_t)(ms / 1000), (long)((ms - (long)(ms / 1000) * 1000.0) * 1e6)};
@@ -79,7 +86,7 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
 {
     *out = NULL;
     if (atomic_fetch_add(&fake_opens, 1) < (int)fake_env("FAKE_OPEN_FAILS", 0))
-        return fault_set(why, ERR_NO_DEVICE, "device", "%s", err_text(ERR_NO_DEVICE));
+        return fault_set(why, ERR_NO_DEVICE, "device", "%s", fake_fault(err_text(ERR_NO_DEVICE)));
     while (fake_held() >= 0)
         fake_sleep(FAKE_HELD_MS);
     if (p->model && strstr(p->model, "missing"))
@@ -280,7 +287,7 @@ static void fake_advance(struct engine *e, int slot, engine_event_fn *fn, void *
     s->seconds += e->step_ms * 1e-3;
     if (s->fails && s->step == 2) {
         struct fault f;
-        fault_set(&f, ERR_INTERNAL, "", "the picture became not a number");
+        fault_set(&f, ERR_INTERNAL, "", "%s", fake_fault("the picture became not a number"));
         fake_post(e, slot, ENGINE_FAILED, fn, ctx, &f);
         return;
     }

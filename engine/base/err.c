@@ -39,6 +39,53 @@ const char *fault_path(const char *path)
     return slash ? slash + 1 : path;
 }
 
+static const char before_path[] = " \"'(=,:";
+
+// Whether the word at `at` begins a path of this machine: it starts with a slash, or it holds two,
+// as the end of a long path does (fault_path).
+static bool is_path(const char *at)
+{
+    const size_t word = strcspn(at, before_path);
+    const char *slash = memchr(at, '/', word);
+    return slash && (slash == at || memchr(slash + 1, '/', word - (size_t)(slash - at) - 1));
+}
+
+// Paths may hold spaces, so one ends where the sentence goes on, not where the word ends.
+static size_t path_length(const char *at)
+{
+    size_t n = 0;
+    while (at[n] && !strchr("\"')", at[n]) && !(strchr(":,;", at[n]) && at[n + 1] == ' '))
+        n++;
+    return n;
+}
+
+bool fault_hide_paths(struct fault *f)
+{
+    bool hidden = strchr(f->param, '/');
+    char *to = f->msg;
+    if (hidden)
+        f->param[0] = 0;
+    for (const char *at = f->msg; *at;) {
+        const bool begins = at == f->msg || strchr(before_path, at[-1]);
+        if (begins && is_path(at)) {
+            const char *end = at + path_length(at), *last = end;
+            while (last > at && last[-1] == '/')
+                last--;
+            const char *name = last;
+            while (name > at && name[-1] != '/')
+                name--;
+            memmove(to, name, (size_t)(last - name));
+            to += last - name;
+            at = end;
+            hidden = true;
+        } else {
+            *to++ = *at++;
+        }
+    }
+    *to = 0;
+    return hidden;
+}
+
 enum err fault_set(struct fault *f, enum err code, const char *param, const char *fmt, ...)
 {
     if (f) {

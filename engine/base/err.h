@@ -5,6 +5,7 @@
 #define IMAGEND_ERR_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 
 #define ERR_MAP(X)                                                                                 \
     X(OK, 0, "ok", "success")                                                                      \
@@ -43,6 +44,10 @@ const char *err_name(enum err e);
 
 // The end of a path that is short enough for a message; never NULL.
 const char *fault_path(const char *path);
+
+// Shorten each path in the message to its file name, for clients, who must not learn where things
+// are on this machine. True when there was one.
+bool fault_hide_paths(struct fault *f);
 
 // Fill *f (which may be NULL) and return code. Errors: returns code, always.
 enum err fault_set(struct fault *f, enum err code, const char *param, const char *fmt, ...)

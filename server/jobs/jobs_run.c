@@ -76,8 +76,12 @@ void jobs_end(struct jobs *j, struct job *job, enum job_state state, const struc
 {
     struct fault trouble;
     job->state = state;
-    if (why)
+    if (why) {
         job->fault = *why;
+        // Clients read it, also after a restart.
+        if (fault_hide_paths(&job->fault))
+            log_msg(LOG_ERROR, "jobs", "%s: %s", job->id, why->msg);
+    }
     job->finished = clock_unix_ms();
     job->expires = job->finished + j->p.limits.keep_ms;
     job->webhook_next = job->spec.webhook_url ? job->finished : 0;
@@ -334,6 +338,7 @@ void jobs_on_worker(void *ctx, struct worker_event *ev)
         break;
     case WORKER_DOWN:
         j->down = ev->fault;
+        fault_hide_paths(&j->down); // clients read it
         jobs_measure(j, JOBS_REBUILT, 0, 1);
         log_msg(LOG_ERROR, "worker", "no engine: %s", ev->fault.msg);
         // A device may come back; a folder that is wrong at the start stays wrong.

@@ -4,6 +4,7 @@
 #include "store.h"
 
 #include "buf.h"
+#include "log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -154,6 +155,7 @@ static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
     j->expires = sqlite3_column_int64(row, 12);
     if (j->state == JOB_FAILED)
         fault_set(&j->fault, (enum err)sqlite3_column_int(row, 13), "", "%s", column(row, 14));
+    fault_hide_paths(&j->fault); // rows of older programs
     if (job_ended(j))
         read_pictures(column(row, 15), j);
     j->webhook_tries = sqlite3_column_int(row, 16);
@@ -241,8 +243,14 @@ static enum err sqlite_get_image(struct store *s, const char *id, int picture,
     const struct store_sqlite *q = (struct store_sqlite *)s;
     char *path = image_path(q, id, picture, format, "");
     struct buf b = {0};
-    enum err err = path ? buf_read_file(&b, path, STORE_MAX_IMAGE, why) : ERR_NO_MEMORY;
+    enum err err = path ? buf_read_file(&b, path, STORE_MAX_IMAGE, why)
+                        : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     const size_t n = b.len;
+    if (err == ERR_NOT_FOUND) {
+        log_msg(LOG_ERROR, "store", "%s", why->msg);
+        fault_set(why, err, "", "the file of image %d of this job is missing from the store",
+                  picture);
+    }
     if (!err && !(*out = blob_create((uint8_t *)buf_take(&b), n)))
         err = fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     buf_deinit(&b);

@@ -104,4 +104,5 @@ def test_off_by_default():
         assert s.close() == 0
 
 
-main(globals())
+if __name__ == "__main__":
+    main(globals())
