@@ -136,31 +136,62 @@ static enum err parse_line(char *line, int number, struct key **keys, struct fau
     return ERR_OK;
 }
 
-enum err auth_parse(struct auth *a, const char *text, size_t n, struct fault *why)
+static enum err parse_keys(const char *text, size_t n, struct auth *a, struct fault *why)
 {
-    struct key *keys = NULL;
-    int number = 0, count = 0;
+    int number = 0;
     for (size_t at = 0; at < n;) {
         char line[512];
         const char *end = memchr(text + at, '\n', n - at);
         const size_t len = end ? (size_t)(end - (text + at)) : n - at;
-        enum err err = ERR_INVALID;
         number++;
-        if (len < sizeof line) {
-            memcpy(line, text + at, len);
-            line[len] = 0;
-            err = parse_line(line, number, &keys, why);
-        } else {
-            fault_set(why, err, "keys-file", "keys file, line %d is too long", number);
-        }
-        if (err) {
-            keys_free(keys);
+        if (len >= sizeof line)
+            return fault_set(why, ERR_INVALID, "keys-file", "keys file, line %d is too long",
+                             number);
+        memcpy(line, text + at, len);
+        line[len] = 0;
+        const enum err err = parse_line(line, number, &a->keys, why);
+        if (err)
             return err;
-        }
         at += len + 1;
     }
+    for (const struct key *k = a->keys; k; k = k->next)
+        a->count++;
+    return a->count ? ERR_OK
+                    : fault_set(why, ERR_INVALID, "keys-file",
+                                "the keys file has no keys; add one with `imagend config key "
+                                "NAME`, or unset keys-file");
+}
+
+enum err auth_parse(const char *text, size_t n, struct auth **out, struct fault *why)
+{
+    *out = calloc(1, sizeof **out);
+    const enum err err = *out ? parse_keys(text, n, *out, why)
+                              : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    if (err)
+        auth_destroy(out);
+    return err;
+}
+
+enum err auth_create(const char *file, struct auth **out, struct fault *why)
+{
+    struct buf b = {0};
+    enum err err;
+    *out = NULL;
+    if (!file || !*file) {
+        *out = calloc(1, sizeof **out);
+        return *out ? ERR_OK : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    }
+    err = buf_read_file(&b, file, 1 << 20, why);
+    if (!err)
+        err = auth_parse(b.data ? b.data : "", b.len, out, why);
+    buf_deinit(&b);
+    return err;
+}
+
+void auth_replace(struct auth *a, struct auth **fresh)
+{
     // Buckets go on where they were: a reload is no way around a limit.
-    for (struct key *k = keys; k; k = k->next, count++) {
+    for (struct key *k = (*fresh)->keys; k; k = k->next) {
         const struct key *old = key_find(a->keys, k->name);
         if (old && old->rate > 0 && k->rate > 0) {
             k->tokens = old->tokens < k->burst ? old->tokens : k->burst;
@@ -171,36 +202,10 @@ enum err auth_parse(struct auth *a, const char *text, size_t n, struct fault *wh
     while (*end)
         end = &(*end)->next;
     *end = a->keys;
-    a->keys = keys;
-    a->count = count;
-    return ERR_OK;
-}
-
-enum err auth_reload(struct auth *a, const char *file, struct fault *why)
-{
-    struct buf b = {0};
-    enum err err;
-    if (!file || !*file)
-        return auth_parse(a, "", 0, why);
-    err = buf_read_file(&b, file, 1 << 20, why);
-    if (!err)
-        err = auth_parse(a, b.data ? b.data : "", b.len, why);
-    if (!err && !a->count)
-        err = fault_set(why, ERR_INVALID, "keys-file", "there is no key in %s", file);
-    buf_deinit(&b);
-    return err;
-}
-
-enum err auth_create(const char *file, struct auth **out, struct fault *why)
-{
-    enum err err;
-    *out = calloc(1, sizeof **out);
-    if (!*out)
-        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-    err = auth_reload(*out, file, why);
-    if (err)
-        auth_destroy(out);
-    return err;
+    a->keys = (*fresh)->keys;
+    a->count = (*fresh)->count;
+    (*fresh)->keys = NULL;
+    auth_destroy(fresh);
 }
 
 void auth_destroy(struct auth **a)

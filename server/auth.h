@@ -12,19 +12,20 @@
 struct auth;
 struct buf;
 
-// file NULL or "": no keys, everybody may do everything. Errors: NOT_FOUND, INVALID with the line.
+// file NULL or "": authentication is disabled. Errors: NOT_FOUND, IO, INVALID (a line, or a file
+// without any key).
 enum err auth_create(const char *file, struct auth **out, struct fault *why);
 void auth_destroy(struct auth **a);
-// Read the keys again; on an error the old ones stay.
-enum err auth_reload(struct auth *a, const char *file, struct fault *why);
+// Put the keys of *fresh in force in place of a's. Owner: takes *fresh, which is NULL afterwards.
+void auth_replace(struct auth *a, struct auth **fresh);
 int auth_count(const struct auth *a);
 
 // For router_auth.check. *owner lives as long as a. Errors: INVALID (no such key), BUSY.
 enum err auth_check(void *auth, const char *key, const char **owner, unsigned *scopes,
                     double *retry);
 
-// Read keys from text, for tests: as auth_reload from a file with these bytes.
-enum err auth_parse(struct auth *a, const char *text, size_t n, struct fault *why);
+// As auth_create with a file of these bytes. Errors: INVALID, NO_MEMORY.
+enum err auth_parse(const char *text, size_t n, struct auth **out, struct fault *why);
 
 // Make a new key: the key itself, which is shown once, and its line for the file. Errors: INVALID
 // (name or scopes), INTERNAL.

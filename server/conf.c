@@ -76,8 +76,8 @@ static const struct conf_option options[] = {
     TEXT("keys-file", keys_file, "", R, "FILE", "API keys; empty: authentication is disabled"),
     {"allow-open", CONF_BOOL, O(allow_open), "false", 0, 0, 0, NULL, "true|false",
      "allow listening on other addresses than loopback without API keys"},
-    TEXT("tls-cert", tls_cert, "", 0, "FILE", "PEM certificate chain; enables HTTPS"),
-    TEXT("tls-key", tls_key, "", 0, "FILE", "PEM private key of the certificate"),
+    TEXT("tls-cert", tls_cert, "", R, "FILE", "PEM certificate chain; enables HTTPS"),
+    TEXT("tls-key", tls_key, "", R, "FILE", "PEM private key of the certificate"),
     TEXT("host-names", host_names, "", R, "NAME,...",
          "accepted host names besides localhost; empty: any, except locally without keys"),
     TEXT("cors-origins", cors_origins, "", R, "ORIGIN,...",
@@ -368,6 +368,16 @@ static size_t value_size(const struct conf_option *o)
     case CONF_BYTES:
     case CONF_SECONDS: return sizeof(double);
     default: return sizeof(int);
+    }
+}
+
+void conf_preview(const struct conf *running, const struct conf *fresh, struct conf *out)
+{
+    *out = *running;
+    for (int i = 0; i < OPTIONS; i++) {
+        const struct conf_option *o = &options[i];
+        if (o->flags & CONF_RELOAD)
+            memcpy((char *)out + o->offset, (const char *)fresh + o->offset, value_size(o));
     }
 }
 

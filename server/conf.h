@@ -43,7 +43,9 @@ enum err conf_check_environment(struct fault *why);
 
 // Parse the text of a file into c. Errors: INVALID, naming the line.
 enum err conf_parse(struct conf *c, const char *text, size_t n, struct fault *why);
-// Copy what may change while the server runs; *ignored names (comma-separated) what differs but
+// What would be in force after conf_reload, to be checked before it. Owner: out borrows from both.
+void conf_preview(const struct conf *running, const struct conf *fresh, struct conf *out);
+// Swap in what may change while the server runs; *ignored names (comma-separated) what differs but
 // needs a restart.
 void conf_reload(struct conf *running, struct conf *fresh, char *ignored, size_t n);
 

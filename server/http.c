@@ -134,6 +134,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
             return;
         c->fd = info ? info->connect_fd : -1;
         c->since = clock_seconds();
+        c->tls = http_tls_begin(s);
         c->next = s->conns;
         c->prev = &s->conns;
         if (s->conns)
@@ -148,6 +149,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
         // only when it runs again.
         if (s->connections-- >= s->p.max_connections)
             http_kick(s);
+        http_tls_end(s, c->tls);
         free(c);
         *context = NULL;
     }
@@ -313,9 +315,8 @@ static void http_make_room(struct http_server *s)
 
 static struct MHD_Daemon *http_start(struct http_server *s)
 {
-    const bool tls = s->p.tls_cert && s->p.tls_key;
     const unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
-                           MHD_USE_ERROR_LOG | (tls ? MHD_USE_TLS : 0);
+                           MHD_USE_ERROR_LOG | (s->tls ? MHD_USE_TLS : 0);
     struct MHD_OptionItem options[] = {
         {MHD_OPTION_LISTEN_SOCKET, s->listen_fd, NULL},
         {MHD_OPTION_CONNECTION_LIMIT, s->p.max_connections, NULL},
@@ -323,8 +324,8 @@ static struct MHD_Daemon *http_start(struct http_server *s)
         {MHD_OPTION_CONNECTION_MEMORY_LIMIT, (intptr_t)(s->p.max_header + HTTP_POOL_EXTRA), NULL},
         {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
         {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
-        {tls ? MHD_OPTION_HTTPS_MEM_CERT : MHD_OPTION_END, 0, (void *)s->p.tls_cert},
-        {tls ? MHD_OPTION_HTTPS_MEM_KEY : MHD_OPTION_END, 0, (void *)s->p.tls_key},
+        {s->tls ? MHD_OPTION_HTTPS_CERT_CALLBACK : MHD_OPTION_END, 0,
+         (void *)(intptr_t)http_tls_choose},
         {MHD_OPTION_END, 0, NULL},
     };
     return MHD_start_daemon(flags, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER,
@@ -352,11 +353,16 @@ static enum err http_attach(struct http_server *s)
 enum err http_open(const struct http_params *p, struct http_server **out, struct fault *why)
 {
     struct http_server *s = calloc(1, sizeof *s);
+    struct http_tls *tls = p->tls;
     enum err err;
     *out = NULL;
-    if (!s)
+    if (!s) {
+        http_tls_destroy(&tls);
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    }
     s->p = *p;
+    if (tls)
+        http_use_tls(s, &tls);
     s->listen_fd = -1;
     s->wake_end = &s->wake;
     err = http_listen(s, why);
@@ -365,9 +371,7 @@ enum err http_open(const struct http_params *p, struct http_server **out, struct
     http_make_room(s);
     s->daemon = http_start(s);
     if (!s->daemon) {
-        err = fault_set(why, ERR_INVALID, p->tls_cert ? "tls_cert" : "listen",
-                        "the HTTP server does not start%s",
-                        p->tls_cert ? ": is the certificate and its key right?" : "");
+        err = fault_set(why, ERR_INTERNAL, "listen", "the HTTP library does not start");
         goto fail;
     }
     err = http_attach(s);
@@ -411,6 +415,7 @@ static void http_free(struct http_server *s)
 {
     void (*closed)(void *ctx) = s->closed;
     void *ctx = s->closed_ctx;
+    http_tls_close(s);
     free(s);
     if (closed)
         closed(ctx);

@@ -13,6 +13,7 @@ struct buf;
 struct uv_loop_s;
 struct http_server;
 struct http_request;
+struct http_tls;
 
 // A body of more than max_body is read and dropped, up to so many times that, for its 413 to
 // arrive.
@@ -22,10 +23,10 @@ typedef void http_fn(void *ctx, struct http_request *r);
 
 struct http_params {
     struct uv_loop_s *loop;
-    const char *host;               // an address or a name
-    int port;                       // 0: any free one
-    const char *tls_cert, *tls_key; // PEM texts; NULL: plain HTTP
-    size_t max_body, max_header;    // bytes
+    const char *host;            // an address or a name
+    int port;                    // 0: any free one
+    struct http_tls *tls;        // NULL: plain HTTP; the server takes it
+    size_t max_body, max_header; // bytes
     int max_connections;
     double receive_seconds; // for a whole request to arrive, and for idle connections
     int send_seconds;       // without progress while sending
@@ -35,8 +36,16 @@ struct http_params {
     void *ctx;
 };
 
-// Errors: INVALID (host), IO (bind), INTERNAL; with *why filled.
+// Errors: INVALID (host), IO (bind), INTERNAL; with *why filled. Owner: takes p->tls in any case.
 enum err http_open(const struct http_params *p, struct http_server **out, struct fault *why);
+// A certificate chain and its private key from PEM texts. Owner: the caller, until a server takes
+// it. Errors: INVALID with the option in why->param, NO_MEMORY.
+enum err http_tls_create(const char *cert, const char *key, struct http_tls **out,
+                         struct fault *why);
+void http_tls_destroy(struct http_tls **t);
+// New connections get this certificate from now on; only for a server that speaks TLS.
+// Owner: takes *tls, which is NULL afterwards.
+void http_use_tls(struct http_server *s, struct http_tls **tls);
 int http_port(const struct http_server *s);
 // Accept nothing more; open connections go on and close after their response.
 void http_quiesce(struct http_server *s);

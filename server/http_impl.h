@@ -6,6 +6,7 @@
 #include "buf.h"
 #include "http.h"
 
+#include <gnutls/abstract.h>
 #include <microhttpd.h>
 #include <uv.h>
 
@@ -16,6 +17,7 @@ struct http_conn {
     int fd;
     double since; // when it began to wait for a request
     bool busy;    // a request is being answered
+    struct http_tls *tls;
 };
 
 struct http_server {
@@ -23,9 +25,10 @@ struct http_server {
     struct MHD_Daemon *daemon;
     int listen_fd, port;
     uv_poll_t epoll;
-    uv_timer_t timer; // the library's time-outs
-    uv_idle_t waker;  // runs while streams wait in `wake`
-    uv_timer_t sweep; // ours
+    uv_timer_t timer;     // the library's time-outs
+    uv_idle_t waker;      // runs while streams wait in `wake`
+    uv_timer_t sweep;     // ours
+    struct http_tls *tls; // the oldest in use, up to the newest; NULL: plain HTTP
     struct http_conn *conns;
     struct http_request *requests;
     struct http_request *wake, **wake_end;
@@ -85,5 +88,13 @@ void http_watch(struct http_request *r); // until http_left
 void http_left(struct http_request *r);  // no more watching; gone is called if it was not
 void http_keep_alive(struct http_server *s, double now);
 void http_abandon(struct http_request *r); // let the library end it, whatever it waits for
+
+// http_tls.c
+int http_tls_choose(gnutls_session_t session, const gnutls_datum_t *ca, int n,
+                    const gnutls_pk_algorithm_t *algorithms, int algorithm_count,
+                    gnutls_pcert_st **chain, unsigned *count, gnutls_privkey_t *key);
+struct http_tls *http_tls_begin(struct http_server *s); // for a connection that was opened
+void http_tls_end(struct http_server *s, struct http_tls *t);
+void http_tls_close(struct http_server *s);
 
 #endif

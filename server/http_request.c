@@ -190,7 +190,7 @@ const char *http_client(const struct http_request *r)
 
 bool http_is_tls(const struct http_request *r)
 {
-    return r->server->p.tls_cert;
+    return r->server->tls;
 }
 
 double http_started(const struct http_request *r)

@@ -6,6 +6,7 @@
 #include "buf.h"
 #include "conf.h"
 #include "metrics.h"
+#include "settings.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -44,16 +45,12 @@ static int config_options(const char *what, int argc, char **argv)
 {
     struct conf c;
     struct fault why = {0};
-    struct auth *auth = NULL;
+    struct settings settings = {0};
     struct buf b = {0};
-    char host[256];
-    int port;
     bool help;
     enum err err = conf_load(&c, argc, argv, &help, &why);
     if (!err)
-        err = conf_listen(&c, host, sizeof host, &port, &why);
-    if (!err)
-        err = auth_create(c.keys_file, &auth, &why);
+        err = settings_read(&c, &settings, &why);
     if (!err && !strcmp(what, "show"))
         conf_show(&c, &b);
     else if (!err)
@@ -63,7 +60,7 @@ static int config_options(const char *what, int argc, char **argv)
     if (!err)
         fputs(b.data, stdout);
     buf_deinit(&b);
-    auth_destroy(&auth);
+    settings_deinit(&settings);
     conf_deinit(&c);
     return err ? fail(&why) : 0;
 }

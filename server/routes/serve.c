@@ -10,6 +10,7 @@
 #include "http.h"
 #include "log.h"
 #include "metrics.h"
+#include "settings.h"
 #include "sha256.h"
 #include "store.h"
 #include "watch.h"
@@ -21,7 +22,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { SERVE_TICK_MS = 50, SERVE_FLUSH_MS = 1000, SERVE_MAX_NAMES = 32 };
+enum { SERVE_TICK_MS = 50, SERVE_FLUSH_MS = 1000 };
 
 enum serve_phase { SERVE_RUNNING, SERVE_ANNOUNCED, SERVE_DRAINING, SERVE_FLUSHING, SERVE_CLOSED };
 
@@ -29,7 +30,7 @@ struct serve {
     struct app app; // first: the parts below hand it back as ctx
     int status;     // of the process
     struct conf conf;
-    struct auth *auth;
+    struct settings settings; // in force; its certificate is the HTTP server's
     uv_loop_t loop;
     uv_signal_t sigterm, sigint, sighup;
     uv_timer_t timer;
@@ -37,9 +38,7 @@ struct serve {
     double phase_since;
     int argc;
     char **argv;
-    bool local; // only this machine can reach the listening address
-    char *tls_cert, *tls_key, *origins_text, *hosts_text, *webhook_secret;
-    const char *origins[SERVE_MAX_NAMES], *hosts[SERVE_MAX_NAMES];
+    char *webhook_secret;
 };
 
 static const struct route *const serve_routes[] = {
@@ -136,83 +135,67 @@ static struct jobs_limits serve_limits(const struct conf *c)
     };
 }
 
-// "a, b" into a list that ends in NULL. Owner: the caller frees *text and the list's place.
-static void split_list(const char *text, char **copy, const char *list[SERVE_MAX_NAMES])
+static const char *const *serve_hosts(const struct settings *s)
 {
-    char *save = NULL;
-    int n = 0;
-    free(*copy);
-    *copy = strdup(text);
-    for (char *s = *copy ? strtok_r(*copy, ", ", &save) : NULL; s && n < SERVE_MAX_NAMES - 1;
-         s = strtok_r(NULL, ", ", &save))
-        list[n++] = s;
-    list[n] = NULL;
+    return s->any_host ? NULL : s->hosts.item;
 }
 
-// Without keys, whoever reaches the server may use it; then at least no web page may, by a name of
-// its own that it made to point here.
-static const char *const *serve_hosts(struct serve *s)
-{
-    struct buf names = {0};
-    char host[256];
-    conf_public_host(&s->conf, host, sizeof host);
-    buf_printf(&names, "%s,%s", s->conf.host_names, host);
-    split_list(names.data ? names.data : "", &s->hosts_text, s->hosts);
-    buf_deinit(&names);
-    return *s->conf.host_names || (s->local && !auth_count(s->auth)) ? s->hosts : NULL;
-}
-
-static void serve_apply(struct serve *s)
+// Everything is read and checked; from here on nothing fails.
+static void serve_apply(struct serve *s, struct settings *fresh)
 {
     const struct jobs_limits limits = serve_limits(&s->conf);
     log_setup((enum log_level)s->conf.log_level, (enum log_format)s->conf.log_format);
-    split_list(s->conf.cors_origins, &s->origins_text, s->origins);
-    if (s->app.router)
-        router_set_cors(s->app.router, s->origins);
-    if (s->app.router)
-        router_set_hosts(s->app.router, serve_hosts(s));
-    if (s->app.jobs)
-        jobs_set_limits(s->app.jobs, &limits);
+    if (auth_count(s->settings.auth) && !auth_count(fresh->auth))
+        log_msg(LOG_WARN, "config", "there are no API keys any more: authentication is disabled");
+    auth_replace(s->settings.auth, &fresh->auth);
+    if (fresh->tls)
+        http_use_tls(s->app.http, &fresh->tls);
+    struct settings old = s->settings;
+    fresh->auth = old.auth;
+    old.auth = NULL;
+    s->settings = *fresh;
+    router_set_cors(s->app.router, s->settings.origins.item);
+    router_set_hosts(s->app.router, serve_hosts(&s->settings));
+    settings_deinit(&old);
+    jobs_set_limits(s->app.jobs, &limits);
+}
+
+static enum err serve_check_reload(struct serve *s, const struct conf *fresh, struct settings *out,
+                                   struct fault *why)
+{
+    struct conf next;
+    conf_preview(&s->conf, fresh, &next);
+    if (!*next.tls_cert != !*s->conf.tls_cert)
+        return fault_set(why, ERR_INVALID, "tls-cert",
+                         "tls-cert: changing between HTTP and HTTPS needs a restart");
+    return settings_read(&next, out, why);
 }
 
 static void on_reload(uv_signal_t *handle, int signum)
 {
     struct serve *s = handle->data;
     struct conf fresh;
+    struct settings settings = {0};
     struct fault why = {0};
     char ignored[512];
     bool help;
     if (conf_load(&fresh, s->argc, s->argv, &help, &why) ||
-        auth_reload(s->auth, fresh.keys_file, &why)) {
-        log_msg(LOG_ERROR, "config", "not reloaded: %s", why.msg);
+        serve_check_reload(s, &fresh, &settings, &why)) {
+        log_msg(LOG_ERROR, "config", "not reloaded, the old configuration stays in force: %s",
+                why.msg);
+        settings_deinit(&settings);
         conf_deinit(&fresh);
         return;
     }
     conf_reload(&s->conf, &fresh, ignored, sizeof ignored);
     conf_deinit(&fresh);
-    serve_apply(s);
+    serve_apply(s, &settings);
     if (*ignored)
         log_msg(LOG_WARN, "config", "needs a restart to change: %s", ignored);
     log_msg(LOG_INFO, "config", "reloaded");
 }
 
 // ---- starting -----------------------------------------------------------------------------------
-
-static enum err serve_read_tls(struct serve *s, struct fault *why)
-{
-    struct buf cert = {0}, key = {0};
-    enum err err = ERR_OK;
-    if (!*s->conf.tls_cert && !*s->conf.tls_key)
-        return ERR_OK;
-    if (!*s->conf.tls_cert || !*s->conf.tls_key)
-        return fault_set(why, ERR_INVALID, "tls-cert", "tls-cert and tls-key go together");
-    err = buf_read_file(&cert, s->conf.tls_cert, 1 << 20, why);
-    if (!err)
-        err = buf_read_file(&key, s->conf.tls_key, 1 << 20, why);
-    s->tls_cert = buf_take(&cert);
-    s->tls_key = buf_take(&key);
-    return err;
-}
 
 static void serve_sign(const char *secret, const void *data, size_t n, char out[65])
 {
@@ -280,9 +263,9 @@ static enum err serve_open_http(struct serve *s, const char *host, int port, str
     const struct router_params router = {
         .tables = serve_routes,
         .app = &s->app,
-        .auth = {auth_check, s->auth},
-        .cors = s->origins,
-        .hosts = serve_hosts(s),
+        .auth = {auth_check, s->settings.auth},
+        .cors = s->settings.origins.item,
+        .hosts = serve_hosts(&s->settings),
         .max_body = (size_t)c->max_body,
         .max_header = (size_t)c->max_header,
         .done = watch_request,
@@ -293,8 +276,7 @@ static enum err serve_open_http(struct serve *s, const char *host, int port, str
         .loop = &s->loop,
         .host = host,
         .port = port,
-        .tls_cert = s->tls_cert,
-        .tls_key = s->tls_key,
+        .tls = s->settings.tls,
         .max_body = (size_t)c->max_body,
         .max_header = (size_t)c->max_header,
         .max_connections = c->max_connections,
@@ -305,6 +287,7 @@ static enum err serve_open_http(struct serve *s, const char *host, int port, str
         .finished = router_finished,
         .ctx = s->app.router,
     };
+    s->settings.tls = NULL;
     return http_open(&p, &s->app.http, why);
 }
 
@@ -328,15 +311,8 @@ static enum err serve_open(struct serve *s, struct fault *why)
     int port;
     enum err err = conf_listen(&s->conf, host, sizeof host, &port, why);
     if (!err)
-        err = auth_create(s->conf.keys_file, &s->auth, why);
-    s->local = !err && conf_is_local(host);
-    if (!err && !auth_count(s->auth) && !s->local && !s->conf.allow_open)
-        err = fault_set(why, ERR_INVALID, "listen",
-                        "%s is reachable from outside and there are no API keys: set keys-file, "
-                        "or allow-open if that is wanted",
-                        host);
-    if (!err)
-        err = serve_read_tls(s, why);
+        err = settings_read(&s->conf, &s->settings, why);
+    const bool tls = s->settings.tls;
     if (!err)
         err = serve_read_secret(s, why);
     if (!err)
@@ -346,7 +322,7 @@ static enum err serve_open(struct serve *s, struct fault *why)
     if (err)
         return err;
     serve_signals(s);
-    log_msg(LOG_INFO, "server", "listening on %s://%s:%d", s->tls_cert ? "https" : "http", host,
+    log_msg(LOG_INFO, "server", "listening on %s://%s:%d", tls ? "https" : "http", host,
             http_port(s->app.http));
     return ERR_OK;
 }
@@ -359,13 +335,9 @@ static void serve_free(struct serve *s)
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);
     router_destroy(&s->app.router);
-    auth_destroy(&s->auth);
     metrics_destroy(&s->app.metrics);
     buf_deinit(&s->app.event_text);
-    free(s->tls_cert);
-    free(s->tls_key);
-    free(s->origins_text);
-    free(s->hosts_text);
+    settings_deinit(&s->settings);
     free(s->webhook_secret);
     conf_deinit(&s->conf);
 }
@@ -391,7 +363,7 @@ int serve_command(int argc, char **argv)
     s.app.conf = &s.conf;
     s.app.started = clock_unix_ms();
     uv_loop_init(&s.loop);
-    serve_apply(&s);
+    log_setup((enum log_level)s.conf.log_level, (enum log_format)s.conf.log_format);
     if (metrics_create(&s.app.metrics) || serve_open(&s, &why)) {
         fprintf(stderr, "imagend: %s\n", why.msg);
         s.status = 1;

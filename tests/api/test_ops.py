@@ -434,4 +434,5 @@ def test_tls():
         assert s.close() == 0
 
 
-main(globals())
+if __name__ == "__main__":
+    main(globals())

@@ -53,21 +53,34 @@ static void try_texts(const char *text)
     buf_deinit(&back);
 }
 
+static void try_keys(const char *text, size_t size)
+{
+    struct auth *auth, *in_force;
+    struct fault why = {0};
+    const char *owner;
+    unsigned scopes;
+    double retry;
+    if (auth_parse(text, size, &auth, &why)) {
+        FUZZ_REQUIRE(why.code == ERR_INVALID && *why.msg && !auth);
+        return;
+    }
+    // A file that is accepted has keys, and with keys nobody comes in without one.
+    FUZZ_REQUIRE(auth_count(auth) > 0);
+    FUZZ_REQUIRE(!auth_create("", &in_force, &why));
+    auth_replace(in_force, &auth);
+    FUZZ_REQUIRE(!auth && auth_count(in_force) > 0);
+    FUZZ_REQUIRE(auth_check(in_force, NULL, &owner, &scopes, &retry) == ERR_INVALID && !scopes);
+    auth_destroy(&in_force);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct auth *auth;
-    struct fault why = {0};
     char *text = calloc(1, size + 1);
     FUZZ_REQUIRE(text);
     if (size)
         memcpy(text, data, size);
-    if (!auth)
-        FUZZ_REQUIRE(!auth_create("", &auth, &why));
     try_conf(text, size);
-    if (auth_parse(auth, text, size, &why))
-        FUZZ_REQUIRE(why.code == ERR_INVALID && *why.msg);
-    else if (auth_count(auth))
-        auth_destroy(&auth); // replaced keys are kept for requests in progress
+    try_keys(text, size);
     try_texts(text);
     free(text);
     return 0;

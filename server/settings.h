@@ -1,0 +1,34 @@
+// What the configuration means for the running server beyond plain values: keys, certificate, lists
+// of names. Read and checked as a whole at the start, on reload and by `imagend config check`, so
+// that nothing of it is in force before all of it is right.
+#ifndef IMAGEND_SETTINGS_H
+#define IMAGEND_SETTINGS_H
+
+#include "err.h"
+
+#include <stdbool.h>
+
+struct auth;
+struct conf;
+struct http_tls;
+
+enum { SETTINGS_MAX_NAMES = 64 };
+
+struct settings_list {
+    char *text;
+    const char *item[SETTINGS_MAX_NAMES + 1]; // into text; NULL at the end
+};
+
+struct settings {
+    struct auth *auth;
+    struct http_tls *tls; // NULL: plain HTTP
+    struct settings_list origins, hosts;
+    bool any_host; // hosts do not matter
+};
+
+// Owner: the caller, settings_deinit, also after an error. Errors: INVALID, NOT_FOUND, IO, with the
+// option in why->param; among them INVALID for a server that would be open to everyone.
+enum err settings_read(const struct conf *c, struct settings *out, struct fault *why);
+void settings_deinit(struct settings *s);
+
+#endif
