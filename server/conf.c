@@ -438,25 +438,32 @@ void conf_public_host(const struct conf *c, char *host, size_t n)
 
 // ---- for people ---------------------------------------------------------------------------------
 
-static void add_value_name(const struct conf_option *o, struct buf *out, const char *bar)
+bool conf_about(int i, struct conf_about *out)
 {
-    for (int i = 0; o->choices && o->choices[i]; i++)
-        buf_printf(out, "%s%s", i ? bar : "", o->choices[i]);
-    if (o->value && *bar == '|')
-        buf_puts(out, o->value);
+    if (i < 0 || i >= OPTIONS)
+        return false;
+    const struct conf_option *o = &options[i];
+    *out = (struct conf_about){
+        .name = o->name,
+        .value = o->value,
+        .def = o->def,
+        .help = o->help,
+        .choices = o->choices,
+        .flag = o->type == CONF_BOOL,
+        .reload = o->flags & CONF_RELOAD,
+        .in_file = !(o->flags & CONF_NOT_IN_FILE),
+    };
+    return true;
 }
 
-void conf_help(struct buf *out)
+static void add_choices(const struct conf_option *o, struct buf *out)
 {
-    for (int i = 0; i < OPTIONS; i++) {
-        const struct conf_option *o = &options[i];
-        struct buf left = {0};
-        buf_printf(&left, "  --%s ", o->name);
-        add_value_name(o, &left, "|");
-        buf_printf(out, "%-38s %s", left.data ? left.data : "", o->help);
-        buf_printf(out, *o->def ? " [%s]\n" : "\n", o->def);
-        buf_deinit(&left);
-    }
+    if (!o->choices)
+        return;
+    buf_puts(out, " (");
+    for (int i = 0; o->choices[i]; i++)
+        buf_printf(out, "%s%s", i ? ", " : "", o->choices[i]);
+    buf_puts(out, ")");
 }
 
 void conf_markdown(struct buf *out)
@@ -467,11 +474,7 @@ void conf_markdown(struct buf *out)
         buf_printf(out, "| `%s` | ", o->name);
         buf_printf(out, *o->def ? "`%s`" : "%s", o->def);
         buf_printf(out, " | %s | %s", o->flags & CONF_RELOAD ? "yes" : "", o->help);
-        if (o->choices) {
-            buf_puts(out, " (");
-            add_value_name(o, out, ", ");
-            buf_puts(out, ")");
-        }
+        add_choices(o, out);
         buf_puts(out, " |\n");
     }
 }
@@ -487,11 +490,7 @@ void conf_file(struct buf *out)
         if (o->flags & CONF_NOT_IN_FILE)
             continue;
         buf_printf(out, "\n# %s", o->help);
-        if (o->choices) {
-            buf_puts(out, " (");
-            add_value_name(o, out, ", ");
-            buf_puts(out, ")");
-        }
+        add_choices(o, out);
         buf_printf(out, "%s\n#%s =%s%s\n", o->flags & CONF_RELOAD ? " (reload)" : "", o->name,
                    *o->def ? " " : "", o->def);
     }

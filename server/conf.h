@@ -56,7 +56,14 @@ bool conf_is_local(const char *host);
 // The host of public-url; "" without one.
 void conf_public_host(const struct conf *c, char *host, size_t n);
 
-void conf_help(struct buf *out);                       // for --help
+// Option number i of the table, from 0; false after the last.
+struct conf_about {
+    const char *name, *value, *def, *help; // value: what stands for it, NULL with choices
+    const char *const *choices;            // NULL: any value
+    bool flag, reload, in_file;
+};
+bool conf_about(int i, struct conf_about *out);
+
 void conf_markdown(struct buf *out);                   // for docs/configuration.md
 void conf_file(struct buf *out);                       // config/imagend.conf: the defaults
 void conf_show(const struct conf *c, struct buf *out); // as a file; secrets are paths only

@@ -6,38 +6,63 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct command {
-    const char *name;
-    int (*run)(int argc, char **argv); // of the arguments after the name
-    const char *help;
-} commands[] = {
-    {"generate", cli_generate, "draw pictures"},
-    {"serve", serve_command, "the HTTP service"},
-    {"config", config_command, "check and show the service's options, make API keys"},
-    {"devices", cli_devices, "the Vulkan devices of this machine"},
-    {"inspect", cli_inspect, "what is in a model folder, and what is missing"},
+const struct cli_command cli_commands[] = {
+    {&cli_about_generate, cli_generate},
+    {&cli_about_serve, serve_command},
+    {&cli_about_config, config_command},
+    {&cli_about_devices, cli_devices},
+    {&cli_about_inspect, cli_inspect},
+    {&cli_about_completion, cli_completion},
+    {&cli_about_manual, cli_manual},
+    {&cli_about_help, cli_help},
+    {0},
 };
-enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
-static int usage(FILE *out)
+static void print(struct buf *b, FILE *out)
 {
-    fprintf(out, "imagend %s\nusage: imagend COMMAND [options]\n\n", program_version);
-    for (int i = 0; i < COMMANDS; i++)
-        fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
-    return out == stdout ? 0 : 2;
+    fputs(b->data ? b->data : "", out);
+    buf_deinit(b);
+}
+
+static int run(const struct cli_command *c, int argc, char **argv)
+{
+    struct buf help = {0};
+    int status = c->run(argc, argv);
+
+    if (status != CLI_HELP)
+        return status;
+    cli_write_help(&help, c->about);
+    print(&help, stdout);
+    return 0;
+}
+
+// A full disk or a closed pipe under standard output is a failure too.
+static int finish(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    fputs("imagend: cannot write to standard output\n", stderr);
+    return status ? status : 1;
 }
 
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
-    for (int i = 0; i < COMMANDS; i++)
-        if (!strcmp(commands[i].name, name))
-            return commands[i].run(argc - 2, argv + 2);
-    if (!strcmp(name, "--help") || !strcmp(name, "help"))
-        return usage(stdout);
-    if (!strcmp(name, "--version")) {
-        printf("imagend %s\n", program_version);
-        return 0;
+    struct buf usage = {0};
+
+    if (!*name) {
+        cli_write_usage(&usage);
+        print(&usage, stderr);
+        return 2;
     }
-    return usage(stderr);
+    if (!strcmp(name, "--version") || !strcmp(name, "-V")) {
+        printf("imagend %s\n", program_version);
+        return finish(0);
+    }
+    if (!strcmp(name, "--help") || !strcmp(name, "-h"))
+        name = "help";
+    for (const struct cli_command *c = cli_commands; c->about; c++)
+        if (!strcmp(c->about->name, name))
+            return finish(run(c, argc - 2, argv + 2));
+    return cli_unknown(name);
 }

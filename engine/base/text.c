@@ -3,6 +3,7 @@
 
 #include "buf.h"
 
+#include <ctype.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -78,4 +79,40 @@ void text_hex(struct buf *b, const void *data, size_t n)
     const uint8_t *in = data;
     for (size_t i = 0; i < n; i++)
         buf_printf(b, "%02x", in[i]);
+}
+
+enum { LONGEST = 63 };
+
+static int smaller(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+int text_distance(const char *a, const char *b)
+{
+    const int n = (int)strnlen(a, LONGEST), m = (int)strnlen(b, LONGEST);
+    int row[3][LONGEST + 1]; // of the first i - 2, i - 1 and i letters of a
+
+    for (int i = 0; i <= n; i++) {
+        int *now = row[i % 3], *last = row[(i + 2) % 3], *before = row[(i + 1) % 3];
+        for (int k = 0; k <= m; k++) {
+            if (!i || !k) {
+                now[k] = i + k;
+                continue;
+            }
+            const int x = tolower((unsigned char)a[i - 1]), y = tolower((unsigned char)b[k - 1]);
+            now[k] = smaller(smaller(last[k], now[k - 1]) + 1, last[k - 1] + (x != y));
+            if (i > 1 && k > 1 && x == tolower((unsigned char)b[k - 2]) &&
+                y == tolower((unsigned char)a[i - 2]))
+                now[k] = smaller(now[k], before[k - 2] + 1);
+        }
+    }
+    return row[n % 3][m];
+}
+
+bool text_is_near(const char *a, const char *b)
+{
+    const int n = (int)strnlen(a, LONGEST);
+
+    return text_distance(a, b) <= (n < 4 ? 1 : n < 8 ? 2 : 3);
 }

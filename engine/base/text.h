@@ -1,4 +1,4 @@
-// How bytes are written inside JSON, HTTP headers and URLs; and base64 read back.
+// How bytes are written inside JSON, HTTP headers and URLs; base64 read back; mistyped names.
 #ifndef IMAGEND_TEXT_H
 #define IMAGEND_TEXT_H
 
@@ -18,5 +18,11 @@ bool text_unbase64(struct buf *b, const char *text);
 
 // Add n bytes as lower-case hexadecimal.
 void text_hex(struct buf *b, const void *data, size_t n);
+
+// How many letters must be inserted, deleted, replaced or swapped with their neighbour to turn a
+// into b, without regard to case. Only the first 63 bytes count.
+int text_distance(const char *a, const char *b);
+// Whether b is near enough to a mistyped a to be suggested for it.
+bool text_is_near(const char *a, const char *b);
 
 #endif

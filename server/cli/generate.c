@@ -16,33 +16,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { MAX_PICTURES = 1000, BAR = 24, LONGEST_PATH = 4096 };
-
-static const char usage_text[] =
-    "usage: imagend generate \"PROMPT\" [options]\n"
-    "\n"
-    "  -o, --output FILE      the picture (out.png); of several, FILE-1.png, FILE-2.png, ...\n"
-    "  --prompts FILE         instead of PROMPT: draw every line of FILE, line K as FILE-K.png\n"
-    "                         with seed N + K - 1\n"
-    "  --model DIR            a cascade folder, or pipeline folders separated by ','\n"
-    "  --variant NAME         weight files of this variant, such as fp16\n"
-    "  --size N               64, 256, 1024: stop after the stage with this size\n"
-    "  --seed N               0 .. 18446744073709551615 (random)\n"
-    "  --n K                  how many pictures, 1 to 1000\n"
-    "  --preset NAME          settings that the model has under a name, such as fast\n"
-    "  --steps A[,B[,C]]      denoising steps per stage\n"
-    "  --guidance A[,B[,C]]   guidance scale per stage, 1 to 100; 1 is none\n"
-    "  --noise-level B[,C]    noise on the input of the super-resolution stages, 0 to 999\n"
-    "  --negative TEXT        what the picture should not show\n"
-    "  --sampler NAME         of the base stage, such as ddpm, ddim, dpm++2m\n"
-    "  --timesteps NAME       a named list for the base stage, such as fast27, smart100\n"
-    "  --device NAME          index or part of the name of a Vulkan device\n"
-    "  --dtype f32|f16        storage of weights and activations\n"
-    "  --memory-limit BYTES   device memory to use, such as 12G (what the device has)\n"
-    "  --slots K              pictures drawn together\n"
-    "  --validation           Vulkan validation layers\n"
-    "  --profile              time per operator class at the end\n"
-    "  --quiet                print nothing but errors\n";
+enum { MAX_PICTURES = 1000, BAR = 24, LONGEST_PATH = 4096, PROCEED = -2 };
 
 struct options {
     struct engine_params engine;
@@ -137,9 +111,10 @@ static bool read_seed(const char *text, uint64_t *out)
 }
 
 enum option_code {
-    OPT_MODEL = 256,
-    OPT_VARIANT,
+    OPT_OUTPUT,
     OPT_PROMPTS,
+    OPT_MODEL,
+    OPT_VARIANT,
     OPT_SIZE,
     OPT_SEED,
     OPT_N,
@@ -157,40 +132,64 @@ enum option_code {
     OPT_VALIDATION,
     OPT_PROFILE,
     OPT_QUIET,
-    OPT_HELP,
+    OPT_COUNT,
 };
 
-static const struct option long_options[] = {
-    {"output", required_argument, NULL, 'o'},
-    {"model", required_argument, NULL, OPT_MODEL},
-    {"variant", required_argument, NULL, OPT_VARIANT},
-    {"prompts", required_argument, NULL, OPT_PROMPTS},
-    {"size", required_argument, NULL, OPT_SIZE},
-    {"seed", required_argument, NULL, OPT_SEED},
-    {"n", required_argument, NULL, OPT_N},
-    {"preset", required_argument, NULL, OPT_PRESET},
-    {"steps", required_argument, NULL, OPT_STEPS},
-    {"guidance", required_argument, NULL, OPT_GUIDANCE},
-    {"noise-level", required_argument, NULL, OPT_NOISE},
-    {"negative", required_argument, NULL, OPT_NEGATIVE},
-    {"sampler", required_argument, NULL, OPT_SAMPLER},
-    {"timesteps", required_argument, NULL, OPT_TIMESTEPS},
-    {"device", required_argument, NULL, OPT_DEVICE},
-    {"dtype", required_argument, NULL, OPT_DTYPE},
-    {"memory-limit", required_argument, NULL, OPT_MEMORY},
-    {"slots", required_argument, NULL, OPT_SLOTS},
-    {"validation", no_argument, NULL, OPT_VALIDATION},
-    {"profile", no_argument, NULL, OPT_PROFILE},
-    {"quiet", no_argument, NULL, OPT_QUIET},
-    {"help", no_argument, NULL, OPT_HELP},
-    {0},
+static const struct cli_option generate_options[OPT_COUNT + 1] = {
+    [OPT_OUTPUT] =
+        {"output", 'o', "FILE",
+         "output file (default out.png); several images become FILE-1.png, FILE-2.png, ..."},
+    [OPT_PROMPTS] =
+        {"prompts", 0, "FILE",
+         "generate one image per line of FILE; line K uses seed N+K-1 and writes FILE-K"},
+    [OPT_MODEL] = {"model", 0, "DIR",
+                   "a cascade folder, or diffusers pipeline folders in stage order, separated by "
+                   "commas (default: the installed model)"},
+    [OPT_VARIANT] = {"variant", 0, "NAME", "use the weight files of this variant, such as fp16"},
+    [OPT_SIZE] = {"size", 0, "N", "64, 256 or 1024: stop after the stage with this size"},
+    [OPT_SEED] = {"seed", 0, "N", "seed, 0 to 18446744073709551615 (default: a random one)"},
+    [OPT_N] = {"n", 0, "K", "number of images, 1 to 1000"},
+    [OPT_PRESET] = {"preset", 0, "NAME",
+                    "a named preset of the model, such as fast; explicit options override it"},
+    [OPT_STEPS] = {"steps", 0, "A[,B[,C]]", "denoising steps per stage"},
+    [OPT_GUIDANCE] = {"guidance", 0, "A[,B[,C]]",
+                      "guidance scale per stage, 1 to 100; 1 disables guidance"},
+    [OPT_NOISE] = {"noise-level", 0, "B[,C]",
+                   "noise added to the input of the super-resolution stages, 0 to 999"},
+    [OPT_NEGATIVE] = {"negative", 0, "TEXT", "negative prompt: what the image should not show"},
+    [OPT_SAMPLER] = {"sampler", 0, "NAME",
+                     "sampler of the base stage, such as ddpm, ddim or dpm++2m"},
+    [OPT_TIMESTEPS] = {"timesteps", 0, "NAME",
+                       "named timestep list for the base stage, such as fast27 or smart100"},
+    [OPT_DEVICE] = {"device", 0, "NAME", "Vulkan device, by index or part of its name"},
+    [OPT_DTYPE] = {"dtype", 0, "f32|f16", "storage type of weights and activations"},
+    [OPT_MEMORY] = {"memory-limit", 0, "BYTES",
+                    "device memory to use, such as 12G (default: all that the device has)"},
+    [OPT_SLOTS] = {"slots", 0, "K", "number of images generated together"},
+    [OPT_VALIDATION] = {"validation", 0, NULL, "enable the Vulkan validation layers"},
+    [OPT_PROFILE] = {"profile", 0, NULL, "print the time per operator class at the end"},
+    [OPT_QUIET] = {"quiet", 0, NULL, "print errors only"},
+};
+
+const struct cli_about cli_about_generate = {
+    .name = "generate",
+    .summary = "generate images from a prompt",
+    .synopsis = (const char *const[]){"generate \"PROMPT\" [options]",
+                                      "generate --prompts FILE [options]", NULL},
+    .text =
+        (const char *const[]){
+            "Generate images from PROMPT and write them as PNG files. Unset options default to the "
+            "preset, then to the model's own recommendation, which \"imagend inspect\" shows. The "
+            "settings that reproduce an image are stored in the PNG's text chunks.",
+            NULL},
+    .options = generate_options,
 };
 
 // The text options need no reading; false when the option is another one.
 static bool take_text(struct options *o, int option, const char *value)
 {
     switch (option) {
-    case 'o': o->output = value; return true;
+    case OPT_OUTPUT: o->output = value; return true;
     case OPT_MODEL: o->engine.model = value; return true;
     case OPT_VARIANT: o->engine.variant = value; return true;
     case OPT_PROMPTS: o->prompts_file = value; return true;
@@ -224,7 +223,7 @@ static bool take_number(struct options *o, int option, const char *value)
     }
 }
 
-// Returns an exit status, or -1 to go on. words: arguments that are no options.
+// Returns an exit status, or PROCEED. words: arguments that are no options.
 static int read_prompts(struct options *o, int words)
 {
     struct fault why = {0};
@@ -234,31 +233,25 @@ static int read_prompts(struct options *o, int words)
     if (cli_prompts_read(&o->prompts, o->prompts_file, &why))
         return complain("%s", why.msg);
     o->pictures = o->prompts.count;
-    return -1;
+    return PROCEED;
 }
 
-// Returns an exit status, or -1 to go on.
+// Returns an exit status, CLI_HELP or PROCEED.
 static int read_options(int argc, char **argv, struct options *o)
 {
-    int option, index = 0;
+    int option;
 
-    // getopt begins with a name, which is the word before the arguments.
-    argc++;
-    argv--;
-    optind = 1;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, "o:", long_options, &index)) != -1) {
-        if (option == OPT_HELP) {
-            fputs(usage_text, stdout);
-            return 0;
-        }
-        if (option == '?')
-            return complain("%s is no option, or lacks its value; see imagend generate --help",
-                            argv[optind - 1]);
+    optind = 0;
+    while ((option = cli_next_option(argc, argv, &cli_about_generate)) != CLI_END) {
+        if (option == CLI_HELP)
+            return CLI_HELP;
+        if (option == CLI_WRONG)
+            return 2;
         if (take_text(o, option, optarg))
             continue;
         if (!take_number(o, option, optarg)) {
-            fprintf(stderr, "imagend: --%s cannot be \"%s\"\n", long_options[index].name, optarg);
+            fprintf(stderr, "imagend: --%s cannot be \"%s\"\n", generate_options[option].name,
+                    optarg);
             return 2;
         }
     }
@@ -268,7 +261,7 @@ static int read_options(int argc, char **argv, struct options *o)
         return complain("%s; see imagend generate --help",
                         optind == argc ? "a prompt is missing" : "give one prompt, in quotes");
     o->request.prompt = argv[optind];
-    return -1;
+    return PROCEED;
 }
 
 // ---- drawing ----------------------------------------------------------------------------------
@@ -456,7 +449,7 @@ int cli_generate(int argc, char **argv)
     struct options o = {.output = "out.png", .pictures = 1};
     int status = read_options(argc, argv, &o);
 
-    if (status < 0)
+    if (status == PROCEED)
         status = generate(&o);
     cli_prompts_deinit(&o.prompts);
     return status;

@@ -4,9 +4,39 @@
 #include "engine.h"
 #include "program.h"
 
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+
+enum { INSPECT_VARIANT };
+
+const struct cli_about cli_about_inspect = {
+    .name = "inspect",
+    .summary = "show what a model folder contains and what is missing",
+    .synopsis = (const char *const[]){"inspect [MODEL] [options]", NULL},
+    .text = (const char *const[]){"Show the stages, sizes, samplers and memory needs of MODEL, a "
+                                  "cascade folder or diffusers "
+                                  "pipeline folders separated by commas, and which of its files "
+                                  "are missing. Without MODEL, "
+                                  "show the default model.",
+                                  NULL},
+    .options =
+        (const struct cli_option[]){
+            [INSPECT_VARIANT] = {"variant", 0, "NAME",
+                                 "use the weight files of this variant, such as fp16"},
+            {0}},
+    .argument = "DIR",
+};
+
+const struct cli_about cli_about_devices = {
+    .name = "devices",
+    .summary = "list the Vulkan devices of this machine",
+    .synopsis = (const char *const[]){"devices", NULL},
+    .text = (const char *const[]){"List the Vulkan devices of this machine, one per line: the "
+                                  "index and the name that --device "
+                                  "accepts.",
+                                  NULL},
+};
 
 int cli_inspect(int argc, char **argv)
 {
@@ -14,18 +44,20 @@ int cli_inspect(int argc, char **argv)
     struct fault why = {0};
     char *text = NULL;
     enum err e;
+    int option;
 
-    for (int i = 0; i < argc; i++) {
-        if (!strcmp(argv[i], "--variant") && i + 1 < argc) {
-            variant = argv[++i];
-        } else if (argv[i][0] == '-' || model) {
-            fputs("usage: imagend inspect MODELDIR [--variant NAME]\n", stderr);
-            return strcmp(argv[i], "--help") ? 2 : 0;
-        } else {
-            model = argv[i];
-        }
+    optind = 0;
+    while ((option = cli_next_option(argc, argv, &cli_about_inspect)) == INSPECT_VARIANT)
+        variant = optarg;
+    if (option != CLI_END)
+        return option == CLI_HELP ? CLI_HELP : 2;
+    if (argc - optind > 1) {
+        fprintf(stderr, "imagend: unexpected argument \"%.100s\"; inspect takes one model\n",
+                argv[optind + 1]);
+        return 2;
     }
-    e = engine_inspect(model ? model : program_default_model(), variant, &text, &why);
+    model = argc > optind ? argv[optind] : program_default_model();
+    e = engine_inspect(model, variant, &text, &why);
     if (text)
         fputs(text, stdout);
     free(text);
@@ -38,10 +70,16 @@ int cli_devices(int argc, char **argv)
 {
     struct fault why = {0};
     char *text = NULL;
+    int option;
 
-    if (argc > 0) {
-        fputs("usage: imagend devices\n", stderr);
-        return strcmp(argv[0], "--help") ? 2 : 0;
+    optind = 0;
+    option = cli_next_option(argc, argv, &cli_about_devices);
+    if (option != CLI_END)
+        return option == CLI_HELP ? CLI_HELP : 2;
+    if (optind < argc) {
+        fprintf(stderr, "imagend: unexpected argument \"%.100s\"; devices takes none\n",
+                argv[optind]);
+        return 2;
     }
     if (engine_devices(&text, &why)) {
         fprintf(stderr, "imagend: %s\n", why.msg);

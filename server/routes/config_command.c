@@ -11,13 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char usage[] =
-    "usage: imagend config check [options]    whether the options are right\n"
-    "       imagend config show [options]     all options, as a file\n"
-    "       imagend config file               every option with its default, as a file\n"
-    "       imagend config table              options and metrics, as Markdown tables\n"
-    "       imagend config key NAME [SCOPES]  a new API key and its line for keys-file\n";
-
 static int fail(const struct fault *why)
 {
     fprintf(stderr, "imagend: %s\n", why->msg);
@@ -29,7 +22,8 @@ static int config_key(int argc, char **argv)
     struct buf key = {0}, line = {0};
     struct fault why = {0};
     if (argc < 2 || argc > 3) {
-        fputs(usage, stderr);
+        fputs("imagend: config key takes a NAME and perhaps SCOPES; see imagend config --help\n",
+              stderr);
         return 2;
     }
     const enum err err =
@@ -49,6 +43,10 @@ static int config_options(const char *what, int argc, char **argv)
     struct buf b = {0};
     bool help;
     enum err err = conf_load(&c, argc, argv, &help, &why);
+    if (!err && help) {
+        conf_deinit(&c);
+        return SERVE_HELP;
+    }
     if (!err)
         err = settings_read(&c, &settings, &why);
     if (!err && !strcmp(what, "show"))
@@ -68,6 +66,8 @@ static int config_options(const char *what, int argc, char **argv)
 int config_command(int argc, char **argv)
 {
     const char *what = argc > 0 ? argv[0] : "";
+    if (!strcmp(what, "--help") || !strcmp(what, "-h"))
+        return SERVE_HELP;
     if (!strcmp(what, "key"))
         return config_key(argc, argv);
     if (!strcmp(what, "check") || !strcmp(what, "show"))
@@ -85,6 +85,10 @@ int config_command(int argc, char **argv)
         buf_deinit(&b);
         return 0;
     }
-    fputs(usage, stderr);
+    if (*what)
+        fprintf(stderr, "imagend: config has no \"%.60s\"; see imagend config --help\n", what);
+    else
+        fputs("imagend: config check, show, file, table or key? See imagend config --help\n",
+              stderr);
     return 2;
 }

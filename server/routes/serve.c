@@ -353,12 +353,8 @@ int serve_command(int argc, char **argv)
         return 2;
     }
     if (help) {
-        struct buf b = {0};
-        conf_help(&b);
-        printf("usage: imagend serve [options]\n\n%s", b.data ? b.data : "");
-        buf_deinit(&b);
         conf_deinit(&s.conf);
-        return 0;
+        return SERVE_HELP;
     }
     s.app.conf = &s.conf;
     s.app.started = clock_unix_ms();

@@ -1,6 +1,7 @@
-// UTF-8 validity, Python's white space, and the cache hash.
+// UTF-8 validity, Python's white space, the cache hash, and mistyped names.
 #include "hash.h"
 #include "test.h"
+#include "text.h"
 #include "utf8.h"
 
 static void check_utf8(void)
@@ -67,8 +68,44 @@ static void check_hash(void)
     CHECK_STR(hex, "00000000000000010000000000abcdef");
 }
 
+static void check_distance(void)
+{
+    static const struct {
+        const char *a, *b;
+        int distance;
+        bool near;
+    } rows[] = {
+        {"", "", 0, true},
+        {"", "abc", 3, false},
+        {"abc", "", 3, false},
+        {"guidance", "guidance", 0, true},
+        {"guidence", "guidance", 1, true},
+        {"GUIDANCE", "guidance", 0, true},
+        {"genrate", "generate", 1, true},
+        {"serev", "serve", 1, true}, // swapped neighbours
+        {"sev", "serve", 2, false},
+        {"kitten", "sitting", 3, false},
+        {"memory-limt", "memory-limit", 1, true},
+        {"queue-limit", "keep-bytes", 8, false},
+    };
+    char a[200], b[200];
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        CHECK_INT(text_distance(rows[i].a, rows[i].b), rows[i].distance);
+        CHECK_INT(text_distance(rows[i].b, rows[i].a), rows[i].distance);
+        CHECK_MSG(text_is_near(rows[i].a, rows[i].b) == rows[i].near, "%s %s", rows[i].a,
+                  rows[i].b);
+    }
+    // longer than what counts
+    memset(a, 'x', sizeof a - 1);
+    memset(b, 'y', sizeof b - 1);
+    a[sizeof a - 1] = b[sizeof b - 1] = 0;
+    CHECK_INT(text_distance(a, b), 63);
+}
+
 int main(void)
 {
+    check_distance();
     check_utf8();
     check_space();
     check_hash();

@@ -1,0 +1,79 @@
+// What the commands outside this folder are, and those that describe the program itself: for
+// --help, the manual page and shell completion.
+#include "cli.h"
+
+const struct cli_about cli_about_serve = {
+    .name = "serve",
+    .summary = "run the HTTP service",
+    .synopsis = (const char *const[]){"serve [options]", NULL},
+    .text =
+        (const char *const[]){
+            "Serve image generation over HTTP: OpenAI's image API, a native job API, the A1111 API "
+            "and a "
+            "web page. Options come from the file that --config names, from the environment "
+            "(IMAGEND_NAME) and from the command line; later sources override earlier ones.",
+            "SIGTERM finishes what is running and stops; SIGHUP rereads the options marked so in "
+            "imagend.conf(5).",
+            NULL},
+    .conf = true,
+};
+
+const struct cli_about cli_about_config = {
+    .name = "config",
+    .summary = "check and show the service's options, create API keys",
+    .synopsis = (const char *const[]){"config check|show [options]", "config file|table",
+                                      "config key NAME [SCOPES]", NULL},
+    .text =
+        (const char *const[]){
+            "Check or print the configuration of \"imagend serve\"; the options are the same.",
+            NULL},
+    .words =
+        (const struct cli_option[]){
+            {"check", 0, "[options]", "validate the configuration"},
+            {"show", 0, "[options]", "print the effective value of every option, as a file"},
+            {"file", 0, NULL, "print a configuration file with every option and its default"},
+            {"table", 0, NULL, "print the options and metrics as Markdown tables"},
+            {"key", 0, "NAME [SCOPES]",
+             "create an API key and print it with its line for keys-file; SCOPES are separated by "
+             "commas (default generate,read)"},
+            {0}},
+    .conf = true,
+};
+
+const struct cli_about cli_about_completion = {
+    .name = "completion",
+    .summary = "print completion code for a shell",
+    .synopsis = (const char *const[]){"completion bash|zsh|fish", NULL},
+    .text = (const char *const[]){"Print code that completes imagend's commands and options in a "
+                                  "shell. \"meson install\" and "
+                                  "the Debian package install it where the shells look for it; "
+                                  "otherwise run, for example, "
+                                  "eval \"$(imagend completion bash)\".",
+                                  NULL},
+    .words =
+        (const struct cli_option[]){{"bash", 0, NULL, "for Bash"},
+                                    {"zsh", 0, NULL, "for Zsh; a file named _imagend in $fpath"},
+                                    {"fish", 0, NULL, "for fish"},
+                                    {0}},
+};
+
+const struct cli_about cli_about_manual = {
+    .name = "manual",
+    .summary = "print a manual page",
+    .synopsis = (const char *const[]){"manual imagend.1|imagend.conf.5", NULL},
+    .text = (const char *const[]){"Print a manual page in the man macro language; \"imagend manual "
+                                  "imagend.1 | man -l -\" shows "
+                                  "it on a system where it is not installed.",
+                                  NULL},
+    .words = (const struct cli_option[]){{"imagend.1", 0, NULL, "the commands"},
+                                         {"imagend.conf.5", 0, NULL, "the service's options"},
+                                         {0}},
+};
+
+const struct cli_about cli_about_help = {
+    .name = "help",
+    .summary = "describe a command",
+    .synopsis = (const char *const[]){"help [COMMAND]", NULL},
+    .text = (const char *const[]){"List the commands, or describe one.", NULL},
+    .argument = "COMMAND",
+};
