@@ -86,7 +86,7 @@ static void check_distance(void)
         {"sev", "serve", 2, false},
         {"kitten", "sitting", 3, false},
         {"memory-limt", "memory-limit", 1, true},
-        {"queue-limit", "keep-bytes", 8, false},
+        {"queue-limit", "keep-bytes", 9, false},
     };
     char a[200], b[200];
 
