@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct buf;
+
 enum { SAFETENSORS_MAX_DIMS = 8 };
 
 enum safetensors_dtype {
@@ -59,6 +61,8 @@ enum err safetensors_open(const struct safetensors_params *p, struct safetensors
 void safetensors_close(struct safetensors **s);
 // Whether the folder has files of exactly this variant (NULL: plain ones), readable or not.
 bool safetensors_has(const struct safetensors_params *p);
+// Adds the variants that the folder has to a list of words, unless they are in it: "fp16, plain".
+void safetensors_variants(const struct safetensors_params *p, struct buf *words);
 
 size_t safetensors_count(const struct safetensors *s);
 const struct safetensor *safetensors_at(const struct safetensors *s, size_t i); // by name, sorted

@@ -188,7 +188,7 @@ static enum err only_variant(const struct safetensors_params *p, char **variant,
     DIR *d = opendir(p->dir);
 
     *variant = NULL;
-    for (struct dirent *f; d && e == ERR_OK && (f = readdir(d));) {
+    for (const struct dirent *f; d && e == ERR_OK && (f = readdir(d));) {
         char *v = variant_in(f->d_name, p->base);
         if (v && *variant && strcmp(v, *variant)) {
             e = fault_set(why, ERR_NOT_FOUND, "variant",
@@ -246,6 +246,33 @@ bool safetensors_has(const struct safetensors_params *p)
 
     free(c.path);
     return has;
+}
+
+static void add_word(struct buf *words, const char *word)
+{
+    const size_t n = strlen(word);
+
+    for (const char *at = words->data; at && (at = strstr(at, word)); at += n)
+        if ((at == words->data || at[-1] == ' ') && (!at[n] || at[n] == ','))
+            return;
+    buf_printf(words, "%s%s", words->len ? ", " : "", word);
+}
+
+void safetensors_variants(const struct safetensors_params *p, struct buf *words)
+{
+    const struct safetensors_params plain = {.dir = p->dir, .base = p->base};
+    DIR *d = opendir(p->dir);
+
+    if (safetensors_has(&plain))
+        add_word(words, "plain files");
+    for (const struct dirent *f; d && (f = readdir(d));) {
+        char *v = variant_in(f->d_name, p->base);
+        if (v)
+            add_word(words, v);
+        free(v);
+    }
+    if (d)
+        closedir(d);
 }
 
 enum err safetensors_open_file(const char *path, struct safetensors **out, struct fault *why)

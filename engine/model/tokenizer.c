@@ -89,13 +89,30 @@ static void on_piece(void *ctx, const char *piece, size_t n, int id)
         ids_add(s, id, n == UNDERLINE_LEN && !memcmp(piece, UNDERLINE, n) ? SPACE_PIECE : PIECE);
 }
 
-static enum err encode_pieces(struct ids *s, const char *text, size_t len)
+static enum err encode_plain(struct ids *s, const char *text, size_t len)
 {
     switch (sp_encode(s->t->sp, text, len, on_piece, s)) {
     case SP_OK: return s->failed ? ERR_NO_MEMORY : ERR_OK;
     case SP_NO_MEMORY: return ERR_NO_MEMORY;
     default: return ERR_INTERNAL;
     }
+}
+
+// Every white space as a plain one, where the tokenizer splits at all of them.
+static enum err encode_pieces(struct ids *s, const char *text, size_t len)
+{
+    struct buf plain = {0};
+    size_t n;
+    uint32_t c;
+    enum err e;
+
+    if (!s->t->any_space)
+        return encode_plain(s, text, len);
+    for (; len && (n = utf8_decode(text, len, &c)); text += n, len -= n)
+        buf_add(&plain, utf8_is_space(c) ? " " : text, utf8_is_space(c) ? 1 : n);
+    e = plain.failed ? ERR_NO_MEMORY : encode_plain(s, plain.data ? plain.data : "", plain.len);
+    buf_deinit(&plain);
+    return e;
 }
 
 // Without legacy, a text that begins with a space keeps it: the unknown token is put before the

@@ -14,8 +14,9 @@ struct buf;
 
 enum { TOKENIZER_IF_LENGTH = 77 }; // the IF pipelines' length, whatever the tokenizer allows
 
-// Reads spiece.model, tokenizer_config.json, special_tokens_map.json and added_tokens.json (the
-// last two may be absent). Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY.
+// Reads spiece.model, or tokenizer.json without it, and tokenizer_config.json,
+// special_tokens_map.json and added_tokens.json (the last two may be absent).
+// Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY.
 enum err tokenizer_open(const char *dir, struct tokenizer **out, struct fault *why);
 // The same with transformers' `legacy` switch forced (0 or 1) instead of read; -1: as the file
 // says.

@@ -1,12 +1,16 @@
-// A tokenizer from its folder: spiece.model and the JSON files beside it. Called while a model is
-// loaded, on one thread. Source: transformers T5Tokenizer.__init__ and from_pretrained of its base.
+// A tokenizer from its folder: spiece.model or tokenizer.json, and the JSON files beside it. Called
+// while a model is loaded, on one thread. Source: transformers T5Tokenizer.__init__ and
+// from_pretrained of its base.
 #include "buf.h"
+#include "file.h"
 #include "json.h"
 #include "tokenizer_priv.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MAX_MODEL = 64 << 20, MAX_JSON = 16 << 20, MAX_ADDED = 1 << 16, MAX_IDS = 1 << 24 };
 
@@ -14,6 +18,7 @@ struct loader {
     const char *dir;
     struct tokenizer *t;
     struct json_t *config, *map, *added; // map and added may be absent
+    struct tokenizer_json fast;          // doc NULL: spiece.model is read
     int extra_ids;
     struct fault *why;
 };
@@ -182,6 +187,53 @@ static enum err put_added_file(struct loader *l)
     return e;
 }
 
+// added_tokens of tokenizer.json: [{"id": 32099, "content": "<extra_id_0>", "special": true, ...}]
+static enum err put_fast(struct loader *l)
+{
+    const struct json_t *list = json_find(l->fast.doc, "added_tokens");
+    enum err e = ERR_OK;
+
+    for (size_t i = 0; e == ERR_OK && i < json_count(list); i++) {
+        const struct json_t *v = json_item(list, i), *id = json_find(v, "id");
+        struct tokenizer_added a;
+        if (json_kind(v) != JSON_MAP || json_kind(id) != JSON_INT || json_int(id) < 0 ||
+            json_int(id) >= MAX_IDS)
+            return fault_set(l->why, ERR_FORMAT, "added_tokens",
+                             "%s: entry %zu of added_tokens has no usable id", fault_path(l->dir),
+                             i);
+        e = read_token(l, v, "added_tokens", &a);
+        if (e != ERR_OK)
+            return e;
+        a.id = (int)json_int(id);
+        a.special = json_bool(json_find(v, "special"));
+        if (json_bool(json_find(v, "normalized")))
+            return fault_set(l->why, ERR_UNSUPPORTED, "added_tokens",
+                             "%s: %.40s: an added token that is normalized is not supported",
+                             fault_path(l->dir), a.text);
+        if (a.id < sp_pieces(l->t->sp) && sp_piece_id(l->t->sp, a.text, a.len) != a.id)
+            return fault_set(l->why, ERR_FORMAT, "added_tokens",
+                             "%s: added token %.40s has the id %d of another piece",
+                             fault_path(l->dir), a.text, a.id);
+        e = put_added(l, a);
+    }
+    return e;
+}
+
+// What the two tell of the end and the unknown token must agree.
+static enum err check_fast(struct loader *l)
+{
+    const struct tokenizer_added *end =
+        tokenizer_find_added(l->t, l->fast.end, strlen(l->fast.end));
+    const char *what = !end || end->id != l->t->eos ? "the end token" : "the unknown token";
+
+    if (end && end->id == l->t->eos && tokenizer_find_added(l->t, l->t->unk, strlen(l->t->unk)) &&
+        tokenizer_find_added(l->t, l->t->unk, strlen(l->t->unk))->id == l->fast.unk)
+        return ERR_OK;
+    return fault_set(l->why, ERR_FORMAT, "tokenizer",
+                     "%s: tokenizer.json and tokenizer_config.json disagree about %s",
+                     fault_path(l->dir), what);
+}
+
 // special_tokens_map.json speaks before tokenizer_config.json, unless the latter lists every added
 // token itself.
 static const struct json_t *special(const struct loader *l, const char *key)
@@ -200,11 +252,11 @@ static enum err put_all(struct loader *l)
     static const char *const keys[] = {"eos_token", "unk_token", "pad_token"};
     static const char *const texts[] = {"</s>", "<unk>", "<pad>"};
     int sentinels = 0, ids[3];
-    enum err e = count_sentinels(l, list, &sentinels);
+    enum err e = l->fast.doc ? put_fast(l) : count_sentinels(l, list, &sentinels);
 
-    if (e == ERR_OK)
+    if (e == ERR_OK && !l->fast.doc)
         e = put_sentinels(l, sentinels);
-    if (e == ERR_OK)
+    if (e == ERR_OK && !l->fast.doc)
         e = decoder ? put_decoder(l, decoder) : put_added_file(l);
     for (int i = 0; i < 3 && e == ERR_OK; i++) {
         const struct json_t *v = special(l, keys[i]);
@@ -231,7 +283,7 @@ static enum err put_all(struct loader *l)
         l->t->eos = ids[0];
         l->t->pad = ids[2];
     }
-    return e;
+    return e == ERR_OK && l->fast.doc ? check_fast(l) : e;
 }
 
 // ---- files ----------------------------------------------------------------------------------
@@ -239,16 +291,21 @@ static enum err put_all(struct loader *l)
 static enum err read_json(struct loader *l, const char *name, bool optional, struct json_t **out)
 {
     struct buf path = {0};
+    struct fault fault = {0};
     enum err e;
 
     buf_printf(&path, "%s/%s", l->dir, name);
     if (path.failed)
         return no_memory(l);
-    e = json_parse_file(path.data, MAX_JSON, out, l->why);
+    e = json_parse_file(path.data, MAX_JSON, out, &fault);
     if (e == ERR_OK && json_kind(*out) != JSON_MAP)
-        e = fault_set(l->why, ERR_FORMAT, name, "%s: must be a JSON object", fault_path(path.data));
+        e = fault_set(&fault, ERR_FORMAT, name, "%s: must be a JSON object", fault_path(path.data));
     buf_deinit(&path);
-    return e == ERR_NOT_FOUND && optional ? ERR_OK : e;
+    if (e == ERR_NOT_FOUND && optional)
+        return ERR_OK;
+    if (e != ERR_OK && l->why)
+        *l->why = fault;
+    return e;
 }
 
 static enum err read_config(struct loader *l, int legacy)
@@ -261,8 +318,14 @@ static enum err read_config(struct loader *l, int legacy)
     l->extra_ids = (int)json_read_int(&r, "extra_ids", 100, 0, 1 << 15);
     longest = json_read_number(&r, "model_max_length", TOKENIZER_IF_LENGTH, 2, 1e300);
     t->max_length = longest < TOKENIZER_IF_LENGTH ? (int)longest : TOKENIZER_IF_LENGTH;
-    t->prefix_space = json_read_bool(&r, "add_prefix_space", true);
+    t->prefix_space = json_key(&r, "add_prefix_space") == JSON_NONE ||
+                      json_read_bool(&r, "add_prefix_space", true);
     t->legacy = json_key(&r, "legacy") == JSON_NONE || json_read_bool(&r, "legacy", true);
+    if (l->fast.doc) {
+        t->prefix_space = l->fast.prefix_space;
+        t->legacy = l->fast.legacy;
+        t->any_space = l->fast.any_space;
+    }
     if (legacy >= 0)
         t->legacy = legacy;
     if (kwargs && json_count(kwargs))
@@ -276,36 +339,61 @@ static enum err read_config(struct loader *l, int legacy)
     return r.err;
 }
 
-static enum err read_model(struct loader *l)
+// The bytes are a serialized model, from the file at path.
+static enum err load_pieces(struct loader *l, const char *path, const struct buf *bytes)
 {
-    struct buf path = {0}, bytes = {0};
+    const char *file = strrchr(path, '/') + 1, *wrong = spiece_check(bytes->data, bytes->len);
     char says[160] = "";
-    enum err e = ERR_OK;
 
-    buf_printf(&path, "%s/spiece.model", l->dir);
-    if (path.failed)
-        return no_memory(l);
-    e = buf_read_file(&bytes, path.data, MAX_MODEL, l->why);
-    if (e == ERR_OK) {
-        const char *wrong = spiece_check(bytes.data, bytes.len);
-        if (wrong)
-            e = fault_set(l->why, ERR_FORMAT, "spiece.model", "%s: not a usable model: %s",
-                          fault_path(path.data), wrong);
+    if (wrong)
+        return fault_set(l->why, ERR_FORMAT, file, "%s: not a usable model: %s", fault_path(path),
+                         wrong);
+    switch (sp_load(bytes->data ? bytes->data : "", bytes->len, l->t->legacy, &l->t->sp, says,
+                    sizeof says)) {
+    case SP_OK: return ERR_OK;
+    case SP_NO_MEMORY: return no_memory(l);
+    default: break;
     }
+    return fault_set(l->why, ERR_FORMAT, file, "%s: not a SentencePiece model: %s",
+                     fault_path(path), says);
+}
+
+static enum err read_spiece(struct loader *l, const char *path)
+{
+    struct buf bytes = {0};
+    enum err e = buf_read_file(&bytes, path, MAX_MODEL, l->why);
+
     if (e == ERR_OK) {
-        switch (sp_load(bytes.data ? bytes.data : "", bytes.len, l->t->legacy, &l->t->sp, says,
-                        sizeof says)) {
-        case SP_OK: break;
-        case SP_NO_MEMORY: e = no_memory(l); break;
-        case SP_MALFORMED:
-            e = fault_set(l->why, ERR_FORMAT, "spiece.model", "%s: not a SentencePiece model: %s",
-                          fault_path(path.data), says);
-            break;
-        }
+        e = load_pieces(l, path, &bytes);
+        e = file_explain(path, bytes.data, bytes.len, e, l->why);
     }
-    buf_deinit(&path);
     buf_deinit(&bytes);
     return e;
+}
+
+// A file, or a link to one that is gone, which reading it will say.
+static bool is_there(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0;
+}
+
+// Which of the two files there is: the slow tokenizer's, else the fast one's.
+static enum err choose_model(struct loader *l, struct buf *slow, struct buf *fast)
+{
+    buf_printf(slow, "%s/spiece.model", l->dir);
+    buf_printf(fast, "%s/tokenizer.json", l->dir);
+    if (slow->failed || fast->failed)
+        return no_memory(l);
+    if (is_there(slow->data))
+        return ERR_OK;
+    if (is_there(fast->data))
+        return tokenizer_json_read(fast->data, &l->fast, l->why);
+    if (!is_there(l->dir))
+        return file_open_error(l->dir, ENOENT, l->why);
+    return fault_set(l->why, ERR_NOT_FOUND, "tokenizer",
+                     "%s has neither a spiece.model nor a tokenizer.json", fault_path(l->dir));
 }
 
 static void count_piece(void *ctx, const char *piece, size_t n, int id)
@@ -339,12 +427,19 @@ enum err tokenizer_open_legacy(const char *dir, int legacy, struct tokenizer **o
     l.t = calloc(1, sizeof *l.t);
     if (!l.t)
         return no_memory(&l);
-    if ((e = read_json(&l, "tokenizer_config.json", false, &l.config)) != ERR_OK ||
+    struct buf slow = {0}, fast = {0};
+    if ((e = choose_model(&l, &slow, &fast)) != ERR_OK ||
+        (e = read_json(&l, "tokenizer_config.json", false, &l.config)) != ERR_OK ||
         (e = read_json(&l, "special_tokens_map.json", true, &l.map)) != ERR_OK ||
         (e = read_json(&l, "added_tokens.json", true, &l.added)) != ERR_OK ||
-        (e = read_config(&l, legacy)) != ERR_OK || (e = read_model(&l)) != ERR_OK ||
+        (e = read_config(&l, legacy)) != ERR_OK ||
+        (e = l.fast.doc ? load_pieces(&l, fast.data, &l.fast.model) : read_spiece(&l, slow.data)) !=
+            ERR_OK ||
         (e = put_all(&l)) != ERR_OK || (e = finish(&l)) != ERR_OK)
         tokenizer_close(&l.t);
+    buf_deinit(&slow);
+    buf_deinit(&fast);
+    tokenizer_json_deinit(&l.fast);
     json_destroy(&l.config);
     json_destroy(&l.map);
     json_destroy(&l.added);

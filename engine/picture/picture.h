@@ -79,6 +79,7 @@ struct model_info {
     const char *const *samplers;  // NULL-terminated, as the list below; both live as the program
     const char *const *timesteps; // named lists
     uint64_t text_parameters;
+    char notice[256]; // what the user should know about how it was loaded; "": nothing
 };
 
 // The request that draws the index-th image of several that are asked for together.

@@ -3,13 +3,14 @@
 #include "cascade.h"
 
 #include "json.h"
+#include "model_path.h"
+#include "variant.h"
 
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 // What DeepFloyd's authors recommend for their two stages (100 and 50 steps in diffusers'
 // defaults).
@@ -23,19 +24,13 @@ static enum err join(char *out, const char *dir, const char *file, struct fault 
     return ERR_OK;
 }
 
+// Whether the folder has the file, or a link to one that is gone, which reading it will say.
 static bool exists(const char *dir, const char *file)
 {
     char path[CASCADE_PATH];
+    struct stat st;
 
-    return !join(path, dir, file, NULL) && access(path, F_OK) == 0;
-}
-
-static void base_name(const char *path, char *out, size_t n)
-{
-    char copy[CASCADE_PATH];
-
-    snprintf(copy, sizeof copy, "%s", path);
-    snprintf(out, n, "%.63s", basename(copy));
+    return !join(path, dir, file, NULL) && lstat(path, &st) == 0;
 }
 
 // The config files of one pipeline folder; the first folder with a text encoder lends it to all.
@@ -45,6 +40,8 @@ static enum err read_network(struct cascade *c, struct cascade_network *n, struc
     char path[CASCADE_PATH];
     enum err e = join(path, n->dir, "model_index.json", why);
 
+    if (!e && !exists(n->dir, "model_index.json"))
+        e = model_path_explain(n->dir, why);
     if (!e)
         e = hfconfig_index_read(path, &index, why);
     if (!e)
@@ -93,7 +90,7 @@ static enum err add_network(struct cascade *c, const char *dir, int stage, int *
         return fault_set(why, ERR_INVALID, "model", "the path %.200s... is too long", dir);
     struct cascade_network *n = &c->network[c->networks];
     snprintf(n->dir, sizeof n->dir, "%s", dir);
-    base_name(dir, n->name, sizeof n->name);
+    model_path_name(dir, n->name, sizeof n->name);
     n->stage = stage;
     *out = c->networks++;
     return read_network(c, n, why);
@@ -322,22 +319,28 @@ static enum err check_network(const struct cascade *c, int index, struct fault *
     return ERR_OK;
 }
 
-// Whether there is such a sampler, and such a number of steps.
+// Whether the stage can be sampled so: the sampler, its number of steps, the level of noise.
 static enum err check_settings(const struct cascade *c, const struct cascade_preset *p, int i,
                                struct fault *why)
 {
     const struct cascade_settings *s = &p->stage[i];
+    const struct cascade_network *n = &c->network[s->network];
     struct sampler *sampler = NULL;
     struct fault fault = {0};
+    double signal, noise;
     enum err e = cascade_sampler(c, s, &sampler, &fault);
 
+    if (!e && sampler->needs_variance && n->unet.out_channels < 6)
+        e = fault_set(&fault, ERR_UNSUPPORTED, "variance_type",
+                      "the scheduler wants a learned variance, which the U-Net does not give");
+    if (!e && i > 0)
+        e = sampler_noise_mix(&n->noising, s->noise_level, &signal, &noise, &fault);
     sampler_destroy(&sampler);
     if (!e)
         return e;
     return fault_set(why, e == ERR_INVALID ? ERR_FORMAT : e, fault.param,
                      "%s%s%sstage %d (%s): %.200s", *p->name ? "preset " : "", p->name,
-                     *p->name ? ", " : "", i + 1, c->network[s->network].name,
-                     fault.code ? fault.msg : err_text(e));
+                     *p->name ? ", " : "", i + 1, n->name, fault.code ? fault.msg : err_text(e));
 }
 
 // A stage must take what the one before it gives.
@@ -389,34 +392,32 @@ const char *cascade_sampler_name(const struct cascade *c, const struct cascade_s
     return s->sampler[0] ? s->sampler : sampler_default_name(&c->network[s->network].scheduler);
 }
 
-enum err cascade_read(const char *model, struct cascade *out, struct fault *why)
+enum err cascade_read(const char *model, const char *variant, struct cascade *out,
+                      struct fault *why)
 {
     char *copy, *rest = NULL;
     enum err e = ERR_OK;
 
     memset(out, 0, sizeof *out);
     out->presets = 1;
-    base_name(model, out->name, sizeof out->name);
+    model_path_name(model, out->name, sizeof out->name);
     if (exists(model, "cascade.json")) {
         e = read_cascade_json(model, out, why);
     } else {
         copy = strdup(model);
         if (!copy)
             return fault_set(why, ERR_NO_MEMORY, "model", "no memory");
-        for (char *dir = strtok_r(copy, ",", &rest); dir && !e; dir = strtok_r(NULL, ",", &rest)) {
-            if (!exists(dir, "model_index.json"))
-                e = fault_set(why, ERR_NOT_FOUND, "model",
-                              "%.200s has neither a cascade.json nor a model_index.json", dir);
-            else
-                e = add_stage(out, dir, why);
-        }
+        for (char *dir = strtok_r(copy, ",", &rest); dir && !e; dir = strtok_r(NULL, ",", &rest))
+            e = add_stage(out, dir, why);
         free(copy);
         if (!e && !out->stages)
             e = fault_set(why, ERR_INVALID, "model", "no model folder is given");
         if (!e)
             snprintf(out->name, sizeof out->name, "%s", out->network[0].name);
     }
-    return e ? e : check(out, why);
+    if (!e)
+        e = check(out, why);
+    return e ? e : variant_choose(out, variant, why);
 }
 
 enum err cascade_preset_find(const struct cascade *c, const char *name, int *out, struct fault *why)

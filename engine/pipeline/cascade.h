@@ -8,6 +8,7 @@
 #include "hfconfig.h"
 #include "samplers.h"
 #include "scheduler_config.h"
+#include "weights.h"
 
 enum {
     CASCADE_MAX_STAGES = 3,
@@ -25,6 +26,7 @@ struct cascade_network {
     struct unet_config unet;
     struct scheduler_config scheduler, noising; // noising: super-resolution stages
     bool super_resolution;
+    bool plain; // the weights have no files of cascade.variant
 };
 
 // How to sample one stage.
@@ -49,6 +51,9 @@ struct cascade {
     char text_dir[CASCADE_PATH]; // text_encoder
     char tokenizer_dir[CASCADE_PATH];
     struct t5_config t5;
+    bool text_plain;  // as cascade_network.plain
+    char variant[32]; // of the weight files that are asked for; "": none
+    char notice[256]; // what the user should know about the files that are read; "": nothing
     int stages;
     int size[CASCADE_MAX_STAGES]; // edge of each stage's picture in pixels
     int networks;                 // the first ones are the stages' own, in order
@@ -58,7 +63,9 @@ struct cascade {
 };
 
 // model: a folder with a cascade.json, a pipeline folder (model_index.json), or pipeline folders in
-// stage order separated by ','. Errors: NOT_FOUND, FORMAT, UNSUPPORTED, INVALID with *why filled.
+// stage order separated by ','. variant: of the weight files, or NULL; a component that has none
+// takes its plain files, which notice then says. Errors: NOT_FOUND, FORMAT, UNSUPPORTED, INVALID
+// with *why filled.
 //
 // cascade.json: {"name": "...", "stages": [{"path": "base", "size": 64, "sampler": "dpm++2m",
 // "steps": 20, "guidance_scale": 3.0, "guidance_interval": [250, 750]}, {"path": "sr256",
@@ -70,7 +77,12 @@ struct cascade {
 // from the cascade's own settings; a path there names another network, with its own scheduler, for
 // the stage. Source of the interval: Kynkaanniemi et al., Applying Guidance in a Limited Interval,
 // 2024.
-enum err cascade_read(const char *model, struct cascade *out, struct fault *why);
+enum err cascade_read(const char *model, const char *variant, struct cascade *out,
+                      struct fault *why);
+
+// Where the weights of a network, or of the text encoder (index -1), are. dir: of CASCADE_PATH + 8
+// bytes. Owner: c and dir, for as long as the parameters are used.
+struct weights_params cascade_weights(const struct cascade *c, int index, char *dir);
 
 // The sampler that the settings of a stage name. Owner, errors: as sampler_create.
 enum err cascade_sampler(const struct cascade *c, const struct cascade_settings *s,

@@ -41,7 +41,6 @@ struct engine {
     struct ops_device *dev;
     struct cascade cascade;
     struct text *text;
-    char *variant;                                 // of engine_params
     struct network *network[CASCADE_MAX_NETWORKS]; // NULL: not needed so far
     struct model_info info;
     struct slot *slot;
@@ -81,6 +80,24 @@ static enum err open_device(const struct engine_params *p, struct engine *g, str
     return ERR_OK;
 }
 
+static enum err open_text(struct engine *g, struct fault *why)
+{
+    char dir[CASCADE_PATH + 8];
+    const struct weights_params w = cascade_weights(&g->cascade, -1, dir);
+
+    return text_open(
+        &(struct text_params){
+            .dev = g->dev,
+            .tokenizer_dir = g->cascade.tokenizer_dir,
+            .encoder_dir = w.dir,
+            .variant = w.variant,
+            .config = &g->cascade.t5,
+            .dtype = ops_device_info(g->dev)->dtype,
+            .cached = TEXT_CACHE,
+        },
+        &g->text, why);
+}
+
 static enum err load_network(struct engine *g, int index, struct fault *why)
 {
     return network_load(
@@ -88,7 +105,6 @@ static enum err load_network(struct engine *g, int index, struct fault *why)
             .dev = g->dev,
             .cascade = &g->cascade,
             .index = index,
-            .variant = g->variant,
             .text_length = (uint32_t)text_length(g->text),
             .text_dim = (uint32_t)text_dim(g->text),
             .slots = (uint32_t)g->info.slots,
@@ -104,7 +120,7 @@ static enum err load_networks(struct engine *g, struct fault *why)
 
     for (int i = g->cascade.networks - 1; !e && i >= 0; i--)
         e = i < g->cascade.stages ? load_network(g, i, why)
-                                  : network_check(&g->cascade.network[i], g->variant, why);
+                                  : network_check(&g->cascade, i, NULL, why);
     return e;
 }
 
@@ -124,6 +140,7 @@ static void describe_preset(const struct cascade *c, const struct cascade_preset
 static void describe(struct engine *g)
 {
     snprintf(g->info.name, sizeof g->info.name, "%s", g->cascade.name);
+    snprintf(g->info.notice, sizeof g->info.notice, "%s", g->cascade.notice);
     g->info.stages = g->cascade.stages;
     g->info.samplers = sampler_names();
     g->info.timesteps = sampler_preset_names();
@@ -169,12 +186,7 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = fault_set(why, ERR_INVALID, "slots", "slots must be 1 to %d", MAX_SLOTS);
         goto fail;
     }
-    g->variant = p->variant ? strdup(p->variant) : NULL;
-    if (p->variant && !g->variant) {
-        e = fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the engine");
-        goto fail;
-    }
-    e = cascade_read(p->model, &g->cascade, why);
+    e = cascade_read(p->model, p->variant, &g->cascade, why);
     if (!e)
         e = open_device(p, g, why);
     if (e)
@@ -185,17 +197,7 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the slots");
         goto fail;
     }
-    e = text_open(
-        &(struct text_params){
-            .dev = g->dev,
-            .tokenizer_dir = g->cascade.tokenizer_dir,
-            .encoder_dir = g->cascade.text_dir,
-            .variant = p->variant,
-            .config = &g->cascade.t5,
-            .dtype = ops_device_info(g->dev)->dtype,
-            .cached = TEXT_CACHE,
-        },
-        &g->text, why);
+    e = open_text(g, why);
     if (!e)
         e = load_networks(g, why);
     if (e)
@@ -243,7 +245,6 @@ void engine_close(struct engine **out)
     ops_device_close(&g->dev);
     free(g->slot);
     free(g->entries);
-    free(g->variant);
     free(g);
     *out = NULL;
 }

@@ -4,8 +4,8 @@
 
 #include "buf.h"
 #include "cascade.h"
-#include "t5.h"
-#include "unet.h"
+#include "network.h"
+#include "text.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -16,7 +16,9 @@ struct totals {
     int incomplete;
 };
 
-static void add_weights(struct buf *b, struct weights *w, struct totals *sum)
+// fault: of loading them, code 0 when they are fine.
+static void add_weights(struct buf *b, const struct weights *w, const struct fault *fault,
+                        struct totals *sum)
 {
     struct weights_stats s;
     char *complaints = weights_complaints(w);
@@ -32,8 +34,8 @@ static void add_weights(struct buf *b, struct weights *w, struct totals *sum)
     }
     buf_printf(b, "\n    in memory    %.1f MB as f16, %.1f MB as f32\n",
                (double)s.parameters * 2 / 1e6, (double)s.parameters * 4 / 1e6);
-    if (complaints) {
-        buf_printf(b, "    problems     %s\n", complaints);
+    if (complaints || fault->code) {
+        buf_printf(b, "    problems     %s\n", complaints ? complaints : fault->msg);
         sum->incomplete++;
     }
     sum->parameters += s.parameters;
@@ -41,30 +43,42 @@ static void add_weights(struct buf *b, struct weights *w, struct totals *sum)
     free(complaints);
 }
 
-static void inspect_text(const struct cascade *c, const char *variant, struct buf *b,
-                         struct totals *sum)
+static void add_problem(struct buf *b, const char *problem, struct totals *sum)
 {
-    const struct t5_config *t = &c->t5;
-    struct weights *w = NULL;
-    struct t5 *t5 = NULL;
-    struct fault why = {0};
+    buf_printf(b, "    problems     %s\n", problem);
+    sum->incomplete++;
+}
 
+static void inspect_text(const struct cascade *c, struct buf *b, struct totals *sum)
+{
+    char dir[CASCADE_PATH + 8];
+    const struct weights_params w = cascade_weights(c, -1, dir);
+    const struct t5_config *t = &c->t5;
+    struct text_parts parts;
+
+    text_parts_open(
+        &(struct text_params){
+            .tokenizer_dir = c->tokenizer_dir,
+            .encoder_dir = w.dir,
+            .variant = w.variant,
+            .config = t,
+        },
+        &parts, NULL);
+    buf_printf(b, "tokenizer      %s\n", c->tokenizer_dir);
+    if (parts.tokenizer)
+        buf_printf(b, "    vocabulary   %d tokens, %d at most in a prompt\n",
+                   tokenizer_vocab(parts.tokenizer), tokenizer_max_length(parts.tokenizer));
+    if (parts.tokenizer_fault.code)
+        add_problem(b, parts.tokenizer_fault.msg, sum);
     buf_printf(b, "text encoder   %s\n", c->text_dir);
     buf_printf(b,
                "    T5           %d layers, width %d, %d heads of %d, feed-forward %d, %d tokens\n",
                t->num_layers, t->d_model, t->num_heads, t->d_kv, t->d_ff, t->vocab_size);
-    if (weights_open(
-            &(struct weights_params){
-                .dir = c->text_dir, .base = "model", .variant = variant, .dry = true},
-            &w, &why)) {
-        buf_printf(b, "    problems     %s\n", why.msg);
-        sum->incomplete++;
-        return;
-    }
-    if (!t5_load(NULL, t, w, DT_F32, &t5, &why))
-        t5_destroy(&t5);
-    add_weights(b, w, sum);
-    weights_close(&w);
+    if (parts.weights)
+        add_weights(b, parts.weights, &parts.weights_fault, sum);
+    else
+        add_problem(b, parts.weights_fault.msg, sum);
+    text_parts_deinit(&parts);
 }
 
 static void add_settings(struct buf *b, const struct cascade *c, const struct cascade_settings *s)
@@ -80,16 +94,12 @@ static void add_settings(struct buf *b, const struct cascade *c, const struct ca
     buf_puts(b, "\n");
 }
 
-static void inspect_network(const struct cascade *c, int index, const char *variant, struct buf *b,
-                            struct totals *sum)
+static void inspect_network(const struct cascade *c, int index, struct buf *b, struct totals *sum)
 {
     const struct cascade_network *n = &c->network[index];
     const struct unet_config *u = &n->unet;
     struct weights *w = NULL;
-    struct unet *unet = NULL;
     struct fault why = {0};
-    char dir[CASCADE_PATH + 8];
-
     const int size = c->size[n->stage];
     if (index < c->stages)
         buf_printf(b, "stage %d        %s, %dx%d\n", n->stage + 1, n->dir, size, size);
@@ -104,18 +114,13 @@ static void inspect_network(const struct cascade *c, int index, const char *vari
         buf_puts(b, "    recommended  ");
         add_settings(b, c, &c->preset[0].stage[index]);
     }
-    snprintf(dir, sizeof dir, "%s/unet", n->dir);
-    if (weights_open(
-            &(struct weights_params){
-                .dir = dir, .base = "diffusion_pytorch_model", .variant = variant, .dry = true},
-            &w, &why)) {
-        buf_printf(b, "    problems     %s\n", why.msg);
-        sum->incomplete++;
-        return;
-    }
-    if (!unet_load(NULL, u, w, DT_F32, &unet, &why))
-        unet_destroy(&unet);
-    add_weights(b, w, sum);
+    const enum err e = network_check(c, index, &w, &why);
+    if (e && !why.code)
+        fault_set(&why, e, NULL, "%s", err_text(e));
+    if (w)
+        add_weights(b, w, &why, sum);
+    else
+        add_problem(b, why.msg, sum);
     weights_close(&w);
 }
 
@@ -133,14 +138,17 @@ enum err engine_inspect(const char *model, const char *variant, char **text, str
     struct cascade *c = malloc(sizeof *c);
     struct totals sum = {0};
     struct buf b = {0};
-    enum err e = c ? cascade_read(model, c, why) : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
+    enum err e =
+        c ? cascade_read(model, variant, c, why) : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
 
     if (e)
         goto done;
     buf_printf(&b, "model          %s, %d stages\n", c->name, c->stages);
-    inspect_text(c, variant, &b, &sum);
+    if (*c->notice)
+        buf_printf(&b, "notice         %s\n", c->notice);
+    inspect_text(c, &b, &sum);
     for (int i = 0; i < c->networks; i++)
-        inspect_network(c, i, variant, &b, &sum);
+        inspect_network(c, i, &b, &sum);
     for (int i = 1; i < c->presets; i++)
         inspect_preset(c, &c->preset[i], &b);
     buf_printf(&b, "total          %.2f M parameters, %.1f MB on disk, %s\n",

@@ -24,28 +24,29 @@ struct network {
     double seconds;
 };
 
-static enum err open_weights(const struct cascade_network *c, const char *variant, bool dry,
-                             struct weights **out, struct fault *why)
+static enum err open_weights(const struct cascade *c, int index, bool dry, struct weights **out,
+                             struct fault *why)
 {
     char dir[CASCADE_PATH + 8];
+    struct weights_params p = cascade_weights(c, index, dir);
 
-    snprintf(dir, sizeof dir, "%s/unet", c->dir);
-    return weights_open(
-        &(struct weights_params){
-            .dir = dir, .base = "diffusion_pytorch_model", .variant = variant, .dry = dry},
-        out, why);
+    p.dry = dry;
+    return weights_open(&p, out, why);
 }
 
-enum err network_check(const struct cascade_network *c, const char *variant, struct fault *why)
+enum err network_check(const struct cascade *c, int index, struct weights **keep, struct fault *why)
 {
     struct weights *w = NULL;
     struct unet *unet = NULL;
-    enum err e = open_weights(c, variant, true, &w, why);
+    enum err e = open_weights(c, index, true, &w, why);
 
     if (!e)
-        e = unet_load(NULL, &c->unet, w, DT_F32, &unet, why);
+        e = unet_load(NULL, &c->network[index].unet, w, DT_F32, &unet, why);
     unet_destroy(&unet);
-    weights_close(&w);
+    if (keep)
+        *keep = w;
+    else
+        weights_close(&w);
     return e;
 }
 
@@ -130,7 +131,7 @@ enum err network_load(const struct network_params *p, struct network **out, stru
     if (!n)
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for a network");
     n->name = c->name;
-    e = open_weights(c, p->variant, false, &w, &fault);
+    e = open_weights(p->cascade, p->index, false, &w, &fault);
     if (!e)
         e = unet_load(p->dev, &c->unet, w, ops_device_info(p->dev)->dtype, &n->unet, &fault);
     weights_close(&w);

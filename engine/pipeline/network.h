@@ -15,7 +15,6 @@ struct network_params {
     struct ops_device *dev;
     const struct cascade *cascade; // must outlive the network
     int index;                     // of cascade.network
-    const char *variant;           // file variant of the weights, or NULL
     uint32_t text_length, text_dim;
     uint32_t slots; // pictures in flight
 };
@@ -26,8 +25,11 @@ struct network_params {
 enum err network_load(const struct network_params *p, struct network **out, struct fault *why);
 void network_destroy(struct network **n);
 
-// Whether the weight files have what the network wants, from their headers. Errors: as above.
-enum err network_check(const struct cascade_network *c, const char *variant, struct fault *why);
+// Whether the weight files have what the network wants, from their headers, as network_load would
+// find out. keep: NULL, or takes the opened files, also on error (NULL when there are none).
+// Owner: the caller closes *keep. Errors: as above.
+enum err network_check(const struct cascade *c, int index, struct weights **keep,
+                       struct fault *why);
 
 struct stage *network_stage(const struct network *n);
 uint64_t network_parameters(const struct network *n);

@@ -26,17 +26,54 @@ struct text {
     uint64_t clock, hits, misses;
 };
 
-static enum err load_encoder(const struct text_params *p, struct text *t, struct fault *why)
+static enum err open_encoder(const struct text_params *p, struct text_parts *parts)
 {
-    struct weights *w = NULL;
+    struct fault *why = &parts->weights_fault;
     enum err e = weights_open(
-        &(struct weights_params){.dir = p->encoder_dir, .base = "model", .variant = p->variant}, &w,
-        why);
+        &(struct weights_params){
+            .dir = p->encoder_dir, .base = "model", .variant = p->variant, .dry = !p->dev},
+        &parts->weights, why);
 
-    if (!e)
-        e = t5_load(p->dev, p->config, w, p->dtype, &t->t5, why);
-    weights_close(&w);
+    return e ? e : t5_load(p->dev, p->config, parts->weights, p->dtype, &parts->t5, why);
+}
+
+static enum err open_tokenizer(const struct text_params *p, struct text_parts *parts)
+{
+    struct fault *why = &parts->tokenizer_fault;
+    enum err e = tokenizer_open(p->tokenizer_dir, &parts->tokenizer, why);
+
+    if (!e && tokenizer_vocab(parts->tokenizer) > p->config->vocab_size)
+        e = fault_set(why, ERR_FORMAT, "tokenizer",
+                      "the tokenizer has %d tokens, the text encoder embeds only %d",
+                      tokenizer_vocab(parts->tokenizer), p->config->vocab_size);
     return e;
+}
+
+enum err text_parts_open(const struct text_params *p, struct text_parts *parts, struct fault *why)
+{
+    enum err e;
+
+    memset(parts, 0, sizeof *parts);
+    e = open_tokenizer(p, parts);
+    // Large weights are not read for a tokenizer that is of no use; a look at them is cheap.
+    if (e && why)
+        *why = parts->tokenizer_fault;
+    if (e && p->dev)
+        return e;
+    const enum err of_weights = open_encoder(p, parts);
+    if (of_weights && !parts->weights_fault.code)
+        fault_set(&parts->weights_fault, of_weights, NULL, "text encoder: %s",
+                  err_text(of_weights));
+    if (!e && of_weights && why)
+        *why = parts->weights_fault;
+    return e ? e : of_weights;
+}
+
+void text_parts_deinit(struct text_parts *parts)
+{
+    tokenizer_close(&parts->tokenizer);
+    t5_destroy(&parts->t5);
+    weights_close(&parts->weights);
 }
 
 static enum err record(struct text *t)
@@ -64,18 +101,18 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
     t->dev = p->dev;
     t->cached = p->cached;
     t->cache = calloc((size_t)p->cached, sizeof *t->cache);
-    e = t->cache ? tokenizer_open(p->tokenizer_dir, &t->tokenizer, why)
+    struct text_parts parts = {0};
+    e = t->cache ? text_parts_open(p, &parts, why)
                  : fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text cache");
-    if (!e)
-        e = load_encoder(p, t, why);
+    if (!e) {
+        t->tokenizer = parts.tokenizer;
+        t->t5 = parts.t5;
+        parts.tokenizer = NULL;
+        parts.t5 = NULL;
+    }
+    text_parts_deinit(&parts);
     if (e)
         goto fail;
-    if (tokenizer_vocab(t->tokenizer) > p->config->vocab_size) {
-        e = fault_set(why, ERR_FORMAT, "tokenizer",
-                      "the tokenizer has %d tokens, the text encoder embeds only %d",
-                      tokenizer_vocab(t->tokenizer), p->config->vocab_size);
-        goto fail;
-    }
     t->length = (uint32_t)tokenizer_max_length(t->tokenizer);
     e = tensor_create_mapped(t->dev, DT_U32, 1, 1, t->length, 1, &t->ids);
     if (!e)

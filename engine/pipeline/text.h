@@ -16,6 +16,20 @@ struct text_params {
     int cached;       // prompts kept; at least 2
 };
 enum err text_open(const struct text_params *p, struct text **out, struct fault *why);
+
+// What text_open reads from files, opened and checked. Without a device (p->dev NULL) the weights
+// are checked from their headers and not read.
+struct text_parts {
+    struct tokenizer *tokenizer;
+    struct weights *weights;
+    struct t5 *t5;
+    struct fault tokenizer_fault, weights_fault; // code 0: fine
+};
+// Owner: the caller gives *parts to text_parts_deinit, also on error. Errors: the first of the
+// faults.
+enum err text_parts_open(const struct text_params *p, struct text_parts *parts, struct fault *why);
+void text_parts_deinit(struct text_parts *parts);
+
 void text_close(struct text **t);
 
 int text_length(const struct text *t); // tokens L

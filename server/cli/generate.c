@@ -427,6 +427,8 @@ static int generate(struct options *o)
         return complain("%s", "no random seed can be had; give --seed");
     d.bar = !o->quiet && o->pictures == 1 && isatty(STDERR_FILENO);
     e = engine_open(&o->engine, &d.engine, &why);
+    if (!e && *engine_info(d.engine)->notice)
+        fprintf(stderr, "imagend: notice: %s\n", engine_info(d.engine)->notice);
     if (!e)
         e = check_all(&d, &why);
     if (!e)

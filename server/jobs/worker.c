@@ -90,6 +90,8 @@ static void run_describe(struct worker *w)
         return; // the same model on the same device: what the loop reads stays untouched
     w->described = true;
     w->model = *engine_info(w->engine);
+    if (*w->model.notice)
+        log_msg(LOG_WARN, "engine", "%s", w->model.notice);
 }
 
 static void run_open(struct worker *w)

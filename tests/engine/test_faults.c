@@ -23,7 +23,7 @@ static enum err load(struct rig *r)
     struct weights *w = NULL;
     char dir[CASCADE_PATH + 8];
     struct fault why = {0};
-    enum err e = cascade_read(GOLDEN "/if-tiny-I", &r->cascade, &why);
+    enum err e = cascade_read(GOLDEN "/if-tiny-I", NULL, &r->cascade, &why);
 
     snprintf(dir, sizeof dir, "%s/unet", r->cascade.network[0].dir);
     if (!e)

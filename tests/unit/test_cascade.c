@@ -11,7 +11,7 @@ static const char *golden;
 static enum err read(const char *json, struct cascade *c, struct fault *why)
 {
     model_folder_write("cascade.json", json, strlen(json));
-    return cascade_read(model_folder(golden), c, why);
+    return cascade_read(model_folder(golden), NULL, c, why);
 }
 
 #define STAGES                                                                                     \

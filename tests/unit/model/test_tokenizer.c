@@ -263,7 +263,7 @@ static void check_folders(void)
     put("spiece.model", "not a model");
     expect("{}", ERR_FORMAT, "spiece.model: not a usable model: it is not a protocol buffer");
     put("spiece.model", "");
-    expect("{}", ERR_FORMAT, "not a usable model: it is empty");
+    expect("{}", ERR_FORMAT, "spiece.model is empty");
     put("spiece.model", "\x1a\x05\x12\x03zzz"); // normalizer_spec { precompiled_charsmap: "zzz" }
     expect("{}", ERR_FORMAT, "its normalization rules are cut short");
     put("spiece.model", "\x12\x02\x18\x02"); // trainer_spec { model_type: BPE }

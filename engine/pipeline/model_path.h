@@ -1,0 +1,18 @@
+// What the paths of models are: their names, and what a folder that is no model is instead. Called
+// by cascade.c. Thread: any.
+#ifndef IMAGEND_MODEL_PATH_H
+#define IMAGEND_MODEL_PATH_H
+
+#include "err.h"
+
+#include <stddef.h>
+
+// The name of the model in a folder: the repository's for a snapshot of a Hugging Face cache
+// (".../models--DeepFloyd--IF-I-XL-v1.0/snapshots/HASH": "IF-I-XL-v1.0"), else the folder's.
+void model_path_name(const char *path, char *out, size_t n);
+
+// The error of a path that has neither a model_index.json nor a cascade.json: says what is there
+// and what to give instead. Errors: NOT_FOUND, IO, always.
+enum err model_path_explain(const char *path, struct fault *why);
+
+#endif

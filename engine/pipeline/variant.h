@@ -1,0 +1,12 @@
+// Which weight files of a model are read when a variant such as fp16 is asked for. Called by
+// cascade.c. Thread: any.
+#ifndef IMAGEND_VARIANT_H
+#define IMAGEND_VARIANT_H
+
+#include "cascade.h"
+
+// Sets variant, notice, text_plain and each network's plain. variant: NULL for none.
+// Errors: INVALID (not a plain word), NOT_FOUND (no component has such files).
+enum err variant_choose(struct cascade *c, const char *variant, struct fault *why);
+
+#endif

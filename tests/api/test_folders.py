@@ -1,0 +1,330 @@
+"""Model folders that people have, as mutations of the golden ones: `inspect` and `generate` must agree
+on each, and say what is wrong and what to do."""
+import base64
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+from harness import PROGRAM, is_png, main
+
+GOLDEN = sys.argv[2]
+del sys.argv[2]
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+SECOND = "text_encoder/model-00002-of-00002.safetensors"
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 8610000000\n"
+PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
+
+
+def run(*args, cwd=None):
+    done = subprocess.run([os.path.abspath(PROGRAM), *args], capture_output=True, text=True, timeout=120, cwd=cwd,
+                          errors="surrogateescape")
+    return done.returncode, done.stdout + done.stderr
+
+
+class Folder:
+    """A copy of a golden model, removed at the end of a with block."""
+
+    def __init__(self, name="if-tiny-I"):
+        self.source = os.path.join(GOLDEN, name)
+
+    def __enter__(self):
+        self.top = tempfile.mkdtemp(prefix="imagend-folders-")
+        self.path = os.path.join(self.top, "m")
+        shutil.copytree(self.source, self.path, ignore=shutil.ignore_patterns("reference*"))
+        return self
+
+    def __exit__(self, *what):
+        shutil.rmtree(self.top)
+
+    def at(self, name):
+        return os.path.join(self.path, name)
+
+    def write(self, name, data):
+        with open(self.at(name), "wb") as f:
+            f.write(data)
+
+    def read(self, name):
+        with open(self.at(name), "rb") as f:
+            return f.read()
+
+    def set(self, name, **keys):
+        config = json.loads(self.read(name))
+        config.update(keys)
+        self.write(name, json.dumps(config).encode())
+
+    def inspect(self, *flags):
+        return run("inspect", self.path, *flags)
+
+    def generate(self, *flags, model=None):
+        return run("generate", "a cat", "--model", model or self.path, "--steps", "1", "--seed", "1",
+                   "-o", os.path.join(self.top, "o.png"), *flags)
+
+
+def check(folder, says, *flags):
+    """says: None for a model that works, else what both commands must say."""
+    for command in folder.inspect, folder.generate:
+        status, text = command(*flags)
+        if says is None:
+            assert status == 0, text
+        else:
+            assert status == 1 and says in text, (says, status, text)
+    if says is None:
+        with open(os.path.join(folder.top, "o.png"), "rb") as f:
+            assert is_png(f.read(), 16)
+
+
+def check_all(rows):
+    for change, says in rows:
+        with Folder() as m:
+            change(m)
+            check(m, says)
+
+
+def rename(a, b):
+    return lambda m: os.rename(m.at(a), m.at(b))
+
+
+def put(name, data):
+    return lambda m: m.write(name, data)
+
+
+def cut(name, size):
+    return lambda m: os.truncate(m.at(name), size)
+
+
+def remove(name):
+    return lambda m: os.unlink(m.at(name))
+
+
+def keys(name, **values):
+    return lambda m: m.set(name, **values)
+
+
+def link(name, to):
+    def change(m):
+        shutil.rmtree(m.at(name)) if os.path.isdir(m.at(name)) else os.unlink(m.at(name))
+        os.symlink(to, m.at(name))
+    return change
+
+
+def test_configs_as_libraries_write_them():
+    check_all([
+        (keys("text_encoder/config.json", scale_decoder_outputs=False, dtype="float32",
+              transformers_version="5.17.0"), None),
+        (keys("scheduler/scheduler_config.json", sigma_max=None, sigma_min=None, rho=7.0,
+              interpolation_type="linear", skip_prk_steps=True), None),
+        (keys("unet/config.json", decay=0.9999, inv_gamma=1.0, power=0.6667, optimization_step=1,
+              update_after_step=0, use_ema_warmup=True, min_decay=0.0, of_tomorrow=None), None),
+        (keys("model_index.json", _class_name="IFImg2ImgPipeline"), None),
+        (keys("model_index.json", _class_name="IFInpaintingPipeline"), None),
+        (keys("model_index.json", tokenizer=["transformers", "T5TokenizerFast"]), None),
+        (keys("model_index.json", image_encoder=[None, None]), None),
+        (lambda m: m.write("unet/config.json", b"\xef\xbb\xbf" + m.read("unet/config.json")), None),
+        (lambda m: m.write("model_index.json", b"\xef\xbb\xbf" + m.read("model_index.json")), None),
+        (keys("unet/config.json", act_fn="mish"), 'act_fn "mish" is not supported'),
+        (keys("unet/config.json", mid_block_add_attention=False),
+         "mid_block_add_attention is an unknown key (value false)"),
+        (keys("scheduler/scheduler_config.json", trained_betas=[0.1]), "trained_betas"),
+        (keys("scheduler/scheduler_config.json", beta_power=0.9),
+         "beta_power is an unknown key (value 0.9)"),
+        (keys("model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"]),
+         '"EulerDiscreteScheduler" is not supported; supported: DDPMScheduler'),
+        (keys("model_index.json", _class_name="StableDiffusionPipeline"),
+         '"StableDiffusionPipeline" is not supported'),
+        (lambda m: m.write("unet/config.json",
+                           m.read("unet/config.json").decode().encode("utf-16")), "UTF-16"),
+        (keys("unet/config.json", out_channels=3), "learned variance"),
+    ])
+
+
+def test_the_index_decides_the_scheduler():
+    with Folder() as m:
+        m.set("model_index.json", scheduler=["diffusers", "DPMSolverMultistepScheduler"])
+        status, text = m.inspect()
+        assert status == 0 and "recommended  dpm++2m," in text, text
+        m.set("scheduler/scheduler_config.json", _class_name="EulerDiscreteScheduler")
+        check(m, None)
+
+
+def test_files_that_are_something_else():
+    check_all([
+        (put(UNET, LFS), UNET + " is a Git LFS pointer to a file of 8610000000 bytes"),
+        (put(UNET, PAGE), UNET + " is a web page"),
+        (put(UNET, b""), UNET + " is empty"),
+        (put(UNET, b"PK\3\4" + b"x" * 100), UNET + " is a zip archive"),
+        (put(UNET, bytes(1000)), UNET + " is filled with zeros"),
+        (cut(UNET, 700000), UNET + " is truncated: it has 700000 of "),
+        (cut(UNET, 100), UNET + " is truncated: its header has "),
+        (put(SECOND, LFS), SECOND + " is a Git LFS pointer"),
+        (cut(SECOND, 20000), SECOND + " is truncated"),
+        (put("text_encoder/model.safetensors.index.json", PAGE), "index.json is a web page"),
+        (put("unet/config.json", LFS), "unet/config.json is a Git LFS pointer"),
+        (put("scheduler/scheduler_config.json", b""), "scheduler_config.json is empty"),
+        (put("tokenizer/spiece.model", LFS), "tokenizer/spiece.model is a Git LFS pointer"),
+        (put("tokenizer/spiece.model", PAGE), "tokenizer/spiece.model is a web page"),
+        (cut("tokenizer/spiece.model", 5000), "tokenizer/spiece.model"),
+        (put("tokenizer/tokenizer_config.json", PAGE), "tokenizer_config.json is a web page"),
+    ])
+
+
+def test_files_that_are_missing():
+    check_all([
+        (remove("tokenizer/tokenizer_config.json"), "tokenizer_config.json: No such file"),
+        (remove(UNET), "unet has no diffusion_pytorch_model.safetensors"),
+        (rename(UNET, "unet/diffusion_pytorch_model.bin"),
+         "unet has no diffusion_pytorch_model.safetensors but diffusion_pytorch_model.bin, a "
+         "PyTorch checkpoint; download the safetensors files"),
+        (rename(UNET, UNET + ".incomplete"), "an unfinished download"),
+        (remove(SECOND), "model-00002-of-00002.safetensors: No such file"),
+        (remove("text_encoder/model.safetensors.index.json"), "but not the index"),
+        (remove("scheduler/scheduler_config.json"), "scheduler_config.json: No such file"),
+        (lambda m: shutil.rmtree(m.at("tokenizer")), "m/tokenizer"),
+        (link(UNET, "../../blobs/0123456789"), "is a symbolic link to ../../blobs/0123456789, which "
+         "does not exist"),
+        (link("unet/config.json", "../../blobs/0123456789"), "is a symbolic link to"),
+        (link("tokenizer/spiece.model", "../../blobs/0123456789"), "is a symbolic link to"),
+        (link("unet", "elsewhere"), "m/unet is a symbolic link to elsewhere"),
+        (link("model_index.json", "../blobs/0123456789"), "is a symbolic link to"),
+    ])
+
+
+def test_variants_fall_back_by_component():
+    with Folder() as m:
+        os.rename(m.at(UNET), m.at("unet/diffusion_pytorch_model.fp16.safetensors"))
+        check(m, None, "--variant", "fp16")
+        for command in m.inspect, m.generate:
+            _, text = command("--variant", "fp16")
+            assert text.count("no fp16 weights in the text encoder") == 1, text
+        check(m, 'have the variant "fp61"; there are ', "--variant", "fp61")
+        check(m, "not a plain word", "--variant", "../x")
+        # Without a word the only variant there is will do, and nothing is said.
+        check(m, None)
+        assert "notice" not in m.inspect()[1]
+
+
+def fields(data):
+    """The fields of a protocol buffer: number and value, in order."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+    while at < len(data):
+        tag = varint()
+        if tag & 7 == 0:
+            yield tag >> 3, varint()
+            continue
+        size = {1: 8, 5: 4}.get(tag & 7) or varint()
+        yield tag >> 3, data[at:at + size]
+        at += size
+
+
+def fast_tokenizer(spiece, sentinels=100):
+    """The tokenizer.json that transformers makes of a T5 spiece.model."""
+    pieces, charsmap = [], b""
+    for number, value in fields(spiece):
+        if number == 1:
+            piece = dict(fields(value))
+            pieces.append((piece[1].decode(), struct.unpack("<f", piece.get(2, bytes(4)))[0],
+                           piece.get(3, 1)))
+        elif number == 3:
+            charsmap = dict(fields(value)).get(2, b"")
+    extra = [f"<extra_id_{i}>" for i in reversed(range(sentinels))]
+    added = [(i, p[0]) for i, p in enumerate(pieces) if p[2] in (2, 3)]
+    added += list(enumerate(extra, len(pieces)))
+    return {
+        "added_tokens": [{"id": i, "content": text, "single_word": False, "lstrip": False,
+                          "rstrip": False, "normalized": False, "special": True}
+                         for i, text in added],
+        "normalizer": {"type": "Precompiled",
+                       "precompiled_charsmap": base64.b64encode(charsmap).decode()},
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always"},
+        "post_processor": {"type": "TemplateProcessing", "single": [
+            {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}]},
+        "model": {"type": "Unigram", "unk_id": [p[2] for p in pieces].index(2),
+                  "vocab": [p[:2] for p in pieces] + [(text, 0.0) for text in extra]},
+    }
+
+
+def test_a_fast_tokenizer_draws_the_same_image():
+    with Folder() as m:
+        check(m, None)
+        with open(os.path.join(m.top, "o.png"), "rb") as f:
+            slow = f.read()
+        m.set("tokenizer/tokenizer_config.json", add_prefix_space=None)
+        check(m, None)
+        fast = fast_tokenizer(m.read("tokenizer/spiece.model"))
+        os.unlink(m.at("tokenizer/spiece.model"))
+        check(m, "tokenizer has neither a spiece.model nor a tokenizer.json")
+        m.write("tokenizer/tokenizer.json", json.dumps(fast).encode())
+        m.set("model_index.json", tokenizer=["transformers", "T5TokenizerFast"])
+        check(m, None)
+        with open(os.path.join(m.top, "o.png"), "rb") as f:
+            assert f.read() == slow
+        fast["model"]["vocab"] += [[f"piece{i}", -20.0] for i in range(200)]
+        m.write("tokenizer/tokenizer.json", json.dumps(fast).encode())
+        check(m, "the tokenizer has 1000 tokens, the text encoder embeds only 896")
+        m.write("tokenizer/tokenizer.json", m.read("tokenizer/tokenizer.json")[:1000])
+        check(m, "tokenizer/tokenizer.json: line 1")
+
+
+def snapshot(m, root):
+    path = os.path.join(m.top, root, "snapshots", "c03d510e9b75")
+    os.makedirs(os.path.dirname(path))
+    os.rename(m.path, path)
+    return path
+
+
+def test_the_cache_of_hugging_face():
+    entry = "hub/models--DeepFloyd--IF-I-XL-v1.0"
+    with Folder() as m:
+        path = snapshot(m, entry)
+        m.path = os.path.join(m.top, entry)
+        check(m, "is the root of a Hugging Face cache entry; give its snapshot, ")
+        assert entry + "/snapshots/c03d510e9b75" in m.inspect()[1]
+        m.path = os.path.join(m.top, "hub")
+        check(m, "is a Hugging Face cache; give a snapshot of a model in it "
+                 "(models--DeepFloyd--IF-I-XL-v1.0)")
+        for m.path in path, path + "/":
+            check(m, None)
+            assert "IF-I-XL-v1.0, 1 stages" in m.inspect()[1].splitlines()[0]
+            with open(os.path.join(m.top, "o.png"), "rb") as f:
+                assert b"model\0IF-I-XL-v1.0" in f.read()
+        status, text = run("inspect", ".", cwd=path)
+        assert status == 0 and "IF-I-XL-v1.0, 1 stages" in text, text
+        os.unlink(os.path.join(path, "model_index.json"))
+        m.path = os.path.join(m.top, entry)
+        check(m, "cache entry without a complete snapshot")
+
+
+def test_folders_that_are_no_model():
+    with Folder() as m:
+        top, model = m.top, m.path
+        for m.path, says in (
+                (os.path.join(top, "nope"), 'nope" does not exist'),
+                ("DeepFloyd/IF-I-XL-v1.0", "read from local folders, so download it first"),
+                (os.path.join(model, UNET), "is a file; give the folder of the model"),
+                (os.path.join(model, "unet"), "is one component of a model"),
+                (os.path.join(model, "scheduler"), "is one component of a model"),
+                (top, "has no model_index.json, but m in it has; give that folder"),
+                (model + ",/nope", 'model folder "/nope" does not exist')):
+            check(m, says)
+        empty = os.path.join(top, "empty")
+        os.mkdir(empty)
+        m.path = empty
+        check(m, "has neither a model_index.json (a diffusers pipeline) nor a cascade.json")
+
+
+main(globals())
