@@ -12,7 +12,8 @@ from harness import PROGRAM, Server, main
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 DEPLOY = os.path.join(ROOT, "deploy")
-MISSING = [tool for tool in ("haproxy", "promtool", "systemd-analyze") if not shutil.which(tool)]
+MISSING = [tool for tool in ("haproxy", "promtool", "systemd-analyze", "systemd-sysusers")
+           if not shutil.which(tool)]
 try:
     import yaml
 except ImportError:
@@ -43,9 +44,9 @@ def run(*command, **env):
     return r.stdout
 
 
-def check_options(flags, env):
+def check_options(flags, env, **more):
     """The program takes them; returns all options as they are then."""
-    env = {k: str(v) for k, v in env.items() if k.startswith("IMAGEND_")}
+    env = {**{k: str(v) for k, v in env.items() if k.startswith("IMAGEND_")}, **more}
     run(PROGRAM, "config", "check", *flags, **env)
     shown = run(PROGRAM, "config", "show", *flags, **env)
     return dict(line.split(" = ", 1) for line in shown.splitlines() if " = " in line)
@@ -70,21 +71,43 @@ def test_prometheus_takes_its_files():
 
 
 def test_systemd_takes_the_unit_and_finds_it_contained():
-    unit = read("deploy/imagend.service")
-    command = shlex.split(re.search("^ExecStart=(.*)", unit, re.M)[1])
-    env = dict(word.split("=", 1) for line in re.findall("^Environment=(.*)", unit, re.M)
-               for word in shlex.split(line))
-    options = check_options(command[2:], env)
-    assert command[1] == "serve" and options["listen"] == "127.0.0.1:8080"
-    assert int(re.search(r"^TimeoutStopSec=(\d+)", unit, re.M)[1]) > drain_seconds(options)
-    assert int(re.search(r"^LimitNOFILE=(\d+)", unit, re.M)[1]) > int(options["max-connections"])
     with tempfile.TemporaryDirectory() as folder:
+        os.mkdir(os.path.join(folder, "imagend"))
+        shutil.copy(os.path.join(ROOT, "config", "imagend.conf"), os.path.join(folder, "imagend"))
+        os.symlink(os.path.abspath(PROGRAM), os.path.join(folder, "bin"))
+        unit = read("deploy/imagend.service").replace("@sysconfdir@", folder).replace(
+            "@bindir@/imagend", os.path.join(folder, "bin"))
+        command = shlex.split(re.search("^ExecStart=(.*)", unit, re.M)[1])
+        env = dict(word.split("=", 1) for line in re.findall("^Environment=(.*)", unit, re.M)
+                   for word in shlex.split(line))
+        assert env == {"XDG_CACHE_HOME": "%C", "XDG_STATE_HOME": "%S"}
+        options = check_options(command[2:], {}, XDG_STATE_HOME="/var/lib")
+        assert command[1] == "serve" and options["listen"] == "127.0.0.1:8080"
+        # What systemd makes writable is where the service writes.
+        assert re.search("^StateDirectory=imagend$", unit, re.M)
+        assert re.search("^CacheDirectory=imagend$", unit, re.M)
+        assert options["data-dir"] == "/var/lib/imagend" and options["cache-dir"] == ""
+        assert int(re.search(r"^TimeoutStopSec=(\d+)", unit, re.M)[1]) > drain_seconds(options)
+        assert int(re.search(r"^LimitNOFILE=(\d+)", unit, re.M)[1]) > int(options["max-connections"])
         path = os.path.join(folder, "imagend.service")
         with open(path, "w") as f:
-            f.write(unit.replace(command[0], os.path.abspath(PROGRAM)))
-        said = run("systemd-analyze", "verify", path)
+            f.write(unit)
+        said = run("systemd-analyze", "verify", "--man=no", path)
         assert not said, said
         run("systemd-analyze", "security", "--offline=yes", "--threshold=20", path)
+
+
+def test_the_unit_has_its_user():
+    user = re.search("^User=(.*)", read("deploy/imagend.service"), re.M)[1]
+    with tempfile.TemporaryDirectory() as root:
+        os.mkdir(os.path.join(root, "etc"))
+        run("systemd-sysusers", "--root=" + root, os.path.join(DEPLOY, "imagend.sysusers"))
+        with open(os.path.join(root, "etc", "passwd")) as f:
+            entry = next(line for line in f if line.startswith(user + ":")).strip().split(":")
+        assert entry[5] == "/var/lib/imagend" and entry[6].endswith("/nologin"), entry
+        with open(os.path.join(root, "etc", "group")) as f:
+            groups = {line.split(":")[0]: line.strip().split(":")[3] for line in f}
+        assert groups["video"] == groups["render"] == user and groups[user] == "", groups
 
 
 def test_compose():
