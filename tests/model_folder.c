@@ -4,6 +4,7 @@
 #include "buf.h"
 
 #include <ftw.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,4 +111,41 @@ const char *model_folder(const char *golden)
                       "if-tiny-I/scheduler/scheduler_config.json", "DDPMScheduler",
                       "DDIMScheduler");
     return folder;
+}
+
+static void add_weights(const char *name, bool halved)
+{
+    char path[600];
+    struct buf b = {0};
+    struct fault why;
+    uint64_t header = 0;
+
+    snprintf(path, sizeof path, "%s/if-tiny-I/unet/diffusion_pytorch_model.safetensors", source);
+    if (buf_read_file(&b, path, MAX_FILE, &why))
+        fail(path);
+    memcpy(&header, b.data, sizeof header);
+    for (size_t i = sizeof header + header; halved && i + 2 <= b.len; i += 2) {
+        uint16_t f16;
+        memcpy(&f16, b.data + i, sizeof f16);
+        f16 = f16 & 0x7c00 ? (uint16_t)(f16 - 0x0400) : f16; // the exponent, where there is one
+        memcpy(b.data + i, &f16, sizeof f16);
+    }
+    model_folder_write(name, b.data, b.len);
+    buf_deinit(&b);
+}
+
+void model_folder_network(const char *name, bool halved)
+{
+    static const char *const files[][2] = {{"model_index.json", "DDPMScheduler"},
+                                           {"scheduler/scheduler_config.json", "DDPMScheduler"},
+                                           {"unet/config.json", ""}};
+    char path[128], from[128];
+
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", name, files[i][0]);
+        snprintf(from, sizeof from, "if-tiny-I/%s", files[i][0]);
+        model_folder_edit(path, from, files[i][1], *files[i][1] ? "DDIMScheduler" : "");
+    }
+    snprintf(path, sizeof path, "%s/unet/diffusion_pytorch_model.safetensors", name);
+    add_weights(path, halved);
 }

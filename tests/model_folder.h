@@ -3,6 +3,7 @@
 #ifndef IMAGEND_MODEL_FOLDER_H
 #define IMAGEND_MODEL_FOLDER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 // The folder, made on the first call and removed when the program ends; it has no cascade.json yet.
@@ -13,5 +14,9 @@ const char *model_folder(const char *golden);
 void model_folder_write(const char *name, const void *data, size_t size);
 // The same with a golden file, in which the text `from` becomes `to`.
 void model_folder_edit(const char *name, const char *golden_name, const char *from, const char *to);
+
+// Another network for the base stage: base's own behind a DDIM scheduler; halved, every weight is
+// half as large, so that it draws other images.
+void model_folder_network(const char *name, bool halved);
 
 #endif

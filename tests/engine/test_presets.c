@@ -133,44 +133,6 @@ static struct engine *open_engine(void)
     return g;
 }
 
-// Every weight with the other sign is another network.
-static void add_weights(const char *name, bool negated)
-{
-    struct buf b = {0};
-    struct fault why = {0};
-    uint64_t header = 0;
-
-    if (buf_read_file(&b, GOLDEN "/if-tiny-I/unet/diffusion_pytorch_model.safetensors", 1 << 26,
-                      &why)) {
-        fprintf(stderr, "%s\n", why.msg);
-        exit(1);
-    }
-    memcpy(&header, b.data, sizeof header);
-    for (size_t i = sizeof header + header + 3; negated && i < b.len; i += 4)
-        b.data[i] = (char)(b.data[i] ^ 0x80);
-    model_folder_write(name, b.data, b.len);
-    buf_deinit(&b);
-}
-
-static void make_network(const char *name, bool negated)
-{
-    static const struct {
-        const char *name, *from;
-    } files[] = {{"model_index.json", "if-tiny-I/model_index.json"},
-                 {"unet/config.json", "if-tiny-I/unet/config.json"}};
-    char path[128];
-
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/%s", name, files[i].name);
-        model_folder_edit(path, files[i].from, "", "");
-    }
-    snprintf(path, sizeof path, "%s/scheduler/scheduler_config.json", name);
-    model_folder_edit(path, "if-tiny-I/scheduler/scheduler_config.json", "DDPMScheduler",
-                      "DDIMScheduler");
-    snprintf(path, sizeof path, "%s/unet/diffusion_pytorch_model.safetensors", name);
-    add_weights(path, negated);
-}
-
 static void test_info(struct engine *g)
 {
     const struct model_info *info = engine_info(g);
@@ -301,7 +263,7 @@ static void test_memory(const struct result *alone, size_t used)
     for (int i = 0; i < PICTURE_MAX_PRESETS; i++) {
         char name[16];
         snprintf(name, sizeof name, "other-%d", i);
-        make_network(name, true);
+        model_folder_network(name, true);
         end += sprintf(end, "%s\"p%d\":{\"stages\":[{\"path\":\"%s\"},{}]}", i ? "," : "", i, name);
     }
     strcpy(end, "}}");
@@ -350,8 +312,8 @@ int main(void)
     struct engine_stats before, after;
 
     model_folder(GOLDEN);
-    make_network("fast", true);
-    make_network("base-same", false);
+    model_folder_network("fast", true);
+    model_folder_network("base-same", false);
     model_folder_write("cascade.json", cascade_json, sizeof cascade_json - 1);
     g = open_engine();
     engine_stats(g, &before);
