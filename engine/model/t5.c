@@ -158,7 +158,7 @@ enum err t5_load(struct ops_device *dev, const struct t5_config *config, struct 
     }
     load_all(&l, t);
     if (l.err) {
-        e = fault_set(why, l.err, NULL, "loading the text encoder: %s", err_text(l.err));
+        e = fault_set(why, l.err, NULL, "loading the text encoder: %s", ops_device_why(dev, l.err));
         goto fail;
     }
     e = weights_finish(w, why);

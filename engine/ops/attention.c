@@ -119,10 +119,12 @@ static void choose_tile(struct ops_call *call, const struct push_attention *push
     call->groups[0] = (push->queries + LOCAL - 1) / LOCAL;
     call->groups[1] = push->heads;
     call->groups[2] = push->n;
+    call->shared_bytes = (size_t)2 * BLOCK * (push->d / 4) * 16; // k_tile and v_tile
 }
 
-// False when the sequence is too long for one invocation's loops.
-static bool choose_any(struct ops *o, struct ops_call *call, const struct push_attention *push)
+// Fails the recording when the sequence is too long for one invocation's loops.
+static void choose_any(struct ops *o, struct ops_call *call, const struct push_attention *push,
+                       const struct tensor *q)
 {
     const struct ops_device *dev = ops_recorder_device(o);
     uint32_t local = dev->caps->cpu ? dev->caps->subgroup_size : 64;
@@ -132,7 +134,9 @@ static bool choose_any(struct ops *o, struct ops_call *call, const struct push_a
     call->spec[1] = call->spec[0];
     call->spec[0] = local;
     ops_groups(o, push->n * push->queries * vectors, local, call->groups);
-    return !dev->caps->cpu || 4 * (keys * (push->d + 2) + 2) < MAX_TRIPS;
+    size_t trips = 4 * (keys * (push->d + 2) + 2);
+    if (dev->caps->cpu && trips > MAX_TRIPS)
+        ops_exceeds(o, "attention", q, "loop trips in one invocation", trips, MAX_TRIPS);
 }
 
 void op_attention(struct ops *o, const struct op_attention_params *p)
@@ -152,7 +156,7 @@ void op_attention(struct ops *o, const struct op_attention_params *p)
     };
     double keys = (double)push.keys0 + push.keys1;
     call.flops = 4.0 * push.n * push.queries * keys * p->q->c;
-    bool fits_vectors = push.d % 4 == 0 && push.d <= MAX_HEAD, possible = true;
+    bool fits_vectors = push.d % 4 == 0 && push.d <= MAX_HEAD;
     bool tile = dev->path == PATH_TILE && (!dev->caps->cpu || keys < MAX_TRIPS);
     if (fits_vectors && tile)
         choose_tile(&call, &push);
@@ -160,8 +164,6 @@ void op_attention(struct ops *o, const struct op_attention_params *p)
              keys / dev->caps->subgroup_size + 4 < MAX_TRIPS)
         choose_lane(dev, &call, &push);
     else
-        possible = choose_any(o, &call, &push);
-    if (!possible)
-        ops_fail(o, ERR_UNSUPPORTED);
+        choose_any(o, &call, &push, p->q);
     ops_dispatch(o, &call);
 }

@@ -29,7 +29,8 @@ void op_embed(struct ops *o, const struct tensor *ids, const struct tensor *tabl
     most = most > 1 ? most - 1 : 1; // room for the binding's alignment
     push.part_rows = (uint32_t)(most < table->w ? most : table->w);
     if (blocks_of(table->w, push.part_rows) > PARTS) {
-        ops_fail(o, ERR_UNSUPPORTED);
+        ops_exceeds(o, "embed", table, "storage bindings (maxStorageBufferRange) for its table",
+                    blocks_of(table->w, push.part_rows), PARTS);
         return;
     }
     struct tensor part[PARTS];
@@ -81,7 +82,7 @@ void op_relative_bias(struct ops *o, const struct tensor *table, uint32_t max_di
     if (!ops_require(o, ok && exact && max_distance > exact))
         return;
     if (half - exact - 1 > most) {
-        ops_fail(o, ERR_UNSUPPORTED);
+        ops_exceeds(o, "relative_bias", table, "distance buckets", half - exact - 1, most);
         return;
     }
     for (uint32_t d = exact; push.limits < half - exact - 1 && d <= 2 * max_distance; d++)

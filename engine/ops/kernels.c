@@ -1,8 +1,11 @@
-// The rows of the kernel table with their SPIR-V. Called by the recorder and by nothing else. It
-// knows names and bytes, not what a kernel computes.
+// The rows of the kernel table with their SPIR-V, and what a device must have for each. Called by
+// the recorder and the choice of a path. It knows names and bytes, not what a kernel computes.
 #include "kernels.h"
 
 #include "spirv.h"
+
+#include <stdio.h>
+#include <string.h>
 
 // clang-format off
 #define CODE(name) {spirv_##name, sizeof spirv_##name}
@@ -38,4 +41,40 @@ static const struct kernel kernels[KERNEL_COUNT] = {
 const struct kernel *kernel_get(enum kernel_id id)
 {
     return &kernels[id];
+}
+
+bool kernel_reads_operand(char letter)
+{
+    return strchr("xms", letter) != NULL;
+}
+
+// Returns need > have.
+static bool too_few(const struct kernel *k, const char *what, uint32_t need, uint32_t have,
+                    char *text)
+{
+    if (need > have)
+        snprintf(text, KERNEL_LACK, "%s needs %u %s, the device allows %u", k->name, need, what,
+                 have);
+    return need > have;
+}
+
+bool kernel_lacks(const struct kernel *k, const struct vk_caps *caps, enum load_path load,
+                  char text[KERNEL_LACK])
+{
+    uint32_t texel = 0, all = (uint32_t)strlen(k->bindings);
+    for (uint32_t i = 0; load == LOAD_TEXEL && i < all; i++)
+        texel += kernel_reads_operand(k->bindings[i]);
+    if ((k->needs & NEED_SUBGROUP) && !caps->subgroup_shuffle) {
+        snprintf(text, KERNEL_LACK, "%s needs subgroup shuffles, which the device lacks", k->name);
+        return true;
+    }
+    if (texel && !(caps->texel_f32 && caps->texel_f16)) {
+        snprintf(text, KERNEL_LACK, "%s needs uniform texel buffers of RGBA32F and RGBA16F",
+                 k->name);
+        return true;
+    }
+    return too_few(k, "bytes of push constants", k->push_bytes, caps->max_push_bytes, text) ||
+           too_few(k, "storage buffers", all - texel, caps->max_storage_bindings, text) ||
+           too_few(k, "texel buffers", texel, caps->max_texel_bindings, text) ||
+           too_few(k, "buffers", all, caps->max_bindings, text);
 }

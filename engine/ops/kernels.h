@@ -8,7 +8,8 @@
 #include "tensor.h"
 #include "vk.h"
 
-// What a kernel may count on. A row that needs something the device lacks is never chosen.
+// What a kernel may count on; NEED_SUBGROUP are the kernels of software devices, NEED_SHARED those
+// of GPUs. A row that needs something the device lacks is never chosen.
 enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
 
 // X(ID, shader, axes of shaders/meson.build, bindings, push struct, needs)
@@ -71,5 +72,12 @@ struct kernel {
 };
 
 const struct kernel *kernel_get(enum kernel_id id);
+
+enum { KERNEL_LACK = 160 };
+// True, with a phrase in text, when the device lacks what every call of this kernel needs.
+bool kernel_lacks(const struct kernel *k, const struct vk_caps *caps, enum load_path load,
+                  char text[KERNEL_LACK]);
+// Letters of the bindings that follow the load path.
+bool kernel_reads_operand(char letter);
 
 #endif

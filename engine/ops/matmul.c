@@ -13,6 +13,12 @@ struct tile {
 // Parts of the epilogue, as in lane.glsl.
 enum { PART_MUL = 1, PART_RESIDUAL = 2, PART_SCALE = 4 };
 
+static void require_trips(struct ops *o, const char *op, const struct tensor *x, uint32_t trips)
+{
+    if (trips > MAX_TRIPS)
+        ops_exceeds(o, op, x, "loop trips in one invocation", trips, MAX_TRIPS);
+}
+
 static bool same_shape(const struct tensor *a, const struct tensor *b)
 {
     return a->n == b->n && a->h == b->h && a->w == b->w && a->c == b->c;
@@ -140,9 +146,8 @@ static void tile_call(struct ops *o, const struct tensor *x, const struct op_wei
     enum { LOCAL = 64, SIDE = 64 };
     struct push_matmul push = make_push(o, x, w, e, y);
     // Per tap and 16 channels: the loops over tiles, over the quarters of one, and its end.
-    if (ops_recorder_device(o)->caps->cpu &&
-        w->kernel * w->kernel * (blocks(push.k4, 4) * 6 + 2) > MAX_TRIPS)
-        ops_fail(o, ERR_UNSUPPORTED);
+    if (ops_recorder_device(o)->caps->cpu)
+        require_trips(o, "matmul_tile", x, w->kernel * w->kernel * (blocks(push.k4, 4) * 6 + 2));
     ops_dispatch(o,
                  &(struct ops_call){
                      .kernel = K_MATMUL_TILE,
@@ -153,6 +158,7 @@ static void tile_call(struct ops *o, const struct tensor *x, const struct op_wei
                      .arg = {x, &w->packed, &w->bias, e ? e->mul : NULL, e ? e->residual : NULL, y},
                      .push = &push,
                      .groups = {blocks(w->out, SIDE), blocks(push.pixels, SIDE), 1},
+                     .shared_bytes = 2 * 16 * 17 * 16, // w_tile and x_tile
                      .flops = matmul_flops(x, w),
                  });
 }
@@ -172,8 +178,7 @@ void op_linear(struct ops *o, const struct tensor *x, const struct op_weight *w,
         return;
     }
     struct tile t = linear_tile(x, dev->caps->subgroup_size);
-    if (vec4s(w->in) / t.kv + 2 > MAX_TRIPS)
-        ops_fail(o, ERR_UNSUPPORTED);
+    require_trips(o, "linear", x, vec4s(w->in) / t.kv + 2);
     lane_call(o, K_LINEAR_LANE, x, w, e, y, t);
 }
 
@@ -195,7 +200,6 @@ void op_conv2d(struct ops *o, const struct tensor *x, const struct op_weight *w,
         tile_call(o, x, w, e, y);
         return;
     }
-    if (3 * (vec4s(w->in) + 2) > MAX_TRIPS)
-        ops_fail(o, ERR_UNSUPPORTED);
+    require_trips(o, "conv2d", x, 3 * (vec4s(w->in) + 2));
     lane_call(o, K_CONV3_LANE, x, w, e, y, conv_tile(x, dev->caps->subgroup_size));
 }

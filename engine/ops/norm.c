@@ -98,10 +98,9 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
     uint32_t before = (blocks - 1) * w.stride, left = push.pixels - before * push.walk.run;
     push.parts = before + (left < w.stride ? left : w.stride);
     uint32_t fold = walk_local(o, FOLD_LOCAL), c = 4 * vec4s(x->c);
-    if ((size_t)push.parts / fold * (push.group + 1) * 2 > WALK_MAX_TRIPS) {
-        ops_fail(o, ERR_UNSUPPORTED);
+    walk_require_trips(o, "group_norm", x, (size_t)push.parts / fold * (push.group + 1) * 2);
+    if (ops_error(o))
         return;
-    }
     struct tensor parts = ops_temp_dtype(o, DT_F32, x->n, 1, 1, push.parts * 2 * c);
     struct tensor lines = ops_temp_dtype(o, DT_F32, x->n, 1, 1, 3 * c);
     // Samples follow each other without the gap that keeps strides off the cache's period.
@@ -197,8 +196,8 @@ static void row_norm(struct ops *o, const struct row_norm_params *p)
         .push = &push,
     };
     ops_groups(o, push.pixels, 1, call.groups);
-    if (3 * (size_t)(vec4s(x->c) / local + 2) > WALK_MAX_TRIPS)
-        ops_fail(o, ERR_UNSUPPORTED);
+    walk_require_trips(o, p->rms ? "rms_norm" : "layer_norm", x,
+                       3 * (size_t)(vec4s(x->c) / local + 2));
     ops_dispatch(o, &call);
 }
 

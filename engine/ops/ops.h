@@ -29,7 +29,7 @@ struct ops_device_info {
     bool cpu;
     enum dtype dtype; // storage of activations and weights
     bool storage_f16;
-    const char *load; // how kernels read operands: "texel", "address", "buffer"
+    const char *load; // how kernels read operands: "texel", "buffer", "tile"
     size_t memory_bytes;
 };
 
@@ -42,6 +42,9 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
 void ops_device_close(struct ops_device **dev);
 const struct ops_device_info *ops_device_info(const struct ops_device *dev);
 void ops_device_memory(const struct ops_device *dev, struct ops_memory *out);
+// What the last failure with this code was about: the Vulkan call and its result, or the operator,
+// its shape, the limit and the device. Never NULL. Owner: the device's, until its next failure.
+const char *ops_device_why(const struct ops_device *dev, enum err e);
 unsigned ops_device_validation_messages(const struct ops_device *dev);
 // One line per Vulkan device; freed by the caller.
 enum err ops_device_list(char **text, struct fault *why);

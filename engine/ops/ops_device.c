@@ -8,19 +8,27 @@
 
 static const char *path_names[PATH_COUNT] = {"texel", "buffer", "tile"};
 
-static bool path_possible(const struct vk_caps *caps, enum ops_path path)
+static enum load_path load_of(enum ops_path path)
 {
-    switch (path) {
-    case PATH_TEXEL: return caps->subgroup_shuffle && caps->texel_f32 && caps->texel_f16;
-    case PATH_BUFFER: return caps->subgroup_shuffle;
-    default: return true;
+    return path == PATH_TEXEL ? LOAD_TEXEL : LOAD_BUFFER;
+}
+
+// Every kernel that the path may choose must find what it needs; else says what is missing.
+static bool path_possible(const struct vk_caps *caps, enum ops_path path, char lacks[KERNEL_LACK])
+{
+    const unsigned others = path == PATH_TILE ? NEED_SUBGROUP : NEED_SHARED;
+    for (int i = 0; i < KERNEL_COUNT; i++) {
+        const struct kernel *k = kernel_get((enum kernel_id)i);
+        if (!(k->needs & others) && kernel_lacks(k, caps, load_of(path), lacks))
+            return false;
     }
+    return true;
 }
 
 static void use_path(struct ops_device *dev, enum ops_path path)
 {
     dev->path = path;
-    dev->load = path == PATH_TEXEL ? LOAD_TEXEL : LOAD_BUFFER;
+    dev->load = load_of(path);
     dev->info.load = path_names[path];
 }
 
@@ -76,22 +84,22 @@ static enum err probe(struct ops_device *dev, enum dtype dtype, bool *good)
 // Software devices: lanes, by the cheapest load that the driver has and gets right. Others: tiles.
 static enum err choose_path(struct ops_device *dev, struct fault *why)
 {
-    if (!dev->caps->cpu) {
-        use_path(dev, PATH_TILE);
-        return ERR_OK;
-    }
-    for (enum ops_path path = PATH_TEXEL; path < PATH_TILE; path++) {
-        if (!path_possible(dev->caps, path))
+    char lacks[KERNEL_LACK];
+    for (enum ops_path path = PATH_TEXEL; dev->caps->cpu && path < PATH_TILE; path++) {
+        if (!path_possible(dev->caps, path, lacks))
             continue;
         use_path(dev, path);
         bool good;
         enum err e = probe(dev, dev->info.dtype, &good);
         if (e)
-            return fault_set(why, e, "device", "%s: cannot run a compute shader: %s",
-                             dev->caps->name, err_text(e));
+            return fault_set(why, e, "device", "%.60s cannot run a compute shader: %s",
+                             dev->caps->name, ops_device_why(dev, e));
         if (good)
             return ERR_OK;
     }
+    if (!path_possible(dev->caps, PATH_TILE, lacks))
+        return fault_set(why, ERR_UNSUPPORTED, "device", "%.60s cannot be used: %s",
+                         dev->caps->name, lacks);
     use_path(dev, PATH_TILE);
     return ERR_OK;
 }
@@ -130,7 +138,7 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
     dev->info.memory_bytes = dev->caps->memory_bytes;
     e = vk_buffer_create(dev->vk, VK_DEVICE, 256, &dev->absent);
     if (e) {
-        fault_set(why, e, "device", "%s: %s", dev->caps->name, err_text(e));
+        fault_set(why, e, "device", "%.60s: %s", dev->caps->name, ops_device_why(dev, e));
         goto fail;
     }
     e = activations_create(dev, &dev->activations);
@@ -167,8 +175,9 @@ void ops_device_close(struct ops_device **dp)
 
 enum err ops_device_set_path(struct ops_device *dev, enum ops_path path)
 {
-    if (!path_possible(dev->caps, path))
-        return ERR_UNSUPPORTED;
+    char lacks[KERNEL_LACK];
+    if (!path_possible(dev->caps, path, lacks))
+        return vk_fail(dev->vk, ERR_UNSUPPORTED, "%s", lacks);
     use_path(dev, path);
     return ERR_OK;
 }
@@ -183,6 +192,11 @@ void ops_device_memory(const struct ops_device *dev, struct ops_memory *out)
     struct vk_memory_stats s;
     vk_memory_stats(dev->vk, &s);
     *out = (struct ops_memory){s.used, s.peak, s.reserved, s.limit};
+}
+
+const char *ops_device_why(const struct ops_device *dev, enum err e)
+{
+    return vk_device_why(dev->vk, e);
 }
 
 unsigned ops_device_validation_messages(const struct ops_device *dev)

@@ -39,8 +39,9 @@ struct ops_device {
     int recording;                   // recordings between begin and end
 };
 
-// Lets tests run the kernels of other devices. Only while no weights and recordings exist.
-// Errors: UNSUPPORTED when the device lacks what the path needs.
+// Lets tests run the kernels of other devices. Only while no weights and recordings exist; a test
+// may also point dev->caps at limits that are lower than the device's. Errors: UNSUPPORTED when the
+// device lacks what the path needs, or its limits what a kernel needs.
 enum err ops_device_set_path(struct ops_device *dev, enum ops_path path);
 
 // The place of the pipeline with this key in dev->pipelines, made on demand (still without its
@@ -57,14 +58,16 @@ struct ops_call {
     enum dtype dtype;        // of the activations: picks the variant; f16 or anything else
     enum dtype weight_dtype; // of the weights, kernels with an `m` binding
     int specs;
-    uint32_t spec[VK_MAX_SPEC];
+    uint32_t spec[VK_MAX_SPEC];                // the first is the workgroup's size
     const struct tensor *arg[VK_MAX_BINDINGS]; // binding order; NULL: absent
     const void *push;                          // the kernel's push struct
     uint32_t groups[3];
+    size_t shared_bytes; // of one workgroup, where a kernel has arrays that are worth counting
     double flops;
 };
-// Records one dispatch. Does nothing once the recording has failed. Errors are kept: UNSUPPORTED
-// for what the device's limits do not allow.
+// Records one dispatch. Does nothing once the recording has failed. Operands that are too large for
+// a texel buffer are read from storage buffers, by the same arithmetic. Errors are kept:
+// UNSUPPORTED for what the device's limits do not allow.
 void ops_dispatch(struct ops *o, const struct ops_call *call);
 
 // Where t lies in its binding, for push structs. All zero when t is NULL.
@@ -74,6 +77,9 @@ void ops_groups(const struct ops *o, size_t count, uint32_t local, uint32_t grou
 struct ops_device *ops_recorder_device(const struct ops *o);
 // One binding cannot span all samples of t, but may one of them: the caller takes them one by one.
 bool ops_too_large(const struct ops *o, const struct tensor *t);
+// Fails the recording with UNSUPPORTED: op on t needs `need` of `what`, and there are `most`.
+void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const char *what,
+                 size_t need, size_t most);
 // Fails the recording with INVALID unless ok. Returns ok and that nothing failed before.
 bool ops_require(struct ops *o, bool ok);
 

@@ -80,6 +80,17 @@ bool ops_too_large(const struct ops *o, const struct tensor *t)
     return t->n > 1 && bytes > o->dev->caps->max_storage_range;
 }
 
+void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const char *what,
+                 size_t need, size_t most)
+{
+    static const char *const dtypes[] = {
+        [DT_F32] = "f32", [DT_F16] = "f16", [DT_U32] = "u32", [DT_U8] = "u8"};
+    if (!o->error)
+        o->error = vk_fail(
+            o->dev->vk, ERR_UNSUPPORTED, "%s on %s [%u, %u, %u, %u] needs %zu %s; %.60s allows %zu",
+            op, dtypes[t->dtype], t->n, t->h, t->w, t->c, need, what, o->dev->caps->name, most);
+}
+
 bool ops_require(struct ops *o, bool ok)
 {
     if (!ok)
@@ -158,12 +169,39 @@ static bool spoils_key(size_t bytes)
     return !(bytes >> 8 & 255);
 }
 
-static enum err bind(const struct ops *o, const struct ops_call *call, int i, char letter,
+// Bytes that t's binding spans.
+static size_t bound_bytes(const struct ops *o, const struct tensor *t)
+{
+    size_t element = tensor_dtype_bytes(t->dtype);
+    size_t bytes = t->offset * element - aligned_offset(o, t) + tensor_span(t) * element;
+    // Shaders see words; tensor_create leaves room for the last.
+    return t->dtype == DT_U8 ? (bytes + 3) / 4 * 4 : bytes;
+}
+
+// The device's own load path, unless an operand is too large for it.
+static enum load_path choose_load(const struct ops *o, const struct ops_call *call,
+                                  const struct kernel *k)
+{
+    if (o->dev->load != LOAD_TEXEL)
+        return o->dev->load;
+    for (int i = 0; k->bindings[i]; i++) {
+        const struct tensor *t = call->arg[i];
+        if (!t || !kernel_reads_operand(k->bindings[i]))
+            continue;
+        size_t texel = 4 * tensor_dtype_bytes(t->dtype);
+        if ((bound_bytes(o, t) + KEY_STEP) / texel > o->dev->caps->max_texel_elements)
+            return LOAD_BUFFER;
+    }
+    return LOAD_TEXEL;
+}
+
+static enum err bind(struct ops *o, const struct ops_call *call, int i, enum load_path load,
                      struct vk_binding *b)
 {
-    const struct vk_caps *caps = o->dev->caps;
+    const struct kernel *k = kernel_get(call->kernel);
+    const char letter = k->bindings[i];
     const struct tensor *t = call->arg[i];
-    bool operand = strchr("xms", letter) != NULL;
+    bool operand = kernel_reads_operand(letter);
     enum dtype want = letter == 'm' ? call->weight_dtype : letter == 's' ? DT_F32 : call->dtype;
     if (!t) {
         *b = (struct vk_binding){.buf = o->dev->absent, .access = VK_READ};
@@ -174,18 +212,18 @@ static enum err bind(const struct ops *o, const struct ops_call *call, int i, ch
         return ERR_INVALID;
     if (operand && (t->dtype == DT_F16) != (want == DT_F16))
         return ERR_INVALID; // the variant would read the wrong storage
-    size_t element = tensor_dtype_bytes(t->dtype), offset = aligned_offset(o, t);
-    size_t bytes = t->offset * element - offset + tensor_span(t) * element;
-    if (t->dtype == DT_U8)
-        bytes = (bytes + 3) / 4 * 4; // shaders see words; tensor_create leaves room for the last
+    size_t offset = aligned_offset(o, t), bytes = bound_bytes(o, t);
     *b = (struct vk_binding){.buf = t->buf, .offset = offset, .bytes = bytes};
     b->access = letter == 'w' ? VK_WRITE : letter == 'u' ? VK_READ_WRITE : VK_READ;
-    if (operand && o->dev->load == LOAD_TEXEL && spoils_key(bytes) &&
-        vk_buffer_bytes(t->buf) - offset - bytes >= KEY_STEP)
-        b->bytes += KEY_STEP;
-    if (operand && o->dev->load == LOAD_TEXEL)
-        return bytes / (4 * element) > caps->max_texel_elements ? ERR_UNSUPPORTED : ERR_OK;
-    return bytes > caps->max_storage_range ? ERR_UNSUPPORTED : ERR_OK;
+    if (operand && load == LOAD_TEXEL) {
+        if (spoils_key(bytes) && vk_buffer_bytes(t->buf) - offset - bytes >= KEY_STEP)
+            b->bytes += KEY_STEP;
+    } else if (bytes > o->dev->caps->max_storage_range) {
+        ops_exceeds(o, k->name, t, "bytes in one storage buffer (maxStorageBufferRange)", bytes,
+                    o->dev->caps->max_storage_range);
+        return ERR_UNSUPPORTED;
+    }
+    return ERR_OK;
 }
 
 static struct record *new_record(struct ops *o)
@@ -201,23 +239,51 @@ static struct record *new_record(struct ops *o)
     return memset(&o->records[o->count], 0, sizeof o->records[0]);
 }
 
-static bool device_has(const struct ops_device *dev, unsigned needs)
+// The tensor that says best how large the call is: the result.
+static const struct tensor *result_of(const struct ops_call *call, const struct kernel *k)
 {
-    return !(needs & NEED_SUBGROUP) || dev->caps->subgroup_shuffle;
+    const struct tensor *t = NULL;
+    for (int i = 0; k->bindings[i]; i++)
+        if (call->arg[i] && (!t || strchr("wu", k->bindings[i])))
+            t = call->arg[i];
+    return t;
+}
+
+// Fails the recording when the device's limits do not allow the call.
+static bool within_limits(struct ops *o, const struct ops_call *call, enum load_path load)
+{
+    const struct kernel *k = kernel_get(call->kernel);
+    const struct vk_caps *caps = o->dev->caps;
+    char lacks[KERNEL_LACK];
+    const struct tensor *t = result_of(call, k);
+    if (kernel_lacks(k, caps, load, lacks))
+        ops_fail(o, vk_fail(o->dev->vk, ERR_UNSUPPORTED, "%s (%.60s)", lacks, caps->name));
+    if (call->spec[0] > caps->max_workgroup_invocations)
+        ops_exceeds(o, k->name, t, "invocations in a workgroup", call->spec[0],
+                    caps->max_workgroup_invocations);
+    if (call->shared_bytes > caps->max_shared_bytes)
+        ops_exceeds(o, k->name, t, "bytes of shared memory", call->shared_bytes,
+                    caps->max_shared_bytes);
+    for (int i = 0; i < 3; i++)
+        if (call->groups[i] > caps->max_groups[i])
+            ops_exceeds(o, k->name, t, "workgroups along one axis", call->groups[i],
+                        caps->max_groups[i]);
+    return !o->error;
 }
 
 static enum err append(struct ops *o, const struct ops_call *call)
 {
     const struct kernel *k = kernel_get(call->kernel);
     struct ops_device *dev = o->dev;
-    if (!device_has(dev, k->needs) || k->push_bytes > dev->caps->max_push_bytes)
-        return ERR_UNSUPPORTED;
+    const enum load_path load = choose_load(o, call, k);
     for (int i = 0; i < 3; i++)
-        if (!call->groups[i] || call->groups[i] > dev->caps->max_groups[i])
-            return call->groups[i] ? ERR_UNSUPPORTED : ERR_INVALID;
+        if (!call->groups[i])
+            return ERR_INVALID;
+    if (!within_limits(o, call, load))
+        return o->error;
     struct pipeline_key key = {
         .kernel = (uint8_t)call->kernel,
-        .load = (uint8_t)dev->load,
+        .load = (uint8_t)load,
         .act_f16 = call->dtype == DT_F16,
         .weight_f16 = call->weight_dtype == DT_F16,
         .specs = call->specs,
@@ -227,7 +293,7 @@ static enum err append(struct ops *o, const struct ops_call *call)
     if (!r)
         return ERR_NO_MEMORY;
     for (int i = 0; k->bindings[i]; i++) {
-        enum err e = bind(o, call, i, k->bindings[i], &r->dispatch.binding[i]);
+        enum err e = bind(o, call, i, load, &r->dispatch.binding[i]);
         if (e)
             return e;
     }

@@ -16,7 +16,8 @@ void op_mean_pixels(struct ops *o, const struct tensor *x, const struct tensor *
     uint32_t local = walk_local(o, LOCAL), lanes = walk_lanes(vec4s(x->c), local);
     while (lanes && x->h * x->w / (local >> lanes) > WALK_MAX_TRIPS / 2)
         lanes--;
-    if (x->h * x->w / (local >> lanes) > WALK_MAX_TRIPS || local & (local - 1))
+    walk_require_trips(o, "mean_pixels", x, (size_t)x->h * x->w / (local >> lanes));
+    if (local & (local - 1))
         ops_fail(o, ERR_UNSUPPORTED);
     struct push_shape push = {
         .x = ops_view(o, x),
@@ -170,8 +171,7 @@ static void shuffle(struct ops *o, enum kernel_id kernel, uint32_t p, const stru
         .push = &push,
         .groups = {blocks_of(low->w, local), low->h, low->n},
     };
-    if ((size_t)low->c * 6 > WALK_MAX_TRIPS)
-        ops_fail(o, ERR_UNSUPPORTED);
+    walk_require_trips(o, kernel_get(kernel)->name, low, (size_t)low->c * 6);
     ops_dispatch(o, &call);
 }
 

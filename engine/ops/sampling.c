@@ -134,10 +134,9 @@ static void find_limits(struct ops *o, const struct op_sampler_params *p,
         .arg = {p->lanes, p->m, p->x, limit},
         .push = &push,
         .groups = {p->lanes->n, 1, 1},
+        .shared_bytes = SELECT_BYTES,
     };
-    if (3 * (size_t)(push.pixels / local + 2) + 3072 > WALK_MAX_TRIPS ||
-        SELECT_BYTES > caps->max_shared_bytes)
-        ops_fail(o, ERR_UNSUPPORTED);
+    walk_require_trips(o, "quantile", p->x, 3 * (size_t)(push.pixels / local + 2) + 3072);
     ops_dispatch(o, &call);
 }
 

@@ -166,10 +166,10 @@ static void explain_memory(const struct engine *g, struct fault *why)
 {
     const bool halves = ops_device_info(g->dev)->dtype == DT_F16;
     struct ops_memory m;
-    char what[128];
+    char what[200];
 
     ops_device_memory(g->dev, &m);
-    snprintf(what, sizeof what, "%.127s", why->msg);
+    snprintf(what, sizeof what, "%.199s", why->msg);
     fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
               "%s; %zu MB of %zu MB were in use: raise memory-limit%s, or load fewer stages", what,
               m.peak / 1000000, m.limit / 1000000, halves ? "" : ", store halves (dtype f16)");
@@ -451,10 +451,10 @@ static enum err fill_stages(struct engine *g, const struct post *to, struct faul
         struct fault fault = {.code = ERR_OK};
         enum err e = enter(g, &g->slot[next], &fault);
         if (is_fatal(e))
-            return fault_set(why, e, NULL, "starting a stage: %s", err_text(e));
+            return fault_set(why, e, NULL, "starting a stage: %s", ops_device_why(g->dev, e));
         if (e) {
             if (!fault.code)
-                fault_set(&fault, e, NULL, "starting a stage: %s", err_text(e));
+                fault_set(&fault, e, NULL, "starting a stage: %s", ops_device_why(g->dev, e));
             post(g, to, next, ENGINE_FAILED, NULL, &fault);
             free_slot(&g->slot[next]);
         }
@@ -545,14 +545,16 @@ enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fa
     const int stage = g->cascade.network[network].stage;
     e = network_step(g->network[network], g->entries, count, &seconds);
     if (e)
-        return fault_set(why, e, NULL, "a step of stage %d: %s", stage + 1, err_text(e));
+        return fault_set(why, e, NULL, "a step of stage %d: %s", stage + 1,
+                         ops_device_why(g->dev, e));
     g->stats.steps[stage]++;
     g->stats.step_pictures[stage] += (uint64_t)count;
     g->stats.step_seconds[stage] += seconds;
     for (int i = 0; i < count; i++) {
         e = report(g, &to, stepped[i]);
         if (e)
-            return fault_set(why, e, NULL, "the picture of stage %d: %s", stage + 1, err_text(e));
+            return fault_set(why, e, NULL, "the picture of stage %d: %s", stage + 1,
+                             ops_device_why(g->dev, e));
     }
     return ERR_OK;
 }

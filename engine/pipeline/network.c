@@ -141,7 +141,8 @@ enum err network_load(const struct network_params *p, struct network **out, stru
         e = warm(p, c->stage, n, &fault);
     if (e) {
         if (!fault.code)
-            fault_set(&fault, e, "model", "stage %d (%s): %s", c->stage + 1, c->name, err_text(e));
+            fault_set(&fault, e, "model", "stage %d (%s): %s", c->stage + 1, c->name,
+                      ops_device_why(p->dev, e));
         if (why)
             *why = fault;
         network_destroy(&n);

@@ -121,7 +121,7 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
         e = tensor_create_mapped(t->dev, DT_F32, 1, 1, t->length, (uint32_t)p->config->d_model,
                                  &t->states);
     if (e) {
-        fault_set(why, e, NULL, "text encoder: %s", err_text(e));
+        fault_set(why, e, NULL, "text encoder: %s", ops_device_why(t->dev, e));
         goto fail;
     }
     *out = t;
@@ -253,5 +253,6 @@ enum err text_encode(struct text *t, const char *prompt, struct text_states *out
     }
 done:
     buf_deinit(&clean);
-    return e ? fault_set(why, e, "prompt", "encoding the prompt: %s", err_text(e)) : ERR_OK;
+    return e ? fault_set(why, e, "prompt", "encoding the prompt: %s", ops_device_why(t->dev, e))
+             : ERR_OK;
 }

@@ -120,9 +120,9 @@ enum err vk_cache_open(struct vk_device *dev, const char *cache_dir)
         data = vk_cache_load(dev, &info.initialDataSize);
         info.pInitialData = data;
     }
-    VkResult r = vkCreatePipelineCache(dev->handle, &info, NULL, &dev->cache);
+    enum err e = VK_CALL(dev, vkCreatePipelineCache, dev->handle, &info, NULL, &dev->cache);
     free(data);
-    return vk_error(dev, r);
+    return e;
 }
 
 static bool write_file(const char *path, const struct cache_header *h, const void *data)

@@ -85,10 +85,9 @@ enum err vk_cmd_create(struct vk_device *dev, struct vk_cmd **out)
         .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
         .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT,
     };
-    VkResult r = vkAllocateCommandBuffers(dev->handle, &info, &cmd->handle);
-    if (!r)
-        r = vkBeginCommandBuffer(cmd->handle, &begin);
-    enum err e = vk_error(dev, r);
+    enum err e = VK_CALL(dev, vkAllocateCommandBuffers, dev->handle, &info, &cmd->handle);
+    if (!e)
+        e = VK_CALL(dev, vkBeginCommandBuffer, cmd->handle, &begin);
     if (e) {
         vk_cmd_destroy(&cmd);
         return e;
@@ -179,8 +178,8 @@ static enum err add_pool(struct vk_cmd *cmd)
     };
     if (!vk_reserve(&cmd->pools, &cmd->cap_pools, cmd->npools + 1, sizeof *cmd->pools))
         return ERR_NO_MEMORY;
-    enum err e = vk_error(
-        cmd->dev, vkCreateDescriptorPool(cmd->dev->handle, &info, NULL, &cmd->pools[cmd->npools]));
+    enum err e = VK_CALL(cmd->dev, vkCreateDescriptorPool, cmd->dev->handle, &info, NULL,
+                         &cmd->pools[cmd->npools]);
     if (e)
         return e;
     cmd->npools++;
@@ -211,7 +210,7 @@ static enum err allocate_set(struct vk_cmd *cmd, const struct vk_pipeline *pipe,
     cmd->left_sets--;
     cmd->left_storage -= storage;
     cmd->left_texel -= texel;
-    return vk_error(cmd->dev, vkAllocateDescriptorSets(cmd->dev->handle, &info, set));
+    return VK_CALL(cmd->dev, vkAllocateDescriptorSets, cmd->dev->handle, &info, set);
 }
 
 // The bytes that a view of this binding spans. llvmpipe's key of compiled code overlays bits 8 to
@@ -246,7 +245,7 @@ static enum err find_view(struct vk_cmd *cmd, const struct vk_binding *b, VkForm
         .offset = offset,
         .range = bytes,
     };
-    enum err e = vk_error(cmd->dev, vkCreateBufferView(cmd->dev->handle, &info, NULL, out));
+    enum err e = VK_CALL(cmd->dev, vkCreateBufferView, cmd->dev->handle, &info, NULL, out);
     if (e)
         return e;
     cmd->views[cmd->nviews] =
@@ -299,7 +298,14 @@ static enum err bind(struct vk_cmd *cmd, const struct vk_dispatch *d)
 
 // ---- recording ------------------------------------------------------------------------------
 
-static enum err check_binding(const struct vk_device *dev, enum vk_binding_type type,
+static enum err exceeds(struct vk_device *dev, const char *name, size_t need, const char *limit,
+                        size_t most)
+{
+    return vk_fail(dev, ERR_UNSUPPORTED, "%s: %zu exceed %s of %.60s, which is %zu", name, need,
+                   limit, dev->ph.caps.name, most);
+}
+
+static enum err check_binding(struct vk_device *dev, const struct vk_pipeline *pipe, int i,
                               const struct vk_binding *b)
 {
     const struct vk_caps *caps = &dev->ph.caps;
@@ -307,12 +313,18 @@ static enum err check_binding(const struct vk_device *dev, enum vk_binding_type 
         b->bytes > b->buf->bytes - b->offset || b->offset % caps->offset_alignment ||
         !(b->access & VK_READ_WRITE))
         return ERR_INVALID;
-    if (type == VK_STORAGE)
-        return b->bytes > caps->max_storage_range ? ERR_UNSUPPORTED : ERR_OK;
-    size_t texel = type == VK_TEXEL_F32 ? 16 : 8;
+    if (pipe->binding[i] == VK_STORAGE)
+        return b->bytes > caps->max_storage_range
+                   ? exceeds(dev, pipe->name, b->bytes, "maxStorageBufferRange",
+                             caps->max_storage_range)
+                   : ERR_OK;
+    size_t texel = pipe->binding[i] == VK_TEXEL_F32 ? 16 : 8;
     if (b->bytes % texel || (b->access & VK_WRITE))
         return ERR_INVALID;
-    return view_bytes(b) / texel > caps->max_texel_elements ? ERR_UNSUPPORTED : ERR_OK;
+    return view_bytes(b) / texel > caps->max_texel_elements
+               ? exceeds(dev, pipe->name, view_bytes(b) / texel, "maxTexelBufferElements",
+                         caps->max_texel_elements)
+               : ERR_OK;
 }
 
 static enum err record_dispatch(struct vk_cmd *cmd, const struct vk_dispatch *d)
@@ -323,11 +335,12 @@ static enum err record_dispatch(struct vk_cmd *cmd, const struct vk_dispatch *d)
         return ERR_INVALID;
     for (int i = 0; i < 3; i++)
         if (d->groups[i] > dev->ph.caps.max_groups[i])
-            return ERR_UNSUPPORTED;
+            return exceeds(dev, d->pipe->name, d->groups[i], "maxComputeWorkGroupCount",
+                           dev->ph.caps.max_groups[i]);
     enum err e = ERR_OK;
     for (int i = 0; !e && i < d->pipe->bindings; i++) {
         const struct vk_binding *b = &d->binding[i];
-        if ((e = check_binding(dev, d->pipe->binding[i], b)))
+        if ((e = check_binding(dev, d->pipe, i, b)))
             return e;
         size_t begin = b->buf->offset + b->offset;
         t[i] = (struct touched){b->buf->handle, begin, begin + b->bytes, b->access & VK_WRITE};
@@ -382,7 +395,7 @@ enum err vk_cmd_end(struct vk_cmd *cmd)
     if (cmd->err)
         return cmd->err;
     barrier(cmd, 0, 0, VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT);
-    cmd->err = vk_error(cmd->dev, vkEndCommandBuffer(cmd->handle));
+    cmd->err = VK_CALL(cmd->dev, vkEndCommandBuffer, cmd->handle);
     free(cmd->touched);
     cmd->touched = NULL;
     cmd->ntouched = cmd->cap_touched = 0;

@@ -8,23 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum err vk_error(struct vk_device *dev, VkResult r)
-{
-    switch (r) {
-    case VK_SUCCESS: return ERR_OK;
-    case VK_TIMEOUT: return ERR_TIMEOUT;
-    case VK_ERROR_OUT_OF_HOST_MEMORY: return ERR_NO_MEMORY;
-    case VK_ERROR_OUT_OF_DEVICE_MEMORY:
-    case VK_ERROR_OUT_OF_POOL_MEMORY:
-    case VK_ERROR_FRAGMENTED_POOL: return ERR_NO_DEVICE_MEMORY;
-    case VK_ERROR_DEVICE_LOST: atomic_store(&dev->lost, true); return ERR_DEVICE_LOST;
-    case VK_ERROR_FEATURE_NOT_PRESENT:
-    case VK_ERROR_EXTENSION_NOT_PRESENT:
-    case VK_ERROR_FORMAT_NOT_SUPPORTED: return ERR_UNSUPPORTED;
-    default: return ERR_INTERNAL;
-    }
-}
-
 bool vk_reserve(void *array, int *cap, int need, size_t size)
 {
     void *old, *grown;
@@ -181,7 +164,7 @@ static void want_extensions(struct feature_chain *c, const struct vk_physical *p
         c->extensions[c->extension_count++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
 }
 
-static VkResult open_handle(struct vk_device *dev)
+static enum err open_handle(struct vk_device *dev)
 {
     struct feature_chain chain = {0};
     float priority = 1.0f;
@@ -201,13 +184,13 @@ static VkResult open_handle(struct vk_device *dev)
         .enabledExtensionCount = chain.extension_count,
         .ppEnabledExtensionNames = chain.extensions,
     };
-    VkResult r = vkCreateDevice(dev->ph.handle, &info, NULL, &dev->handle);
-    if (r == VK_SUCCESS)
+    enum err e = VK_CALL(dev, vkCreateDevice, dev->ph.handle, &info, NULL, &dev->handle);
+    if (!e)
         vkGetDeviceQueue(dev->handle, dev->ph.family, 0, &dev->queue);
-    return r;
+    return e;
 }
 
-static VkResult open_queue(struct vk_device *dev)
+static enum err open_queue(struct vk_device *dev)
 {
     VkSemaphoreTypeCreateInfo type = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
                                       .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
@@ -217,8 +200,8 @@ static VkResult open_queue(struct vk_device *dev)
         .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
         .queueFamilyIndex = dev->ph.family,
     };
-    VkResult r = vkCreateSemaphore(dev->handle, &sem, NULL, &dev->timeline);
-    return r ? r : vkCreateCommandPool(dev->handle, &pool, NULL, &dev->commands);
+    enum err e = VK_CALL(dev, vkCreateSemaphore, dev->handle, &sem, NULL, &dev->timeline);
+    return e ? e : VK_CALL(dev, vkCreateCommandPool, dev->handle, &pool, NULL, &dev->commands);
 }
 
 // Mesa keeps compiled code of software devices on disk, which the pipeline cache does not hold.
@@ -240,6 +223,7 @@ enum err vk_device_open(const struct vk_open_params *p, struct vk_device **out, 
     struct vk_device *dev = calloc(1, sizeof *dev);
     if (!dev)
         return fault_set(why, ERR_NO_MEMORY, "device", "out of memory");
+    pthread_mutex_init(&dev->why_lock, NULL);
     if (p->cache_dir)
         place_driver_cache(p->cache_dir);
     if ((e = vk_instance_open(&dev->instance, p->validation, why)) ||
@@ -251,16 +235,16 @@ enum err vk_device_open(const struct vk_open_params *p, struct vk_device **out, 
     }
     dev->ph = list[at];
     dev->profile = p->profile && dev->ph.caps.timestamps;
-    VkResult r = open_handle(dev);
-    if (!r)
-        r = open_queue(dev);
-    e = vk_error(dev, r);
+    e = open_handle(dev);
+    if (!e)
+        e = open_queue(dev);
     if (!e)
         e = vk_memory_init(dev, p->memory_limit);
     if (!e)
         e = vk_cache_open(dev, p->cache_dir);
     if (e) {
-        fault_set(why, e, "device", "cannot open %.200s: %s", dev->ph.caps.name, err_text(e));
+        fault_set(why, e, "device", "cannot open %.100s: %s", dev->ph.caps.name,
+                  vk_device_why(dev, e));
         goto fail;
     }
     if ((e = vk_validation_prove(dev, why)))
@@ -290,6 +274,7 @@ void vk_device_close(struct vk_device **pdev)
     }
     vk_instance_close(&dev->instance);
     free(dev->cache_path);
+    pthread_mutex_destroy(&dev->why_lock);
     free(dev);
 }
 
@@ -303,7 +288,7 @@ const struct vk_caps *vk_device_caps(const struct vk_device *dev)
 enum err vk_queue_submit(struct vk_device *dev, VkCommandBuffer cb, uint64_t *ticket)
 {
     if (vk_fault_due(dev, VK_FAULT_SUBMIT))
-        atomic_store(&dev->lost, true);
+        return vk_error(dev, "vkQueueSubmit", VK_ERROR_DEVICE_LOST);
     if (atomic_load(&dev->lost))
         return ERR_DEVICE_LOST;
     uint64_t value = dev->submitted + 1;
@@ -320,7 +305,7 @@ enum err vk_queue_submit(struct vk_device *dev, VkCommandBuffer cb, uint64_t *ti
         .signalSemaphoreCount = 1,
         .pSignalSemaphores = &dev->timeline,
     };
-    enum err e = vk_error(dev, vkQueueSubmit(dev->queue, 1, &info, VK_NULL_HANDLE));
+    enum err e = VK_CALL(dev, vkQueueSubmit, dev->queue, 1, &info, VK_NULL_HANDLE);
     if (e)
         return e;
     *ticket = dev->submitted = value;
@@ -330,7 +315,7 @@ enum err vk_queue_submit(struct vk_device *dev, VkCommandBuffer cb, uint64_t *ti
 enum err vk_wait(struct vk_device *dev, uint64_t ticket, double seconds)
 {
     if (vk_fault_due(dev, VK_FAULT_WAIT))
-        atomic_store(&dev->lost, true);
+        return vk_error(dev, "vkWaitSemaphores", VK_ERROR_DEVICE_LOST);
     if (atomic_load(&dev->lost))
         return ERR_DEVICE_LOST;
     if (ticket > dev->submitted || !(seconds >= 0))
@@ -342,6 +327,6 @@ enum err vk_wait(struct vk_device *dev, uint64_t ticket, double seconds)
         .pValues = &ticket,
     };
     uint64_t ns = seconds < 1e9 ? (uint64_t)(seconds * 1e9) : UINT64_MAX;
-    enum err e = vk_error(dev, vkWaitSemaphores(dev->handle, &info, ns));
+    enum err e = VK_CALL(dev, vkWaitSemaphores, dev->handle, &info, ns);
     return e ? e : vk_validation_check(dev);
 }

@@ -35,8 +35,10 @@ enum err vk_instance_open(struct vk_instance *inst, bool validation, struct faul
     if (r == VK_ERROR_OUT_OF_HOST_MEMORY)
         return fault_set(why, ERR_NO_MEMORY, "device", "out of memory opening Vulkan");
     if (r != VK_SUCCESS)
-        return fault_set(why, ERR_NO_DEVICE, "device",
-                         "no Vulkan driver could be opened (error %d); is one installed?", (int)r);
+        return fault_set(
+            why, ERR_NO_DEVICE, "device",
+            "no Vulkan driver could be opened (vkCreateInstance: %s); is one installed?",
+            vk_result_name(r));
     e = validation ? vk_validation_open(inst, why) : ERR_OK;
     if (e)
         vk_instance_close(inst);
@@ -126,7 +128,12 @@ static void fill_limits(struct vk_physical *ph, const VkPhysicalDeviceProperties
     caps->max_shared_bytes = lim->maxComputeSharedMemorySize;
     caps->max_workgroup_invocations = lim->maxComputeWorkGroupInvocations;
     caps->max_push_bytes = lim->maxPushConstantsSize;
+    if (lim->maxComputeWorkGroupSize[0] < caps->max_workgroup_invocations)
+        caps->max_workgroup_invocations = lim->maxComputeWorkGroupSize[0]; // all are along x
     memcpy(caps->max_groups, lim->maxComputeWorkGroupCount, sizeof caps->max_groups);
+    caps->max_storage_bindings = lim->maxPerStageDescriptorStorageBuffers;
+    caps->max_texel_bindings = lim->maxPerStageDescriptorSampledImages;
+    caps->max_bindings = lim->maxPerStageResources;
     caps->max_storage_range = lim->maxStorageBufferRange;
     caps->max_texel_elements = lim->maxTexelBufferElements;
     // 16: a vec4, which shaders may read at any binding's start.
@@ -281,7 +288,8 @@ enum err vk_physical_find(const struct vk_instance *inst, struct vk_physical *ou
     VkResult r = vkEnumeratePhysicalDevices(inst->handle, &n, handles);
     *count = 0;
     if (r != VK_SUCCESS && r != VK_INCOMPLETE)
-        n = 0;
+        return fault_set(why, ERR_NO_DEVICE, "device", "vkEnumeratePhysicalDevices: %s",
+                         vk_result_name(r));
     for (uint32_t i = 0; i < n && *count < max; i++) {
         struct vk_physical ph = {.handle = handles[i]};
         if (!inspect(&ph))

@@ -86,13 +86,14 @@ enum err vk_memory_init(struct vk_device *dev, size_t limit)
     VkBufferCreateInfo info = buffer_info(dev, VK_SUBALLOC_ALIGN);
     VkMemoryRequirements need;
     VkBuffer probe;
-    enum err e = vk_error(dev, vkCreateBuffer(dev->handle, &info, NULL, &probe));
+    enum err e = VK_CALL(dev, vkCreateBuffer, dev->handle, &info, NULL, &probe);
     if (e)
         return e;
     vkGetBufferMemoryRequirements(dev->handle, probe, &need);
     vkDestroyBuffer(dev->handle, probe, NULL);
     if (!choose_types(dev, need.memoryTypeBits))
-        return ERR_UNSUPPORTED;
+        return vk_fail(dev, ERR_UNSUPPORTED,
+                       "no memory type that shaders and the CPU can both use");
     uint32_t heap = dev->ph.memory.memoryTypes[dev->heap_type[VK_DEVICE]].heapIndex;
     dev->ph.caps.memory_bytes = vk_physical_budget(&dev->ph, heap);
     dev->stats.limit = limit ? limit : dev->ph.caps.memory_bytes;
@@ -102,7 +103,7 @@ enum err vk_memory_init(struct vk_device *dev, size_t limit)
         .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
         .commandBufferCount = 1,
     };
-    return vk_error(dev, vkAllocateCommandBuffers(dev->handle, &cb, &dev->transfer));
+    return VK_CALL(dev, vkAllocateCommandBuffers, dev->handle, &cb, &dev->transfer);
 }
 
 // ---- slabs ----------------------------------------------------------------------------------
@@ -127,6 +128,16 @@ void vk_memory_deinit(struct vk_device *dev)
     dev->slabs = NULL;
 }
 
+static enum err too_large(struct vk_device *dev, VkDeviceSize bytes)
+{
+    const struct vk_physical *ph = &dev->ph;
+    return vk_fail(dev, ERR_NO_DEVICE_MEMORY,
+                   "a buffer needs %llu bytes; the device allows %llu (maxBufferSize) and %llu "
+                   "(maxMemoryAllocationSize)",
+                   (unsigned long long)bytes, (unsigned long long)ph->max_buffer,
+                   (unsigned long long)ph->max_allocation);
+}
+
 static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
 {
     VkMemoryPropertyFlags flags = dev->ph.memory.memoryTypes[slab->type].propertyFlags;
@@ -138,9 +149,9 @@ static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
     VkMemoryRequirements need;
     void *map = NULL;
     if (slab->bytes > dev->ph.max_buffer || slab->bytes > dev->ph.max_allocation)
-        return ERR_NO_DEVICE_MEMORY;
+        return too_large(dev, slab->bytes);
     VkBufferCreateInfo info = buffer_info(dev, slab->bytes);
-    enum err e = vk_error(dev, vkCreateBuffer(dev->handle, &info, NULL, &slab->handle));
+    enum err e = VK_CALL(dev, vkCreateBuffer, dev->handle, &info, NULL, &slab->handle);
     if (e)
         return e;
     vkGetBufferMemoryRequirements(dev->handle, slab->handle, &need);
@@ -155,15 +166,15 @@ static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
         .memoryTypeIndex = slab->type,
     };
     if (need.size > dev->ph.max_allocation)
-        return ERR_NO_DEVICE_MEMORY;
-    VkResult r = vkAllocateMemory(dev->handle, &memory, NULL, &slab->memory);
-    if (!r)
-        r = vkBindBufferMemory(dev->handle, slab->handle, slab->memory, 0);
-    if (!r && mapped)
-        r = vkMapMemory(dev->handle, slab->memory, 0, VK_WHOLE_SIZE, 0, &map);
+        return too_large(dev, need.size);
+    e = VK_CALL(dev, vkAllocateMemory, dev->handle, &memory, NULL, &slab->memory);
+    if (!e)
+        e = VK_CALL(dev, vkBindBufferMemory, dev->handle, slab->handle, slab->memory, 0);
+    if (!e && mapped)
+        e = VK_CALL(dev, vkMapMemory, dev->handle, slab->memory, 0, VK_WHOLE_SIZE, 0, &map);
     slab->map = map;
-    // A driver's host allocation for device memory failing is the same news to the caller.
-    return r == VK_ERROR_OUT_OF_HOST_MEMORY ? ERR_NO_DEVICE_MEMORY : vk_error(dev, r);
+    // A driver that has no host memory for device memory is reported as out of device memory.
+    return e == ERR_NO_MEMORY ? vk_fail(dev, ERR_NO_DEVICE_MEMORY, "%s", vk_device_why(dev, e)) : e;
 }
 
 static enum err slab_create(struct vk_device *dev, uint32_t type, size_t bytes,
@@ -173,7 +184,11 @@ static enum err slab_create(struct vk_device *dev, uint32_t type, size_t bytes,
     if (!(bytes & (bytes - 1)))
         bytes += VK_SUBALLOC_ALIGN;
     if (dev->stats.reserved > dev->stats.limit || bytes > dev->stats.limit - dev->stats.reserved)
-        return ERR_NO_DEVICE_MEMORY;
+        return vk_fail(
+            dev, ERR_NO_DEVICE_MEMORY,
+            "out of device memory: %zu bytes more exceed the limit of %zu bytes, of which "
+            "%zu are reserved",
+            bytes, dev->stats.limit, dev->stats.reserved);
     struct vk_slab *slab = calloc(1, sizeof *slab);
     if (!slab)
         return ERR_NO_MEMORY;
@@ -283,7 +298,7 @@ static enum err transfer_begin(struct vk_device *dev)
         .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
         .dstAccessMask = VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
     };
-    enum err e = vk_error(dev, vkBeginCommandBuffer(dev->transfer, &info));
+    enum err e = VK_CALL(dev, vkBeginCommandBuffer, dev->transfer, &info);
     if (!e)
         vkCmdPipelineBarrier(dev->transfer,
                              VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
@@ -301,7 +316,7 @@ static enum err transfer_run(struct vk_device *dev)
     };
     vkCmdPipelineBarrier(dev->transfer, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT,
                          0, 1, &barrier, 0, NULL, 0, NULL);
-    enum err e = vk_error(dev, vkEndCommandBuffer(dev->transfer));
+    enum err e = VK_CALL(dev, vkEndCommandBuffer, dev->transfer);
     if (!e)
         e = vk_queue_submit(dev, dev->transfer, &ticket);
     return e ? e : vk_wait(dev, ticket, 60);
@@ -328,8 +343,10 @@ enum err vk_buffer_create(struct vk_device *dev, enum vk_heap heap, size_t bytes
     *out = NULL;
     if (!bytes)
         return ERR_INVALID;
-    if (bytes > SIZE_MAX / 2 || vk_fault_due(dev, VK_FAULT_MEMORY))
-        return ERR_NO_DEVICE_MEMORY;
+    if (vk_fault_due(dev, VK_FAULT_MEMORY))
+        return vk_error(dev, "vkAllocateMemory", VK_ERROR_OUT_OF_DEVICE_MEMORY);
+    if (bytes > SIZE_MAX / 2)
+        return too_large(dev, bytes);
     if (atomic_load(&dev->lost))
         return ERR_DEVICE_LOST;
     size_t align = dev->ph.caps.offset_alignment > VK_SUBALLOC_ALIGN ? dev->ph.caps.offset_alignment

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-static enum err check(const struct vk_device *dev, const struct vk_pipeline_params *p)
+static enum err check(struct vk_device *dev, const struct vk_pipeline_params *p)
 {
     const struct vk_physical *ph = &dev->ph;
     if (!p->spirv || p->spirv_bytes < 20 || p->spirv_bytes % 4 || p->bindings < 0 ||
@@ -12,18 +12,22 @@ static enum err check(const struct vk_device *dev, const struct vk_pipeline_para
         p->push_bytes % 4)
         return ERR_INVALID;
     if (p->push_bytes > ph->caps.max_push_bytes)
-        return ERR_UNSUPPORTED;
+        return vk_fail(dev, ERR_UNSUPPORTED,
+                       "%s needs %u bytes of push constants; the device has %u", p->name,
+                       p->push_bytes, ph->caps.max_push_bytes);
     for (int i = 0; i < p->bindings; i++)
         if ((p->binding[i] == VK_TEXEL_F32 && !ph->caps.texel_f32) ||
             (p->binding[i] == VK_TEXEL_F16 && !ph->caps.texel_f16))
-            return ERR_UNSUPPORTED;
+            return vk_fail(dev, ERR_UNSUPPORTED,
+                           "%s needs uniform texel buffers, which the device lacks", p->name);
     if (p->subgroup_size &&
         (p->subgroup_size < ph->subgroup_min || p->subgroup_size > ph->subgroup_max))
-        return ERR_UNSUPPORTED;
+        return vk_fail(dev, ERR_UNSUPPORTED, "%s needs subgroups of %u; the device has %u to %u",
+                       p->name, p->subgroup_size, ph->subgroup_min, ph->subgroup_max);
     return ERR_OK;
 }
 
-static VkResult make_layout(struct vk_pipeline *pipe)
+static enum err make_layout(struct vk_pipeline *pipe)
 {
     VkDescriptorSetLayoutBinding bind[VK_MAX_BINDINGS] = {0};
     for (int i = 0; i < pipe->bindings; i++)
@@ -49,12 +53,13 @@ static VkResult make_layout(struct vk_pipeline *pipe)
         .pushConstantRangeCount = pipe->push_bytes ? 1 : 0,
         .pPushConstantRanges = &push,
     };
-    VkDevice dev = pipe->dev->handle;
-    VkResult r = vkCreateDescriptorSetLayout(dev, &set, NULL, &pipe->set_layout);
-    return r ? r : vkCreatePipelineLayout(dev, &layout, NULL, &pipe->layout);
+    struct vk_device *dev = pipe->dev;
+    enum err e =
+        VK_CALL(dev, vkCreateDescriptorSetLayout, dev->handle, &set, NULL, &pipe->set_layout);
+    return e ? e : VK_CALL(dev, vkCreatePipelineLayout, dev->handle, &layout, NULL, &pipe->layout);
 }
 
-static VkResult make_pipeline(struct vk_pipeline *pipe, const struct vk_pipeline_params *p)
+static enum err make_pipeline(struct vk_pipeline *pipe, const struct vk_pipeline_params *p)
 {
     VkSpecializationMapEntry map[VK_MAX_SPEC] = {0};
     VkShaderModule module;
@@ -76,9 +81,9 @@ static VkResult make_pipeline(struct vk_pipeline *pipe, const struct vk_pipeline
         .pCode = p->spirv,
     };
     struct vk_device *dev = pipe->dev;
-    VkResult r = vkCreateShaderModule(dev->handle, &code, NULL, &module);
-    if (r)
-        return r;
+    enum err e = VK_CALL(dev, vkCreateShaderModule, dev->handle, &code, NULL, &module);
+    if (e)
+        return e;
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
@@ -89,9 +94,10 @@ static VkResult make_pipeline(struct vk_pipeline *pipe, const struct vk_pipeline
                   .pSpecializationInfo = p->specs ? &spec : NULL},
         .layout = pipe->layout,
     };
-    r = vkCreateComputePipelines(dev->handle, dev->cache, 1, &info, NULL, &pipe->handle);
+    e = VK_CALL(dev, vkCreateComputePipelines, dev->handle, dev->cache, 1, &info, NULL,
+                &pipe->handle);
     vkDestroyShaderModule(dev->handle, module, NULL);
-    return r;
+    return e;
 }
 
 enum err vk_pipeline_create(struct vk_device *dev, const struct vk_pipeline_params *p,
@@ -110,10 +116,9 @@ enum err vk_pipeline_create(struct vk_device *dev, const struct vk_pipeline_para
     pipe->push_bytes = p->push_bytes;
     for (int i = 0; i < p->bindings; i++)
         pipe->binding[i] = p->binding[i];
-    VkResult r = make_layout(pipe);
-    if (!r)
-        r = make_pipeline(pipe, p);
-    e = vk_error(dev, r);
+    e = make_layout(pipe);
+    if (!e)
+        e = make_pipeline(pipe, p);
     if (e)
         vk_pipeline_destroy(&pipe);
     *out = pipe;

@@ -22,7 +22,7 @@ static enum err add_pool(struct vk_device *dev, struct vk_marks *m, VkCommandBuf
     if (!vk_reserve(&m->pools, &m->cap_pools, m->npools + 1, sizeof *m->pools) ||
         !vk_reserve(&m->names, &m->cap_names, (m->npools + 1) * MARKS_PER_POOL, sizeof *m->names))
         return ERR_NO_MEMORY;
-    enum err e = vk_error(dev, vkCreateQueryPool(dev->handle, &info, NULL, &m->pools[m->npools]));
+    enum err e = VK_CALL(dev, vkCreateQueryPool, dev->handle, &info, NULL, &m->pools[m->npools]);
     if (e)
         return e;
     vkCmdResetQueryPool(cb, m->pools[m->npools++], 0, 2 * MARKS_PER_POOL);

@@ -36,9 +36,12 @@ unsigned vk_validation_messages(const struct vk_device *dev)
     return dev ? atomic_load(&dev->instance.messages) : atomic_load(&all_messages);
 }
 
-enum err vk_validation_check(const struct vk_device *dev)
+enum err vk_validation_check(struct vk_device *dev)
 {
-    return dev->instance.fatal && atomic_load(&dev->instance.messages) ? ERR_INTERNAL : ERR_OK;
+    unsigned n = atomic_load(&dev->instance.messages);
+    return dev->instance.fatal && n
+               ? vk_fail(dev, ERR_INTERNAL, "the validation layer reported %u messages", n)
+               : ERR_OK;
 }
 
 // ---- asking for the layer ---------------------------------------------------------------------

@@ -42,6 +42,7 @@ struct vk_caps {
     uint32_t subgroup_size;
     uint32_t max_shared_bytes, max_workgroup_invocations, max_push_bytes;
     uint32_t max_groups[3];
+    uint32_t max_storage_bindings, max_texel_bindings, max_bindings; // of one pipeline
     size_t max_storage_range; // bytes one storage binding can span
     size_t max_texel_elements;
     size_t offset_alignment; // of every binding's offset, bytes
@@ -54,6 +55,14 @@ enum err vk_device_open(const struct vk_open_params *p, struct vk_device **out, 
 void vk_device_close(struct vk_device **dev);
 const struct vk_caps *vk_device_caps(const struct vk_device *dev);
 
+// The last failure on this device, when its code is e, as a phrase that names the Vulkan call and
+// its result ("vkAllocateMemory: VK_ERROR_OUT_OF_DEVICE_MEMORY") or what exceeded which limit; else
+// err_text(e). Never NULL. Owner: the device's, until its next failure.
+const char *vk_device_why(const struct vk_device *dev, enum err e);
+// Record that phrase; returns e. Thread: any.
+enum err vk_fail(struct vk_device *dev, enum err e, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 // The devices there are, best first. Returns how many caps were written, at most max.
 // Errors: NO_DEVICE when there is no Vulkan loader or no device.
 enum err vk_device_list(struct vk_caps *caps, int max, int *count, struct fault *why);
@@ -64,8 +73,9 @@ enum err vk_device_list(struct vk_caps *caps, int max, int *count, struct fault 
 // vk_submit and vk_wait return INTERNAL from the first message on.
 unsigned vk_validation_messages(const struct vk_device *dev);
 
-// A test hook: the countdown-th call from now (1: the next; 0: never) of this kind fails. A failed
-// SUBMIT or WAIT loses the device for good; a failed MEMORY is one vk_buffer_create only.
+// A test hook: the countdown-th call from now (1: the next; 0: never) of this kind fails as the
+// driver's would. A failed SUBMIT or WAIT loses the device for good; a failed MEMORY is one
+// vk_buffer_create only.
 enum vk_fault { VK_FAULT_SUBMIT, VK_FAULT_WAIT, VK_FAULT_MEMORY };
 void vk_fault_inject(struct vk_device *dev, enum vk_fault kind, int countdown);
 

@@ -49,6 +49,15 @@ enum err vk_physical_find(const struct vk_instance *inst, struct vk_physical *ou
                           int *count, struct fault *why);
 VkDeviceSize vk_physical_budget(const struct vk_physical *ph, uint32_t heap);
 
+// ---- result.c -------------------------------------------------------------------------------
+
+// "VK_ERROR_DEVICE_LOST"; never NULL.
+const char *vk_result_name(VkResult r);
+// The enum err of what the Vulkan function `call` returned; keeps both for vk_device_why, and
+// remembers a lost device.
+enum err vk_error(struct vk_device *dev, const char *call, VkResult r);
+#define VK_CALL(dev, call, ...) vk_error((dev), #call, call(__VA_ARGS__))
+
 // ---- device.c -------------------------------------------------------------------------------
 
 struct vk_slab;
@@ -65,6 +74,8 @@ struct vk_device {
     char *cache_path;
     bool profile;
     atomic_bool lost;
+    pthread_mutex_t why_lock;
+    struct fault why;                 // the last failure; param is not used
     atomic_int fault[VK_FAULT_KINDS]; // countdowns of vk_fault_inject; 0: off
 
     // memory.c
@@ -75,8 +86,6 @@ struct vk_device {
     VkCommandBuffer transfer;
 };
 
-// The enum err of a failed Vulkan call; remembers a lost device.
-enum err vk_error(struct vk_device *dev, VkResult r);
 // True when an injected fault of this kind is due now.
 bool vk_fault_due(struct vk_device *dev, enum vk_fault kind);
 // Submit cb and advance the timeline.
@@ -117,7 +126,7 @@ void vk_validation_close(struct vk_instance *inst);
 // without validation. Errors: UNSUPPORTED when it was not.
 enum err vk_validation_prove(struct vk_device *dev, struct fault *why);
 // ERR_INTERNAL when validation messages are fatal and there were any, else OK.
-enum err vk_validation_check(const struct vk_device *dev);
+enum err vk_validation_check(struct vk_device *dev);
 
 // ---- memory.c -------------------------------------------------------------------------------
 

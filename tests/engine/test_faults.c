@@ -78,8 +78,11 @@ static enum err open_device(struct rig *r)
 static enum err encode(struct rig *r, const char *prompt, struct text_states *states)
 {
     struct fault why = {0};
+    enum err e = text_encode(r->text, prompt, states, &why);
 
-    return text_encode(r->text, prompt, states, &why);
+    if (e)
+        CHECK_STR(why.msg, "encoding the prompt: vkQueueSubmit: VK_ERROR_DEVICE_LOST");
+    return e;
 }
 
 static enum err enter(struct rig *r, const float *states)
@@ -153,6 +156,8 @@ static void test_memory(void)
         vk_fault_inject(r.dev->vk, VK_FAULT_MEMORY, n);
         e = load(&r);
         vk_fault_inject(r.dev->vk, VK_FAULT_MEMORY, 0);
+        if (e)
+            CHECK_STR(ops_device_why(r.dev, e), "vkAllocateMemory: VK_ERROR_OUT_OF_DEVICE_MEMORY");
         unload(&r);
         loaded = !e;
         if (loaded)

@@ -118,10 +118,10 @@ struct ops *op_begin(struct ops_device *dev, enum dtype dtype)
 bool op_finish(struct ops *o)
 {
     enum err e = ops_end(o);
-    CHECK_MSG(e == ERR_OK, "recording: %s", err_text(e));
+    CHECK_MSG(e == ERR_OK, "recording: %s", ops_device_why(device, e));
     if (!e) {
         e = ops_run(o);
-        CHECK_MSG(e == ERR_OK, "running: %s", err_text(e));
+        CHECK_MSG(e == ERR_OK, "running: %s", ops_device_why(device, e));
     }
     ops_destroy(&o);
     return !e;

@@ -70,6 +70,10 @@ static void test_loss(enum vk_fault kind)
     CHECK_INT(vk_upload(buf, 0, &word, 4), ERR_DEVICE_LOST);
     CHECK_INT(vk_download(buf, 0, &word, 4), ERR_DEVICE_LOST);
     CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 64, &more), ERR_DEVICE_LOST);
+    CHECK_STR(vk_device_why(dev, ERR_DEVICE_LOST), kind == VK_FAULT_SUBMIT
+                                                       ? "vkQueueSubmit: VK_ERROR_DEVICE_LOST"
+                                                       : "vkWaitSemaphores: VK_ERROR_DEVICE_LOST");
+    CHECK_STR(vk_device_why(dev, ERR_TIMEOUT), "timed out");
     vk_cmd_destroy(&cmd);
     vk_buffer_destroy(&buf);
     vk_pipeline_destroy(&pipe);

@@ -93,6 +93,8 @@ static void test_limit(void)
     while (n < 16 && !(e = vk_buffer_create(dev, VK_DEVICE, PIECE, &buf[n])))
         n++;
     CHECK_INT(e, ERR_NO_DEVICE_MEMORY);
+    CHECK_MSG(strstr(vk_device_why(dev, e), " bytes more exceed the limit of "), "%s",
+              vk_device_why(dev, e));
     CHECK(n >= 6 && n < 8);
     CHECK(!buf[n]);
     vk_memory_stats(dev, &stats);
@@ -119,6 +121,8 @@ static void test_driver_limit(void)
     if (!dev)
         return;
     CHECK_INT(vk_buffer_create(dev, VK_DEVICE, (size_t)1 << 46, &buf), ERR_NO_DEVICE_MEMORY);
+    CHECK_MSG(strstr(vk_device_why(dev, ERR_NO_DEVICE_MEMORY), "70368744177"), "%s",
+              vk_device_why(dev, ERR_NO_DEVICE_MEMORY));
     CHECK(!buf);
     CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 4096, &buf), ERR_OK);
     vk_buffer_destroy(&buf);

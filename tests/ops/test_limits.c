@@ -1,0 +1,391 @@
+// Devices whose limits are lower than this one's: operands that are too large for texel buffers are
+// read from storage buffers with bit-equal results, the limits that the specification guarantees
+// suffice, and a limit that does not is named with the operator, its shape and the device.
+#include "op_test.h"
+
+enum { H = 10, W = 8, C = 24 };
+
+struct rig {
+    struct ops_device *dev;
+    struct op_array x, large, y;
+    struct op_weight *linear, *conv;
+    struct tensor gamma;
+};
+
+static struct op_array filled(struct ops_device *dev, enum dtype dtype, struct ref_shape s)
+{
+    float *v = op_random(dtype, ref_count(s), s.h);
+    struct op_array a = op_array(dev, dtype, s, v, false);
+    free(v);
+    return a;
+}
+
+static struct op_weight *weight(struct ops_device *dev, enum dtype dtype, uint32_t kernel)
+{
+    struct op_weight *w = NULL;
+    float *v = op_random(dtype, (size_t)C * C * kernel * kernel, kernel);
+    CHECK_INT(
+        op_weight_create(dev,
+                         &(struct op_weight_params){
+                             .weight = v, .out = C, .in = C, .kernel = kernel, .dtype = dtype},
+                         &w),
+        ERR_OK);
+    free(v);
+    return w;
+}
+
+static void rig_open(struct rig *r, struct ops_device *dev, enum dtype dtype)
+{
+    r->dev = dev;
+    r->x = filled(dev, dtype, (struct ref_shape){2, H, W, C});
+    r->large = filled(dev, dtype, (struct ref_shape){1, 16 * H, 16 * W, C});
+    r->linear = weight(dev, dtype, 1);
+    r->conv = weight(dev, dtype, 3);
+    float *v = op_random(DT_F32, C, 3);
+    CHECK_INT(tensor_create(dev, DT_F32, 1, 1, 1, C, &r->gamma), ERR_OK);
+    CHECK_INT(tensor_upload(&r->gamma, v), ERR_OK);
+    free(v);
+}
+
+static void rig_close(struct rig *r)
+{
+    op_weight_destroy(&r->linear);
+    op_weight_destroy(&r->conv);
+    tensor_destroy(&r->gamma);
+    op_array_free(&r->x);
+    op_array_free(&r->large);
+}
+
+// ---- what is run -------------------------------------------------------------------------------
+
+static void linear(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_linear(o, &r->x.t, r->linear, &(struct op_epilogue){.act = ACT_SILU, .residual = &r->x.t},
+              y);
+}
+
+static void conv(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_conv2d(o, &r->x.t, r->conv, NULL, y);
+}
+
+static void conv_large(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_conv2d(o, &r->large.t, r->conv, NULL, y);
+}
+
+static void attention(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_attention(o, &(struct op_attention_params){.q = &r->x.t,
+                                                  .segment = {{&r->x.t, &r->x.t, NULL}},
+                                                  .segments = 1,
+                                                  .heads = 3,
+                                                  .scale = .5f,
+                                                  .y = y});
+}
+
+static void attention_odd(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_attention(o, &(struct op_attention_params){.q = &r->x.t,
+                                                  .segment = {{&r->x.t, &r->x.t, NULL}},
+                                                  .segments = 1,
+                                                  .heads = 4,
+                                                  .scale = .5f,
+                                                  .y = y});
+}
+
+static void group_norm(struct ops *o, struct rig *r, const struct tensor *x, const struct tensor *y)
+{
+    op_group_norm(o, &(struct op_group_norm_params){.x = x,
+                                                    .y = y,
+                                                    .gamma = &r->gamma,
+                                                    .beta = &r->gamma,
+                                                    .groups = 6,
+                                                    .eps = 1e-5f,
+                                                    .act = ACT_SILU});
+}
+
+static void norm(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    group_norm(o, r, &r->x.t, y);
+}
+
+static void norm_large(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    group_norm(o, r, &r->large.t, y);
+}
+
+static void layer_norm(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_layer_norm(o, &r->x.t, &r->gamma, &r->gamma, 1e-5f, y);
+}
+
+static void act(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_act(o, ACT_GELU, &r->x.t, y);
+}
+
+static void add(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_add(o, &r->x.t, &r->x.t, .25f, y);
+}
+
+static void mean(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_mean_pixels(o, &r->x.t, y);
+}
+
+static void pool(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_avg_pool2(o, &r->x.t, y);
+}
+
+static void nearest(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_upsample_nearest2(o, &r->x.t, y);
+}
+
+static void bilinear(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_upsample_bilinear(o, false, &r->x.t, y);
+}
+
+static void unshuffle(struct ops *o, struct rig *r, const struct tensor *y)
+{
+    op_pixel_unshuffle(o, 2, &r->x.t, y);
+}
+
+static const struct {
+    const char *name;
+    void (*record)(struct ops *o, struct rig *r, const struct tensor *y);
+    struct ref_shape y;
+} rows[] = {
+    {"linear", linear, {2, H, W, C}},
+    {"conv2d", conv, {2, H, W, C}},
+    {"conv2d, large", conv_large, {1, 16 * H, 16 * W, C}},
+    {"attention", attention, {2, H, W, C}},
+    {"attention, odd heads", attention_odd, {2, H, W, C}},
+    {"group_norm", norm, {2, H, W, C}},
+    {"group_norm, large", norm_large, {1, 16 * H, 16 * W, C}},
+    {"layer_norm", layer_norm, {2, H, W, C}},
+    {"act", act, {2, H, W, C}},
+    {"add", add, {2, H, W, C}},
+    {"mean_pixels", mean, {2, 1, 1, C}},
+    {"avg_pool2", pool, {2, H / 2, W / 2, C}},
+    {"upsample_nearest2", nearest, {2, 2 * H, 2 * W, C}},
+    {"upsample_bilinear", bilinear, {2, 3 * H, 3 * W, C}},
+    {"pixel_unshuffle", unshuffle, {2, H / 2, W / 2, 4 * C}},
+};
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+// The row's result under these limits; NULL when it failed. Freed by the caller.
+static float *run(struct rig *r, int row, enum dtype dtype, const struct vk_caps *caps)
+{
+    const struct vk_caps *own = r->dev->caps;
+    float *got = calloc(ref_count(rows[row].y), sizeof *got);
+    r->dev->caps = caps;
+    struct op_array y = op_array(r->dev, dtype, rows[row].y, NULL, false);
+    struct ops *o = op_begin(r->dev, dtype);
+    rows[row].record(o, r, &y.t);
+    bool ok = op_finish(o) && got;
+    if (ok)
+        CHECK_INT(tensor_download(&y.t, got), ERR_OK);
+    op_array_free(&y);
+    r->dev->caps = own;
+    if (!ok) {
+        free(got);
+        got = NULL;
+    }
+    return got;
+}
+
+static void compare_rows(struct rig *r, enum dtype dtype, const struct vk_caps *low)
+{
+    for (int i = 0; i < ROWS; i++) {
+        float *want = run(r, i, dtype, r->dev->caps), *got = run(r, i, dtype, low);
+        CHECK_MSG(want && got && !memcmp(want, got, ref_count(rows[i].y) * sizeof *want),
+                  "%s %s: lower limits change the result", rows[i].name,
+                  op_test_variant(r->dev, dtype));
+        free(want), free(got);
+    }
+}
+
+// Pipelines that read operands from storage buffers.
+static int buffer_pipelines(const struct ops_device *dev)
+{
+    int n = 0;
+    for (int i = 0; i < dev->pipeline_count; i++)
+        n += dev->pipelines[i].key.load == LOAD_BUFFER;
+    return n;
+}
+
+// No operand fits into a texel buffer, whatever its size.
+static void test_texels(struct ops_device *dev, enum dtype dtype)
+{
+    struct vk_caps low = *dev->caps;
+    struct rig r;
+    if (dev->path != PATH_TEXEL)
+        return;
+    low.max_texel_elements = 1;
+    rig_open(&r, dev, dtype);
+    int before = buffer_pipelines(dev);
+    compare_rows(&r, dtype, &low);
+    CHECK(buffer_pipelines(dev) >= before + ROWS - 2); // two rows share kernels with others
+    rig_close(&r);
+}
+
+// Vulkan 1.3, "Required Limits"; of the storage buffers in one shader it guarantees 4, which no
+// network of ours can do with: that one is left.
+static struct vk_caps required_limits(const struct vk_caps *own)
+{
+    struct vk_caps low = *own;
+    low.max_texel_elements = 65536;
+    low.max_storage_range = (size_t)1 << 27;
+    low.max_workgroup_invocations = 128;
+    low.max_shared_bytes = 16384;
+    low.max_push_bytes = 128;
+    low.max_groups[0] = low.max_groups[1] = low.max_groups[2] = 65535;
+    low.max_texel_bindings = 16;
+    low.max_bindings = 128;
+    low.offset_alignment = 256;
+    return low;
+}
+
+static void test_required(struct ops_device *dev, enum dtype dtype)
+{
+    const struct vk_caps low = required_limits(dev->caps);
+    struct rig r;
+    rig_open(&r, dev, dtype);
+    compare_rows(&r, dtype, &low);
+    rig_close(&r);
+}
+
+// ---- errors ------------------------------------------------------------------------------------
+
+static void range(struct vk_caps *c)
+{
+    c->max_texel_elements = 1;
+    c->max_storage_range = 256;
+}
+
+static void groups(struct vk_caps *c)
+{
+    c->max_groups[0] = c->max_groups[1] = c->max_groups[2] = 1;
+}
+
+static void invocations(struct vk_caps *c)
+{
+    c->max_workgroup_invocations = 1;
+}
+
+static void push(struct vk_caps *c)
+{
+    c->max_push_bytes = 16;
+}
+
+static void shared(struct vk_caps *c)
+{
+    c->max_shared_bytes = 256;
+}
+
+// linear on every path; what a path does not use cannot be too small.
+static const struct {
+    void (*lower)(struct vk_caps *c);
+    bool lane, tile; // which kernels must fail
+    const char *says;
+} errors[] = {
+    {range, true, true, "bytes in one storage buffer (maxStorageBufferRange)"},
+    {groups, true, true, "workgroups along one axis"},
+    {invocations, true, true, "invocations in a workgroup"},
+    {push, true, true, "bytes of push constants"},
+    {shared, false, true, "bytes of shared memory"},
+};
+
+static void test_errors(struct ops_device *dev, enum dtype dtype)
+{
+    const struct vk_caps *own = dev->caps;
+    struct rig r;
+    rig_open(&r, dev, dtype);
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        struct op_array y = op_array(dev, dtype, (struct ref_shape){2, H, W, C}, NULL, false);
+        struct vk_caps low = *own;
+        errors[i].lower(&low);
+        dev->caps = &low;
+        struct ops *o = op_begin(dev, dtype);
+        linear(o, &r, &y.t);
+        enum err e = ops_end(o);
+        dev->caps = own;
+        if (dev->path == PATH_TILE ? errors[i].tile : errors[i].lane) {
+            const char *why = ops_device_why(dev, e);
+            CHECK_INT(e, ERR_UNSUPPORTED);
+            CHECK_MSG(strstr(why, errors[i].says) &&
+                          strstr(why, dev->path == PATH_TILE ? "matmul_tile" : "linear_lane"),
+                      "expected \"%s\": %s", errors[i].says, why);
+            CHECK_MSG(strstr(why, own->name), "no device: %s", why);
+            CHECK_MSG(errors[i].lower == push || strstr(why, ", 10, 8, 24] needs "), "no shape: %s",
+                      why);
+        } else {
+            CHECK_INT(e, ERR_OK);
+        }
+        ops_destroy(&o);
+        op_array_free(&y);
+    }
+    rig_close(&r);
+}
+
+// Rows that are longer than the loops of Mesa 22.3.
+static void test_trips(struct ops_device *dev, enum dtype dtype)
+{
+    enum { LONG = 8 << 20 };
+    struct tensor x = {0}, gamma = {0};
+    struct ops *o = op_begin(dev, dtype);
+    CHECK_INT(tensor_create(dev, dtype, 1, 1, 1, LONG, &x), ERR_OK);
+    CHECK_INT(tensor_create(dev, DT_F32, 1, 1, 1, LONG, &gamma), ERR_OK);
+    op_rms_norm(o, &x, &gamma, 1e-5f, &x);
+    CHECK_INT(ops_end(o), ERR_UNSUPPORTED);
+    const char *why = ops_device_why(dev, ERR_UNSUPPORTED);
+    CHECK_MSG(strstr(why, "rms_norm on ") && strstr(why, "[1, 1, 1, 8388608] needs ") &&
+                  strstr(why, "loop trips in one invocation"),
+              "%s", why);
+    ops_destroy(&o);
+    tensor_destroy(&x);
+    tensor_destroy(&gamma);
+}
+
+// A path of which some kernel can never run is not taken.
+static void test_paths(struct ops_device *dev)
+{
+    const struct vk_caps *own = dev->caps;
+    const enum ops_path path = dev->path;
+    struct vk_caps low = *own;
+    dev->caps = &low;
+    low.max_storage_bindings = 4;
+    for (int i = 0; i < PATH_COUNT; i++) {
+        CHECK_INT(ops_device_set_path(dev, (enum ops_path)i), ERR_UNSUPPORTED);
+        const char *why = ops_device_why(dev, ERR_UNSUPPORTED);
+        CHECK_MSG(strstr(why, "storage buffers, the device allows 4"), "%s", why);
+    }
+    low = *own;
+    low.texel_f16 = false;
+    CHECK_INT(ops_device_set_path(dev, PATH_TEXEL), ERR_UNSUPPORTED);
+    low.subgroup_shuffle = false;
+    CHECK_INT(ops_device_set_path(dev, PATH_BUFFER), ERR_UNSUPPORTED);
+    CHECK_INT(ops_device_set_path(dev, PATH_TILE), ERR_OK);
+    dev->caps = own;
+    CHECK_INT(ops_device_set_path(dev, path), ERR_OK);
+}
+
+static void body(struct ops_device *dev, enum dtype dtype)
+{
+    test_texels(dev, dtype);
+    test_required(dev, dtype);
+    test_errors(dev, dtype);
+    test_trips(dev, dtype);
+    if (dtype == DT_F32)
+        test_paths(dev);
+}
+
+int main(void)
+{
+    return op_test_run(body);
+}
