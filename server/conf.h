@@ -26,7 +26,7 @@ struct conf {
     char *webhook_allow, *webhook_secret_file;
     double max_body, max_header;
     int max_connections;
-    double receive_timeout, send_timeout, drain_delay, drain_timeout;
+    double receive_timeout, idle_timeout, send_timeout, drain_delay, drain_timeout;
     int log_level, log_format;
 };
 

@@ -1,6 +1,6 @@
 // libmicrohttpd inside libuv: its epoll descriptor is polled, its time-outs are a timer, and it
-// runs only when one of them fires. Connections, limits and the life of the daemon are here;
-// requests are in http_request.c. Loop thread; knows nothing of routes or jobs.
+// runs only when one of them fires. Limits and the life of the daemon are here; connections are in
+// http_conn.c, requests in http_request.c. Loop thread; knows nothing of routes or jobs.
 #include "http_impl.h"
 
 #include "clock.h"
@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -60,8 +59,7 @@ static void on_epoll(uv_poll_t *poll, int status, int events)
     http_run(poll->data);
 }
 
-// Make the library look at its connections soon.
-static void http_kick(struct http_server *s)
+void http_kick(struct http_server *s)
 {
     if (s->running)
         s->again = true;
@@ -118,52 +116,11 @@ void http_unwake(struct http_request *r)
     r->wake_prev = NULL;
 }
 
-// ---- connections ------------------------------------------------------------------------------
-
-static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
-                          enum MHD_ConnectionNotificationCode what)
-{
-    struct http_server *s = cls;
-    struct http_conn *c = *context;
-    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-        const union MHD_ConnectionInfo *info =
-            MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-        c = calloc(1, sizeof *c);
-        *context = c;
-        if (!c)
-            return;
-        c->fd = info ? info->connect_fd : -1;
-        c->since = clock_seconds();
-        c->tls = http_tls_begin(s);
-        c->next = s->conns;
-        c->prev = &s->conns;
-        if (s->conns)
-            s->conns->prev = &c->next;
-        s->conns = c;
-        s->connections++;
-    } else if (c) {
-        *c->prev = c->next;
-        if (c->next)
-            c->next->prev = c->prev;
-        // At its limit the library takes the listening socket out of its epoll set, and back in
-        // only when it runs again.
-        if (s->connections-- >= s->p.max_connections)
-            http_kick(s);
-        http_tls_end(s, c->tls);
-        free(c);
-        *context = NULL;
-    }
-}
-
-// One rule for slow senders and idle keep-alive: a connection that owes us a request gets so long.
-// The library's own time-out starts again with every byte and would let a trickle live for ever.
 static void on_sweep(uv_timer_t *timer)
 {
     struct http_server *s = timer->data;
     const double now = clock_seconds();
-    for (struct http_conn *c = s->conns; c; c = c->next)
-        if (!c->busy && c->fd >= 0 && now - c->since > s->p.receive_seconds)
-            shutdown(c->fd, SHUT_RDWR);
+    http_conn_sweep(s, now);
     http_keep_alive(s, now);
 }
 
@@ -188,22 +145,40 @@ static enum MHD_Result http_answer(struct http_request *r)
     return MHD_YES;
 }
 
+// A client that is still sending does not read a refusal, so its body is read and dropped; but not
+// for ever.
 static enum MHD_Result http_upload(struct http_request *r, const char *data, size_t *n)
 {
     struct http_server *s = r->server;
-    // A client that is still sending would not read a refusal, so the body is read and dropped;
-    // but not for ever.
-    if (!r->refused && r->body.len + *n > s->p.max_body) {
+    if (r->body.len + *n > s->p.max_body)
         r->refused = true;
-        buf_clear(&r->body);
-    }
+    if (r->refused || r->response)
+        buf_deinit(&r->body);
     r->received += *n;
     if (r->received > HTTP_DROP * s->p.max_body)
         return MHD_NO;
-    if (!r->refused)
+    if (!r->refused && !r->response)
         buf_add(&r->body, data, *n);
     *n = 0;
     return MHD_YES;
+}
+
+// Whether the client has to be answered before its body: there is too much of it, or none of it
+// comes before the client is told to go on.
+static bool http_answers_early(const struct http_request *r)
+{
+    const char *length = http_header(r, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    return http_header(r, MHD_HTTP_HEADER_EXPECT) ||
+           (length && strtoull(length, NULL, 10) > HTTP_DROP * r->server->p.max_body);
+}
+
+static void http_handle(struct http_request *r)
+{
+    struct http_server *s = r->server;
+    r->handled = true;
+    s->busy++;
+    if (!r->response)
+        s->p.handle(s->p.ctx, r);
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url,
@@ -217,17 +192,16 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
         if (!r)
             return MHD_NO;
         s->p.head(s->p.ctx, r);
-        return r->response ? http_answer(r) : MHD_YES;
-    }
-    if (*n)
-        return http_upload(r, data, n);
-    if (!r->handled) {
-        r->handled = true;
+        if (!r->response || !http_answers_early(r))
+            return MHD_YES;
+        // The library closes the connection after a response to half a request.
         if (r->conn)
-            r->conn->busy = true;
-        s->busy++;
-        s->p.handle(s->p.ctx, r);
+            r->conn->linger = true;
+    } else if (*n) {
+        return http_upload(r, data, n);
     }
+    if (!r->handled)
+        http_handle(r);
     return http_answer(r);
 }
 
@@ -241,10 +215,7 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     *context = NULL;
     if (r->handled)
         s->busy--;
-    if (r->conn) {
-        r->conn->busy = false;
-        r->conn->since = clock_seconds();
-    }
+    http_conn_idle(r->conn);
     http_left(r);
     s->p.finished(s->p.ctx, r);
     http_request_free(r);
@@ -320,7 +291,7 @@ static struct MHD_Daemon *http_start(struct http_server *s)
     struct MHD_OptionItem options[] = {
         {MHD_OPTION_LISTEN_SOCKET, s->listen_fd, NULL},
         {MHD_OPTION_CONNECTION_LIMIT, s->p.max_connections, NULL},
-        {MHD_OPTION_CONNECTION_TIMEOUT, s->p.send_seconds, NULL},
+        {MHD_OPTION_CONNECTION_TIMEOUT, 0, NULL}, // http_conn.c has its own
         {MHD_OPTION_CONNECTION_MEMORY_LIMIT, (intptr_t)(s->p.max_header + HTTP_POOL_EXTRA), NULL},
         {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
         {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
@@ -330,7 +301,7 @@ static struct MHD_Daemon *http_start(struct http_server *s)
     };
     return MHD_start_daemon(flags, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER,
                             on_library_log, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
-                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_ARRAY,
+                            MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, s, MHD_OPTION_ARRAY,
                             options, MHD_OPTION_END);
 }
 
@@ -421,11 +392,15 @@ static void http_free(struct http_server *s)
         closed(ctx);
 }
 
+void http_handle_closed(struct http_server *s)
+{
+    if (!--s->handles && s->closing)
+        http_free(s);
+}
+
 static void on_closed(uv_handle_t *h)
 {
-    struct http_server *s = h->data;
-    if (!--s->handles)
-        http_free(s);
+    http_handle_closed(h->data);
 }
 
 void http_close(struct http_server *s, void (*closed)(void *ctx), void *ctx)
@@ -437,8 +412,7 @@ void http_close(struct http_server *s, void (*closed)(void *ctx), void *ctx)
         // The library must not be stopped while connections are suspended.
         for (struct http_request *r = s->requests; r; r = r->next)
             http_abandon(r);
-        for (struct http_conn *c = s->conns; c; c = c->next)
-            shutdown(c->fd, SHUT_RDWR);
+        http_conn_close_all(s);
         MHD_run(s->daemon);
         MHD_stop_daemon(s->daemon);
     }
@@ -448,7 +422,7 @@ void http_close(struct http_server *s, void (*closed)(void *ctx), void *ctx)
         http_free(s);
         return;
     }
-    if (s->handles == 4) {
+    if (s->handles >= 4) {
         uv_poll_stop(&s->epoll);
         uv_close((uv_handle_t *)&s->epoll, on_closed);
     }

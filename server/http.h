@@ -15,8 +15,8 @@ struct http_server;
 struct http_request;
 struct http_tls;
 
-// A body of more than max_body is read and dropped, up to so many times that, for its 413 to
-// arrive.
+// A body that is refused is read and dropped up to so many times max_body, so that the connection
+// stays open. What announces more is answered at once and closed.
 enum { HTTP_DROP = 8 };
 
 typedef void http_fn(void *ctx, struct http_request *r);
@@ -28,9 +28,10 @@ struct http_params {
     struct http_tls *tls;        // NULL: plain HTTP; the server takes it
     size_t max_body, max_header; // bytes
     int max_connections;
-    double receive_seconds; // for a whole request to arrive, and for idle connections
-    int send_seconds;       // without progress while sending
-    http_fn *head;          // the headers are there; may reply, which refuses the body
+    double receive_seconds; // for a whole request to arrive
+    double idle_seconds;    // without a request
+    double send_seconds;    // without progress while sending
+    http_fn *head;          // the headers are there; may reply, then the body is dropped
     http_fn *handle;        // the whole request is there; replies, defers or starts a stream
     http_fn *finished;      // the response is out or the client is gone
     void *ctx;

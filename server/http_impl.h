@@ -15,10 +15,16 @@ enum { HTTP_STREAM_MAX = 16 << 20, HTTP_MAX_HEADERS = 24 };
 struct http_conn {
     struct http_conn *next, **prev;
     int fd;
-    double since; // when it began to wait for a request
-    bool busy;    // a request is being answered
+    struct http_request *request; // in progress
+    double since;                 // when it became idle, or its next request began to arrive
+    double moved;                 // when the client last took something of the response
+    uint64_t received, acked;     // bytes then
+    bool receiving, sending, ended;
+    bool linger; // it will be closed while the client still sends
     struct http_tls *tls;
 };
+
+struct http_linger;
 
 struct http_server {
     struct http_params p;
@@ -32,7 +38,8 @@ struct http_server {
     struct http_conn *conns;
     struct http_request *requests;
     struct http_request *wake, **wake_end;
-    int connections, busy, handles;
+    struct http_linger *linger;
+    int connections, busy, lingers, handles;
     bool quiet, closing, running, again;
     void (*closed)(void *ctx);
     void *closed_ctx;
@@ -75,6 +82,15 @@ struct http_request {
 void http_resume(struct http_request *r); // at once
 void http_wake(struct http_request *r);   // in its turn, for streams
 void http_unwake(struct http_request *r);
+void http_kick(struct http_server *s); // the library looks at its connections soon
+void http_handle_closed(struct http_server *s);
+
+// http_conn.c
+void http_on_connection(void *cls, struct MHD_Connection *mhd, void **context,
+                        enum MHD_ConnectionNotificationCode what);
+void http_conn_idle(struct http_conn *c); // its request is over
+void http_conn_sweep(struct http_server *s, double now);
+void http_conn_close_all(struct http_server *s);
 
 // http_request.c
 struct http_request *http_request_create(struct http_server *s, struct MHD_Connection *mhd,

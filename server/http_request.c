@@ -74,6 +74,8 @@ struct http_request *http_request_create(struct http_server *s, struct MHD_Conne
     r->server = s;
     r->mhd = mhd;
     r->conn = info ? info->socket_context : NULL;
+    if (r->conn)
+        r->conn->request = r;
     r->started = clock_seconds();
     snprintf(r->method, sizeof r->method, "%s", method);
     const char *id = http_header(r, "X-Request-Id");

@@ -369,7 +369,7 @@ static bool check_body_headers(struct call *c)
     const bool chunked = http_header(c->http, "Transfer-Encoding");
     const bool optional = c->route->flags & ROUTE_EMPTY_BODY;
     const unsigned long long n = length ? strtoull(length, NULL, 10) : 0;
-    if (n / HTTP_DROP > c->router->p.max_body) {
+    if (n > c->router->p.max_body) {
         call_error(c, 413, NULL, NULL, "the request body may have %zu bytes at most",
                    c->router->p.max_body);
         return false;
@@ -484,7 +484,6 @@ void router_handle(void *router, struct http_request *r)
     if (!c || !c->route)
         return;
     if (http_too_large(r)) {
-        http_set_close(r);
         call_error(c, 413, NULL, NULL, "the request body may have %zu bytes at most",
                    ro->p.max_body);
     } else if (take_fields(c, &why)) {

@@ -1,11 +1,13 @@
 """What HTTP itself asks of the server: methods, sizes, broken and slow clients."""
 import json
+import re
 import resource
 import socket
+import subprocess
 import threading
 import time
 
-from harness import PATIENCE, UNTOLD, Server, eventually, main
+from harness import PATIENCE, PROGRAM, UNTOLD, Server, eventually, main
 
 ENV = {"FAKE_STEP_MS": "1"}
 
@@ -113,7 +115,7 @@ def test_garbage_on_the_port(s):
 
 
 def test_slow_clients_are_closed():
-    s = Server("--receive-timeout", "3")
+    s = Server("--receive-timeout", "3", "--idle-timeout", "4")
     try:
         slow = [s.raw(b"GET /healthz HT", read=False) for _ in range(20)]
         trickles = [s.raw(data, read=False) for data in (
@@ -140,6 +142,28 @@ def test_slow_clients_are_closed():
         assert s.close() == 0
 
 
+def test_idle_connections_are_kept_longer_than_slow_ones():
+    """Load balancers keep theirs for 60 s and send a request on one that must still be open."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    s = Server("--receive-timeout", "1", "--idle-timeout", "600")
+    try:
+        fresh, used, slow = (s.raw(data, read=False) for data in (b"", request, request + request[:20]))
+        for c in (used, slow):
+            assert c.recv(1000).startswith(b"HTTP/1.1 200")
+        # A request that has begun has a second to arrive, also on a connection that was used.
+        slow.sendall(request[20:30])
+        while slow.recv(1000):
+            pass
+        time.sleep(2)
+        for c in (fresh, used):
+            c.sendall(request)
+            assert c.recv(1000).startswith(b"HTTP/1.1 200")
+        shown = subprocess.run([PROGRAM, "config", "show"], capture_output=True, text=True).stdout
+        assert float(re.search("^idle-timeout = (.*)$", shown, re.M)[1]) > 60
+    finally:
+        assert s.close() == 0
+
+
 def test_half_closed_socket_frees_its_slot():
     s = Server(env={"FAKE_STEP_MS": "10"})
     try:
@@ -157,7 +181,7 @@ def test_half_closed_socket_frees_its_slot():
 
 
 def test_half_closed_socket_gets_what_is_ready():
-    s = Server("--receive-timeout", "4")
+    s = Server()
     try:
         crowd = {n: s.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * n, read=False)
                  for n in (1, 3)}
