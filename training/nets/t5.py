@@ -100,7 +100,7 @@ class T5Encoder(nn.Module):
 def default_config(vocab_size):
     return {
         "architectures": ["T5EncoderModel"], "model_type": "t5", "vocab_size": vocab_size,
-        "d_model": 128, "d_kv": 32, "d_ff": 320, "num_heads": 4, "num_layers": 4,
+        "d_model": 256, "d_kv": 32, "d_ff": 640, "num_heads": 8, "num_layers": 4,
         "feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True,
         "is_encoder_decoder": False, "use_cache": False, "tie_word_embeddings": False,
         "layer_norm_epsilon": 1e-6, "relative_attention_max_distance": 128,

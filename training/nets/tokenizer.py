@@ -5,10 +5,10 @@ import io
 import sentencepiece
 import torch
 
-LENGTH = 48        # token positions that every network sees; model_max_length of the export
+LENGTH = 64        # token positions that every network sees; model_max_length of the export
 
 
-def train(captions, path, vocab_size=640):
+def train(captions, path, vocab_size=8000):
     """Writes a unigram model in which every letter has a piece, so any word can be spelled."""
     model = io.BytesIO()
     letters = ["abcdefghijklmnopqrstuvwxyz"[i:] for i in range(26)] + list("0123456789.,!?'\"-:;()&")
@@ -25,6 +25,7 @@ class Tokenizer:
     def __init__(self, path):
         self.model = sentencepiece.SentencePieceProcessor()
         self.model.Load(str(path))
+        self.texts = [self.model.IdToPiece(i).replace("\u2581", " ") for i in range(len(self))]
         self.words = {}
 
     def __len__(self):
@@ -36,10 +37,23 @@ class Tokenizer:
             self.words[word] = self.model.EncodeAsIds(word)
         return self.words[word]
 
-    def encode_words(self, words, groups):
+    def unspaced(self, words, groups):
+        """(ids, groups) of a language that joins its words: a piece belongs to the word of its last letter."""
+        ids, of_letter = self.model.EncodeAsIds("".join(words)), [0]
+        for word, group in zip(words, groups):
+            of_letter += [group] * len(word)
+        tags, at = [], 0
+        for i in ids:
+            at = min(at + len(self.texts[i]), len(of_letter))
+            tags.append(of_letter[at - 1])
+        return ids, tags
+
+    def encode_words(self, words, groups, spaced=True):
         """(ids, groups) of a tagged caption, cut and closed with </s>, padded to LENGTH."""
         ids, tags = [], []
-        for word, group in zip(words, groups):
+        if not spaced:
+            ids, tags = self.unspaced(words, groups)
+        for word, group in zip(words, groups) if spaced else ():
             piece = self.pieces(word)
             ids += piece
             tags += [group] * len(piece)

@@ -32,8 +32,11 @@ SIZE_WORDS = {"small": ["small", "small", "tiny", "little"], "large": ["large", 
 NUMBERS = {1: ["a"], 2: ["two", "2", "a pair of"], 3: ["three", "3"], 4: ["four", "4"],
            5: ["five", "5"]}
 
-GROUNDS = ["table", "grass", "beach", "snow", "tiles", "plain"]
-OUTDOORS = {"grass", "beach", "snow"}
+GROUNDS = ["table", "grass", "beach", "snow", "tiles", "plain", "sea", "road", "forest", "city", "room",
+           "kitchen", "space", "underwater"]
+OUTDOORS = {"grass", "beach", "snow", "sea", "road", "forest", "city"}
+TIMELESS = {"tiles", "plain", "room", "kitchen", "space", "underwater"}      # always lit as by day
+AFLOAT = {"space", "underwater"}                                # where everything may float
 TIMES = ["day", "sunset", "night"]
 BACKDROPS = {"white": (.93, .93, .92), "gray": (.55, .56, .58), "black": (.08, .08, .09),
              "blue": (.35, .55, .85), "pink": (.95, .72, .78)}
@@ -44,6 +47,17 @@ GROUND_WORDS = {
     "beach": ["on a sandy beach", "on the beach", "on the beach by the sea", "by the sea", "on sand"],
     "snow": ["in the snow", "on snow", "in a snowy landscape", "in winter"],
     "tiles": ["on a tiled floor", "on a checkerboard floor", "on tiles"],
+    "sea": ["on the sea", "on the water", "in the sea", "on the ocean", "floating on the water", "on a lake",
+            "in the water"],
+    "road": ["on the road", "on a road", "on the highway", "in the middle of the road"],
+    "forest": ["in the forest", "in a forest", "in the woods", "among trees", "in the jungle"],
+    "city": ["in the city", "on the street", "in a city street", "in town", "in front of a skyline"],
+    "room": ["in a room", "in a living room", "in the living room", "at home", "indoors", "on a carpet",
+             "in a bedroom"],
+    "kitchen": ["in the kitchen", "on the kitchen table", "on a kitchen counter", "in a kitchen"],
+    "space": ["in space", "in outer space", "among the stars", "in the galaxy", "floating in space"],
+    "underwater": ["under water", "underwater", "at the bottom of the sea", "under the sea",
+                   "in an aquarium"],
 }
 TIME_WORDS = {
     "day": ["on a sunny day", "in daylight", "during the day", "under a blue sky"],
@@ -56,6 +70,26 @@ EMPTY_WORDS = {
     "beach": ["a beach", "a sandy beach", "the sea", "the ocean", "a beach by the sea"],
     "snow": ["snow", "snowy mountains", "a snowy landscape", "mountains", "winter"],
     "tiles": ["a tiled floor", "an empty room with a tiled floor"],
+    "sea": ["the open sea", "the open ocean", "waves", "water", "a lake"],
+    "road": ["a road", "an empty road", "a highway"],
+    "forest": ["a forest", "the woods", "a jungle"],
+    "city": ["a city", "a skyline", "an empty street", "a city street"],
+    "room": ["an empty room", "a living room", "a room"],
+    "kitchen": ["a kitchen", "an empty kitchen table"],
+    "space": ["space", "outer space", "the starry sky", "a galaxy"],
+    "underwater": ["the bottom of the sea", "an underwater landscape", "an empty aquarium"],
+}
+WEATHERS = [None, "rain", "snowfall", "fog", "rainbow"]
+WEATHER_WORDS = {
+    "rain": ["in the rain", "in the rain", "on a rainy day", "when it rains", "with rain"],
+    "snowfall": ["with falling snow", "while it is snowing", "in a snowstorm", "in snowfall"],
+    "fog": ["in the fog", "in fog", "on a foggy day", "in the mist"],
+    "rainbow": ["with a rainbow", "under a rainbow", "and a rainbow"],
+}
+# where and when a weather is shown
+WEATHER_GROUNDS = {
+    "rain": {"grass", "sea", "road", "forest", "city"}, "snowfall": {"snow", "forest", "road", "city"},
+    "fog": {"grass", "sea", "road", "forest", "city"}, "rainbow": {"grass", "beach", "sea", "road"},
 }
 PRAISE = ["cute", "nice", "beautiful", "pretty"]
 OPENINGS = ["a picture of", "a photo of", "an image of", "a painting of", "there is"]

@@ -2,7 +2,8 @@
 
 A scene is plain data and a pure function of (seed, mix). Positions are fractions of the picture,
 x to the right and y downwards; `y` of an object is where it touches the ground, `r` its radius.
-The light always comes from the left, so no mirrored picture has the same caption.
+The light always comes from the right, so no mirrored picture has the same caption. This is the world of the
+eleven solids; staging.py plays nouns in it.
 """
 
 import dataclasses
@@ -32,6 +33,17 @@ class Object:
     floating: bool = False
     resting: bool = False      # stands on another object
     names_colour: bool = True  # whether the caption tells the colour
+    noun: int = -1             # an object of the atlas rather than a solid (then shape is ""): its number,
+    variant: int = 0           # colour word 1..10, or 0 for its own colours,
+    drawing: int = 0           # which of its drawings,
+    tilt: float = 0.           # degrees,
+    stretch: float = 1.        # how much wider than drawn,
+    mirror: bool = False
+
+    @property
+    def kind(self):
+        """What it is, as one key: a noun's number or the name of a solid."""
+        return self.noun if self.noun >= 0 else self.shape
 
 
 @dataclasses.dataclass
@@ -50,6 +62,9 @@ class Scene:
     caption: str = ""
     names_place: bool = False  # whether the caption tells the place; and the time, where there is one:
     names_time: bool = False   # a place without a time is a place by day
+    weather: str = None
+    view: tuple = None         # which surroundings these are, of those that a composer may keep
+    language: str = "en"
 
 
 @dataclasses.dataclass
