@@ -144,11 +144,12 @@ def spelled(cast):
     yield from foreign.names(cast)
 
 
-def train_tokenizer(path, mix, cast, vocab_size):
+def train_tokenizer(path, mix, cast, vocab_size, words):
     mixed = staging.NounMix(**dict(vars(mix), nouns=None, languages=foreign.ALL))
     captions = (staging.sample(s, mixed, cast, held_out=None).caption for s in range(60000))
     names = list(spelled(cast))
-    tokenizer.train(itertools.chain(captions, names * 8), path, vocab_size)
+    more = words.read_text().split("\n") if words else []
+    tokenizer.train(itertools.chain(captions, names * 8, more), path, vocab_size)
 
 
 @torch.no_grad()
@@ -240,6 +241,8 @@ def main():
     args.add_argument("--batch", type=int, default=64)
     args.add_argument("--rate", type=float, default=2e-3)
     args.add_argument("--pieces", type=int, default=8000)
+    args.add_argument("--words", type=pathlib.Path, default=None,
+                      help="more words that the tokenizer is to know, one per line, as often as they count")
     args.add_argument("--mix", default=None, help="JSON of world.staging.NounMix")
     args.add_argument("--anchor", type=pathlib.Path, default=None, help="run whose English vectors are to stay")
     opt = args.parse_args()
@@ -249,7 +252,7 @@ def main():
     cast = Cast.of(atlas)
     piece_file = opt.out / "spiece.model"
     if not piece_file.exists():
-        train_tokenizer(piece_file, mix, cast, opt.pieces)
+        train_tokenizer(piece_file, mix, cast, opt.pieces, opt.words)
     tok = tokenizer.Tokenizer(piece_file)
     train(opt, mix, cast, atlas, tok)
 

@@ -63,9 +63,9 @@ def _smooth(low, high, x):
 def draw(batch):
     n, h, w = len(batch.scenes), batch.Y.shape[1], batch.X.shape[2]
     image = torch.zeros(n, h, w, 3, device=batch.device)
-    kinds = [(_draw_studio, batch.ground == GROUNDS.index("plain")),
-             (_draw_room, (batch.ground != GROUNDS.index("plain")) & (batch.outdoors == 0)),
-             (_draw_sky, batch.outdoors > 0)]
+    plain, walled = (sum(batch.ground == GROUNDS.index(name) for name in names) > 0
+                     for names in (("plain",), ("table", "tiles", "room", "kitchen")))
+    kinds = [(_draw_studio, plain), (_draw_room, walled & (batch.outdoors == 0)), (_draw_sky, batch.outdoors > 0)]
     for function, chosen in kinds:
         _apply(image, batch, function, chosen)
     _apply(image, batch, _draw_mountains, batch.mountains > 0)
@@ -88,7 +88,7 @@ def _draw_studio(g, image):
 
 
 def _draw_room(g, image):
-    shade = .80 + .35 * torch.exp(-((g.X - .2) ** 2 + (g.Y - .15) ** 2) * 4)
+    shade = .80 + .35 * torch.exp(-((g.X - .8) ** 2 + (g.Y - .15) ** 2) * 4)
     colour = torch.tensor(WALLS, device=g.device)[(g.random[:, 0] * 4).long()][:, None, None]
     if g.fine(300) > 0:
         shade = shade * (1 + .02 * g.fine(300) * noise(g.X * 160 + 90 * g.free(1), g.Y * 160))
@@ -124,7 +124,7 @@ def _clouds(g, image):
 
 
 def sun_x(g):
-    return .16 + .22 * g.free(1)
+    return .84 - .22 * g.free(1)
 
 
 def _sun(g, image):
@@ -140,7 +140,7 @@ def _sun(g, image):
 def _moon_and_stars(g, image):
     for layer, (cells, chance) in enumerate(((11, .45), (23, .10))):
         image = image + _stars(g, layer, cells, chance)[..., None] * g.rgb(1., 1., .96)
-    ux, uy = g.X - .15 - .05 * g.free(6), g.Y - .15
+    ux, uy = g.X - .85 + .05 * g.free(6), g.Y - .15
     d = (ux * ux + uy * uy).sqrt()
     image = image + (torch.exp(-d * d * 60) * .22)[..., None] * g.rgb(.8, .85, 1.)
     maria = _smooth(.0, .5, fractal(ux * 28 + 7, uy * 28 + 3, 2 if g.px > 1 / 100 else 4))

@@ -51,7 +51,7 @@ GROUND_WORDS = {
             "in the water"],
     "road": ["on the road", "on a road", "on the highway", "in the middle of the road"],
     "forest": ["in the forest", "in a forest", "in the woods", "among trees", "in the jungle"],
-    "city": ["in the city", "on the street", "in a city street", "in town", "in front of a skyline"],
+    "city": ["in the city", "on the street", "in a city street", "in town", "on a street in the city"],
     "room": ["in a room", "in a living room", "in the living room", "at home", "indoors", "on a carpet",
              "in a bedroom"],
     "kitchen": ["in the kitchen", "on the kitchen table", "on a kitchen counter", "in a kitchen"],

@@ -1,4 +1,5 @@
-"""Scenes to pictures: batched, resolution-independent, antialiased, on any torch device.
+"""Scenes to pictures: batched, resolution-independent, antialiased, on any torch device. Solids are shaded
+here, nouns come from an atlas, and both stand in the same light, which falls from the right.
 
 A picture is rendered at `res` pixels for the full side, or any window of it: crops of the 1024 px
 picture cost what their area costs. Everything is computed per pixel from the pixel's own place, so a
@@ -9,14 +10,14 @@ import math
 
 import torch
 
-from . import backdrop, shapes
-from .language import BACKDROPS, COLOURS, GROUNDS, PATTERNS, SHAPES, TIMES
+from . import backdrop, places, shapes, sprites
+from .language import BACKDROPS, COLOURS, GROUNDS, PATTERNS, SHAPES, TIMES, WEATHERS
 from .scene import depth_order, outdoors
 
 # light on objects by time of day: (key, ambient); nights are bright enough to keep colours apart
 OBJECT_LIGHT = {"day": ((1., .98, .93), (.50, .52, .56)), "sunset": ((1.05, .80, .58), (.50, .42, .44)),
                 "night": ((.80, .84, 1.0), (.34, .36, .46))}
-LIGHT_FROM = {"day": (-.55, -.62, .62), "sunset": (-.70, -.42, .62), "night": (-.55, -.62, .62)}
+LIGHT_FROM = {"day": (.55, -.62, .62), "sunset": (.70, -.42, .62), "night": (.55, -.62, .62)}
 SHADOW_LENGTH = {"day": .45, "sunset": .9, "night": .6}
 
 
@@ -41,22 +42,76 @@ class Batch:
         self.outdoors = table([float(outdoors(s)) for s in scenes])
         self.backdrop = table([BACKDROPS[s.backdrop] for s in scenes])
         self.random = table([s.random for s in scenes])
+        self.weather = table([WEATHERS.index(s.weather) for s in scenes])
 
 
-def render(scenes, res, origins=None, size=None, device="cpu"):
-    """[N, 3, H, W] in 0..1. origins: (x, y) of each window in pixels of the full picture."""
+def render(scenes, res, origins=None, size=None, device="cpu", atlas=None, kept=None, trace=None):
+    """[N, 3, H, W] in 0..1. origins: (x, y) of each window in pixels of the full picture. atlas: what nouns
+    look like. kept: Surroundings that are drawn already. trace: takes down what is where."""
     batch = Batch(scenes, res, origins, size or (res, res), device)
-    image = backdrop.draw(batch)
+    image = kept.take(scenes, device) if kept else behind(batch)
     layers = _object_layers(scenes)
     for layer in layers:
-        for rows in _chunks(layer):
+        for rows in _chunks([(i, o) for i, o in layer if o.noun < 0]):
             _shadow(image, batch, rows)
+        for rows in _chunks([(i, o) for i, o in layer if o.noun >= 0]):
+            sprites.shadow(image, batch, rows, atlas, Window)
     for layer in layers:
         for shape in SHAPES:
             rows = [(i, o) for i, o in layer if o.shape == shape]
             for part in _chunks(rows):
-                _draw(image, batch, shape, part)
+                _draw(image, batch, shape, part, trace)
+        nouns = [(i, o) for i, o in layer if o.noun >= 0]
+        for side, rows in sprites.by_level(atlas, nouns, res).items() if nouns else ():
+            sprites.draw(image, batch, rows, atlas, Window, side, trace)
+    places.weather(image, batch, places.BEFORE)
     return image.clamp(0, 1).permute(0, 3, 1, 2)
+
+
+def behind(batch):
+    """What is behind all objects."""
+    image = backdrop.draw(batch)
+    places.weather(image, batch, places.BEHIND)
+    return image
+
+
+class Surroundings:
+    """Pictures of surroundings that are kept, as bytes, for the views that scenes of nouns have. They take
+    most of the time that a small picture costs, and there are few of them."""
+
+    def __init__(self, res, most=6000):
+        self.res, self.most, self.place = res, most, {}
+        self.images = torch.zeros(0, res, res, 3, dtype=torch.uint8)
+
+    def _add(self, scenes):
+        if len(self.place) + len(scenes) > self.most:
+            self.place = {}
+        need = len(self.place) + len(scenes)
+        if need > len(self.images):
+            more = torch.zeros(max(need, min(self.most, 2 * need)) - len(self.images), self.res, self.res, 3,
+                               dtype=torch.uint8)
+            self.images = torch.cat([self.images, more])
+        drawn = behind(Batch(scenes, self.res, None, (self.res, self.res), "cpu"))
+        for scene, image in zip(scenes, (drawn.clamp(0, 1) * 255).round().byte()):
+            self.images[len(self.place)] = image
+            self.place[scene.view] = len(self.place)
+
+    def take(self, scenes, device):
+        """[N, res, res, 3] in 0..1; what has no view is drawn anew."""
+        missing = {s.view: s for s in scenes if s.view and s.view not in self.place}
+        if missing:
+            self._add(list(missing.values()))
+            for s in scenes:                    # the keep may have been emptied for them
+                if s.view and s.view not in self.place:
+                    self._add([s])
+        out = torch.zeros(len(scenes), self.res, self.res, 3)
+        viewed = [i for i, s in enumerate(scenes) if s.view]
+        if viewed:
+            out[viewed] = self.images[[self.place[scenes[i].view] for i in viewed]].float() / 255
+        others = [i for i, s in enumerate(scenes) if not s.view]
+        if others:
+            out[others] = behind(Batch([scenes[i] for i in others], self.res, None, (self.res, self.res), "cpu"))
+        return out.to(device)
 
 
 def _object_layers(scenes):
@@ -112,12 +167,12 @@ def _column(values, device):
 
 
 def _shadow(image, batch, rows):
-    """Soft ground shadow; the longer one lies to the right of the light."""
-    rows = [(i, o) for i, o in rows if not o.resting]
+    """Soft ground shadow, to the left, away from the light."""
+    rows = [(i, o) for i, o in rows if not o.resting and batch.scenes[i].ground != "space"]
     if not rows:
         return
     length = [SHADOW_LENGTH[batch.scenes[i].time] for i, _ in rows]
-    centres = [(o.x + (0 if o.floating else n * o.r), .88 if o.floating else o.y - .05 * o.r)
+    centres = [(o.x - (0 if o.floating else n * o.r), .88 if o.floating else o.y - .05 * o.r)
                for (_, o), n in zip(rows, length)]
     widest = max(o.r for _, o in rows)
     window = Window(image, batch, rows, centres, widest * 3.2, widest * .62)
@@ -133,7 +188,7 @@ def _shadow(image, batch, rows):
     window.write(window.read() * (1 - dark[..., None]))
 
 
-def _draw(image, batch, shape, rows):
+def _draw(image, batch, shape, rows, trace=None):
     if not rows:
         return
     device = image.device
@@ -164,3 +219,5 @@ def _draw(image, batch, shape, rows):
     pale = _column([float(o.colour == "white") for _, o in rows], device)
     view = shapes.paint(shape, window.read(), place, light, base, pattern, patterns, warm, pale)
     window.write(view)
+    if trace is not None:
+        trace.solid(window, [o for _, o in rows], place)

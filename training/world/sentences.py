@@ -126,7 +126,7 @@ def _verb(rng, scene, cast, plain, terse):
 def surroundings(rng, scene, plain):
     """(place, time, weather) as tagged words; each may be empty."""
     if scene.ground == "plain":
-        words = ["on a %s background", "on %s", "in front of a %s wall", "%s background"]
+        words = ["on a %s background", "on %s", "%s background", "against a %s background"]
         return tag((words[0] if plain or rng.random() < .7 else rng.choice(words)) % scene.backdrop, 0), [], []
     words = GROUND_WORDS[scene.ground]
     place = tag(words[0] if plain else rng.choice(words), 0)
@@ -151,7 +151,7 @@ def _at_home(scene, cast):
 
 def _polite(rng, mix, tagged):
     """Openings and endings that ask for nothing in particular."""
-    if rng.random() < mix.polite:
+    if rng.random() < mix.polite and tagged[0][1]:
         opening = rng.choice(KINDS_OF_PICTURE if rng.random() < .5 else REQUESTS)
         tagged = tag(opening, 0) + tagged
     if rng.random() < mix.polite * .5:

@@ -162,7 +162,7 @@ def _heart(g, brush):
 def _tree(g, brush):
     trunk = torch.maximum(g.x.abs() - .13 - .05 * g.y.clamp(0, 1), torch.maximum(g.y - .95, -g.y - .2))
     bark = 1 + .25 * noise(g.x * 30, g.y * 6) if float(g.p.max()) < .02 else 1.
-    side = (.5 - g.x * 3).clamp(0, 1) * .5 + .35 + 0 * g.y
+    side = (.5 + g.x * 3).clamp(0, 1) * .5 + .35 + 0 * g.y
     brush.paint(brush.cover(trunk), brush.lit((.44, .28, .15), side * bark))
     nx = ny = torch.zeros_like(trunk)
     cover, height = torch.zeros_like(trunk), torch.full_like(trunk, -9.)
@@ -213,7 +213,7 @@ def _house(g, brush):
 def _mushroom(g, brush):
     stem = torch.maximum(g.x.abs() - .25 - .08 * g.y.clamp(0, 1) ** 2, torch.maximum(g.y - .95, -g.y - .1))
     bend = (g.x / .3).clamp(-1, 1)
-    brush.paint(brush.cover(stem), brush.lit((.95, .90, .80), .49 - .17 * bend + 0 * g.y))
+    brush.paint(brush.cover(stem), brush.lit((.95, .90, .80), .49 + .17 * bend + 0 * g.y))
     a, h = .97, .98
     ey = g.y - .05
     q = (g.x / a) ** 2 + (ey / h) ** 2
@@ -257,7 +257,7 @@ def _metal(s, g, colour, diffuse, shine, light):
         brushed = 1 + .10 * noise(g.x * 4, g.y * 90 + g.phase * 70)
     out = colour * ((.25 + .75 * sky + .25 * diffuse) * brushed)[..., None] * (
         light.ambient * .7 + light.key * .65)
-    streak = torch.exp(-(((g.x + g.y * .6 + .15) % 1.1 - .5) / .13) ** 2) * .35 * (s.nz < .8)
+    streak = torch.exp(-(((.15 - g.x + g.y * .6) % 1.1 - .5) / .13) ** 2) * .35 * (s.nz < .8)
     return out + (.30 * sky * sky)[..., None] + (shine ** 24 * .9 + streak)[..., None] * light.key
 
 
@@ -265,7 +265,7 @@ def _glass(s, g, view, colour, shine, light):
     rim = (1 - s.nz).clamp(0, 1) ** 1.5
     through = view * .62 * (.22 + colour)
     body = colour * (.20 + .45 * rim[..., None]) * (light.ambient + light.key * .6)
-    glint = torch.exp(-(((g.x + .36) / .13) ** 2 + ((g.y + .33) / .2) ** 2)) * .65
+    glint = torch.exp(-(((g.x - .36) / .13) ** 2 + ((g.y + .33) / .2) ** 2)) * .65
     return through + body + (rim * .22 + shine ** 30 * .95 + glint)[..., None] * light.key
 
 
