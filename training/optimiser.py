@@ -28,30 +28,46 @@ OUTSIDE = ("conv_in", "conv_out", "embedding", "time_emb_proj", "shared", "atten
 
 
 class Muon:
-    def __init__(self, params, momentum=.95, decay=.01):
+    """every: a large matrix is moved only in every so manieth step, as much further: momentum hardly turns in
+    so few steps, and orthogonalising is most of what a step costs. They take turns, so that steps cost
+    about the same."""
+
+    LARGE = 96      # shorter side of a matrix
+
+    def __init__(self, params, momentum=.95, decay=.01, every=1):
         self.params, self.momentum, self.decay = list(params), momentum, decay
         self.state = [torch.zeros_like(p) for p in self.params]
+        self.steps, self.turn, self.wait = 0, [], []
+        large = 0
+        for p in self.params:
+            is_large = min(p.flatten(1).shape) >= self.LARGE
+            self.wait.append(every if is_large else 1)
+            self.turn.append(large % every if is_large else 0)
+            large += is_large
 
     @torch.no_grad()
     def step(self, rate):
-        for p, buffer in zip(self.params, self.state):
+        self.steps += 1
+        for p, buffer, wait, turn in zip(self.params, self.state, self.wait, self.turn):
             if p.grad is None:
                 continue
             buffer.mul_(self.momentum).add_(p.grad)
+            if self.steps % wait != turn:
+                continue
             update = p.grad.add(buffer, alpha=self.momentum).flatten(1)
-            size = .2 * max(update.shape) ** .5
-            p.mul_(1 - rate * self.decay)
+            size = .2 * max(update.shape) ** .5 * wait
+            p.mul_(1 - rate * self.decay * wait)
             p.add_(_orthogonal(update).view_as(p), alpha=-rate * size)
 
 
 class Optimiser:
-    def __init__(self, net, extra=(), muon=True):
+    def __init__(self, net, extra=(), muon=True, every=1):
         inner, outer = [], list(extra)
         for name, p in net.named_parameters():
             matrix = p.dim() >= 2 and min(p.shape[0], p[0].numel()) >= 16
             outside = any(word in name for word in OUTSIDE)
             (inner if muon and matrix and not outside else outer).append(p)
-        self.muon = Muon(inner)
+        self.muon = Muon(inner, every=every)
         self.adam = torch.optim.AdamW(outer, 1e-3, betas=(.9, .99), weight_decay=.01)
         self.params = inner + outer
 

@@ -23,6 +23,7 @@ def options(args, **defaults):
     args.add_argument("--workers", type=int, default=1)
     args.add_argument("--average-every", type=int, default=8, help="steps between averages over the workers")
     args.add_argument("--muon", type=int, default=1)
+    args.add_argument("--muon-every", type=int, default=1, help="steps between updates of a large matrix")
     args.add_argument("--ema", type=float, default=.999)
     args.add_argument("--reuse", type=float, default=2., help="times that a rendered picture is shown")
     args.add_argument("--pool", type=int, default=2048, help="rendered pictures kept")

@@ -1,8 +1,10 @@
 """Trains the base stage: text to 64x64 pictures.
 
-Renders as it goes (each picture is used `--reuse` times), predicts x0, weighs objects more than
-surroundings, and gives the net a training-only second task: naming shape and colour per pixel pair.
-On a CPU run two workers; they average their weights every few steps. `--out` resumes by itself.
+Composes pictures as it goes (each is used `--reuse` times), predicts x0, weighs objects more than
+surroundings, and gives the net a training-only second task: naming what is seen, and its visual code, per
+cell of a 16x16 grid. On a CPU run two workers; they average their weights every few steps. `--out` resumes
+by itself, and a run that begins takes what fits from another one (`--warm`), so that it need not learn
+backdrops and denoising again.
 """
 
 import threads  # noqa: F401  (before torch)
@@ -16,81 +18,93 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import growth
 import run
 import schedule
+from atlas import Atlas
 from nets import tokenizer, unet
 from optimiser import Optimiser
-from world import scene as worlds
+from world import foreign, staging
+from world.cast import Cast
 from world.language import COLOUR_NAMES, SHAPES
-from world.render import render
+from world.render import Surroundings, render
+from world.trace import GRID, Trace
 
-RES, GRID = 64, 32
-
-
-def object_maps(scenes, device="cpu"):
-    """[N, 2, GRID, GRID]: shape and colour of the frontmost object per cell, 0 for none."""
-    maps = torch.zeros(len(scenes), 2, GRID, GRID, dtype=torch.uint8)
-    place = (torch.arange(GRID) + .5) / GRID
-    for n, s in enumerate(scenes):
-        for i in worlds.depth_order(s):
-            o = s.objects[i]
-            inside = ((place[None] - o.x) / o.r) ** 2 + ((place[:, None] - o.y + .98 * o.r) / o.r / 1.1) ** 2 < 1
-            maps[n, 0][inside] = SHAPES.index(o.shape) + 1
-            maps[n, 1][inside] = COLOUR_NAMES.index(o.colour) + 1
-    return maps.to(device)
+RES = 64
+CODE = 96
 
 
 class Pool:
-    """The latest rendered pictures, as bytes; new ones replace the oldest."""
+    """The latest composed pictures, as bytes; new ones replace the oldest."""
 
     def __init__(self, opt, tok, first_seed):
         self.opt, self.tok, self.seed = opt, tok, first_seed
-        self.mix = worlds.Mix.load(opt.mix)
+        self.mix = staging.NounMix.load(opt.mix)
+        self.atlas = Atlas(opt.atlas, opt.waves and tuple(opt.waves), opt.device)
+        self.everything = Atlas(opt.atlas, None, sides=()) if opt.waves else self.atlas
+        self.cast = Cast.of(self.atlas)
+        self.kept = Surroundings(RES)
         size, device = opt.pool, opt.device
         self.images = torch.zeros(size, 3, RES, RES, dtype=torch.uint8, device=device)
         self.ids = torch.zeros(size, tokenizer.LENGTH, dtype=torch.long, device=device)
-        self.maps = torch.zeros(size, 2, GRID, GRID, dtype=torch.uint8, device=device)
+        self.maps = torch.zeros(size, 3, GRID, GRID, dtype=torch.int16, device=device)
+        self.masks = torch.zeros(size, 1, RES, RES, dtype=torch.uint8, device=device)
         self.filled, self.next, self.owed = 0, 0, 0
 
     def render(self, count):
-        scenes = [worlds.sample(self.seed + i, self.mix) for i in range(count)]
+        scenes = [staging.sample(self.seed + i, self.mix, self.cast) for i in range(count)]
         self.seed += count
         at = (torch.arange(count) + self.next) % len(self.ids)
-        images = render(scenes, RES, device=self.opt.device)
+        trace = Trace(count, RES, self.opt.device)
+        images = render(scenes, RES, device=self.opt.device, atlas=self.atlas, kept=self.kept, trace=trace)
         self.images[at] = (images * 255).round().byte()
-        rows = [self.tok.encode_words(s.words, s.groups)[0] for s in scenes]
+        rows = [self.tok.encode_words(s.words, s.groups, foreign.joint(s.language) == " ")[0] for s in scenes]
         self.ids[at] = torch.tensor(rows, device=self.opt.device)
-        self.maps[at] = object_maps(scenes, self.opt.device)
+        self.maps[at], self.masks[at] = trace.maps, (trace.mask * 255).round().byte()
         self.next = (self.next + count) % len(self.ids)
         self.filled = min(self.filled + count, len(self.ids))
 
     def batch(self, n):
         if not self.filled:
-            self.render(1024)
+            for _ in range(4):
+                self.render(128)
         self.owed += n / self.opt.reuse
-        if self.owed >= 256:
-            self.render(256)
-            self.owed -= 256
+        if self.owed >= 64:
+            self.render(64)
+            self.owed -= 64
         pick = torch.randint(0, self.filled, (n,))
-        return self.images[pick].float() / 127.5 - 1, self.ids[pick].clone(), self.maps[pick].long()
+        return (self.images[pick].float() / 127.5 - 1, self.ids[pick].clone(), self.maps[pick].long(),
+                self.masks[pick].float() / 255)
 
 
 class Auxiliary(nn.Module):
-    """Shape and colour per cell from the map that enters the last block."""
+    """What is in each cell of the grid, from the map that enters the last block: whether there is an object,
+    its kind, its colour and, of a noun, the visual code. Kinds are numbered as in train_text.py."""
 
-    def __init__(self, channels):
+    def __init__(self, channels, nouns):
         super().__init__()
-        self.classes = (len(SHAPES) + 1, len(COLOUR_NAMES) + 1)
-        self.head = nn.Conv2d(channels, sum(self.classes), 1)
-        self.register_buffer("weights", torch.tensor([.2] + [1.] * (max(self.classes) - 1)))
+        self.fields = (1, len(SHAPES) + nouns, 1 + len(COLOUR_NAMES), CODE)
+        self.head = nn.Conv2d(channels, sum(self.fields), 1)
 
-    def forward(self, features, maps):
-        shape, colour = self.head(features).split(self.classes, 1)
-        return sum(F.cross_entropy(p, maps[:, i], self.weights[:p.shape[1]])
-                   for i, p in enumerate((shape, colour)))
+    def forward(self, features, maps, codes):
+        kinds, colours, rows = maps.unbind(1)
+        inside = kinds > 0
+        cells = F.avg_pool2d(features, features.shape[2] // GRID).permute(0, 2, 3, 1)
+        weight, bias = self.head.weight[:, :, 0, 0], self.head.bias
+        there = (cells @ weight[0] + bias[0])
+        loss = F.binary_cross_entropy_with_logits(there, inside.float())
+        zero = torch.zeros((), device=features.device)
+        if not inside.any():
+            return loss, {"kind": zero, "code": zero}
+        _, kind, colour, code = (cells[inside] @ weight.t() + bias).split(self.fields, 1)
+        named = F.cross_entropy(kind, kinds[inside] - 1)
+        loss = loss + .4 * named + .2 * F.cross_entropy(colour, colours[inside])
+        drawn = rows[inside] >= 0
+        error = (code[drawn] - codes[rows[inside][drawn]]).pow(2).mean() if drawn.any() else zero
+        return loss + error, {"kind": named.detach(), "code": error.detach()}
 
 
-def losses(opt, net, aux, encoder, images, ids, maps):
+def losses(opt, net, aux, encoder, codes, images, ids, maps, mask):
     n = len(images)
     ids[torch.rand(n) < .1] = torch.tensor([1] + [0] * (ids.shape[1] - 1), device=ids.device)
     with torch.no_grad():
@@ -99,20 +113,26 @@ def losses(opt, net, aux, encoder, images, ids, maps):
     noisy = schedule.add_noise(images, t, torch.randn_like(images))
     features = []
     x0 = net(noisy, t, text, features=features)
-    inside = F.interpolate((maps[:, :1] > 0).float(), size=images.shape[2:], mode="bilinear")
     error = (x0 - images).pow(2)
-    per_picture = (error * (1 + opt.object_weight * inside)).mean((1, 2, 3))
+    per_picture = (error * (1 + opt.object_weight * mask)).mean((1, 2, 3))
     loss = (per_picture * schedule.x0_weight(t)).mean()
-    extra = aux(features[0], maps)
-    plain = error.detach().mean((1, 2, 3)).chunk(4)
-    return loss + opt.aux_weight * extra, {
-        "loss": loss.detach(), "aux": extra.detach(), "mse_low": plain[0].mean(), "mse_mid": plain[1].mean(),
-        "mse_high": plain[2].mean(), "mse_top": plain[3].mean()}
+    extra, parts = aux(features[0], maps, codes)
+    within = (error.detach() * mask).sum((1, 2, 3)) / (3 * mask.sum((1, 2, 3)) + 1)
+    quarters = [q.mean() for q in within.chunk(4)]      # timesteps rise along the batch
+    return loss + opt.aux_weight * extra, dict(parts, loss=loss.detach(), aux=extra.detach(), **{
+        "object_" + name: q for name, q in zip(("low", "mid", "high", "top"), quarters)})
 
 
 def make_nets(opt):
     config = json.loads(opt.net.read_text())
-    return unet.UNet(unet.config(**config)).to(opt.device), Auxiliary(config["channels"][1]).to(opt.device)
+    nouns = len(json.loads((opt.atlas / "atlas.json").read_text())["nouns"])
+    return unet.UNet(unet.config(**config)).to(opt.device), Auxiliary(config["channels"][1], nouns).to(opt.device)
+
+
+def warm(opt, net):
+    if opt.warm and not (opt.out / "state.pt").exists():
+        taken, count = growth.take(net, growth.weights(opt.warm))
+        print("warm start: %.2f M of %.2f M parameters" % (taken / 1e6, count / 1e6), flush=True)
 
 
 def work(rank, opt, average):
@@ -120,18 +140,27 @@ def work(rank, opt, average):
     unet.HALF = opt.device == "cpu"
     encoder, tok = run.load_text(opt.text, opt.device)
     net, aux = make_nets(opt)
-    run.loop(rank, opt, average, net, Optimiser(net, aux.parameters(), opt.muon),
-             lambda seed: Pool(opt, tok, seed), functools.partial(losses, opt, net, aux, encoder), aux)
+    warm(opt, net)
+    codes = Atlas(opt.atlas, None, opt.device, sides=()).code
+    run.loop(rank, opt, average, net, Optimiser(net, aux.parameters(), opt.muon, opt.muon_every),
+             lambda seed: Pool(opt, tok, seed), functools.partial(losses, opt, net, aux, encoder, codes), aux)
+
+
+def options(args):
+    args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
+    args.add_argument("--atlas", type=pathlib.Path, required=True, help="folder of atlas.build")
+    args.add_argument("--waves", type=int, nargs="*", help="of the vocabulary; all that the atlas has without it")
+    args.add_argument("--net", type=pathlib.Path, default=pathlib.Path(__file__).parent / "config/base.json")
+    args.add_argument("--mix", default=None, help="JSON of world.staging.NounMix; the full world without it")
+    args.add_argument("--object-weight", type=float, default=4.)
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
-    args.add_argument("--net", type=pathlib.Path, default=pathlib.Path(__file__).parent / "config/base.json")
-    args.add_argument("--mix", default=None, help="JSON of world.scene.Mix; the full world without it")
-    args.add_argument("--object-weight", type=float, default=4.)
+    options(args)
     args.add_argument("--aux-weight", type=float, default=.1)
-    opt = run.options(args, samples=300000, rate=1e-3, warmup=2000, workers=2, pool=8192,
+    args.add_argument("--warm", type=pathlib.Path, help="a run or an exported stage to begin with")
+    opt = run.options(args, samples=1000000, rate=1.5e-3, warmup=2000, workers=2, pool=6144, reuse=2.5,
                       data_seed=10 ** 9).parse_args()
     run.start(opt, work, nn.ModuleList(make_nets(opt)))
 

@@ -74,6 +74,11 @@ def scene_targets(scene):
             int(scene.mountains) if scene.names_place else NOT_SAID, WEATHERS.index(scene.weather)]
 
 
+def entropy(logits, wanted):
+    """Mean cross-entropy over what is said; 0 where nothing is."""
+    return F.cross_entropy(logits, wanted, ignore_index=NOT_SAID, reduction="sum") / (wanted >= 0).sum().clamp(min=1)
+
+
 class Parser(nn.Module):
     """What is read off the encoder's vectors while it learns."""
 
@@ -91,13 +96,12 @@ class Parser(nn.Module):
         h, wanted = hidden[named], objects[named]
         parts = self.objects(h).split(self.fields, -1)
         kinds = F.cross_entropy(parts[0], wanted[:, 0])
-        rest = sum(F.cross_entropy(p, wanted[:, 1 + i], ignore_index=NOT_SAID) for i, p in enumerate(parts[1:]))
+        rest = sum(entropy(p, wanted[:, 1 + i]) for i, p in enumerate(parts[1:]))
         place = (self.places(h) - places[named]).pow(2).mean()
         drawn = rows[named] >= 0
         code = (self.code(h[drawn]) - codes[rows[named][drawn]]).pow(2).mean()
         everywhere = scenes[:, None].expand(-1, hidden.shape[1], -1)[mask > 0]
-        scene = sum(F.cross_entropy(p, everywhere[:, i], ignore_index=NOT_SAID)
-                    for i, p in enumerate(self.scenes(hidden[mask > 0]).split(SCENE_FIELDS, -1)))
+        scene = sum(entropy(p, everywhere[:, i]) for i, p in enumerate(self.scenes(hidden[mask > 0]).split(SCENE_FIELDS, -1)))
         right = (parts[0].argmax(1) == wanted[:, 0]).float().mean()
         return kinds + rest + place + 2 * code + .5 * scene, {
             "kind": kinds.detach(), "rest": rest.detach(), "place": place.detach(), "code": code.detach(),
@@ -162,11 +166,10 @@ def plant_codes(encoder, tok, cast, atlas):
     for number, noun in enumerate(cast.nouns):
         words = [w for name in noun.names for w in {name.singular, name.plural}] + foreign.words_of(noun)
         for word in words:
-            for spaced in (word,):
-                pieces = tok.pieces(spaced)
-                if len(pieces) == 1 and atlas.index[number, 0] >= 0:
-                    sums[pieces[0]] += atlas.code[atlas.index[number, 0]]
-                    counts[pieces[0]] += 1
+            pieces = tok.pieces(word)
+            if len(pieces) == 1:
+                sums[pieces[0]] += atlas.code[atlas.index[number, 0]]
+                counts[pieces[0]] += 1
     known = counts[:, 0] > 0
     codes = sums[known] / counts[known]
     encoder.shared.weight[known] = encoder.shared.weight[known] * .5 + codes @ basis * .6
@@ -179,7 +182,7 @@ class EmbeddingOptimiser(Optimiser):
     FASTER = 5.
 
     def __init__(self, encoder, extra):
-        super().__init__(encoder, extra)
+        super().__init__(encoder, extra, every=3)
         table = encoder.shared.weight
         rest = [p for group in self.adam.param_groups for p in group["params"] if p is not table]
         self.adam = torch.optim.AdamW(rest, 1e-3, betas=(.9, .99), weight_decay=.01)
@@ -238,7 +241,7 @@ def main():
     args.add_argument("--out", type=pathlib.Path, required=True)
     args.add_argument("--atlas", type=pathlib.Path, required=True)
     args.add_argument("--steps", type=int, default=6000)
-    args.add_argument("--batch", type=int, default=64)
+    args.add_argument("--batch", type=int, default=96)
     args.add_argument("--rate", type=float, default=2e-3)
     args.add_argument("--pieces", type=int, default=8000)
     args.add_argument("--words", type=pathlib.Path, default=None,
@@ -247,6 +250,7 @@ def main():
     args.add_argument("--anchor", type=pathlib.Path, default=None, help="run whose English vectors are to stay")
     opt = args.parse_args()
     torch.manual_seed(1)
+    t5.HALF = True
     opt.out.mkdir(parents=True, exist_ok=True)
     mix, atlas = staging.NounMix.load(opt.mix), Atlas(opt.atlas, sides=())
     cast = Cast.of(atlas)

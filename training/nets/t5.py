@@ -7,6 +7,14 @@ import torch.nn.functional as F
 from torch import nn
 
 
+HALF = False        # the products of training in bfloat16, as in nets.unet
+
+
+class Linear(nn.Linear):
+    def forward(self, x):
+        return F.linear(x.bfloat16(), self.weight.bfloat16()).float() if HALF else super().forward(x)
+
+
 class Norm(nn.Module):
     def __init__(self, dim, eps):
         super().__init__()
@@ -34,8 +42,8 @@ class SelfAttention(nn.Module):
         inner = config["num_heads"] * config["d_kv"]
         self.heads = config["num_heads"]
         for name in "qkv":
-            setattr(self, name, nn.Linear(config["d_model"], inner, bias=False))
-        self.o = nn.Linear(inner, config["d_model"], bias=False)
+            setattr(self, name, Linear(config["d_model"], inner, bias=False))
+        self.o = Linear(inner, config["d_model"], bias=False)
         if with_bias:
             self.relative_attention_bias = nn.Embedding(config["relative_attention_num_buckets"], self.heads)
         nn.init.normal_(self.q.weight, std=(config["d_model"] * config["d_kv"]) ** -.5)
@@ -50,9 +58,9 @@ class SelfAttention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.wi_0 = nn.Linear(config["d_model"], config["d_ff"], bias=False)
-        self.wi_1 = nn.Linear(config["d_model"], config["d_ff"], bias=False)
-        self.wo = nn.Linear(config["d_ff"], config["d_model"], bias=False)
+        self.wi_0 = Linear(config["d_model"], config["d_ff"], bias=False)
+        self.wi_1 = Linear(config["d_model"], config["d_ff"], bias=False)
+        self.wo = Linear(config["d_ff"], config["d_model"], bias=False)
 
     def forward(self, x):
         return self.wo(F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x))

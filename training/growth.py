@@ -1,0 +1,62 @@
+"""What a new net can take over from a smaller one that was trained before.
+
+Levels of a U-Net are counted from the finest, so a net with one more, coarser level has the others' blocks
+in the same place on the way down and one place later on the way up. Where a shape has grown, the old weights
+fill its first part: more channels below than before, wider text.
+"""
+
+import json
+import re
+
+import torch
+
+import safetensors_file
+
+
+def weights(path):
+    """(config, weights) of a run, or of an exported stage."""
+    if (path / "state.pt").exists():
+        state = torch.load(path / "state.pt", map_location="cpu")
+        return state["config"], state["ema"]
+    saved = safetensors_file.load(path / "unet" / "diffusion_pytorch_model.safetensors")
+    return json.loads((path / "unet" / "config.json").read_text()), {k: v.float() for k, v in saved.items()}
+
+
+def _renamed(name, deeper):
+    return re.sub(r"^up_blocks\.(\d+)", lambda m: "up_blocks.%d" % (int(m[1]) + deeper), name)
+
+
+@torch.no_grad()
+def take(net, source):
+    """Copies what fits. Returns (parameters taken, parameters of the net)."""
+    config, old = source
+    deeper = len(net.config["block_out_channels"]) - len(config["block_out_channels"])
+    wider_text = net.config["encoder_hid_dim"] != config["encoder_hid_dim"]
+    mine, taken = net.state_dict(), 0
+    for name, value in old.items():
+        if wider_text and name.startswith(("encoder_hid_proj", "add_embedding")):
+            continue                        # another encoder's vectors mean something else
+        if deeper and name.startswith("mid_block"):
+            continue
+        target = mine.get(_renamed(name, deeper))
+        if target is None:
+            continue
+        if target.shape == value.shape:
+            target.copy_(value)
+        elif _is_up_entry(name) and target.dim() == value.dim() and target.shape[0] == value.shape[0]:
+            _take_entry(target, value)
+        else:
+            continue
+        taken += value.numel()
+    net.load_state_dict(mine)
+    return taken, sum(p.numel() for p in net.parameters())
+
+
+def _is_up_entry(name):
+    return re.match(r"up_blocks\.0\.resnets\.0\.(conv1|conv_shortcut)\.weight$", name)
+
+
+def _take_entry(target, value):
+    """Input channels of the first block on the way up: from below, which are new, then the skip, which is not."""
+    skip = value.shape[1] // 2
+    target[:, -skip:] = value[:, -skip:]
