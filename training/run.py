@@ -60,11 +60,12 @@ def load_net(folder, device):
     return net
 
 
-def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None):
+def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None, watch=None):
     """Goes on from the checkpoint in opt.out until opt.samples are seen.
 
     pool_from(seed) makes the source of batches; losses(*batch) -> (loss, named means to report).
-    aux: a part of the loss that is trained too but not exported.
+    aux: a part of the loss that is trained too but not exported. watch(net, seen): called now and then
+    with the EMA weights.
     """
     ema, seen, seconds = Ema(net), 0, 0.
     checkpoint = Checkpoint(opt.out)
@@ -101,6 +102,8 @@ def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None):
                 "seconds": progress.seconds()}
             checkpoint.save(dict(state, aux=aux.state_dict()) if aux else state)
             next_save = time.time() + 60 * opt.save_minutes
+            if watch:
+                watch(ema.net, seen)
 
 
 def learning_rate(opt, seen):

@@ -21,8 +21,9 @@ from torch import nn
 import growth
 import run
 import schedule
+import watching
 from atlas import Atlas
-from nets import tokenizer, unet
+from nets import t5, tokenizer, unet
 from optimiser import Optimiser
 from world import foreign, staging
 from world.cast import Cast
@@ -32,37 +33,43 @@ from world.trace import GRID, Trace
 
 RES = 64
 CODE = 96
+UNTOLD = .1         # share of pictures shown without their caption, for guidance
 
 
 class Pool:
-    """The latest composed pictures, as bytes; new ones replace the oldest."""
+    """The latest composed pictures, as bytes, with the vectors of their captions; new ones replace the oldest."""
 
-    def __init__(self, opt, tok, first_seed):
-        self.opt, self.tok, self.seed = opt, tok, first_seed
+    def __init__(self, opt, encoder, tok, first_seed):
+        self.opt, self.encoder, self.tok, self.seed = opt, encoder, tok, first_seed
         self.mix = staging.NounMix.load(opt.mix)
         self.atlas = Atlas(opt.atlas, opt.waves and tuple(opt.waves), opt.device)
-        self.everything = Atlas(opt.atlas, None, sides=()) if opt.waves else self.atlas
         self.cast = Cast.of(self.atlas)
         self.kept = Surroundings(RES)
         size, device = opt.pool, opt.device
         self.images = torch.zeros(size, 3, RES, RES, dtype=torch.uint8, device=device)
-        self.ids = torch.zeros(size, tokenizer.LENGTH, dtype=torch.long, device=device)
+        self.text = torch.zeros(size, tokenizer.LENGTH, encoder.config["d_model"], dtype=torch.bfloat16, device=device)
+        self.null = self.encode([[1] + [0] * (tokenizer.LENGTH - 1)])
         self.maps = torch.zeros(size, 3, GRID, GRID, dtype=torch.int16, device=device)
         self.masks = torch.zeros(size, 1, RES, RES, dtype=torch.uint8, device=device)
         self.filled, self.next, self.owed = 0, 0, 0
 
+    @torch.no_grad()
+    def encode(self, rows):
+        ids = torch.tensor(rows, device=self.opt.device)
+        return self.encoder(ids, (ids != 0).long())
+
     def render(self, count):
         scenes = [staging.sample(self.seed + i, self.mix, self.cast) for i in range(count)]
         self.seed += count
-        at = (torch.arange(count) + self.next) % len(self.ids)
+        at = (torch.arange(count) + self.next) % len(self.images)
         trace = Trace(count, RES, self.opt.device)
         images = render(scenes, RES, device=self.opt.device, atlas=self.atlas, kept=self.kept, trace=trace)
         self.images[at] = (images * 255).round().byte()
         rows = [self.tok.encode_words(s.words, s.groups, foreign.joint(s.language) == " ")[0] for s in scenes]
-        self.ids[at] = torch.tensor(rows, device=self.opt.device)
+        self.text[at] = self.encode(rows).bfloat16()
         self.maps[at], self.masks[at] = trace.maps, (trace.mask * 255).round().byte()
-        self.next = (self.next + count) % len(self.ids)
-        self.filled = min(self.filled + count, len(self.ids))
+        self.next = (self.next + count) % len(self.images)
+        self.filled = min(self.filled + count, len(self.images))
 
     def batch(self, n):
         if not self.filled:
@@ -73,8 +80,9 @@ class Pool:
             self.render(64)
             self.owed -= 64
         pick = torch.randint(0, self.filled, (n,))
-        return (self.images[pick].float() / 127.5 - 1, self.ids[pick].clone(), self.maps[pick].long(),
-                self.masks[pick].float() / 255)
+        text = self.text[pick].float()
+        text[torch.rand(n, device=text.device) < UNTOLD] = self.null
+        return self.images[pick].float() / 127.5 - 1, text, self.maps[pick].long(), self.masks[pick].float() / 255
 
 
 class Auxiliary(nn.Module):
@@ -104,11 +112,8 @@ class Auxiliary(nn.Module):
         return loss + error, {"kind": named.detach(), "code": error.detach()}
 
 
-def losses(opt, net, aux, encoder, codes, images, ids, maps, mask):
+def losses(opt, net, aux, codes, images, text, maps, mask):
     n = len(images)
-    ids[torch.rand(n) < .1] = torch.tensor([1] + [0] * (ids.shape[1] - 1), device=ids.device)
-    with torch.no_grad():
-        text = encoder(ids, (ids != 0).long())
     t = schedule.stratified_timesteps(n, device=images.device)
     noisy = schedule.add_noise(images, t, torch.randn_like(images))
     features = []
@@ -137,13 +142,14 @@ def warm(opt, net):
 
 def work(rank, opt, average):
     torch.manual_seed(1)
-    unet.HALF = opt.device == "cpu"
+    unet.HALF = t5.HALF = opt.device == "cpu"
     encoder, tok = run.load_text(opt.text, opt.device)
     net, aux = make_nets(opt)
     warm(opt, net)
     codes = Atlas(opt.atlas, None, opt.device, sides=()).code
     run.loop(rank, opt, average, net, Optimiser(net, aux.parameters(), opt.muon, opt.muon_every),
-             lambda seed: Pool(opt, tok, seed), functools.partial(losses, opt, net, aux, encoder, codes), aux)
+             lambda seed: Pool(opt, encoder, tok, seed), functools.partial(losses, opt, net, aux, codes), aux,
+             watching.Sheets(opt, encoder, tok) if rank == 0 and opt.sheet_every else None)
 
 
 def options(args):
@@ -160,8 +166,9 @@ def main():
     options(args)
     args.add_argument("--aux-weight", type=float, default=.1)
     args.add_argument("--warm", type=pathlib.Path, help="a run or an exported stage to begin with")
-    opt = run.options(args, samples=1000000, rate=1.5e-3, warmup=2000, workers=2, pool=6144, reuse=2.5,
-                      data_seed=10 ** 9).parse_args()
+    args.add_argument("--sheet-every", type=int, default=0, help="samples between sheets of drawn pictures")
+    opt = run.options(args, samples=1000000, rate=1.5e-3, warmup=2000, workers=2, pool=6144, reuse=2., muon_every=6, average_every=16,
+                      save_minutes=4., data_seed=10 ** 9).parse_args()
     run.start(opt, work, nn.ModuleList(make_nets(opt)))
 
 

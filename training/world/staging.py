@@ -85,7 +85,7 @@ class HeldOutNouns:
         ids = {g: cast.nouns[objs[0].noun].id for g, objs in groups.items()}
         found = []
         for g, objs in groups.items():
-            found += [("colour",) + k for k in [(ids[g], objs[0].variant)] if k in self.colour]
+            found += [("colour",) + k for k in [(ids[g], objs[0].colour)] if k in self.colour]
             found += [("place",) + k for k in [(ids[g], scene.ground)] if k in self.place]
             found += [("number",) + k for k in [(ids[g], len(objs))] if k in self.number]
             found += [("pair", ids[g], ids[other]) for other in groups
@@ -213,7 +213,7 @@ class Stage:
 
     def count(self):
         n = self.wanted.count or self.rng.choice((2, 2, 3, 3, 4, 5))
-        first = self.actor(1, _countable)
+        first = self.actor(1, countable)
         first.size = None if n > 2 else first.size
         return self.row(first, *ROWS[n])
 
@@ -261,7 +261,7 @@ class Stage:
 
     def count_next(self):
         n = 2 if (self.wanted.count or self.rng.choice((2, 2, 3))) == 2 else 3
-        first, other = self.actor(1, _countable), self.actor(2)
+        first, other = self.actor(1, countable), self.actor(2)
         first.size = None
         row = self.row(first, [((.15, .41)[i] if n == 2 else (.13, .34, .55)[i], .87) for i in range(n)],
                        .29 if n == 2 else .24, .25 if n == 2 else .20)
@@ -288,7 +288,7 @@ ROWS = {2: ([(.27, .87), (.73, .87)], .42, .44), 3: ([(.18, .87), (.5, .87), (.8
 SOLID_ACTORS = worlds.Mix(pattern=.3, sized=.1)
 
 
-def _countable(noun):
+def countable(noun):
     return any(name.kind != "mass" for name in noun.names)
 
 
