@@ -14,12 +14,11 @@ import functools
 import pathlib
 
 import torch
-import torch.nn.functional as F
 
 import run
 import schedule
 import train_base
-from nets import unet
+from nets import t5, unet
 from optimiser import Optimiser
 
 
@@ -42,42 +41,36 @@ def teacher_target(teacher, guidance, x, times, text, null):
     return (at - s2 / s * x) / (a2 - a * s2 / s)
 
 
-def losses(opt, net, teacher, guidance, encoder, null, images, ids, maps):
+def losses(opt, net, teacher, guidance, null, images, text, maps, mask):
     n = len(images)
-    with torch.no_grad():
-        text = encoder(ids, (ids != 0).long())
     rungs = ladder(opt.steps, opt.parts).to(images.device)
     times = rungs[(torch.arange(n, device=images.device) + torch.randint(0, opt.steps, (1,)).item()) % opt.steps]
     noisy = schedule.add_noise(images, times[:, 0], torch.randn_like(images))
     target = teacher_target(teacher, guidance, noisy, times, text, null)
     x0 = net(noisy, times[:, 0], text)
-    inside = F.interpolate((maps[:, :1] > 0).float(), size=images.shape[2:], mode="bilinear")
     error = (x0 - target).pow(2)
-    per_picture = (error * (1 + opt.object_weight * inside)).mean((1, 2, 3))
+    per_picture = (error * (1 + opt.object_weight * mask)).mean((1, 2, 3))
     loss = (per_picture * schedule.x0_weight(times[:, 0])).mean()
     return loss, {"loss": loss.detach(), "mse": error.detach().mean()}
 
 
 def work(rank, opt, average):
     torch.manual_seed(1)
-    unet.HALF = opt.device == "cpu"
+    unet.HALF = t5.HALF = opt.device == "cpu"
     encoder, tok = run.load_text(opt.text, opt.device)
     ids, mask = (v.to(opt.device) for v in tok.encode([""]))
     net, teacher = run.load_net(opt.teacher, opt.device), run.load_net(opt.teacher, opt.device).requires_grad_(False)
     run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon),
-             lambda seed: train_base.Pool(opt, tok, seed),
-             functools.partial(losses, opt, net, teacher, schedule.Guidance.recommended(), encoder,
-                               encoder(ids, mask)))
+             lambda seed: train_base.Pool(opt, encoder, tok, seed, untold=0.),
+             functools.partial(losses, opt, net, teacher, schedule.Guidance.recommended(), encoder(ids, mask)))
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     args.add_argument("--teacher", type=pathlib.Path, required=True, help="folder of train_base.py")
-    args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
-    args.add_argument("--mix", default=None, help="JSON of world.scene.Mix; the full world without it")
+    train_base.options(args)
     args.add_argument("--steps", type=int, default=5, help="of the student, over the whole schedule")
     args.add_argument("--parts", type=int, default=4, help="steps of the teacher in one of the student's")
-    args.add_argument("--object-weight", type=float, default=4.)
     opt = run.options(args, samples=40000, rate=8e-4, warmup=1000, pool=8192, ema=.998, decay_from=1,
                       data_seed=3 * 10 ** 9).parse_args()
     run.start(opt, work, run.load_net(opt.teacher, opt.device))

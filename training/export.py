@@ -152,7 +152,8 @@ def load_text(folder):
     encoder = t5.T5Encoder(json.loads((folder / "text_encoder" / "config.json").read_text()))
     weights = safetensors_file.load(folder / "text_encoder" / "model.safetensors")
     encoder.load_state_dict({k: v.float() for k, v in weights.items()})
-    return encoder.eval(), tokenizer.Tokenizer(folder / "tokenizer" / "spiece.model")
+    length = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text())["model_max_length"]
+    return encoder.eval(), tokenizer.Tokenizer(folder / "tokenizer" / "spiece.model", length)
 
 
 @torch.no_grad()

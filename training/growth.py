@@ -1,4 +1,5 @@
-"""What a new net can take over from a smaller one that was trained before.
+"""What a new net can take over from a smaller one that was trained before, and heads that know nouns from
+heads that knew fewer.
 
 Levels of a U-Net are counted from the finest, so a net with one more, coarser level has the others' blocks
 in the same place on the way down and one place later on the way up. Where a shape has grown, the old weights
@@ -60,3 +61,16 @@ def _take_entry(target, value):
     """Input channels of the first block on the way up: from below, which are new, then the skip, which is not."""
     skip = value.shape[1] // 2
     target[:, -skip:] = value[:, -skip:]
+
+
+@torch.no_grad()
+def renumbered(old, fresh, first, old_ids, ids):
+    """Rows of a head for a list of nouns out of those for another list; `first` rows come before the nouns,
+    and what is new keeps the values in `fresh`."""
+    out = fresh.detach().clone()
+    out[:first] = old[:first]
+    place = {name: i for i, name in enumerate(old_ids)}
+    for i, name in enumerate(ids):
+        if name in place:
+            out[first + i] = old[first + place[name]]
+    return out

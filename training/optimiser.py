@@ -87,3 +87,10 @@ class Optimiser:
         for mine, saved in zip(self.muon.state, state["muon"]):
             mine.copy_(saved)
         self.adam.load_state_dict(state["adam"])
+        drop_misfits(self.adam)
+
+
+def drop_misfits(adam):
+    """Forgets the state of what has grown since it was saved."""
+    for p in [p for p, kept in adam.state.items() if "exp_avg" in kept and kept["exp_avg"].shape != p.shape]:
+        del adam.state[p]

@@ -36,13 +36,20 @@ CODE = 96
 UNTOLD = .1         # share of pictures shown without their caption, for guidance
 
 
+def all_waves(opt):
+    """Nouns are numbered over the whole atlas, also where only some waves are shown."""
+    return Atlas(opt.atlas, None, opt.device)
+
+
 class Pool:
     """The latest composed pictures, as bytes, with the vectors of their captions; new ones replace the oldest."""
 
-    def __init__(self, opt, encoder, tok, first_seed):
-        self.opt, self.encoder, self.tok, self.seed = opt, encoder, tok, first_seed
+    def __init__(self, opt, encoder, tok, first_seed, untold=UNTOLD):
+        self.untold, self.opt, self.encoder, self.tok, self.seed = untold, opt, encoder, tok, first_seed
         self.mix = staging.NounMix.load(opt.mix)
-        self.atlas = Atlas(opt.atlas, opt.waves and tuple(opt.waves), opt.device)
+        self.atlas = all_waves(opt)
+        if opt.waves:
+            self.mix.nouns = [n.id for n in self.atlas.nouns if n.wave in opt.waves]
         self.cast = Cast.of(self.atlas)
         self.kept = Surroundings(RES)
         size, device = opt.pool, opt.device
@@ -81,34 +88,45 @@ class Pool:
             self.owed -= 64
         pick = torch.randint(0, self.filled, (n,))
         text = self.text[pick].float()
-        text[torch.rand(n, device=text.device) < UNTOLD] = self.null
+        text[torch.rand(n, device=text.device) < self.untold] = self.null
         return self.images[pick].float() / 127.5 - 1, text, self.maps[pick].long(), self.masks[pick].float() / 255
 
 
 class Auxiliary(nn.Module):
     """What is in each cell of the grid, from the map that enters the last block: whether there is an object,
-    its kind, its colour and, of a noun, the visual code. Kinds are numbered as in train_text.py."""
+    its kind, its colour and, of a noun, the visual code. Kinds are numbered as in train_text.py; a run goes on
+    when there are more nouns than before."""
 
-    def __init__(self, channels, nouns):
+    def __init__(self, channels, ids):
         super().__init__()
-        self.fields = (1, len(SHAPES) + nouns, 1 + len(COLOUR_NAMES), CODE)
-        self.head = nn.Conv2d(channels, sum(self.fields), 1)
+        self.ids = ids
+        self.there, self.code = nn.Linear(channels, 1), nn.Linear(channels, CODE)
+        self.kind, self.colour = nn.Linear(channels, len(SHAPES) + len(ids)), nn.Linear(channels, 1 + len(COLOUR_NAMES))
+
+    def get_extra_state(self):
+        return self.ids
+
+    def set_extra_state(self, ids):
+        pass
+
+    def load_state_dict(self, state, strict=True):
+        ids = state["_extra_state"]
+        state = {k: growth.renumbered(v, getattr(self.kind, k[5:]), len(SHAPES), ids, self.ids)
+                 if k.startswith("kind.") else v for k, v in state.items()}
+        return super().load_state_dict(state, strict)
 
     def forward(self, features, maps, codes):
         kinds, colours, rows = maps.unbind(1)
         inside = kinds > 0
         cells = F.avg_pool2d(features, features.shape[2] // GRID).permute(0, 2, 3, 1)
-        weight, bias = self.head.weight[:, :, 0, 0], self.head.bias
-        there = (cells @ weight[0] + bias[0])
-        loss = F.binary_cross_entropy_with_logits(there, inside.float())
+        loss = F.binary_cross_entropy_with_logits(self.there(cells)[..., 0], inside.float())
         zero = torch.zeros((), device=features.device)
         if not inside.any():
             return loss, {"kind": zero, "code": zero}
-        _, kind, colour, code = (cells[inside] @ weight.t() + bias).split(self.fields, 1)
-        named = F.cross_entropy(kind, kinds[inside] - 1)
-        loss = loss + .4 * named + .2 * F.cross_entropy(colour, colours[inside])
-        drawn = rows[inside] >= 0
-        error = (code[drawn] - codes[rows[inside][drawn]]).pow(2).mean() if drawn.any() else zero
+        shown, drawn = cells[inside], rows[inside] >= 0
+        named = F.cross_entropy(self.kind(shown), kinds[inside] - 1)
+        loss = loss + .4 * named + .2 * F.cross_entropy(self.colour(shown), colours[inside])
+        error = (self.code(shown[drawn]) - codes[rows[inside][drawn]]).pow(2).mean() if drawn.any() else zero
         return loss + error, {"kind": named.detach(), "code": error.detach()}
 
 
@@ -130,8 +148,8 @@ def losses(opt, net, aux, codes, images, text, maps, mask):
 
 def make_nets(opt):
     config = json.loads(opt.net.read_text())
-    nouns = len(json.loads((opt.atlas / "atlas.json").read_text())["nouns"])
-    return unet.UNet(unet.config(**config)).to(opt.device), Auxiliary(config["channels"][1], nouns).to(opt.device)
+    ids = [n["id"] for n in json.loads((opt.atlas / "atlas.json").read_text())["nouns"]]
+    return unet.UNet(unet.config(**config)).to(opt.device), Auxiliary(config["channels"][1], ids).to(opt.device)
 
 
 def warm(opt, net):

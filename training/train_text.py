@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import growth
 import run
 from atlas import Atlas
 from nets import t5, tokenizer
@@ -222,17 +223,15 @@ def quality(encoder, parser, source, codes, batches=20):
     return right / total, 1 - error / spread
 
 
-def load_parser(path, dim, nouns):
-    """The parser of a run, widened if there are more nouns now."""
-    parser, saved = Parser(dim, nouns), torch.load(path, map_location="cpu")["parser"]
-    old, fields = saved["objects.weight"].shape[0], parser.fields
-    if old != sum(fields):          # new nouns are appended to the first field
-        for name in ("objects.weight", "objects.bias"):
-            kept = getattr(parser.objects, name.split(".")[1]).detach().clone()
-            known = old - sum(fields[1:])
-            kept[:known], kept[fields[0]:] = saved[name][:known], saved[name][known:]
-            saved[name] = kept
-    parser.load_state_dict(saved)
+def load_parser(saved, dim, ids):
+    """The parser of a run, for the nouns that there are now."""
+    parser, state = Parser(dim, len(ids)), saved["parser"]
+    rest = sum(parser.fields[1:])
+    for name in ("weight", "bias"):         # nouns are at the end of the first field
+        old, fresh = state["objects." + name], getattr(parser.objects, name)
+        kinds = growth.renumbered(old[:-rest], fresh[:-rest], len(SHAPES), saved["nouns"], ids)
+        state["objects." + name] = torch.cat([kinds, old[-rest:]])
+    parser.load_state_dict(state)
     return parser
 
 
@@ -264,11 +263,12 @@ def main():
 def train(opt, mix, cast, atlas, tok):
     encoder = t5.T5Encoder(t5.default_config(len(tok)))
     dim, path, done = encoder.config["d_model"], opt.out / "text.pt", 0
-    parser = Parser(dim, len(cast.nouns))
+    ids = [n.id for n in cast.nouns]
+    parser = Parser(dim, len(ids))
     if path.exists():
         saved = torch.load(path, map_location="cpu")
         encoder.load_state_dict(saved["model"])
-        parser, done = load_parser(path, dim, len(cast.nouns)), saved["steps"]
+        parser, done = load_parser(saved, dim, ids), saved["steps"]
     else:
         print("codes planted in %d pieces" % plant_codes(encoder, tok, cast, atlas))
     anchor = opt.anchor and run.load_text(opt.anchor, "cpu")[0]
@@ -299,7 +299,7 @@ def train(opt, mix, cast, atlas, tok):
             sums = {}
         if step % 500 == 499 or step + 1 == opt.steps:
             torch.save({"config": encoder.config, "model": encoder.state_dict(), "parser": parser.state_dict(),
-                        "steps": step + 1}, opt.out / "text.tmp")
+                        "nouns": ids, "steps": step + 1}, opt.out / "text.tmp")
             (opt.out / "text.tmp").rename(path)
             print("nouns right %.3f, R2 of the visual code %.3f" % quality(encoder, parser, fresh, atlas.code),
                   flush=True)

@@ -5,7 +5,7 @@ import io
 import sentencepiece
 import torch
 
-LENGTH = 64        # token positions that every network sees; model_max_length of the export
+LENGTH = 64        # token positions that every new network sees; model_max_length of the export
 
 
 def train(captions, path, vocab_size=8000):
@@ -22,7 +22,8 @@ def train(captions, path, vocab_size=8000):
 
 
 class Tokenizer:
-    def __init__(self, path):
+    def __init__(self, path, length=LENGTH):
+        self.length = length
         self.model = sentencepiece.SentencePieceProcessor()
         self.model.Load(str(path))
         self.texts = [self.model.IdToPiece(i).replace("\u2581", " ") for i in range(len(self))]
@@ -49,7 +50,7 @@ class Tokenizer:
         return ids, tags
 
     def encode_words(self, words, groups, spaced=True):
-        """(ids, groups) of a tagged caption, cut and closed with </s>, padded to LENGTH."""
+        """(ids, groups) of a tagged caption, cut and closed with </s>, padded."""
         ids, tags = [], []
         if not spaced:
             ids, tags = self.unspaced(words, groups)
@@ -57,15 +58,15 @@ class Tokenizer:
             piece = self.pieces(word)
             ids += piece
             tags += [group] * len(piece)
-        ids, tags = ids[:LENGTH - 1] + [1], tags[:LENGTH - 1] + [0]
-        pad = LENGTH - len(ids)
+        ids, tags = ids[:self.length - 1] + [1], tags[:self.length - 1] + [0]
+        pad = self.length - len(ids)
         return ids + [0] * pad, tags + [0] * pad
 
     def encode(self, prompts):
-        """Prompts -> (ids, mask), both [N, LENGTH], as the engine does it."""
+        """Prompts -> (ids, mask), both [N, length], as the engine does it."""
         rows = []
         for prompt in prompts:
-            ids = self.model.EncodeAsIds(prompt.lower().strip())[:LENGTH - 1] + [1]
-            rows.append(ids + [0] * (LENGTH - len(ids)))
+            ids = self.model.EncodeAsIds(prompt.lower().strip())[:self.length - 1] + [1]
+            rows.append(ids + [0] * (self.length - len(ids)))
         ids = torch.tensor(rows)
         return ids, (ids != 0).long()

@@ -72,7 +72,7 @@ def behind(batch):
     """What is behind all objects."""
     image = backdrop.draw(batch)
     places.weather(image, batch, places.BEHIND)
-    return image
+    return image.clamp(0, 1)
 
 
 class Surroundings:
@@ -92,7 +92,7 @@ class Surroundings:
                                dtype=torch.uint8)
             self.images = torch.cat([self.images, more])
         drawn = behind(Batch(scenes, self.res, None, (self.res, self.res), "cpu"))
-        for scene, image in zip(scenes, (drawn.clamp(0, 1) * 255).round().byte()):
+        for scene, image in zip(scenes, (drawn * 255).round().byte()):
             self.images[len(self.place)] = image
             self.place[scene.view] = len(self.place)
 
