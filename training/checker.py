@@ -1,32 +1,42 @@
 """The automatic checker: finds the objects of a 64x64 picture and names what it sees.
 
-Two nets in one: the finder, a centre detector on a 16x16 grid, tells where objects are and how large,
+Three nets in one: the finder, a centre detector on a 16x16 grid, tells where objects are and how large,
 and names the surroundings; the namer looks at a close-up of every object, scaled by its radius, and
-names shape, colour and pattern. Trained on exact renders of the full world, partly blurred, mottled
-and bent so that it also judges drawn pictures.
+names kind (a solid or a noun), colour and pattern; the grey namer names the kind from the close-up in grey
+and with even contrast, since a right palette is not a right shape. Trained on exact renders of the full
+world, partly blurred, mottled and bent so that it also judges drawn pictures.
 """
 
 import threads  # noqa: F401  (before torch)
 
 import argparse
 import functools
+import json
+import pathlib
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import run
+from atlas import Atlas
 from low_res import degrade
 from nets import unet
 from optimiser import Optimiser
-from world import scene as worlds
+from world import staging
+from world.cast import Cast
 from world.language import BACKDROPS, COLOUR_NAMES, GROUNDS, PATTERNS, SHAPES, TIMES
-from world.render import render
+from world.render import Surroundings, render
 
 RES, CELLS, CLOSE_UP = 64, 16, 48
 BACKDROP_NAMES = list(BACKDROPS)
-FIELDS = [len(SHAPES), len(COLOUR_NAMES), len(PATTERNS)]
+SHADES = ["own"] + COLOUR_NAMES         # a noun is in its own colours or in those of a word
 SCENE_FIELDS = [len(GROUNDS), len(TIMES), len(BACKDROPS)]
+
+
+def fields_of(nouns):
+    """Classes of kind, colour and pattern."""
+    return [len(SHAPES) + nouns, len(SHADES), len(PATTERNS)]
 
 
 class Residual(nn.Module):
@@ -61,9 +71,10 @@ class Finder(nn.Module):
 
 
 class Namer(nn.Module):
-    """Close-ups [M, 3, 48, 48] and the summary of the picture of each -> shape, colour, pattern."""
+    """Close-ups [M, 3, 48, 48] and the summary of the picture of each -> classes. The place of what is seen
+    counts for the kind, so that is read from the whole map."""
 
-    def __init__(self, summary, width=64):
+    def __init__(self, summary, kinds, others, width=64):
         super().__init__()
         self.conv_in = unet.Conv(3, 32, 5, padding=2, stride=2)
         self.norm_in = nn.GroupNorm(8, 32)
@@ -73,21 +84,44 @@ class Namer(nn.Module):
         self.down2 = unet.Conv(width, 2 * width, 3, padding=1, stride=2)
         self.coarse = nn.Sequential(Residual(2 * width), Residual(2 * width))
         self.norm = nn.GroupNorm(8, 2 * width)
-        self.class_embedding = nn.Linear(4 * width, sum(FIELDS))
+        self.whole = nn.Linear(2 * width * (CLOSE_UP // 8) ** 2, 256)
+        self.kind_embedding = nn.Linear(256 + 4 * width, kinds)
+        self.class_embedding = nn.Linear(4 * width, max(1, others))
 
     def forward(self, close_ups, summary):
         h = self.down(F.silu(self.norm_in(self.conv_in(close_ups))))
         h = self.fine(h + self.summary_embedding(summary)[:, :, None, None])
         h = F.silu(self.norm(self.coarse(self.down2(F.silu(h)))))
-        return self.class_embedding(torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1))
+        pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1)
+        kind = self.kind_embedding(torch.cat([F.silu(self.whole(h.flatten(1))), pooled], 1))
+        return torch.cat([kind, self.class_embedding(pooled)], 1)
+
+
+def grey(close_ups):
+    """Without colours, with even contrast."""
+    shown = close_ups.mean(1, keepdim=True)
+    shown = (shown - shown.mean((2, 3), keepdim=True)) / (shown.std((2, 3), keepdim=True) + .05)
+    return shown.expand(-1, 3, -1, -1)
 
 
 class Checker(nn.Module):
-    config = {}
+    """ids: of the nouns that it knows, in the order of their classes."""
 
-    def __init__(self):
+    def __init__(self, ids):
         super().__init__()
-        self.finder, self.namer = Finder(), Namer(128)
+        self.ids, self.config = ids, {"nouns": ids}
+        self.fields = fields_of(len(ids))
+        self.finder = Finder()
+        self.namer = Namer(128, self.fields[0], sum(self.fields[1:]))
+        self.grey_namer = Namer(128, self.fields[0], 0, 48)
+
+    def grey_kinds(self, close_ups):
+        nothing = torch.zeros(len(close_ups), 128, device=close_ups.device)     # the summary has seen colours
+        return self.grey_namer(grey(close_ups), nothing)[:, :self.fields[0]]
+
+    def label(self, kind):
+        """What a scene's object of this class is called: a solid's name, or "noun:" and an id."""
+        return SHAPES[kind] if kind < len(SHAPES) else "noun:" + self.ids[kind - len(SHAPES)]
 
 
 def close_ups(images, n, x, y, r, reach=1.35):
@@ -99,16 +133,27 @@ def close_ups(images, n, x, y, r, reach=1.35):
     return F.grid_sample(images[n], grid, padding_mode="border", align_corners=False)
 
 
-def targets(scenes):
+def extent(obj, cast):
+    """Middle and half the longer side of what is seen of an object."""
+    if obj.noun < 0:
+        return obj.x, obj.y - .95 * obj.r, obj.r
+    return obj.x, obj.y - obj.r, obj.r * max(1., cast.aspect[obj.noun] * obj.stretch)
+
+
+def kind_of(obj):
+    return len(SHAPES) + obj.noun if obj.noun >= 0 else SHAPES.index(obj.shape)
+
+
+def targets(scenes, cast):
     """heat [N, 16, 16], per object (picture, middle x and y, radius, classes), per picture classes."""
     heat, rows, place = torch.zeros(len(scenes), CELLS, CELLS), [], torch.arange(CELLS) + .5
     for n, s in enumerate(scenes):
         for o in s.objects:
-            x, y = o.x, o.y - .95 * o.r
+            x, y, r = extent(o, cast)
             near = torch.exp(-(place[None] - x * CELLS) ** 2 - (place[:, None] - y * CELLS) ** 2)
             heat[n] = torch.maximum(heat[n], near)
-            rows.append([n, x, y, o.r, SHAPES.index(o.shape), COLOUR_NAMES.index(o.colour),
-                         PATTERNS.index(o.pattern)])
+            shade = SHADES.index(o.colour or "own")
+            rows.append([n, x, y, r, kind_of(o), shade, PATTERNS.index(o.pattern)])
     where = [[GROUNDS.index(s.ground), TIMES.index(s.time),
               BACKDROP_NAMES.index(s.backdrop) if s.ground == "plain" else -100] for s in scenes]
     return heat, torch.tensor(rows).view(-1, 7), torch.tensor(where)
@@ -140,10 +185,11 @@ def losses(net, images, heat, rows, where):
     place = _placing_loss(cell, n, x, y, r)
     off = (torch.randn(3, len(n), device=x.device) * .12).clamp(-.3, .3)
     shown = close_ups(images, n, x + off[0] * r, y + off[1] * r, r * off[2].exp())
-    classes = _naming_loss(net.namer(shown, summary[n]), FIELDS, rows[:, 4:].long())
+    classes = _naming_loss(net.namer(shown, summary[n]), net.fields, rows[:, 4:].long())
+    in_grey, = _naming_loss(net.grey_kinds(shown), net.fields[:1], rows[:, 4:5].long())
     scenes = _naming_loss(scene, SCENE_FIELDS, where)
-    parts = dict(zip(("shape", "colour", "pattern", "ground", "time", "backdrop"), classes + scenes))
-    return find + place + sum(classes) + .3 * sum(scenes), {
+    parts = dict(zip(("kind", "colour", "pattern", "ground", "time", "backdrop"), classes + scenes), grey=in_grey)
+    return find + place + sum(classes) + in_grey + .3 * sum(scenes), {
         k: v.detach() for k, v in dict(parts, find=find, place=place).items()}
 
 
@@ -160,20 +206,26 @@ class Pool:
     """The latest rendered batches; every batch is shown `--reuse` times on average."""
 
     def __init__(self, opt, first_seed):
-        self.opt, self.seed, self.mix, self.batches, self.owed = opt, first_seed, worlds.Mix(), [], 1.
+        self.opt, self.seed, self.batches, self.owed = opt, first_seed, [], 1.
+        self.mix = staging.NounMix.load(opt.mix)
+        self.atlas, self.kept = Atlas(opt.atlas, None, opt.device), Surroundings(RES)
+        self.cast = Cast.of(self.atlas)
+        if opt.waves:
+            self.mix.nouns = [n.id for n in self.atlas.nouns if n.wave in opt.waves]
 
     def batch(self, n):
         self.owed += 1 / self.opt.reuse
         if self.owed >= 1:
-            scenes = [worlds.sample(self.seed + i, self.mix, held_out=None) for i in range(4 * n)]
+            scenes = [staging.sample(self.seed + i, self.mix, self.cast, held_out=None) for i in range(4 * n)]
             self.seed += 4 * n
-            images = (render(scenes, RES, device=self.opt.device) * 255).round().byte()
+            images = render(scenes, RES, device=self.opt.device, atlas=self.atlas, kept=self.kept)
+            images = (images * 255).round().byte()
             new = [(scenes[k::4], images[k::4]) for k in range(4)]
             self.batches = self.batches[4 - self.opt.pool // n:] + new
             self.owed -= 4
         scenes, images = self.batches[int(torch.randint(len(self.batches), (1,)))]
         images = degrade(bend(images.float() / 127.5 - 1), 1.)
-        return [images] + [v.to(self.opt.device) for v in targets(scenes)]
+        return [images] + [v.to(self.opt.device) for v in targets(scenes, self.cast)]
 
 
 def _best(logits, fields):
@@ -184,8 +236,9 @@ def _best(logits, fields):
 
 @torch.no_grad()
 def detect(net, images, threshold=.35):
-    """images [N, 3, 64, 64] in -1..1 -> per picture its objects and surroundings. certainty: how likely
-    the object's shape and colour, or the ground, are what is named."""
+    """images [N, 3, 64, 64] in -1..1 -> per picture its objects and surroundings. An object's kind as by
+    Checker.label, also in grey; certainty: how likely the object's kind and colour, or the ground, are what
+    is named."""
     out = []
     for chunk in images.split(32):
         cell, scene, summary = net.finder(chunk)
@@ -194,14 +247,18 @@ def detect(net, images, threshold=.35):
         n, row, column = peak.nonzero().t()
         at = cell[n, :, row, column]
         x, y, r = (column + .5 + at[:, 1]) / CELLS, (row + .5 + at[:, 2]) / CELLS, at[:, 3].exp() / 6
-        named = net.namer(close_ups(chunk, n, x, y, r), summary[n]) if len(n) else torch.zeros(0, sum(FIELDS))
-        names, sure = _best(named, FIELDS)
+        named, in_grey = torch.zeros(0, sum(net.fields)), torch.zeros(0, dtype=torch.long)
+        if len(n):
+            shown = close_ups(chunk, n, x, y, r)
+            named = net.namer(shown, summary[n])
+            in_grey = net.grey_kinds(shown).argmax(1)
+        names, sure = _best(named, net.fields)
         where, certain = _best(scene, SCENE_FIELDS)
         found = [[] for _ in chunk]
         for i, k in enumerate(n.tolist()):
-            found[k].append({"shape": SHAPES[names[0][i]], "colour": COLOUR_NAMES[names[1][i]],
-                             "pattern": PATTERNS[names[2][i]], "x": float(x[i]), "y": float(y[i]),
-                             "r": float(r[i]), "score": float(heat[k, row[i], column[i]]),
+            found[k].append({"shape": net.label(names[0][i]), "grey": net.label(int(in_grey[i])),
+                             "colour": SHADES[names[1][i]], "pattern": PATTERNS[names[2][i]], "x": float(x[i]),
+                             "y": float(y[i]), "r": float(r[i]), "score": float(heat[k, row[i], column[i]]),
                              "certainty": min(sure[0][i], sure[1][i])})
         out += [{"objects": f, "ground": GROUNDS[g], "time": TIMES[t], "backdrop": BACKDROP_NAMES[b],
                  "certainty": p} for f, g, t, b, p in zip(found, *where, certain[0])]
@@ -210,24 +267,32 @@ def detect(net, images, threshold=.35):
 
 def load(path):
     """(net, samples that it has seen)"""
-    state, net = torch.load(path, map_location="cpu"), Checker()
+    state = torch.load(path, map_location="cpu")
+    net = Checker(state["config"]["nouns"])
     net.load_state_dict(state["ema"])
     return net.eval(), state["seen"]
+
+
+def make_net(opt):
+    return Checker([n["id"] for n in json.loads((opt.atlas / "atlas.json").read_text())["nouns"]])
 
 
 def work(rank, opt, average):
     torch.manual_seed(2)
     unet.HALF = opt.device == "cpu"
-    net = Checker().to(opt.device)
-    run.loop(rank, opt, average, net, Optimiser(net), lambda seed: Pool(opt, seed),
+    net = make_net(opt).to(opt.device)
+    run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon, opt.muon_every), lambda seed: Pool(opt, seed),
              functools.partial(losses, net))
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    opt = run.options(args, samples=48000, decay_from=24000, rate=2e-3, warmup=2000, batch=32, reuse=3.,
-                      ema=.995, data_seed=3 * 10 ** 9).parse_args()
-    run.start(opt, work, Checker())
+    args.add_argument("--atlas", type=pathlib.Path, required=True, help="folder of atlas.build")
+    args.add_argument("--waves", type=int, nargs="*", help="of the vocabulary; all that the atlas has without it")
+    args.add_argument("--mix", default=None, help="JSON of world.staging.NounMix; the full world without it")
+    opt = run.options(args, samples=160000, decay_from=90000, rate=2e-3, warmup=2000, batch=32, reuse=3.,
+                      ema=.995, muon_every=3, data_seed=3 * 10 ** 9).parse_args()
+    run.start(opt, work, make_net(opt))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def read_arguments():
         args.error("--count must be at least 1")
     if not opt.checker.exists():
         args.error("no checker in %s; make it (10 minutes of a core):\n"
-                   "    cd %s && python3 checker.py --out out/checker" % (opt.checker, HERE))
+                   "    cd %s && python3 checker.py --out out/checker --atlas out/atlas" % (opt.checker, HERE))
     return opt, options
 
 

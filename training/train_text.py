@@ -59,7 +59,7 @@ def object_targets(scene, groups, atlas):
         objs = [o for o in scene.objects if o.group == group]
         o = objs[0]
         row = int(atlas.drawings[o.noun, o.drawing, o.variant]) if o.noun >= 0 else -1
-        colour = colour_of(o) if o.names_colour else NOT_SAID
+        colour = colour_of(o) if o.names_colour or o.noun >= 0 else NOT_SAID
         rows[group] = ([kind_of(o), colour, PATTERNS.index(o.pattern), SIZES.index(o.size), len(objs) - 1],
                        [sum(q.x for q in objs) / len(objs) * 4 - 2, sum(q.y for q in objs) / len(objs) * 4 - 3,
                         o.r * 8 - 1.2], row)
@@ -150,7 +150,7 @@ def spelled(cast):
 
 
 def train_tokenizer(path, mix, cast, vocab_size, words):
-    mixed = staging.NounMix(**dict(vars(mix), nouns=None, languages=foreign.ALL))
+    mixed = staging.NounMix(**dict(vars(mix), nouns=None, languages=foreign.languages()))
     captions = (staging.sample(s, mixed, cast, held_out=None).caption for s in range(60000))
     names = list(spelled(cast))
     more = words.read_text().split("\n") if words else []

@@ -64,7 +64,7 @@ def judge(scene, seen):
     score("pattern", [p for p in pairs if p[0].pattern != "plain"], lambda o, f: f["pattern"] == o.pattern)
     if scene.layout in SIZED_LAYOUTS:
         kind = SIZED_LAYOUTS[scene.layout]
-        score("size", [p for p in pairs if p[0].size], lambda o, f: size_fits(kind, o.size, f["r"]))
+        score("size", [p for p in pairs if p[0].size and p[0].noun < 0], lambda o, f: size_fits(kind, o.size, f["r"]))
     if scene.layout in RELATIONS:
         named = [next(f for o, f in pairs if o.group == g) for g in sorted({o.group for o in objects})]
         out["relation"] = float(all(named) and relation_holds(scene.layout, *named))

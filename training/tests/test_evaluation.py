@@ -17,7 +17,10 @@ import sheet
 from evaluation import diversity, guidance, sr, table
 from evaluation.engine import Engine, tensor
 from evaluation.judge import RELATIONS, SIZED_LAYOUTS, assign, judge, mean
+from tests import synthetic
 from world import scene as worlds
+from world import staging
+from world.cast import Cast
 from world.language import COLOUR_NAMES, GROUNDS, LAYOUTS, PATTERNS, SHAPES, TIMES
 from world.render import render
 
@@ -143,14 +146,17 @@ class Judging(unittest.TestCase):
 
 class Checking(unittest.TestCase):
     def test_targets_are_where_the_objects_are(self):
-        some = scenes(24)
-        heat, rows, where = checker.targets(some)
+        cast = Cast.of(synthetic.atlas())
+        some = scenes(24) + [staging.sample(i, staging.NounMix(solids=0), cast) for i in range(24)]
+        heat, rows, where = checker.targets(some, cast)
+        net = checker.Checker([n.id for n in cast.nouns])
         self.assertEqual(len(rows), sum(len(s.objects) for s in some))
         for n, x, y, r, shape, colour, pattern in rows.tolist():
             self.assertGreater(heat[int(n), int(y * checker.CELLS), int(x * checker.CELLS)], .6)
             o = min(some[int(n)].objects, key=lambda o: abs(o.x - x) + abs(o.y - .95 * o.r - y))
-            self.assertEqual((SHAPES[int(shape)], COLOUR_NAMES[int(colour)], PATTERNS[int(pattern)]),
-                             (o.shape, o.colour, o.pattern))
+            self.assertEqual((net.label(int(shape)), checker.SHADES[int(colour)], PATTERNS[int(pattern)]),
+                             (o.shape, o.colour or "own", o.pattern))
+            self.assertGreater(r, o.r - 1e-6)
         for s, (ground, time, backdrop) in zip(some, where.tolist()):
             self.assertEqual((GROUNDS[ground], TIMES[time]), (s.ground, s.time))
             self.assertEqual(backdrop >= 0, s.ground == "plain")
@@ -170,19 +176,20 @@ class Checking(unittest.TestCase):
 
     def test_losses_are_finite_without_objects_or_backdrops(self):
         torch.manual_seed(0)
-        net = checker.Checker()
+        net = checker.Checker(["cat", "dog"])
         some = scenes(8, ["empty"])
-        loss, _ = checker.losses(net, render(some, 64) * 2 - 1, *checker.targets(some))
+        loss, _ = checker.losses(net, render(some, 64) * 2 - 1, *checker.targets(some, None))
         self.assertTrue(torch.isfinite(loss))
 
     def test_what_is_seen_has_names(self):
         torch.manual_seed(0)
         some = scenes(4)
-        for seen in checker.detect(checker.Checker().eval(), render(some, 64) * 2 - 1, threshold=.01):
+        for seen in checker.detect(checker.Checker(["cat", "dog"]).eval(), render(some, 64) * 2 - 1, threshold=.01):
             self.assertIn(seen["ground"], GROUNDS)
             self.assertTrue(0 < seen["certainty"] <= 1)
             for f in seen["objects"]:
-                self.assertIn(f["shape"], SHAPES)
+                for name in (f["shape"], f["grey"]):
+                    self.assertIn(name, SHAPES + ["noun:cat", "noun:dog"])
 
 
 class Measures(unittest.TestCase):

@@ -33,17 +33,12 @@ class Object:
     floating: bool = False
     resting: bool = False      # stands on another object
     names_colour: bool = True  # whether the caption tells the colour
-    noun: int = -1             # an object of the atlas rather than a solid (then shape is ""): its number,
+    noun: int = -1             # an object of the atlas (shape: "noun:" and its id): its number in a cast,
     variant: int = 0           # colour word 1..10, or 0 for its own colours,
     drawing: int = 0           # which of its drawings,
     tilt: float = 0.           # degrees,
     stretch: float = 1.        # how much wider than drawn,
     mirror: bool = False
-
-    @property
-    def kind(self):
-        """What it is, as one key: a noun's number or the name of a solid."""
-        return self.noun if self.noun >= 0 else self.shape
 
 
 @dataclasses.dataclass

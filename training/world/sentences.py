@@ -192,7 +192,9 @@ def _english(rng, mix, scene, cast):
 
 
 def describe(rng, mix, scene, cast):
-    """Fills in words, groups and caption, in the scene's language."""
+    """Fills in words, groups and caption, in the scene's language, or in English where it has no words."""
+    if scene.language != "en" and not foreign.can_tell(scene, scene.language, cast):
+        scene.language = "en"
     if scene.language == "en":
         tagged = _english(rng, mix, scene, cast)
         if rng.random() < .03:

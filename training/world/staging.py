@@ -158,8 +158,9 @@ class Stage:
         if group <= len(self.wanted.variants):
             variant = self.wanted.variants[group - 1]
         size = self.rng.choice(("small", "large")) if self.rng.random() < self.mix.sized else None
-        obj = Object("", worlds.COLOUR_NAMES[variant - 1] if variant else "", size=size, group=group, noun=noun,
-                     variant=variant, drawing=self.cast.drawing(self.rng, noun, variant))
+        obj = Object("noun:" + self.cast.nouns[noun].id, worlds.COLOUR_NAMES[variant - 1] if variant else "",
+                     size=size, group=group, names_colour=variant > 0, noun=noun, variant=variant,
+                     drawing=self.cast.drawing(self.rng, noun, variant))
         return self.vary(obj)
 
     def vary(self, obj):
