@@ -1,5 +1,7 @@
 """Builds the atlas: python3 -m atlas.build --out out/atlas [--waves 1,2]. See atlas/__init__.py for the format."""
 
+import threads  # noqa: F401  (before torch)
+
 import argparse
 import json
 import multiprocessing
@@ -14,9 +16,9 @@ from PIL import Image
 
 from . import FORMAT, LARGE, SIDES, VARIANTS, nouns, sprites
 from .draw import draw
-from .recolour import measure, recolour
+from .recolour import OWN_HUE, WHOLE, WHOLE_AND_DARK, measure, recolour
 
-LEAST_SHARE = .5        # of the opaque area has to change for a colour word
+LEAST_SHARE = (.5, .25, 0.)     # of the opaque area that has to change for a colour word, by breadth
 OTHER_ARTIST = .15      # how often the drawings of another set than the first drawing's are shown
 GLOW_SIDES = (96, 256)
 
@@ -30,7 +32,6 @@ def _pixels(source, fetched, kept):
 def _prepare(job):
     """One drawing: its sprites in its own colours, as bytes."""
     source, fetched, kept = job
-    torch.set_num_threads(1)
     try:
         planes = sprites.cropped(_pixels(source, fetched, kept))
     except Exception as error:
@@ -98,9 +99,10 @@ def _plan(table, ready):
     for number, noun in enumerate(table):
         for position, (source, share) in enumerate(zip(noun.sources, shares(noun))):
             square = torch.from_numpy(ready[source][sprites.WORKING]).float()[None] / 255
-            numbers = measure(square)[0]
-            colours = VARIANTS if numbers[5] >= LEAST_SHARE and not noun.has("n") else 1
-            for variant in range(colours):
+            breadth = WHOLE_AND_DARK if noun.has("d") else WHOLE if noun.has("c") else OWN_HUE
+            numbers = measure(square, breadth)[0]
+            enough = numbers[5] >= LEAST_SHARE[breadth] and not noun.has("n")
+            for variant in range(VARIANTS if enough else 1):
                 index[number, position, variant] = len(rows)
                 rows.append((len(drawings), variant))
             measured.append(numbers)

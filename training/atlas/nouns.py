@@ -19,6 +19,8 @@ FLAGS = {
     "h": "the drawing shows the head only",
     "f": "may fly or float in the air",
     "n": "has one natural colour: no colour words",
+    "c": "a colour word changes all of it but what is dark or blue glass, not only its main hue",
+    "d": "a colour word changes all of it",
     "w": "floats in water, and is drawn with a strip of it",
     "g": "glows or has lit windows at night",
     "l": "long and diagonal: lies on the ground or leans",

@@ -1,8 +1,9 @@
 """Colour words: the main hue of a sprite moved to another colour, its shading and everything else kept.
 
 In OKLab, where equal steps look equal. What is coloured follows from a pixel's own colour and a few
-numbers measured once per drawing, so that a sprite can be coloured at any resolution. A colourful drawing
-changes where its hue is near its commonest one; a grey or white drawing where it is not dark.
+numbers measured once per drawing, so that a sprite can be coloured at any resolution. By itself a colourful
+drawing changes where its hue is near its commonest one, and a grey or white drawing where it is not dark; the
+table of nouns may ask for all of it instead, without or with what is dark (flags c and d).
 """
 
 import math
@@ -12,7 +13,7 @@ import torch
 from world.language import COLOUR_NAMES, COLOURS
 
 # The columns of recolour.npy; share is the part of the opaque area that changes.
-MEASURED = ("colourful", "hue", "light", "green_red", "blue_yellow", "share", "spread", "unused")
+MEASURED = ("colourful", "hue", "light", "green_red", "blue_yellow", "share", "spread", "breadth")
 
 _LMS = torch.tensor([[.4122214708, .5363325363, .0514459929], [.2119034982, .6806995451, .1073969566],
                      [.0883024619, .2817188376, .6299787005]])
@@ -21,6 +22,8 @@ _LAB = torch.tensor([[.2104542553, .7936177850, -.0040720468], [1.9779984951, -2
 _NEAR, _SOFT = math.radians(62), math.radians(18)       # hues this near change; over this the change fades
 _COLOURFUL = .045                                       # mean chroma from which a drawing has a hue
 _BINS = 72
+_GLASS, _GLASS_NEAR = math.radians(-122), math.radians(38)      # the blues of windows and water
+OWN_HUE, WHOLE, WHOLE_AND_DARK = 0, 1, 2
 
 
 def _mix(matrix, planes):
@@ -46,16 +49,22 @@ def _plain_colours(sprites):
 
 def _mask(lab, measured):
     """How far each pixel takes the new colour, [n, 1, h, w] in 0..1."""
-    colourful, hue = (measured[:, i, None, None, None] for i in (0, 1))
+    colourful, hue, breadth = (measured[:, i, None, None, None] for i in (0, 1, 7))
     chroma = lab[:, 1:].norm(dim=1, keepdim=True)
     angle = torch.atan2(lab[:, 2:], lab[:, 1:2])
     away = ((angle - hue + math.pi) % (2 * math.pi) - math.pi).abs()
     hued = ((_NEAR - away) / _SOFT).clamp(0, 1) * ((chroma - .025) / .03).clamp(0, 1)
-    grey = ((lab[:, :1] - .38) / .15).clamp(0, 1) * ((.14 - chroma) / .05).clamp(0, 1)
-    return torch.where(colourful > .5, hued, grey)
+    bright = ((lab[:, :1] - .38) / .15).clamp(0, 1)
+    grey = bright * ((.14 - chroma) / .05).clamp(0, 1)
+    own = torch.where(colourful > .5, hued, grey)
+    if not breadth.any():
+        return own
+    from_glass = ((angle - _GLASS + math.pi) % (2 * math.pi) - math.pi).abs()
+    whole = bright * torch.maximum(((from_glass - _GLASS_NEAR) / .2).clamp(0, 1), ((.08 - chroma) / .03).clamp(0, 1))
+    return torch.where(breadth > 1.5, torch.ones_like(own), torch.where(breadth > .5, whole, own))
 
 
-def measure(sprites):
+def measure(sprites, breadth=OWN_HUE):
     """float [n, 8]: see MEASURED."""
     rgb, alpha = _plain_colours(sprites)
     lab = to_lab(rgb)
@@ -70,6 +79,7 @@ def measure(sprites):
     out = torch.zeros(len(sprites), 8, device=sprites.device)
     out[:, 0] = (weight.flatten(1).sum(1) / area > _COLOURFUL).float()
     out[:, 1] = (smooth.argmax(1) + .5) / _BINS * 2 * math.pi - math.pi
+    out[:, 7] = breadth
     changed = _mask(lab, out) * alpha
     total = changed.flatten(1).sum(1)
     out[:, 2:5] = (lab * changed).flatten(2).sum(2) / total.clamp(min=1e-6)[:, None]
