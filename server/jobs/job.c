@@ -136,6 +136,8 @@ enum err job_spec_read(const char *json, struct job_spec *to, char **text, struc
     if (err)
         return err;
     struct json_reader r = json_reader(doc, "stored job", ERR_FORMAT, why);
+    if (!r.err && !json_given(doc, "prompt"))
+        json_fail(&r, ERR_FORMAT, "prompt", "is missing");
     for (int i = 0; i < SPEC_TEXTS; i++)
         *spec_text(&s, i) = json_read_text(&r, spec_texts[i].name, spec_texts[i].absent);
     s.n = (int)json_read_int(&r, "n", 1, 1, JOB_MAX_PICTURES);

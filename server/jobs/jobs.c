@@ -324,6 +324,9 @@ enum err jobs_image(struct jobs *j, struct job *job, int picture, struct blob **
                     struct fault *why)
 {
     *out = NULL;
+    if (picture >= 0 && picture < job->spec.n && job->state == JOB_DONE &&
+        job->picture[picture].state == JOB_FAILED)
+        return fault_set(why, ERR_NOT_FOUND, "picture", "image %d of the job was lost", picture);
     if (picture < 0 || picture >= job->spec.n || job->picture[picture].state != JOB_DONE)
         return fault_set(why, ERR_NOT_FOUND, "picture", "there is no such picture (yet)");
     if (job->picture[picture].image) {

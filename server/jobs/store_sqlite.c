@@ -5,6 +5,7 @@
 
 #include "buf.h"
 #include "log.h"
+#include "text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STORE_VERSION = 1, STORE_MAX_IMAGE = 256 << 20 };
+enum { STORE_VERSION = 1, STORE_MAX_IMAGE = 256 << 20, STORE_MAX_EDGE = 65536 };
 
 struct store_sqlite {
     struct store store;
@@ -109,34 +110,72 @@ static const char *column(sqlite3_stmt *row, int i)
     return s ? s : "";
 }
 
-static void read_numbers(const char *s, struct picture_used *u)
+// Numbers by spaces. False where there is none, so that damage does not read as 0.
+static bool take_int(const char **at, long long *out)
 {
-    char *end = (char *)s;
-    for (int i = 0; i < PICTURE_MAX_STAGES; i++) {
-        u->steps[i] = (int)strtol(end, &end, 10);
-        u->guidance_scale[i] = strtof(end, &end);
-        u->noise_level[i] = (int)strtol(end, &end, 10);
-    }
-    u->tokens = (int)strtol(end, &end, 10); // rows of older programs end before it
+    char *end;
+    errno = 0;
+    *out = strtoll(*at, &end, 10);
+    if (end == *at || errno)
+        return false;
+    *at = end;
+    return true;
 }
 
-static void read_pictures(const char *s, struct job *j)
+static bool read_numbers(const char *s, struct picture_used *u)
 {
-    char *end = (char *)s;
+    long long steps, noise, tokens = 0;
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++) {
+        char *end;
+        if (!take_int(&s, &steps) || steps < 0 || steps > INT32_MAX)
+            return false;
+        u->guidance_scale[i] = strtof(s, &end);
+        if (end == s)
+            return false;
+        s = end;
+        if (!take_int(&s, &noise) || noise < -1 || noise > INT32_MAX)
+            return false;
+        u->steps[i] = (int)steps;
+        u->noise_level[i] = (int)noise;
+    }
+    // Rows of older programs end before it.
+    if (*s && (!take_int(&s, &tokens) || tokens < 0 || tokens > INT32_MAX))
+        return false;
+    u->tokens = (int)tokens;
+    return !*s;
+}
+
+static bool read_pictures(const char *s, struct job *j)
+{
     for (int i = 0; i < j->spec.n; i++) {
         struct job_picture *p = &j->picture[i];
-        p->bytes = strtoull(end, &end, 10);
-        p->width = p->height = (int)strtol(end, &end, 10);
-        p->state = p->bytes ? JOB_DONE : j->state;
+        long long bytes, width;
+        if (!take_int(&s, &bytes) || !take_int(&s, &width) || bytes < 0 ||
+            bytes > STORE_MAX_IMAGE || width < 0 || width > STORE_MAX_EDGE)
+            return false;
+        p->bytes = (size_t)bytes;
+        p->width = p->height = (int)width;
+        p->state = p->bytes ? JOB_DONE : j->state == JOB_DONE ? JOB_FAILED : j->state;
     }
+    return !*s;
+}
+
+// Whether an id or token is one that jobs.c made: file names are built from the one, and the other
+// guards results.
+static bool is_random(const char *s, const char *prefix)
+{
+    const size_t n = strlen(prefix);
+    return !strncmp(s, prefix, n) && strlen(s + n) == 32 && strspn(s + n, "0123456789abcdef") == 32;
 }
 
 static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
 {
     snprintf(j->id, sizeof j->id, "%s", column(row, 0));
     snprintf(j->token, sizeof j->token, "%s", column(row, 1));
+    if (!is_random(column(row, 0), "job_") || !is_random(column(row, 1), ""))
+        return fault_set(why, ERR_FORMAT, "store", "its id or token is malformed");
     if (job_state_find(column(row, 2), &j->state))
-        return fault_set(why, ERR_FORMAT, "store", "job %s is in no known state", j->id);
+        return fault_set(why, ERR_FORMAT, "store", "unknown state \"%.40s\"", column(row, 2));
     const enum err err = job_spec_read(column(row, 3), &j->spec, &j->spec_text, why);
     if (err)
         return err;
@@ -147,8 +186,9 @@ static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
     j->used.size = sqlite3_column_int(row, 6);
     j->used.stages = sqlite3_column_int(row, 7);
     if (j->used.stages < 0 || j->used.stages > PICTURE_MAX_STAGES)
-        return fault_set(why, ERR_FORMAT, "store", "job %s has %d stages", j->id, j->used.stages);
-    read_numbers(column(row, 8), &j->used);
+        return fault_set(why, ERR_FORMAT, "store", "%d is not a number of stages", j->used.stages);
+    if (!read_numbers(column(row, 8), &j->used))
+        return fault_set(why, ERR_FORMAT, "store", "its settings are malformed");
     j->created = sqlite3_column_int64(row, 9);
     j->started = sqlite3_column_int64(row, 10);
     j->finished = sqlite3_column_int64(row, 11);
@@ -156,13 +196,75 @@ static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
     if (j->state == JOB_FAILED)
         fault_set(&j->fault, (enum err)sqlite3_column_int(row, 13), "", "%s", column(row, 14));
     fault_hide_paths(&j->fault); // rows of older programs
-    if (job_ended(j))
-        read_pictures(column(row, 15), j);
+    if (job_ended(j) && !read_pictures(column(row, 15), j))
+        return fault_set(why, ERR_FORMAT, "store", "its list of images is malformed");
     j->webhook_tries = sqlite3_column_int(row, 16);
-    j->webhook_next = sqlite3_column_int64(row, 17);
+    j->webhook_next = j->spec.webhook_url ? sqlite3_column_int64(row, 17) : 0;
     return ERR_OK;
 }
 
+static char *image_path(const struct store_sqlite *q, const char *id, int picture,
+                        enum job_format format, const char *suffix)
+{
+    struct buf b = {0};
+    buf_printf(&b, "%s/images/%s-%d.%s%s", q->dir, id, picture, job_format_name(format), suffix);
+    return buf_take(&b);
+}
+
+// Whether a file begins as its format does: after a power failure one may be all zeros.
+static bool is_image(const uint8_t head[12], enum job_format format)
+{
+    switch (format) {
+    case JOB_PNG: return !memcmp(head, "\x89PNG\r\n\x1a\n", 8);
+    case JOB_JPEG: return !memcmp(head, "\xff\xd8\xff", 3);
+    default: return !memcmp(head, "RIFF", 4) && !memcmp(head + 8, "WEBP", 4);
+    }
+}
+
+static const char *image_damage(const char *path, enum job_format format, size_t bytes)
+{
+    uint8_t head[12] = {0};
+    struct stat st;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return strerror(errno);
+    const bool ok = !fstat(fd, &st) && S_ISREG(st.st_mode);
+    const ssize_t n = ok ? read(fd, head, sizeof head) : -1;
+    close(fd);
+    if (n < 0)
+        return "it cannot be read";
+    if ((uint64_t)st.st_size != bytes)
+        return "it has another size";
+    return n == sizeof head && is_image(head, format) ? NULL : "it is not an image";
+}
+
+// A lost image is not offered; the others of its job are.
+static void check_images(const struct store_sqlite *q, struct job *j)
+{
+    for (int i = 0; i < j->spec.n; i++) {
+        struct job_picture *p = &j->picture[i];
+        if (!job_ended(j) || !p->bytes)
+            continue;
+        char *path = image_path(q, j->id, i, j->spec.format, "");
+        const char *damage = path ? image_damage(path, j->spec.format, p->bytes) : NULL;
+        if (damage) {
+            log_msg(LOG_ERROR, "store", "skipped the damaged image %s: %s", path, damage);
+            p->state = JOB_FAILED;
+            p->bytes = 0;
+        }
+        free(path);
+    }
+}
+
+static void log_skipped(const char *id, const char *why)
+{
+    struct buf name = {0};
+    text_json(&name, id);
+    log_msg(LOG_ERROR, "store", "skipped the damaged job %s: %s", name.data ? name.data : "", why);
+    buf_deinit(&name);
+}
+
+// A damaged row costs its own job only. Its files stay, for whoever wants to mend it.
 static enum err sqlite_load(struct store *s, void (*row)(void *ctx, struct job *j), void *ctx,
                             struct fault *why)
 {
@@ -176,11 +278,16 @@ static enum err sqlite_load(struct store *s, void (*row)(void *ctx, struct job *
             break;
         struct job *j = job_create();
         err = j ? read_row(st, j, why) : ERR_NO_MEMORY;
-        if (err) {
-            job_free(&j);
-            break;
+        if (!err) {
+            check_images(q, j);
+            row(ctx, j);
+            continue;
         }
-        row(ctx, j);
+        job_free(&j);
+        if (err == ERR_NO_MEMORY)
+            break;
+        log_skipped(column(st, 0), why->msg);
+        err = ERR_OK;
     }
     sqlite3_finalize(st);
     if (!err && rc != SQLITE_DONE)
@@ -189,14 +296,6 @@ static enum err sqlite_load(struct store *s, void (*row)(void *ctx, struct job *
 }
 
 // ---- pictures -----------------------------------------------------------------------------------
-
-static char *image_path(const struct store_sqlite *q, const char *id, int picture,
-                        enum job_format format, const char *suffix)
-{
-    struct buf b = {0};
-    buf_printf(&b, "%s/images/%s-%d.%s%s", q->dir, id, picture, job_format_name(format), suffix);
-    return buf_take(&b);
-}
 
 static bool write_all(int fd, const uint8_t *data, size_t n)
 {
@@ -351,8 +450,9 @@ static enum err db_open(struct store_sqlite *q, struct fault *why)
     const int version = db_version(q->db);
     if (version != 0 && version != STORE_VERSION)
         return fault_set(why, ERR_FORMAT, "data-dir",
-                         "the job store has version %d; this program knows %d", version,
-                         STORE_VERSION);
+                         "the job store in %.100s has version %d, and this program reads version "
+                         "%d: use the program that wrote it, or another data-dir",
+                         q->dir, version, STORE_VERSION);
     if (sqlite3_exec(q->db, schema, NULL, NULL, NULL) ||
         sqlite3_prepare_v2(q->db, put_sql, -1, &q->put, NULL) ||
         sqlite3_prepare_v2(q->db, "DELETE FROM job WHERE id = ?1", -1, &q->del, NULL))

@@ -177,23 +177,185 @@ def test_a_locked_store_is_refused_and_an_open_one_is_locked():
         assert s.close() == 0
 
 
-def test_damaged_or_newer_database_is_refused():
+# What happened to a row: SQL for the job ?1. Each costs that job only.
+DAMAGED_ROWS = {
+    "state": "UPDATE job SET state = 'dreaming' WHERE id = ?1",
+    "no state": "UPDATE job SET state = '' WHERE id = ?1",
+    "spec cut": "UPDATE job SET spec = substr(spec, 1, 40) WHERE id = ?1",
+    "no spec": "UPDATE job SET spec = '' WHERE id = ?1",
+    "spec of zeros": "UPDATE job SET spec = zeroblob(200) WHERE id = ?1",
+    "spec of bytes": "UPDATE job SET spec = CAST(x'ff00fe' AS TEXT) WHERE id = ?1",
+    "spec without prompt": "UPDATE job SET spec = '{}' WHERE id = ?1",
+    "spec of another type": "UPDATE job SET spec = '[1]' WHERE id = ?1",
+    "n": "UPDATE job SET spec = replace(spec, '\"n\":1', '\"n\":99') WHERE id = ?1",
+    "format": "UPDATE job SET spec = replace(spec, '\"png\"', '\"gif\"') WHERE id = ?1",
+    "stages": "UPDATE job SET stages = 7 WHERE id = ?1",
+    "steps": "UPDATE job SET steps = 'x' WHERE id = ?1",
+    "steps cut": "UPDATE job SET steps = substr(steps, 1, 3) WHERE id = ?1",
+    "pictures": "UPDATE job SET pictures = '' WHERE id = ?1",
+    "huge picture": "UPDATE job SET pictures = '99999999999 64' WHERE id = ?1",
+    "token": "UPDATE job SET token = '' WHERE id = ?1",
+    "token cut": "UPDATE job SET token = substr(token, 1, 31) WHERE id = ?1",
+}
+DAMAGED_IDS = ("", "job_", "../../etc/passwd", "job_" + "g" * 32, "job_\x1b[31m", "job_" + "0" * 300)
+
+
+def stop_and_open(s):
+    assert s.stop() == 0
+    return sqlite3.connect(os.path.join(s.folder, "data", "jobs.sqlite"), isolation_level=None)
+
+
+def test_a_damaged_row_costs_its_job_only():
     s = Server()
-    s.stop()
+    h = {"Idempotency-Key": "k"}
+    names = ["good", *DAMAGED_ROWS, *(f"id {i}" for i in range(len(DAMAGED_IDS))), "also good"]
+    ids = {name: post(s, seed=1).json["id"] for name in names}
+    kept = s.request("POST", "/v1/jobs", {"prompt": "a", "size": 64}, h).json["id"]
+    for job in (*ids.values(), kept):
+        assert s.wait_job(job)["status"] == "done"
+    images = {job: s.get(f"/v1/jobs/{job}/images/0").body for job in (ids["good"], kept)}
+    db = stop_and_open(s)
+    for name, sql in DAMAGED_ROWS.items():
+        assert db.execute(sql, (ids[name],)).rowcount == 1, name
+    for i, damaged in enumerate(DAMAGED_IDS):
+        db.execute("UPDATE job SET id = ? WHERE id = ?", (damaged, ids[f"id {i}"]))
+    rows = db.execute("SELECT count(*) FROM job").fetchone()[0]
+    db.close()
+    s.start()
+    try:
+        log = s.log[s.log.rindex("stopped"):]
+        for name in DAMAGED_ROWS:
+            line = [x for x in log.splitlines() if ids[name] in x and "skipped" in x]
+            assert len(line) == 1 and "error" in line[0], (name, line)
+            assert s.get("/v1/jobs/" + ids[name]).status == 404, name
+        assert log.count("skipped the damaged job") == len(DAMAGED_ROWS) + len(DAMAGED_IDS), log
+        assert '"../../etc/passwd"' in log and "\x1b" not in log and "\\u001b" in log, log
+        for job, image in images.items():
+            assert s.get(f"/v1/jobs/{job}/images/0").body == image
+        assert s.wait_job(ids["also good"])["status"] == "done"
+        assert s.request("POST", "/v1/jobs", {"prompt": "a", "size": 64}, h).json["id"] == kept
+        assert s.wait_job(post(s).json["id"])["status"] == "done"
+        db = stop_and_open(s)  # nothing was thrown away
+        assert db.execute("SELECT count(*) FROM job").fetchone()[0] == rows + 1
+        db.close()
+    finally:
+        s.close()
+
+
+def test_odd_values_of_a_row_are_harmless():
+    """What is not wrong enough to skip the job must not end the server either."""
+    s = Server("--webhook-allow", "")
+    ids = [post(s, n=2).json["id"] for _ in range(4)]
+    for job in ids:
+        s.wait_job(job)
+    db = stop_and_open(s)
+    db.execute("UPDATE job SET webhook_next = 1, webhook_tries = -5 WHERE id = ?", (ids[0],))
+    db.execute("UPDATE job SET state = 'failed', fault = 12345, message = ? WHERE id = ?",
+               ("x" * 5000, ids[1]))
+    db.execute("UPDATE job SET created = -1, finished = -1, size = -7, model = ? WHERE id = ?",
+               ("m" * 500, ids[2]))
+    db.execute("UPDATE job SET state = 'queued', expires = 0 WHERE id = ?", (ids[3],))
+    db.close()
+    s.start()
+    try:
+        assert "skipped" not in s.log
+        assert s.get("/v1/jobs/" + ids[0]).json["status"] == "done"
+        failed = s.get("/v1/jobs/" + ids[1]).json
+        assert failed["status"] == "failed" and failed["error"]["message"].startswith("xxx")
+        assert s.get("/v1/jobs/" + ids[2]).json["model"].startswith("mmm")
+        assert s.wait_job(ids[3])["status"] == "done"
+    finally:
+        assert s.close() == 0
+
+
+def test_a_damaged_image_costs_itself_only():
+    s = Server()
+    h = {"Idempotency-Key": "k"}
+    damages = {
+        "removed": os.unlink,
+        "cut": lambda p: os.truncate(p, 20),
+        "empty": lambda p: os.truncate(p, 0),
+        "longer": lambda p: open(p, "ab").write(b"x"),
+        "zeros": lambda p: open(p, "r+b").write(b"\0" * 16),
+        "folder": lambda p: (os.unlink(p), os.mkdir(p)),
+        "dangling": lambda p: (os.unlink(p), os.symlink("/nowhere", p)),
+    }
+    ids, formats = {}, ("png", "jpeg", "webp")
+    for i, name in enumerate(damages):
+        ids[name] = s.wait_job(post(s, n=2, format=formats[i % 3]).json["id"])
+    shared = s.draw(headers=h)
+    assert shared.status == 200
+    folder = os.path.join(s.folder, "data", "images")
+    assert s.stop() == 0
+    for i, (name, damage) in enumerate(damages.items()):
+        damage(os.path.join(folder, f"{ids[name]['id']}-1.{formats[i % 3]}"))
+    os.unlink(os.path.join(folder, shared.headers["x-imagend-job"] + "-0.png"))
+    s.start()
+    try:
+        log = s.log[s.log.rindex("stopped"):]
+        assert log.count("skipped the damaged image") == len(damages) + 1, log
+        for name, j in ids.items():
+            assert log.count(j["id"] + "-1.") == 1 and j["id"] + "-0." not in log, (name, log)
+            again = s.get("/v1/jobs/" + j["id"]).json
+            assert again["status"] == "done", name
+            assert [x["status"] for x in again["images"]] == ["done", "failed"], (name, again)
+            for key in ("href", "bytes", "width", "height"):
+                assert again["images"][0][key] == j["images"][0][key], name
+            assert len(s.get(j["images"][0]["href"]).body) == j["images"][0]["bytes"], name
+            for lost in (s.get(j["images"][1]["href"]),
+                         s.get(j["images"][1]["url"][j["images"][1]["url"].index("/v1/"):])):
+                assert lost.status == 404 and "lost" in lost.json["error"]["message"], (name, lost.body)
+                assert s.folder not in lost.body.decode() and "data/" not in lost.body.decode()
+        assert s.draw(headers=h).status == 404
+        assert s.wait_job(post(s).json["id"])["status"] == "done"
+        # One that goes while the server runs.
+        j = s.wait_job(post(s).json["id"])
+        os.unlink(os.path.join(folder, j["id"] + "-0.png"))
+        lost = s.get(j["images"][0]["href"])
+        assert lost.status == 404 and s.folder not in lost.body.decode(), lost.body
+        assert os.path.join(folder, j["id"] + "-0.png") in s.log
+        assert s.delete("/v1/jobs/" + j["id"]).status == 204
+    finally:
+        assert s.close() == 0
+
+
+def refused(s):
+    r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
+                        os.path.join(s.folder, "data")], capture_output=True, text=True,
+                       timeout=PATIENCE)
+    assert r.returncode == 1, r
+    return r.stderr
+
+
+def test_a_newer_or_foreign_database_is_refused_and_left_alone():
+    s = Server()
+    job = s.wait_job(post(s).json["id"])
     path = os.path.join(s.folder, "data", "jobs.sqlite")
-    r = subprocess.run(["sqlite3", path, "PRAGMA user_version=99"]) if shutil.which("sqlite3") else None
-    if r:
-        r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
-                            os.path.dirname(path)], capture_output=True, text=True, timeout=PATIENCE)
-        assert r.returncode == 1 and "version 99" in r.stderr, r
+    db = stop_and_open(s)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    error = refused(s)
+    assert "version 99" in error and "reads version 1" in error and "data-dir" in error, error
+    assert os.path.join(s.folder, "data") in error
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA user_version = 1")
+    db.close()
+    s.start()
+    assert s.get("/v1/jobs/" + job["id"]).json["status"] == "done"
+    db = stop_and_open(s)
+    db.execute("DROP TABLE job")
+    db.execute("CREATE TABLE job (id TEXT, boss TEXT)")
+    db.execute("INSERT INTO job VALUES ('1', 'me')")
+    db.execute("PRAGMA user_version = 0")
+    db.close()
+    assert "job store" in refused(s)
+    db = sqlite3.connect(path)
+    assert db.execute("SELECT * FROM job").fetchall() == [("1", "me")]
+    db.close()
     with open(path, "wb") as f:
         f.write(b"this is no database" * 100)
-    for extra in ("-wal", "-shm"):
-        if os.path.exists(path + extra):
-            os.unlink(path + extra)
-    r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
-                        os.path.dirname(path)], capture_output=True, text=True, timeout=PATIENCE)
-    assert r.returncode == 1 and "job store" in r.stderr, r
+    assert "job store" in refused(s)
+    assert open(path, "rb").read() == b"this is no database" * 100
     shutil.rmtree(s.folder)
 
 
