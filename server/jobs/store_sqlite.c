@@ -23,6 +23,7 @@ struct store_sqlite {
     char *dir;
     sqlite3 *db;
     sqlite3_stmt *put, *del;
+    bool full; // the last write found no room
 };
 
 static const char schema[] =
@@ -63,6 +64,25 @@ static void add_pictures(struct buf *b, const struct job *j)
         buf_printf(b, "%s%zu %d", i ? " " : "", j->picture[i].bytes, j->picture[i].width);
 }
 
+static bool fold_log(struct store_sqlite *q)
+{
+    return !sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+}
+
+// Run a statement that writes. On a full disk the write-ahead log, which has a page as often as it
+// was written, must be folded into the database first: a write that fails would only take the room
+// that the removal of an image has just made.
+static int write_row(struct store_sqlite *q, sqlite3_stmt *st)
+{
+    int rc = SQLITE_FULL;
+    if (!q->full || fold_log(q)) {
+        rc = sqlite3_step(st);
+        sqlite3_reset(st);
+    }
+    q->full = rc == SQLITE_FULL;
+    return rc;
+}
+
 static int put_row(struct store_sqlite *q, const struct job *j, const char *spec,
                    const char *numbers, const char *pictures)
 {
@@ -82,8 +102,7 @@ static int put_row(struct store_sqlite *q, const struct job *j, const char *spec
     sqlite3_bind_text(p, 16, pictures, -1, SQLITE_STATIC);
     sqlite3_bind_int(p, 17, j->webhook_tries);
     sqlite3_bind_int64(p, 18, j->webhook_next);
-    const int rc = sqlite3_step(p);
-    sqlite3_reset(p);
+    const int rc = write_row(q, p);
     sqlite3_clear_bindings(p);
     return rc;
 }
@@ -367,8 +386,7 @@ static enum err sqlite_remove(struct store *s, const struct job *j, struct fault
         free(path);
     }
     sqlite3_bind_text(q->del, 1, j->id, -1, SQLITE_STATIC);
-    const int rc = sqlite3_step(q->del);
-    sqlite3_reset(q->del);
+    const int rc = write_row(q, q->del);
     return rc == SQLITE_DONE ? ERR_OK : sql_fault(q->db, "cannot remove the job", why);
 }
 
