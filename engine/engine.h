@@ -57,6 +57,18 @@ struct engine_stats {
 enum err engine_open(const struct engine_params *p, struct engine **out, struct fault *why);
 void engine_close(struct engine **e);
 
+// What a model's config files say, without its weights and without a device: enough to refuse a
+// request before anything is loaded. Thread: one at a time.
+struct engine_plan;
+// Errors: NOT_FOUND, FORMAT, UNSUPPORTED, INVALID, IO, with *why filled.
+// Owner: *out belongs to the caller, who gives it to engine_plan_close.
+enum err engine_plan_open(const struct engine_params *p, struct engine_plan **out,
+                          struct fault *why);
+// As engine_resolve. Errors: INVALID, UNSUPPORTED with *why filled.
+enum err engine_plan_resolve(const struct engine_plan *p, const struct picture_request *r,
+                             struct picture_used *out, struct fault *why);
+void engine_plan_close(struct engine_plan **p);
+
 // Whether the request could be drawn, without drawing. Thread: any.
 enum err engine_check(const struct engine *e, const struct picture_request *r, struct fault *why);
 

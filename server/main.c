@@ -50,6 +50,8 @@ int main(int argc, char **argv)
     const char *name = argc > 1 ? argv[1] : "";
     struct buf usage = {0};
 
+    // A program that reads what is printed gets each line at once.
+    setvbuf(stdout, NULL, _IOLBF, 0);
     if (!*name) {
         cli_write_usage(&usage);
         print(&usage, stderr);

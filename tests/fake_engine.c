@@ -82,26 +82,8 @@ static int fake_held(void)
     return step;
 }
 
-enum err engine_open(const struct engine_params *p, struct engine **out, struct fault *why)
+static void fake_describe(const struct engine_params *p, struct model_info *i)
 {
-    *out = NULL;
-    if (atomic_fetch_add(&fake_opens, 1) < (int)fake_env("FAKE_OPEN_FAILS", 0))
-        return fault_set(why, ERR_NO_DEVICE, "device", "%s", fake_fault(err_text(ERR_NO_DEVICE)));
-    while (fake_held() >= 0)
-        fake_sleep(FAKE_HELD_MS);
-    if (p->model && strstr(p->model, "missing"))
-        return fault_set(why, ERR_NOT_FOUND, "model", "there is no model in %s", p->model);
-    struct engine *e = calloc(1, sizeof *e);
-    uint8_t *rgb =
-        malloc((size_t)fake_sizes[FAKE_STAGES - 1] * (size_t)fake_sizes[FAKE_STAGES - 1] * 3);
-    if (!e || !rgb) {
-        free(e);
-        free(rgb);
-        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-    }
-    e->rgb = rgb;
-    e->step_ms = fake_env("FAKE_STEP_MS", 0);
-    struct model_info *i = &e->info;
     snprintf(i->name, sizeof i->name, "fake");
     snprintf(i->device, sizeof i->device, "no device");
     snprintf(i->driver, sizeof i->driver, "none");
@@ -125,6 +107,35 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         g->noise_level = s ? 250 : -1;
         g->parameters = 1000;
     }
+}
+
+static enum err fake_model(const struct engine_params *p, struct fault *why)
+{
+    if (p->model && strstr(p->model, "missing"))
+        return fault_set(why, ERR_NOT_FOUND, "model", "there is no model in %s", p->model);
+    return ERR_OK;
+}
+
+enum err engine_open(const struct engine_params *p, struct engine **out, struct fault *why)
+{
+    *out = NULL;
+    if (atomic_fetch_add(&fake_opens, 1) < (int)fake_env("FAKE_OPEN_FAILS", 0))
+        return fault_set(why, ERR_NO_DEVICE, "device", "%s", fake_fault(err_text(ERR_NO_DEVICE)));
+    while (fake_held() >= 0)
+        fake_sleep(FAKE_HELD_MS);
+    if (fake_model(p, why))
+        return why->code;
+    struct engine *e = calloc(1, sizeof *e);
+    uint8_t *rgb =
+        malloc((size_t)fake_sizes[FAKE_STAGES - 1] * (size_t)fake_sizes[FAKE_STAGES - 1] * 3);
+    if (!e || !rgb) {
+        free(e);
+        free(rgb);
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    }
+    e->rgb = rgb;
+    e->step_ms = fake_env("FAKE_STEP_MS", 0);
+    fake_describe(p, &e->info);
     *out = e;
     return ERR_OK;
 }
@@ -187,6 +198,35 @@ enum err engine_resolve(const struct engine *e, const struct picture_request *r,
                                   : e->info.stage[s].noise_level;
     }
     return ERR_OK;
+}
+
+struct engine_plan {
+    struct engine e;
+};
+
+enum err engine_plan_open(const struct engine_params *p, struct engine_plan **out,
+                          struct fault *why)
+{
+    *out = NULL;
+    if (fake_model(p, why))
+        return why->code;
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    fake_describe(p, &(*out)->e.info);
+    return ERR_OK;
+}
+
+enum err engine_plan_resolve(const struct engine_plan *p, const struct picture_request *r,
+                             struct picture_used *out, struct fault *why)
+{
+    return engine_resolve(&p->e, r, out, why);
+}
+
+void engine_plan_close(struct engine_plan **p)
+{
+    free(*p);
+    *p = NULL;
 }
 
 enum err engine_check(const struct engine *e, const struct picture_request *r, struct fault *why)

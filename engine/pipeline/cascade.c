@@ -437,6 +437,6 @@ enum err cascade_preset_find(const struct cascade *c, const char *name, int *out
             at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i > 1 ? ", " : "",
                                    c->preset[i].name);
     }
-    return fault_set(why, ERR_INVALID, "preset", "there is no preset \"%.40s\"; this model has %s",
+    return fault_set(why, ERR_INVALID, "preset", "unknown preset \"%.40s\"; this model has %s",
                      name, *names ? names : "none");
 }

@@ -251,25 +251,11 @@ void engine_close(struct engine **out)
 
 // ---- admitting --------------------------------------------------------------------------------
 
-// Names the sampler and, for a list of timesteps, counts its steps too; the samplers are not kept.
-static enum err resolve(const struct engine *g, const struct picture_request *r,
-                        struct resolved *what, struct fault *why)
-{
-    struct sampler *sampler[PICTURE_MAX_STAGES] = {0};
-    enum err e = request_resolve(&g->cascade, r, what, why);
-
-    if (!e)
-        e = request_samplers(&g->cascade, r, what, sampler, why);
-    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
-        sampler_destroy(&sampler[i]);
-    return e;
-}
-
 enum err engine_resolve(const struct engine *g, const struct picture_request *r,
                         struct picture_used *out, struct fault *why)
 {
     struct resolved what;
-    enum err e = resolve(g, r, &what, why);
+    enum err e = request_check(&g->cascade, r, &what, why);
 
     if (!e)
         *out = what.used;
@@ -280,7 +266,7 @@ enum err engine_check(const struct engine *g, const struct picture_request *r, s
 {
     struct resolved what;
 
-    return resolve(g, r, &what, why);
+    return request_check(&g->cascade, r, &what, why);
 }
 
 static enum err need_networks(struct engine *g, const struct resolved *what, struct fault *why)

@@ -39,8 +39,8 @@ static enum err choose_stages(const struct cascade *c, int size, struct picture_
         }
         at += (size_t)snprintf(sizes + at, sizeof sizes - at, "%s%d", i ? ", " : "", c->size[i]);
     }
-    return fault_set(why, ERR_INVALID, "size", "size %d is not one of this model's sizes: %s", size,
-                     sizes);
+    return fault_set(why, ERR_INVALID, "size", "size %d is not supported; this model draws %s",
+                     size, sizes);
 }
 
 static enum err resolve_stage(const struct cascade_settings *c, const struct picture_request *r,
@@ -126,7 +126,25 @@ enum err request_samplers(const struct cascade *c, const struct picture_request 
                              "U-Net does not give",
                              i + 1, n->name);
         what->used.steps[i] = sampler[i]->steps;
+        double signal, noise;
+        if (i > 0)
+            e = sampler_noise_mix(&n->noising, what->used.noise_level[i], &signal, &noise, why);
+        if (e)
+            return e;
     }
     snprintf(what->used.sampler, sizeof what->used.sampler, "%s", sampler[0]->name);
     return ERR_OK;
+}
+
+enum err request_check(const struct cascade *c, const struct picture_request *r,
+                       struct resolved *what, struct fault *why)
+{
+    struct sampler *sampler[PICTURE_MAX_STAGES] = {0};
+    enum err e = request_resolve(c, r, what, why);
+
+    if (!e)
+        e = request_samplers(c, r, what, sampler, why);
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
+        sampler_destroy(&sampler[i]);
+    return e;
 }

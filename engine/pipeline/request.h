@@ -24,5 +24,8 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
 // Errors: INVALID, UNSUPPORTED, NO_MEMORY.
 enum err request_samplers(const struct cascade *c, const struct picture_request *r,
                           struct resolved *what, struct sampler **sampler, struct fault *why);
+// Both of these, for what the request comes to; the samplers are not kept. Errors: as theirs.
+enum err request_check(const struct cascade *c, const struct picture_request *r,
+                       struct resolved *what, struct fault *why);
 
 #endif

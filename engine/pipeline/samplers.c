@@ -168,6 +168,18 @@ enum err sampler_plan_steps(struct sampler_plan *p)
     return sampler_plan_check(p);
 }
 
+static enum err unknown_name(const char *param, const char *name, const char *const *names,
+                             struct fault *why)
+{
+    char list[160] = "";
+    size_t at = 0;
+
+    for (int i = 0; names[i] && at < sizeof list; i++)
+        at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", names[i]);
+    return fault_set(why, ERR_INVALID, param, "unknown %s \"%.40s\"; use one of %s", param, name,
+                     list);
+}
+
 static enum err find_row(const char *name, const struct scheduler_config **wants, struct fault *why)
 {
     for (int i = 0; i < TABLE; i++)
@@ -175,7 +187,7 @@ static enum err find_row(const char *name, const struct scheduler_config **wants
             *wants = &table[i].wants;
             return ERR_OK;
         }
-    return fault_set(why, ERR_INVALID, "sampler", "there is no sampler \"%s\"", name);
+    return unknown_name("sampler", name, sampler_names(), why);
 }
 
 // The list of timesteps that the caller gave or named; p->timesteps stays NULL without one.
@@ -188,16 +200,15 @@ static enum err choose_timesteps(const struct sampler_params *given, int *preset
         p->timesteps = preset;
         p->steps = timesteps_preset(given->preset, preset);
         if (!p->steps)
-            return fault_set(p->why, ERR_INVALID, "timesteps",
-                             "there is no list of timesteps \"%s\"", given->preset);
+            return unknown_name("timesteps", given->preset, sampler_preset_names(), p->why);
         if (p->config->num_train_timesteps != TIMESTEPS_PRESET_RANGE)
             return fault_set(p->why, ERR_INVALID, "timesteps",
                              "the named lists are made for %d training timesteps, the model has %d",
                              TIMESTEPS_PRESET_RANGE, p->config->num_train_timesteps);
     }
     if (p->steps < 1 || p->steps > p->config->num_train_timesteps)
-        return fault_set(p->why, ERR_INVALID, "steps", "steps must be 1 to %d",
-                         p->config->num_train_timesteps);
+        return fault_set(p->why, ERR_INVALID, "steps", "steps must be 1 to %d, not %d",
+                         p->config->num_train_timesteps, p->steps);
     return ERR_OK;
 }
 

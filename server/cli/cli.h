@@ -4,6 +4,7 @@
 #define IMAGEND_CLI_H
 
 #include "buf.h"
+#include "codec.h"
 
 // An option of a command (name without "--"), or one of its words (value: its own arguments).
 struct cli_option {
@@ -60,19 +61,37 @@ void cli_write_help(struct buf *out, const struct cli_about *about);
 // Refuse a command that does not exist: one sentence that suggests the nearest. Returns 2.
 int cli_unknown(const char *name);
 
-// ---- prompts
-// --------------------------------------------------------------------------------------
+// ---- prompts and images (prompts.c, output.c) --------------------------------------------------
 
-// A file of prompts: one per line, an empty line is an empty prompt. line[i] points into text.
+// A file of prompts, one per line; blank lines hold none but count. line[i] points into text and is
+// NULL for a blank line.
 struct cli_prompts {
     struct buf text;
     char **line;
     int count;
 };
 
-// Errors: NOT_FOUND, IO, FORMAT (larger than 64 MB), INVALID, NO_MEMORY, with *why filled.
+// path "-" is standard input. Errors: NOT_FOUND, IO, FORMAT (larger than 64 MB), INVALID,
+// NO_MEMORY, with *why filled.
 // Owner: *p begins as zeros and is given to cli_prompts_deinit whatever comes back.
 enum err cli_prompts_read(struct cli_prompts *p, const char *path, struct fault *why);
 void cli_prompts_deinit(struct cli_prompts *p);
+
+struct cli_output {
+    const char *path; // "-": standard output
+    bool many;        // FILE becomes FILE-1, FILE-2, ...
+    // set by cli_output_check
+    bool standard;
+    enum codec_format format; // by the extension of path
+    unsigned mode;            // permissions of new files
+};
+
+// Whether images can be written there. Errors: INVALID, NOT_FOUND, IO with *why filled.
+enum err cli_output_check(struct cli_output *o, struct fault *why);
+// The file of the image with this index, which counts from 0.
+void cli_output_name(const struct cli_output *o, int index, char *out, size_t n);
+// Errors: IO with *why filled; a file that was there stays as it was.
+enum err cli_output_write(const struct cli_output *o, const char *path, const void *data,
+                          size_t size, struct fault *why);
 
 #endif

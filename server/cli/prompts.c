@@ -6,50 +6,70 @@
 
 enum { LARGEST_FILE = 64 << 20, MOST_PROMPTS = 100000 };
 
-static size_t count_lines(const struct buf *b)
+static size_t count_lines(const char *at, const char *end)
 {
     size_t n = 0;
 
-    for (size_t i = 0; i < b->len; i++)
-        n += b->data[i] == '\n';
-    return n + (b->len && b->data[b->len - 1] != '\n');
+    for (const char *s = at; s < end; s++)
+        n += *s == '\n';
+    return n + (at < end && end[-1] != '\n');
 }
 
-static void split(struct cli_prompts *p)
+static bool is_blank(const char *s)
 {
-    char *at = p->text.data, *end = at + p->text.len;
+    return !s[strspn(s, " \t\r\v\f")];
+}
+
+static int split(struct cli_prompts *p, char *at, char *end)
+{
+    int prompts = 0;
 
     for (int i = 0; i < p->count; i++) {
         char *stop = memchr(at, '\n', (size_t)(end - at));
         if (!stop)
             stop = end;
-        p->line[i] = at;
         *stop = 0;
         if (stop > at && stop[-1] == '\r')
             stop[-1] = 0;
+        p->line[i] = is_blank(at) ? NULL : at;
+        prompts += p->line[i] != NULL;
         at = stop + 1;
     }
+    return prompts;
+}
+
+// What the bytes are that no prompts can be read from; NULL: text.
+static const char *is_not_text(const struct buf *b)
+{
+    if (b->len >= 2 && (!memcmp(b->data, "\xff\xfe", 2) || !memcmp(b->data, "\xfe\xff", 2)))
+        return "is in UTF-16; save it as UTF-8";
+    return memchr(b->data, 0, b->len) ? "is not text: it has a NUL byte" : NULL;
 }
 
 enum err cli_prompts_read(struct cli_prompts *p, const char *path, struct fault *why)
 {
-    enum err e = buf_read_file(&p->text, path, LARGEST_FILE, why);
+    const bool standard = !strcmp(path, "-");
+    enum err e = buf_read_file(&p->text, standard ? "/dev/stdin" : path, LARGEST_FILE, why);
+    const char *name = standard ? "standard input" : fault_path(path);
     size_t n;
 
     if (e)
         return e;
-    n = count_lines(&p->text);
+    char *at = p->text.data, *end = at + p->text.len;
+    if (p->text.len >= 3 && !memcmp(at, "\xef\xbb\xbf", 3))
+        at += 3;
+    n = count_lines(at, end);
     if (!n || n > MOST_PROMPTS)
-        return fault_set(why, ERR_INVALID, "prompts", "%s has %zu lines; 1 to %d are wanted",
-                         fault_path(path), n, MOST_PROMPTS);
-    if (memchr(p->text.data, 0, p->text.len))
-        return fault_set(why, ERR_INVALID, "prompts", "%s is not text: it has a NUL byte",
-                         fault_path(path));
+        return fault_set(why, ERR_INVALID, "prompts", "%s has %zu lines; 1 to %d are wanted", name,
+                         n, MOST_PROMPTS);
+    if (is_not_text(&p->text))
+        return fault_set(why, ERR_INVALID, "prompts", "%s %s", name, is_not_text(&p->text));
     p->line = calloc(n, sizeof *p->line);
     if (!p->line)
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     p->count = (int)n;
-    split(p);
+    if (!split(p, at, end))
+        return fault_set(why, ERR_INVALID, "prompts", "%s has no prompts, only blank lines", name);
     return ERR_OK;
 }
 

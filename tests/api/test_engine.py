@@ -80,7 +80,7 @@ def test_presets_are_in_the_file():
 def test_a_model_that_is_not_there():
     r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--store", "memory", "--model",
                         "/nowhere"], capture_output=True, text=True, timeout=120)
-    assert r.returncode == 1 and "\nimagend: /nowhere" in r.stderr, r
+    assert r.returncode == 1 and "\nimagend: model folder \"/nowhere\" does not exist" in r.stderr, r
 
 
 main(globals())

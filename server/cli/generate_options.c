@@ -1,0 +1,336 @@
+// The arguments of `imagend generate`. Called by generate.c on the only thread.
+#include "generate.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PICTURES = 1000, MAX_GUIDANCE = 100 };
+
+int generate_complain(const char *fmt, ...)
+{
+    va_list ap;
+    fputs("imagend: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    return 2;
+}
+
+// ---- arguments --------------------------------------------------------------------------------
+
+static bool read_int(const char *text, long min, long max, int *out)
+{
+    char *end;
+    long v;
+
+    errno = 0;
+    v = strtol(text, &end, 10);
+    if (end == text || *end || errno || v < min || v > max)
+        return false;
+    *out = (int)v;
+    return true;
+}
+
+// A list option: where its values go, and what they may be.
+struct list {
+    int first;     // stage of the first value
+    int min, max;  // of a value
+    int *ints;     // or NULL
+    float *floats; // or NULL
+    int *count;    // values given
+};
+
+// "A,B,C"; false when an element is no number, out of range, or one too many.
+static bool read_list(const char *text, const struct list *l)
+{
+    int i = l->first;
+
+    for (;; i++) {
+        char *end;
+        errno = 0;
+        const double v = strtod(text, &end);
+        // Not a number fails every comparison.
+        if (i == PICTURE_MAX_STAGES || end == text || errno || (*end && *end != ',') ||
+            !(v >= l->min && v <= l->max) || (l->ints && v != (double)(int)v))
+            return false;
+        if (l->ints)
+            l->ints[i] = (int)v;
+        else
+            l->floats[i] = (float)v;
+        if (!*end)
+            break;
+        text = end + 1;
+    }
+    *l->count = i + 1 - l->first;
+    return true;
+}
+
+// 0 is no guidance, as 1 is; what is between them is neither.
+static bool read_guidance(const char *text, struct picture_request *r, int *count)
+{
+    float *g = r->guidance_scale;
+    const struct list list = {.max = MAX_GUIDANCE, .floats = g, .count = count};
+
+    if (!read_list(text, &list))
+        return false;
+    for (int i = 0; i < *count; i++) {
+        if (g[i] == 0)
+            g[i] = 1;
+        if (g[i] < 1)
+            return false;
+    }
+    return true;
+}
+
+// Stages that get no value keep the model's, which is -1 here.
+static bool read_noise(const char *text, struct picture_request *r, int *count)
+{
+    const struct list list = {.first = 1, .max = 999, .ints = r->noise_level, .count = count};
+
+    r->set_noise_level = true;
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
+        r->noise_level[i] = -1;
+    return read_list(text, &list);
+}
+
+static bool read_bytes(const char *text, size_t *out)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double v = strtod(text, &end);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+
+    if (unit)
+        v = ldexp(v, 10 * (int)(unit - units + 1));
+    if (end == text || end[unit ? 1 : 0] || !(v >= 1 && v <= 1e15))
+        return false;
+    *out = (size_t)v;
+    return true;
+}
+
+static bool read_seed(const char *text, uint64_t *out)
+{
+    char *end;
+
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    return isdigit((unsigned char)*text) && !*end && !errno;
+}
+
+static bool read_dtype(const char *text, const char **out)
+{
+    *out = text;
+    return !strcmp(text, "f32") || !strcmp(text, "f16");
+}
+
+enum option_code {
+    OPT_OUTPUT,
+    OPT_PROMPTS,
+    OPT_MODEL,
+    OPT_VARIANT,
+    OPT_SIZE,
+    OPT_SEED,
+    OPT_N,
+    OPT_PRESET,
+    OPT_STEPS,
+    OPT_GUIDANCE,
+    OPT_NOISE,
+    OPT_NEGATIVE,
+    OPT_SAMPLER,
+    OPT_TIMESTEPS,
+    OPT_DEVICE,
+    OPT_DTYPE,
+    OPT_MEMORY,
+    OPT_SLOTS,
+    OPT_VALIDATION,
+    OPT_PROFILE,
+    OPT_QUIET,
+    OPT_COUNT,
+};
+
+static const struct cli_option options[OPT_COUNT + 1] = {
+    [OPT_OUTPUT] =
+        {"output", 'o', "FILE",
+         "output file (default out.png), in the format of its extension: png, jpg or webp; several "
+         "images become FILE-1.png, FILE-2.png, ...; - writes a PNG to standard output"},
+    [OPT_PROMPTS] =
+        {"prompts", 0, "FILE",
+         "generate one image per line of FILE (- reads standard input); line K uses seed N+K-1 and "
+         "writes FILE-K; blank lines are skipped"},
+    [OPT_MODEL] = {"model", 0, "DIR",
+                   "a cascade folder, or diffusers pipeline folders in stage order, separated by "
+                   "commas (default: the installed model)"},
+    [OPT_VARIANT] = {"variant", 0, "NAME", "use the weight files of this variant, such as fp16"},
+    [OPT_SIZE] = {"size", 0, "N", "64, 256 or 1024: stop after the stage with this size"},
+    [OPT_SEED] = {"seed", 0, "N", "seed, 0 to 18446744073709551615 (default: a random one)"},
+    [OPT_N] = {"n", 0, "K", "number of images, 1 to 1000"},
+    [OPT_PRESET] = {"preset", 0, "NAME",
+                    "a named preset of the model, such as fast; explicit options override it"},
+    [OPT_STEPS] = {"steps", 0, "A[,B[,C]]", "denoising steps per stage"},
+    [OPT_GUIDANCE] = {"guidance", 0, "A[,B[,C]]",
+                      "guidance scale per stage, 1 to 100; 0 or 1 disables guidance"},
+    [OPT_NOISE] = {"noise-level", 0, "B[,C]",
+                   "noise added to the input of the super-resolution stages, 0 to 999"},
+    [OPT_NEGATIVE] = {"negative", 0, "TEXT", "negative prompt: what the image should not show"},
+    [OPT_SAMPLER] = {"sampler", 0, "NAME",
+                     "sampler of the base stage, such as ddpm, ddim or dpm++2m"},
+    [OPT_TIMESTEPS] = {"timesteps", 0, "NAME",
+                       "named timestep list for the base stage, such as fast27 or smart100"},
+    [OPT_DEVICE] = {"device", 0, "NAME", "Vulkan device, by index or part of its name"},
+    [OPT_DTYPE] = {"dtype", 0, "f32|f16", "storage type of weights and activations"},
+    [OPT_MEMORY] = {"memory-limit", 0, "BYTES",
+                    "device memory to use, such as 12G (default: all that the device has)"},
+    [OPT_SLOTS] = {"slots", 0, "K", "number of images generated together"},
+    [OPT_VALIDATION] = {"validation", 0, NULL, "enable the Vulkan validation layers"},
+    [OPT_PROFILE] = {"profile", 0, NULL, "print the time per operator class at the end"},
+    [OPT_QUIET] = {"quiet", 0, NULL, "print errors only"},
+};
+
+const struct cli_about cli_about_generate = {
+    .name = "generate",
+    .summary = "generate images from a prompt",
+    .synopsis = (const char *const[]){"generate \"PROMPT\" [options]",
+                                      "generate --prompts FILE [options]", NULL},
+    .text =
+        (const char *const[]){
+            "Generate images from PROMPT and write them as PNG, JPEG or WebP files. Unset options "
+            "default to the "
+            "preset, then to the model's own recommendation, which \"imagend inspect\" shows. The "
+            "settings that reproduce an image are stored in the text chunks of a PNG.",
+            NULL},
+    .options = options,
+};
+
+// The text options need no reading; false when the option is another one.
+static bool take_text(struct generate_options *o, int option, const char *value)
+{
+    switch (option) {
+    case OPT_OUTPUT: o->output.path = value; return true;
+    case OPT_MODEL: o->engine.model = value; return true;
+    case OPT_VARIANT: o->engine.variant = value; return true;
+    case OPT_PROMPTS: o->prompts_file = value; return true;
+    case OPT_NEGATIVE: o->request.negative_prompt = value; return true;
+    case OPT_PRESET: o->request.preset = value; return true;
+    case OPT_SAMPLER: o->request.sampler = value; return true;
+    case OPT_TIMESTEPS: o->request.timesteps = value; return true;
+    case OPT_DEVICE: o->engine.device = value; return true;
+    case OPT_VALIDATION: o->engine.validation = true; return true;
+    case OPT_PROFILE: o->engine.profile = true; return true;
+    case OPT_QUIET: o->quiet = true; return true;
+    default: return false;
+    }
+}
+
+static bool take_number(struct generate_options *o, int option, const char *value)
+{
+    struct picture_request *r = &o->request;
+
+    switch (option) {
+    case OPT_SIZE: return read_int(value, 1, 1 << 20, &r->size);
+    case OPT_SEED: o->seeded = true; return read_seed(value, &r->seed);
+    case OPT_N: o->counted = true; return read_int(value, 1, MAX_PICTURES, &o->pictures);
+    case OPT_MEMORY: return read_bytes(value, &o->engine.memory_limit);
+    case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);
+    case OPT_DTYPE: return read_dtype(value, &o->engine.dtype);
+    case OPT_STEPS:
+        return read_list(
+            value, &(struct list){
+                       .min = 1, .max = PICTURE_MAX_STEPS, .ints = r->steps, .count = &o->steps});
+    case OPT_GUIDANCE: return read_guidance(value, r, &o->guidance);
+    case OPT_NOISE: return read_noise(value, r, &o->noise_levels);
+    default: return false;
+    }
+}
+
+// What an option takes, for the error that says so.
+static const char *legal_values(int option)
+{
+    switch (option) {
+    case OPT_SIZE: return "a number of pixels, such as 64";
+    case OPT_SEED: return "0 to 18446744073709551615";
+    case OPT_N: return "1 to 1000";
+    case OPT_MEMORY: return "a number of bytes, such as 800M or 12G";
+    case OPT_SLOTS: return "1 to 256";
+    case OPT_DTYPE: return "f32 or f16";
+    case OPT_STEPS: return "1 to 1000 for each stage, separated by commas";
+    case OPT_GUIDANCE: return "1 to 100 for each stage, separated by commas, or 0 for no guidance";
+    case OPT_NOISE: return "0 to 999 for each super-resolution stage, separated by commas";
+    default: return "another value";
+    }
+}
+
+// Returns an exit status, or GENERATE_PROCEED. words: arguments that are no options.
+static int read_prompts(struct generate_options *o, int words)
+{
+    struct fault why = {0};
+
+    if (words || o->counted)
+        return generate_complain("--prompts cannot be combined with %s",
+                                 words ? "a prompt" : "--n");
+    if (cli_prompts_read(&o->prompts, o->prompts_file, &why))
+        return generate_complain("%s", why.msg);
+    o->pictures = o->prompts.count;
+    return GENERATE_PROCEED;
+}
+
+int generate_parse(int argc, char **argv, struct generate_options *o)
+{
+    int option;
+
+    optind = 0;
+    while ((option = cli_next_option(argc, argv, &cli_about_generate)) != CLI_END) {
+        if (option == CLI_HELP)
+            return CLI_HELP;
+        if (option == CLI_WRONG)
+            return 2;
+        if (take_text(o, option, optarg))
+            continue;
+        if (!take_number(o, option, optarg)) {
+            return generate_complain("--%s cannot be \"%.100s\"; use %s", options[option].name,
+                                     optarg, legal_values(option));
+        }
+    }
+    if (o->prompts_file)
+        return read_prompts(o, argc - optind);
+    if (optind == argc)
+        return generate_complain("a prompt is missing; see imagend generate --help");
+    if (optind + 1 < argc)
+        return generate_complain(
+            "unexpected argument \"%.100s\"; a prompt of several words needs quotes",
+            argv[optind + 1]);
+    o->request.prompt = argv[optind];
+    return GENERATE_PROCEED;
+}
+
+// More values of an option than stages that take one.
+static enum err too_many(int option, int given, int stages, struct fault *why)
+{
+    const bool noise = option == OPT_NOISE;
+
+    if (given <= stages - noise)
+        return ERR_OK;
+    if (noise && stages == 1)
+        return fault_set(why, ERR_INVALID, options[option].name,
+                         "--noise-level needs a super-resolution stage, and this image is done "
+                         "after the base stage");
+    return fault_set(why, ERR_INVALID, options[option].name,
+                     "--%s has %d values, and this image is done after %d %s; give at most %d",
+                     options[option].name, given, stages, stages > 1 ? "stages" : "stage",
+                     stages - noise);
+}
+
+enum err generate_check_values(const struct generate_options *o, int stages, struct fault *why)
+{
+    enum err e = too_many(OPT_STEPS, o->steps, stages, why);
+
+    if (!e)
+        e = too_many(OPT_GUIDANCE, o->guidance, stages, why);
+    return e ? e : too_many(OPT_NOISE, o->noise_levels, stages, why);
+}
