@@ -53,6 +53,13 @@ def take(net, source):
     return taken, sum(p.numel() for p in net.parameters())
 
 
+def warm(opt, net):
+    """What a run that begins takes over from opt.warm, a run or an exported stage."""
+    if opt.warm and not (opt.out / "state.pt").exists():
+        taken, count = take(net, weights(opt.warm))
+        print("warm start: %.2f M of %.2f M parameters" % (taken / 1e6, count / 1e6), flush=True)
+
+
 def _is_up_entry(name):
     return re.match(r"up_blocks\.0\.resnets\.0\.(conv1|conv_shortcut)\.weight$", name)
 

@@ -31,9 +31,15 @@ def add_noise(x, t, noise):
     return alpha * x + sigma * noise
 
 
-def stratified_timesteps(n, generator=None, device="cpu"):
-    """n timesteps, one from each n-th of the schedule."""
+def stratified_timesteps(n, generator=None, device="cpu", focus=1., span=(200, 900)):
+    """n rising timesteps, one from each n-th of the schedule; those within span `focus` times as often as others."""
     u = (torch.arange(n, device=device) + torch.rand(n, generator=generator, device=device)) / n
+    first, last = (s / STEPS for s in span)
+    whole = 1 + (focus - 1) * (last - first)
+    at = u * whole                          # the rising line through the three parts, turned round
+    within = first + (at - first) / focus
+    after = last + at - first - (last - first) * focus
+    u = torch.where(at < first, at, torch.where(within < last, within, after))
     return (u * STEPS).long().clamp(max=STEPS - 1)
 
 

@@ -132,7 +132,7 @@ class Auxiliary(nn.Module):
 
 def losses(opt, net, aux, codes, images, text, maps, mask):
     n = len(images)
-    t = schedule.stratified_timesteps(n, device=images.device)
+    t = schedule.stratified_timesteps(n, device=images.device, focus=opt.focus)
     noisy = schedule.add_noise(images, t, torch.randn_like(images))
     features = []
     x0 = net(noisy, t, text, features=features)
@@ -152,18 +152,12 @@ def make_nets(opt):
     return unet.UNet(unet.config(**config)).to(opt.device), Auxiliary(config["channels"][1], ids).to(opt.device)
 
 
-def warm(opt, net):
-    if opt.warm and not (opt.out / "state.pt").exists():
-        taken, count = growth.take(net, growth.weights(opt.warm))
-        print("warm start: %.2f M of %.2f M parameters" % (taken / 1e6, count / 1e6), flush=True)
-
-
 def work(rank, opt, average):
     torch.manual_seed(1)
     unet.HALF = t5.HALF = opt.device == "cpu"
     encoder, tok = run.load_text(opt.text, opt.device)
     net, aux = make_nets(opt)
-    warm(opt, net)
+    growth.warm(opt, net)
     codes = Atlas(opt.atlas, None, opt.device, sides=()).code
     run.loop(rank, opt, average, net, Optimiser(net, aux.parameters(), opt.muon, opt.muon_every),
              lambda seed: Pool(opt, encoder, tok, seed), functools.partial(losses, opt, net, aux, codes), aux,
@@ -183,6 +177,8 @@ def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options(args)
     args.add_argument("--aux-weight", type=float, default=.1)
+    args.add_argument("--focus", type=float, default=2.5,
+                      help="how much more often the timesteps are shown at which shapes are made out")
     args.add_argument("--warm", type=pathlib.Path, help="a run or an exported stage to begin with")
     args.add_argument("--sheet-every", type=int, default=0, help="samples between sheets of drawn pictures")
     opt = run.options(args, samples=1000000, rate=1.5e-3, warmup=2000, workers=2, pool=6144, reuse=2., muon_every=6, average_every=16,

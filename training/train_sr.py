@@ -14,12 +14,15 @@ import random
 
 import torch
 
+import growth
 import low_res
 import run
 import schedule
-from nets import tokenizer, unet
+from atlas import Atlas
+from nets import t5, tokenizer, unet
 from optimiser import Optimiser
-from world import scene as worlds
+from world import foreign, staging
+from world.cast import Cast
 from world.render import render
 
 MAX_NOISE_LEVEL = 40
@@ -46,7 +49,11 @@ class Pool:
     def __init__(self, opt, encoder, tok, first_seed):
         self.opt, self.encoder, self.tok, self.seed = opt, encoder, tok, first_seed
         self.below = opt.below and low_res.Below(*(run.load_net(f, opt.device) for f in opt.below))
-        self.mix, self.rng = worlds.Mix.load(opt.mix), random.Random(first_seed)
+        self.mix, self.rng = staging.NounMix.load(opt.mix), random.Random(first_seed)
+        self.atlas = Atlas(opt.atlas, None, opt.device)
+        self.cast = Cast.of(self.atlas)
+        if opt.waves:
+            self.mix.nouns = [n.id for n in self.atlas.nouns if n.wave in opt.waves]
         size, device = opt.pool, opt.device
         self.high = torch.zeros(size, 3, opt.crop, opt.crop, dtype=torch.uint8, device=device)
         self.low = torch.zeros(size, 3, opt.crop, opt.crop, dtype=torch.float16, device=device)
@@ -54,13 +61,16 @@ class Pool:
         self.filled, self.next, self.owed = 0, 0, 0
 
     def encode(self, scenes):
-        rows = [self.tok.encode_words(s.words, s.groups)[0] for s in scenes]
+        rows = [self.tok.encode_words(s.words, s.groups, foreign.joint(s.language) == " ")[0] for s in scenes]
         return torch.tensor(rows, device=self.opt.device)
+
+    def draw(self, scenes, res, origins=None, size=None):
+        return render(scenes, res, origins, size, self.opt.device, self.atlas) * 2 - 1
 
     def redrawn(self, scenes, lows, margin):
         """Windows of what the stages below make of the scenes."""
         ids = self.encode(scenes)
-        exact = render(scenes, 64, device=self.opt.device) * 2 - 1
+        exact = self.draw(scenes, 64)
         whole = self.below.redraw(exact, self.encoder(ids, (ids != 0).long()))
         return torch.cat([whole[i // WINDOWS, None, :, y:y + margin, x:x + margin] for i, (x, y) in enumerate(lows)])
 
@@ -69,15 +79,15 @@ class Pool:
         opt = self.opt
         factor = opt.high // opt.low
         drawn = int(count * opt.drawn_share) // WINDOWS if self.below else 0
-        scenes = [worlds.sample(self.seed + i, self.mix) for i in range(drawn + count - drawn * WINDOWS)]
+        scenes = [staging.sample(self.seed + i, self.mix, self.cast) for i in range(drawn + count - drawn * WINDOWS)]
         self.seed += len(scenes)
         whole, scenes = scenes[:drawn], [s for s in scenes[:drawn] for _ in range(WINDOWS)] + scenes[drawn:]
         origins = [pick_origin(self.rng, s, opt.high, opt.crop, factor) for s in scenes]
-        high = render(scenes, opt.high, origins, (opt.crop, opt.crop), opt.device) * 2 - 1
+        high = self.draw(scenes, opt.high, origins, (opt.crop, opt.crop))
         margin = opt.crop // factor + 2
         lows = [[min(max(v // factor - 1, 0), opt.low - margin) for v in o] for o in origins]
         cut = len(whole) * WINDOWS
-        low = render(scenes[cut:], opt.low, lows[cut:], (margin, margin), opt.device) * 2 - 1
+        low = self.draw(scenes[cut:], opt.low, lows[cut:], (margin, margin))
         low = low_res.degrade(low, opt.degrade)
         if whole:
             low = torch.cat([self.redrawn(whole, lows[:cut], margin), low])
@@ -130,24 +140,28 @@ def make_net(opt):
 
 def work(rank, opt, average):
     torch.manual_seed(1)
-    unet.HALF = opt.device == "cpu"
+    unet.HALF = t5.HALF = opt.device == "cpu"
     encoder, tok = run.load_text(opt.text, opt.device)
     net = make_net(opt)
-    run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon),
+    growth.warm(opt, net)
+    run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon, opt.muon_every),
              lambda seed: Pool(opt, encoder, tok, seed), functools.partial(losses, opt, net, encoder))
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
+    args.add_argument("--atlas", type=pathlib.Path, required=True, help="folder of atlas.build")
+    args.add_argument("--waves", type=int, nargs="*", help="of the vocabulary; all that the atlas has without it")
     args.add_argument("--net", type=pathlib.Path, required=True)
+    args.add_argument("--warm", type=pathlib.Path, help="a run or an exported stage to begin with")
     args.add_argument("--low", type=int, default=64)
     args.add_argument("--high", type=int, default=256)
     args.add_argument("--crop", type=int, default=96)
     args.add_argument("--degrade", type=float, default=1.)
     args.add_argument("--below", type=pathlib.Path, nargs="*", help="runs of the stages below, from the base on")
     args.add_argument("--drawn-share", type=float, default=.4, help="share of crops that the stages below drew")
-    args.add_argument("--mix", default=None)
+    args.add_argument("--mix", default=None, help="JSON of world.staging.NounMix; the full world without it")
     args.add_argument("--first-share", type=float, default=.4,
                       help="share of crops at the first timestep: all there is when drawing in one step")
     args.add_argument("--clean-share", type=float, default=.85, help="share of crops at noise level 0")

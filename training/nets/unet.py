@@ -23,8 +23,7 @@ class Conv(nn.Conv2d):
     def forward(self, x):
         if not HALF:
             return super().forward(x)
-        out = F.conv2d(x.bfloat16(), self.weight.bfloat16(), None, self.stride, self.padding)
-        return out.float() + self.bias[:, None, None]
+        return F.conv2d(x.bfloat16(), self.weight.bfloat16(), self.bias.bfloat16(), self.stride, self.padding).float()
 
 
 def _zero(module):

@@ -9,10 +9,12 @@ import unittest
 import torch
 
 import distil
+import growth
 import low_res
 import safetensors_file
 import schedule
 from nets import tokenizer, unet
+from optimiser import Muon, Optimiser
 
 
 def small(**more):
@@ -45,6 +47,17 @@ class Networks(unittest.TestCase):
 
 
 class Sampling(unittest.TestCase):
+    def test_timesteps_are_spread_and_may_have_a_focus(self):
+        torch.manual_seed(0)
+        even = schedule.stratified_timesteps(1000)
+        self.assertLessEqual(int((even - torch.arange(1000)).abs().max()), 1)
+        t = schedule.stratified_timesteps(4000, focus=2.5)
+        self.assertTrue((t[1:] >= t[:-1]).all())
+        self.assertTrue(0 <= int(t[0]) and int(t[-1]) < schedule.STEPS)
+        share = [float(((t >= a) & (t < b)).float().mean()) for a, b in ((0, 200), (200, 900), (900, 1000))]
+        for mine, wanted in zip(share, (.2 / 2.05, 1.75 / 2.05, .1 / 2.05)):
+            self.assertAlmostEqual(mine, wanted, delta=.002)
+
     def test_a_perfect_model_is_followed(self):
         target = torch.rand(2, 3, 8, 8) * 2 - 1
         for times in [schedule.dpm_timesteps(steps) for steps in (1, 2, 4, 20)] + [torch.tensor([999, 400, 120, 5])]:
@@ -104,6 +117,76 @@ class Sampling(unittest.TestCase):
         drawn = low_res.Below(Perfect(), Perfect()).redraw(exact, torch.zeros(2, 4, 16))
         whole = torch.nn.functional.interpolate(exact, size=(256, 256), mode="bilinear", align_corners=False)
         torch.testing.assert_close(drawn, whole)
+
+
+class Growing(unittest.TestCase):
+    def test_a_net_with_one_more_level_takes_over_the_others(self):
+        torch.manual_seed(0)
+        old = small()
+        deep = unet.UNet(unet.config([16, 32, 32], [1, 1, 1], [False, True, True], 2, text=16, cross=16, head=8))
+        taken, count = growth.take(deep, (old.config, old.state_dict()))
+        self.assertTrue(.3 * count < taken < count)
+        mine, before = deep.state_dict(), old.state_dict()
+        for name, there in (("conv_in.weight", "conv_in.weight"),
+                            ("down_blocks.1.resnets.0.conv1.weight", "down_blocks.1.resnets.0.conv1.weight"),
+                            ("up_blocks.1.resnets.0.conv1.bias", "up_blocks.0.resnets.0.conv1.bias"),
+                            ("up_blocks.2.resnets.1.conv2.weight", "up_blocks.1.resnets.1.conv2.weight")):
+            self.assertTrue(torch.equal(mine[name], before[there]), name)
+
+    def test_text_vectors_of_another_encoder_are_not_taken(self):
+        old = small()
+        wide = unet.UNet(unet.config([16, 32], [1, 1], [False, True], 2, text=24, cross=16, head=8))
+        before = wide.state_dict()["encoder_hid_proj.weight"].clone()
+        growth.take(wide, (old.config, old.state_dict()))
+        self.assertTrue(torch.equal(wide.state_dict()["encoder_hid_proj.weight"], before))
+        self.assertTrue(torch.equal(wide.state_dict()["conv_in.weight"], old.state_dict()["conv_in.weight"]))
+
+    def test_heads_are_renumbered_by_name(self):
+        old, fresh = torch.arange(5.), torch.full((6,), -1.)
+        out = growth.renumbered(old, fresh, 2, ["a", "b", "c"], ["b", "x", "c", "a"])
+        self.assertEqual(out.tolist(), [0., 1., 3., -1., 4., 2.])
+
+
+class Optimising(unittest.TestCase):
+    def test_taking_turns_moves_as_far(self):
+        """With a steady gradient a matrix ends where it would if it were moved in every step."""
+        ends = []
+        for every in (1, 4):
+            torch.manual_seed(0)
+            p = torch.nn.Parameter(torch.zeros(128, 128))
+            muon, slope = Muon([p], decay=0., every=every), torch.randn(128, 128)
+            for _ in range(8):
+                p.grad = slope.clone()
+                muon.step(.01)
+            ends.append(p.detach())
+        torch.testing.assert_close(ends[0], ends[1], atol=2e-3, rtol=0)
+
+    def test_matrices_take_turns(self):
+        params = [torch.nn.Parameter(torch.zeros(96, 96)) for _ in range(3)] + [torch.nn.Parameter(torch.zeros(16, 16))]
+        muon = Muon(params, every=3)
+        moved = []
+        for _ in range(3):
+            before = [p.detach().clone() for p in params]
+            for p in params:
+                p.grad = torch.randn_like(p)
+            muon.step(.1)
+            moved.append([not torch.equal(p, b) for p, b in zip(params, before)])
+        self.assertTrue(all(row[3] for row in moved))
+        self.assertTrue(all(sum(row[k] for row in moved) == 1 for k in range(3)))
+        self.assertTrue(all(sum(row[:3]) == 1 for row in moved))
+
+    def test_state_of_what_has_grown_is_forgotten(self):
+        def trained(width):
+            net = torch.nn.Linear(4, width)
+            optimiser = Optimiser(net, muon=False)
+            net(torch.randn(2, 4)).sum().backward()
+            optimiser.step(.1)
+            return net, optimiser
+        _, old = trained(3)
+        net, new = trained(5)
+        new.load_state_dict(old.state_dict())
+        net(torch.randn(2, 4)).sum().backward()
+        new.step(.1)
 
 
 class Files(unittest.TestCase):

@@ -9,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from atlas.recolour import recolour
+
 from .language import AFLOAT
 
 SHADOW_LENGTH = {"day": .45, "sunset": .9, "night": .6}
@@ -85,6 +87,22 @@ def shadow(image, batch, rows, atlas, Window):
     window.write(window.read() * (1 - strength[..., None]))
 
 
+def _sampled(atlas, row, side, grid):
+    """Sprites of rows of the atlas at the places of grid, [n, h, w, 4]. Large ones are kept in their own
+    colours only; what is seen of them is coloured here, which is less than the whole."""
+    if side in atlas.levels:
+        sprite = atlas.sprites(row, side).to(grid.device)
+        return F.grid_sample(sprite, grid, align_corners=False).permute(0, 2, 3, 1)
+    store, drawing = atlas.large[side], atlas.drawing_of[row]
+    out = torch.cat([F.grid_sample(store[d:d + 1].to(grid.device).float() / 255, grid[i:i + 1], align_corners=False)
+                     for i, d in enumerate(drawing.tolist())])
+    variant = atlas.variant_of[row]
+    coloured = (variant > 0).nonzero()[:, 0]
+    if len(coloured):
+        out[coloured] = recolour(out[coloured], atlas.recolouring[drawing[coloured]].to(grid.device), variant[coloured])
+    return out.permute(0, 2, 3, 1)
+
+
 def draw(image, batch, rows, atlas, Window, side, trace=None):
     """Draws the sprites of one atlas level on the pictures. trace: takes down what is where."""
     s, device = Sprites(atlas, batch, rows), image.device
@@ -103,7 +121,7 @@ def draw(image, batch, rows, atlas, Window, side, trace=None):
     across, down = (u * cos + v * sin) * view(s.sign / s.stretch), v * cos - u * sin + 1
     grid = torch.stack((across, down), -1)
     row = s.row.to(device)[keep]
-    out = F.grid_sample(atlas.sprites(row, side).to(device), grid, align_corners=False).permute(0, 2, 3, 1)
+    out = _sampled(atlas, row, side, grid)
     tint = s.tint(device)[keep]
     night = torch.tensor([c.time == "night" for c in s.scenes], device=device)[keep]
     glowing = night & (atlas.glow_of[atlas.drawing_of[row]] >= 0)
