@@ -5,6 +5,7 @@
 
 #include "buf.h"
 #include "log.h"
+#include "store_salvage.h"
 #include "text.h"
 
 #include <errno.h>
@@ -446,13 +447,10 @@ static int db_version(sqlite3 *db)
     return version;
 }
 
-static enum err db_open(struct store_sqlite *q, struct fault *why)
+// Opened, locked, and of this program's version.
+static enum err db_lock(struct store_sqlite *q, const char *path, struct fault *why)
 {
-    struct buf path = {0};
-    buf_printf(&path, "%s/jobs.sqlite", q->dir);
-    const int rc = path.failed ? SQLITE_NOMEM : sqlite3_open(path.data, &q->db);
-    buf_deinit(&path);
-    if (rc)
+    if (sqlite3_open(path, &q->db))
         return sql_fault(q->db, "cannot open the job store", why);
     sqlite3_busy_timeout(q->db, 1000);
     // Exclusive before WAL: the first write below takes a lock that is kept until the end.
@@ -471,11 +469,29 @@ static enum err db_open(struct store_sqlite *q, struct fault *why)
                          "the job store in %.100s has version %d, and this program reads version "
                          "%d: use the program that wrote it, or another data-dir",
                          q->dir, version, STORE_VERSION);
-    if (sqlite3_exec(q->db, schema, NULL, NULL, NULL) ||
-        sqlite3_prepare_v2(q->db, put_sql, -1, &q->put, NULL) ||
-        sqlite3_prepare_v2(q->db, "DELETE FROM job WHERE id = ?1", -1, &q->del, NULL))
-        return sql_fault(q->db, "cannot set up the job store", why);
     return ERR_OK;
+}
+
+static enum err db_open(struct store_sqlite *q, struct fault *why)
+{
+    struct buf path = {0};
+    buf_printf(&path, "%s/jobs.sqlite", q->dir);
+    enum err err = ERR_NO_MEMORY;
+    if (path.failed)
+        fault_set(why, err, "", "%s", err_text(err));
+    else
+        err = db_lock(q, path.data, why);
+    if (!err && salvage_needed(q->db)) {
+        err = salvage_run(&q->db, path.data, schema, why);
+        if (!err)
+            err = db_lock(q, path.data, why);
+    }
+    buf_deinit(&path);
+    if (!err && (sqlite3_exec(q->db, schema, NULL, NULL, NULL) ||
+                 sqlite3_prepare_v2(q->db, put_sql, -1, &q->put, NULL) ||
+                 sqlite3_prepare_v2(q->db, "DELETE FROM job WHERE id = ?1", -1, &q->del, NULL)))
+        err = sql_fault(q->db, "cannot set up the job store", why);
+    return err;
 }
 
 enum err store_sqlite_open(const char *dir, struct store **out, struct fault *why)

@@ -242,6 +242,69 @@ def test_a_damaged_row_costs_its_job_only():
         s.close()
 
 
+def test_a_damaged_page_costs_its_rows_only():
+    """Pages of the database that hold nothing but zeros, one at a time."""
+    s = Server()
+    ids = [post(s, prompt="word " * 60).json["id"] for _ in range(60)]
+    for job in ids:
+        assert s.wait_job(job)["status"] == "done"
+    path = os.path.join(s.folder, "data", "jobs.sqlite")
+    db = stop_and_open(s)
+    size = db.execute("PRAGMA page_size").fetchone()[0]
+    roots = {n: page for n, page in db.execute("SELECT name, rootpage FROM sqlite_schema")}
+    db.close()
+    whole = open(path, "rb").read()
+
+    def restart(*zeroed):
+        s.stop()
+        for name in os.listdir(os.path.dirname(path)):
+            if name.startswith("jobs.sqlite"):
+                os.unlink(os.path.join(os.path.dirname(path), name))
+        data = bytearray(whole)
+        for page in zeroed:
+            data[page * size:(page + 1) * size] = bytes(size)
+        open(path, "wb").write(data)
+        begin = len(s.log)
+        s.start()
+        found = {j for j in ids if s.get("/v1/jobs/" + j).status == 200}
+        kept = [n for n in os.listdir(os.path.dirname(path)) if "damaged" in n and "-wal" not in n]
+        return found, s.log[begin:], kept
+
+    try:
+        pages = range(1, len(whole) // size)
+        holding = {p: {j for j in ids if whole[p * size:(p + 1) * size].count(j.encode()) > 0}
+                   for p in pages}
+        leaves = [p for p in pages if whole[p * size] == 10 and  # a leaf, of the table or its index
+                  b"word word" in whole[p * size:(p + 1) * size]]
+        assert len(leaves) > 4, leaves
+        for page in leaves[:3]:
+            found, log, kept = restart(page)
+            assert set(ids) - found <= holding[page] and len(found) > 40, (page, len(found))
+            assert "the job store was damaged" in log and len(kept) == 1 and kept[0] in log, log
+            assert open(os.path.join(os.path.dirname(path), kept[0]), "rb").read(100) == whole[:100]
+            assert s.wait_job(post(s).json["id"])["status"] == "done"
+            begin = len(s.log)
+            assert s.stop() == 0
+            s.start()
+            assert "damaged" not in s.log[begin:], s.log[begin:]
+            assert {j for j in ids if s.get("/v1/jobs/" + j).status == 200} == found
+        found, log, kept = restart(roots["job_created"] - 1)
+        assert found == set(ids) and "the job store was damaged" in log, log
+        assert s.wait_job(post(s).json["id"])["status"] == "done"
+        found, log, kept = restart()
+        assert found == set(ids) and "damaged" not in log and not kept
+        # Nothing can be read: no start, and nothing is touched.
+        s.stop()
+        data = bytearray(whole)
+        data[size:] = bytes(len(whole) - size)
+        open(path, "wb").write(data)
+        error = refused(s)
+        assert "move it away" in error and path in error, error
+        assert open(path, "rb").read() == data
+    finally:
+        s.close()
+
+
 def test_odd_values_of_a_row_are_harmless():
     """What is not wrong enough to skip the job must not end the server either."""
     s = Server("--webhook-allow", "")

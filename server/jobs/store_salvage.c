@@ -1,0 +1,137 @@
+// A database of which some page is damaged: the rows on the other pages are copied into a new one.
+// Called once, when the store is opened; knows the table's name and key, and nothing of jobs.
+#include "store_salvage.h"
+
+#include "buf.h"
+#include "clock.h"
+#include "log.h"
+
+#include <errno.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+bool salvage_needed(sqlite3 *db)
+{
+    sqlite3_stmt *st = NULL;
+    bool sound = false;
+    if (!sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &st, NULL) &&
+        sqlite3_step(st) == SQLITE_ROW)
+        sound = !strcmp((const char *)sqlite3_column_text(st, 0), "ok");
+    sqlite3_finalize(st);
+    return !sound;
+}
+
+// Walks the table from one end until it is read or does not go on. Rows that are there already, or
+// break a rule of the table, are left out.
+static int copy_rows(sqlite3 *from, sqlite3 *to, const char *order, const char *insert)
+{
+    sqlite3_stmt *read = NULL, *write = NULL;
+    char sql[64];
+    int copied = 0;
+    sqlite3_snprintf(sizeof sql, sql, "SELECT * FROM job ORDER BY id %s", order);
+    if (sqlite3_prepare_v2(from, sql, -1, &read, NULL) ||
+        sqlite3_prepare_v2(to, insert, -1, &write, NULL))
+        goto done;
+    while (sqlite3_step(read) == SQLITE_ROW) {
+        for (int i = 0; i < sqlite3_column_count(read); i++)
+            sqlite3_bind_value(write, i + 1, sqlite3_column_value(read, i));
+        if (sqlite3_step(write) == SQLITE_DONE)
+            copied += sqlite3_changes(to);
+        sqlite3_reset(write);
+    }
+done:
+    sqlite3_finalize(read);
+    sqlite3_finalize(write);
+    return copied;
+}
+
+// "INSERT OR IGNORE INTO job VALUES (?,?,...)" for the columns that the new table has.
+static void make_insert(sqlite3 *db, struct buf *out)
+{
+    sqlite3_stmt *st = NULL;
+    sqlite3_prepare_v2(db, "SELECT * FROM job", -1, &st, NULL);
+    buf_puts(out, "INSERT OR IGNORE INTO job VALUES (");
+    for (int i = 0; i < sqlite3_column_count(st); i++)
+        buf_puts(out, i ? ",?" : "?");
+    buf_puts(out, ")");
+    sqlite3_finalize(st);
+}
+
+static enum err copy_database(sqlite3 *from, const char *path, const char *schema, int *rows,
+                              struct fault *why)
+{
+    sqlite3 *to = NULL;
+    struct buf insert = {0};
+    unlink(path);
+    enum err err = ERR_IO;
+    if (sqlite3_open(path, &to) || sqlite3_exec(to, schema, NULL, NULL, NULL) ||
+        sqlite3_exec(to, "BEGIN", NULL, NULL, NULL))
+        goto done;
+    make_insert(to, &insert);
+    if (insert.failed)
+        goto done;
+    // One damaged page stops a walk; what is behind it is reached from the other end.
+    *rows = copy_rows(from, to, "ASC", insert.data) + copy_rows(from, to, "DESC", insert.data);
+    if (!sqlite3_exec(to, "COMMIT", NULL, NULL, NULL))
+        err = ERR_OK;
+done:
+    if (err)
+        fault_set(why, err, "store", "cannot write a new job store: %s",
+                  to ? sqlite3_errmsg(to) : err_text(ERR_NO_MEMORY));
+    buf_deinit(&insert);
+    sqlite3_close(to);
+    return err;
+}
+
+// The damaged file gets another name before the new one takes its own, so that no moment is
+// without.
+static bool put_in_place(const char *path, const char *fresh, const char *damaged)
+{
+    struct buf log = {0}, damaged_log = {0};
+    buf_printf(&log, "%s-wal", path);
+    buf_printf(&damaged_log, "%s-wal", damaged);
+    const bool ok = !log.failed && !damaged_log.failed && !link(path, damaged) &&
+                    (!rename(log.data, damaged_log.data) || errno == ENOENT) &&
+                    !rename(fresh, path);
+    buf_deinit(&log);
+    buf_deinit(&damaged_log);
+    return ok;
+}
+
+enum err salvage_run(sqlite3 **db, const char *path, const char *schema, struct fault *why)
+{
+    struct buf fresh = {0}, damaged = {0};
+    int rows = 0;
+    enum err err = ERR_NO_MEMORY;
+    buf_printf(&fresh, "%s.new", path);
+    buf_printf(&damaged, "%s.damaged-%lld", path, (long long)clock_unix_ms());
+    if (fresh.failed || damaged.failed)
+        fault_set(why, err, "", "%s", err_text(err));
+    else
+        err = copy_database(*db, fresh.data, schema, &rows, why);
+    if (!err && !rows)
+        err =
+            fault_set(why, ERR_FORMAT, "data-dir",
+                      "the job store %.200s is damaged and no job in it can be read: move it away "
+                      "to start with an empty one",
+                      path);
+    if (!err) {
+        sqlite3_close(*db);
+        *db = NULL;
+        if (!put_in_place(path, fresh.data, damaged.data))
+            err = fault_set(why, ERR_IO, "store", "cannot replace the damaged job store: %s",
+                            strerror(errno));
+    }
+    if (!err)
+        log_msg(LOG_ERROR, "store",
+                "the job store was damaged: %d jobs were read from it into a new one; the damaged "
+                "one is kept as %s",
+                rows, damaged.data);
+    else if (fresh.data)
+        unlink(fresh.data);
+    buf_deinit(&fresh);
+    buf_deinit(&damaged);
+    return err;
+}
