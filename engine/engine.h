@@ -104,11 +104,6 @@ void engine_stats(const struct engine *e, struct engine_stats *out);
 // params.profile was off. Thread: the worker's.
 char *engine_profile(struct engine *e);
 
-// A PNG of an RGB image with what it was made from in its text chunks; *png is freed by the caller.
-// Thread: any. Errors: NO_MEMORY, INVALID.
-enum err engine_png(const struct engine_image *image, const struct picture_request *r,
-                    const struct picture_used *used, uint8_t **png, size_t *size);
-
 // What is behind a model folder, as text for people (`imagend inspect`); also says what is missing.
 // Owner: *text is freed by the caller. Thread: any.
 enum err engine_inspect(const char *model, const char *variant, char **text, struct fault *why);

@@ -6,8 +6,6 @@
 // Words in a prompt cause trouble:
 // "[fail]" fails that picture in its second step, "[lose]" loses the device once per process,
 // "[lose always]" loses it each time it is drawn.
-#include "buf.h"
-#include "codec.h"
 #include "engine.h"
 
 #include <stdatomic.h>
@@ -419,28 +417,6 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
 char *engine_profile(struct engine *e)
 {
     return NULL;
-}
-
-enum err engine_png(const struct engine_image *image, const struct picture_request *r,
-                    const struct picture_used *used, uint8_t **png, size_t *size)
-{
-    struct buf out = {0};
-    enum err e;
-
-    if (!r->prompt || used->stages < 1 || used->stages > PICTURE_MAX_STAGES)
-        return ERR_INVALID;
-    e = codec_encode(
-        &(struct codec_params){
-            .format = CODEC_PNG,
-            .width = image->width,
-            .height = image->height,
-            .rgb = image->rgb,
-        },
-        &out, NULL);
-    *size = e ? 0 : out.len;
-    *png = e ? NULL : (uint8_t *)buf_take(&out);
-    buf_deinit(&out);
-    return e;
 }
 
 static enum err fake_text(const char *s, char **text, struct fault *why)

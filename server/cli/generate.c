@@ -49,29 +49,17 @@ static struct picture_request request_of(const struct generate_options *o, int i
 static enum err encode(const struct drawing *d, const struct engine_event *ev,
                        const struct picture_request *r, struct buf *out, struct fault *why)
 {
-    const struct engine_image *image = &ev->image;
+    const struct codec_params file = {
+        .format = d->o->output.format,
+        .quality = QUALITY,
+        .width = ev->image.width,
+        .height = ev->image.height,
+        .rgb = ev->image.rgb,
+    };
     struct picture_used used;
-    uint8_t *png = NULL;
-    size_t size = 0;
-    enum err e;
+    enum err e = engine_resolve(d->engine, r, &used, why);
 
-    if (d->o->output.format != CODEC_PNG)
-        return codec_encode(
-            &(struct codec_params){
-                .format = d->o->output.format,
-                .quality = QUALITY,
-                .width = image->width,
-                .height = image->height,
-                .rgb = image->rgb,
-            },
-            out, why);
-    e = engine_resolve(d->engine, r, &used, why);
-    if (!e && (e = engine_png(image, r, &used, &png, &size)))
-        fault_set(why, e, NULL, "encoding the image: %s", err_text(e));
-    if (!e)
-        buf_add(out, png, size);
-    free(png);
-    return e;
+    return e ? e : picture_encode(&file, r, &used, out, why);
 }
 
 static void save(struct drawing *d, const struct engine_event *ev)

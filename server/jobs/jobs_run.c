@@ -2,8 +2,9 @@
 // thread pool, telling the watchers, the end. Loop thread, except where a name says pool.
 #include "jobs_impl.h"
 
+#include "buf.h"
 #include "clock.h"
-#include "encode.h"
+#include "codec.h"
 #include "log.h"
 
 #include <stdlib.h>
@@ -16,12 +17,17 @@ struct encoding {
     struct jobs *j;
     struct job *job;
     int picture, preview; // preview: -1 for the finished picture
-    struct encode_params p;
+    struct codec_params p;
+    struct picture_used used; // as it was when the image was drawn
     uint8_t *rgb;
     struct blob *blob;
     struct fault why;
     bool keep; // also into the store
 };
+
+_Static_assert((int)JOB_PNG == (int)CODEC_PNG && (int)JOB_JPEG == (int)CODEC_JPEG &&
+                   (int)JOB_WEBP == (int)CODEC_WEBP,
+               "one order of formats");
 
 bool job_busy(const struct job *job)
 {
@@ -114,9 +120,17 @@ static void pool_encode(uv_work_t *req)
 {
     struct encoding *e = req->data;
     struct store *store = e->j->p.store;
-    if (encode_picture(&e->p, &e->blob, &e->why) || !e->keep || !store->ops->holds_images)
+    const struct picture_request r = picture_at(&e->job->spec.request, e->picture);
+    struct buf file = {0};
+    enum err err = picture_encode(&e->p, &r, &e->used, &file, &e->why);
+    const size_t n = file.len;
+    if (!err && !(e->blob = blob_create((uint8_t *)buf_take(&file), n)))
+        fault_set(&e->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    buf_deinit(&file);
+    if (!e->blob || !e->keep || !store->ops->holds_images)
         return;
-    if (store->ops->put_image(store, e->job->id, e->picture, e->p.format, e->blob, &e->why))
+    if (store->ops->put_image(store, e->job->id, e->picture, (enum job_format)e->p.format, e->blob,
+                              &e->why))
         blob_unref(&e->blob);
 }
 
@@ -209,14 +223,13 @@ static void jobs_encode(struct jobs *j, struct worker_event *ev, int preview)
     e->rgb = ev->rgb;
     ev->rgb = NULL;
     e->keep = preview < 0 && (job->spec.keep || job->spec.durable);
-    e->p = (struct encode_params){
-        .format = preview < 0 ? job->spec.format : job->spec.preview_format,
+    e->used = job->used;
+    e->p = (struct codec_params){
+        .format = (enum codec_format)(preview < 0 ? job->spec.format : job->spec.preview_format),
         .quality = preview < 0 ? job->spec.quality : 80,
         .width = ev->width,
         .height = ev->height,
         .rgb = e->rgb,
-        .request = picture_at(&job->spec.request, e->picture),
-        .used = &job->used,
     };
     struct encoding **at = &job->picture[e->picture].encoding;
     if (!*at)

@@ -7,12 +7,13 @@
 #include "json.h"
 #include "text.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct txt2img_fields {
-    struct check_seed seed;
-    const char *prompt, *negative_prompt, *sampler, *sampler_index, *scheduler;
+    struct picture_request picture;
+    const char *sampler, *sampler_index, *scheduler;
     int batch_size, n_iter, width, height, steps;
     float cfg_scale;
     bool send_images;
@@ -20,11 +21,8 @@ struct txt2img_fields {
 
 #define F(field) offsetof(struct txt2img_fields, field)
 static const struct check_field txt2img_table[] = {
-    {"prompt", CHECK_TEXT, CHECK_NULL, F(prompt), 0, 32000, .def = "",
+    {"prompt", CHECK_TEXT, CHECK_NULL, F(picture.prompt), 0, PICTURE_MAX_PROMPT, .def = "",
      .help = "what the picture shows"},
-    {"negative_prompt", CHECK_TEXT, CHECK_NULL, F(negative_prompt), 0, 32000,
-     .help = "what the picture must not show"},
-    {"seed", CHECK_SEED, CHECK_NULL, F(seed), .help = "-1: any"},
     {"sampler_name", CHECK_TEXT, CHECK_NULL, F(sampler), 0, 64, .live = "samplers",
      .help =
          "sampler of the first stage, by A1111's name or the engine's; Automatic and unset: the "
@@ -49,8 +47,15 @@ static const struct check_field txt2img_table[] = {
     {"styles", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
 };
 #undef F
-static const struct check_table txt2img_check =
-    CHECK_TABLE_LAX("TextToImageRequest", txt2img_table);
+// What A1111 has under a name of its own.
+static const char *const txt2img_without[] = {"sampler", "guidance_scale", "size", NULL};
+static const struct check_table txt2img_check = {
+    CHECK_ROWS("TextToImageRequest", txt2img_table),
+    .lax = true,
+    .more = &picture_table,
+    .more_at = offsetof(struct txt2img_fields, picture),
+    .without = txt2img_without,
+};
 
 struct txt2img_wait {
     struct job_watch watch;
@@ -74,24 +79,18 @@ static struct a1111_sampler take_sampler(const struct call *c, bool *known)
 static void add_infotext(struct buf *b, const struct job *j, int picture,
                          const struct a1111_sampler *asked)
 {
+    const struct picture_request r = picture_at(&j->spec.request, picture);
     const char *scheduler, *sampler = a1111_sampler_label(j->used.sampler, &scheduler);
-    buf_printf(b, "%s", j->spec.request.prompt);
-    if (j->spec.request.negative_prompt && *j->spec.request.negative_prompt)
-        buf_printf(b, "\nNegative prompt: %s", j->spec.request.negative_prompt);
-    buf_printf(b, "\nSteps: %d, Sampler: %s, ", j->used.steps[0], sampler);
-    if (scheduler)
-        buf_printf(b, "Schedule type: %s, ", scheduler);
-    buf_printf(b, "CFG scale: %g, Seed: %llu, Size: %dx%d, Model: %s",
-               (double)j->used.guidance_scale[0], (unsigned long long)j->spec.request.seed,
-               j->used.size, j->used.size, j->used.model);
+    char name[128];
+    snprintf(name, sizeof name, "%s%s%s", sampler, scheduler ? ", Schedule type: " : "",
+             scheduler ? scheduler : "");
+    picture_infotext(b, j->used.size, j->used.size, &r, &j->used, name);
     if (asked->missing_sampler)
         buf_printf(b, ", Requested sampler: %s", asked->missing_sampler);
     if (asked->missing_scheduler) {
         buf_puts(b, ", Requested schedule type: ");
         text_json(b, asked->missing_scheduler);
     }
-    if (picture)
-        buf_printf(b, ", Picture: %d", picture);
 }
 
 // What was asked for and could not be had.
@@ -219,7 +218,6 @@ static void txt2img_post(struct call *c)
 {
     const struct app *app = c->app;
     const struct txt2img_fields *f = c->fields;
-    struct draw_fields draw = {.negative_prompt = f->negative_prompt, .seed = f->seed};
     struct txt2img_wait *w;
     struct job *j;
     bool known;
@@ -237,17 +235,17 @@ static void txt2img_post(struct call *c)
         call_error(c, 404, NULL, NULL, "Sampler not found");
         return;
     }
-    draw.sampler = sampler.engine;
-    draw.steps[0] = f->steps;
-    // 0 means no guidance to A1111, and to the engine that none was given.
-    draw.guidance_scale[0] =
-        f->cfg_scale < 1 && json_given(c->body, "cfg_scale") ? 1 : f->cfg_scale;
-    struct job_spec spec = {.request = {.prompt = f->prompt, .size = f->width},
+    struct job_spec spec = {.request = f->picture,
                             .n = f->batch_size * f->n_iter,
                             .api = "a1111",
                             .previews = 8,
                             .preview_format = JOB_PNG};
-    draw_spec(&draw, &spec);
+    spec.request.size = f->width;
+    spec.request.sampler = sampler.engine;
+    spec.request.steps[0] = f->steps;
+    // 0 means no guidance to A1111, and to the engine that none was given.
+    spec.request.guidance_scale[0] =
+        f->cfg_scale < 1 && json_given(c->body, "cfg_scale") ? 1 : f->cfg_scale;
     j = draw_submit(c, &spec);
     if (!j)
         return;

@@ -34,21 +34,11 @@ extern const struct route routes_page[];
 
 // ---- shared by the APIs that draw (draw.c) ------------------------------------------------------
 
-// The extras that all APIs spell alike; put into a field table by DRAW_FIELDS.
-struct draw_fields {
-    const char *negative_prompt, *sampler;
-    struct check_seed seed;
-    int steps[CHECK_LIST];
-    float guidance_scale[CHECK_LIST];
-};
-
 extern const char *const draw_formats[];   // "png", "jpeg", "webp", in the order of job_format
 extern const char *const draw_qualities[]; // of the model's steps
 
 enum draw_quality { DRAW_AUTO, DRAW_LOW, DRAW_MEDIUM, DRAW_HIGH, DRAW_STANDARD, DRAW_HD };
 
-// Copy the extras into spec; a seed that was not given is drawn by lot.
-void draw_spec(const struct draw_fields *f, struct job_spec *spec);
 // What a quality means: the model's preset "fast", or half its steps when it has none; its own
 // settings; twice its steps. Steps that were given stay.
 void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec);

@@ -11,26 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 const char *const draw_formats[] = {"png", "jpeg", "webp", NULL};
 const char *const draw_qualities[] = {"auto", "low", "medium", "high", "standard", "hd", NULL};
-
-void draw_spec(const struct draw_fields *f, struct job_spec *spec)
-{
-    spec->request.negative_prompt = f->negative_prompt;
-    spec->request.sampler = f->sampler;
-    spec->request.seed = f->seed.value;
-    if (!f->seed.set) {
-        // 32 bits: short enough to read out, and exact in every JSON reader.
-        uint32_t seed = 0;
-        if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
-            seed = (uint32_t)(uintptr_t)f;
-        spec->request.seed = seed;
-    }
-    memcpy(spec->request.steps, f->steps, sizeof spec->request.steps);
-    memcpy(spec->request.guidance_scale, f->guidance_scale, sizeof spec->request.guidance_scale);
-}
 
 void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec)
 {

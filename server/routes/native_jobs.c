@@ -13,33 +13,15 @@
 #include <string.h>
 
 struct jobs_fields {
-    struct draw_fields draw;
-    const char *prompt, *preset, *timesteps, *webhook_url;
-    int n, size, noise_level[CHECK_LIST], format, quality, previews, preview_format, priority;
+    struct picture_request picture;
+    const char *webhook_url;
+    int n, format, quality, previews, preview_format, priority;
     int64_t deadline;
 };
 
 #define F(field) offsetof(struct jobs_fields, field)
 static const struct check_field jobs_table[] = {
-    {"prompt", CHECK_TEXT, CHECK_REQUIRED, F(prompt), 1, 32000, .help = "what the picture shows"},
-    {"negative_prompt", CHECK_TEXT, CHECK_NULL, F(draw.negative_prompt), 0, 32000,
-     .help = "what the picture must not show"},
     {"n", CHECK_INT, 0, F(n), 1, JOB_MAX_PICTURES, .def = "1", .help = "number of pictures"},
-    {"size", CHECK_INT, CHECK_NULL, F(size), 1, 65536, .live = "sizes",
-     .help = "edge in pixels; absent: the model's largest"},
-    {"seed", CHECK_SEED, CHECK_NULL, F(draw.seed), .help = "start of the noise; absent: any"},
-    {"preset", CHECK_TEXT, CHECK_NULL, F(preset), 1, 31, .live = "presets",
-     .help = "settings that the model has under a name; the fields beside it win"},
-    {"steps", CHECK_INTS, CHECK_NULL, F(draw.steps), 1, 1000,
-     .help = "denoising steps of the first stage, or a list with one number per stage"},
-    {"guidance_scale", CHECK_NUMBERS, CHECK_NULL, F(draw.guidance_scale), 1, 100,
-     .help = "how strictly the prompt is followed; a number or one per stage"},
-    {"noise_level", CHECK_INTS, CHECK_NULL, F(noise_level), -1, 999, .def = "-1",
-     .help = "noise added before super-resolution, per stage; -1: the model's own"},
-    {"sampler", CHECK_TEXT, CHECK_NULL, F(draw.sampler), 1, 64, .live = "samplers",
-     .help = "sampler of the first stage"},
-    {"timesteps", CHECK_TEXT, CHECK_NULL, F(timesteps), 1, 32, .live = "timesteps",
-     .help = "named timestep preset of the first stage"},
     {"format", CHECK_ENUM, 0, F(format), .choices = draw_formats, .def = "png",
      .help = "file format of the pictures"},
     {"quality", CHECK_INT, 0, F(quality), 0, 100, .def = "90",
@@ -56,8 +38,12 @@ static const struct check_field jobs_table[] = {
      .help = "called with the job when it has ended; the server must allow the host"},
 };
 #undef F
-static const struct check_table jobs_check_table =
-    CHECK_TABLE("CreateJobRequest", jobs_table, true);
+static const struct check_table jobs_check_table = {
+    CHECK_ROWS("CreateJobRequest", jobs_table),
+    .strict = true,
+    .more = &picture_table,
+    .more_at = offsetof(struct jobs_fields, picture),
+};
 
 // ---- a job as JSON ------------------------------------------------------------------------------
 
@@ -72,22 +58,10 @@ static void add_time(struct buf *b, const char *name, int64_t ms)
 static void add_request(struct buf *b, const struct job *j)
 {
     const struct job_spec *s = &j->spec;
-    buf_puts(b, ",\"request\":{\"prompt\":");
-    text_json(b, s->request.prompt);
-    buf_puts(b, ",\"negative_prompt\":");
-    text_json(b, s->request.negative_prompt);
-    buf_printf(b, ",\"n\":%d,\"size\":%d,\"seed\":%llu,\"preset\":", s->n, j->used.size,
-               (unsigned long long)s->request.seed);
-    text_json(b, s->request.preset);
-    buf_puts(b, ",\"sampler\":");
-    text_json(b, j->used.sampler);
-    buf_puts(b, ",\"steps\":[");
-    for (int i = 0; i < j->used.stages; i++)
-        buf_printf(b, "%s%d", i ? "," : "", j->used.steps[i]);
-    buf_puts(b, "],\"guidance_scale\":[");
-    for (int i = 0; i < j->used.stages; i++)
-        buf_printf(b, "%s%.6g", i ? "," : "", (double)j->used.guidance_scale[i]);
-    buf_printf(b, "],\"format\":\"%s\",\"quality\":%d,\"previews\":%d,\"priority\":%d}",
+    buf_puts(b, ",\"request\":{");
+    picture_json(b, &s->request, &j->used);
+    buf_printf(b, ",\"n\":%d", s->n);
+    buf_printf(b, ",\"format\":\"%s\",\"quality\":%d,\"previews\":%d,\"priority\":%d}",
                job_format_name(s->format), s->quality, s->previews, s->priority);
 }
 
@@ -183,11 +157,7 @@ static void jobs_post(struct call *c)
         return;
     }
     struct job_spec spec = {
-        .request = {.prompt = f->prompt,
-                    .size = f->size,
-                    .preset = f->preset,
-                    .timesteps = f->timesteps,
-                    .set_noise_level = true},
+        .request = f->picture,
         .n = f->n,
         .format = (enum job_format)f->format,
         .quality = f->quality,
@@ -202,8 +172,6 @@ static void jobs_post(struct call *c)
         .idempotency_key = *hash ? http_header(c->http, "Idempotency-Key") : NULL,
         .body_hash = *hash ? hash : NULL,
     };
-    memcpy(spec.request.noise_level, f->noise_level, sizeof spec.request.noise_level);
-    draw_spec(&f->draw, &spec);
     if (spec.deadline && spec.deadline <= clock_unix_ms()) {
         call_error(c, 400, NULL, "deadline", "the deadline has already passed");
         return;

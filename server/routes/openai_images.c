@@ -18,15 +18,14 @@ static const char *const backgrounds[] = {"auto", "opaque", "transparent", NULL}
 enum { BACKGROUND_TRANSPARENT = 2, RESPONSE_URL = 1 };
 
 struct images_fields {
-    struct draw_fields draw;
-    const char *prompt, *model, *size;
+    struct picture_request picture;
+    const char *model, *size;
     int n, quality, response_format, output_format, compression, partial_images, background;
     bool stream;
 };
 
 #define F(field) offsetof(struct images_fields, field)
 static const struct check_field images_table[] = {
-    {"prompt", CHECK_TEXT, CHECK_REQUIRED, F(prompt), 1, 32000, .help = "what the picture shows"},
     {"model", CHECK_TEXT, CHECK_NULL, F(model), 0, 200, .live = "models",
      .help = "a model of /v1/models; OpenAI's own model names mean the one that is loaded, also "
              "dated and after openai/"},
@@ -49,22 +48,16 @@ static const struct check_field images_table[] = {
      .help = "pictures to send on the way when streaming"},
     {"background", CHECK_ENUM, CHECK_NULL, F(background), .choices = backgrounds, .def = "auto",
      .help = "transparent is refused: the pictures have no alpha channel"},
-    {"negative_prompt", CHECK_TEXT, CHECK_NULL, F(draw.negative_prompt), 0, 32000,
-     .help = "what the picture must not show"},
-    {"seed", CHECK_SEED, CHECK_NULL, F(draw.seed), .help = "start of the noise; absent: any"},
-    {"steps", CHECK_INTS, CHECK_NULL, F(draw.steps), 1, 1000,
-     .help = "denoising steps of the first stage, or a list with one number per stage"},
-    {"guidance_scale", CHECK_NUMBERS, CHECK_NULL, F(draw.guidance_scale), 1, 100,
-     .help = "how strictly the prompt is followed; a number or one per stage"},
-    {"sampler", CHECK_TEXT, CHECK_NULL, F(draw.sampler), 1, 64, .live = "samplers",
-     .help = "sampler of the first stage"},
     {"style", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
     {"moderation", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
     {"user", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
 };
 #undef F
-static const struct check_table images_check =
-    CHECK_TABLE("CreateImageRequest", images_table, false);
+static const struct check_table images_check = {
+    CHECK_ROWS("CreateImageRequest", images_table),
+    .more = &picture_table,
+    .more_at = offsetof(struct images_fields, picture),
+};
 
 // One request that waits for its job.
 struct images_wait {
@@ -296,7 +289,7 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
     if (f->partial_images && !f->stream)
         return fault_set(why, ERR_INVALID, "partial_images", "partial_images needs stream");
     *spec = (struct job_spec){
-        .request.prompt = f->prompt,
+        .request = f->picture,
         .n = f->n,
         .api = "openai",
         .format = (enum job_format)f->output_format,
@@ -305,7 +298,6 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
         .preview_format = (enum job_format)f->output_format,
         .keep = f->response_format == RESPONSE_URL && !raw_type && !f->stream,
     };
-    draw_spec(&f->draw, spec);
     draw_apply_quality(app, (enum draw_quality)f->quality, spec);
     return draw_size(f->size, &spec->request.size, why);
 }

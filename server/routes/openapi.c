@@ -74,10 +74,11 @@ static void add_parameters(struct buf *b, const struct route *r)
         buf_puts(b, "}");
         first = false;
     }
-    for (int i = 0; r->query && i < r->query->count; i++) {
-        add_parameter(b, r->query->fields[i].name, "query", first);
+    const struct check_field *f;
+    for (int row = 0; r->query && (f = check_next(r->query, &row, NULL));) {
+        add_parameter(b, f->name, "query", first);
         buf_puts(b, ",\"description\":");
-        text_json(b, r->query->fields[i].help);
+        text_json(b, f->help);
         buf_puts(b, "}");
         first = false;
     }

@@ -56,8 +56,10 @@ static void add_html(struct buf *b, const char *s)
 static void add_fields(struct buf *b, const struct check_table *t)
 {
     buf_puts(b, "<table><tr><th>field<th>default<th>meaning");
-    for (int i = 0; i < t->count; i++) {
-        const struct check_field *f = &t->fields[i];
+    const struct check_field *f;
+    for (int row = 0; (f = check_next(t, &row, NULL));) {
+        if (f->flags & CHECK_HIDDEN)
+            continue;
         buf_printf(b, "<tr><td><code>%s</code>%s<td>%s<td>", f->name,
                    f->flags & CHECK_REQUIRED ? " (required)" : "", f->def ? f->def : "");
         add_html(b, f->help);

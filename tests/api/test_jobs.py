@@ -238,7 +238,7 @@ def test_neighbours_of_a_failure_are_drawn():
         return s.get(j["images"][0]["href"]).body
 
     try:
-        alone = picture(post(s, seed=1).json["id"])
+        alone = picture(post(s, seed=1, steps=20).json["id"])
         for trouble, status in (("[fail]", "failed"), ("[lose]", "done")):
             with s.held():
                 jobs = [post(s, seed=1, steps=20).json["id"] for _ in range(3)]

@@ -66,7 +66,7 @@ base=engine/base picture=engine/picture
 expect_none "$(
     layer engine/base $base
     layer engine/codec $base engine/codec
-    layer $picture $base $picture
+    layer $picture $base engine/codec/codec.h $picture
     layer engine/vulkan $base engine/vulkan
     layer engine/ops $base engine/vulkan engine/ops shaders/include
     layer engine/model $base engine/ops engine/model

@@ -2,6 +2,7 @@
 #include "job.h"
 #include "test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static void test_round_trip(void)
@@ -11,7 +12,7 @@ static void test_round_trip(void)
                     .preset = "fast",
                     .sampler = "ddim",
                     .size = 256,
-                    .seed = UINT64_MAX - 1,
+                    .seed = INT64_MAX,
                     .steps = {27, 0, 10},
                     .guidance_scale = {7.5f, 0, 4.25f},
                     .noise_level = {-1, 250, 0},
@@ -31,7 +32,7 @@ static void test_round_trip(void)
     struct fault why = {0};
     char *text = NULL, *json = job_spec_write(&s);
     CHECK(json);
-    CHECK_INT(job_spec_read(json, &back, &text, &why), ERR_OK);
+    CHECK_MSG(!job_spec_read(json, &back, &text, &why), "%s: %s", why.msg, json);
     CHECK_STR(back.request.prompt, s.request.prompt);
     CHECK_STR(back.owner, "alice");
     CHECK_STR(back.request.preset, "fast");
@@ -46,6 +47,32 @@ static void test_round_trip(void)
     CHECK(back.durable && back.keep && back.request.set_noise_level);
     free(text);
     free(json);
+}
+
+// As programs before version 2 of the store wrote it.
+static void test_old(void)
+{
+    static const char json[] =
+        "{\"prompt\":\"a\",\"sampler\":\"ddim\",\"owner\":\"\",\"api\":\"jobs\",\"n\":2,\"size\":0,"
+        "\"seed\":9223372036854775807,\"steps0\":5,\"guidance0\":2.5,\"noise0\":-1,\"steps1\":3,"
+        "\"guidance1\":1.25,\"noise1\":40,\"steps2\":0,\"guidance2\":0,\"noise2\":-1,"
+        "\"set_noise_level\":%s,\"format\":\"webp\",\"quality\":77,\"previews\":3,"
+        "\"preview_format\":\"jpeg\",\"priority\":4,\"deadline\":1893456000123,\"durable\":true,"
+        "\"keep\":true}";
+    for (int set = 0; set < 2; set++) {
+        struct job_spec s;
+        struct fault why = {0};
+        char *text = NULL, written[1000];
+        snprintf(written, sizeof written, json, set ? "true" : "false");
+        CHECK_MSG(!job_spec_read(written, &s, &text, &why), "%s", why.msg);
+        CHECK_STR(s.request.prompt, "a");
+        CHECK(s.request.seed == INT64_MAX && s.n == 2 && s.request.size == 0);
+        CHECK(s.request.steps[0] == 5 && s.request.steps[1] == 3 && s.request.steps[2] == 0);
+        CHECK(s.request.guidance_scale[1] == 1.25f && s.request.guidance_scale[2] == 0);
+        CHECK_INT(s.request.noise_level[1], set ? 40 : -1);
+        CHECK(s.request.set_noise_level && s.deadline == 1893456000123 && s.format == JOB_WEBP);
+        free(text);
+    }
 }
 
 static void test_damaged(void)
@@ -70,6 +97,7 @@ static void test_damaged(void)
 int main(void)
 {
     test_round_trip();
+    test_old();
     test_damaged();
     return test_end();
 }

@@ -1,5 +1,6 @@
-// Validation by field table. Called by the router before a handler runs; the schema half is in
-// check_schema.c. Knows nothing of what the fields mean.
+// Validation by field table. Called by the router before a handler runs, by stores and the command
+// line; check_write.c goes the other way, check_schema.c documents. Knows nothing of what the
+// fields mean.
 #include "check.h"
 
 #include "json.h"
@@ -12,7 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 #include <time.h>
+
+static const int64_t LAST_SECOND = 253402300799; // of the year 9999
 
 static enum err refuse(struct fault *why, const struct check_field *f, const char *want)
 {
@@ -25,6 +29,50 @@ static enum err refuse_range(struct fault *why, const struct check_field *f, con
                      f->min, f->max);
 }
 
+// ---- rows ---------------------------------------------------------------------------------------
+
+static const struct check_field *find_own(const struct check_table *t, const char *name)
+{
+    for (int i = 0; i < t->count; i++)
+        if (!strcmp(t->fields[i].name, name))
+            return &t->fields[i];
+    return NULL;
+}
+
+static bool is_without(const struct check_table *t, const char *name)
+{
+    for (int i = 0; t->without && t->without[i]; i++)
+        if (!strcmp(t->without[i], name))
+            return true;
+    return false;
+}
+
+const struct check_field *check_next(const struct check_table *t, int *at, size_t *offset)
+{
+    for (; *at < t->count + (t->more ? t->more->count : 0); ++*at) {
+        const bool own = *at < t->count;
+        const struct check_field *f = own ? &t->fields[*at] : &t->more->fields[*at - t->count];
+        if (is_without(t, f->name) || (!own && find_own(t, f->name)))
+            continue;
+        if (offset)
+            *offset = f->offset + (own ? 0 : t->more_at);
+        ++*at;
+        return f;
+    }
+    return NULL;
+}
+
+const struct check_field *check_find(const struct check_table *t, const char *name, size_t *offset)
+{
+    const struct check_field *f;
+    for (int at = 0; (f = check_next(t, &at, offset));)
+        if (!strcmp(f->name, name) && !(f->flags & CHECK_HIDDEN))
+            return f;
+    return NULL;
+}
+
+// ---- values -------------------------------------------------------------------------------------
+
 static enum err put_text(const struct check_field *f, const char *s, size_t n, char *at,
                          struct fault *why)
 {
@@ -36,7 +84,10 @@ static enum err put_text(const struct check_field *f, const char *s, size_t n, c
     }
     if (strlen(s) != n || !utf8_valid(s, n, NULL))
         return refuse(why, f, "UTF-8 text without NUL");
-    *(const char **)(void *)at = s;
+    if (f->type == CHECK_CHARS)
+        memcpy(at, s, n + 1);
+    else
+        *(const char **)(void *)at = s;
     return ERR_OK;
 }
 
@@ -73,11 +124,20 @@ static enum err put_int(const struct check_field *f, int64_t v, char *at, struct
     return ERR_OK;
 }
 
+// 32 bits: short enough to read out, and exact in every JSON reader.
+static uint64_t random_seed(const void *otherwise)
+{
+    uint32_t seed = 0;
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
+        seed = (uint32_t)(uintptr_t)otherwise ^ (uint32_t)time(NULL);
+    return seed;
+}
+
 static enum err put_seed(const struct check_field *f, int64_t v, char *at, struct fault *why)
 {
     if (v < -1)
         return refuse(why, f, "-1 (for any) or an integer from 0 to 9223372036854775807");
-    *(struct check_seed *)(void *)at = (struct check_seed){v >= 0, v >= 0 ? (uint64_t)v : 0};
+    *(uint64_t *)(void *)at = v >= 0 ? (uint64_t)v : random_seed(at);
     return ERR_OK;
 }
 
@@ -91,9 +151,10 @@ static enum err put_time(const struct check_field *f, const char *s, char *at, s
         fraction = strtod(end, &after);
         end = after;
     }
-    if (!end || strcmp(end, "Z"))
+    const int64_t seconds = end ? (int64_t)timegm(&tm) : -1;
+    if (seconds < 0 || strcmp(end, "Z"))
         return refuse(why, f, "a time like 2030-01-31T12:00:00Z, or unix seconds");
-    *(int64_t *)(void *)at = (int64_t)timegm(&tm) * 1000 + (int64_t)(fraction * 1000);
+    *(int64_t *)(void *)at = seconds * 1000 + llround(fraction * 1000);
     return ERR_OK;
 }
 
@@ -114,6 +175,8 @@ static enum err read_list(const struct check_field *f, const struct json_t *v, c
         const struct json_t *item = kind == JSON_LIST ? json_item(v, i) : v;
         const enum json_kind k = json_kind(item);
         enum err err;
+        if (kind == JSON_LIST && k == JSON_NONE)
+            continue;
         if (k != JSON_INT && (ints || k != JSON_NUMBER))
             return refuse(why, f, want);
         err = ints ? put_int(f, json_int(item), at + i * width, why)
@@ -131,7 +194,8 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
     size_t n = 0;
     const char *text = json_text(v, &n);
     switch (f->type) {
-    case CHECK_TEXT: return text ? put_text(f, text, n, at, why) : refuse(why, f, "a string");
+    case CHECK_TEXT:
+    case CHECK_CHARS: return text ? put_text(f, text, n, at, why) : refuse(why, f, "a string");
     case CHECK_ENUM: return text ? put_enum(f, text, at, why) : refuse(why, f, "a string");
     case CHECK_INT:
         return kind == JSON_INT ? put_int(f, json_int(v), at, why)
@@ -149,7 +213,7 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
     case CHECK_INTS:
     case CHECK_NUMBERS: return read_list(f, v, at, why);
     case CHECK_TIME:
-        if (kind == JSON_INT && json_int(v) > 0 && json_int(v) < INT64_MAX / 1000) {
+        if (kind == JSON_INT && json_int(v) > 0 && json_int(v) <= LAST_SECOND) {
             *(int64_t *)(void *)at = json_int(v) * 1000;
             return ERR_OK;
         }
@@ -243,12 +307,17 @@ static enum err read_lax_json(const struct check_field *f, const struct json_t *
     return read_lax(f, text, strlen(text), at, why);
 }
 
-static const struct check_field *find_field(const struct check_table *t, const char *name)
+static enum err read_field(const struct check_table *t, const char *name, const struct json_t *v,
+                           char *out, struct fault *why)
 {
-    for (int i = 0; i < t->count; i++)
-        if (!strcmp(t->fields[i].name, name))
-            return &t->fields[i];
-    return NULL;
+    size_t offset = 0;
+    const struct check_field *f = check_find(t, name, &offset);
+    if (!f && t->strict)
+        return fault_set(why, ERR_INVALID, name, "there is no field \"%.60s\"", name);
+    if (!f || (json_kind(v) == JSON_NONE && f->flags & (CHECK_NULL | CHECK_IGNORED)))
+        return ERR_OK;
+    return is_lax(t, f) ? read_lax_json(f, v, out + offset, why)
+                        : read_value(f, v, out + offset, why);
 }
 
 enum err check_object(const struct check_table *t, const struct json_t *object, void *out,
@@ -257,51 +326,66 @@ enum err check_object(const struct check_table *t, const struct json_t *object, 
     void *at = NULL;
     const char *name;
     const struct json_t *v;
+    const struct check_field *f;
     check_defaults(t, out);
     if (json_kind(object) != JSON_MAP)
         return fault_set(why, ERR_INVALID, "", "the request body must be a JSON object");
     while (json_next(object, &at, &name, &v)) {
-        const struct check_field *f = find_field(t, name);
-        if (!f && t->strict)
-            return fault_set(why, ERR_INVALID, name, "there is no field \"%.60s\"", name);
-        if (!f || (json_kind(v) == JSON_NONE && f->flags & (CHECK_NULL | CHECK_IGNORED)))
-            continue;
-        char *at_field = (char *)out + f->offset;
-        const enum err err =
-            is_lax(t, f) ? read_lax_json(f, v, at_field, why) : read_value(f, v, at_field, why);
+        const enum err err = read_field(t, name, v, out, why);
         if (err)
             return err;
     }
-    for (int i = 0; i < t->count; i++)
-        if (t->fields[i].flags & CHECK_REQUIRED && !json_find(object, t->fields[i].name))
-            return fault_set(why, ERR_INVALID, t->fields[i].name, "\"%s\" is required",
-                             t->fields[i].name);
+    for (int row = 0; (f = check_next(t, &row, NULL));)
+        if (f->flags & CHECK_REQUIRED && !json_find(object, f->name))
+            return fault_set(why, ERR_INVALID, f->name, "\"%s\" is required", f->name);
     return ERR_OK;
 }
 
-// ---- from text: queries and defaults
-// --------------------------------------------------------------
+// ---- from text: queries, command lines, defaults ------------------------------------------------
 
-static enum err read_text(const struct check_field *f, const char *s, char *at, struct fault *why)
+static enum err read_number_text(const struct check_field *f, const char *s, char *at,
+                                 struct fault *why)
 {
     char *end;
     errno = 0;
-    switch (f->type) {
-    case CHECK_TEXT: return put_text(f, s, strlen(s), at, why);
-    case CHECK_ENUM: return put_enum(f, s, at, why);
-    case CHECK_INT:
-    case CHECK_INTS:
-    case CHECK_SEED: {
-        const long long v = strtoll(s, &end, 10);
-        if (!*s || *end || errno)
-            return refuse(why, f, "an integer");
-        return f->type == CHECK_SEED ? put_seed(f, v, at, why) : put_int(f, v, at, why);
-    }
-    case CHECK_NUMBER:
-    case CHECK_NUMBERS: {
+    if (f->type == CHECK_NUMBER || f->type == CHECK_NUMBERS) {
         const double v = strtod(s, &end);
         return *s && !*end ? put_number(f, v, at, why) : refuse(why, f, "a number");
     }
+    const long long v = strtoll(s, &end, 10);
+    if (!*s || *end || errno)
+        return refuse(why, f, "an integer");
+    return f->type == CHECK_SEED ? put_seed(f, v, at, why) : put_int(f, v, at, why);
+}
+
+static enum err read_list_text(const struct check_field *f, const char *s, char *at,
+                               struct fault *why)
+{
+    const size_t width = f->type == CHECK_INTS ? sizeof(int) : sizeof(float);
+    char item[64];
+    for (int i = 0;; i++) {
+        const size_t n = strcspn(s, ",");
+        if (i == CHECK_LIST || n >= sizeof item)
+            return refuse(why, f, "up to 3 numbers");
+        snprintf(item, sizeof item, "%.*s", (int)n, s);
+        const enum err err = read_number_text(f, item, at + (size_t)i * width, why);
+        if (err || !s[n])
+            return err;
+        s += n + 1;
+    }
+}
+
+static enum err read_text(const struct check_field *f, const char *s, char *at, struct fault *why)
+{
+    switch (f->type) {
+    case CHECK_TEXT:
+    case CHECK_CHARS: return put_text(f, s, strlen(s), at, why);
+    case CHECK_ENUM: return put_enum(f, s, at, why);
+    case CHECK_INT:
+    case CHECK_SEED:
+    case CHECK_NUMBER: return read_number_text(f, s, at, why);
+    case CHECK_INTS:
+    case CHECK_NUMBERS: return read_list_text(f, s, at, why);
     case CHECK_BOOL:
         if (strcmp(s, "true") && strcmp(s, "false"))
             return refuse(why, f, "true or false");
@@ -316,22 +400,24 @@ static enum err read_text(const struct check_field *f, const char *s, char *at, 
 enum err check_query(const struct check_table *t, const char *name, const char *value, void *out,
                      struct fault *why)
 {
-    const struct check_field *f = find_field(t, name);
+    size_t offset = 0;
+    const struct check_field *f = check_find(t, name, &offset);
     if (!f)
         return t->strict
                    ? fault_set(why, ERR_INVALID, name, "there is no parameter \"%.60s\"", name)
                    : ERR_OK;
-    char *at = (char *)out + f->offset;
+    char *at = (char *)out + offset;
     return is_lax(t, f) ? read_lax(f, value, strlen(value), at, why) : read_text(f, value, at, why);
 }
 
 void check_defaults(const struct check_table *t, void *out)
 {
-    for (int i = 0; i < t->count; i++) {
-        const struct check_field *f = &t->fields[i];
+    const struct check_field *f;
+    size_t offset = 0;
+    for (int row = 0; (f = check_next(t, &row, &offset));) {
         const bool list = f->type == CHECK_INTS || f->type == CHECK_NUMBERS;
         const size_t width = f->type == CHECK_INTS ? sizeof(int) : sizeof(float);
         for (size_t k = 0; f->def && k < (list ? CHECK_LIST : 1); k++)
-            read_text(f, f->def, (char *)out + f->offset + k * width, NULL);
+            read_text(f, f->def, (char *)out + offset + k * width, NULL);
     }
 }

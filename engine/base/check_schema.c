@@ -31,7 +31,9 @@ static void add_numbers(struct buf *b, const struct check_field *f, const char *
 {
     buf_printf(b, "\"oneOf\":[{\"type\":\"%s\"", type);
     add_range(b, f);
-    buf_printf(b, "},{\"type\":\"array\",\"minItems\":1,\"maxItems\":%d,\"items\":{\"type\":\"%s\"",
+    buf_printf(b,
+               "},{\"type\":\"array\",\"minItems\":1,\"maxItems\":%d,\"items\":{\"type\":"
+               "[\"%s\",\"null\"]",
                CHECK_LIST, type);
     add_range(b, f);
     buf_puts(b, null ? "}},{\"type\":\"null\"}]" : "}}]");
@@ -55,6 +57,7 @@ static void add_field(const struct check_field *f, check_live_fn *live, void *ct
     buf_puts(b, "{");
     switch (f->type) {
     case CHECK_TEXT:
+    case CHECK_CHARS:
         add_type(b, "string", null);
         buf_printf(b, ",\"minLength\":%.0f,\"maxLength\":%.0f", f->min > 0 ? 1.0 : 0.0, f->max);
         break;
@@ -98,21 +101,26 @@ static void add_field(const struct check_field *f, check_live_fn *live, void *ct
 
 void check_schema(const struct check_table *t, check_live_fn *live, void *ctx, struct buf *out)
 {
-    bool first = true;
+    const struct check_field *f;
+    const char *comma = "";
     buf_puts(out, "{\"type\":\"object\",\"properties\":{");
-    for (int i = 0; i < t->count; i++) {
-        buf_puts(out, i ? "," : "");
-        text_json(out, t->fields[i].name);
+    for (int row = 0; (f = check_next(t, &row, NULL));) {
+        if (f->flags & CHECK_HIDDEN)
+            continue;
+        buf_puts(out, comma);
+        text_json(out, f->name);
         buf_puts(out, ":");
-        add_field(&t->fields[i], live, ctx, out);
+        add_field(f, live, ctx, out);
+        comma = ",";
     }
     buf_puts(out, "},\"required\":[");
-    for (int i = 0; i < t->count; i++) {
-        if (!(t->fields[i].flags & CHECK_REQUIRED))
+    comma = "";
+    for (int row = 0; (f = check_next(t, &row, NULL));) {
+        if (!(f->flags & CHECK_REQUIRED))
             continue;
-        buf_puts(out, first ? "" : ",");
-        text_json(out, t->fields[i].name);
-        first = false;
+        buf_puts(out, comma);
+        text_json(out, f->name);
+        comma = ",";
     }
     buf_printf(out, "],\"additionalProperties\":%s}", t->strict ? "false" : "true");
 }

@@ -1,5 +1,7 @@
-// A PNG written by engine_png, read back by libpng: the pixels, and every text chunk.
-#include "engine.h"
+// A PNG written by picture_encode, read back by libpng: the pixels, and every text chunk.
+#include "buf.h"
+#include "codec.h"
+#include "picture.h"
 #include "program.h"
 #include "test.h"
 
@@ -85,16 +87,16 @@ static uint8_t *pixels(int width, int height)
 
 static void read_back(void)
 {
-    uint8_t *rgb = pixels(7, 5), *png = NULL;
-    size_t size = 0;
-    struct engine_image image = {7, 5, rgb};
+    uint8_t *rgb = pixels(7, 5);
+    struct buf png = {0};
+    struct codec_params image = {.width = 7, .height = 5, .rgb = rgb};
     struct picture_request r = {.prompt = "a red sphere,\n\"caf\xc3\xa9\" \xe6\xa3\xae",
                                 .negative_prompt = "blurry",
                                 .seed = 18446744073709551615u,
                                 .picture = 3};
-    CHECK(!engine_png(&image, &r, &used, &png, &size));
+    CHECK(!picture_encode(&image, &r, &used, &png, NULL));
     struct picture p = {0};
-    CHECK(png && open_png(&p, png, size));
+    CHECK(png.len && open_png(&p, (const uint8_t *)png.data, png.len));
     CHECK_INT(p.width, 7);
     CHECK_INT(p.height, 5);
     png_bytepp rows = png_get_rows(p.png, p.info);
@@ -120,43 +122,46 @@ static void read_back(void)
     snprintf(parameters, sizeof parameters,
              "%s\nNegative prompt: blurry\nSteps: 27, Sampler: ddpm, CFG scale: 7, "
              "Seed: 18446744073709551615, Size: 7x5, Model: default, Stage steps: \"27,12\", "
-             "Stage CFG scale: \"7,1.5\", Preset: fast, Version: %s",
+             "Stage CFG scale: \"7,1.5\", Picture: 3, Preset: fast, Version: %s",
              r.prompt, software);
     CHECK_STR(text_of(&p, "parameters"), parameters);
     png_destroy_read_struct(&p.png, &p.info, NULL);
-    free(png);
+    buf_deinit(&png);
     free(rgb);
 }
 
 static void least(void)
 {
-    uint8_t rgb[3] = {1, 2, 3}, *png = NULL;
-    size_t size = 0;
+    uint8_t rgb[3] = {1, 2, 3};
+    struct buf png = {0};
     struct picture_used one = {.model = "m", .sampler = "ddim", .stages = 1, .noise_level = {-1}};
-    struct engine_image image = {1, 1, rgb};
-    CHECK(!engine_png(&image, &(struct picture_request){.prompt = ""}, &one, &png, &size));
+    struct codec_params image = {.width = 1, .height = 1, .rgb = rgb};
+    CHECK(!picture_encode(&image, &(struct picture_request){.prompt = ""}, &one, &png, NULL));
     struct picture p = {0};
-    CHECK(png && open_png(&p, png, size));
+    CHECK(png.len && open_png(&p, (const uint8_t *)png.data, png.len));
     CHECK_STR(text_of(&p, "prompt"), "");
     CHECK(!text_of(&p, "negative_prompt"));
     CHECK(!text_of(&p, "noise_level"));
     CHECK(!text_of(&p, "preset"));
     CHECK(!strstr(text_of(&p, "parameters"), "Preset"));
     png_destroy_read_struct(&p.png, &p.info, NULL);
-    free(png);
+    buf_deinit(&png);
 }
 
 static void refused(void)
 {
-    uint8_t rgb[3] = {0}, *png;
-    size_t size;
-    struct engine_image image = {1, 1, rgb}, empty = {0, 1, rgb}, none = {1, 1, NULL};
+    const uint8_t rgb[3] = {0};
+    struct fault why = {0};
+    struct buf png = {0};
+    struct codec_params image = {.width = 1, .height = 1, .rgb = rgb}, empty = image, none = image;
     struct picture_request text = {.prompt = "x"}, broken = {.prompt = "\xff"}, lost = {0};
-    CHECK_INT(engine_png(&empty, &text, &used, &png, &size), ERR_INVALID);
-    CHECK_INT(engine_png(&none, &text, &used, &png, &size), ERR_INVALID);
-    CHECK_INT(engine_png(&image, &broken, &used, &png, &size), ERR_INVALID);
-    CHECK_INT(engine_png(&image, &lost, &used, &png, &size), ERR_INVALID);
-    CHECK(!png && !size);
+    empty.width = 0;
+    none.rgb = NULL;
+    CHECK_INT(picture_encode(&empty, &text, &used, &png, &why), ERR_INVALID);
+    CHECK_INT(picture_encode(&none, &text, &used, &png, &why), ERR_INVALID);
+    CHECK_INT(picture_encode(&image, &broken, &used, &png, &why), ERR_INVALID);
+    CHECK_INT(picture_encode(&image, &lost, &used, &png, &why), ERR_INVALID);
+    CHECK(!png.len && why.msg[0]);
 }
 
 int main(void)

@@ -1,0 +1,83 @@
+// The field tables of an image: what may be asked for and what it was made with. A row here is all
+// that the APIs, the stores, the command line and the metadata need to know of a setting.
+#include "picture.h"
+
+#include "buf.h"
+
+#include <string.h>
+
+_Static_assert((int)CHECK_LIST == (int)PICTURE_MAX_STAGES, "a list has a value for each stage");
+
+#define R(field) offsetof(struct picture_request, field)
+static const struct check_field request_fields[] = {
+    {"prompt", CHECK_TEXT, CHECK_REQUIRED, R(prompt), 1, PICTURE_MAX_PROMPT,
+     .help = "what the image shows"},
+    {"negative_prompt", CHECK_TEXT, CHECK_NULL, R(negative_prompt), 0, PICTURE_MAX_PROMPT,
+     .help = "what the image must not show"},
+    {"size", CHECK_INT, CHECK_NULL, R(size), 1, 65536, .live = "sizes",
+     .help = "edge in pixels; defaults to the model's largest"},
+    {"seed", CHECK_SEED, CHECK_NULL, R(seed), .def = "-1",
+     .help = "the same seed draws the same image; defaults to -1, a random seed", .label = "Seed"},
+    {"picture", CHECK_INT, CHECK_NULL, R(picture), 0, 1 << 30, .def = "0",
+     .help = "number of the first image within its seed: draws one of several again",
+     .label = "Picture"},
+    {"preset", CHECK_TEXT, CHECK_NULL, R(preset), 1, 31, .live = "presets",
+     .help = "a named preset of the model; explicit fields override it", .label = "Preset"},
+    {"sampler", CHECK_TEXT, CHECK_NULL, R(sampler), 1, 64, .live = "samplers",
+     .help = "sampler of the first stage", .label = "Sampler"},
+    {"timesteps", CHECK_TEXT, CHECK_NULL, R(timesteps), 1, 32, .live = "timesteps",
+     .help = "a named list of timesteps for the first stage, in place of steps"},
+    {"steps", CHECK_INTS, CHECK_NULL, R(steps), 1, PICTURE_MAX_STEPS,
+     .help = "denoising steps of the first stage, or a list with one number per stage",
+     .label = "Steps"},
+    {"guidance_scale", CHECK_NUMBERS, CHECK_NULL, R(guidance_scale), 1, 100,
+     .help = "how strictly the prompt is followed, 1 is no guidance; a number or one per stage",
+     .key = "guidance", .label = "CFG scale"},
+    {"noise_level", CHECK_INTS, CHECK_NULL, R(noise_level), -1, 999, .def = "-1",
+     .help = "noise added before super-resolution, per stage; -1 is the model's own"},
+    {"set_noise_level", CHECK_BOOL, CHECK_HIDDEN, R(set_noise_level), .def = "true",
+     .help = "noise_level has its default or a value"},
+};
+#undef R
+const struct check_table picture_table = CHECK_TABLE("Image", request_fields, true);
+
+#define U(field) offsetof(struct picture_used, field)
+#define CHARS(field) sizeof(((struct picture_used *)0)->field) - 1
+static const struct check_field used_fields[] = {
+    {"model", CHECK_CHARS, 0, U(model), 0, CHARS(model), .key = "model"},
+    {"preset", CHECK_CHARS, 0, U(preset), 0, CHARS(preset)},
+    {"sampler", CHECK_CHARS, 0, U(sampler), 0, CHARS(sampler)},
+    {"size", CHECK_INT, 0, U(size), 0, 65536},
+    {"stages", CHECK_INT, 0, U(stages), 0, PICTURE_MAX_STAGES},
+    {"steps", CHECK_INTS, 0, U(steps), 0, PICTURE_MAX_STEPS},
+    {"guidance_scale", CHECK_NUMBERS, 0, U(guidance_scale), 0, 100},
+    {"noise_level", CHECK_INTS, 0, U(noise_level), -1, 999, .def = "-1"},
+    {"tokens", CHECK_INT, 0, U(tokens), 0, 1 << 20},
+};
+#undef U
+#undef CHARS
+const struct check_table picture_used_table = CHECK_TABLE("ImageUsed", used_fields, false);
+
+const struct check_field *picture_value(const struct check_field *f,
+                                        const struct picture_request *r,
+                                        const struct picture_used *u, const void **at)
+{
+    const struct check_field *used = check_find(&picture_used_table, f->name, NULL);
+    *at = used ? (const char *)u + used->offset : (const char *)r + f->offset;
+    return used ? used : f;
+}
+
+void picture_json(struct buf *b, const struct picture_request *r, const struct picture_used *u)
+{
+    const struct check_field *f;
+    const char *comma = "";
+    for (int row = 0; (f = check_next(&picture_table, &row, NULL));) {
+        const void *at;
+        const struct check_field *value = picture_value(f, r, u, &at);
+        if (f->flags & CHECK_HIDDEN)
+            continue;
+        buf_printf(b, "%s\"%s\":", comma, f->name);
+        check_write_value(value, at, u->stages, b);
+        comma = ",";
+    }
+}

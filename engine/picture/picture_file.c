@@ -1,0 +1,146 @@
+// An image as a file, with what it was made from in its metadata: a text chunk per field and
+// A1111's infotext, which other tools read. Called by the program and by the server's thread pool.
+#include "picture.h"
+
+#include "buf.h"
+#include "codec.h"
+#include "program.h"
+
+#include <string.h>
+
+// What A1111's own tools expect, in their order; other labels of the tables follow.
+static const char *const head[] = {"steps", "sampler", "guidance_scale", "seed", NULL};
+
+static bool is_head(const char *name)
+{
+    for (int i = 0; head[i]; i++)
+        if (!strcmp(head[i], name))
+            return true;
+    return false;
+}
+
+static void add_value(struct buf *b, const char *name, const struct picture_request *r,
+                      const struct picture_used *u, int listed)
+{
+    const void *at;
+    const struct check_field *value =
+        picture_value(check_find(&picture_table, name, NULL), r, u, &at);
+    check_write_text(value, at, listed, b);
+}
+
+// The lists in whole, of which the head has the first stage's value only.
+static void add_stages(struct buf *b, const struct picture_request *r, const struct picture_used *u)
+{
+    const struct check_field *f;
+    for (int row = 0; u->stages > 1 && (f = check_next(&picture_table, &row, NULL));) {
+        if (!f->label || (f->type != CHECK_INTS && f->type != CHECK_NUMBERS))
+            continue;
+        // "CFG scale" keeps its capitals.
+        const bool upper = f->label[1] >= 'A' && f->label[1] <= 'Z';
+        buf_printf(b, ", Stage %c%s: \"", upper ? f->label[0] : f->label[0] - 'A' + 'a',
+                   f->label + 1);
+        add_value(b, f->name, r, u, u->stages);
+        buf_puts(b, "\"");
+    }
+}
+
+void picture_infotext(struct buf *b, int width, int height, const struct picture_request *r,
+                      const struct picture_used *u, const char *sampler)
+{
+    const struct check_field *f;
+    const char *comma = "\n";
+    buf_puts(b, r->prompt);
+    if (r->negative_prompt && *r->negative_prompt)
+        buf_printf(b, "\nNegative prompt: %s", r->negative_prompt);
+    for (int i = 0; head[i]; i++, comma = ", ") {
+        buf_printf(b, "%s%s: ", comma, check_find(&picture_table, head[i], NULL)->label);
+        if (sampler && !strcmp(head[i], "sampler"))
+            buf_puts(b, sampler);
+        else
+            add_value(b, head[i], r, u, 1);
+    }
+    buf_printf(b, ", Size: %dx%d, Model: %s", width, height, u->model);
+    add_stages(b, r, u);
+    for (int row = 0; (f = check_next(&picture_table, &row, NULL));) {
+        const void *at;
+        const struct check_field *value = picture_value(f, r, u, &at);
+        const bool zero = f->type == CHECK_INT && !*(const int *)at;
+        if (!f->label || is_head(f->name) || zero || !check_has_value(value, at, u->stages))
+            continue;
+        buf_printf(b, ", %s: ", f->label);
+        check_write_text(value, at, u->stages, b);
+    }
+    buf_printf(b, ", Version: imagend %s", program_version);
+}
+
+struct chunks {
+    int count;
+    bool failed;
+    struct codec_text text[CODEC_MAX_TEXTS];
+    struct buf value[CODEC_MAX_TEXTS];
+};
+
+// The chunk to write the next value into.
+static struct buf *chunk_begin(struct chunks *c, const char *key)
+{
+    c->text[c->count].key = key;
+    return &c->value[c->count];
+}
+
+// An empty value makes no chunk, unless it says something.
+static void chunk_end(struct chunks *c, bool even_empty)
+{
+    struct buf *b = &c->value[c->count];
+    if (!b->len && !even_empty)
+        return;
+    c->failed |= b->failed;
+    c->text[c->count++].value = b->data ? b->data : "";
+}
+
+static void fill_chunks(struct chunks *c, const struct codec_params *p,
+                        const struct picture_request *r, const struct picture_used *u)
+{
+    const struct check_field *f;
+    const void *at;
+    for (int row = 0; (f = check_next(&picture_table, &row, NULL));) {
+        const struct check_field *value = picture_value(f, r, u, &at);
+        if (f->flags & CHECK_HIDDEN)
+            continue;
+        struct buf *b = chunk_begin(c, f->key ? f->key : f->name);
+        if (!strcmp(f->name, "size"))
+            buf_printf(b, "%dx%d", p->width, p->height);
+        else
+            check_write_text(value, at, u->stages, b);
+        chunk_end(c, f->flags & CHECK_REQUIRED);
+    }
+    for (int row = 0; (f = check_next(&picture_used_table, &row, NULL));) {
+        if (!f->key)
+            continue;
+        check_write_text(f, (const char *)u + f->offset, u->stages, chunk_begin(c, f->key));
+        chunk_end(c, false);
+    }
+    buf_printf(chunk_begin(c, "Software"), "imagend %s", program_version);
+    chunk_end(c, false);
+    picture_infotext(chunk_begin(c, "parameters"), p->width, p->height, r, u, NULL);
+    chunk_end(c, false);
+}
+
+enum err picture_encode(const struct codec_params *p, const struct picture_request *r,
+                        const struct picture_used *u, struct buf *out, struct fault *why)
+{
+    struct codec_params with = *p;
+    struct chunks c = {0};
+    enum err e;
+    if (p->format != CODEC_PNG)
+        return codec_encode(p, out, why);
+    if (!r->prompt || u->stages < 1 || u->stages > PICTURE_MAX_STAGES)
+        return fault_set(why, ERR_INVALID, "", "there is no prompt, or no stage");
+    fill_chunks(&c, p, r, u);
+    with.text = c.text;
+    with.texts = c.count;
+    e = c.failed ? fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY))
+                 : codec_encode(&with, out, why);
+    for (int i = 0; i < CODEC_MAX_TEXTS; i++)
+        buf_deinit(&c.value[i]);
+    return e;
+}
