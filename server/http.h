@@ -63,7 +63,7 @@ const char *http_header(const struct http_request *r, const char *name); // NULL
 // Calls fn for each query parameter.
 void http_each_query(const struct http_request *r,
                      void (*fn)(void *ctx, const char *name, const char *value), void *ctx);
-const struct buf *http_body(const struct http_request *r);
+struct buf *http_body(struct http_request *r);           // may be rewritten in place
 bool http_too_large(const struct http_request *r);       // the body was longer than allowed
 const char *http_id(const struct http_request *r);       // X-Request-Id, taken or made
 const char *http_trace_id(const struct http_request *r); // of traceparent; "" without

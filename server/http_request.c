@@ -165,7 +165,7 @@ size_t http_header_bytes(const struct http_request *r)
     return n;
 }
 
-const struct buf *http_body(const struct http_request *r)
+struct buf *http_body(struct http_request *r)
 {
     return &r->body;
 }

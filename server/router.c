@@ -2,6 +2,7 @@
 // shape of routes, fields and keys; not what any route does.
 #include "router.h"
 
+#include "body.h"
 #include "buf.h"
 #include "http.h"
 #include "json.h"
@@ -362,6 +363,12 @@ static bool authorize(struct call *c)
     return false;
 }
 
+static void refuse_size(struct call *c, const char *what)
+{
+    call_error(c, 413, NULL, NULL, "%s is larger than %zu bytes (max-body)", what,
+               c->router->p.max_body);
+}
+
 static bool check_body_headers(struct call *c)
 {
     const char *length = http_header(c->http, "Content-Length");
@@ -369,15 +376,20 @@ static bool check_body_headers(struct call *c)
     const bool chunked = http_header(c->http, "Transfer-Encoding");
     const bool optional = c->route->flags & ROUTE_EMPTY_BODY;
     const unsigned long long n = length ? strtoull(length, NULL, 10) : 0;
+    struct fault why;
     if (n > c->router->p.max_body) {
-        call_error(c, 413, NULL, NULL, "the request body may have %zu bytes at most",
-                   c->router->p.max_body);
+        refuse_size(c, "the request body");
         return false;
     }
     if (!(c->route->flags & ROUTE_BODY) || (optional && !n && !chunked))
         return true;
     if (!length && !chunked) {
         call_error(c, 411, NULL, NULL, "a body with a Content-Length is needed");
+        return false;
+    }
+    if (body_check_headers(http_header(c->http, "Content-Encoding"), type, &c->gzip, &why)) {
+        http_set_header(c->http, "Accept-Encoding", "gzip");
+        call_error(c, 415, NULL, why.param, "%s", why.msg);
         return false;
     }
     if (!type || strncasecmp(type, "application/json", 16) ||
@@ -452,6 +464,7 @@ static enum err take_fields(struct call *c, struct fault *why)
 {
     const struct route *route = c->route;
     const struct buf *body = http_body(c->http);
+    size_t begin;
     enum err err;
     if (route->fields_size && !(c->fields = calloc(1, route->fields_size)))
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
@@ -469,28 +482,42 @@ static enum err take_fields(struct call *c, struct fault *why)
             check_defaults(route->body, c->fields);
         return ERR_OK;
     }
-    err = json_parse(body->data ? body->data : "", body->len, "request body", ERR_INVALID, &c->body,
-                     why);
+    err = body_text(body, &begin, why);
+    if (!err)
+        err = json_parse(body->data ? body->data + begin : "", body->len - begin, "request body",
+                         ERR_INVALID, &c->body, why);
     if (err || !route->body)
         return err;
     return check_object(route->body, c->body, c->fields, why);
 }
 
+// False: the call is answered.
+static bool unpack_body(struct call *c)
+{
+    struct fault why = {0};
+    if (http_too_large(c->http)) {
+        refuse_size(c, "the request body");
+        return false;
+    }
+    const enum err err =
+        c->gzip ? body_gunzip(http_body(c->http), c->router->p.max_body, &why) : ERR_OK;
+    if (err == ERR_FORMAT)
+        refuse_size(c, "the decompressed request body");
+    else if (err)
+        call_fault(c, &why, 1);
+    return !err;
+}
+
 void router_handle(void *router, struct http_request *r)
 {
-    struct router *ro = router;
     struct call *c = http_user(r);
     struct fault why = {0};
-    if (!c || !c->route)
+    if (!c || !c->route || !unpack_body(c))
         return;
-    if (http_too_large(r)) {
-        call_error(c, 413, NULL, NULL, "the request body may have %zu bytes at most",
-                   ro->p.max_body);
-    } else if (take_fields(c, &why)) {
+    if (take_fields(c, &why))
         call_fault(c, &why, 1);
-    } else {
+    else
         c->route->handle(c);
-    }
 }
 
 void router_finished(void *router, struct http_request *r)

@@ -37,6 +37,7 @@ struct call {
     struct json_t *body; // parsed; NULL without
     void *fields;        // what the field table filled, route->fields_size bytes
     char *path;          // arg points into it
+    bool gzip;           // the body has to be unpacked
 };
 
 struct route_answer {

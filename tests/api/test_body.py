@@ -1,4 +1,5 @@
 """Request bodies: refused while they still come, compressed, and in other encodings."""
+import gzip
 import http.client
 import os
 import shutil
@@ -7,6 +8,7 @@ import ssl
 import subprocess
 import tempfile
 import time
+import zlib
 
 from harness import PATIENCE, Server, main
 from test_ops import bearer, keys_file, new_key
@@ -174,6 +176,95 @@ def test_ends_while_clients_still_send():
     c.sendall(b" " * 100000)
     assert s.close() == 0
     c.close()
+
+
+# ---- compressed -------------------------------------------------------------------------------
+
+JOB = b'{"prompt":"a","size":64}'
+
+
+def post(s, body, encoding=None, kind="application/json", path="/v1/jobs"):
+    headers = {"Content-Type": kind, **({"Content-Encoding": encoding} if encoding else {})}
+    return s.request("POST", path, body, headers)
+
+
+def bomb(size):
+    packer = zlib.compressobj(9, wbits=31)
+    return packer.compress(b" " * size) + packer.flush()
+
+
+def test_gzip_bodies():
+    whole = gzip.compress(JOB)
+    named = whole[:3] + b"\x08" + whole[4:10] + b"body.json\x00" + whole[10:]
+    padded = JOB[:-1] + b" " * (MEGABYTE - len(JOB)) + b"}"  # exactly max-body
+    good = (("gzip", whole), ("x-gzip", whole), ("GZIP", whole), (" gzip ", whole), ("gzip", named),
+            ("gzip", gzip.compress(JOB[:5]) + gzip.compress(JOB[5:])), ("gzip", gzip.compress(padded)),
+            ("identity", JOB), (None, JOB))
+    bad = (
+        (400, "ends too early", whole[:-1]), (400, "ends too early", whole[:15]),
+        (400, "not valid gzip", JOB), (400, "not valid gzip", zlib.compress(JOB)),
+        (400, "not valid gzip", whole + b"more"), (400, "not valid gzip", whole[:-5] + b"xxxxx"),
+        (413, "decompressed", gzip.compress(padded + b" ")), (413, "decompressed", bomb(1 << 29)),
+        (413, "decompressed", gzip.compress(padded) * 2), (400, "request body", gzip.compress(b"")),
+        (400, "request body", gzip.compress(b"[1")),
+    )
+    s = Server()
+    try:
+        for encoding, body in good:
+            a = post(s, body, encoding)
+            assert a.status == 202 and a.json["request"]["prompt"] == "a", (encoding, a.body)
+        for status, words, body in bad:
+            a = post(s, body, "gzip")
+            assert a.status == status and words in a.json["error"]["message"], (a.body, words)
+        for encoding in ("br", "deflate", "zstd", "gzip, gzip", "x"):
+            a = post(s, JOB, encoding)
+            assert a.status == 415 and encoding in a.json["error"]["message"], a.body
+            assert a.headers["accept-encoding"] == "gzip" and a.json["error"]["param"]
+        # The same request by another coding is the same request.
+        key = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+        ids = {s.request("POST", "/v1/jobs", body, {**key, **more}).json["id"] for body, more in (
+            (JOB, {}), (whole, {"Content-Encoding": "gzip"}))}
+        assert len(ids) == 1
+        a = post(s, gzip.compress(b'{"prompt":"a","width":64,"height":64}'), "gzip",
+                 path="/sdapi/v1/txt2img")
+        assert a.status == 200, a.body
+        # The bomb would have been 512 MB.
+        with open(f"/proc/{s.process.pid}/status") as f:
+            peak = next(int(line.split()[1]) for line in f if line.startswith("VmHWM:"))
+        assert peak < 300_000, peak
+    finally:
+        assert s.close() == 0
+
+
+# ---- other encodings --------------------------------------------------------------------------
+
+def test_encodings():
+    text = '{"prompt":"für Élise","size":64}'
+    s = Server()
+    try:
+        for kind in ("application/json", "application/json; charset=utf-8",
+                     'application/json;charset="UTF-8"', "application/json; charset=utf8"):
+            for body in (text.encode(), b"\xef\xbb\xbf" + text.encode()):
+                a = post(s, body, kind=kind)
+                assert a.status == 202 and a.json["request"]["prompt"] == "für Élise", (kind, a.body)
+        a = post(s, gzip.compress(b"\xef\xbb\xbf" + text.encode()), "gzip")
+        assert a.status == 202, a.body
+        for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"):
+            for body in (text.encode(name), ("\ufeff" + text).encode(name)):
+                a = post(s, body)
+                assert a.status == 400 and name[:6].upper() in a.json["error"]["message"], (name, a.body)
+                assert "UTF-8" in a.json["error"]["message"]
+        a = post(s, text.encode("latin-1"))
+        assert a.status == 400 and "0xFC at offset 12" in a.json["error"]["message"], a.body
+        a = post(s, gzip.compress(text.encode()))
+        assert a.status == 400 and "Content-Encoding: gzip" in a.json["error"]["message"], a.body
+        for charset in ("utf-16", "iso-8859-1", "windows-1252", "shift_jis", ""):
+            a = post(s, text.encode(), kind="application/json; x=1; charset=" + charset)
+            assert a.status == 415 and f'"{charset}"' in a.json["error"]["message"], (charset, a.body)
+        for body in (b"\xef\xbb\xbf", b"\xef\xbb", b"\xff\xfe", b"", b"\x00", b"{\x00"):
+            assert post(s, body).status == 400, body
+    finally:
+        assert s.close() == 0
 
 
 if __name__ == "__main__":
