@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import growth
 import run
 from atlas import Atlas
 from low_res import degrade
@@ -52,7 +53,7 @@ class Residual(nn.Module):
 
 
 class Finder(nn.Module):
-    """images -> per cell (heat, x and y offset in cells, log radius), surroundings, a summary."""
+    """images -> per cell (heat, x and y offset in cells, log radius, log half height), surroundings, a summary."""
 
     def __init__(self, width=64):
         super().__init__()
@@ -60,7 +61,7 @@ class Finder(nn.Module):
         self.down = unet.Conv(32, width, 3, padding=1, stride=2)
         self.body = nn.Sequential(*(Residual(width, d) for d in (1, 2, 1, 2)))
         self.norm = nn.GroupNorm(8, width)
-        self.conv_out = nn.Conv2d(width, 4, 1)
+        self.conv_out = nn.Conv2d(width, 5, 1)
         self.scene_embedding = nn.Linear(2 * width, sum(SCENE_FIELDS))
 
     def forward(self, images):
@@ -115,6 +116,22 @@ class Checker(nn.Module):
         self.namer = Namer(128, self.fields[0], sum(self.fields[1:]))
         self.grey_namer = Namer(128, self.fields[0], 0, 48)
 
+    def get_extra_state(self):
+        return self.ids
+
+    def set_extra_state(self, ids):
+        pass
+
+    def load_state_dict(self, state, strict=True):
+        """Also that of a checker that knew other nouns."""
+        ids, state = state["_extra_state"], dict(state)
+        for namer in ("namer", "grey_namer"):
+            for kind in ("weight", "bias"):
+                name = "%s.kind_embedding.%s" % (namer, kind)
+                fresh = getattr(getattr(self, namer).kind_embedding, kind)
+                state[name] = growth.renumbered(state[name], fresh, len(SHAPES), ids, self.ids)
+        return super().load_state_dict(state, strict)
+
     def grey_kinds(self, close_ups):
         nothing = torch.zeros(len(close_ups), 128, device=close_ups.device)     # the summary has seen colours
         return self.grey_namer(grey(close_ups), nothing)[:, :self.fields[0]]
@@ -145,7 +162,7 @@ def kind_of(obj):
 
 
 def targets(scenes, cast):
-    """heat [N, 16, 16], per object (picture, middle x and y, radius, classes), per picture classes."""
+    """heat [N, 16, 16], per object (picture, middle x and y, radius, half height, classes), per picture classes."""
     heat, rows, place = torch.zeros(len(scenes), CELLS, CELLS), [], torch.arange(CELLS) + .5
     for n, s in enumerate(scenes):
         for o in s.objects:
@@ -153,18 +170,18 @@ def targets(scenes, cast):
             near = torch.exp(-(place[None] - x * CELLS) ** 2 - (place[:, None] - y * CELLS) ** 2)
             heat[n] = torch.maximum(heat[n], near)
             shade = SHADES.index(o.colour or "own")
-            rows.append([n, x, y, r, kind_of(o), shade, PATTERNS.index(o.pattern)])
+            rows.append([n, x, y, r, .95 * o.r if o.noun < 0 else o.r, kind_of(o), shade, PATTERNS.index(o.pattern)])
     where = [[GROUNDS.index(s.ground), TIMES.index(s.time),
               BACKDROP_NAMES.index(s.backdrop) if s.ground == "plain" else -100] for s in scenes]
-    return heat, torch.tensor(rows).view(-1, 7), torch.tensor(where)
+    return heat, torch.tensor(rows).view(-1, 8), torch.tensor(where)
 
 
-def _placing_loss(cell, n, x, y, r):
+def _placing_loss(cell, n, x, y, r, half):
     """Offset and radius as seen from the cell of an object or from one beside it."""
     beside = torch.randint(-1, 2, (2, len(n)), device=x.device) * (torch.rand(len(n), device=x.device) < .4)
     column, row = ((v * CELLS).long().add(d).clamp(0, CELLS - 1) for v, d in zip((x, y), beside))
     at = cell[n, :, row, column]
-    wanted = torch.stack((x * CELLS - column - .5, y * CELLS - row - .5, (r * 6).log()), 1)
+    wanted = torch.stack((x * CELLS - column - .5, y * CELLS - row - .5, (r * 6).log(), (half * 6).log()), 1)
     return (at[:, 1:] - wanted).abs().sum() / max(1, len(n))
 
 
@@ -181,12 +198,12 @@ def losses(net, images, heat, rows, where):
     focal = -torch.where(near, (1 - p) ** 2 * p.log(), (1 - heat) ** 4 * p ** 2 * (1 - p).log())
     find = focal.sum() / near.sum().clamp(min=1)
     rows = rows[torch.randperm(len(rows), device=rows.device)[:2 * len(images)]]
-    n, x, y, r = rows[:, 0].long(), *rows[:, 1:4].t()
-    place = _placing_loss(cell, n, x, y, r)
+    n, x, y, r, half = rows[:, 0].long(), *rows[:, 1:5].t()
+    place = _placing_loss(cell, n, x, y, r, half)
     off = (torch.randn(3, len(n), device=x.device) * .12).clamp(-.3, .3)
     shown = close_ups(images, n, x + off[0] * r, y + off[1] * r, r * off[2].exp())
-    classes = _naming_loss(net.namer(shown, summary[n]), net.fields, rows[:, 4:].long())
-    in_grey, = _naming_loss(net.grey_kinds(shown), net.fields[:1], rows[:, 4:5].long())
+    classes = _naming_loss(net.namer(shown, summary[n]), net.fields, rows[:, 5:].long())
+    in_grey, = _naming_loss(net.grey_kinds(shown), net.fields[:1], rows[:, 5:6].long())
     scenes = _naming_loss(scene, SCENE_FIELDS, where)
     parts = dict(zip(("kind", "colour", "pattern", "ground", "time", "backdrop"), classes + scenes), grey=in_grey)
     return find + place + sum(classes) + in_grey + .3 * sum(scenes), {
@@ -258,7 +275,7 @@ def detect(net, images, threshold=.35):
         for i, k in enumerate(n.tolist()):
             found[k].append({"shape": net.label(names[0][i]), "grey": net.label(int(in_grey[i])),
                              "colour": SHADES[names[1][i]], "pattern": PATTERNS[names[2][i]], "x": float(x[i]),
-                             "y": float(y[i]), "r": float(r[i]), "score": float(heat[k, row[i], column[i]]),
+                             "y": float(y[i]), "r": float(r[i]), "half": float(at[i, 4].exp()) / 6, "score": float(heat[k, row[i], column[i]]),
                              "certainty": min(sure[0][i], sure[1][i])})
         out += [{"objects": f, "ground": GROUNDS[g], "time": TIMES[t], "backdrop": BACKDROP_NAMES[b],
                  "certainty": p} for f, g, t, b, p in zip(found, *where, certain[0])]

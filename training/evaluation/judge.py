@@ -1,6 +1,7 @@
 """Whether a picture shows what its caption says, from what the checker sees in it.
 
-Only what the caption says is judged: a place that it does not name, a size that it leaves open, are
+"grey" says how many nouns are right to an eye without colours, and does not count for the whole. Only what
+the caption says is judged: a place that it does not name, a size that it leaves open, are
 free. Scores are 0..1 per attribute; an attribute of which the caption says nothing is absent.
 """
 
@@ -15,7 +16,7 @@ SIZED_LAYOUTS = {"single": "single", "left": "pair", "right": "pair", "next": "p
 def relation_holds(layout, a, b, c=None):
     """Of the objects that a caption names first, second and third."""
     def foot(o):
-        return o["y"] + .95 * o["r"]
+        return o["y"] + o["half"]
     if layout == "left":
         return a["x"] < b["x"] - .05
     if layout == "right":
@@ -75,6 +76,7 @@ def judge(scene, seen):
         out["time"] = float(seen["time"] == scene.time)
     patterns = all(f and f["pattern"] == o.pattern for o, f in pairs)
     out["whole"] = float(patterns and all(v == 1. for v in out.values()))
+    score("grey", [p for p in pairs if p[0].noun >= 0], lambda o, f: f["grey"] == o.shape)
     return out
 
 

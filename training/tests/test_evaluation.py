@@ -29,7 +29,8 @@ def truth(scene):
     """What a checker without errors sees."""
     return {"ground": scene.ground, "time": scene.time, "backdrop": scene.backdrop, "certainty": 1.,
             "objects": [{"shape": o.shape, "colour": o.colour, "pattern": o.pattern, "x": o.x,
-                         "y": o.y - .95 * o.r, "r": o.r, "score": 1., "certainty": 1.}
+                         "y": o.y - .95 * o.r, "r": o.r, "half": .95 * o.r, "grey": o.shape, "score": 1.,
+                         "certainty": 1.}
                         for o in scene.objects]}
 
 
@@ -151,7 +152,7 @@ class Checking(unittest.TestCase):
         heat, rows, where = checker.targets(some, cast)
         net = checker.Checker([n.id for n in cast.nouns])
         self.assertEqual(len(rows), sum(len(s.objects) for s in some))
-        for n, x, y, r, shape, colour, pattern in rows.tolist():
+        for n, x, y, r, _, shape, colour, pattern in rows.tolist():
             self.assertGreater(heat[int(n), int(y * checker.CELLS), int(x * checker.CELLS)], .6)
             o = min(some[int(n)].objects, key=lambda o: abs(o.x - x) + abs(o.y - .95 * o.r - y))
             self.assertEqual((net.label(int(shape)), checker.SHADES[int(colour)], PATTERNS[int(pattern)]),
@@ -180,6 +181,15 @@ class Checking(unittest.TestCase):
         some = scenes(8, ["empty"])
         loss, _ = checker.losses(net, render(some, 64) * 2 - 1, *checker.targets(some, None))
         self.assertTrue(torch.isfinite(loss))
+
+    def test_a_checker_goes_on_with_more_nouns(self):
+        torch.manual_seed(0)
+        old, more = checker.Checker(["cat", "dog"]).eval(), checker.Checker(["owl", "dog", "cat"]).eval()
+        more.load_state_dict(old.state_dict())
+        shown = torch.rand(3, 3, 48, 48)
+        a, b = old.grey_kinds(shown), more.grey_kinds(shown)
+        torch.testing.assert_close(a[:, :len(SHAPES)], b[:, :len(SHAPES)])
+        torch.testing.assert_close(a[:, len(SHAPES):], b[:, [-1, -2]])
 
     def test_what_is_seen_has_names(self):
         torch.manual_seed(0)
