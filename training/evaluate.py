@@ -9,6 +9,7 @@ Parts; the first four when none is named:
     robust     what odd prompts give
     sr         PSNR of the super-resolution stages against bicubic (in torch)
     sheets     the prompts of prompts.txt at every size
+    nouns      every noun, and nouns together, counted, coloured, placed, in other languages
 
 Each part writes PART.json, PART.md and a JPEG of pictures into --out.
 """
@@ -23,13 +24,15 @@ import time
 
 import checker
 import sheet
-from evaluation import diversity, guidance, robust, sheets, sr, table
+from atlas import Atlas
+from evaluation import diversity, guidance, nouns, robust, sheets, sr, table
 from evaluation.engine import Engine, tensor
 from world import scene as worlds
+from world.cast import Cast
 
 HERE = pathlib.Path(__file__).resolve().parent
 PARTS = {"table": table, "diversity": diversity, "guidance": guidance, "robust": robust, "sr": sr,
-         "sheets": sheets}
+         "sheets": sheets, "nouns": nouns}
 USUAL = ["table", "diversity", "guidance", "robust"]
 ON_SHEET = 12
 
@@ -43,6 +46,10 @@ class Context:
         self.engine = Engine(opt.imagend, opt.model, options)
         self.net, self.checker_seen = checker.load(opt.checker)
         self.shown = []
+        self.waves, self.atlas, self.cast = opt.waves, None, None
+        if opt.atlas.exists():
+            self.atlas = Atlas(opt.atlas)
+            self.cast = Cast.of(self.atlas)
 
     def see(self, pictures):
         return checker.detect(self.net, tensor(pictures))
@@ -76,6 +83,8 @@ def read_arguments():
     args.add_argument("--imagend", type=pathlib.Path, default=HERE.parent / "build/imagend")
     args.add_argument("--model", type=pathlib.Path, default=HERE.parent / "models/default")
     args.add_argument("--checker", type=pathlib.Path, default=HERE / "out/checker/state.pt")
+    args.add_argument("--atlas", type=pathlib.Path, default=HERE / "out/atlas", help="folder of atlas.build")
+    args.add_argument("--waves", type=int, nargs="*", help="of the vocabulary, for the part nouns; all without it")
     args.add_argument("--out", type=pathlib.Path, default=HERE / "out/eval")
     args.add_argument("--count", type=int, default=100, help="prompts per task (100)")
     args.add_argument("--mix", default=None, help="JSON of world.scene.Mix; the full world without it")
@@ -84,6 +93,8 @@ def read_arguments():
     unknown = [p for p in opt.parts if p not in PARTS]
     if unknown:
         args.error("there is no part %s; parts are %s" % (unknown[0], ", ".join(PARTS)))
+    if "nouns" in opt.parts and not opt.atlas.exists():
+        args.error("no atlas in %s; make it: python3 -m atlas.build" % opt.atlas)
     if opt.count < 1:
         args.error("--count must be at least 1")
     if not opt.checker.exists():

@@ -7,6 +7,7 @@ import pathlib
 import stat
 import sys
 import tempfile
+import types
 import unittest
 
 import torch
@@ -14,14 +15,14 @@ from PIL import Image
 
 import checker
 import sheet
-from evaluation import diversity, guidance, sr, table
+from evaluation import diversity, guidance, nouns, sr, table
 from evaluation.engine import Engine, tensor
 from evaluation.judge import RELATIONS, SIZED_LAYOUTS, assign, judge, mean
 from tests import synthetic
 from world import scene as worlds
 from world import staging
 from world.cast import Cast
-from world.language import COLOUR_NAMES, GROUNDS, LAYOUTS, PATTERNS, SHAPES, TIMES
+from world.language import COLOUR_NAMES, GROUNDS, LAYOUTS, NUMBERS, PATTERNS, SHAPES, TIMES
 from world.render import render
 
 
@@ -200,6 +201,49 @@ class Checking(unittest.TestCase):
             for f in seen["objects"]:
                 for name in (f["shape"], f["grey"]):
                     self.assertIn(name, SHAPES + ["noun:cat", "noun:dog"])
+
+
+class Nouns(unittest.TestCase):
+    def made(self):
+        context = types.SimpleNamespace(cast=Cast.of(synthetic.atlas()), seed=5, count=12, waves=None)
+        return context.cast, nouns.Maker(context).rows(1)
+
+    def test_every_noun_is_asked_for(self):
+        cast, rows = self.made()
+        self.assertEqual({s.objects[0].noun for s in rows["one noun"]}, set(range(len(cast.nouns))))
+
+    def test_scenes_are_of_their_row(self):
+        _, rows = self.made()
+        for s in rows["counting 2..5"]:
+            self.assertTrue(any(w in s.caption for w in NUMBERS[len(s.objects)]), s.caption)
+        for s in rows["colours of two nouns"]:
+            self.assertTrue(all(o.variant for o in s.objects) and len(s.objects) == 2, s.caption)
+        for s in rows["places and times"]:
+            self.assertTrue(s.names_place, s.caption)
+        self.assertEqual({len({o.group for o in s.objects}) for s in rows["two nouns"]}, {2, 3})
+
+    def test_the_truth_passes_and_another_noun_does_not(self):
+        cast, rows = self.made()
+        for name, some in rows.items():
+            for s in some:
+                scores = nouns.extra(s, judge(s, truth(s)))
+                self.assertEqual(set(scores.values()), {1.}, (name, s.caption, scores))
+                wrong = truth(s)
+                for f in wrong["objects"]:
+                    f["shape"] = "noun:none"
+                scores = nouns.extra(s, judge(s, wrong))
+                self.assertEqual((scores["shape"], scores["grey"], scores["whole"]), (0., 1., 0.))
+                self.assertEqual(scores.get("both", 0.) + scores.get("counted", 0.), 0.)
+
+    def test_weak_nouns_are_listed(self):
+        cast, rows = self.made()
+        entries = [(s, s, truth(s), truth(s)) for s in rows["one noun"]]
+        for f in entries[0][2]["objects"]:
+            f["shape"] = "noun:other"
+        found = nouns.by_noun(entries, cast)
+        first = cast.nouns[entries[0][0].objects[0].noun].id
+        self.assertEqual([n for n, r in found.items() if r["drawn"] < .5], [first])
+        self.assertEqual(found[first]["seen"], ["other"])
 
 
 class Measures(unittest.TestCase):
