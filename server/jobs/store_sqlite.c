@@ -4,8 +4,10 @@
 #include "store.h"
 
 #include "buf.h"
+#include "json.h"
 #include "log.h"
 #include "store_salvage.h"
+#include "store_upgrade.h"
 #include "text.h"
 
 #include <errno.h>
@@ -17,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STORE_VERSION = 1, STORE_MAX_IMAGE = 256 << 20, STORE_MAX_EDGE = 65536 };
+enum { STORE_VERSION = 2, STORE_MAX_IMAGE = 256 << 20, STORE_MAX_EDGE = 65536 };
 
 struct store_sqlite {
     struct store store;
@@ -25,22 +27,25 @@ struct store_sqlite {
     sqlite3 *db;
     sqlite3_stmt *put, *del;
     bool full; // the last write found no room
+    bool old;  // the database is of an older version
 };
 
 static const char schema[] =
     "CREATE TABLE IF NOT EXISTS job ("
     " id TEXT PRIMARY KEY, token TEXT NOT NULL, state TEXT NOT NULL, spec TEXT NOT NULL,"
-    " model TEXT NOT NULL, sampler TEXT NOT NULL, size INTEGER NOT NULL, stages INTEGER NOT NULL,"
-    " steps TEXT NOT NULL, created INTEGER NOT NULL, started INTEGER NOT NULL,"
+    " used TEXT NOT NULL, images TEXT NOT NULL, created INTEGER NOT NULL, started INTEGER NOT NULL,"
     " finished INTEGER NOT NULL, expires INTEGER NOT NULL, fault INTEGER NOT NULL,"
-    " message TEXT NOT NULL, pictures TEXT NOT NULL, webhook_tries INTEGER NOT NULL,"
-    " webhook_next INTEGER NOT NULL) WITHOUT ROWID;"
+    " message TEXT NOT NULL, webhook_tries INTEGER NOT NULL, webhook_next INTEGER NOT NULL)"
+    " WITHOUT ROWID;"
     "CREATE INDEX IF NOT EXISTS job_created ON job (created);"
-    "PRAGMA user_version = 1;";
+    "PRAGMA user_version = 2;";
 
-static const char put_sql[] =
-    "INSERT OR REPLACE INTO job VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,"
-    "?17,?18)";
+#define COLUMNS                                                                                    \
+    "id, token, state, spec, used, images, created, started, finished, expires, fault, message, "  \
+    "webhook_tries, webhook_next"
+static const char put_sql[] = "INSERT OR REPLACE INTO job (" COLUMNS
+                              ") VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)";
+static const char load_sql[] = "SELECT " COLUMNS " FROM job ORDER BY created";
 
 static enum err sql_fault(sqlite3 *db, const char *what, struct fault *why)
 {
@@ -51,18 +56,12 @@ static enum err sql_fault(sqlite3 *db, const char *what, struct fault *why)
 
 // ---- rows ---------------------------------------------------------------------------------------
 
-static void add_numbers(struct buf *b, const struct picture_used *u)
-{
-    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
-        buf_printf(b, "%s%d %.9g %d", i ? " " : "", u->steps[i], (double)u->guidance_scale[i],
-                   u->noise_level[i]);
-    buf_printf(b, " %d", u->tokens);
-}
-
-static void add_pictures(struct buf *b, const struct job *j)
+static void add_images(struct buf *b, const struct job *j)
 {
     for (int i = 0; i < j->spec.n; i++)
-        buf_printf(b, "%s%zu %d", i ? " " : "", j->picture[i].bytes, j->picture[i].width);
+        buf_printf(b, "%s[%zu,%d,%d]", i ? "," : "[", j->picture[i].bytes, j->picture[i].width,
+                   j->picture[i].height);
+    buf_puts(b, "]");
 }
 
 static bool fold_log(struct store_sqlite *q)
@@ -84,25 +83,20 @@ static int write_row(struct store_sqlite *q, sqlite3_stmt *st)
     return rc;
 }
 
-static int put_row(struct store_sqlite *q, const struct job *j, const char *spec,
-                   const char *numbers, const char *pictures)
+static int put_row(struct store_sqlite *q, const struct job *j, const char *spec, const char *used,
+                   const char *images)
 {
     sqlite3_stmt *p = q->put;
-    const char *const texts[] = {j->id, j->token,      job_state_name(j->state),
-                                 spec,  j->used.model, j->used.sampler};
+    const char *const texts[] = {j->id, j->token, job_state_name(j->state), spec, used, images};
     const sqlite3_int64 times[] = {j->created, j->started, j->finished, j->expires};
     for (int i = 0; i < 6; i++)
         sqlite3_bind_text(p, i + 1, texts[i], -1, SQLITE_STATIC);
-    sqlite3_bind_int(p, 7, j->used.size);
-    sqlite3_bind_int(p, 8, j->used.stages);
-    sqlite3_bind_text(p, 9, numbers, -1, SQLITE_STATIC);
     for (int i = 0; i < 4; i++)
-        sqlite3_bind_int64(p, i + 10, times[i]);
-    sqlite3_bind_int(p, 14, j->fault.code);
-    sqlite3_bind_text(p, 15, j->fault.msg, -1, SQLITE_STATIC);
-    sqlite3_bind_text(p, 16, pictures, -1, SQLITE_STATIC);
-    sqlite3_bind_int(p, 17, j->webhook_tries);
-    sqlite3_bind_int64(p, 18, j->webhook_next);
+        sqlite3_bind_int64(p, i + 7, times[i]);
+    sqlite3_bind_int(p, 11, j->fault.code);
+    sqlite3_bind_text(p, 12, j->fault.msg, -1, SQLITE_STATIC);
+    sqlite3_bind_int(p, 13, j->webhook_tries);
+    sqlite3_bind_int64(p, 14, j->webhook_next);
     const int rc = write_row(q, p);
     sqlite3_clear_bindings(p);
     return rc;
@@ -111,15 +105,15 @@ static int put_row(struct store_sqlite *q, const struct job *j, const char *spec
 static enum err sqlite_put(struct store *s, const struct job *j, struct fault *why)
 {
     struct store_sqlite *q = (struct store_sqlite *)s;
-    struct buf numbers = {0}, pictures = {0};
+    struct buf used = {0}, images = {0};
     char *spec = job_spec_write(&j->spec);
     int rc = SQLITE_NOMEM;
-    add_numbers(&numbers, &j->used);
-    add_pictures(&pictures, j);
-    if (spec && !numbers.failed && !pictures.failed)
-        rc = put_row(q, j, spec, numbers.data, pictures.data);
-    buf_deinit(&numbers);
-    buf_deinit(&pictures);
+    check_write(&picture_used_table, &j->used, &used);
+    add_images(&images, j);
+    if (spec && !used.failed && !images.failed)
+        rc = put_row(q, j, spec, used.data, images.data);
+    buf_deinit(&used);
+    buf_deinit(&images);
     free(spec);
     return rc == SQLITE_DONE ? ERR_OK : sql_fault(q->db, "cannot store the job", why);
 }
@@ -130,54 +124,38 @@ static const char *column(sqlite3_stmt *row, int i)
     return s ? s : "";
 }
 
-// Numbers by spaces. False where there is none, so that damage does not read as 0.
-static bool take_int(const char **at, long long *out)
+// [[bytes, width, height], ...]; no bytes: there is no image.
+static bool read_images(const char *text, struct job *j)
 {
-    char *end;
-    errno = 0;
-    *out = strtoll(*at, &end, 10);
-    if (end == *at || errno)
-        return false;
-    *at = end;
-    return true;
-}
-
-static bool read_numbers(const char *s, struct picture_used *u)
-{
-    long long steps, noise, tokens = 0;
-    for (int i = 0; i < PICTURE_MAX_STAGES; i++) {
-        char *end;
-        if (!take_int(&s, &steps) || steps < 0 || steps > INT32_MAX)
-            return false;
-        u->guidance_scale[i] = strtof(s, &end);
-        if (end == s)
-            return false;
-        s = end;
-        if (!take_int(&s, &noise) || noise < -1 || noise > INT32_MAX)
-            return false;
-        u->steps[i] = (int)steps;
-        u->noise_level[i] = (int)noise;
-    }
-    // Rows of older programs end before it.
-    if (*s && (!take_int(&s, &tokens) || tokens < 0 || tokens > INT32_MAX))
-        return false;
-    u->tokens = (int)tokens;
-    return !*s;
-}
-
-static bool read_pictures(const char *s, struct job *j)
-{
-    for (int i = 0; i < j->spec.n; i++) {
+    struct json_t *doc = NULL;
+    bool ok = !json_parse(text, strlen(text), "images", ERR_FORMAT, &doc, NULL) &&
+              json_count(doc) == (size_t)j->spec.n;
+    for (int i = 0; ok && i < j->spec.n; i++) {
+        const struct json_t *item = json_item(doc, (size_t)i);
         struct job_picture *p = &j->picture[i];
-        long long bytes, width;
-        if (!take_int(&s, &bytes) || !take_int(&s, &width) || bytes < 0 ||
-            bytes > STORE_MAX_IMAGE || width < 0 || width > STORE_MAX_EDGE)
-            return false;
-        p->bytes = (size_t)bytes;
-        p->width = p->height = (int)width;
+        int64_t v[3];
+        for (size_t k = 0; k < 3; k++) {
+            v[k] = json_int(json_item(item, k));
+            ok &= json_kind(json_item(item, k)) == JSON_INT && v[k] >= 0 &&
+                  v[k] <= (k ? (int64_t)STORE_MAX_EDGE : (int64_t)STORE_MAX_IMAGE);
+        }
+        p->bytes = (size_t)v[0];
+        p->width = (int)v[1];
+        p->height = (int)v[2];
         p->state = p->bytes ? JOB_DONE : j->state == JOB_DONE ? JOB_FAILED : j->state;
     }
-    return !*s;
+    json_destroy(&doc);
+    return ok;
+}
+
+static enum err read_used(const char *text, struct picture_used *out, struct fault *why)
+{
+    struct json_t *doc = NULL;
+    enum err err = json_parse(text, strlen(text), "settings", ERR_FORMAT, &doc, why);
+    if (!err)
+        err = check_object(&picture_used_table, doc, out, why);
+    json_destroy(&doc);
+    return err;
 }
 
 // Whether an id or token is one that jobs.c made: file names are built from the one, and the other
@@ -196,30 +174,21 @@ static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
         return fault_set(why, ERR_FORMAT, "store", "its id or token is malformed");
     if (job_state_find(column(row, 2), &j->state))
         return fault_set(why, ERR_FORMAT, "store", "unknown state \"%.40s\"", column(row, 2));
-    const enum err err = job_spec_read(column(row, 3), &j->spec, &j->spec_text, why);
+    enum err err = job_spec_read(column(row, 3), &j->spec, &j->spec_text, why);
+    if (!err)
+        err = read_used(column(row, 4), &j->used, why);
     if (err)
         return err;
-    if (j->spec.request.preset)
-        snprintf(j->used.preset, sizeof j->used.preset, "%s", j->spec.request.preset);
-    snprintf(j->used.model, sizeof j->used.model, "%s", column(row, 4));
-    snprintf(j->used.sampler, sizeof j->used.sampler, "%s", column(row, 5));
-    j->used.size = sqlite3_column_int(row, 6);
-    j->used.stages = sqlite3_column_int(row, 7);
-    if (j->used.stages < 0 || j->used.stages > PICTURE_MAX_STAGES)
-        return fault_set(why, ERR_FORMAT, "store", "%d is not a number of stages", j->used.stages);
-    if (!read_numbers(column(row, 8), &j->used))
-        return fault_set(why, ERR_FORMAT, "store", "its settings are malformed");
-    j->created = sqlite3_column_int64(row, 9);
-    j->started = sqlite3_column_int64(row, 10);
-    j->finished = sqlite3_column_int64(row, 11);
-    j->expires = sqlite3_column_int64(row, 12);
-    if (j->state == JOB_FAILED)
-        fault_set(&j->fault, (enum err)sqlite3_column_int(row, 13), "", "%s", column(row, 14));
-    fault_hide_paths(&j->fault); // rows of older programs
-    if (job_ended(j) && !read_pictures(column(row, 15), j))
+    if (job_ended(j) && !read_images(column(row, 5), j))
         return fault_set(why, ERR_FORMAT, "store", "its list of images is malformed");
-    j->webhook_tries = sqlite3_column_int(row, 16);
-    j->webhook_next = j->spec.webhook_url ? sqlite3_column_int64(row, 17) : 0;
+    j->created = sqlite3_column_int64(row, 6);
+    j->started = sqlite3_column_int64(row, 7);
+    j->finished = sqlite3_column_int64(row, 8);
+    j->expires = sqlite3_column_int64(row, 9);
+    if (j->state == JOB_FAILED)
+        fault_set(&j->fault, (enum err)sqlite3_column_int(row, 10), "", "%s", column(row, 11));
+    j->webhook_tries = sqlite3_column_int(row, 12);
+    j->webhook_next = j->spec.webhook_url ? sqlite3_column_int64(row, 13) : 0;
     return ERR_OK;
 }
 
@@ -291,7 +260,7 @@ static enum err sqlite_load(struct store *s, void (*row)(void *ctx, struct job *
     struct store_sqlite *q = (struct store_sqlite *)s;
     sqlite3_stmt *st = NULL;
     enum err err = ERR_OK;
-    int rc = sqlite3_prepare_v2(q->db, "SELECT * FROM job ORDER BY created", -1, &st, NULL);
+    int rc = sqlite3_prepare_v2(q->db, load_sql, -1, &st, NULL);
     while (rc == SQLITE_OK || rc == SQLITE_ROW) {
         rc = sqlite3_step(st);
         if (rc != SQLITE_ROW)
@@ -464,12 +433,32 @@ static enum err db_lock(struct store_sqlite *q, const char *path, struct fault *
         return err;
     }
     const int version = db_version(q->db);
-    if (version != 0 && version != STORE_VERSION)
+    q->old = version == STORE_OLDEST;
+    if (version != 0 && version != STORE_VERSION && !q->old)
         return fault_set(why, ERR_FORMAT, "data-dir",
                          "the job store in %.100s has version %d, and this program reads version "
                          "%d: use the program that wrote it, or another data-dir",
                          q->dir, version, STORE_VERSION);
     return ERR_OK;
+}
+
+// In one transaction, so that a program that is stopped meanwhile leaves the old version.
+static enum err db_set_up(struct store_sqlite *q, struct fault *why)
+{
+    static const char rename_sql[] = "DROP INDEX IF EXISTS job_created;"
+                                     "ALTER TABLE job RENAME TO job_1";
+    enum err err = ERR_OK;
+    if (sqlite3_exec(q->db, "BEGIN", NULL, NULL, NULL) ||
+        (q->old && sqlite3_exec(q->db, rename_sql, NULL, NULL, NULL)) ||
+        sqlite3_exec(q->db, schema, NULL, NULL, NULL) ||
+        sqlite3_prepare_v2(q->db, put_sql, -1, &q->put, NULL) ||
+        sqlite3_prepare_v2(q->db, "DELETE FROM job WHERE id = ?1", -1, &q->del, NULL))
+        err = sql_fault(q->db, "cannot set up the job store", why);
+    if (!err && q->old)
+        err = store_upgrade(q->db, sqlite_put, &q->store, why);
+    if (!err && sqlite3_exec(q->db, "COMMIT", NULL, NULL, NULL))
+        err = sql_fault(q->db, "cannot set up the job store", why);
+    return err;
 }
 
 static enum err db_open(struct store_sqlite *q, struct fault *why)
@@ -482,16 +471,12 @@ static enum err db_open(struct store_sqlite *q, struct fault *why)
     else
         err = db_lock(q, path.data, why);
     if (!err && salvage_needed(q->db)) {
-        err = salvage_run(&q->db, path.data, schema, why);
+        err = salvage_run(&q->db, path.data, q->old ? store_schema_1 : schema, why);
         if (!err)
             err = db_lock(q, path.data, why);
     }
     buf_deinit(&path);
-    if (!err && (sqlite3_exec(q->db, schema, NULL, NULL, NULL) ||
-                 sqlite3_prepare_v2(q->db, put_sql, -1, &q->put, NULL) ||
-                 sqlite3_prepare_v2(q->db, "DELETE FROM job WHERE id = ?1", -1, &q->del, NULL)))
-        err = sql_fault(q->db, "cannot set up the job store", why);
-    return err;
+    return err ? err : db_set_up(q, why);
 }
 
 enum err store_sqlite_open(const char *dir, struct store **out, struct fault *why)

@@ -189,11 +189,14 @@ DAMAGED_ROWS = {
     "spec of another type": "UPDATE job SET spec = '[1]' WHERE id = ?1",
     "n": "UPDATE job SET spec = replace(spec, '\"n\":1', '\"n\":99') WHERE id = ?1",
     "format": "UPDATE job SET spec = replace(spec, '\"png\"', '\"gif\"') WHERE id = ?1",
-    "stages": "UPDATE job SET stages = 7 WHERE id = ?1",
-    "steps": "UPDATE job SET steps = 'x' WHERE id = ?1",
-    "steps cut": "UPDATE job SET steps = substr(steps, 1, 3) WHERE id = ?1",
-    "pictures": "UPDATE job SET pictures = '' WHERE id = ?1",
-    "huge picture": "UPDATE job SET pictures = '99999999999 64' WHERE id = ?1",
+    "stages": "UPDATE job SET used = replace(used, '\"stages\":1', '\"stages\":7') WHERE id = ?1",
+    "steps": "UPDATE job SET used = replace(used, '\"steps\":[', '\"steps\":[\"x\",') WHERE id = ?1",
+    "no settings": "UPDATE job SET used = '{}' WHERE id = ?1",
+    "settings cut": "UPDATE job SET used = substr(used, 1, 30) WHERE id = ?1",
+    "images": "UPDATE job SET images = '' WHERE id = ?1",
+    "no image": "UPDATE job SET images = '[]' WHERE id = ?1",
+    "huge image": "UPDATE job SET images = '[[99999999999,64,64]]' WHERE id = ?1",
+    "image of words": "UPDATE job SET images = '[[100,64,\"x\"]]' WHERE id = ?1",
     "token": "UPDATE job SET token = '' WHERE id = ?1",
     "token cut": "UPDATE job SET token = substr(token, 1, 31) WHERE id = ?1",
 }
@@ -315,8 +318,8 @@ def test_odd_values_of_a_row_are_harmless():
     db.execute("UPDATE job SET webhook_next = 1, webhook_tries = -5 WHERE id = ?", (ids[0],))
     db.execute("UPDATE job SET state = 'failed', fault = 12345, message = ? WHERE id = ?",
                ("x" * 5000, ids[1]))
-    db.execute("UPDATE job SET created = -1, finished = -1, size = -7, model = ? WHERE id = ?",
-               ("m" * 500, ids[2]))
+    db.execute("UPDATE job SET created = -1, finished = -1, used = replace(used, 'fake', ?) "
+               "WHERE id = ?", ("m" * 60, ids[2]))
     db.execute("UPDATE job SET state = 'queued', expires = 0 WHERE id = ?", (ids[3],))
     db.close()
     s.start()
@@ -382,6 +385,54 @@ def test_a_damaged_image_costs_itself_only():
         assert s.close() == 0
 
 
+def test_jobs_of_version_1_are_taken_over():
+    s = Server(start=False)
+    os.makedirs(os.path.join(s.folder, "data", "images"))
+    path = os.path.join(s.folder, "data", "jobs.sqlite")
+    db = sqlite3.connect(path, isolation_level=None)
+    with open(os.path.join(os.path.dirname(__file__), "..", "data", "store", "version-1.sql"),
+              encoding="utf-8") as f:
+        db.executescript(f.read())
+    db.close()
+    for name, head, size in (("job_f9c987feeb360565678313533b16cd0c-0.webp", b"RIFF0000WEBP", 1214),
+                             ("job_f9c987feeb360565678313533b16cd0c-1.webp", b"RIFF0000WEBP", 1380),
+                             ("job_d667659fa08724d4cbdee6a63d43cb1e-0.png", b"\x89PNG\r\n\x1a\n", 198)):
+        with open(os.path.join(s.folder, "data", "images", name), "wb") as f:
+            f.write(head.ljust(size, b"."))
+    s.start()
+    for _ in range(2):  # as it was taken over, and as it was written again
+        j = s.get("/v1/jobs/job_f9c987feeb360565678313533b16cd0c").json
+        r = j["request"]
+        assert j["status"] == "done" and j["model"] == "fake", j
+        assert (r["prompt"], r["negative_prompt"]) == ('a "red" ball \u20ac', "blue"), r
+        assert (r["n"], r["size"], r["seed"]) == (2, 256, 9223372036854775807), r
+        assert r["steps"] == [5, 3] and r["guidance_scale"] == [2.5, 1.25], r
+        assert r["noise_level"] == [-1, 40] and r["sampler"] == "ddim", r
+        assert (r["format"], r["quality"], r["previews"], r["priority"]) == ("webp", 77, 3, 4), r
+        assert [(i["bytes"], i["width"], i["height"]) for i in j["images"]] == [(1214, 256, 256),
+                                                                               (1380, 256, 256)]
+        assert len(s.get(j["images"][1]["href"]).body) == 1380
+        j = s.get("/v1/jobs/job_d667659fa08724d4cbdee6a63d43cb1e").json
+        assert j["request"]["preset"] == "fast" and j["images"][0]["url"].endswith(
+            "/b359ddd137a111c0ab25c509867f60f0-0.png"), j
+        j = s.get("/v1/jobs/job_9bc1fc5fbb6e6e8e57c3ee0bea7212d9").json
+        assert j["status"] == "failed" and j["error"]["message"].startswith("the picture became"), j
+        # The one that waited is drawn.
+        j = s.wait_job("job_3353e11754f6a1c0ca0f394d35207fd0")
+        assert j["status"] == "done" and j["request"]["seed"] == 8, j
+        assert is_png(s.get(j["images"][0]["href"]).body, 64)
+        assert s.get("/v1/jobs/job_0000000000000000000000000000000d").status == 404
+        db = stop_and_open(s)
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("SELECT id FROM job_1").fetchall() == \
+            [("job_0000000000000000000000000000000d",)]
+        db.close()
+        s.start()
+    assert s.log.count("4 jobs of an older program") == 1
+    assert s.log.count("job_0000000000000000000000000000000d stays in the table job_1") == 1, s.log
+    assert s.close() == 0
+
+
 def refused(s):
     r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
                         os.path.join(s.folder, "data")], capture_output=True, text=True,
@@ -398,10 +449,10 @@ def test_a_newer_or_foreign_database_is_refused_and_left_alone():
     db.execute("PRAGMA user_version = 99")
     db.close()
     error = refused(s)
-    assert "version 99" in error and "reads version 1" in error and "data-dir" in error, error
+    assert "version 99" in error and "reads version 2" in error and "data-dir" in error, error
     assert os.path.join(s.folder, "data") in error
     db = sqlite3.connect(path, isolation_level=None)
-    db.execute("PRAGMA user_version = 1")
+    db.execute("PRAGMA user_version = 2")
     db.close()
     s.start()
     assert s.get("/v1/jobs/" + job["id"]).json["status"] == "done"
