@@ -19,16 +19,15 @@
 struct engine;
 
 enum engine_event_type {
-    ENGINE_STEP,    // one denoising step is done
-    ENGINE_PREVIEW, // image: the current x0 estimate of the stage (only when asked for)
-    ENGINE_STAGE,   // a stage is done; image is its picture
-    ENGINE_DONE,    // the picture is done; image is it; the slot is free again
-    ENGINE_FAILED,  // error and fault say why; the slot is free again
+    ENGINE_STEP,   // one denoising step is done
+    ENGINE_STAGE,  // a stage is done; image is its picture
+    ENGINE_DONE,   // the picture is done; image is it; the slot is free again
+    ENGINE_FAILED, // error and fault say why; the slot is free again
 };
 
 struct engine_image {
     int width, height;
-    const uint8_t *rgb; // [height, width, 3], valid during the callback only
+    const uint8_t *rgb; // [height, width, 3]; of an event: valid during the callback only
 };
 
 struct engine_event {
@@ -86,6 +85,11 @@ int engine_tokens(const struct engine *e, int slot);
 // ENGINE_FAILED and the others go on. Errors: DEVICE_LOST, NO_DEVICE_MEMORY: the engine must be
 // closed and opened again, and every admitted picture is lost.
 enum err engine_step(struct engine *e, engine_event_fn *fn, void *ctx, struct fault *why);
+
+// The stage's current estimate of a slot's image, rendered for this call: for between two steps.
+// *out is valid until the next call. Errors: NOT_FOUND when the slot has no step of its stage
+// behind it; those of engine_step.
+enum err engine_preview(struct engine *e, int slot, struct engine_image *out, struct fault *why);
 
 // Leave a slot at once; no further events come for it. Errors: NOT_FOUND when it is not in use.
 enum err engine_evict(struct engine *e, int slot);

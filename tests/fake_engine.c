@@ -2,8 +2,8 @@
 // Linked instead of the engine. Environment: FAKE_STEP_MS (time of one step), FAKE_SLOTS,
 // FAKE_OPEN_FAILS (how many opens fail first), FAKE_PRESETS (0: none), FAKE_HELD (a file: while it
 // is there, no open succeeds and no picture gets further than the step it names, 0 when empty),
-// FAKE_FAULT (what an open or a picture that fails says).
-// Words in a prompt cause trouble:
+// FAKE_FAULT (what an open or a picture that fails says), FAKE_PREVIEWS (a file that gets a line
+// for each preview rendered). Words in a prompt cause trouble:
 // "[fail]" fails that picture in its second step, "[lose]" loses the device once per process,
 // "[lose always]" loses it each time it is drawn.
 #include "engine.h"
@@ -34,7 +34,7 @@ struct fake_slot {
     int stage, step;
     double seconds;
     int tokens;
-    bool previews, fails, loses, loses_always;
+    bool fails, loses, loses_always;
 };
 
 struct engine {
@@ -260,7 +260,7 @@ enum err engine_admit(struct engine *e, const struct picture_request *r, void *t
         struct fake_slot *s = &e->slot[i];
         if (s->used)
             continue;
-        *s = (struct fake_slot){.used = true, .tag = tag, .with = used, .previews = r->previews};
+        *s = (struct fake_slot){.used = true, .tag = tag, .with = used};
         s->hash = fake_hash(0xcbf29ce484222325u ^ (r->seed + r->picture) * 0x9e3779b97f4a7c15u,
                             r->prompt);
         s->hash = fake_hash(s->hash, r->negative_prompt);
@@ -311,7 +311,7 @@ static void fake_post(struct engine *e, int slot, enum engine_event_type type, e
         .stage_seconds = s->seconds,
         .fault = fault,
     };
-    if (type == ENGINE_PREVIEW || type == ENGINE_STAGE || type == ENGINE_DONE)
+    if (type == ENGINE_STAGE || type == ENGINE_DONE)
         fake_draw(e, s, &ev.image);
     if (type == ENGINE_DONE || type == ENGINE_FAILED)
         s->used = false;
@@ -330,8 +330,6 @@ static void fake_advance(struct engine *e, int slot, engine_event_fn *fn, void *
         return;
     }
     fake_post(e, slot, ENGINE_STEP, fn, ctx, NULL);
-    if (s->previews)
-        fake_post(e, slot, ENGINE_PREVIEW, fn, ctx, NULL);
     if (s->step < s->with.steps[s->stage])
         return;
     fake_post(e, slot, ENGINE_STAGE, fn, ctx, NULL);
@@ -375,6 +373,22 @@ enum err engine_step(struct engine *e, engine_event_fn *fn, void *ctx, struct fa
         fake_advance(e, i, fn, ctx);
     }
     return ERR_OK;
+}
+
+enum err engine_preview(struct engine *e, int slot, struct engine_image *out, struct fault *why)
+{
+    const struct fake_slot *s = &e->slot[slot];
+    const char *path = getenv("FAKE_PREVIEWS");
+    FILE *f = path ? fopen(path, "a") : NULL;
+    if (!s->used || !s->step)
+        fault_set(why, ERR_NOT_FOUND, "", "slot %d has no step to show", slot);
+    else
+        fake_draw(e, s, out);
+    if (f && s->used && s->step)
+        fprintf(f, "%d %d\n", s->stage, s->step);
+    if (f)
+        fclose(f);
+    return s->used && s->step ? ERR_OK : ERR_NOT_FOUND;
 }
 
 int engine_tokens(const struct engine *e, int slot)

@@ -37,7 +37,6 @@ struct picture_request {
     float guidance_scale[PICTURE_MAX_STAGES]; // per stage; 1 switches guidance off
     int noise_level[PICTURE_MAX_STAGES];      // super-resolution stages: 0..999; -1: the model's
     bool set_noise_level;                     // false: noise_level is ignored
-    bool previews;                            // ask for ENGINE_PREVIEW events
 };
 
 // What an image was really made with, for its metadata.

@@ -493,20 +493,24 @@ static enum err finish_stage(struct engine *g, const struct post *to, int slot)
 static enum err report(struct engine *g, const struct post *to, int slot)
 {
     struct slot *s = &g->slot[slot];
-    struct stage *stage = stage_of(g, s);
-    const int done = stage_steps_done(stage, s->entry);
-    const uint8_t *rgb;
-    enum err e = ERR_OK;
+    const int done = stage_steps_done(stage_of(g, s), s->entry);
 
     post(g, to, slot, ENGINE_STEP, NULL, NULL);
-    if (s->what.previews && done < s->what.used.steps[s->stage]) {
-        e = stage_preview(stage, s->entry, &rgb);
-        if (!e)
-            post(g, to, slot, ENGINE_PREVIEW, rgb, NULL);
-    }
-    if (!e && done == s->what.used.steps[s->stage])
-        e = finish_stage(g, to, slot);
-    return e;
+    return done == s->what.used.steps[s->stage] ? finish_stage(g, to, slot) : ERR_OK;
+}
+
+enum err engine_preview(struct engine *g, int slot, struct engine_image *out, struct fault *why)
+{
+    struct slot *s = slot >= 0 && slot < g->info.slots ? &g->slot[slot] : NULL;
+
+    if (!s || !s->used || s->entry < 0 || !stage_steps_done(stage_of(g, s), s->entry))
+        return fault_set(why, ERR_NOT_FOUND, NULL, "slot %d has no step to show", slot);
+    const enum err e = stage_preview(stage_of(g, s), s->entry, &out->rgb);
+    if (e)
+        return fault_set(why, e, NULL, "a preview of stage %d: %s", s->stage + 1,
+                         ops_device_why(g->dev, e));
+    out->width = out->height = g->cascade.size[s->stage];
+    return ERR_OK;
 }
 
 enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fault *why)

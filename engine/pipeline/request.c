@@ -92,7 +92,6 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
     snprintf(out->used.preset, sizeof out->used.preset, "%s", out->preset->name);
     out->seed = r->seed;
     out->picture = r->picture;
-    out->previews = r->previews;
     return ERR_OK;
 }
 

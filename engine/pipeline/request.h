@@ -13,7 +13,6 @@ struct resolved {
     struct picture_used used;
     uint64_t seed;
     uint32_t picture;
-    bool previews;
 };
 
 // Errors: INVALID with the parameter named. out->used.steps holds the base stage's count only once

@@ -97,7 +97,6 @@ static void on_event(void *ctx, const struct engine_event *ev)
         if (d->bar)
             draw_bar(ev);
         break;
-    case ENGINE_PREVIEW: break;
     case ENGINE_STAGE: d->seconds[ev->stage] += ev->stage_seconds; break;
     case ENGINE_DONE:
         save(d, ev);

@@ -28,6 +28,7 @@ struct job_spec {
     enum job_format format;
     int quality;  // 0..100, of jpeg and webp
     int previews; // pictures to show on the way, spread evenly over the steps
+    bool watched; // somebody looks at the previews before the first one can be due
     enum job_format preview_format;
     int priority;      // 0..JOB_MAX_PRIORITY, larger first among one owner's
     int64_t deadline;  // unix ms; 0: none
@@ -83,6 +84,7 @@ struct job_picture {
 struct job_watch {
     struct job_watch *next;
     struct job *job;
+    bool previews; // looks at previews: without such a watcher none are rendered
     void (*event)(struct job_watch *w, const struct job_event *ev);
     void *ctx;
 };

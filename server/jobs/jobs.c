@@ -129,11 +129,35 @@ void jobs_drop_if_idle(struct jobs *j, struct job *job)
         jobs_remove(j, job);
 }
 
+static void tell_watched(struct job *job)
+{
+    bool any = false;
+    for (const struct job_watch *w = job->watches; w; w = w->next)
+        any |= w->previews;
+    for (int i = 0; i < job->spec.n; i++) {
+        struct work *work = job->picture[i].work;
+        int always = WATCHED_ALWAYS;
+        if (work && any)
+            atomic_store(&work->watched, WATCHED_ALWAYS);
+        else if (work)
+            atomic_compare_exchange_strong(&work->watched, &always, WATCHED_NOT);
+    }
+}
+
+void jobs_want_preview(struct job *job, int picture)
+{
+    struct work *work = job->picture[picture].work;
+    int not_yet = WATCHED_NOT;
+    if (work)
+        atomic_compare_exchange_strong(&work->watched, &not_yet, WATCHED_ONCE);
+}
+
 void jobs_watch(struct jobs *j, struct job *job, struct job_watch *w)
 {
     w->job = job;
     w->next = job->watches;
     job->watches = w;
+    tell_watched(job);
 }
 
 void jobs_unwatch(struct jobs *j, struct job_watch *w)
@@ -144,6 +168,7 @@ void jobs_unwatch(struct jobs *j, struct job_watch *w)
         at = &(*at)->next;
     *at = w->next;
     w->job = NULL;
+    tell_watched(job);
     // A client that sent an Idempotency-Key comes back for the result.
     const bool wanted = job->watches || job->spec.durable || job->spec.idempotency_key;
     if (!wanted && !job_ended(job))

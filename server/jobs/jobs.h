@@ -77,6 +77,8 @@ enum err jobs_image(struct jobs *j, struct job *job, int picture, struct blob **
                     struct fault *why);
 
 void jobs_watch(struct jobs *j, struct job *job, struct job_watch *w);
+// Somebody asked for the latest preview of a picture: the next one that is due will be rendered.
+void jobs_want_preview(struct job *job, int picture);
 // A job that nobody keeps and that has no watcher left is cancelled and forgotten.
 void jobs_unwatch(struct jobs *j, struct job_watch *w);
 

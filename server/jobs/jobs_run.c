@@ -383,6 +383,7 @@ enum err jobs_enqueue(struct jobs *j, struct job *job)
         w->job = job;
         w->spec = &job->spec;
         w->picture = i;
+        atomic_init(&w->watched, job->spec.watched ? WATCHED_ALWAYS : WATCHED_NOT);
         p->state = JOB_QUEUED;
         if (queue_push(j->queue, w)) {
             free(w);

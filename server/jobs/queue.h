@@ -4,6 +4,7 @@
 #define IMAGEND_QUEUE_H
 
 #include "err.h"
+#include "picture.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -12,6 +13,9 @@
 struct job;
 struct job_spec;
 struct queue;
+
+// Whether anybody looks at a picture's previews.
+enum work_watched { WATCHED_NOT, WATCHED_ONCE, WATCHED_ALWAYS };
 
 // One picture to draw. The loop thread makes and frees it; from queue_take to its last event it is
 // the worker's, which may only read spec and picture.
@@ -24,7 +28,10 @@ struct work {
     uint64_t order;        // first come; kept when the picture goes back into the queue
     int ahead;             // set by queue_rank
     bool in_slot;          // the loop thread's
-    int slot, previews;    // the worker's
+    atomic_int watched;    // enum work_watched: the loop sets it, the worker takes a WATCHED_ONCE
+    // The worker's: where it is, how many previews were due and how many were rendered.
+    int slot, stage, stages, step, steps, previews_due, previews;
+    int first_step[PICTURE_MAX_STAGES + 1]; // of each stage, counted over all; last: how many
 };
 
 struct queue *queue_create(void);

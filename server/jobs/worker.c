@@ -142,9 +142,19 @@ static void run_leave(struct worker *w, struct worker_event *ev)
 
 static struct picture_request run_request(const struct work *work)
 {
-    struct picture_request r = picture_at(&work->spec->request, work->picture);
-    r.previews = work->spec->previews > 0;
-    return r;
+    return picture_at(&work->spec->request, work->picture);
+}
+
+// Where each stage begins, counted in steps over all stages.
+static void run_count_steps(struct worker *w, struct work *work)
+{
+    const struct picture_request r = run_request(work);
+    struct picture_used used = {0};
+    work->stage = work->step = work->previews_due = work->previews = 0;
+    if (engine_resolve(w->engine, &r, &used, NULL))
+        used.stages = 0;
+    for (int s = 0; s < PICTURE_MAX_STAGES; s++)
+        work->first_step[s + 1] = work->first_step[s] + (s < used.stages ? used.steps[s] : 0);
 }
 
 static void run_admit(struct worker *w)
@@ -155,8 +165,8 @@ static void run_admit(struct worker *w)
             return;
         const struct picture_request r = run_request(work);
         struct worker_event *ev = event_create(WORKER_ADMITTED, work);
-        work->previews = 0;
         work->slot = 0;
+        run_count_steps(w, work);
         if (engine_admit(w->engine, &r, work, &work->slot, &ev->fault)) {
             ev->type = WORKER_FAILED;
             run_leave(w, ev);
@@ -191,47 +201,24 @@ static bool event_take_image(struct worker_event *to, const struct engine_image 
     return to->rgb;
 }
 
-// Which of the picture's previews is due at this step, counted over all stages; false for none.
-static bool preview_due(struct work *work, const struct engine_event *ev, struct engine *e)
-{
-    struct picture_used used;
-    const struct picture_request r = run_request(work);
-    int total = 0, done = ev->step;
-    if (engine_resolve(e, &r, &used, NULL))
-        return false;
-    for (int s = 0; s < used.stages; s++) {
-        total += used.steps[s];
-        done += s < ev->stage ? used.steps[s] : 0;
-    }
-    // The last step's estimate is the picture itself, which comes by its own event.
-    if (done >= total || work->previews >= work->spec->previews)
-        return false;
-    return done * (work->spec->previews + 1) >= (work->previews + 1) * total;
-}
-
 static void on_engine_event(void *ctx, const struct engine_event *from)
 {
     static const enum worker_event_type types[] = {
-        [ENGINE_STEP] = WORKER_STEP,     [ENGINE_PREVIEW] = WORKER_PREVIEW,
-        [ENGINE_STAGE] = WORKER_STAGE,   [ENGINE_DONE] = WORKER_DRAWN,
+        [ENGINE_STEP] = WORKER_STEP,
+        [ENGINE_STAGE] = WORKER_STAGE,
+        [ENGINE_DONE] = WORKER_DRAWN,
         [ENGINE_FAILED] = WORKER_FAILED,
     };
     struct worker *w = ctx;
     struct work *work = from->tag;
-    if (from->type == ENGINE_PREVIEW && !preview_due(work, from, w->engine))
-        return;
     struct worker_event *ev = event_create(types[from->type], work);
-    ev->stage = from->stage;
-    ev->stages = from->stages;
-    ev->step = from->step;
-    ev->steps = from->steps;
+    ev->stage = work->stage = from->stage;
+    ev->stages = work->stages = from->stages;
+    ev->step = work->step = from->step;
+    ev->steps = work->steps = from->steps;
     ev->seconds = from->stage_seconds;
     if (from->fault)
         ev->fault = *from->fault;
-    if (ev->type == WORKER_PREVIEW) {
-        ev->preview = work->previews++;
-        event_take_image(ev, &from->image);
-    }
     if (ev->type == WORKER_DRAWN && !event_take_image(ev, &from->image)) {
         ev->type = WORKER_FAILED;
         fault_set(&ev->fault, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
@@ -255,6 +242,52 @@ static void run_lost(struct worker *w, const struct fault *why)
         run_leave(w, ev);
     }
     run_close(w);
+}
+
+// How many of the picture's previews are due by now: they are spread evenly over all its steps, of
+// which the last ends in the picture itself.
+static int previews_due(const struct work *work)
+{
+    const int total = work->first_step[PICTURE_MAX_STAGES];
+    const int done = work->first_step[work->stage] + work->step;
+    return done < total ? done * (work->spec->previews + 1) / total : 0;
+}
+
+// Render what is due and looked at. What became due while nobody looked is one preview, not many.
+// Errors: those of engine_preview, which concern the whole device.
+static enum err run_preview(struct worker *w, struct work *work, struct fault *why)
+{
+    const int due = previews_due(work);
+    int watched = atomic_load(&work->watched);
+    struct engine_image image;
+    if (due <= work->previews_due || watched == WATCHED_NOT)
+        return ERR_OK;
+    const enum err err = engine_preview(w->engine, work->slot, &image, why);
+    if (err)
+        return err == ERR_NOT_FOUND ? ERR_OK : err; // between two stages: after the next step
+    if (watched == WATCHED_ONCE)
+        atomic_compare_exchange_strong(&work->watched, &watched, WATCHED_NOT);
+    struct worker_event *ev = event_create(WORKER_PREVIEW, work);
+    ev->stage = work->stage;
+    ev->stages = work->stages;
+    ev->step = work->step;
+    ev->steps = work->steps;
+    ev->preview = work->previews++;
+    event_take_image(ev, &image);
+    work->previews_due = due;
+    event_post(w, ev);
+    return ERR_OK;
+}
+
+static void run_previews(struct worker *w)
+{
+    struct fault why = {0};
+    for (int i = 0; w->active && i < WORKER_MAX_SLOTS; i++) {
+        if (!w->slots[i] || !run_preview(w, w->slots[i], &why))
+            continue;
+        run_lost(w, &why);
+        return;
+    }
 }
 
 static void run_step(struct worker *w)
@@ -296,9 +329,10 @@ static void run_worker(void *arg)
             break;
         run_evict(w);
         run_admit(w);
-        if (w->active)
+        if (w->active) {
             run_step(w);
-        else
+            run_previews(w);
+        } else
             queue_wait(w->p.queue, &w->seen, 60);
     }
     if (w->engine)

@@ -293,7 +293,7 @@ static void progress_get(struct call *c)
 {
     const struct app *app = c->app;
     const struct progress_fields *f = c->fields;
-    const struct job *j = current_job(c);
+    struct job *j = current_job(c);
     const struct job_picture *p = j ? &j->picture[0] : NULL;
     const double progress = j ? job_progress(j) : 0;
     struct buf b = {0};
@@ -304,6 +304,8 @@ static void progress_get(struct call *c)
                "\"sampling_steps\":%d},\"current_image\":",
                progress, j ? jobs_wait_estimate(app->jobs, j->spec.n) * (1 - progress) : 0,
                j ? j->id : "", j ? 1 : 0, p ? p->step : 0, p ? p->steps : 0);
+    if (j && !f->skip_current_image)
+        jobs_want_preview(j, 0);
     if (p && p->latest && !f->skip_current_image) {
         buf_puts(&b, "\"");
         text_base64(&b, p->latest->data, p->latest->size);

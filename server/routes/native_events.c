@@ -152,6 +152,7 @@ void native_events(struct call *c)
         return;
     }
     w->call = c;
+    w->watch.previews = true;
     w->watch.event = on_event;
     w->watch.ctx = w;
     jobs_watch(app->jobs, j, &w->watch);

@@ -250,6 +250,7 @@ static void follow(struct call *c, struct job *job, const char *raw_type)
     w->call = c;
     w->raw_type = raw_type;
     w->created = job->created / 1000;
+    w->watch.previews = w->fields.stream;
     w->watch.event = on_event;
     w->watch.ctx = w;
     jobs_watch(app->jobs, job, &w->watch);
@@ -295,6 +296,7 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
         .format = (enum job_format)f->output_format,
         .quality = f->compression,
         .previews = f->partial_images,
+        .watched = f->stream,
         .preview_format = (enum job_format)f->output_format,
         .keep = f->response_format == RESPONSE_URL && !raw_type && !f->stream,
     };

@@ -44,7 +44,6 @@ static void on_event(void *ctx, const struct engine_event *ev)
 
     switch (ev->type) {
     case ENGINE_STEP: r->steps++; break;
-    case ENGINE_PREVIEW: CHECK(ev->image.rgb != NULL); break;
     case ENGINE_STAGE: r->stages++; break;
     case ENGINE_DONE:
         r->done++;
@@ -56,23 +55,33 @@ static void on_event(void *ctx, const struct engine_event *ev)
     }
 }
 
-static int admit(struct engine *g, int i, bool previews)
+static int previewed = -1, previews; // the slot that is looked at after each step, and how often
+
+static int admit(struct engine *g, int i, bool preview)
 {
     struct picture_request r = requests[i];
     struct fault why = {0};
     int slot = -1;
 
-    r.previews = previews;
     CHECK_MSG(!engine_admit(g, &r, (void *)(intptr_t)i, &slot, &why), "%s", why.msg);
+    if (preview)
+        previewed = slot;
     return slot;
 }
 
 static void step(struct engine *g, struct result *r, int times)
 {
     struct fault why = {0};
+    struct engine_image image;
 
-    for (int i = 0; i < times; i++)
+    for (int i = 0; i < times; i++) {
         CHECK_MSG(!engine_step(g, on_event, r, &why), "%s", why.msg);
+        const enum err e = engine_preview(g, previewed, &image, &why);
+        CHECK(!e || e == ERR_NOT_FOUND);
+        if (!e)
+            CHECK(image.rgb && image.width == image.height && image.width > 0);
+        previews += !e;
+    }
 }
 
 static void finish(struct engine *g, struct result *r)
@@ -102,8 +111,12 @@ static void test_alone(struct engine *g, struct result *alone)
         CHECK_INT(alone[i].stages, requests[i].size == 16 ? 1 : 2);
         CHECK_INT(alone[i].steps, requests[i].steps[0] + requests[i].steps[1]);
     }
+    CHECK_INT(engine_preview(g, 0, &(struct engine_image){0}, NULL), ERR_NOT_FOUND);
     admit(g, 0, true);
+    CHECK_INT(engine_preview(g, previewed, &(struct engine_image){0}, NULL), ERR_NOT_FOUND);
     finish(g, again);
+    // Each step but the last of a stage leaves something to show.
+    CHECK_INT(previews, again[0].steps - again[0].stages);
     check_same(alone, again, 0);
     CHECK(memcmp(alone[0].rgb, alone[1].rgb, MAX_RGB) != 0);
     free(again);
