@@ -30,7 +30,7 @@ FLAGS = {
 # height of an object of each size class in a mixed scene, as a fraction of the picture
 SIZES = {1: .13, 2: .19, 3: .26, 4: .34, 5: .44, 6: .58}
 
-_AN = re.compile(r"(?!uni|use|ute|uku|euro|ewe|one-|ufo)[aeiou]|hour|heir|suv|mp3|x-ray", re.I)
+_AN = re.compile(r"(?!uni|use|ute|uku|eu|ewe|one-|ufo)[aeiou]|hour|heir|suv|mp3|x-ray", re.I)
 
 
 @dataclasses.dataclass(frozen=True)
