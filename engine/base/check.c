@@ -110,6 +110,8 @@ static enum err put_enum(const struct check_field *f, const char *s, char *at, s
 
 static enum err put_number(const struct check_field *f, double v, char *at, struct fault *why)
 {
+    if (v == 0)
+        v = f->zero;
     if (!isfinite(v) || v < f->min || v > f->max)
         return refuse_range(why, f, "a number");
     *(float *)(void *)at = (float)v;

@@ -45,6 +45,7 @@ struct check_field {
     const char *live;           // choices known only at run time: "sizes", "samplers", ...
     const char *def;            // default, as in JSON without quotes; NULL: zero
     const char *help;
+    double zero;       // what 0 stands for where it is below min; 0: nothing
     const char *key;   // its name in an image's text chunks; NULL: name
     const char *label; // its name in A1111's infotext; NULL: not there
 };

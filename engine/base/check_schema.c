@@ -24,7 +24,7 @@ static void add_type(struct buf *b, const char *type, bool null)
 
 static void add_range(struct buf *b, const struct check_field *f)
 {
-    buf_printf(b, ",\"minimum\":%.15g,\"maximum\":%.15g", f->min, f->max);
+    buf_printf(b, ",\"minimum\":%.15g,\"maximum\":%.15g", f->zero > 0 ? 0 : f->min, f->max);
 }
 
 static void add_numbers(struct buf *b, const struct check_field *f, const char *type, bool null)

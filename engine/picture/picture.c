@@ -30,8 +30,10 @@ static const struct check_field request_fields[] = {
     {"steps", CHECK_INTS, CHECK_NULL, R(steps), 1, PICTURE_MAX_STEPS,
      .help = "denoising steps of the first stage, or a list with one number per stage",
      .label = "Steps"},
-    {"guidance_scale", CHECK_NUMBERS, CHECK_NULL, R(guidance_scale), 1, 100,
-     .help = "how strictly the prompt is followed, 1 is no guidance; a number or one per stage",
+    {"guidance_scale", CHECK_NUMBERS, CHECK_NULL, R(guidance_scale), 1, 100, .zero = 1,
+     .help =
+         "how strictly the prompt is followed, 0 and 1 switch guidance off; a number, or a list "
+         "with one per stage",
      .key = "guidance", .label = "CFG scale"},
     {"noise_level", CHECK_INTS, CHECK_NULL, R(noise_level), -1, 999, .def = "-1",
      .help = "noise added before super-resolution, per stage; -1 is the model's own"},

@@ -12,6 +12,8 @@ struct cli_option {
     char letter;       // of the short form; 0: none
     const char *value; // what stands for the value, as in FILE, DIR or a|b; NULL: takes none
     const char *help;
+    const char *field; // of picture_table, that the value is for; NULL: none
+    const char *legal; // what the value may be, for the error that says so
 };
 
 // What a command is, for people. Lists end with a NULL, a {0} or both.

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 enum { BAR = 24, QUALITY = 95, LONGEST_PATH = 4096 };
@@ -186,8 +185,6 @@ static int generate(struct generate_options *o)
 
     if (!o->engine.model)
         o->engine.model = program_default_model();
-    if (!o->seeded && getrandom(&o->request.seed, sizeof o->request.seed, 0) < 0)
-        return generate_complain("%s", "no random seed can be had; give --seed");
     o->output.many = o->pictures > 1 || o->prompts_file;
     d.bar = !o->quiet && o->pictures == 1 && isatty(STDERR_FILENO);
     e = cli_output_check(&o->output, &why);

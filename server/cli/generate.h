@@ -5,6 +5,8 @@
 #include "cli.h"
 #include "engine.h"
 
+enum { GENERATE_MOST_OPTIONS = 32 };
+
 struct generate_options {
     struct engine_params engine;
     struct picture_request request;
@@ -12,8 +14,8 @@ struct generate_options {
     struct cli_output output;
     const char *prompts_file;
     int pictures;
-    int steps, guidance, noise_levels; // values given, per stage
-    bool seeded, counted, quiet;
+    int given[GENERATE_MOST_OPTIONS]; // values, by option
+    bool counted, quiet;
 };
 
 enum { GENERATE_PROCEED = -2 };

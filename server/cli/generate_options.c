@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PICTURES = 1000, MAX_GUIDANCE = 100 };
+enum { MAX_PICTURES = 1000 };
 
 int generate_complain(const char *fmt, ...)
 {
@@ -36,68 +36,6 @@ static bool read_int(const char *text, long min, long max, int *out)
         return false;
     *out = (int)v;
     return true;
-}
-
-// A list option: where its values go, and what they may be.
-struct list {
-    int first;     // stage of the first value
-    int min, max;  // of a value
-    int *ints;     // or NULL
-    float *floats; // or NULL
-    int *count;    // values given
-};
-
-// "A,B,C"; false when an element is no number, out of range, or one too many.
-static bool read_list(const char *text, const struct list *l)
-{
-    int i = l->first;
-
-    for (;; i++) {
-        char *end;
-        errno = 0;
-        const double v = strtod(text, &end);
-        // Not a number fails every comparison.
-        if (i == PICTURE_MAX_STAGES || end == text || errno || (*end && *end != ',') ||
-            !(v >= l->min && v <= l->max) || (l->ints && v != (double)(int)v))
-            return false;
-        if (l->ints)
-            l->ints[i] = (int)v;
-        else
-            l->floats[i] = (float)v;
-        if (!*end)
-            break;
-        text = end + 1;
-    }
-    *l->count = i + 1 - l->first;
-    return true;
-}
-
-// 0 is no guidance, as 1 is; what is between them is neither.
-static bool read_guidance(const char *text, struct picture_request *r, int *count)
-{
-    float *g = r->guidance_scale;
-    const struct list list = {.max = MAX_GUIDANCE, .floats = g, .count = count};
-
-    if (!read_list(text, &list))
-        return false;
-    for (int i = 0; i < *count; i++) {
-        if (g[i] == 0)
-            g[i] = 1;
-        if (g[i] < 1)
-            return false;
-    }
-    return true;
-}
-
-// Stages that get no value keep the model's, which is -1 here.
-static bool read_noise(const char *text, struct picture_request *r, int *count)
-{
-    const struct list list = {.first = 1, .max = 999, .ints = r->noise_level, .count = count};
-
-    r->set_noise_level = true;
-    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
-        r->noise_level[i] = -1;
-    return read_list(text, &list);
 }
 
 static bool read_bytes(const char *text, size_t *out)
@@ -154,6 +92,7 @@ enum option_code {
     OPT_QUIET,
     OPT_COUNT,
 };
+_Static_assert((int)OPT_COUNT <= (int)GENERATE_MOST_OPTIONS, "given has a place for each");
 
 static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_OUTPUT] =
@@ -168,26 +107,40 @@ static const struct cli_option options[OPT_COUNT + 1] = {
                    "a cascade folder, or diffusers pipeline folders in stage order, separated by "
                    "commas (default: the installed model)"},
     [OPT_VARIANT] = {"variant", 0, "NAME", "use the weight files of this variant, such as fp16"},
-    [OPT_SIZE] = {"size", 0, "N", "64, 256 or 1024: stop after the stage with this size"},
-    [OPT_SEED] = {"seed", 0, "N", "seed, 0 to 18446744073709551615 (default: a random one)"},
-    [OPT_N] = {"n", 0, "K", "number of images, 1 to 1000"},
+    [OPT_SIZE] = {"size", 0, "N", "64, 256 or 1024: stop after the stage with this size",
+                  .field = "size", .legal = "a number of pixels, such as 64"},
+    [OPT_SEED] = {"seed", 0, "N", "seed, 0 to 18446744073709551615 (default: a random one)",
+                  .legal = "0 to 18446744073709551615"},
+    [OPT_N] = {"n", 0, "K", "number of images, 1 to 1000", .legal = "1 to 1000"},
     [OPT_PRESET] = {"preset", 0, "NAME",
-                    "a named preset of the model, such as fast; explicit options override it"},
-    [OPT_STEPS] = {"steps", 0, "A[,B[,C]]", "denoising steps per stage"},
+                    "a named preset of the model, such as fast; explicit options override it",
+                    .field = "preset"},
+    [OPT_STEPS] = {"steps", 0, "A[,B[,C]]", "denoising steps per stage", .field = "steps",
+                   .legal = "1 to 1000 for each stage, separated by commas"},
     [OPT_GUIDANCE] = {"guidance", 0, "A[,B[,C]]",
-                      "guidance scale per stage, 1 to 100; 0 or 1 disables guidance"},
+                      "guidance scale per stage, 1 to 100; 0 or 1 disables guidance",
+                      .field = "guidance_scale",
+                      .legal =
+                          "1 to 100 for each stage, separated by commas, or 0 for no guidance"},
     [OPT_NOISE] = {"noise-level", 0, "B[,C]",
-                   "noise added to the input of the super-resolution stages, 0 to 999"},
-    [OPT_NEGATIVE] = {"negative", 0, "TEXT", "negative prompt: what the image should not show"},
+                   "noise added to the input of the super-resolution stages, 0 to 999",
+                   .field = "noise_level",
+                   .legal = "0 to 999 for each super-resolution stage, separated by commas"},
+    [OPT_NEGATIVE] = {"negative", 0, "TEXT", "negative prompt: what the image should not show",
+                      .field = "negative_prompt"},
     [OPT_SAMPLER] = {"sampler", 0, "NAME",
-                     "sampler of the base stage, such as ddpm, ddim or dpm++2m"},
+                     "sampler of the base stage, such as ddpm, ddim or dpm++2m",
+                     .field = "sampler"},
     [OPT_TIMESTEPS] = {"timesteps", 0, "NAME",
-                       "named timestep list for the base stage, such as fast27 or smart100"},
+                       "named timestep list for the base stage, such as fast27 or smart100",
+                       .field = "timesteps"},
     [OPT_DEVICE] = {"device", 0, "NAME", "Vulkan device, by index or part of its name"},
-    [OPT_DTYPE] = {"dtype", 0, "f32|f16", "storage type of weights and activations"},
+    [OPT_DTYPE] = {"dtype", 0, "f32|f16", "storage type of weights and activations",
+                   .legal = "f32 or f16"},
     [OPT_MEMORY] = {"memory-limit", 0, "BYTES",
-                    "device memory to use, such as 12G (default: all that the device has)"},
-    [OPT_SLOTS] = {"slots", 0, "K", "number of images generated together"},
+                    "device memory to use, such as 12G (default: all that the device has)",
+                    .legal = "a number of bytes, such as 800M or 12G"},
+    [OPT_SLOTS] = {"slots", 0, "K", "number of images generated together", .legal = "1 to 256"},
     [OPT_VALIDATION] = {"validation", 0, NULL, "enable the Vulkan validation layers"},
     [OPT_PROFILE] = {"profile", 0, NULL, "print the time per operator class at the end"},
     [OPT_QUIET] = {"quiet", 0, NULL, "print errors only"},
@@ -216,10 +169,6 @@ static bool take_text(struct generate_options *o, int option, const char *value)
     case OPT_MODEL: o->engine.model = value; return true;
     case OPT_VARIANT: o->engine.variant = value; return true;
     case OPT_PROMPTS: o->prompts_file = value; return true;
-    case OPT_NEGATIVE: o->request.negative_prompt = value; return true;
-    case OPT_PRESET: o->request.preset = value; return true;
-    case OPT_SAMPLER: o->request.sampler = value; return true;
-    case OPT_TIMESTEPS: o->request.timesteps = value; return true;
     case OPT_DEVICE: o->engine.device = value; return true;
     case OPT_VALIDATION: o->engine.validation = true; return true;
     case OPT_PROFILE: o->engine.profile = true; return true;
@@ -230,40 +179,36 @@ static bool take_text(struct generate_options *o, int option, const char *value)
 
 static bool take_number(struct generate_options *o, int option, const char *value)
 {
-    struct picture_request *r = &o->request;
-
     switch (option) {
-    case OPT_SIZE: return read_int(value, 1, 1 << 20, &r->size);
-    case OPT_SEED: o->seeded = true; return read_seed(value, &r->seed);
+    case OPT_SEED: return read_seed(value, &o->request.seed);
     case OPT_N: o->counted = true; return read_int(value, 1, MAX_PICTURES, &o->pictures);
     case OPT_MEMORY: return read_bytes(value, &o->engine.memory_limit);
     case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);
     case OPT_DTYPE: return read_dtype(value, &o->engine.dtype);
-    case OPT_STEPS:
-        return read_list(
-            value, &(struct list){
-                       .min = 1, .max = PICTURE_MAX_STEPS, .ints = r->steps, .count = &o->steps});
-    case OPT_GUIDANCE: return read_guidance(value, r, &o->guidance);
-    case OPT_NOISE: return read_noise(value, r, &o->noise_levels);
     default: return false;
     }
 }
 
-// What an option takes, for the error that says so.
-static const char *legal_values(int option)
+// A value for a field of the request, by the field's own rules.
+static bool take_field(struct generate_options *o, int option, const char *value)
 {
-    switch (option) {
-    case OPT_SIZE: return "a number of pixels, such as 64";
-    case OPT_SEED: return "0 to 18446744073709551615";
-    case OPT_N: return "1 to 1000";
-    case OPT_MEMORY: return "a number of bytes, such as 800M or 12G";
-    case OPT_SLOTS: return "1 to 256";
-    case OPT_DTYPE: return "f32 or f16";
-    case OPT_STEPS: return "1 to 1000 for each stage, separated by commas";
-    case OPT_GUIDANCE: return "1 to 100 for each stage, separated by commas, or 0 for no guidance";
-    case OPT_NOISE: return "0 to 999 for each super-resolution stage, separated by commas";
-    default: return "another value";
-    }
+    char text[256];
+
+    // The base stage takes no noise level, so the values begin at the next.
+    if (option == OPT_NOISE && strchr(value, '-'))
+        return false;
+    if (snprintf(text, sizeof text, "-1,%s", value) < (int)sizeof text && option == OPT_NOISE)
+        value = text;
+    o->given[option] = option != OPT_NOISE;
+    for (const char *s = value; *s; s++)
+        o->given[option] += *s == ',';
+    return !check_query(&picture_table, options[option].field, value, &o->request, NULL);
+}
+
+static bool take(struct generate_options *o, int option, const char *value)
+{
+    return options[option].field ? take_field(o, option, value)
+                                 : take_text(o, option, value) || take_number(o, option, value);
 }
 
 // Returns an exit status, or GENERATE_PROCEED. words: arguments that are no options.
@@ -284,18 +229,17 @@ int generate_parse(int argc, char **argv, struct generate_options *o)
 {
     int option;
 
+    check_defaults(&picture_table, &o->request);
     optind = 0;
     while ((option = cli_next_option(argc, argv, &cli_about_generate)) != CLI_END) {
         if (option == CLI_HELP)
             return CLI_HELP;
         if (option == CLI_WRONG)
             return 2;
-        if (take_text(o, option, optarg))
-            continue;
-        if (!take_number(o, option, optarg)) {
-            return generate_complain("--%s cannot be \"%.100s\"; use %s", options[option].name,
-                                     optarg, legal_values(option));
-        }
+        if (!take(o, option, optarg))
+            return generate_complain(
+                "--%s cannot be \"%.100s\"; use %s", options[option].name, optarg,
+                options[option].legal ? options[option].legal : "another value");
     }
     if (o->prompts_file)
         return read_prompts(o, argc - optind);
@@ -328,9 +272,9 @@ static enum err too_many(int option, int given, int stages, struct fault *why)
 
 enum err generate_check_values(const struct generate_options *o, int stages, struct fault *why)
 {
-    enum err e = too_many(OPT_STEPS, o->steps, stages, why);
+    enum err e = too_many(OPT_STEPS, o->given[OPT_STEPS], stages, why);
 
     if (!e)
-        e = too_many(OPT_GUIDANCE, o->guidance, stages, why);
-    return e ? e : too_many(OPT_NOISE, o->noise_levels, stages, why);
+        e = too_many(OPT_GUIDANCE, o->given[OPT_GUIDANCE], stages, why);
+    return e ? e : too_many(OPT_NOISE, o->given[OPT_NOISE], stages, why);
 }
