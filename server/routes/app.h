@@ -37,7 +37,16 @@ extern const struct route routes_page[];
 extern const char *const draw_formats[];   // "png", "jpeg", "webp", in the order of job_format
 extern const char *const draw_qualities[]; // of the model's steps
 
-enum draw_quality { DRAW_AUTO, DRAW_LOW, DRAW_MEDIUM, DRAW_HIGH, DRAW_STANDARD, DRAW_HD };
+enum draw_quality {
+    DRAW_AUTO,
+    DRAW_LOW,
+    DRAW_MEDIUM,
+    DRAW_STANDARD,
+    DRAW_HIGH, // and whatever follows
+    DRAW_HD,
+    DRAW_XHIGH,
+    DRAW_MAX,
+};
 
 // What a quality means: the model's preset "fast", or half its steps when it has none; its own
 // settings; twice its steps. Steps that were given stay.

@@ -13,7 +13,8 @@
 #include <string.h>
 
 const char *const draw_formats[] = {"png", "jpeg", "webp", NULL};
-const char *const draw_qualities[] = {"auto", "low", "medium", "high", "standard", "hd", NULL};
+const char *const draw_qualities[] = {"auto", "low",   "medium", "standard", "high",
+                                      "hd",   "xhigh", "max",    NULL};
 
 void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec)
 {
@@ -24,7 +25,7 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_s
             spec->request.preset = fast;
             return;
         }
-    const bool low = quality == DRAW_LOW, high = quality == DRAW_HIGH || quality == DRAW_HD;
+    const bool low = quality == DRAW_LOW, high = quality >= DRAW_HIGH;
     for (int s = 0; m && s < m->stages && (low || high); s++)
         if (!spec->request.steps[s])
             spec->request.steps[s] = low ? (m->stage[s].steps + 1) / 2 : m->stage[s].steps * 2;

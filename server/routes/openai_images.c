@@ -33,8 +33,8 @@ static const struct check_field images_table[] = {
     {"size", CHECK_TEXT, CHECK_NULL, F(size), 1, 32, .def = "auto", .live = "openai_sizes",
      .help = "auto is the model's largest"},
     {"quality", CHECK_ENUM, CHECK_NULL, F(quality), .choices = draw_qualities, .def = "auto",
-     .help = "low draws with the model's preset fast, or half its steps when it has none; high "
-             "and hd with twice its steps"},
+     .help = "low draws with the model's preset fast, or half its steps when it has none; high, "
+             "hd, xhigh and max with twice its steps"},
     {"response_format", CHECK_ENUM, CHECK_NULL, F(response_format), .choices = response_formats,
      .help = "url answers with addresses that live as long as results are kept; absent: url for "
              "dall-e-2 and dall-e-3, b64_json for every other model"},
@@ -86,12 +86,15 @@ static void add_usage(struct buf *b, const struct job *job)
 
 static void add_properties(struct buf *b, const struct images_wait *w, enum job_format format)
 {
-    static const char *const named[] = {"medium", "low", "medium", "high", "medium", "high"};
+    const int q = w->fields.quality;
     const struct job *job = w->watch.job;
     buf_printf(b,
                "\"background\":\"opaque\",\"output_format\":\"%s\",\"size\":\"%dx%d\","
                "\"quality\":\"%s\"",
-               job_format_name(format), job->used.size, job->used.size, named[w->fields.quality]);
+               job_format_name(format), job->used.size, job->used.size,
+               q == DRAW_LOW    ? "low"
+               : q >= DRAW_HIGH ? "high"
+                                : "medium");
 }
 
 static bool add_picture(struct buf *b, const struct images_wait *w, int i, struct fault *why)

@@ -11,14 +11,10 @@
 
 enum { NAME_SIZE = 256 };
 
-static const struct theirs {
-    const char *name;
-    bool urls; // unless response_format is given
-} theirs[] = {
-    {"gpt-image-2", false},      {"gpt-image-1.5", false},        {"gpt-image-1", false},
-    {"gpt-image-1-mini", false}, {"chatgpt-image-latest", false}, {"dall-e-2", true},
-    {"dall-e-3", true},
-};
+// OpenAI's own names. New models appear often, so those of its image family are known by their
+// prefix.
+static const char *const families[] = {"gpt-image-", "chatgpt-image-"};
+static const char *const url_models[] = {"dall-e-2", "dall-e-3"};
 
 // Cuts "-2026-04-21" off.
 static void cut_date(char *name)
@@ -42,15 +38,25 @@ static const char *skip_provider(const char *name)
     return strncmp(name, provider, sizeof provider - 1) ? name : name + sizeof provider - 1;
 }
 
-static const struct theirs *find_theirs(const char *name)
+static bool is_family(const char *name)
+{
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        const size_t n = strlen(families[i]);
+        if (!strncmp(name, families[i], n) && name[n])
+            return !name[n + strspn(name + n, "abcdefghijklmnopqrstuvwxyz0123456789.-")];
+    }
+    return false;
+}
+
+bool openai_model_gives_urls(const char *name)
 {
     char base[NAME_SIZE];
-    snprintf(base, sizeof base, "%s", skip_provider(name));
+    snprintf(base, sizeof base, "%s", name ? skip_provider(name) : "");
     cut_date(base);
-    for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++)
-        if (!strcmp(theirs[i].name, base))
-            return &theirs[i];
-    return NULL;
+    for (size_t i = 0; i < sizeof url_models / sizeof *url_models; i++)
+        if (!strcmp(url_models[i], base))
+            return true;
+    return false;
 }
 
 // Walks the names of model-aliases: *at = the option's text first; false at the end.
@@ -77,14 +83,10 @@ static bool is_ours(const struct app *app, const char *name)
 
 bool openai_model_known(struct app *app, const char *name)
 {
-    return !name || !*name || !jobs_model(app->jobs) || is_ours(app, name) ||
-           is_ours(app, skip_provider(name)) || find_theirs(name);
-}
-
-bool openai_model_gives_urls(const char *name)
-{
-    const struct theirs *t = name ? find_theirs(name) : NULL;
-    return t && t->urls;
+    if (!name || !*name || !jobs_model(app->jobs) || is_ours(app, name))
+        return true;
+    return is_ours(app, skip_provider(name)) || is_family(skip_provider(name)) ||
+           openai_model_gives_urls(name);
 }
 
 // root: the model that a name stands for.

@@ -70,11 +70,14 @@ NAMES = (
     ("gpt-image-1", False), ("gpt-image-1-mini", False), ("gpt-image-1.5", False),
     ("gpt-image-2", False), ("gpt-image-2-2026-04-21", False), ("gpt-image-1-2025-04-23", False),
     ("chatgpt-image-latest", False), ("openai/gpt-image-2-2026-04-21", False),
-    ("openai/chatgpt-image-latest", False),
+    ("openai/chatgpt-image-latest", False), ("gpt-image-2.5-sunburst", False),
+    ("gpt-image-2.6-flare", False), ("gpt-image-3-mini-2028-01-31", False),
     ("dall-e-2", True), ("dall-e-3", True), ("openai/dall-e-3", True), ("dall-e-3-2024-01-31", True),
 )
 UNKNOWN = ("other", "Fake", "openai/", "openai/other", "openai/openai/fake", "azure/dall-e-3",
-           "gpt-image-2-2026-04-2", "gpt-image-2-2026-04-211", "gpt-image-2-latest", "gpt-image-",
+           "gpt-image", "gpt-image-", "openai/gpt-image-", "gpt-image-2 ", "gpt-image-2/x",
+           "GPT-image-2", "gpt-image-\u00e9", "chatgpt-image-", "dall-e-3-2024-01-3", "dall-e-4",
+           "dall-e-3-2024-01-311", "dall-e-3-latest",
            "fake-2026-04-21", "-2026-04-21", "2026-04-21", "gpt-4o", "sdxl", "fake ", "x" * 200)
 
 
@@ -158,7 +161,7 @@ def test_quality_and_steps(s):
     for quality in ("auto", "medium", "standard", None):
         r = asked(s, quality=quality)
         assert r["preset"] is None and r["steps"] == [8, 4], (quality, r)
-    for quality in ("high", "hd"):
+    for quality in ("high", "hd", "xhigh", "max"):
         r = asked(s, quality=quality)
         assert r["preset"] is None and r["steps"] == [16, 8], (quality, r)
     r = asked(s, quality="low")

@@ -30,6 +30,25 @@ await run({
     assert.equal(await s.stop(), 0);
   },
 
+  async models() {
+    const s = await serve({}, "--model-aliases", "sdxl,my/own");
+    const c = client(s);
+    for (const name of ["dall-e-2", "dall-e-3", "openai/dall-e-3"]) {
+      const a = await c.images.generate({ model: name, prompt: "a", size: "64x64" });
+      assert.equal((await fetch(a.data[0].url)).headers.get("content-type"), "image/png", name);
+    }
+    for (const name of ["gpt-image-1", "gpt-image-2-2026-04-21", "chatgpt-image-latest", "sdxl", "my/own",
+      "openai/fake"]) {
+      const a = await c.images.generate({ model: name, prompt: "a", size: "64x64" });
+      assert.ok(png(a.data[0].b64_json), name);
+      assert.equal((await c.models.retrieve(name)).id, name);
+    }
+    const ids = [];
+    for await (const model of c.models.list()) ids.push(model.id);
+    assert.deepEqual(ids, ["fake", "sdxl", "my/own"]);
+    assert.equal(await s.stop(), 0);
+  },
+
   async stream() {
     const s = await serve();
     const stream = await client(s).images.generate({ prompt: "a", size: "256x256", stream: true,
