@@ -1,10 +1,11 @@
 """Writes the trained cascade as diffusers pipeline folders, and reference tensors for the engine.
 
-    export.py RUNS MODELS [--reference DIR]
+    export.py RUNS MODELS [--reference DIR] [--atlas DIR [--waves 1 2]]
 
 RUNS holds the runs text, base, sr256 and sr1024; a stage without a run is exported untrained only
 with --untrained. A run base-fast, the few-step network of the preset "fast", may be there too; without
-it the cascade has no presets. The reference is computed in float32 from the exported fp16 weights.
+it the cascade has no presets. With the atlas that it was trained on the folder also gets vocabulary.json.
+The reference is computed in float32 from the exported fp16 weights.
 """
 
 import threads  # noqa: F401  (before torch)
@@ -16,7 +17,9 @@ import shutil
 
 import torch
 
+import known
 import safetensors_file
+from atlas import Atlas
 from nets import t5, tokenizer, unet
 
 VERSION = "0.35.2"
@@ -184,6 +187,8 @@ def main():
     args.add_argument("runs", type=pathlib.Path)
     args.add_argument("models", type=pathlib.Path)
     args.add_argument("--reference", type=pathlib.Path, default=None)
+    args.add_argument("--atlas", type=pathlib.Path, default=None, help="folder of atlas.build")
+    args.add_argument("--waves", type=int, nargs="*", help="of the vocabulary that the model knows; all without it")
     args.add_argument("--untrained", action="store_true")
     opt = args.parse_args()
     for name in STAGES:
@@ -192,6 +197,8 @@ def main():
     if fast:
         export_stage(opt.runs, opt.models, FAST, False)
     export_cascade(opt.models, fast)
+    if opt.atlas:
+        known.write(opt.models / "vocabulary.json", Atlas(opt.atlas, sides=()), opt.waves)
     if opt.reference:
         write_reference(opt.models, opt.reference)
     total = sum(f.stat().st_size for f in opt.models.rglob("*") if f.is_file())

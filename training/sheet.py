@@ -3,13 +3,16 @@
 import threads  # noqa: F401  (before torch)
 
 import argparse
+import pathlib
 import textwrap
 
 import numpy
 import torch
 from PIL import Image, ImageDraw
 
-from world import scene
+from atlas import Atlas
+from world import scene, staging
+from world.cast import Cast
 from world.render import render
 
 
@@ -42,11 +45,19 @@ def main():
     args.add_argument("--side", type=int, default=None)
     args.add_argument("--columns", type=int, default=8)
     args.add_argument("--seed", type=int, default=0)
-    args.add_argument("--mix", default=None)
+    args.add_argument("--mix", default=None, help="JSON of world.scene.Mix, or with --atlas of world.staging.NounMix")
+    args.add_argument("--atlas", type=pathlib.Path, default=None, help="scenes with the nouns of this atlas")
+    args.add_argument("--waves", type=int, nargs="*", help="of the vocabulary; all that the atlas has without it")
     opt = args.parse_args()
-    mix = scene.Mix.load(opt.mix)
-    scenes = [scene.sample(opt.seed + i, mix) for i in range(opt.count)]
-    save(opt.path, to_bytes(render(scenes, opt.res)), [s.caption for s in scenes], opt.columns, opt.side)
+    numbers, atlas = range(opt.seed, opt.seed + opt.count), None
+    if opt.atlas:
+        atlas = Atlas(opt.atlas, opt.waves)
+        mix, cast = staging.NounMix.load(opt.mix), Cast.of(atlas)
+        scenes = [staging.sample(i, mix, cast) for i in numbers]
+    else:
+        scenes = [scene.sample(i, scene.Mix.load(opt.mix)) for i in numbers]
+    pictures = [p for s in scenes for p in to_bytes(render([s], opt.res, atlas=atlas))]
+    save(opt.path, pictures, [s.caption for s in scenes], opt.columns, opt.side)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import threads  # noqa: F401  (before torch)
 
+import json
 import pathlib
 import tempfile
 import unittest
@@ -10,11 +11,14 @@ import torch
 
 import distil
 import growth
+import known
 import low_res
 import safetensors_file
 import schedule
 from nets import tokenizer, unet
 from optimiser import Muon, Optimiser
+from tests import synthetic
+from world.language import SHAPES
 
 
 def small(**more):
@@ -197,6 +201,21 @@ class Files(unittest.TestCase):
             safetensors_file.save(path, tensors)
             for name, tensor in safetensors_file.load(path).items():
                 self.assertTrue(torch.equal(tensor, tensors[name]))
+
+    def test_the_vocabulary_names_every_noun_with_its_words(self):
+        atlas = synthetic.atlas()
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "vocabulary.json"
+            known.write(path, atlas, [1])
+            data = json.loads(path.read_text(encoding="utf-8"))
+        nouns = {n["name"]: n for n in data["nouns"]}
+        self.assertEqual(set(nouns), {n.name for n in atlas.nouns if n.wave == 1})
+        self.assertEqual(nouns["leaf"]["words"], ["leaf", "leaves"])
+        self.assertEqual([nouns[n]["colours"] for n in ("disc", "leaf")], [True, False])
+        self.assertTrue(nouns["bread"]["example"].startswith("bread "))
+        self.assertEqual(set(data["categories"]), {n["category"] for n in data["nouns"]})
+        self.assertEqual([s["name"] for s in data["shapes"]], SHAPES)
+        self.assertIn("on the beach", data["places"]["beach"])
 
     def test_words_tokenize_as_their_sentence(self):
         from world import scene as worlds
