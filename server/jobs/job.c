@@ -52,6 +52,7 @@ static const struct check_field spec_fields[] = {
     {"priority", CHECK_INT, 0, S(priority), 0, JOB_MAX_PRIORITY, .def = "0"},
     {"deadline", CHECK_TIME, 0, S(deadline)},
     {"owner", CHECK_TEXT, 0, S(owner), 0, 1000, .def = ""},
+    {"client", CHECK_TEXT, 0, S(client), 0, 1000},
     {"api", CHECK_TEXT, 0, S(api), 0, 1000, .def = "jobs"},
     {"request_id", CHECK_TEXT, 0, S(request_id), 0, 1000},
     {"idempotency_key", CHECK_TEXT, 0, S(idempotency_key), 0, 1000},

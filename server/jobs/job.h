@@ -30,10 +30,11 @@ struct job_spec {
     int previews; // pictures to show on the way, spread evenly over the steps
     bool watched; // somebody looks at the previews before the first one can be due
     enum job_format preview_format;
-    int priority;      // 0..JOB_MAX_PRIORITY, larger first among one owner's
-    int64_t deadline;  // unix ms; 0: none
-    const char *owner; // name of the API key; "" where there are none
-    const char *api;   // who made it, for lists: "jobs", "openai", "a1111"
+    int priority;       // 0..JOB_MAX_PRIORITY, larger first among one owner's
+    int64_t deadline;   // unix ms; 0: none
+    const char *owner;  // name of the API key; "" where there are none
+    const char *client; // address that it came from, where that tells clients apart; NULL: not kept
+    const char *api;    // who made it, for lists: "jobs", "openai", "a1111"
     const char *request_id;
     const char *idempotency_key; // NULL: none
     const char *body_hash;       // of the request, to compare repeated keys

@@ -238,6 +238,7 @@ static void txt2img_post(struct call *c)
     struct job_spec spec = {.request = f->picture,
                             .n = f->batch_size * f->n_iter,
                             .api = "a1111",
+                            .client = http_client(c->http),
                             .previews = 8,
                             .preview_format = JOB_PNG};
     spec.request.size = f->width;
@@ -269,15 +270,22 @@ static void img2img_post(struct call *c)
 
 // ---- progress -----------------------------------------------------------------------------------
 
-// The caller's job that the next progress answer is about: the oldest that has not ended.
+// The caller's job that progress, interrupt and skip are about: the oldest that has not ended, of
+// the same key and address, then of the same key. Without keys, only the address tells clients
+// apart.
 static struct job *current_job(struct call *c)
 {
     const struct app *app = c->app;
-    struct job *found = NULL;
-    for (struct job *j = jobs_newest(app->jobs); j; j = j->older)
-        if (!job_ended(j) && !strcmp(j->spec.owner, c->owner) && !strcmp(j->spec.api, "a1111"))
-            found = j;
-    return found;
+    struct job *same_client = NULL, *same_key = NULL;
+    for (struct job *j = jobs_newest(app->jobs); j; j = j->older) {
+        if (job_ended(j) || strcmp(j->spec.owner, c->owner) || strcmp(j->spec.api, "a1111"))
+            continue;
+        if (j->spec.client && !strcmp(j->spec.client, http_client(c->http)))
+            same_client = j;
+        else if (*c->owner)
+            same_key = j;
+    }
+    return same_client ? same_client : same_key;
 }
 
 struct progress_fields {
@@ -409,7 +417,7 @@ const struct route routes_a1111[] = {
     A1111("POST", "txt2img", txt2img_post, SCOPE_GENERATE, ROUTE_BODY, "Draw and wait",
           .body = &txt2img_check, .fields_size = sizeof(struct txt2img_fields)),
     A1111("POST", "img2img", img2img_post, SCOPE_GENERATE, ROUTE_BODY, "Answers 501", .body = NULL),
-    A1111("GET", "progress", progress_get, SCOPE_READ, 0, "Progress of the caller's drawing",
+    A1111("GET", "progress", progress_get, SCOPE_READ, 0, "Progress of the caller's oldest drawing",
           .query = &progress_check, .fields_size = sizeof(struct progress_fields)),
     A1111("POST", "interrupt", interrupt_post, SCOPE_GENERATE, ROUTE_BODY | ROUTE_EMPTY_BODY,
           "Cancel the caller's drawing", .body = NULL),

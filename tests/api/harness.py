@@ -118,11 +118,13 @@ class Server:
             shutil.rmtree(self.folder, ignore_errors=True)
         return code
 
-    def connect(self, timeout=PATIENCE):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+    def connect(self, timeout=PATIENCE, source=None):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout,
+                                          source_address=source and (source, 0))
 
-    def request(self, method, path, body=None, headers=None):
-        connection = self.connect()
+    def request(self, method, path, body=None, headers=None, source=None):
+        """source: the address to come from, such as 127.0.0.2 for another client."""
+        connection = self.connect(source=source)
         headers = dict(headers or {})
         if isinstance(body, (dict, list)):
             body = json.dumps(body)

@@ -4,6 +4,7 @@ import json
 import threading
 
 from harness import PATIENCE, Server, eventually, is_png, main
+from test_ops import bearer, keys_file, new_key
 
 
 def test_as_open_webui(s):
@@ -221,6 +222,76 @@ def test_progress_and_interrupt():
         assert s.post("/sdapi/v1/skip", {}).json == {}
     finally:
         assert s.close() == 0
+
+
+# Who asks to stop: address and key of each. Two drawings run, the first one older; what is stopped
+# by the first request and by the second: 0, 1, or None.
+HERE, THERE = "127.0.0.1", "127.0.0.2"
+INTERRUPTS = (
+    # without keys, the address is the client
+    ([(HERE, None), (THERE, None)], (HERE, None), 0, None),
+    ([(HERE, None), (THERE, None)], (THERE, None), 1, None),
+    ([(HERE, None), (HERE, None)], (THERE, None), None, None),
+    ([(HERE, None), (HERE, None)], (HERE, None), 0, 1),
+    # with keys, the key is, and its address comes first
+    ([(HERE, "a"), (HERE, "b")], (HERE, "b"), 1, None),
+    ([(HERE, "a"), (HERE, "b")], (HERE, "a"), 0, None),
+    ([(HERE, "a"), (THERE, "a")], (THERE, "a"), 1, 0),
+    ([(HERE, "a"), (THERE, "a")], (HERE, "a"), 0, 1),
+    ([(HERE, "a"), (THERE, "b")], (HERE, "b"), 1, None),
+    ([(HERE, "a"), (HERE, "a")], (THERE, "b"), None, None),
+)
+
+
+def server_with_keys():
+    made = {name: new_key(name, scopes) for name, scopes in
+            (("a", "generate,read"), ("b", "generate,read"), ("admin", "admin"))}
+    s = Server("--keys-file", keys_file(*(line for _, line in made.values())))
+    return s, {name: key for name, (key, _) in made.items()}
+
+
+def stop_others(s, keys, owners, caller, wanted, route):
+    def call(method, path, who, body=None):
+        headers = bearer(keys[who[1]]) if who[1] else {}
+        return s.request(method, "/sdapi/v1/" + path, body, headers, who[0])
+    answers = [None, None]
+
+    def draw(i):
+        answers[i] = call("POST", "txt2img", owners[i], {"prompt": "x", "width": 64, "height": 64,
+                                                         "seed": i})
+    threads = [threading.Thread(target=draw, args=(i,)) for i in range(2)]
+
+    def running():
+        return [int(x.split()[1]) for x in s.get("/metrics", **bearer(keys["admin"]))
+                .body.decode().splitlines() if x.startswith("imagend_running_")][0]
+    with s.held():
+        for i, thread in enumerate(threads):
+            thread.start()
+            eventually(lambda: running() == i + 1, what="a drawing in a slot")
+        stopped = []
+        for expected in wanted:
+            mine = call("GET", "progress?skip_current_image=true", caller).json
+            assert mine["state"]["job_count"] == (expected is not None), (owners, caller, mine)
+            assert call("POST", route, caller, {}).json == {}
+            if expected is not None:
+                stopped.append(expected)
+                threads[expected].join(PATIENCE)
+                assert answers[expected].status == 410, (owners, caller, answers[expected].body)
+    for thread in threads:
+        thread.join(PATIENCE)
+    for i in range(2):
+        assert answers[i].status == (410 if i in stopped else 200), (owners, caller, i)
+
+
+def test_interrupt_stops_own_drawings_only():
+    for with_keys in (False, True):
+        s, keys = server_with_keys() if with_keys else (Server(), {"admin": "none"})
+        try:
+            for i, (owners, caller, *wanted) in enumerate(INTERRUPTS):
+                if bool(caller[1]) == with_keys:
+                    stop_others(s, keys, owners, caller, wanted, ("interrupt", "skip")[i % 2])
+        finally:
+            assert s.close() == 0
 
 
 main(globals())
