@@ -336,72 +336,6 @@ static void interrupt_post(struct call *c)
     call_json(c, 200, &b);
 }
 
-// ---- lists --------------------------------------------------------------------------------------
-
-static const char *model_name(struct call *c)
-{
-    const struct app *app = c->app;
-    const struct model_info *m = jobs_model(app->jobs);
-    return m ? m->name : "";
-}
-
-static void options_get(struct call *c)
-{
-    struct buf b = {0};
-    buf_puts(&b, "{\"sd_model_checkpoint\":");
-    text_json(&b, model_name(c));
-    buf_puts(&b, ",\"sd_checkpoint_hash\":\"\",\"sd_vae\":\"None\",\"samples_format\":\"png\","
-                 "\"CLIP_stop_at_last_layers\":1}");
-    call_json(c, 200, &b);
-}
-
-static void options_post(struct call *c)
-{
-    const char *model = json_text(json_find(c->body, "sd_model_checkpoint"), NULL);
-    struct buf b = {0};
-    // Clients send the whole object back; only another model would be a change.
-    if (model && strcmp(model, model_name(c))) {
-        call_error(c, 404, NULL, NULL, "the model \"%.80s\" is not loaded", model);
-        return;
-    }
-    buf_puts(&b, "{}");
-    call_json(c, 200, &b);
-}
-
-static void sd_models_get(struct call *c)
-{
-    struct buf b = {0};
-    buf_puts(&b, "[{\"title\":");
-    text_json(&b, model_name(c));
-    buf_puts(&b, ",\"model_name\":");
-    text_json(&b, model_name(c));
-    buf_puts(&b, ",\"hash\":null,\"sha256\":null,\"filename\":\"\",\"config\":null}]");
-    call_json(c, 200, &b);
-}
-
-static void fixed_list(struct call *c, const char *json)
-{
-    struct buf b = {0};
-    buf_puts(&b, json);
-    call_json(c, 200, &b);
-}
-
-static void upscalers_get(struct call *c)
-{
-    fixed_list(c, "[{\"name\":\"None\",\"model_name\":null,\"model_path\":null,\"model_url\":null,"
-                  "\"scale\":4}]");
-}
-
-static void latent_modes_get(struct call *c)
-{
-    fixed_list(c, "[{\"name\":\"None\"}]");
-}
-
-static void sd_vae_get(struct call *c)
-{
-    fixed_list(c, "[]");
-}
-
 #define A1111(method, path, handle, scope, flags, summary, ...)                                    \
     {method,                                                                                       \
      "/sdapi/v1/" path,                                                                            \
@@ -413,6 +347,12 @@ static void sd_vae_get(struct call *c)
      summary,                                                                                      \
      .answer = {{200, "application/json", "as A1111"}},                                            \
      __VA_ARGS__}
+#define FIXED(path)                                                                                \
+    A1111("GET", path, a1111_fixed_get, SCOPE_READ, 0, "What a model of this kind has none of",    \
+          .body = NULL)
+#define REFRESH(path)                                                                              \
+    A1111("POST", path, a1111_refresh_post, SCOPE_GENERATE, ROUTE_BODY | ROUTE_EMPTY_BODY,         \
+          "Changes nothing: the lists are always fresh", .body = NULL)
 const struct route routes_a1111[] = {
     A1111("POST", "txt2img", txt2img_post, SCOPE_GENERATE, ROUTE_BODY, "Draw and wait",
           .body = &txt2img_check, .fields_size = sizeof(struct txt2img_fields)),
@@ -423,15 +363,29 @@ const struct route routes_a1111[] = {
           "Cancel the caller's drawing", .body = NULL),
     A1111("POST", "skip", interrupt_post, SCOPE_GENERATE, ROUTE_BODY | ROUTE_EMPTY_BODY,
           "As interrupt", .body = NULL),
-    A1111("GET", "options", options_get, SCOPE_READ, 0, "Names the model", .body = NULL),
-    A1111("POST", "options", options_post, SCOPE_GENERATE, ROUTE_BODY,
+    A1111("GET", "options", a1111_options_get, SCOPE_READ, 0, "Names the model", .body = NULL),
+    A1111("POST", "options", a1111_options_post, SCOPE_GENERATE, ROUTE_BODY,
           "Accepts what changes nothing", .body = NULL),
     A1111("GET", "samplers", a1111_samplers_get, SCOPE_READ, 0, "Samplers", .body = NULL),
     A1111("GET", "schedulers", a1111_schedulers_get, SCOPE_READ, 0, "Schedulers", .body = NULL),
-    A1111("GET", "upscalers", upscalers_get, SCOPE_READ, 0, "One: none", .body = NULL),
-    A1111("GET", "latent-upscale-modes", latent_modes_get, SCOPE_READ, 0, "One: none",
-          .body = NULL),
-    A1111("GET", "sd-models", sd_models_get, SCOPE_READ, 0, "The model", .body = NULL),
-    A1111("GET", "sd-vae", sd_vae_get, SCOPE_READ, 0, "None", .body = NULL),
+    A1111("GET", "sd-models", a1111_sd_models_get, SCOPE_READ, 0, "The model", .body = NULL),
+    FIXED("upscalers"),
+    FIXED("latent-upscale-modes"),
+    FIXED("sd-vae"),
+    FIXED("sd-modules"),
+    FIXED("loras"),
+    FIXED("hypernetworks"),
+    FIXED("embeddings"),
+    FIXED("face-restorers"),
+    FIXED("realesrgan-models"),
+    FIXED("prompt-styles"),
+    FIXED("scripts"),
+    FIXED("script-info"),
+    FIXED("extensions"),
+    FIXED("cmd-flags"),
+    FIXED("memory"),
+    REFRESH("refresh-checkpoints"),
+    REFRESH("refresh-loras"),
+    REFRESH("refresh-vae"),
     {0},
 };

@@ -20,5 +20,10 @@ const char *a1111_sampler_label(const char *engine, const char **scheduler);
 
 void a1111_samplers_get(struct call *c);
 void a1111_schedulers_get(struct call *c);
+void a1111_options_get(struct call *c);
+void a1111_options_post(struct call *c);
+void a1111_sd_models_get(struct call *c);
+void a1111_fixed_get(struct call *c);
+void a1111_refresh_post(struct call *c);
 
 #endif

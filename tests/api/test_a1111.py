@@ -43,6 +43,23 @@ def test_as_sillytavern(s):
     assert a.status == 200 and is_png(base64.b64decode(a.json["images"][0]))
 
 
+def test_lists_that_front_ends_ask_for(s):
+    for path, keys in (("upscalers", None), ("latent-upscale-modes", None), ("sd-vae", None),
+                       ("sd-modules", None), ("loras", None), ("hypernetworks", None),
+                       ("face-restorers", None), ("realesrgan-models", None), ("script-info", None),
+                       ("prompt-styles", None), ("extensions", None), ("cmd-flags", set()),
+                       ("embeddings", {"loaded", "skipped"}), ("scripts", {"txt2img", "img2img"}),
+                       ("memory", {"ram", "cuda"})):
+        a = s.get("/sdapi/v1/" + path)
+        assert a.status == 200, path
+        assert isinstance(a.json, list) if keys is None else set(a.json) == keys, (path, a.json)
+        assert s.post("/sdapi/v1/" + path, {}).status == 405, path
+    for path in ("refresh-checkpoints", "refresh-loras", "refresh-vae"):
+        assert s.post("/sdapi/v1/" + path).json is None, path
+    for path in ("", "lora", "upscalers/x", "img2text"):
+        assert s.get("/sdapi/v1/" + path).status == 404, path
+
+
 def test_errors_have_its_shape(s):
     a = s.post("/sdapi/v1/txt2img", {"prompt": "x", "sampler_name": "nope"})
     assert a.status == 404 and a.json["detail"] == "Sampler not found"
