@@ -83,7 +83,10 @@ static const struct conf_option options[] = {
     TEXT("cors-origins", cors_origins, "", R, "ORIGIN,...",
          "web origins allowed to call the API; *: any"),
     TEXT("public-url", public_url, "", R, "URL",
-         "prefix of result URLs; empty: derived from the Host header"),
+         "this service's URL for clients, for result URLs; empty: taken from each request"),
+    TEXT("trusted-proxies", trusted_proxies, "loopback", R, "NETWORK,...",
+         "proxies whose X-Forwarded-* and Forwarded headers count: addresses, networks, loopback, "
+         "private"),
     TEXT("webhook-allow", webhook_allow, "", 0, "HOST,...",
          "hosts that webhooks may call, also *.example.com; empty: webhooks are disabled"),
     TEXT("webhook-secret-file", webhook_secret_file, "", 0, "FILE",
@@ -429,13 +432,6 @@ enum err conf_listen(const struct conf *c, char *host, size_t n, int *port, stru
 bool conf_is_local(const char *host)
 {
     return !strncmp(host, "127.", 4) || !strcmp(host, "::1") || !strcasecmp(host, "localhost");
-}
-
-void conf_public_host(const struct conf *c, char *host, size_t n)
-{
-    const char *at = strstr(c->public_url, "://");
-    at = at ? at + 3 : "";
-    snprintf(host, n, "%.*s", (int)strcspn(at, ":/"), at);
 }
 
 // ---- for people ---------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ struct conf {
     int keep_jobs;
     char *keys_file;
     bool allow_open;
-    char *tls_cert, *tls_key, *host_names, *cors_origins, *public_url;
+    char *tls_cert, *tls_key, *host_names, *cors_origins, *public_url, *trusted_proxies;
     char *webhook_allow, *webhook_secret_file;
     double max_body, max_header;
     int max_connections;
@@ -53,8 +53,6 @@ void conf_reload(struct conf *running, struct conf *fresh, char *ignored, size_t
 enum err conf_listen(const struct conf *c, char *host, size_t n, int *port, struct fault *why);
 // Whether only this machine can reach the listening address.
 bool conf_is_local(const char *host);
-// The host of public-url; "" without one.
-void conf_public_host(const struct conf *c, char *host, size_t n);
 
 // Option number i of the table, from 0; false after the last.
 struct conf_about {

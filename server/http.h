@@ -58,8 +58,12 @@ void http_close(struct http_server *s, void (*closed)(void *ctx), void *ctx);
 
 // ---- the request: texts live as long as it does -----------------------------------------------
 const char *http_method(const struct http_request *r);
-const char *http_path(const struct http_request *r); // decoded, without the query
+const char *http_path(const struct http_request *r);     // decoded, without the query
+const char *http_raw_path(const struct http_request *r); // before http_set_path
+void http_set_path(struct http_request *r, const char *path);
 const char *http_header(const struct http_request *r, const char *name); // NULL: absent
+// Adds the values of all headers of that name, with commas.
+void http_join_header(const struct http_request *r, const char *name, struct buf *out);
 // Calls fn for each query parameter.
 void http_each_query(const struct http_request *r,
                      void (*fn)(void *ctx, const char *name, const char *value), void *ctx);
@@ -67,7 +71,8 @@ struct buf *http_body(struct http_request *r);           // may be rewritten in 
 bool http_too_large(const struct http_request *r);       // the body was longer than allowed
 const char *http_id(const struct http_request *r);       // X-Request-Id, taken or made
 const char *http_trace_id(const struct http_request *r); // of traceparent; "" without
-const char *http_client(const struct http_request *r);   // address, for logs
+const char *http_client(const struct http_request *r);   // address
+void http_set_client(struct http_request *r, const char *address);
 size_t http_header_bytes(const struct http_request *r);
 bool http_is_tls(const struct http_request *r);
 double http_started(const struct http_request *r); // clock_seconds

@@ -54,7 +54,7 @@ struct http_request {
     struct http_server *server;
     struct MHD_Connection *mhd;
     struct http_conn *conn;
-    char *path;
+    char *raw, *path; // path: rewritten; NULL: raw
     char method[16];
     char id[72], trace[40], client[48];
     struct buf body;

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
@@ -48,6 +49,15 @@ static void take_trace(struct http_request *r)
     snprintf(r->trace, sizeof r->trace, "%.32s", t + 3);
 }
 
+// A socket that takes both kinds shows IPv4 clients as ::ffff:a.b.c.d.
+static void take_v6(const struct in6_addr *a, struct http_request *r)
+{
+    if (IN6_IS_ADDR_V4MAPPED(a))
+        inet_ntop(AF_INET, a->s6_addr + 12, r->client, sizeof r->client);
+    else
+        inet_ntop(AF_INET6, a, r->client, sizeof r->client);
+}
+
 static void take_client(struct http_request *r)
 {
     const union MHD_ConnectionInfo *info =
@@ -57,8 +67,7 @@ static void take_client(struct http_request *r)
         inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)a)->sin_addr, r->client,
                   sizeof r->client);
     else if (a && a->sa_family == AF_INET6)
-        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, r->client,
-                  sizeof r->client);
+        take_v6(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, r);
 }
 
 struct http_request *http_request_create(struct http_server *s, struct MHD_Connection *mhd,
@@ -67,7 +76,7 @@ struct http_request *http_request_create(struct http_server *s, struct MHD_Conne
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     struct http_request *r = calloc(1, sizeof *r);
-    if (!r || !(r->path = strdup(path))) {
+    if (!r || !(r->raw = strdup(path))) {
         free(r);
         return NULL;
     }
@@ -109,6 +118,7 @@ void http_request_free(struct http_request *r)
     }
     buf_deinit(&r->body);
     buf_deinit(&r->stream);
+    free(r->raw);
     free(r->path);
     free(r);
 }
@@ -122,12 +132,45 @@ const char *http_method(const struct http_request *r)
 
 const char *http_path(const struct http_request *r)
 {
-    return r->path;
+    return r->path ? r->path : r->raw;
+}
+
+const char *http_raw_path(const struct http_request *r)
+{
+    return r->raw;
+}
+
+void http_set_path(struct http_request *r, const char *path)
+{
+    free(r->path);
+    r->path = strdup(path);
 }
 
 const char *http_header(const struct http_request *r, const char *name)
 {
     return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
+}
+
+struct join_header {
+    const char *name;
+    struct buf *out;
+};
+
+static enum MHD_Result on_join(void *cls, enum MHD_ValueKind kind, const char *name,
+                               const char *value)
+{
+    const struct join_header *j = cls;
+    if (value && !strcasecmp(name, j->name)) {
+        buf_puts(j->out, j->out->len ? ", " : "");
+        buf_puts(j->out, value);
+    }
+    return MHD_YES;
+}
+
+void http_join_header(const struct http_request *r, const char *name, struct buf *out)
+{
+    struct join_header j = {name, out};
+    MHD_get_connection_values(r->mhd, MHD_HEADER_KIND, on_join, &j);
 }
 
 struct each_query {
@@ -159,7 +202,7 @@ static enum MHD_Result on_header_size(void *cls, enum MHD_ValueKind kind, const 
 
 size_t http_header_bytes(const struct http_request *r)
 {
-    size_t n = strlen(r->path);
+    size_t n = strlen(r->raw);
     MHD_get_connection_values(r->mhd, MHD_HEADER_KIND, on_header_size, &n);
     MHD_get_connection_values(r->mhd, MHD_GET_ARGUMENT_KIND, on_header_size, &n);
     return n;
@@ -188,6 +231,11 @@ const char *http_trace_id(const struct http_request *r)
 const char *http_client(const struct http_request *r)
 {
     return r->client;
+}
+
+void http_set_client(struct http_request *r, const char *address)
+{
+    snprintf(r->client, sizeof r->client, "%s", address);
 }
 
 bool http_is_tls(const struct http_request *r)

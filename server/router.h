@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "err.h"
+#include "proxy.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,6 +24,7 @@ enum route_flags {
     ROUTE_HIDDEN = 2, // not in the API description
     ROUTE_WHEN_DRAINING = 4,
     ROUTE_EMPTY_BODY = 8, // the body may be missing
+    ROUTE_LINKS = 16,     // a page with relative links
 };
 
 // One request on its way through a handler.
@@ -38,6 +40,8 @@ struct call {
     void *fields;        // what the field table filled, route->fields_size bytes
     char *path;          // arg points into it
     bool gzip;           // the body has to be unpacked
+    enum route_errors errors;
+    struct proxy_said via;
 };
 
 struct route_answer {
@@ -66,12 +70,20 @@ struct router_auth {
     void *ctx;
 };
 
+// How the server is seen from outside.
+struct router_web {
+    const char *const *cors;             // allowed origins, NULL-terminated; NULL: none; "*": all
+    const char *const *hosts;            // names of router_host_known, NULL-terminated; NULL: any
+    const struct proxy_trust *proxies;   // NULL: none
+    const struct address *public_origin; // NULL: not configured
+    const char *public_url, *public_prefix; // without a slash at the end; "": not configured
+};
+
 struct router_params {
     const struct route *const *tables; // NULL-terminated list of tables ending in a zero row
     void *app;
     struct router_auth auth;
-    const char *const *cors;  // allowed origins, NULL-terminated; NULL: none; "*": all
-    const char *const *hosts; // names of router_host_known, NULL-terminated; NULL: any
+    struct router_web web;
     size_t max_body, max_header;
     // A request is over, for log and metrics; route NULL when none matched.
     void (*done)(void *app, struct http_request *r, const struct route *route, const char *owner);
@@ -84,14 +96,16 @@ void router_destroy(struct router **r);
 void router_head(void *router, struct http_request *r);
 void router_handle(void *router, struct http_request *r);
 void router_finished(void *router, struct http_request *r);
-// New keys, origins after a reload. The lists must outlive the router or the next call.
-void router_set_cors(struct router *r, const char *const *cors);
-void router_set_hosts(struct router *r, const char *const *hosts);
+// After a reload. What it points to must outlive the router or the next call.
+void router_set_web(struct router *r, const struct router_web *web);
 void router_set_draining(struct router *r, double retry_seconds);
 // Whether path matches pattern; the segments of "{...}" are cut out of path.
 bool router_match(const char *pattern, char *path, const char *arg[2]);
 // Whether a Host header means this server: localhost, an address, or one of names; any port.
 bool router_host_known(const char *host, const char *const *names);
+// The route that a path and a method without one most probably mean; NULL: none is near.
+const struct route *router_nearest(const struct route *const *tables, const char *method,
+                                   const char *path);
 // Walks all routes: *at = 0 first; NULL at the end.
 const struct route *router_next(const struct router *r, int *at);
 
@@ -103,5 +117,12 @@ void call_error(struct call *c, int status, const char *code, const char *param,
 // The status that belongs to the fault; BUSY gets retry as Retry-After.
 void call_fault(struct call *c, const struct fault *why, double retry);
 int fault_status(const struct fault *why);
+
+// ---- how the client sees this server ------------------------------------------------------------
+// Its address without a slash at the end, by public-url or by what the request says; nothing when
+// the request does not say it.
+void call_url(const struct call *c, struct buf *out);
+// What stands before this server's paths, such as "/images"; mostly "".
+const char *call_prefix(const struct call *c);
 
 #endif

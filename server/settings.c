@@ -31,24 +31,99 @@ static enum err read_list(const char *option, const char *text, struct settings_
     return ERR_OK;
 }
 
+// ---- names ------------------------------------------------------------------------------------
+
 // Without keys, whoever reaches the server may use it; then at least no web page may, by a name of
 // its own that it made to point here.
 static enum err read_hosts(const struct conf *c, bool local, struct settings *out,
                            struct fault *why)
 {
-    struct buf names = {0};
-    char host[256];
-    enum err err = ERR_NO_MEMORY;
-    conf_public_host(c, host, sizeof host);
-    buf_printf(&names, "%s,%s", c->host_names, host);
-    if (names.failed)
-        fault_set(why, err, "host-names", "%s", err_text(err));
-    else
-        err = read_list("host-names", names.data, &out->hosts, why);
-    buf_deinit(&names);
+    const enum err err = read_list("host-names", c->host_names, &out->hosts, why);
+    for (int i = 0; !err && out->hosts.item[i]; i++) {
+        struct address a;
+        if (!address_parse_host(out->hosts.item[i], "", &a) || a.port)
+            return fault_set(why, ERR_INVALID, "host-names",
+                             "host-names: \"%.80s\" is not a host name; leave out scheme, port "
+                             "and path",
+                             out->hosts.item[i]);
+    }
     out->any_host = !*c->host_names && !(local && !auth_count(out->auth));
     return err;
 }
+
+// Whether it is spelled as browsers spell it, or it would never match.
+static bool is_origin(const char *s)
+{
+    struct address a;
+    struct buf b = {0};
+    if (!strcmp(s, "*") || !strcmp(s, "null"))
+        return true;
+    bool ok = address_parse(s, &a, NULL);
+    if (ok) {
+        buf_printf(&b, "%s://", a.scheme);
+        address_write_host(&a, &b);
+        ok = b.data && !strcmp(b.data, s);
+    }
+    buf_deinit(&b);
+    return ok;
+}
+
+static enum err read_origins(const struct conf *c, struct settings *out, struct fault *why)
+{
+    const enum err err = read_list("cors-origins", c->cors_origins, &out->origins, why);
+    for (int i = 0; !err && out->origins.item[i]; i++)
+        if (!is_origin(out->origins.item[i]))
+            return fault_set(why, ERR_INVALID, "cors-origins",
+                             "cors-origins: \"%.80s\" is not an origin as browsers send it, like "
+                             "https://app.example.org or http://localhost:3000",
+                             out->origins.item[i]);
+    return err;
+}
+
+// ---- public-url -------------------------------------------------------------------------------
+
+// Without a scheme it is HTTPS, except for what cannot have a certificate that browsers accept.
+static bool parse_url(const char *url, struct address *a, const char **rest)
+{
+    char host[ADDRESS_HOST];
+    if (strstr(url, "://"))
+        return address_parse(url, a, rest) &&
+               (!strcmp(a->scheme, "https") || !strcmp(a->scheme, "http"));
+    const size_t n = strcspn(url, "/?#");
+    if (n >= sizeof host)
+        return false;
+    memcpy(host, url, n);
+    host[n] = 0;
+    *rest = url + n;
+    if (!address_parse_host(host, "https", a))
+        return false;
+    return (!address_is_ip(a) && strcmp(a->host, "localhost")) ||
+           address_parse_host(host, "http", a);
+}
+
+static enum err read_public_url(const struct conf *c, struct settings *out, struct fault *why)
+{
+    struct buf b = {0};
+    const char *url = c->public_url, *rest = "";
+    struct address *a = &out->public_origin;
+    if (*url &&
+        (!parse_url(url, a, &rest) || !address_prefix(rest, strlen(rest), out->public_prefix)))
+        return fault_set(why, ERR_INVALID, "public-url",
+                         "public-url: \"%.100s\" is not a URL like https://images.example.org or "
+                         "https://example.org/images",
+                         url);
+    if (*url) {
+        buf_printf(&b, "%s://", a->scheme);
+        address_write_host(a, &b);
+        buf_puts(&b, out->public_prefix);
+    }
+    out->public_url = b.len ? buf_take(&b) : strdup("");
+    buf_deinit(&b);
+    return out->public_url ? ERR_OK
+                           : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+}
+
+// ---- TLS --------------------------------------------------------------------------------------
 
 static enum err read_tls(const struct conf *c, struct http_tls **out, struct fault *why)
 {
@@ -71,6 +146,8 @@ static enum err read_tls(const struct conf *c, struct http_tls **out, struct fau
     buf_deinit(&key);
     return err;
 }
+
+// ---- all of it --------------------------------------------------------------------------------
 
 static enum err check_exposure(const struct conf *c, const struct auth *auth, const char *host,
                                struct fault *why)
@@ -96,7 +173,11 @@ enum err settings_read(const struct conf *c, struct settings *out, struct fault 
     if (!err)
         err = read_tls(c, &out->tls, why);
     if (!err)
-        err = read_list("cors-origins", c->cors_origins, &out->origins, why);
+        err = proxy_parse(c->trusted_proxies, &out->proxies, why);
+    if (!err)
+        err = read_origins(c, out, why);
+    if (!err)
+        err = read_public_url(c, out, why);
     if (!err)
         err = read_hosts(c, conf_is_local(host), out, why);
     return err;
@@ -108,5 +189,18 @@ void settings_deinit(struct settings *s)
     http_tls_destroy(&s->tls);
     free(s->origins.text);
     free(s->hosts.text);
+    free(s->public_url);
     memset(s, 0, sizeof *s);
+}
+
+struct router_web settings_web(const struct settings *s)
+{
+    return (struct router_web){
+        .cors = s->origins.item,
+        .hosts = s->any_host ? NULL : s->hosts.item,
+        .proxies = &s->proxies,
+        .public_origin = *s->public_url ? &s->public_origin : NULL,
+        .public_url = s->public_url,
+        .public_prefix = s->public_prefix,
+    };
 }

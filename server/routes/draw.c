@@ -103,15 +103,7 @@ void draw_job_error(struct call *c, const struct job *job)
 
 void draw_url(struct call *c, const struct job *job, int picture, struct buf *out)
 {
-    const struct app *app = c->app;
-    const char *host = http_header(c->http, "Host");
-    const char *proto = http_header(c->http, "X-Forwarded-Proto");
-    if (*app->conf->public_url)
-        buf_printf(out, "%s", app->conf->public_url);
-    else if (host)
-        buf_printf(out, "%s://%s",
-                   http_is_tls(c->http) || (proto && !strcmp(proto, "https")) ? "https" : "http",
-                   host);
+    call_url(c, out);
     buf_printf(out, "/v1/files/%s/%s-%d.%s", job->id, job->token, picture,
                job_format_name(job->spec.format));
 }

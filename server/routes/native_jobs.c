@@ -180,7 +180,7 @@ static void jobs_post(struct call *c)
         job = draw_submit(c, &spec);
     if (!job)
         return;
-    http_set_header(c->http, "Location", "/v1/jobs/%s", job->id);
+    http_set_header(c->http, "Location", "%s/v1/jobs/%s", call_prefix(c), job->id);
     reply_job(c, 202, job);
 }
 

@@ -101,17 +101,17 @@ static void docs_get(struct call *c)
     http_reply(c->http, 200, "text/html; charset=utf-8", &b);
 }
 
-#define PAGE(path, handle, type)                                                                   \
+#define PAGE(path, handle, flags, type)                                                            \
     {                                                                                              \
-        "GET", path, handle, SCOPE_NONE, ROUTE_HIDDEN, ERRORS_OPENAI, "page", "The web page",      \
-            .answer = {                                                                            \
+        "GET", path, handle, SCOPE_NONE, ROUTE_HIDDEN | (flags), ERRORS_OPENAI, "page",            \
+            "The web page", .answer = {                                                            \
                 {200, type, "a file of the page"}                                                  \
             }                                                                                      \
     }
 const struct route routes_page[] = {
-    PAGE("/", page_get, "text/html"),
-    PAGE("/page.css", css_get, "text/css"),
-    PAGE("/page.js", js_get, "text/javascript"),
-    PAGE("/docs", docs_get, "text/html"),
+    PAGE("/", page_get, ROUTE_LINKS, "text/html"),
+    PAGE("/page.css", css_get, 0, "text/css"),
+    PAGE("/page.js", js_get, 0, "text/javascript"),
+    PAGE("/docs", docs_get, ROUTE_LINKS, "text/html"),
     {0},
 };

@@ -135,11 +135,6 @@ static struct jobs_limits serve_limits(const struct conf *c)
     };
 }
 
-static const char *const *serve_hosts(const struct settings *s)
-{
-    return s->any_host ? NULL : s->hosts.item;
-}
-
 // Everything is read and checked; from here on nothing fails.
 static void serve_apply(struct serve *s, struct settings *fresh)
 {
@@ -154,8 +149,8 @@ static void serve_apply(struct serve *s, struct settings *fresh)
     fresh->auth = old.auth;
     old.auth = NULL;
     s->settings = *fresh;
-    router_set_cors(s->app.router, s->settings.origins.item);
-    router_set_hosts(s->app.router, serve_hosts(&s->settings));
+    const struct router_web web = settings_web(&s->settings);
+    router_set_web(s->app.router, &web);
     settings_deinit(&old);
     jobs_set_limits(s->app.jobs, &limits);
 }
@@ -264,8 +259,7 @@ static enum err serve_open_http(struct serve *s, const char *host, int port, str
         .tables = serve_routes,
         .app = &s->app,
         .auth = {auth_check, s->settings.auth},
-        .cors = s->settings.origins.item,
-        .hosts = serve_hosts(&s->settings),
+        .web = settings_web(&s->settings),
         .max_body = (size_t)c->max_body,
         .max_header = (size_t)c->max_header,
         .done = watch_request,
@@ -323,6 +317,8 @@ static enum err serve_open(struct serve *s, struct fault *why)
     if (err)
         return err;
     serve_signals(s);
+    if (strcmp(s->settings.public_url, s->conf.public_url))
+        log_msg(LOG_INFO, "config", "public-url is taken as %s", s->settings.public_url);
     log_msg(LOG_INFO, "server", "listening on %s://%s:%d", tls ? "https" : "http", host,
             http_port(s->app.http));
     return ERR_OK;

@@ -16,7 +16,7 @@ static void log_request(struct http_request *r, const struct route *route, const
 {
     const char *path = http_path(r);
     // The address of a result opens it to whoever knows it.
-    if (!strncmp(path, "/v1/files/", 10))
+    if (strstr(path, "/files/"))
         path = route ? route->path : "/v1/files/";
     // Probes come every few seconds and say nothing.
     const bool probe =

@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-static const struct route *const tables[] = {routes_openai, routes_native,  routes_a1111,
-                                             routes_admin,  routes_openapi, routes_page};
+static const struct route *const tables[] = {
+    routes_openai, routes_native, routes_a1111, routes_admin, routes_openapi, routes_page, NULL};
 
 static void try_query(const struct route *r, const char *name, const char *value)
 {
@@ -30,7 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (value)
         *value++ = 0;
     FUZZ_REQUIRE(!router_host_known(text, (const char *const[]){"a.test", NULL}) || *text);
-    for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {
+    for (size_t t = 0; tables[t]; t++) {
         for (const struct route *r = tables[t]; r->path; r++) {
             const char *arg[2];
             strcpy(path, text);
@@ -43,6 +43,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 try_query(r, query, value ? value : "");
         }
     }
+    const struct route *near = router_nearest(tables, "GET", text);
+    FUZZ_REQUIRE(!near || !(near->flags & ROUTE_HIDDEN));
     free(text);
     free(path);
     return 0;

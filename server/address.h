@@ -1,0 +1,34 @@
+// Web addresses as configuration and headers give them: origins, hosts with ports, path prefixes.
+// Any thread.
+#ifndef IMAGEND_ADDRESS_H
+#define IMAGEND_ADDRESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct buf;
+
+enum { ADDRESS_HOST = 256, ADDRESS_PREFIX = 256 };
+
+struct address {
+    char scheme[32];         // in lower case
+    char host[ADDRESS_HOST]; // in lower case, without a dot at the end; IPv6 without brackets
+    int port;                // 0: the scheme's own
+};
+
+// "scheme://host[:port]"; *rest (may be NULL) is what follows, "" or from '/', '?' or '#' on.
+bool address_parse(const char *text, struct address *out, const char **rest);
+// "host[:port]", as in a Host header. scheme: whose own port becomes 0.
+bool address_parse_host(const char *text, const char *scheme, struct address *out);
+bool address_same_host(const struct address *a, const struct address *b); // and port
+// Whether the host is a literal IPv4 or IPv6 address.
+bool address_is_ip(const struct address *a);
+void address_write_host(const struct address *a, struct buf *out); // "host[:port]"
+
+// Makes one spelling of a path: no empty segments, no slash at the end except in "/".
+void address_clean_path(char *path);
+// "/a/b" for a path that may stand before those of the server: the same without a slash at the end,
+// "" for "/". False: not such a path.
+bool address_prefix(const char *path, size_t n, char out[ADDRESS_PREFIX]);
+
+#endif
