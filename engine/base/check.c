@@ -309,6 +309,18 @@ static enum err read_lax_json(const struct check_field *f, const struct json_t *
     return read_lax(f, text, strlen(text), at, why);
 }
 
+// Forms send "" for what was left empty. An open table takes that where no such value can be meant.
+static bool is_unset(const struct check_table *t, const struct check_field *f,
+                     const struct json_t *v)
+{
+    size_t n = 0;
+    if (json_kind(v) == JSON_NONE)
+        return f->flags & (CHECK_NULL | CHECK_IGNORED);
+    if (t->strict || !(f->flags & CHECK_NULL) || !json_text(v, &n) || n)
+        return false;
+    return f->type == CHECK_ENUM || (f->type == CHECK_TEXT && f->min > 0);
+}
+
 static enum err read_field(const struct check_table *t, const char *name, const struct json_t *v,
                            char *out, struct fault *why)
 {
@@ -316,7 +328,7 @@ static enum err read_field(const struct check_table *t, const char *name, const 
     const struct check_field *f = check_find(t, name, &offset);
     if (!f && t->strict)
         return fault_set(why, ERR_INVALID, name, "there is no field \"%.60s\"", name);
-    if (!f || (json_kind(v) == JSON_NONE && f->flags & (CHECK_NULL | CHECK_IGNORED)))
+    if (!f || is_unset(t, f, v))
         return ERR_OK;
     return is_lax(t, f) ? read_lax_json(f, v, out + offset, why)
                         : read_value(f, v, out + offset, why);

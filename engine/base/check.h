@@ -30,7 +30,7 @@ enum check_type {
 
 enum check_flags {
     CHECK_REQUIRED = 1,
-    CHECK_NULL = 2,    // null means absent
+    CHECK_NULL = 2,    // null means absent, and "" too, of ENUM and non-empty TEXT in open tables
     CHECK_IGNORED = 4, // has no meaning here; documented as such
     CHECK_HIDDEN = 8,  // cannot be given: always has its default
 };

@@ -315,7 +315,8 @@ static void images_post(struct call *c)
     struct job *job;
     char hash[65];
     const char *raw_type = accept_picture(c->http, &f->output_format);
-    if (!json_given(c->body, "response_format") && openai_model_gives_urls(f->model))
+    const char *format = json_text(json_find(c->body, "response_format"), NULL);
+    if ((!format || !*format) && openai_model_gives_urls(f->model))
         f->response_format = RESPONSE_URL;
     if (f->model && !openai_model_known(c->app, f->model)) {
         call_error(c, 404, "model_not_found", "model", "the model \"%.80s\" does not exist",

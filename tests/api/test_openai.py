@@ -60,6 +60,24 @@ def test_every_null_is_the_default(s):
     assert a.status == 200, a.body
 
 
+def test_every_empty_text_is_the_default(s):
+    """Forms send "" for what was left empty."""
+    fields = ("model size quality response_format output_format background style moderation user "
+              "negative_prompt sampler").split()
+    for given in ([f] for f in fields):
+        a = s.post("/v1/images/generations", {"prompt": "a", "seed": 1, **{f: "" for f in given}})
+        assert a.status == 200 and is_png(b64(a), 1024), (given, a.body[:300])
+    a = s.post("/v1/images/generations", {"prompt": "a", **{f: "" for f in fields}})
+    assert a.status == 200 and is_png(b64(a), 1024)
+    assert "url" in s.draw(model="dall-e-2", response_format="").json["data"][0]
+    for field in ("prompt", "n", "seed", "steps", "guidance_scale", "output_compression", "stream"):
+        a = s.draw(**{"prompt": "a", field: ""})
+        assert a.status == 400 and a.json["error"]["param"] == field, (field, a.body)
+    for field in ("sampler", "preset", "format", "timesteps"):  # the native API takes null, not ""
+        a = s.post("/v1/jobs", {"prompt": "a", field: ""})
+        assert a.status == 400 and a.json["error"]["param"] == field, (field, a.body)
+
+
 def test_unknown_and_ignored_fields_are_ignored(s):
     assert s.draw(style="vivid", moderation="low", user="u", something=[1]).status == 200
 
