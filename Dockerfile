@@ -19,8 +19,8 @@ RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q \
     rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN meson setup --buildtype=release --strip /build . && ninja -C /build imagend && \
-    strip -o /imagend /build/imagend
+RUN meson setup --buildtype=release --prefix=/usr --strip -Dtests=false /build . && \
+    DESTDIR=/install meson install -C /build --quiet
 
 # libxext6 is for NVIDIA's driver, which comes from the host.
 FROM debian:12-slim
@@ -30,9 +30,8 @@ RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q \
         libjpeg62-turbo libwebp7 libcurl3-gnutls zlib1g libxext6 && \
     rm -rf /var/lib/apt/lists/* && \
     install -d -o nobody -g nogroup /var/cache/imagend /var/lib/imagend
-COPY --from=build /imagend /usr/bin/imagend
-COPY models /models
-ENV IMAGEND_MODEL=/models/default
+COPY --from=build /install/usr/bin/imagend /usr/bin/imagend
+COPY --from=build /install/usr/share/imagend /usr/share/imagend
 ENV XDG_CACHE_HOME=/var/cache/imagend IMAGEND_DATA_DIR=/var/lib/imagend
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,graphics,utility
 # A number, so that an orchestrator can tell that it is not root.

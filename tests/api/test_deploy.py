@@ -110,6 +110,16 @@ def test_the_unit_has_its_user():
         assert groups["video"] == groups["render"] == user and groups[user] == "", groups
 
 
+def test_debian_package_builds_with_what_run_installs():
+    control = read("deploy/debian/control")
+    depends = re.search(r"^Build-Depends:(.*?)^\S", control, re.M | re.S)[1]
+    depends = {re.sub(r" \(.*\)", "", word).strip() for word in depends.split(",")} - {""}
+    packages = set(re.search(r"^packages='(.*?)'", read("run"), re.M | re.S)[1].split())
+    # build-essential, to fetch and to draw; and the other way round.
+    assert packages - depends == {"gcc", "g++", "curl", "mesa-vulkan-drivers"}
+    assert depends - packages == {"debhelper-compat"}
+
+
 def test_compose():
     compose = load("compose.yaml")
     services = compose["services"]

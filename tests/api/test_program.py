@@ -69,6 +69,9 @@ def test_version_has_one_place():
             assert s.close() == 0
     for page in ("imagend.1", "imagend.conf.5"):
         assert f'"imagend {VERSION}"' in output("manual", page)
+    with open(os.path.join(ROOT, "CHANGELOG.md")) as f:
+        sections = re.findall(r"^## \[([^]]*)\](?: - (\d{4}-\d\d-\d\d))?$", f.read(), re.M)
+    assert sections[0] == ("Unreleased", "") and sections[1][0] == VERSION and sections[1][1], sections
     for top in ("engine", "server", "deploy", "config", "Dockerfile", "run"):
         for path in files_below(os.path.join(ROOT, top)):
             with open(path, errors="replace") as f:

@@ -67,7 +67,7 @@ check_size() {
     size=$(du -sxb "$(cat "$work/root")" | cut -f1)
     echo "image: $((size / 1000000)) MB, of which"
     (cd "$(cat "$work/root")" && du -xk --all . | sort -rn | awk -F'\t' '
-        $2 ~ /\.(so|so\.[0-9.]+|safetensors)$|^\.\/(usr|models|var|etc)$|imagend$/ && n++ < 12 {
+        $2 ~ /\.(so|so\.[0-9.]+|safetensors)$|^\.\/(usr|usr\/share\/imagend|var|etc)$|imagend$/ && n++ < 12 {
             printf "  %6.1f MB  %s\n", $1 * 1024 / 1e6, $2 }')
     [ "$size" -lt "$limit" ] || die "the image is larger than $((limit / 1000000)) MB"
 }
