@@ -57,6 +57,50 @@ def test_draws_streams_cancels_and_repeats():
         assert code == 0, (code, s.log[-2000:])
 
 
+def pixels(png):
+    """The image data of a base64 PNG, compressed, without what is written about it."""
+    data, at, found = base64.b64decode(png), 8, b""
+    while at < len(data):
+        size, kind = int.from_bytes(data[at:at + 4], "big"), data[at + 4:at + 8]
+        found += data[at + 8:at + 8 + size] if kind == b"IDAT" else b""
+        at += 12 + size
+    return found
+
+
+def test_a1111_names_choose_the_sampler():
+    s = serve()
+    try:
+        size = s.get("/v1/capabilities").json["sizes"][0]
+        body = {"prompt": "a red sphere", "width": size, "height": size, "seed": 1, "steps": 12}
+
+        def draw(**fields):
+            a = s.post("/sdapi/v1/txt2img", {**body, **fields})
+            assert a.status == 200, (fields, a.body[:300])
+            return pixels(a.json["images"][0]), json.loads(a.json["info"])
+        own, info = draw()
+        names = [x["name"] for x in s.get("/sdapi/v1/samplers").json]
+        assert info["sampler_name"] in names and {"DDPM", "DDIM", "DPM++ 2M"} <= set(names), names
+        drawn = {}
+        for name in names:
+            image, info = draw(sampler_name=name)
+            assert info["sampler_name"] == name and info["comments"] == "", info
+            drawn[image] = name
+        assert sorted(drawn.values()) == sorted(names)
+        karras, info = draw(sampler_name="DPM++ 2M Karras")
+        assert karras not in drawn and "Schedule type: Karras" in info["infotexts"][0]
+        assert draw(sampler_name="dpm++ 2m", scheduler="karras")[0] == karras
+        assert draw(sampler_name="DPM++ 2M")[0] == draw(sampler_name="dpm++2m")[0] != karras
+        image, info = draw(sampler_name="Euler a")
+        assert image == own and "Euler a is not available" in info["comments"], info
+        # Without guidance the negative prompt changes nothing.
+        one = draw(cfg_scale=1)[0]
+        for scale in (0, 0.5, "0", 1.0):
+            assert draw(cfg_scale=scale, negative_prompt="blue")[0] == one != own, scale
+        assert draw(cfg_scale=2)[0] != draw(cfg_scale=2, negative_prompt="blue")[0]
+    finally:
+        assert s.stop() == 0
+
+
 def test_presets_are_in_the_file():
     with tempfile.TemporaryDirectory() as folder:
         os.symlink(MODEL, os.path.join(folder, "base"))
