@@ -42,6 +42,8 @@ static const struct metric_row {
     [METRIC_STAGE_SECONDS] = {"imagend_stage_seconds", HISTOGRAM, slow, "stage",
                               "Duration of one stage of one image"},
     [METRIC_PICTURES] = {"imagend_pictures_total", COUNTER, NULL, "", "Images generated"},
+    [METRIC_PICTURES_FAILED] = {"imagend_pictures_failed_total", COUNTER, NULL, "code",
+                                "Images that failed, by error code, such as not_finite for NaN"},
     [METRIC_JOBS] = {"imagend_jobs_total", COUNTER, NULL, "state",
                      "Finished jobs: done, failed, cancelled"},
     [METRIC_JOB_SECONDS] = {"imagend_job_seconds", HISTOGRAM, slow, "",

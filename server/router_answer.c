@@ -109,6 +109,8 @@ void call_fault(struct call *c, const struct fault *from, double retry)
         call_set_retry(c, retry);
     if (status == 429)
         code = "queue_full";
+    else if (why->code == ERR_NOT_FINITE)
+        code = err_name(why->code);
     if (status == 400 && c->errors == ERRORS_A1111)
         status = 422;
     call_error(c, status, code, status < 500 ? why->param : NULL, "%s", why->msg);

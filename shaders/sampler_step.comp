@@ -7,6 +7,7 @@
 #include "push.h"
 #include "types.glsl"
 #include "math.glsl"
+#define LANES_ACCESS
 #include "lanes.glsl"
 
 layout(local_size_x_id = 0) in;
@@ -51,8 +52,16 @@ vec3 deviation(lane l, vec3 v)
     return l.learned == 0 ? vec3(1) : l.learned == 1 ? range : sqrt(max(v, vec3(0)));
 }
 
-// now: the history tensor that receives x0; past: h1 and h2 are used.
-void step_pixel(lane l, float s, uint i, const uint now, const bool past)
+// By the bits, since a compiler may take it for granted that there are none. Returns 0 or 1.
+uint not_finite(vec3 v)
+{
+    const uint exponent = 0x7f800000;
+    return any(equal(floatBitsToUint(v) & exponent, uvec3(exponent))) ? 1 : 0;
+}
+
+// now: the history tensor that receives x0; past: h1 and h2 are used. Returns whether x0, before
+// its threshold, the variance or the new x is not finite.
+uint step_pixel(lane l, float s, uint i, const uint now, const bool past)
 {
     uint at = l.slot * p.pixels + i;
     uint m_at = p.m.base + (gl_WorkGroupID.z * p.pixels + i) * p.m.cs;
@@ -65,9 +74,13 @@ void step_pixel(lane l, float s, uint i, const uint now, const bool past)
         v = LOAD(m, m_at);
         v.xyz = guide(uncond, v.xyz, l.guidance);
     }
-    if (VARIANCE != 0)
-        z *= deviation(l, vec3(v.w, LOAD(m, m_at + 1).xy));
     vec3 x0 = predict(l, old, v.xyz);
+    uint bad = not_finite(x0);
+    if (VARIANCE != 0) {
+        vec3 variance = vec3(v.w, LOAD(m, m_at + 1).xy);
+        z *= deviation(l, variance);
+        bad |= l.noise != 0 && l.learned != 0 ? not_finite(variance) : 0; // exact_exp may hide it
+    }
     x0 = l.threshold != 0 ? clamp(x0, -s, s) : x0;
     x0 = l.threshold == THRESHOLD_DYNAMIC ? x0 / s : x0;
     precise vec3 next = l.cx * old + l.cm * v.xyz + l.c0 * x0;
@@ -79,18 +92,21 @@ void step_pixel(lane l, float s, uint i, const uint now, const bool past)
     next = l.noise != 0 ? next + l.noise * z : next;
     x.v[p.x.base + at * p.x.cs] = vec4(next, 0);
     history_store(now, at, vec4(x0, 0));
+    return bad | not_finite(next);
 }
 
 // Software rasterizers run both sides of a branch and discard one; a loop of no trips costs them
 // one trip. So the choices that are the same for a whole lane are loops, of which one runs.
-void step_pixels(lane l, float s, const uint now, const bool past)
+uint step_pixels(lane l, float s, const uint now, const bool past)
 {
     bool mine = l.history == now && (l.c1 != 0 || l.c2 != 0) == past;
     uint i = gl_WorkGroupID.x * p.run * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
     uint end = mine ? min(p.pixels, i + p.run * gl_WorkGroupSize.x) : 0;
 
+    uint bad = 0;
     for (; i < end; i += gl_WorkGroupSize.x)
-        step_pixel(l, s, i, now, past);
+        bad |= step_pixel(l, s, i, now, past);
+    return bad;
 }
 
 void main()
@@ -98,10 +114,12 @@ void main()
     lane l = lanes.v[gl_WorkGroupID.z];
     float s = l.threshold == THRESHOLD_DYNAMIC ? limit.v[gl_WorkGroupID.z] : l.max_value;
 
-    step_pixels(l, s, 0, false);
-    step_pixels(l, s, 1, false);
-    step_pixels(l, s, 2, false);
-    step_pixels(l, s, 0, true);
-    step_pixels(l, s, 1, true);
-    step_pixels(l, s, 2, true);
+    uint bad = step_pixels(l, s, 0, false);
+    bad |= step_pixels(l, s, 1, false);
+    bad |= step_pixels(l, s, 2, false);
+    bad |= step_pixels(l, s, 0, true);
+    bad |= step_pixels(l, s, 1, true);
+    bad |= step_pixels(l, s, 2, true);
+    if (bad != 0)
+        atomicOr(lanes.v[gl_WorkGroupID.z].not_finite, 1);
 }

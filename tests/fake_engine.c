@@ -325,7 +325,7 @@ static void fake_advance(struct engine *e, int slot, engine_event_fn *fn, void *
     s->seconds += e->step_ms * 1e-3;
     if (s->fails && s->step == 2) {
         struct fault f;
-        fault_set(&f, ERR_INTERNAL, "", "%s", fake_fault("the picture became not a number"));
+        fault_set(&f, ERR_NOT_FINITE, "", "%s", fake_fault("the picture became not a number"));
         fake_post(e, slot, ENGINE_FAILED, fn, ctx, &f);
         return;
     }

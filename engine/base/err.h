@@ -21,7 +21,8 @@
     X(IO, -10, "io", "input/output error")                                                         \
     X(FORMAT, -11, "format", "malformed file")                                                     \
     X(TIMEOUT, -12, "timeout", "timed out")                                                        \
-    X(INTERNAL, -13, "internal", "internal error")
+    X(INTERNAL, -13, "internal", "internal error")                                                 \
+    X(NOT_FINITE, -14, "not_finite", "the model computed NaN or infinity")
 
 enum err {
 #define X(id, value, name, text) ERR_##id = (value),

@@ -212,7 +212,8 @@ struct op_lane {
     float max_value; // clip range, or cap of the dynamic threshold
     float quantile;  // of |x0|, dynamic threshold
     float timestep, noise_level;
-    uint32_t pad[8];
+    uint32_t not_finite; // written by op_sampler_step: not 0 when it met NaN or infinity
+    uint32_t pad[7];
 };
 
 // z ~ N(0, 1): Philox4x32-10 keyed by the lane's seed, counter (element/4, step, stage, picture),
@@ -228,7 +229,9 @@ void op_gather_input(struct ops *o, const struct tensor *lanes, const struct ten
 
 // One sampler step for every lane. m: U-Net output [B, H, W, 3 or 6] at full resolution, B = lanes
 // or 2*lanes. Guides, predicts x0, thresholds, writes history and x. noise: z as op_noise wrote it
-// (or as a test gives it). Source: the diffusers schedulers' step functions, see samplers.
+// (or as a test gives it). x0 and the new x must be finite, or the lane's not_finite is set: a
+// threshold would turn them into numbers again. Source: the diffusers schedulers' step functions,
+// see samplers.
 struct op_sampler_params {
     const struct tensor *lanes; // mapped u32, n = lanes, c = 32
     const struct tensor *m;

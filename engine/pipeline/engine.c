@@ -490,11 +490,33 @@ static enum err finish_stage(struct engine *g, const struct post *to, int slot)
     return ERR_OK;
 }
 
+// A picture that is no longer one; the others of its step are not concerned.
+static void fail_not_finite(struct engine *g, const struct post *to, int slot)
+{
+    const struct slot *s = &g->slot[slot];
+    struct stage *stage = stage_of(g, s);
+    const bool f16 = ops_device_info(g->dev)->dtype == DT_F16;
+    struct fault fault;
+
+    fault_set(&fault, ERR_NOT_FINITE, "model",
+              "stage %d (%s) computed NaN or infinity in step %d of %d: its weights are damaged%s",
+              s->stage + 1, g->cascade.network[network_of(s)].name,
+              stage_steps_done(stage, s->entry), s->what.used.steps[s->stage],
+              f16 ? " or overflow fp16; try dtype f32" : "; download them again");
+    post(g, to, slot, ENGINE_FAILED, NULL, &fault);
+    stage_leave(stage, s->entry);
+    free_slot(&g->slot[slot]);
+}
+
 static enum err report(struct engine *g, const struct post *to, int slot)
 {
     struct slot *s = &g->slot[slot];
     const int done = stage_steps_done(stage_of(g, s), s->entry);
 
+    if (!stage_is_finite(stage_of(g, s), s->entry)) {
+        fail_not_finite(g, to, slot);
+        return ERR_OK;
+    }
     post(g, to, slot, ENGINE_STEP, NULL, NULL);
     return done == s->what.used.steps[s->stage] ? finish_stage(g, to, slot) : ERR_OK;
 }

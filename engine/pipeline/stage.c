@@ -18,7 +18,7 @@ enum {
 enum step_kind { KIND_GUIDED = 1, KIND_DYNAMIC = 2, KIND_NOISE = 4, KINDS = 8 };
 
 struct entry {
-    bool used;
+    bool used, finite;
     struct sampler *sampler;
     int done;
     float guidance;
@@ -264,6 +264,7 @@ enum err stage_enter(struct stage *s, const struct stage_start *start, int *out,
     }
     struct entry *t = &s->entry[i];
     t->done = 0;
+    t->finite = true;
     t->guidance = start->guidance;
     memcpy(t->guidance_interval, start->guidance_interval, sizeof t->guidance_interval);
     t->noise_level = (float)start->noise_level;
@@ -443,9 +444,17 @@ enum err stage_step(struct stage *s, const int *entry, int count)
         return e;
     s->last = r;
     add_timings(s, r->ops);
-    for (int i = 0; i < count; i++)
+    const struct op_lane *lanes = tensor_map(&s->lanes);
+    for (int i = 0; i < count; i++) {
         s->entry[entry[i]].done++;
+        s->entry[entry[i]].finite = !lanes[i].not_finite;
+    }
     return ERR_OK;
+}
+
+bool stage_is_finite(const struct stage *s, int entry)
+{
+    return s->entry[entry].finite;
 }
 
 enum err stage_picture(struct stage *s, int entry, float *out)

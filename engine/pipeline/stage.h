@@ -61,6 +61,8 @@ int stage_free(const struct stage *s); // entries free
 
 // Advance the entries by one step each. Errors: DEVICE_LOST, NO_DEVICE_MEMORY, TIMEOUT.
 enum err stage_step(struct stage *s, const int *entry, int count);
+// Whether all that the entry's last step computed was finite; once it was not, the picture is lost.
+bool stage_is_finite(const struct stage *s, int entry);
 int stage_steps(const struct stage *s, int entry); // in all
 int stage_steps_done(const struct stage *s, int entry);
 

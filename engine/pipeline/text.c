@@ -4,6 +4,7 @@
 
 #include "buf.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,7 @@ struct text {
     struct tokenizer *tokenizer;
     struct t5 *t5;
     uint32_t length;
+    bool f16;                         // weights
     struct tensor ids, valid, states; // mapped u32 [1, L]; f32 [1, L, D]
     struct ops *encode;               // recorded at the first prompt
     struct cached *cache;
@@ -100,6 +102,7 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
         return fault_set(why, e, NULL, "no memory for the text encoder");
     t->dev = p->dev;
     t->cached = p->cached;
+    t->f16 = p->dtype == DT_F16;
     t->cache = calloc((size_t)p->cached, sizeof *t->cache);
     struct text_parts parts = {0};
     e = t->cache ? text_parts_open(p, &parts, why)
@@ -201,6 +204,9 @@ static enum err run(struct text *t, const char *prompt, size_t len, struct cache
         e = ops_run(t->encode);
     if (!e)
         e = tensor_download(&t->states, c->states);
+    for (size_t i = 0; !e && i < (size_t)t->length * (size_t)text_dim(t); i++)
+        if (!isfinite(c->states[i]))
+            e = ERR_NOT_FINITE;
     free(ids);
     return e;
 }
@@ -253,6 +259,10 @@ enum err text_encode(struct text *t, const char *prompt, struct text_states *out
     }
 done:
     buf_deinit(&clean);
+    if (e == ERR_NOT_FINITE)
+        return fault_set(why, e, "model",
+                         "the text encoder computed NaN or infinity: its weights are damaged%s",
+                         t->f16 ? " or overflow fp16; try dtype f32" : "; download them again");
     return e ? fault_set(why, e, "prompt", "encoding the prompt: %s", ops_device_why(t->dev, e))
              : ERR_OK;
 }

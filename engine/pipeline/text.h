@@ -44,7 +44,7 @@ struct text_states {
 };
 // The prompt, lower-cased and stripped first as the IF pipelines do.
 // Owner: the cache; valid until two further prompts have been encoded.
-// Errors: INVALID (not UTF-8), DEVICE_LOST, NO_DEVICE_MEMORY, NO_MEMORY.
+// Errors: INVALID (not UTF-8), NOT_FINITE, DEVICE_LOST, NO_DEVICE_MEMORY, NO_MEMORY.
 enum err text_encode(struct text *t, const char *prompt, struct text_states *out,
                      struct fault *why);
 void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses);

@@ -24,6 +24,7 @@ enum jobs_measure {
     JOBS_OCCUPANCY,  // pictures in that step
     JOBS_STAGE_DONE, // seconds of one picture's stage; which = stage
     JOBS_PICTURE,    // 1 for each picture drawn
+    JOBS_FAILED,     // 1 for each picture that failed; which: enum err
     JOBS_ENDED,      // seconds from acceptance to the end; which = enum job_state
     JOBS_REBUILT,    // 1 for each engine lost
 };

@@ -305,6 +305,7 @@ static void on_returned(struct jobs *j, struct worker_event *ev)
         if (!job_ended(job))
             jobs_encode(j, ev, -1);
     } else if (ev->type != WORKER_CANCELLED) {
+        jobs_measure(j, JOBS_FAILED, ev->fault.code, 1);
         jobs_fail(j, job, &ev->fault);
     }
     free(ev->work);

@@ -68,6 +68,10 @@ void watch_jobs(void *app, enum jobs_measure m, int which, double value)
     case JOBS_OCCUPANCY: metric_observe(a->metrics, METRIC_STEP_PICTURES, labels, value); break;
     case JOBS_STAGE_DONE: metric_observe(a->metrics, METRIC_STAGE_SECONDS, labels, value); break;
     case JOBS_PICTURE: metric_add(a->metrics, METRIC_PICTURES, "", value); break;
+    case JOBS_FAILED:
+        snprintf(labels, sizeof labels, "code=\"%s\"", err_name((enum err)which));
+        metric_add(a->metrics, METRIC_PICTURES_FAILED, labels, value);
+        break;
     case JOBS_REBUILT: metric_add(a->metrics, METRIC_ENGINE_LOST, "", value); break;
     case JOBS_ENDED:
         snprintf(labels, sizeof labels, "state=\"%s\"", job_state_name((enum job_state)which));

@@ -1,5 +1,8 @@
 // The lane table and the state of slots, for the sampling operators. Needs push.h.
-layout(std430, binding = 0) readonly buffer lanes_block { lane v[]; } lanes;
+#ifndef LANES_ACCESS
+#define LANES_ACCESS readonly
+#endif
+layout(std430, binding = 0) LANES_ACCESS buffer lanes_block { lane v[]; } lanes;
 
 const uint THRESHOLD_CLIP = 1, THRESHOLD_DYNAMIC = 2;
 

@@ -35,7 +35,8 @@ struct lane {
     float max_value;
     float quantile;
     float timestep, noise_level;
-    uint pad[8];
+    uint not_finite;
+    uint pad[7];
 };
 
 struct push_probe {

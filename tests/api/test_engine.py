@@ -2,6 +2,8 @@
 import base64
 import json
 import os
+import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -117,6 +119,41 @@ def test_presets_are_in_the_file():
             assert b"preset\0" not in b64(a) and b"steps\x004" in b64(a) and b64(a) != png
             a = s.post("/v1/jobs", {"prompt": "a", "preset": "slow"})
             assert a.status == 400 and a.json["error"]["param"] == "preset", a.body
+        finally:
+            assert s.stop() == 0
+
+
+def test_weights_that_are_not_finite():
+    with tempfile.TemporaryDirectory() as folder:
+        bad = os.path.join(folder, "bad")
+        shutil.copytree(MODEL, bad, ignore=shutil.ignore_patterns("reference*"))
+        os.symlink(MODEL, os.path.join(folder, "base"))
+        path = os.path.join(bad, "unet/diffusion_pytorch_model.safetensors")
+        with open(path, "r+b") as f:
+            head = 8 + struct.unpack("<Q", f.read(8))[0]
+            begin, end = json.loads(f.read(head - 8))["conv_in.bias"]["data_offsets"]
+            f.seek(head + begin)
+            f.write(struct.pack("<e", float("nan")) * ((end - begin) // 2))
+        with open(os.path.join(folder, "cascade.json"), "w") as f:
+            json.dump({"stages": [{"path": "base", "steps": 3}],
+                       "presets": {"fast": {"stages": [{"path": "bad"}]}}}, f)
+        s = serve(model=folder)
+        try:
+            job = {"prompt": "a", "seed": 1, "n": 2}
+            alone = s.wait_job(s.post("/v1/jobs", job).json["id"], 120)
+            # Beside pictures that fail, the same bits.
+            failing = s.post("/v1/jobs", {**job, "preset": "fast"}).json["id"]
+            beside = s.wait_job(s.post("/v1/jobs", job).json["id"], 120)
+            for i in range(2):
+                assert s.get(beside["images"][i]["href"]).body == s.get(
+                    alone["images"][i]["href"]).body
+            j = s.wait_job(failing, 120)
+            assert j["status"] == "failed" and j["error"]["code"] == "not_finite", j
+            assert "stage 1 (bad) computed NaN or infinity in step 1 of 3" in j["error"]["message"], j
+            a = s.post("/v1/images/generations", {"prompt": "a", "quality": "low"})
+            assert a.status == 500 and a.json["error"]["code"] == "not_finite", a.body
+            metrics = s.get("/metrics").body.decode()
+            assert 'imagend_pictures_failed_total{code="not_finite"} ' in metrics, metrics
         finally:
             assert s.stop() == 0
 

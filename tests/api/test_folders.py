@@ -309,6 +309,44 @@ def test_the_cache_of_hugging_face():
         check(m, "cache entry without a complete snapshot")
 
 
+def poison(name, tensor, value):
+    """Every element of a tensor of 16-bit floats becomes the value."""
+    def change(m):
+        data = bytearray(m.read(name))
+        head = 8 + struct.unpack("<Q", data[:8])[0]
+        begin, end = json.loads(data[8:head])[tensor]["data_offsets"]
+        data[head + begin:head + end] = struct.pack("<e", value) * ((end - begin) // 2)
+        m.write(name, data)
+    return change
+
+
+def test_weights_that_are_not_finite():
+    nan, inf = float("nan"), float("inf")
+    first = "text_encoder/model-00001-of-00002.safetensors"
+    for change, says in (
+            (poison(UNET, "conv_in.bias", nan), "stage 1 (m) computed NaN or infinity in step 1 of 1"),
+            (poison(UNET, "conv_out.weight", inf), "stage 1 (m) computed NaN or infinity in step 1"),
+            (poison(first, "encoder.block.0.layer.0.layer_norm.weight", nan),
+             "the text encoder computed NaN or infinity")):
+        with Folder() as m:
+            change(m)
+            for flags in [], ["--dtype", "f16"]:
+                status, text = m.generate(*flags)
+                assert status == 1 and says in text, (says, text)
+                assert ("try dtype f32" in text) == bool(flags), text
+            assert not os.path.exists(os.path.join(m.top, "o.png"))
+    # Only the stage and the preset that are concerned.
+    with Folder() as m, Folder() as bad:
+        poison(UNET, "conv_in.bias", nan)(bad)
+        with open(os.path.join(m.top, "cascade.json"), "w") as f:
+            json.dump({"stages": [{"path": "m", "steps": 2}],
+                       "presets": {"bad": {"stages": [{"path": os.path.relpath(bad.path, m.top)}]}}}, f)
+        status, text = m.generate(model=m.top)
+        assert status == 0, text
+        status, text = m.generate("--preset", "bad", model=m.top)
+        assert status == 1 and "NaN" in text, text
+
+
 def chunk(path, key):
     """The value of a text chunk of a PNG."""
     with open(path, "rb") as f:

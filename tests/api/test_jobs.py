@@ -195,7 +195,7 @@ def test_deadline_fails_a_job():
 
 def test_failure_of_the_engine(s):
     j = s.wait_job(post(s, prompt="[fail]", n=3).json["id"])
-    assert j["status"] == "failed" and j["error"]["code"] == "internal" and j["error"]["message"]
+    assert j["status"] == "failed" and j["error"]["code"] == "not_finite" and j["error"]["message"]
 
 
 def test_full_queue_answers_429_with_retry_after():

@@ -227,6 +227,8 @@ def test_stream_error(s):
 def test_engine_failure_is_a_500(s):
     a = s.draw("[fail]")
     assert a.status == 500 and a.json["error"]["type"] == "server_error"
+    assert a.json["error"]["code"] == "not_finite"
+    assert 'imagend_pictures_failed_total{code="not_finite"} ' in s.get("/metrics").body.decode()
 
 
 def test_idempotency_key(s):

@@ -74,7 +74,7 @@ def test_failures_and_cancels_are_told():
                             "webhook_url": f"http://127.0.0.1:{r.port}/"})
         eventually(lambda: len(r.got) == 1)
         data = json.loads(r.got[0][1])
-        assert data["status"] == "failed" and data["error"]["code"] == "internal"
+        assert data["status"] == "failed" and data["error"]["code"] == "not_finite"
     finally:
         assert s.close() == 0
 

@@ -1,5 +1,6 @@
 // A lost device and exhausted device memory come back as errors from every call of a stage and of
-// the text encoder, and everything can still be freed.
+// the text encoder, and everything can still be freed. A picture that becomes NaN or infinite is
+// known at that step, and the others of its batch are not concerned.
 #include "cascade.h"
 #include "ops_internal.h"
 #include "stage.h"
@@ -16,7 +17,11 @@ struct rig {
     struct unet *unet;
     struct stage *stage;
     int entry;
+    stage_noise_fn *noise; // NULL: the generator's
+    void *noise_ctx;
 };
+
+enum { ENTRIES = 3, EDGE = 16, PICTURE = EDGE * EDGE * 3 };
 
 static enum err load(struct rig *r)
 {
@@ -49,11 +54,13 @@ static enum err load(struct rig *r)
                 .dev = r->dev,
                 .unet = r->unet,
                 .dtype = DT_F32,
-                .height = 16,
-                .width = 16,
-                .entries = 2,
+                .height = EDGE,
+                .width = EDGE,
+                .entries = ENTRIES,
                 .text_length = (uint32_t)text_length(r->text),
                 .text_dim = (uint32_t)text_dim(r->text),
+                .noise = r->noise,
+                .noise_ctx = r->noise_ctx,
             },
             &r->stage);
     return e;
@@ -169,6 +176,77 @@ static void test_memory(void)
     CHECK(loaded);
 }
 
+// ---- NaN and infinity -------------------------------------------------------------------------
+
+// One element of one entry's noise is bad: of its start (step 0) or of a step, counted from 1.
+struct bad_noise {
+    int entry, step;
+    float value;
+};
+
+static void noise(void *ctx, int entry, enum stage_noise kind, int step, float *z)
+{
+    const struct bad_noise *bad = ctx;
+    const int at = kind == STAGE_NOISE_STEP ? step + 1 : 0;
+    uint32_t state = 1 + (uint32_t)at;
+
+    for (int i = 0; i < PICTURE; i++) {
+        state = state * 1664525u + 1013904223u;
+        z[i] = (float)(state >> 8) * 0x1p-23F - 1;
+    }
+    if (entry == bad->entry && at == bad->step)
+        z[PICTURE / 2] = bad->value;
+}
+
+// Draws with `entries` of the stage at once; out: the pictures, finite: per entry and step.
+static void draw(struct bad_noise *bad, int entries, float (*out)[PICTURE], bool (*finite)[3])
+{
+    struct rig r;
+    struct text_states states;
+    int entry[ENTRIES] = {0};
+
+    CHECK_INT(open_device(&r), ERR_OK);
+    r.noise = noise;
+    r.noise_ctx = bad;
+    CHECK_INT(load(&r), ERR_OK);
+    CHECK_INT(encode(&r, "a cat", &states), ERR_OK);
+    for (int i = 0; i < entries; i++) {
+        CHECK_INT(enter(&r, states.v), ERR_OK);
+        entry[i] = r.entry;
+    }
+    for (int step = 0; step < 3; step++) {
+        CHECK_INT(stage_step(r.stage, entry, entries), ERR_OK);
+        for (int i = 0; i < entries; i++)
+            finite[i][step] = stage_is_finite(r.stage, entry[i]);
+    }
+    for (int i = 0; i < entries; i++)
+        CHECK_INT(stage_picture(r.stage, entry[i], out[i]), ERR_OK);
+    unload(&r);
+}
+
+static void test_finite(void)
+{
+    static const struct bad_noise rows[] = {
+        {-1, 0, 0}, {1, 0, NAN}, {0, 0, INFINITY}, {2, 1, NAN}, {1, 2, -INFINITY}};
+    static float good[1][PICTURE], picture[ENTRIES][PICTURE];
+    bool finite[ENTRIES][3];
+
+    draw(&(struct bad_noise){.entry = -1}, 1, good, finite);
+    CHECK(finite[0][0] && finite[0][1] && finite[0][2]);
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+        struct bad_noise bad = rows[k];
+        draw(&bad, ENTRIES, picture, finite);
+        for (int i = 0; i < ENTRIES; i++) {
+            const int first = bad.step ? bad.step - 1 : 0;
+            for (int step = 0; step < 3; step++)
+                CHECK_MSG(finite[i][step] == (i != bad.entry || step < first),
+                          "row %zu, entry %d, step %d", k, i, step);
+            if (i != bad.entry)
+                CHECK_MSG(!memcmp(picture[i], good[0], sizeof good[0]), "row %zu, entry %d", k, i);
+        }
+    }
+}
+
 int main(void)
 {
     struct rig r;
@@ -179,5 +257,6 @@ int main(void)
     for (enum point at = AT_ENCODE; at <= NOWHERE; at++)
         test_lost(at);
     test_memory();
+    test_finite();
     return test_end();
 }

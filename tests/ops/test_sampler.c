@@ -43,9 +43,11 @@ static void world_free(struct world *w)
     free(w->m);
 }
 
-// Runs the step for lanes first .. first+count; out[0..3]: x and the histories after it.
-static void run_step(const struct world *w, uint32_t first, uint32_t count, float *out[4])
+// Runs the step for lanes first .. first+count; out[0..3]: x and the histories after it. Returns
+// the lanes that met NaN or infinity, a bit each.
+static unsigned run_step(const struct world *w, uint32_t first, uint32_t count, float *out[4])
 {
+    unsigned bad = 0;
     struct ref_shape s = state_shape(w), ms = {count * (w->guided ? 2 : 1), w->h, w->w, w->mc};
     size_t sample = (size_t)w->h * w->w * w->mc;
     float *m = malloc(ref_count(ms) * sizeof *m);
@@ -71,6 +73,9 @@ static void run_step(const struct world *w, uint32_t first, uint32_t count, floa
                                   .noise = &state[4].t};
     op_sampler_step(o, &p);
     op_finish(o);
+    const struct op_lane *lanes = tensor_map(&table);
+    for (uint32_t i = 0; i < count; i++)
+        bad |= (unsigned)(lanes[i].not_finite != 0) << i;
     for (int i = 0; i < 5; i++) {
         if (i < 4) {
             out[i] = malloc(ref_count(s) * sizeof *out[i]);
@@ -81,6 +86,7 @@ static void run_step(const struct world *w, uint32_t first, uint32_t count, floa
     op_array_free(&am);
     tensor_destroy(&table);
     free(m);
+    return bad;
 }
 
 // [pixels, 4] <-> [pixels, 3]
@@ -144,7 +150,7 @@ static void check_world(struct world *w, const char *name)
     char what[96];
     world_make(w);
     expect(w, want);
-    run_step(w, 0, w->lanes, got);
+    CHECK_INT(run_step(w, 0, w->lanes, got), 0);
     for (size_t i = 0; i < n; i++)
         bound[i] = 12 * 8 * OP_EPS;
     for (int i = 0; i < 4; i++) {
@@ -232,12 +238,63 @@ static void check_stale(struct ops_device *dev)
         for (size_t j = 0; j < ref_count(state_shape(&w)); j++)
             w.state[i][j] = NAN;
     float *got[4];
-    run_step(&w, 0, 1, got);
+    CHECK_INT(run_step(&w, 0, 1, got), 0);
     for (size_t j = 36; j < 72; j++)
         CHECK(isfinite(got[0][j]));
     for (int i = 0; i < 4; i++)
         free(got[i]);
     world_free(&w);
+}
+
+// NaN and infinity, wherever they come from, are found in their lane and in no other: also where a
+// threshold would hide them, and in the last pixel.
+static void check_not_finite(struct ops_device *dev, enum dtype dtype)
+{
+    enum { X, NOISE = 4, M = 5, VARIANCE };
+    static const struct {
+        int where; // a state, or the model's output
+        bool guided, dynamic;
+        uint32_t threshold;
+        float value;
+    } rows[] = {
+        {M, false, false, 0, NAN},      {M, false, false, 1, NAN},
+        {M, false, false, 1, INFINITY}, {M, true, false, 0, -INFINITY},
+        {M, true, true, 2, NAN},        {M, true, true, 2, INFINITY},
+        {X, false, false, 1, NAN},      {X, false, false, 1, INFINITY},
+        {NOISE, false, false, 0, NAN},  {VARIANCE, false, false, 0, NAN},
+    };
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++)
+        for (uint32_t bad = 0; bad < 3; bad++) {
+            struct world w = {.dev = dev,
+                              .dtype = dtype,
+                              .h = 5,
+                              .w = 7,
+                              .mc = 6,
+                              .lanes = 3,
+                              .guided = rows[k].guided,
+                              .dynamic = rows[k].dynamic};
+            float *got[4];
+            world_make(&w);
+            for (uint32_t i = 0; i < 3; i++) {
+                w.lane[i] = plain_lane(3 - i);
+                w.lane[i].threshold = rows[k].threshold;
+                w.lane[i].quantile = 0.9f;
+                w.lane[i].noise = 0.5f;
+                w.lane[i].learned = 1;
+            }
+            const size_t pixels = 35, last = pixels - 1;
+            const size_t sample = bad + (w.guided ? 3 * (k % 2) : 0);
+            float *state = w.state[rows[k].where == NOISE ? 4 : 0] + w.lane[bad].slot * pixels * 4;
+            float *m = w.m + sample * pixels * 6;
+            if (rows[k].where == M || rows[k].where == VARIANCE)
+                m[(k % 3 ? last : 0) * 6 + (rows[k].where == VARIANCE ? 5 : 1)] = rows[k].value;
+            else
+                state[(k % 3 ? last : 0) * 4 + 2] = rows[k].value;
+            CHECK_MSG(run_step(&w, 0, 3, got) == 1u << bad, "row %zu, lane %u", k, bad);
+            for (int i = 0; i < 4; i++)
+                free(got[i]);
+            world_free(&w);
+        }
 }
 
 enum values { UNIFORM, HEAVY, FEW, SAME, ZERO, TWO_SCALES };
@@ -304,6 +361,7 @@ static void check_quantiles(struct ops_device *dev)
 static void body(struct ops_device *dev, enum dtype dtype)
 {
     check_steps(dev, dtype);
+    check_not_finite(dev, dtype);
     if (dtype == DT_F16)
         return;
     check_stale(dev);
