@@ -15,9 +15,9 @@ import pathlib
 
 import torch
 
+import composing
 import run
 import schedule
-import train_base
 from nets import t5, unet
 from optimiser import Optimiser
 
@@ -61,14 +61,14 @@ def work(rank, opt, average):
     ids, mask = (v.to(opt.device) for v in tok.encode([""]))
     net, teacher = run.load_net(opt.teacher, opt.device), run.load_net(opt.teacher, opt.device).requires_grad_(False)
     run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon),
-             lambda seed: train_base.Pool(opt, encoder, tok, seed, untold=0.),
+             functools.partial(composing.pool, opt, encoder, tok, untold=0.),
              functools.partial(losses, opt, net, teacher, schedule.Guidance.recommended(), encoder(ids, mask)))
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     args.add_argument("--teacher", type=pathlib.Path, required=True, help="folder of train_base.py")
-    train_base.options(args)
+    composing.options(args)
     args.add_argument("--steps", type=int, default=5, help="of the student, over the whole schedule")
     args.add_argument("--parts", type=int, default=4, help="steps of the teacher in one of the student's")
     opt = run.options(args, samples=40000, rate=8e-4, warmup=1000, pool=8192, ema=.998, decay_from=1,

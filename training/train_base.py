@@ -18,78 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import composing
 import growth
 import run
 import schedule
 import watching
 from atlas import Atlas
-from nets import t5, tokenizer, unet
+from nets import t5, unet
 from optimiser import Optimiser
-from world import foreign, staging
-from world.cast import Cast
 from world.language import COLOUR_NAMES, SHAPES
-from world.render import Surroundings, render
-from world.trace import GRID, Trace
+from world.trace import GRID
 
-RES = 64
 CODE = 96
-UNTOLD = .1         # share of pictures shown without their caption, for guidance
-
-
-def all_waves(opt):
-    """Nouns are numbered over the whole atlas, also where only some waves are shown."""
-    return Atlas(opt.atlas, None, opt.device)
-
-
-class Pool:
-    """The latest composed pictures, as bytes, with the vectors of their captions; new ones replace the oldest."""
-
-    def __init__(self, opt, encoder, tok, first_seed, untold=UNTOLD):
-        self.untold, self.opt, self.encoder, self.tok, self.seed = untold, opt, encoder, tok, first_seed
-        self.mix = staging.NounMix.load(opt.mix)
-        self.atlas = all_waves(opt)
-        if opt.waves:
-            self.mix.nouns = [n.id for n in self.atlas.nouns if n.wave in opt.waves]
-        self.cast = Cast.of(self.atlas)
-        self.kept = Surroundings(RES)
-        size, device = opt.pool, opt.device
-        self.images = torch.zeros(size, 3, RES, RES, dtype=torch.uint8, device=device)
-        self.text = torch.zeros(size, tokenizer.LENGTH, encoder.config["d_model"], dtype=torch.bfloat16, device=device)
-        self.null = self.encode([[1] + [0] * (tokenizer.LENGTH - 1)])
-        self.maps = torch.zeros(size, 3, GRID, GRID, dtype=torch.int16, device=device)
-        self.masks = torch.zeros(size, 1, RES, RES, dtype=torch.uint8, device=device)
-        self.filled, self.next, self.owed = 0, 0, 0
-
-    @torch.no_grad()
-    def encode(self, rows):
-        ids = torch.tensor(rows, device=self.opt.device)
-        return self.encoder(ids, (ids != 0).long())
-
-    def render(self, count):
-        scenes = [staging.sample(self.seed + i, self.mix, self.cast) for i in range(count)]
-        self.seed += count
-        at = (torch.arange(count) + self.next) % len(self.images)
-        trace = Trace(count, RES, self.opt.device)
-        images = render(scenes, RES, device=self.opt.device, atlas=self.atlas, kept=self.kept, trace=trace)
-        self.images[at] = (images * 255).round().byte()
-        rows = [self.tok.encode_words(s.words, s.groups, foreign.joint(s.language) == " ")[0] for s in scenes]
-        self.text[at] = self.encode(rows).bfloat16()
-        self.maps[at], self.masks[at] = trace.maps, (trace.mask * 255).round().byte()
-        self.next = (self.next + count) % len(self.images)
-        self.filled = min(self.filled + count, len(self.images))
-
-    def batch(self, n):
-        if not self.filled:
-            for _ in range(4):
-                self.render(128)
-        self.owed += n / self.opt.reuse
-        if self.owed >= 64:
-            self.render(64)
-            self.owed -= 64
-        pick = torch.randint(0, self.filled, (n,))
-        text = self.text[pick].float()
-        text[torch.rand(n, device=text.device) < self.untold] = self.null
-        return self.images[pick].float() / 127.5 - 1, text, self.maps[pick].long(), self.masks[pick].float() / 255
 
 
 class Auxiliary(nn.Module):
@@ -160,22 +100,14 @@ def work(rank, opt, average):
     growth.warm(opt, net)
     codes = Atlas(opt.atlas, None, opt.device, sides=()).code
     run.loop(rank, opt, average, net, Optimiser(net, aux.parameters(), opt.muon, opt.muon_every),
-             lambda seed: Pool(opt, encoder, tok, seed), functools.partial(losses, opt, net, aux, codes), aux,
+             functools.partial(composing.pool, opt, encoder, tok), functools.partial(losses, opt, net, aux, codes), aux,
              watching.Sheets(opt, encoder, tok) if rank == 0 and opt.sheet_every else None)
-
-
-def options(args):
-    args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
-    args.add_argument("--atlas", type=pathlib.Path, required=True, help="folder of atlas.build")
-    args.add_argument("--waves", type=int, nargs="*", help="of the vocabulary; all that the atlas has without it")
-    args.add_argument("--net", type=pathlib.Path, default=pathlib.Path(__file__).parent / "config/base.json")
-    args.add_argument("--mix", default=None, help="JSON of world.staging.NounMix; the full world without it")
-    args.add_argument("--object-weight", type=float, default=4.)
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    options(args)
+    composing.options(args)
+    args.add_argument("--net", type=pathlib.Path, default=pathlib.Path(__file__).parent / "config/base.json")
     args.add_argument("--aux-weight", type=float, default=.1)
     args.add_argument("--focus", type=float, default=2.5,
                       help="how much more often the timesteps are shown at which shapes are made out")

@@ -1,0 +1,172 @@
+"""The trainers' sources of pictures and what they are taught beside them, on a synthetic atlas."""
+
+import threads  # noqa: F401  (before torch)
+
+import argparse
+import json
+import pathlib
+import tempfile
+import types
+import unittest
+
+import torch
+
+import composing
+import run
+import train_base
+import train_text
+from nets import t5, tokenizer
+from optimiser import Optimiser
+from tests import synthetic
+from world import staging
+from world.cast import Cast
+from world.language import SHAPES
+
+
+class Folder(unittest.TestCase):
+    """A run of train_text.py, untrained, and options that name it."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.path = pathlib.Path(cls.folder.name)
+        (cls.path / "mix.json").write_text(json.dumps({"solids": .3}))
+        atlas = synthetic.atlas()
+        cls.cast = Cast.of(atlas)
+        captions = [staging.sample(s, staging.NounMix(), cls.cast).caption for s in range(3000)]
+        tokenizer.train(captions, cls.path / "spiece.model", 420)
+        cls.tok = tokenizer.Tokenizer(cls.path / "spiece.model")
+        torch.manual_seed(0)
+        cls.encoder = t5.T5Encoder(dict(t5.default_config(len(cls.tok)), d_model=16, d_ff=16, num_heads=1, num_layers=1)).eval()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def options(self, **more):
+        return argparse.Namespace(**dict(dict(
+            mix=self.path / "mix.json", atlas=synthetic.atlas().folder, waves=[1], device="cpu", pool=256, reuse=2.,
+            text=self.path, composers=0, object_weight=4., aux_weight=.1, focus=2.), **more))
+
+
+class Pools(Folder):
+    def check(self, pool):
+        seen = 0
+        for _ in range(12):
+            images, text, maps, masks = pool.batch(32)
+            seen += 32
+            self.assertEqual((images.shape, text.shape), ((32, 3, 64, 64), (32, tokenizer.LENGTH, 16)))
+            self.assertTrue(-1 <= float(images.min()) and float(images.max()) <= 1)
+            self.assertEqual(int((maps[:, 0] > 0).any()), int((masks > .5).any()))
+        return seen
+
+    def test_pictures_are_composed_as_they_are_shown(self):
+        pool = composing.Pool(self.options(), self.encoder, self.tok, 5)
+        seen = self.check(pool)
+        self.assertEqual(pool.composer.seed - 5, 8 * composing.PART + seen // 2)
+        ids = {o for o in pool.composer.mix.nouns}
+        self.assertNotIn("glasses", ids)        # of the second wave
+
+    def test_other_processes_compose(self):
+        pool = composing.FedPool(self.options(composers=2), self.encoder, self.tok, 5)
+        try:
+            self.check(pool)
+            self.assertEqual(pool.filled, 256)
+        finally:
+            for process in pool.processes:
+                process.terminate()
+                process.join()
+
+    def test_some_captions_are_withheld(self):
+        pool = composing.Pool(self.options(), self.encoder, self.tok, 5, untold=1.)
+        _, text, _, _ = pool.batch(8)
+        torch.testing.assert_close(text, pool.null.expand(8, -1, -1))
+
+
+class Teaching(Folder):
+    def test_the_second_task_is_learned_from_what_is_seen(self):
+        """A head that is shown the maps themselves learns to name them."""
+        torch.manual_seed(0)
+        pool = composing.Pool(self.options(reuse=1000.), self.encoder, self.tok, 5)
+        ids = [n.id for n in self.cast.nouns]
+        aux = train_base.Auxiliary(24, ids)
+        adam = torch.optim.Adam(aux.parameters(), .05)
+        table = torch.randn(2 + len(SHAPES) + len(ids), 24)
+        codes = synthetic.atlas().code
+        for _ in range(150):
+            _, _, maps, _ = pool.batch(16)
+            loss, parts = aux(table[maps[:, 0]].permute(0, 3, 1, 2), maps, codes)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        self.assertLess(float(parts["kind"]), .2)
+
+    def test_a_head_goes_on_with_more_nouns(self):
+        old, more = train_base.Auxiliary(8, ["a", "b"]), train_base.Auxiliary(8, ["b", "c", "a"])
+        more.load_state_dict(old.state_dict())
+        n = len(SHAPES)
+        self.assertTrue(torch.equal(more.kind.weight[n], old.kind.weight[n + 1]))
+        self.assertTrue(torch.equal(more.kind.weight[n + 2], old.kind.weight[n]))
+        self.assertTrue(torch.equal(more.kind.weight[:n], old.kind.weight[:n]))
+
+    def test_a_run_goes_on_where_it_stopped(self):
+        out = self.path / "base"
+        net_file = self.path / "net.json"
+        net_file.write_text(json.dumps({"channels": [16, 16], "layers": [1, 1], "attention": [False, True], "patch": 2,
+                                        "text": 16, "cross": 16, "head": 8}))
+        opt = run.options(argparse.ArgumentParser(), data_seed=1).parse_args(["--out", str(out), "--samples", "64"])
+        vars(opt).update(vars(self.options()), net=net_file, pool=512, batch=16)
+        for samples, steps in ((64, 4), (128, 8)):
+            opt.samples = samples
+            torch.manual_seed(1)
+            net, aux = train_base.make_nets(opt)
+            optimiser = Optimiser(net, aux.parameters(), every=2)
+            codes = synthetic.atlas().code
+            average = types.SimpleNamespace(workers=1, mix=lambda *args: None)
+            run.loop(0, opt, average, net, optimiser, lambda seed: composing.Pool(opt, self.encoder, self.tok, seed),
+                     lambda *batch: train_base.losses(opt, net, aux, codes, *batch), aux)
+            state = torch.load(out / "state.pt")
+            self.assertEqual((state["seen"], state["ema_steps"]), (samples, steps))
+
+
+class Encoder(Folder):
+    def test_targets_name_what_the_words_mean(self):
+        atlas = synthetic.atlas()
+        for seed in range(60):
+            s = staging.sample(seed, staging.NounMix(solids=0.), self.cast)
+            ids, groups = self.tok.encode_words(s.words, s.groups)
+            classes, places, rows = train_text.object_targets(s, groups, atlas)
+            for group, (kind, colour, _, _, count), row in zip(groups, classes, rows):
+                objs = [o for o in s.objects if o.group == group]
+                if not group:
+                    self.assertEqual((kind, row), (train_text.NOT_SAID, -1))
+                    continue
+                self.assertEqual((kind, count), (train_text.kind_of(objs[0]), len(objs) - 1))
+                if objs[0].noun >= 0:
+                    self.assertEqual((colour, row), (objs[0].variant, int(atlas.drawings[objs[0].noun, 0, objs[0].variant])))
+
+    def test_codes_are_planted_in_whole_names(self):
+        torch.manual_seed(0)
+        atlas = synthetic.atlas()
+        config = dict(t5.default_config(len(self.tok)), d_model=128)
+        encoder = t5.T5Encoder(config)
+        before = encoder.shared.weight.clone()
+        count = train_text.plant_codes(encoder, self.tok, self.cast, atlas)
+        changed = (encoder.shared.weight != before).any(1)
+        self.assertEqual(int(changed.sum()), count)
+        whole = [self.tok.pieces(w)[0] for w in ("disc", "post", "leaf", "bird", "boat") if len(self.tok.pieces(w)) == 1]
+        self.assertTrue(whole and all(changed[i] for i in whole))
+
+    def test_a_parser_goes_on_with_more_nouns(self):
+        old = train_text.Parser(8, 2)
+        saved = {"parser": old.state_dict(), "nouns": ["a", "b"]}
+        new = train_text.load_parser(saved, 8, ["b", "c", "a"])
+        n, rest = len(SHAPES), sum(old.fields[1:])
+        weight = old.objects.weight
+        self.assertTrue(torch.equal(new.objects.weight[-rest:], old.state_dict()["objects.weight"][-rest:]))
+        self.assertTrue(torch.equal(new.objects.weight[n], weight[n + 1]))
+        self.assertTrue(torch.equal(new.objects.weight[n + 2], weight[n]))
+
+
+if __name__ == "__main__":
+    unittest.main()
