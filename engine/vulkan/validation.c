@@ -183,15 +183,18 @@ enum err vk_validation_prove(struct vk_device *dev, struct fault *why)
                                    .binding = {VK_STORAGE, VK_STORAGE}};
     struct vk_pipeline *pipe = NULL;
     struct vk_buffer *buf = NULL;
+    const bool profile = dev->profile;
     if (!inst->messenger)
         return ERR_OK;
     enum err e = vk_pipeline_create(dev, &p, &pipe);
     if (!e)
         e = vk_buffer_create(dev, VK_DEVICE, sizeof(uint32_t), &buf);
+    dev->profile = false; // it keeps dispatches apart, and with them the hazard
     atomic_store(&inst->proving, true);
     if (!e)
         e = record_hazard(dev, pipe, buf);
     atomic_store(&inst->proving, false);
+    dev->profile = profile;
     vk_buffer_destroy(&buf);
     vk_pipeline_destroy(&pipe);
     if (!e && !atomic_load(&inst->proofs))

@@ -21,6 +21,8 @@ int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype))
     if (!dev)
         return test_skip("no Vulkan device");
     const char *only = getenv("IMAGEND_TEST_PATH");
+    if (only && !strcmp(only, "own"))
+        only = ops_device_info(dev)->load;
     for (int path = 0; path < PATH_COUNT; path++) {
         if (ops_device_set_path(dev, (enum ops_path)path) != ERR_OK)
             continue;

@@ -14,7 +14,9 @@
 struct ops_device *op_test_device(void);
 // Closes the device, checks that the validation layers were silent, and returns the exit status.
 int op_test_close(void);
-// Runs body for every path that the device can take and both dtypes, then op_test_close.
+// Runs body for every path that the device can take and both dtypes, then op_test_close. The
+// environment's IMAGEND_TEST_PATH names one path, or `own`: the one that the device takes by
+// itself.
 int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype));
 // f32 and f16 by name, with the path, for messages.
 const char *op_test_variant(const struct ops_device *dev, enum dtype dtype);

@@ -1,5 +1,6 @@
-// golden DIR [--dtype f32|f16] [--device NAME] [--quiet]: check every fixture that DIR's
-// manifest.json lists, and that DIR holds nothing else. Exit status 0 only when all is well.
+// golden DIR [--dtype f32|f16] [--device NAME] [--only TEXT] [--quiet]: check every fixture that
+// DIR's manifest.json lists (or those whose name contains TEXT), and that DIR holds nothing else.
+// Exit status 0 only when all is well.
 #include "golden.h"
 
 #include <dirent.h>
@@ -141,7 +142,7 @@ static void walk(struct golden *g, const char *dir)
 
 static int usage(void)
 {
-    fputs("usage: golden DIR [--dtype f32|f16] [--device NAME] [--quiet]\n", stderr);
+    fputs("usage: golden DIR [--dtype f32|f16] [--device NAME] [--only TEXT] [--quiet]\n", stderr);
     return 2;
 }
 
@@ -151,7 +152,7 @@ int main(int argc, char **argv)
     struct ops_open_params open = {.dtype = "f32"};
     struct json_t *manifest = NULL;
     const struct json_t *fixture;
-    const char *name;
+    const char *name, *only = "";
     struct fault why = {0};
     char path[GOLDEN_PATH];
     void *at = NULL;
@@ -163,6 +164,8 @@ int main(int argc, char **argv)
             open.dtype = argv[++i];
         else if (!strcmp(argv[i], "--device") && i + 1 < argc)
             open.device = argv[++i];
+        else if (!strcmp(argv[i], "--only") && i + 1 < argc)
+            only = argv[++i];
         else if (argv[i][0] != '-' && !g.root)
             g.root = argv[i];
         else
@@ -182,7 +185,8 @@ int main(int argc, char **argv)
     printf("      error / tolerance on %s, %s\n", ops_device_info(g.dev)->name,
            g.dtype == DT_F16 ? "f16" : "f32");
     while (json_next(json_find(manifest, "fixtures"), &at, &name, &fixture))
-        check_fixture(&g, name, fixture);
+        if (strstr(name, only))
+            check_fixture(&g, name, fixture);
     walk(&g, "");
     if (ops_device_validation_messages(g.dev))
         golden_fail(&g, "validation", "messages", "%u", ops_device_validation_messages(g.dev));

@@ -1,0 +1,119 @@
+#!/bin/sh
+# The operator, golden and engine suites on one Vulkan driver, and images that must come out as
+# lavapipe draws them: driver.sh lavapipe|swiftshader BUILD [all]. A test; 77 when the driver is not
+# installed. Without `all` it is the part that fits into ./run test: each operator on the path that
+# the driver takes by itself, the smallest fixtures, one stage. Also called by roots.sh.
+set -eu
+driver=$1
+build=$2
+all=${3:-}
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+golden=$here/../golden
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+die() {
+    printf 'driver %s: %s\n' "$driver" "$*" >&2
+    exit 1
+}
+
+# find_icd NAME: the driver's JSON file, wherever Debian, its derivatives and Chrome put it.
+find_icd() {
+    case $1 in
+    lavapipe) set -- /usr/share/vulkan/icd.d/lvp_icd*.json /etc/vulkan/icd.d/lvp_icd*.json ;;
+    swiftshader)
+        set -- /usr/lib/chromium/vk_swiftshader_icd.json \
+            /usr/lib/chromium-browser/vk_swiftshader_icd.json \
+            /opt/google/chrome/vk_swiftshader_icd.json
+        ;;
+    *) die "unknown driver; lavapipe or swiftshader" ;;
+    esac
+    for icd in "$@"; do
+        [ ! -r "$icd" ] || printf '%s\n' "$icd"
+    done | head -n 1
+}
+
+# on ICD COMMAND...: with this driver and no other. Loaders before 1.3.207 know the second name only.
+on() {
+    icd=$1
+    shift
+    VK_DRIVER_FILES=$icd VK_ICD_FILENAMES=$icd "$@"
+}
+
+began=$(date +%s)
+step() {
+    now=$(date +%s)
+    printf '%4d s  %s\n' "$((now - began))" "$*"
+}
+
+check() {
+    what=$1
+    shift
+    on "$own" "$@" >"$work/log" 2>&1 || {
+        tail -n 40 "$work/log"
+        die "$what failed"
+    }
+    step "$what: $(tail -n 1 "$work/log")"
+}
+
+# Prints how many bytes of two images differ, and by how much at most.
+difference() {
+    cmp -l "$1" "$2" | awk '
+        function value(s,   v, i) {
+            for (i = 1; i <= length(s); i++) v = 8 * v + substr(s, i, 1)
+            return v
+        }
+        { d = value($2) - value($3); if (d < 0) d = -d; if (d > most) most = d; n++ }
+        END { print n + 0, most + 0 }'
+}
+
+# compare_images MOST SEED...: with what lavapipe drew on Debian 12, but for MOST of 255 levels.
+compare_images() {
+    most=$1
+    shift
+    for seed in "$@"; do
+        want=$here/images/$seed.ppm
+        got=$work/$seed.ppm
+        [ "$(wc -c <"$got")" = "$(wc -c <"$want")" ] || die "the image of seed $seed has another size"
+        found=$(difference "$want" "$got")
+        found_by="${found% *} bytes differ from lavapipe's, by up to ${found#* } levels"
+        [ "${found#* }" -le "$most" ] || die "image of seed $seed: $found_by"
+        step "image of seed $seed: $found_by"
+    done
+}
+
+own=$(find_icd "$driver")
+[ -n "$own" ] || {
+    echo "skipped: the driver $driver is not installed"
+    exit 77
+}
+device=$(on "$own" "$build/imagend" devices | head -n 1)
+case $driver:$device in
+lavapipe:*llvmpipe* | swiftshader:*SwiftShader*) step "$device ($own)" ;;
+*) die "$own opens another device: $device" ;;
+esac
+
+[ -n "$all" ] || export IMAGEND_TEST_PATH=own
+for ops in "$build"/tests/ops/test_ops_*; do
+    [ -d "$ops" ] || check "${ops##*/test_}" "$ops"
+done
+if [ -n "$all" ]; then
+    check golden "$build/tests/parity/golden" "$golden" --quiet
+    check 'golden f16' "$build/tests/parity/golden" "$golden" --quiet --dtype f16
+    check engine "$build/tests/engine/test_engine"
+else
+    for part in t5-tiny schedulers/ if-tiny-I/reference_unet; do
+        check "golden $part" "$build/tests/parity/golden" "$golden" --quiet --only "$part"
+    done
+    check engine "$build/tests/engine/test_engine" small
+fi
+check images "$build/tests/drivers/draw" "$golden/if-tiny-I" 16 "$work" "a cat" 1 2 3
+case $device in
+*llvmpipe*256*bits*) compare_images 0 1 2 3 ;;
+*)
+    # Other lanes, other orders of sums, another exp: bytes that are next to a rounding boundary may
+    # fall on its other side. That of seed 1 has none.
+    compare_images 0 1
+    compare_images 1 2 3
+    ;;
+esac
