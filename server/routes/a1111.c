@@ -117,6 +117,25 @@ static void add_missing(struct buf *b, const struct job *j, const struct a1111_s
     buf_deinit(&comments);
 }
 
+// The rest of what A1111 tells, for clients that read a key without looking whether it is there.
+static void add_constants(struct buf *b, const struct job *j)
+{
+    const char *negative = j->spec.request.negative_prompt;
+    buf_puts(b, ",\"all_negative_prompts\":[");
+    for (int i = 0; i < j->spec.n; i++) {
+        buf_puts(b, i ? "," : "");
+        text_json(b, negative ? negative : "");
+    }
+    buf_puts(b, "],\"all_subseeds\":[");
+    for (int i = 0; i < j->spec.n; i++)
+        buf_puts(b, i ? ",-1" : "-1");
+    buf_puts(b, "],\"seed_resize_from_w\":-1,\"seed_resize_from_h\":-1,\"restore_faces\":false,"
+                "\"face_restoration_model\":null,\"denoising_strength\":0,\"clip_skip\":1,"
+                "\"is_using_inpainting_conditioning\":false,\"index_of_first_image\":0,"
+                "\"styles\":[],\"job_timestamp\":\"0\",\"sd_model_hash\":\"\",\"sd_vae_name\":null,"
+                "\"sd_vae_hash\":null");
+}
+
 // The clients read it as a JSON text inside the JSON.
 static void add_info(struct buf *out, const struct job *j, const struct a1111_sampler *asked)
 {
@@ -143,7 +162,8 @@ static void add_info(struct buf *out, const struct job *j, const struct a1111_sa
     add_missing(&b, j, asked);
     buf_puts(&b, ",\"sd_model_name\":");
     text_json(&b, j->used.model);
-    buf_puts(&b, ",\"sd_model_hash\":\"\",\"infotexts\":[");
+    add_constants(&b, j);
+    buf_puts(&b, ",\"infotexts\":[");
     for (int i = 0; i < j->spec.n; i++) {
         struct buf text = {0};
         add_infotext(&text, j, i, asked);

@@ -60,6 +60,24 @@ def test_lists_that_front_ends_ask_for(s):
         assert s.get("/sdapi/v1/" + path).status == 404, path
 
 
+# The keys of Processed.js() of A1111 1.10.
+INFO_KEYS = set("""prompt all_prompts negative_prompt all_negative_prompts seed all_seeds subseed
+    all_subseeds subseed_strength width height sampler_name cfg_scale steps batch_size restore_faces
+    face_restoration_model sd_model_name sd_model_hash sd_vae_name sd_vae_hash seed_resize_from_w
+    seed_resize_from_h denoising_strength extra_generation_params index_of_first_image infotexts styles
+    job_timestamp clip_skip is_using_inpainting_conditioning""".split())
+
+
+def test_info_has_every_key_of_a1111(s):
+    for n in (1, 3):
+        info = json.loads(txt2img(s, batch_size=n, negative_prompt="dog").json["info"])
+        assert INFO_KEYS <= set(info), INFO_KEYS - set(info)
+        for key in INFO_KEYS:
+            if key.startswith("all_") or key == "infotexts":
+                assert len(info[key]) == n, key
+        assert info["all_negative_prompts"][0] == info["negative_prompt"] == "dog"
+
+
 def test_errors_have_its_shape(s):
     a = s.post("/sdapi/v1/txt2img", {"prompt": "x", "sampler_name": "nope"})
     assert a.status == 404 and a.json["detail"] == "Sampler not found"
