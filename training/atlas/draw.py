@@ -1,4 +1,4 @@
-"""SVG drawings to pixels: one 1024 px PNG per drawing, kept, since a drawing takes half a second."""
+"""Drawings to pixels: one PNG per drawing, kept, since a drawing takes half a second and a model ten."""
 
 import functools
 import json
@@ -7,6 +7,9 @@ import re
 import subprocess
 import tempfile
 
+from PIL import Image
+
+from . import model
 from .fetch import fetch
 
 SIDE = 1024
@@ -38,6 +41,11 @@ def draw(source, slug, fetched, kept):
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    waiting = path.with_suffix(".part")
+    if source == "sh3d":
+        Image.fromarray(model.draw(slug, fetched)).save(waiting, "png")
+        waiting.rename(path)
+        return path
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "a.svg"
         file.write_text(svg(source, slug, fetched))
@@ -45,7 +53,6 @@ def draw(source, slug, fetched, kept):
         done = subprocess.run(RSVG + ["-o", str(out), str(file)], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError("%s:%s: %s" % (source, slug, done.stderr.strip()[-300:]))
-        waiting = path.with_suffix(".part")
         waiting.write_bytes(out.read_bytes())
         waiting.rename(path)
     return path

@@ -5,6 +5,9 @@
 size is a class from 1 (a ring) to 6 (a ship): see SIZES. drawings are separated by spaces, names by commas,
 the usual name first. A name's plural is formed by rule unless a slash tells it: "mouse/mice", "bread/-" (a
 mass noun: no article, no plural), "/scissors" (only a plural: no article, "two scissors").
+
+A drawing "fluent:cook*" stands for the figure in yellow and five skin tones, "sh3d:Scopia/toaster@*" for the
+model from three sides.
 """
 
 import dataclasses
@@ -14,7 +17,7 @@ import re
 TABLE = pathlib.Path(__file__).resolve().parent.parent / "vocabulary" / "nouns.tsv"
 CATEGORIES = ("animals", "birds", "sea animals", "insects", "fruit and vegetables", "food", "plants",
               "vehicles", "buildings", "nature", "music", "sports and toys", "furniture", "household",
-              "clothes", "tools", "office", "people")
+              "clothes", "tools", "office", "people", "faces and hands")
 FLAGS = {
     "h": "the drawing shows the head only",
     "f": "may fly or float in the air",
@@ -29,6 +32,9 @@ FLAGS = {
 }
 # height of an object of each size class in a mixed scene, as a fraction of the picture
 SIZES = {1: .13, 2: .19, 3: .26, 4: .34, 5: .44, 6: .58}
+
+TONES = ("", "-light", "-medium-light", "-medium", "-medium-dark", "-dark")
+YAWS = (30, -40, 5)
 
 _AN = re.compile(r"(?!uni|use|ute|uku|eu|ewe|one-|ufo)[aeiou]|hour|heir|suv|mp3|x-ray", re.I)
 
@@ -70,6 +76,14 @@ def plural_of(name):
     return name + "s"
 
 
+def _sources(words):
+    out = []
+    for word in words:
+        endings = TONES if word.endswith("*") and not word.endswith("@*") else YAWS if word.endswith("@*") else ()
+        out += [word[:-1] + str(ending) for ending in endings] or [word]
+    return tuple(out)
+
+
 @dataclasses.dataclass(frozen=True)
 class Noun:
     id: str
@@ -90,7 +104,7 @@ class Noun:
     @staticmethod
     def from_row(line):
         id_, category, wave, size, flags, sources, names = line.rstrip("\n").split("\t")
-        return Noun(id_, category, int(wave), int(size), flags, tuple(sources.split()),
+        return Noun(id_, category, int(wave), int(size), flags, _sources(sources.split()),
                     tuple(Name.parse(n.strip()) for n in names.split(",")))
 
     @staticmethod
