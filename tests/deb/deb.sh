@@ -1,7 +1,7 @@
 #!/bin/sh
 # The Debian package on a fresh system: deb.sh [RELEASE...], Debian 12 and 13 when none is named. For each
 # release it builds the package with `./run deb` in one root of debootstrap, and in another installs it,
-# draws, serves as the unit does, upgrades, removes and purges it. Needs root, debootstrap and Debian's
+# draws, serves under systemd, upgrades, removes and purges it. Needs root, debootstrap and Debian's
 # packages; the roots are kept out of the tree, in IMAGEND_ROOTS. A test (suite slow), and for hands.
 set -eu
 root=$(readlink -f "$(dirname "$0")/../..")
@@ -104,48 +104,28 @@ draw() {
     expect 'head -c 4 /var/tmp/red.png | tail -c 3 | grep -q PNG'
 }
 
-# The unit's own command, user and environment, in a network without anybody else; curl is the host's.
-serve() {
-    unshare --mount --net --pid --fork --kill-child "$0" serve "$roots/$bare" "$roots/$bare" ||
-        die "$release: the service does not serve"
-}
+try_unit='[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/try'
 
-serve_inside() {
-    chroot=$1
-    unit=$(find "$chroot/lib/systemd/system" "$chroot/usr/lib/systemd/system" -name imagend.service |
-        head -n 1)
-    command=$(sed -n 's/^ExecStart=//p' "$unit")
-    [ -n "$command" ] || die "the unit has no command"
-    mount -t proc proc "$chroot/proc"
-    mount --rbind /dev "$chroot/dev"
-    ip link set lo up
-    chroot "$chroot" install -d -o imagend -g imagend -m 700 /var/lib/imagend /var/cache/imagend
-    # shellcheck disable=SC2046,SC2086 # words of a unit
-    chroot "$chroot" setpriv --reuid imagend --regid imagend --init-groups --no-new-privs \
-        --inh-caps=-all --bounding-set=-all env -i \
-        $(sed -n 's/^Environment=//p' "$unit" | sed 's|%C|/var/cache|; s|%S|/var/lib|') $command \
-        2>"$chroot.log" &
-    server=$!
-    trap 'kill $server 2>/dev/null' EXIT
-    for _ in $(seq 600); do
-        curl -fs -o /dev/null http://127.0.0.1:8080/readyz && break
-        kill -0 $server 2>/dev/null || break
-        sleep 0.5
-    done
-    curl -fsS --max-time 300 http://127.0.0.1:8080/v1/images/generations -H 'Accept: image/png' \
-        -H 'Content-Type: application/json' -o "$chroot.png" \
-        -d '{"prompt": "a red sphere", "size": "64x64", "steps": [2], "seed": 1}' || {
-        cat "$chroot.log" >&2
-        die "no image came"
+# The unit as it is, in a container with systemd and a network of its own.
+serve() {
+    expect 'apt-get install -y -q --no-install-recommends systemd curl'
+    tree=$roots/$bare
+    install -m 755 "$root/tests/deb/serve.sh" "$tree/usr/local/sbin/try"
+    printf '%s\n' "$try_unit" >"$tree/etc/systemd/system/try.service"
+    mkdir -p "$tree/etc/systemd/system/default.target.wants"
+    ln -sf ../try.service "$tree/etc/systemd/system/default.target.wants/try.service"
+    timeout 900 systemd-nspawn -q --register=no --keep-unit --private-network -b -D "$tree" \
+        </dev/null >"$tree.boot" 2>&1 || true
+    grep -qx served "$tree/var/log/try.log" || {
+        tail -n 20 "$tree.boot" >&2
+        tail -n 40 "$tree/var/log/try.log" >&2
+        on 'journalctl -u imagend --no-pager | tail -n 20' >&2
+        die "$release: the service does not serve"
     }
-    [ "$(head -c 4 "$chroot.png" | tail -c 3)" = PNG ] || die "the response is no PNG"
-    kill -TERM $server
-    code=0
-    wait $server || code=$?
-    trap - EXIT
-    [ $code = 0 ] || die "after SIGTERM the service ended with $code"
-    [ -n "$(ls "$chroot/var/lib/imagend")" ] || die "the service keeps nothing in /var/lib/imagend"
-    [ -n "$(ls "$chroot/var/cache/imagend")" ] || die "the service keeps nothing in /var/cache/imagend"
 }
 
 # An administrator's configuration survives; nothing but it survives removal, and nothing purging.
@@ -170,17 +150,11 @@ try() {
     echo "deb: $release: installed, drew, served, upgraded, removed and purged"
 }
 
-case ${1:-} in
-inside)
+if [ "${1:-}" = inside ]; then
     shift
     inside "$@"
-    ;;
-serve)
-    serve_inside "$2"
-    exit
-    ;;
-esac
-for tool in debootstrap unshare curl ip; do
+fi
+for tool in debootstrap unshare systemd-nspawn; do
     command -v "$tool" >/dev/null 2>&1 || {
         echo "skipped: $tool is not installed"
         exit 77
