@@ -4,6 +4,7 @@
 
 #include "buf.h"
 #include "program.h"
+#include "text.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -182,6 +183,45 @@ static const struct conf_option *find_option(const char *name, size_t n)
 
 // ---- the three sources --------------------------------------------------------------------------
 
+static const char env_prefix[] = "IMAGEND_";
+enum { ENV_PREFIX = sizeof env_prefix - 1, ENV_NAME = 64 };
+
+static void env_name(const struct conf_option *o, char name[ENV_NAME])
+{
+    size_t k = (size_t)snprintf(name, ENV_NAME, "%s%s", env_prefix, o->name);
+    while (k-- > ENV_PREFIX)
+        name[k] = name[k] == '-' ? '_' : (char)toupper((unsigned char)name[k]);
+}
+
+static void flag_name(const struct conf_option *o, char name[ENV_NAME])
+{
+    snprintf(name, ENV_NAME, "--%s", o->name);
+}
+
+static void file_name(const struct conf_option *o, char name[ENV_NAME])
+{
+    snprintf(name, ENV_NAME, "%s", o->name);
+}
+
+// Refuse a name that no option has in this source, and suggest the nearest. given may go on with a
+// value after '='.
+static enum err refuse_name(struct fault *why, const char *given,
+                            void (*spell)(const struct conf_option *o, char name[ENV_NAME]))
+{
+    char name[ENV_NAME], best[ENV_NAME] = "", candidate[ENV_NAME];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(given, "="), given);
+    for (int i = 0; i < OPTIONS; i++) {
+        spell(&options[i], candidate);
+        if (text_nearer(name, candidate, *best ? best : NULL) == candidate)
+            memcpy(best, candidate, sizeof best);
+    }
+    if (*best)
+        return fault_set(why, ERR_INVALID, name, "unknown option \"%s\"; did you mean \"%s\"?",
+                         name, best);
+    return fault_set(why, ERR_INVALID, name,
+                     "unknown option \"%s\"; imagend serve --help lists the options", name);
+}
+
 static char *trim(char *s)
 {
     while (isspace((unsigned char)*s))
@@ -200,7 +240,7 @@ static enum err parse_line(struct conf *c, char *line, bool seen[OPTIONS], struc
     const char *name = trim(line);
     const struct conf_option *o = find_option(name, strlen(name));
     if (!o || o->flags & CONF_NOT_IN_FILE)
-        return fault_set(why, ERR_INVALID, name, "there is no option \"%.60s\"", name);
+        return refuse_name(why, name, file_name);
     if (seen[o - options])
         return fault_set(why, ERR_INVALID, name, "%s is set twice", name);
     seen[o - options] = true;
@@ -245,16 +285,6 @@ static enum err load_file(struct conf *c, struct fault *why)
     return err;
 }
 
-static const char env_prefix[] = "IMAGEND_";
-enum { ENV_PREFIX = sizeof env_prefix - 1, ENV_NAME = 64 };
-
-static void env_name(const struct conf_option *o, char name[ENV_NAME])
-{
-    size_t k = (size_t)snprintf(name, ENV_NAME, "%s%s", env_prefix, o->name);
-    while (k-- > ENV_PREFIX)
-        name[k] = name[k] == '-' ? '_' : (char)toupper((unsigned char)name[k]);
-}
-
 static enum err load_environment(struct conf *c, struct fault *why)
 {
     for (int i = 0; i < OPTIONS; i++) {
@@ -279,8 +309,7 @@ enum err conf_check_environment(struct fault *why)
             known = strlen(name) == n && !strncmp(*e, name, n);
         }
         if (!known)
-            return fault_set(why, ERR_INVALID, "", "there is no option \"%.*s\"",
-                             n < 60 ? (int)n : 60, *e);
+            return refuse_name(why, *e, env_name);
     }
     return ERR_OK;
 }
@@ -300,7 +329,7 @@ static enum err load_flags(struct conf *c, int argc, char **argv, bool only_conf
         const struct conf_option *o =
             find_option(name, value ? (size_t)(value - name) : strlen(name));
         if (!o)
-            return fault_set(why, ERR_INVALID, "", "there is no option \"%.60s\"", argv[i]);
+            return refuse_name(why, argv[i], flag_name);
         if (!value && o->type == CONF_BOOL)
             value = "true";
         else if (!value && ++i == argc)

@@ -110,9 +110,11 @@ int text_distance(const char *a, const char *b)
     return row[n % 3][m];
 }
 
-bool text_is_near(const char *a, const char *b)
+const char *text_nearer(const char *name, const char *candidate, const char *best)
 {
-    const int n = (int)strnlen(a, LONGEST);
+    const int n = (int)strnlen(name, LONGEST), distance = text_distance(name, candidate);
 
-    return text_distance(a, b) <= (n < 4 ? 1 : n < 8 ? 2 : 3);
+    if (distance > (n < 4 ? 1 : n < 8 ? 2 : 3) || (best && distance >= text_distance(name, best)))
+        return best;
+    return candidate;
 }

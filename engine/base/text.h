@@ -22,7 +22,8 @@ void text_hex(struct buf *b, const void *data, size_t n);
 // How many letters must be inserted, deleted, replaced or swapped with their neighbour to turn a
 // into b, without regard to case. Only the first 63 bytes count.
 int text_distance(const char *a, const char *b);
-// Whether b is near enough to a mistyped a to be suggested for it.
-bool text_is_near(const char *a, const char *b);
+// What to suggest for a mistyped name: candidate when it is near enough and nearer than best,
+// otherwise best, which may be NULL.
+const char *text_nearer(const char *name, const char *candidate, const char *best);
 
 #endif

@@ -114,9 +114,7 @@ int cli_unknown(const char *name)
     const char *meant = NULL;
 
     for (const struct cli_command *c = cli_commands; c->about; c++)
-        if (text_is_near(name, c->about->name) &&
-            (!meant || text_distance(name, c->about->name) < text_distance(name, meant)))
-            meant = c->about->name;
+        meant = text_nearer(name, c->about->name, meant);
     if (meant)
         fprintf(stderr, "imagend: unknown command \"%.60s\"; did you mean \"%s\"?\n", name, meant);
     else

@@ -50,9 +50,7 @@ static const char *nearest(const struct option *longs, const char *name)
     const char *best = NULL;
 
     for (int i = 0; longs[i].name; i++)
-        if (text_is_near(name, longs[i].name) &&
-            (!best || text_distance(name, longs[i].name) < text_distance(name, best)))
-            best = longs[i].name;
+        best = text_nearer(name, longs[i].name, best);
     return best;
 }
 

@@ -93,7 +93,9 @@ def test_wrong_usage_is_one_sentence():
                        (("inspect", "a", "b"), '"b"'), (("inspect", "--variants", "b"), "--variant?"),
                        (("devices", "x"), '"x"'), (("devices", "--x"), "--x"),
                        (("config",), "check, show"), (("config", "shw"), '"shw"'),
-                       (("config", "key"), "NAME"), (("serve", "--nope"), "--nope"),
+                       (("config", "key"), "NAME"), (("serve", "--nope"), '"--nope"; imagend serve --help'),
+                       (("serve", "--queue-limt=3"), '"--queue-limt"; did you mean "--queue-limit"?'),
+                       (("config", "check", "--lisen", ":1"), 'mean "--listen"?'),
                        (("manual",), "imagend.1"), (("manual", "imagend.2"), "imagend.1"),
                        (("completion", "tcsh"), "bash, zsh or fish")):
         r = run(*args)

@@ -93,9 +93,12 @@ static void check_distance(void)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         CHECK_INT(text_distance(rows[i].a, rows[i].b), rows[i].distance);
         CHECK_INT(text_distance(rows[i].b, rows[i].a), rows[i].distance);
-        CHECK_MSG(text_is_near(rows[i].a, rows[i].b) == rows[i].near, "%s %s", rows[i].a,
-                  rows[i].b);
+        const char *nearer = text_nearer(rows[i].a, rows[i].b, NULL);
+        CHECK_MSG(nearer == (rows[i].near ? rows[i].b : NULL), "%s %s", rows[i].a, rows[i].b);
     }
+    CHECK_STR(text_nearer("shw", "show", "shaw"), "shaw"); // the first of equals
+    CHECK_STR(text_nearer("show", "show", "shaw"), "show");
+    CHECK_STR(text_nearer("show", "configure", "shaw"), "shaw");
     // longer than what counts
     memset(a, 'x', sizeof a - 1);
     memset(b, 'y', sizeof b - 1);
