@@ -80,8 +80,10 @@ bool ops_too_large(const struct ops *o, const struct tensor *t);
 // Fails the recording with UNSUPPORTED: op on t needs `need` of `what`, and there are `most`.
 void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const char *what,
                  size_t need, size_t most);
-// Fails the recording with INVALID unless ok. Returns ok and that nothing failed before.
-bool ops_require(struct ops *o, bool ok);
+// Fails the recording with INVALID, which names the calling function, unless ok. Returns ok and
+// that nothing failed before.
+bool ops_require_at(struct ops *o, bool ok, const char *function);
+#define ops_require(o, ok) ops_require_at((o), (ok), __func__)
 
 // vec4s of c channels.
 static inline uint32_t vec4s(uint32_t c)

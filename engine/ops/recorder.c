@@ -91,10 +91,11 @@ void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const ch
             op, dtypes[t->dtype], t->n, t->h, t->w, t->c, need, what, o->dev->caps->name, most);
 }
 
-bool ops_require(struct ops *o, bool ok)
+bool ops_require_at(struct ops *o, bool ok, const char *function)
 {
-    if (!ok)
-        ops_fail(o, ERR_INVALID);
+    if (!ok && !o->error)
+        o->error =
+            vk_fail(o->dev->vk, ERR_INVALID, "%s: its operands do not fit together", function);
     return !o->error;
 }
 
