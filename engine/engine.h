@@ -77,9 +77,9 @@ enum err engine_check(const struct engine *e, const struct picture_request *r, s
 enum err engine_admit(struct engine *e, const struct picture_request *r, void *tag, int *slot,
                       struct fault *why);
 
-// What the text encoder reads for a slot in use: tokens of the prompt and of the negative prompt if
-// one was given, each with its end token; what does not fit is cut off. Thread: the worker's.
-int engine_tokens(const struct engine *e, int slot);
+// What the image of a slot is made with, its tokens counted. Owner: the engine; valid while the
+// slot is in use, and during the last event of its image. Thread: the worker's.
+const struct picture_used *engine_used(const struct engine *e, int slot);
 
 // Run one forward for one stage and post its events to fn, on this thread. A slot that fails posts
 // ENGINE_FAILED and the others go on. Errors: DEVICE_LOST, NO_DEVICE_MEMORY: the engine must be

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { FAKE_STAGES = 3, FAKE_MAX_SLOTS = 64, FAKE_HELD_MS = 5 };
+enum { FAKE_TOKENS = 77, FAKE_STAGES = 3, FAKE_MAX_SLOTS = 64, FAKE_HELD_MS = 5 };
 
 static const int fake_sizes[FAKE_STAGES] = {64, 256, 1024};
 static const int fake_steps[FAKE_STAGES] = {8, 4, 2};
@@ -146,27 +146,14 @@ void engine_close(struct engine **e)
     *e = NULL;
 }
 
-static enum err fake_stages(const struct engine *e, const struct picture_request *r, int *stages,
-                            struct fault *why)
-{
-    for (int s = 0; s < e->info.stages; s++) {
-        if (r->size == e->info.stage[s].size || (!r->size && s == e->info.stages - 1)) {
-            *stages = s + 1;
-            return ERR_OK;
-        }
-    }
-    return fault_set(why, ERR_INVALID, "size", "size %d is not one of 64, 256, 1024", r->size);
-}
-
 enum err engine_resolve(const struct engine *e, const struct picture_request *r,
                         struct picture_used *out, struct fault *why)
 {
-    int stages = 0;
     memset(out, 0, sizeof *out);
     if (!r->prompt || strlen(r->prompt) > PICTURE_MAX_PROMPT)
         return fault_set(why, ERR_INVALID, "prompt", "prompt is longer than %d bytes",
                          PICTURE_MAX_PROMPT);
-    enum err err = fake_stages(e, r, &stages, why);
+    enum err err = picture_choose(fake_sizes, e->info.stages, &r->size, out, why);
     if (err)
         return err;
     const bool fast = r->preset;
@@ -181,9 +168,7 @@ enum err engine_resolve(const struct engine *e, const struct picture_request *r,
     snprintf(out->model, sizeof out->model, "%s", e->info.name);
     snprintf(out->preset, sizeof out->preset, "%s", fast ? fake_preset.name : "");
     snprintf(out->sampler, sizeof out->sampler, "%s", sampler);
-    out->stages = stages;
-    out->size = fake_sizes[stages - 1];
-    for (int s = 0; s < stages; s++) {
+    for (int s = 0; s < out->stages; s++) {
         if (r->steps[s] < 0 || r->steps[s] > PICTURE_MAX_STEPS)
             return fault_set(why, ERR_INVALID, "steps", "steps must be 1 to %d", PICTURE_MAX_STEPS);
         out->steps[s] = r->steps[s] ? r->steps[s] : fast ? fake_preset.steps[s] : fake_steps[s];
@@ -240,13 +225,14 @@ static uint64_t fake_hash(uint64_t h, const char *s)
     return h;
 }
 
-// One token per word, and one for the end.
-static int fake_tokens(const char *s)
+// One token per word, and one for the end; as many as IF's text encoder reads.
+static void fake_count(const char *s, int *read, int *cut)
 {
     int n = s != NULL;
     for (; s && *s; s++)
         n += *s != ' ' && (s[1] == ' ' || !s[1]);
-    return n;
+    *read = n < FAKE_TOKENS ? n : FAKE_TOKENS;
+    *cut = n - *read;
 }
 
 enum err engine_admit(struct engine *e, const struct picture_request *r, void *tag, int *slot,
@@ -265,7 +251,8 @@ enum err engine_admit(struct engine *e, const struct picture_request *r, void *t
                             r->prompt);
         s->hash = fake_hash(s->hash, r->negative_prompt);
         s->hash = fake_hash(s->hash, used.sampler);
-        s->tokens = fake_tokens(r->prompt) + fake_tokens(r->negative_prompt);
+        fake_count(r->prompt, &s->with.tokens, &s->with.tokens_cut);
+        fake_count(r->negative_prompt, &s->with.negative_tokens, &s->with.negative_tokens_cut);
         s->fails = strstr(r->prompt, "[fail]");
         s->loses = strstr(r->prompt, "[lose]");
         s->loses_always = strstr(r->prompt, "[lose always]");
@@ -391,9 +378,9 @@ enum err engine_preview(struct engine *e, int slot, struct engine_image *out, st
     return s->used && s->step ? ERR_OK : ERR_NOT_FOUND;
 }
 
-int engine_tokens(const struct engine *e, int slot)
+const struct picture_used *engine_used(const struct engine *e, int slot)
 {
-    return e->slot[slot].tokens;
+    return &e->slot[slot].with;
 }
 
 enum err engine_evict(struct engine *e, int slot)

@@ -143,6 +143,25 @@ static enum err put_seed(const struct check_field *f, int64_t v, char *at, struc
     return ERR_OK;
 }
 
+static enum err put_size(const struct check_field *f, const char *s, char *at, struct fault *why)
+{
+    struct check_size size = {0, 0};
+    char *end;
+    if (strcmp(s, "auto")) {
+        // strtol alone would take signs and spaces.
+        const bool digits = *s && !s[strspn(s, "0123456789x")] && *s != 'x';
+        const long w = strtol(s, &end, 10);
+        const long h = *end == 'x' ? strtol(end + 1, &end, 10) : w;
+        if (!digits || *end || s[strlen(s) - 1] == 'x')
+            return refuse(why, f, "auto, a number of pixels, or like 512x768");
+        if (w < (long)f->min || w > (long)f->max || h < (long)f->min || h > (long)f->max)
+            return refuse_range(why, f, "a number of pixels, or two like 512x768,");
+        size = (struct check_size){(int)w, (int)h};
+    }
+    *(struct check_size *)(void *)at = size;
+    return ERR_OK;
+}
+
 static enum err put_time(const struct check_field *f, const char *s, char *at, struct fault *why)
 {
     struct tm tm = {0};
@@ -199,6 +218,12 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
     case CHECK_TEXT:
     case CHECK_CHARS: return text ? put_text(f, text, n, at, why) : refuse(why, f, "a string");
     case CHECK_ENUM: return text ? put_enum(f, text, at, why) : refuse(why, f, "a string");
+    case CHECK_SIZE: {
+        char edge[24] = "?"; // refused
+        if (kind == JSON_INT)
+            snprintf(edge, sizeof edge, "%lld", (long long)json_int(v));
+        return put_size(f, text && strlen(text) == n ? text : edge, at, why);
+    }
     case CHECK_INT:
         return kind == JSON_INT ? put_int(f, json_int(v), at, why)
                                 : refuse_range(why, f, "an integer");
@@ -318,7 +343,7 @@ static bool is_unset(const struct check_table *t, const struct check_field *f,
         return f->flags & (CHECK_NULL | CHECK_IGNORED);
     if (t->strict || !(f->flags & CHECK_NULL) || !json_text(v, &n) || n)
         return false;
-    return f->type == CHECK_ENUM || (f->type == CHECK_TEXT && f->min > 0);
+    return f->type == CHECK_ENUM || f->type == CHECK_SIZE || (f->type == CHECK_TEXT && f->min > 0);
 }
 
 static enum err read_field(const struct check_table *t, const char *name, const struct json_t *v,
@@ -395,6 +420,7 @@ static enum err read_text(const struct check_field *f, const char *s, char *at, 
     case CHECK_TEXT:
     case CHECK_CHARS: return put_text(f, s, strlen(s), at, why);
     case CHECK_ENUM: return put_enum(f, s, at, why);
+    case CHECK_SIZE: return put_size(f, s, at, why);
     case CHECK_INT:
     case CHECK_SEED:
     case CHECK_NUMBER: return read_number_text(f, s, at, why);

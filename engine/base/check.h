@@ -23,6 +23,7 @@ enum check_type {
     CHECK_SEED,    // uint64_t: 0..2^63-1; -1: a random one of 32 bits
     CHECK_INTS,    // int[CHECK_LIST]: a list, or one number for the first; null: as if not listed
     CHECK_NUMBERS, // float[CHECK_LIST]: likewise
+    CHECK_SIZE,    // struct check_size: an edge of min..max, "WxH" or "auto", which is 0x0
     CHECK_CHARS,   // char[max + 1], otherwise as TEXT
     CHECK_TIME,    // int64_t unix ms, from RFC 3339 text or unix seconds
     CHECK_ANY,     // accepted and ignored
@@ -30,9 +31,14 @@ enum check_type {
 
 enum check_flags {
     CHECK_REQUIRED = 1,
-    CHECK_NULL = 2,    // null means absent, and "" too, of ENUM and non-empty TEXT in open tables
+    CHECK_NULL =
+        2, // null means absent, and "" too, of ENUM, SIZE and non-empty TEXT in open tables
     CHECK_IGNORED = 4, // has no meaning here; documented as such
     CHECK_HIDDEN = 8,  // cannot be given: always has its default
+};
+
+struct check_size {
+    int width, height;
 };
 
 struct check_field {

@@ -44,7 +44,7 @@ static void add_default(struct buf *b, const struct check_field *f)
     if (!f->def || (f->type == CHECK_INT && f->def[0] == '0' && f->min > 0))
         return;
     buf_puts(b, ",\"default\":");
-    if (f->type == CHECK_TEXT || f->type == CHECK_ENUM)
+    if (f->type == CHECK_TEXT || f->type == CHECK_ENUM || f->type == CHECK_SIZE)
         text_json(b, f->def);
     else
         buf_puts(b, f->def);
@@ -70,6 +70,12 @@ static void add_field(const struct check_field *f, check_live_fn *live, void *ct
         add_type(b, "number", null);
         add_range(b, f);
         break;
+    case CHECK_SIZE:
+        buf_puts(b, "\"oneOf\":[{\"type\":\"integer\"");
+        add_range(b, f);
+        buf_puts(b, "},{\"type\":\"string\",\"pattern\":\"^(auto|[0-9]+(x[0-9]+)?)$\"}");
+        buf_puts(b, null ? ",{\"type\":\"null\"}]" : "]");
+        break;
     case CHECK_BOOL: add_type(b, "boolean", null); break;
     case CHECK_SEED:
         add_type(b, "integer", null);
@@ -87,10 +93,7 @@ static void add_field(const struct check_field *f, check_live_fn *live, void *ct
         buf_puts(b, ",\"examples\":[");
         for (int i = 0; list[i]; i++) {
             buf_puts(b, i ? "," : "");
-            if (f->type == CHECK_INT)
-                buf_puts(b, list[i]);
-            else
-                text_json(b, list[i]);
+            text_json(b, list[i]);
         }
         buf_puts(b, "]");
     }

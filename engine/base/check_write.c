@@ -27,6 +27,7 @@ bool check_has_value(const struct check_field *f, const void *at, int listed)
     case CHECK_TEXT: return *(const char *const *)at;
     case CHECK_CHARS: return *(const char *)at;
     case CHECK_TIME: return *(const int64_t *)at;
+    case CHECK_SIZE: return ((const struct check_size *)at)->width;
     case CHECK_INT:
     case CHECK_NUMBER: return !is_unset(f, item_at(f, at, 0));
     case CHECK_INTS:
@@ -65,6 +66,14 @@ static void add_time(int64_t ms, struct buf *b)
     buf_printf(b, "\"%s.%03dZ\"", text, (int)(ms % 1000));
 }
 
+static void add_size(const struct check_size *s, struct buf *b)
+{
+    if (s->width == s->height)
+        buf_printf(b, "%d", s->width);
+    else
+        buf_printf(b, "\"%dx%d\"", s->width, s->height);
+}
+
 void check_write_value(const struct check_field *f, const void *at, int listed, struct buf *out)
 {
     if (!check_has_value(f, at, listed)) {
@@ -78,6 +87,7 @@ void check_write_value(const struct check_field *f, const void *at, int listed, 
     case CHECK_BOOL: buf_puts(out, *(const bool *)at ? "true" : "false"); break;
     case CHECK_SEED: buf_printf(out, "%llu", (unsigned long long)*(const uint64_t *)at); break;
     case CHECK_TIME: add_time(*(const int64_t *)at, out); break;
+    case CHECK_SIZE: add_size(at, out); break;
     case CHECK_INT:
     case CHECK_NUMBER: add_item(f, at, 0, out); break;
     case CHECK_INTS:
@@ -121,6 +131,10 @@ void check_write_text(const struct check_field *f, const void *at, int listed, s
     case CHECK_TEXT: buf_puts(out, *(const char *const *)at); break;
     case CHECK_CHARS: buf_puts(out, at); break;
     case CHECK_ENUM: buf_puts(out, f->choices[*(const int *)at]); break;
+    case CHECK_SIZE:
+        buf_printf(out, "%dx%d", ((const struct check_size *)at)->width,
+                   ((const struct check_size *)at)->height);
+        break;
     case CHECK_INTS:
     case CHECK_NUMBERS:
         // A negative value says that there is none for the stage.

@@ -245,17 +245,32 @@ static enum err encode_modern(struct ids *s, const char *text, size_t len)
     return e;
 }
 
+static enum err encode_all(struct ids *s, const char *text, size_t len)
+{
+    if (!utf8_valid(text, len, NULL))
+        return ERR_INVALID;
+    if (!len)
+        return ERR_OK;
+    return s->t->legacy ? encode_text(s, text, len) : encode_modern(s, text, len);
+}
+
+enum err tokenizer_count(const struct tokenizer *t, const char *text, size_t len, int *count)
+{
+    struct ids s = {.t = t};
+    const enum err e = encode_all(&s, text, len);
+
+    *count = (int)s.count + (!s.count || s.id[s.count - 1] != t->eos);
+    ids_deinit(&s);
+    return e;
+}
+
 enum err tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, int length,
                           uint32_t *ids, uint32_t *mask, int *count)
 {
     struct ids s = {.t = t};
     size_t n;
-    enum err e = ERR_OK;
+    enum err e = length < 1 ? ERR_INVALID : encode_all(&s, text, len);
 
-    if (length < 1 || !utf8_valid(text, len, NULL))
-        return ERR_INVALID;
-    if (len)
-        e = t->legacy ? encode_text(&s, text, len) : encode_modern(&s, text, len);
     if (e == ERR_OK) {
         n = s.count < (size_t)length ? s.count : (size_t)length - 1;
         for (size_t i = 0; i < n; i++)

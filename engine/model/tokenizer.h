@@ -31,6 +31,8 @@ int tokenizer_max_length(const struct tokenizer *t); // min(77, model_max_length
 // *count (may be NULL): ids before the padding. Errors: INVALID (not UTF-8), NO_MEMORY.
 enum err tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, int length,
                           uint32_t *ids, uint32_t *mask, int *count);
+// How many ids the whole text has, its end token included. Errors: as tokenizer_encode.
+enum err tokenizer_count(const struct tokenizer *t, const char *text, size_t len, int *count);
 // SentencePiece alone: no special tokens, nothing appended. *ids is freed by the caller.
 enum err tokenizer_pieces(const struct tokenizer *t, const char *text, size_t len, int **ids,
                           int *count);

@@ -4,7 +4,7 @@
 
 #include "buf.h"
 
-#include <string.h>
+#include <stdio.h>
 
 _Static_assert((int)CHECK_LIST == (int)PICTURE_MAX_STAGES, "a list has a value for each stage");
 
@@ -14,8 +14,10 @@ static const struct check_field request_fields[] = {
      .help = "what the image shows"},
     {"negative_prompt", CHECK_TEXT, CHECK_NULL, R(negative_prompt), 0, PICTURE_MAX_PROMPT,
      .help = "what the image must not show"},
-    {"size", CHECK_INT, CHECK_NULL, R(size), 1, 65536, .live = "sizes",
-     .help = "edge in pixels; defaults to the model's largest"},
+    {"size", CHECK_SIZE, CHECK_NULL, R(size), 1, 65536, .live = "sizes", .def = "auto",
+     .help =
+         "edge in pixels, WIDTHxHEIGHT, or auto for the model's largest; other sizes than those "
+         "that the model draws are cut from the next larger one and scaled down"},
     {"seed", CHECK_SEED, CHECK_NULL, R(seed), .def = "-1",
      .help = "the same seed draws the same image; defaults to -1, a random seed", .label = "Seed"},
     {"picture", CHECK_INT, CHECK_NULL, R(picture), 0, 1 << 30, .def = "0",
@@ -49,12 +51,17 @@ static const struct check_field used_fields[] = {
     {"model", CHECK_CHARS, 0, U(model), 0, CHARS(model), .key = "model"},
     {"preset", CHECK_CHARS, 0, U(preset), 0, CHARS(preset)},
     {"sampler", CHECK_CHARS, 0, U(sampler), 0, CHARS(sampler)},
-    {"size", CHECK_INT, CHECK_REQUIRED, U(size), 0, 65536},
+    {"size", CHECK_SIZE, CHECK_REQUIRED, U(size), 0, 65536},
+    {"drawn", CHECK_SIZE, CHECK_REQUIRED, U(drawn), 0, 65536, .key = "drawn"},
     {"stages", CHECK_INT, CHECK_REQUIRED, U(stages), 0, PICTURE_MAX_STAGES},
     {"steps", CHECK_INTS, 0, U(steps), 0, PICTURE_MAX_STEPS},
     {"guidance_scale", CHECK_NUMBERS, 0, U(guidance_scale), 0, 100},
     {"noise_level", CHECK_INTS, 0, U(noise_level), -1, 999, .def = "-1"},
-    {"tokens", CHECK_INT, 0, U(tokens), 0, 1 << 20},
+    {"tokens", CHECK_INT, 0, U(tokens), 0, 1 << 20, .key = "tokens"},
+    {"tokens_cut", CHECK_INT, 0, U(tokens_cut), 0, 1 << 20, .key = "tokens_cut"},
+    {"negative_tokens", CHECK_INT, 0, U(negative_tokens), 0, 1 << 20, .key = "negative_tokens"},
+    {"negative_tokens_cut", CHECK_INT, 0, U(negative_tokens_cut), 0, 1 << 20,
+     .key = "negative_tokens_cut"},
 };
 #undef U
 #undef CHARS
@@ -69,17 +76,42 @@ const struct check_field *picture_value(const struct check_field *f,
     return used ? used : f;
 }
 
+const char *picture_warning(const struct picture_used *u, int i, char text[static 160])
+{
+    const struct {
+        const char *name;
+        int read, cut;
+    } texts[] = {{"prompt", u->tokens, u->tokens_cut},
+                 {"negative prompt", u->negative_tokens, u->negative_tokens_cut}};
+    for (size_t k = 0; k < sizeof texts / sizeof texts[0]; k++) {
+        if (!texts[k].cut || i--)
+            continue;
+        snprintf(text, 160,
+                 "the %s has %d tokens, of which the text encoder reads the first %d; the other %d "
+                 "were cut off",
+                 texts[k].name, texts[k].read + texts[k].cut, texts[k].read, texts[k].cut);
+        return text;
+    }
+    return NULL;
+}
+
 void picture_json(struct buf *b, const struct picture_request *r, const struct picture_used *u)
 {
     const struct check_field *f;
+    const void *at;
     const char *comma = "";
     for (int row = 0; (f = check_next(&picture_table, &row, NULL));) {
-        const void *at;
         const struct check_field *value = picture_value(f, r, u, &at);
         if (f->flags & CHECK_HIDDEN)
             continue;
         buf_printf(b, "%s\"%s\":", comma, f->name);
         check_write_value(value, at, u->stages, b);
         comma = ",";
+    }
+    for (int row = 0; (f = check_next(&picture_used_table, &row, NULL));) {
+        if (!f->key)
+            continue;
+        buf_printf(b, ",\"%s\":", f->name);
+        check_write_value(f, (const char *)u + f->offset, u->stages, b);
     }
 }

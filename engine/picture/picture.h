@@ -30,7 +30,7 @@ struct picture_request {
     const char *preset;          // a name of model_info.preset; NULL: none
     const char *sampler;         // base stage: a name of model_info.samplers
     const char *timesteps;       // base stage: a name of model_info.timesteps, or NULL
-    int size;                    // edge of the image: one of model_info.stage[].size; 0: largest
+    struct check_size size;      // of the image; 0x0: the model's largest
     uint64_t seed;
     int picture;                              // number of the image within its seed, from 0
     int steps[PICTURE_MAX_STAGES];            // per stage
@@ -44,11 +44,15 @@ struct picture_used {
     char model[64];
     char preset[32]; // "": none
     char sampler[32];
-    int size, stages;
+    struct check_size size;  // of the image
+    struct check_size drawn; // of the last stage's, which it was cropped and scaled down from
+    int stages;
     int steps[PICTURE_MAX_STAGES];
     float guidance_scale[PICTURE_MAX_STAGES];
     int noise_level[PICTURE_MAX_STAGES];
-    int tokens; // of prompt and negative prompt; 0 until the engine has encoded them
+    // Read of the prompt and the negative prompt, and cut off because the text encoder reads no
+    // more; 0 until the engine has encoded them.
+    int tokens, tokens_cut, negative_tokens, negative_tokens_cut;
 };
 
 struct model_stage {
@@ -95,14 +99,31 @@ extern const struct check_table picture_table, picture_used_table;
 const struct check_field *picture_value(const struct check_field *f,
                                         const struct picture_request *r,
                                         const struct picture_used *u, const void **at);
+// What a user should know of how an image was made, one sentence each; NULL: no more. Owner: text.
+const char *picture_warning(const struct picture_used *u, int i, char text[static 160]);
 // All of these values as members of a JSON object, without its braces.
 void picture_json(struct buf *b, const struct picture_request *r, const struct picture_used *u);
 
+// Which stages an image of this size goes through, given the edge of each stage's image: as far as
+// the first that is at least as large as the longer side. Sets stages, drawn and size.
+// Errors: INVALID, naming the largest size.
+enum err picture_choose(const int *edge, int stages, const struct check_size *size,
+                        struct picture_used *out, struct fault *why);
+// The size at which an image of a stage, drawn with this edge, is given out: the last stage's as
+// asked for; an earlier one's not larger than it was drawn, in the same shape.
+struct check_size picture_fit_size(const struct picture_used *u, int edge);
+// The middle of a square image, in the shape of `size`, scaled down to it: each pixel is the mean
+// of the area that it covers, in sRGB as it is stored. Shape: rgb [edge, edge, 3], out [height,
+// width, 3]. Source: INTER_AREA of OpenCV; with whole factors also BOX of PIL, as diffusers
+// resizes.
+void picture_fit(const uint8_t *rgb, int edge, const struct check_size *size, uint8_t *out);
+
 // A1111's "infotext" of an image. sampler: what stands for the sampler's name, or NULL.
-void picture_infotext(struct buf *b, int width, int height, const struct picture_request *r,
-                      const struct picture_used *u, const char *sampler);
-// Appends the file to *out; a PNG says in its text chunks what it was made from (p->text is not
-// read). Errors: as codec_encode.
+void picture_infotext(struct buf *b, const struct picture_request *r, const struct picture_used *u,
+                      const char *sampler);
+// Appends the file to *out, with the image in the size of picture_fit_size; a PNG says in its text
+// chunks what it was made from. p->width is the drawn edge; p->text is not read. Errors: as
+// codec_encode.
 enum err picture_encode(const struct codec_params *p, const struct picture_request *r,
                         const struct picture_used *u, struct buf *out, struct fault *why);
 

@@ -6,6 +6,7 @@
 #include "codec.h"
 #include "program.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 // What A1111's own tools expect, in their order; other labels of the tables follow.
@@ -44,8 +45,8 @@ static void add_stages(struct buf *b, const struct picture_request *r, const str
     }
 }
 
-void picture_infotext(struct buf *b, int width, int height, const struct picture_request *r,
-                      const struct picture_used *u, const char *sampler)
+void picture_infotext(struct buf *b, const struct picture_request *r, const struct picture_used *u,
+                      const char *sampler)
 {
     const struct check_field *f;
     const char *comma = "\n";
@@ -59,7 +60,7 @@ void picture_infotext(struct buf *b, int width, int height, const struct picture
         else
             add_value(b, head[i], r, u, 1);
     }
-    buf_printf(b, ", Size: %dx%d, Model: %s", width, height, u->model);
+    buf_printf(b, ", Size: %dx%d, Model: %s", u->size.width, u->size.height, u->model);
     add_stages(b, r, u);
     for (int row = 0; (f = check_next(&picture_table, &row, NULL));) {
         const void *at;
@@ -70,6 +71,8 @@ void picture_infotext(struct buf *b, int width, int height, const struct picture
         buf_printf(b, ", %s: ", f->label);
         check_write_text(value, at, u->stages, b);
     }
+    if (u->drawn.width != u->size.width || u->drawn.height != u->size.height)
+        buf_printf(b, ", Drawn size: %dx%d", u->drawn.width, u->drawn.height);
     buf_printf(b, ", Version: imagend %s", program_version);
 }
 
@@ -97,8 +100,8 @@ static void chunk_end(struct chunks *c, bool even_empty)
     c->text[c->count++].value = b->data ? b->data : "";
 }
 
-static void fill_chunks(struct chunks *c, const struct codec_params *p,
-                        const struct picture_request *r, const struct picture_used *u)
+static void fill_chunks(struct chunks *c, const struct picture_request *r,
+                        const struct picture_used *u)
 {
     const struct check_field *f;
     const void *at;
@@ -107,40 +110,58 @@ static void fill_chunks(struct chunks *c, const struct codec_params *p,
         if (f->flags & CHECK_HIDDEN)
             continue;
         struct buf *b = chunk_begin(c, f->key ? f->key : f->name);
-        if (!strcmp(f->name, "size"))
-            buf_printf(b, "%dx%d", p->width, p->height);
-        else
-            check_write_text(value, at, u->stages, b);
+        check_write_text(value, at, u->stages, b);
         chunk_end(c, f->flags & CHECK_REQUIRED);
     }
     for (int row = 0; (f = check_next(&picture_used_table, &row, NULL));) {
-        if (!f->key)
+        const void *value = (const char *)u + f->offset;
+        if (!f->key || (f->type == CHECK_INT && !*(const int *)value))
             continue;
-        check_write_text(f, (const char *)u + f->offset, u->stages, chunk_begin(c, f->key));
+        check_write_text(f, value, u->stages, chunk_begin(c, f->key));
         chunk_end(c, false);
     }
     buf_printf(chunk_begin(c, "Software"), "imagend %s", program_version);
     chunk_end(c, false);
-    picture_infotext(chunk_begin(c, "parameters"), p->width, p->height, r, u, NULL);
+    picture_infotext(chunk_begin(c, "parameters"), r, u, NULL);
     chunk_end(c, false);
+}
+
+static enum err encode_png(struct codec_params *p, const struct picture_request *r,
+                           const struct picture_used *u, struct buf *out, struct fault *why)
+{
+    struct chunks c = {0};
+    enum err e;
+    fill_chunks(&c, r, u);
+    p->text = c.text;
+    p->texts = c.count;
+    e = c.failed ? fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY))
+                 : codec_encode(p, out, why);
+    for (int i = 0; i < CODEC_MAX_TEXTS; i++)
+        buf_deinit(&c.value[i]);
+    return e;
 }
 
 enum err picture_encode(const struct codec_params *p, const struct picture_request *r,
                         const struct picture_used *u, struct buf *out, struct fault *why)
 {
-    struct codec_params with = *p;
-    struct chunks c = {0};
+    struct codec_params fitted = *p;
+    uint8_t *rgb = NULL;
     enum err e;
-    if (p->format != CODEC_PNG)
-        return codec_encode(p, out, why);
-    if (!r->prompt || u->stages < 1 || u->stages > PICTURE_MAX_STAGES)
-        return fault_set(why, ERR_INVALID, "", "there is no prompt, or no stage");
-    fill_chunks(&c, p, r, u);
-    with.text = c.text;
-    with.texts = c.count;
-    e = c.failed ? fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY))
-                 : codec_encode(&with, out, why);
-    for (int i = 0; i < CODEC_MAX_TEXTS; i++)
-        buf_deinit(&c.value[i]);
+    if (!r->prompt || !p->rgb || p->width < 1 || u->stages < 1 || u->stages > PICTURE_MAX_STAGES ||
+        u->size.width < 1 || u->size.height < 1)
+        return fault_set(why, ERR_INVALID, "", "there is no image, no prompt, no stage or no size");
+    const struct check_size size = picture_fit_size(u, p->width);
+    if (size.width != p->width || size.height != p->height) {
+        rgb = malloc((size_t)size.width * (size_t)size.height * 3);
+        if (!rgb)
+            return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+        picture_fit(p->rgb, p->width, &size, rgb);
+        fitted.width = size.width;
+        fitted.height = size.height;
+        fitted.rgb = rgb;
+    }
+    e = p->format == CODEC_PNG ? encode_png(&fitted, r, u, out, why)
+                               : codec_encode(&fitted, out, why);
+    free(rgb);
     return e;
 }

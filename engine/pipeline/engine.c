@@ -287,6 +287,7 @@ static enum err encode(struct engine *g, const struct picture_request *r, struct
                        struct fault *why)
 {
     const size_t floats = (size_t)text_length(g->text) * (size_t)text_dim(g->text);
+    struct picture_used *used = &s->what.used;
     const char *prompts[2] = {r->prompt, r->negative_prompt ? r->negative_prompt : ""};
 
     s->text = malloc(2 * floats * sizeof *s->text);
@@ -298,7 +299,10 @@ static enum err encode(struct engine *g, const struct picture_request *r, struct
         if (e)
             return e;
         memcpy(s->text + (size_t)i * floats, states.v, floats * sizeof *states.v);
-        s->tokens += i && !r->negative_prompt ? 0 : states.tokens;
+        if (i && !r->negative_prompt)
+            break;
+        *(i ? &used->negative_tokens : &used->tokens) = states.tokens;
+        *(i ? &used->negative_tokens_cut : &used->tokens_cut) = states.cut;
     }
     return ERR_OK;
 }
@@ -331,9 +335,9 @@ enum err engine_admit(struct engine *g, const struct picture_request *r, void *t
     return ERR_OK;
 }
 
-int engine_tokens(const struct engine *g, int slot)
+const struct picture_used *engine_used(const struct engine *g, int slot)
 {
-    return slot >= 0 && slot < g->info.slots ? g->slot[slot].tokens : 0;
+    return &g->slot[slot].what.used;
 }
 
 enum err engine_evict(struct engine *g, int slot)

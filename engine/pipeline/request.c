@@ -25,24 +25,6 @@ static enum err check_prompt(const char *text, const char *param, struct fault *
     return ERR_OK;
 }
 
-static enum err choose_stages(const struct cascade *c, int size, struct picture_used *out,
-                              struct fault *why)
-{
-    char sizes[64] = "";
-    size_t at = 0;
-
-    for (int i = 0; i < c->stages; i++) {
-        if (!size ? i == c->stages - 1 : c->size[i] == size) {
-            out->stages = i + 1;
-            out->size = c->size[i];
-            return ERR_OK;
-        }
-        at += (size_t)snprintf(sizes + at, sizeof sizes - at, "%s%d", i ? ", " : "", c->size[i]);
-    }
-    return fault_set(why, ERR_INVALID, "size", "size %d is not supported; this model draws %s",
-                     size, sizes);
-}
-
 static enum err resolve_stage(const struct cascade_settings *c, const struct picture_request *r,
                               int i, struct picture_used *out, struct fault *why)
 {
@@ -78,7 +60,7 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
     if (!e && r->negative_prompt)
         e = check_prompt(r->negative_prompt, "negative_prompt", why);
     if (!e)
-        e = choose_stages(c, r->size, &out->used, why);
+        e = picture_choose(c->size, c->stages, &r->size, &out->used, why);
     if (!e)
         e = cascade_preset_find(c, r->preset, &preset, why);
     out->preset = &c->preset[preset];

@@ -11,7 +11,7 @@
 struct cached {
     char *prompt; // after tokenizer_prompt; NULL: free
     float *states;
-    int tokens;
+    int tokens, total; // that fit, and that the prompt has
     uint64_t used;
 };
 
@@ -194,6 +194,9 @@ static enum err run(struct text *t, const char *prompt, size_t len, struct cache
     if (!ids)
         return ERR_NO_MEMORY;
     e = tokenizer_encode(t->tokenizer, prompt, len, (int)t->length, ids, mask, &c->tokens);
+    c->total = c->tokens;
+    if (!e && c->tokens == (int)t->length)
+        e = tokenizer_count(t->tokenizer, prompt, len, &c->total);
     if (!e)
         e = tensor_upload(&t->ids, ids);
     if (!e)
@@ -255,7 +258,7 @@ enum err text_encode(struct text *t, const char *prompt, struct text_states *out
     }
     if (!e) {
         c->used = ++t->clock;
-        *out = (struct text_states){c->states, c->tokens};
+        *out = (struct text_states){c->states, c->tokens, c->total - c->tokens};
     }
 done:
     buf_deinit(&clean);

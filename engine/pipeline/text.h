@@ -41,6 +41,7 @@ const struct tokenizer *text_tokenizer(const struct text *t);
 struct text_states {
     const float *v; // [L, D]
     int tokens;     // of the L, what is no padding
+    int cut;        // tokens of the prompt that did not fit
 };
 // The prompt, lower-cased and stripped first as the IF pipelines do.
 // Owner: the cache; valid until two further prompts have been encoded.

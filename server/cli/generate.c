@@ -55,10 +55,24 @@ static enum err encode(const struct drawing *d, const struct engine_event *ev,
         .height = ev->image.height,
         .rgb = ev->image.rgb,
     };
-    struct picture_used used;
-    enum err e = engine_resolve(d->engine, r, &used, why);
 
-    return e ? e : picture_encode(&file, r, &used, out, why);
+    return picture_encode(&file, r, engine_used(d->engine, ev->slot), out, why);
+}
+
+// The lines of the terminal that belong to a finished image.
+static void tell(const struct drawing *d, const struct engine_event *ev, const char *path,
+                 const struct picture_request *r)
+{
+    const struct picture_used *used = engine_used(d->engine, ev->slot);
+    char warning[160], number[24] = "";
+
+    if (r->picture)
+        snprintf(number, sizeof number, "  picture %d", r->picture);
+    if (!d->o->quiet)
+        fprintf(d->o->output.standard ? stderr : stdout, "%s  %dx%d  seed %llu%s\n", path,
+                used->size.width, used->size.height, (unsigned long long)r->seed, number);
+    for (int i = 0; !d->o->quiet && picture_warning(used, i, warning); i++)
+        fprintf(stderr, "imagend: notice: %s\n", warning);
 }
 
 static void save(struct drawing *d, const struct engine_event *ev)
@@ -80,9 +94,8 @@ static void save(struct drawing *d, const struct engine_event *ev)
     }
     if (e)
         fprintf(stderr, "imagend: %s\n", why.msg);
-    else if (!d->o->quiet)
-        fprintf(d->o->output.standard ? stderr : stdout, "%s  %dx%d  seed %llu\n", path,
-                ev->image.width, ev->image.height, (unsigned long long)r.seed);
+    else
+        tell(d, ev, path, &r);
     buf_deinit(&file);
     d->failed += e != ERR_OK;
 }

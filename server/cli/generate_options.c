@@ -75,6 +75,7 @@ enum option_code {
     OPT_VARIANT,
     OPT_SIZE,
     OPT_SEED,
+    OPT_PICTURE,
     OPT_N,
     OPT_PRESET,
     OPT_STEPS,
@@ -107,10 +108,17 @@ static const struct cli_option options[OPT_COUNT + 1] = {
                    "a cascade folder, or diffusers pipeline folders in stage order, separated by "
                    "commas (default: the installed model)"},
     [OPT_VARIANT] = {"variant", 0, "NAME", "use the weight files of this variant, such as fp16"},
-    [OPT_SIZE] = {"size", 0, "N", "64, 256 or 1024: stop after the stage with this size",
-                  .field = "size", .legal = "a number of pixels, such as 64"},
+    [OPT_SIZE] =
+        {"size", 0, "N|WxH",
+         "edge in pixels or WIDTHxHEIGHT (default: the model's largest size); other sizes "
+         "than those that the model draws are cut from the next larger one and scaled down",
+         .field = "size", .legal = "a number of pixels, such as 64, or two like 512x768"},
     [OPT_SEED] = {"seed", 0, "N", "seed, 0 to 18446744073709551615 (default: a random one)",
                   .legal = "0 to 18446744073709551615"},
+    [OPT_PICTURE] = {"picture", 0, "K",
+                     "number of the first image within its seed, from 0: with --n 4, --picture 2 "
+                     "alone draws the third of them again",
+                     .field = "picture", .legal = "0 or a larger number"},
     [OPT_N] = {"n", 0, "K", "number of images, 1 to 1000", .legal = "1 to 1000"},
     [OPT_PRESET] = {"preset", 0, "NAME",
                     "a named preset of the model, such as fast; explicit options override it",

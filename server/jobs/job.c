@@ -110,7 +110,8 @@ static enum err read_old(const struct json_t *doc, struct job_spec *s, struct fa
         if (levels)
             s->request.noise_level[i] = (int)json_read_int(&r, noise, -1, -1, INT32_MAX);
     }
-    s->request.size = (int)json_read_int(&r, "size", 0, 0, INT32_MAX);
+    const int edge = (int)json_read_int(&r, "size", 0, 0, INT32_MAX);
+    s->request.size = (struct check_size){edge, edge};
     s->deadline = json_read_int(&r, "deadline", 0, 0, INT64_MAX);
     return r.err;
 }

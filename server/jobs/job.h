@@ -74,10 +74,10 @@ struct job_picture {
     struct encoding *encoding; // the one under way, and those that follow it
     bool drawn;                // the engine is done with it
     int width, height;
-    struct work *work;   // queued or in a slot, else NULL
-    struct blob *image;  // NULL when the store keeps it on disk
-    struct blob *latest; // the last preview
-    int preview_edge;    // of latest, in pixels
+    struct work *work;         // queued or in a slot, else NULL
+    struct blob *image;        // NULL when the store keeps it on disk
+    struct blob *latest;       // the last preview
+    struct check_size preview; // of latest
     size_t bytes;
 };
 

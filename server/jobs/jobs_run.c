@@ -19,6 +19,7 @@ struct encoding {
     int picture, preview; // preview: -1 for the finished picture
     struct codec_params p;
     struct picture_used used; // as it was when the image was drawn
+    struct check_size size;   // of the file
     uint8_t *rgb;
     struct blob *blob;
     struct fault why;
@@ -141,7 +142,7 @@ static void preview_encoded(struct encoding *e)
         return;
     blob_unref(&p->latest);
     p->latest = blob_ref(e->blob);
-    p->preview_edge = e->p.width;
+    p->preview = e->size;
     jobs_emit(e->j, e->job,
               (struct job_event){.type = JOB_EVENT_PREVIEW,
                                  .picture = e->picture,
@@ -150,8 +151,8 @@ static void preview_encoded(struct encoding *e)
                                  .step = p->step,
                                  .steps = p->steps,
                                  .preview = e->preview,
-                                 .width = e->p.width,
-                                 .height = e->p.height,
+                                 .width = e->size.width,
+                                 .height = e->size.height,
                                  .blob = e->blob});
 }
 
@@ -167,8 +168,8 @@ static void picture_encoded(struct encoding *e)
     }
     p->image = blob_ref(e->blob);
     p->bytes = e->blob->size;
-    p->width = e->p.width;
-    p->height = e->p.height;
+    p->width = e->size.width;
+    p->height = e->size.height;
     p->state = JOB_DONE;
     e->j->kept_bytes += p->bytes;
     jobs_emit(e->j, job,
@@ -224,6 +225,7 @@ static void jobs_encode(struct jobs *j, struct worker_event *ev, int preview)
     ev->rgb = NULL;
     e->keep = preview < 0 && (job->spec.keep || job->spec.durable);
     e->used = job->used;
+    e->size = picture_fit_size(&job->used, ev->width);
     e->p = (struct codec_params){
         .format = (enum codec_format)(preview < 0 ? job->spec.format : job->spec.preview_format),
         .quality = preview < 0 ? job->spec.quality : 80,
@@ -245,7 +247,10 @@ static void jobs_encode(struct jobs *j, struct worker_event *ev, int preview)
 static void on_admitted(struct jobs *j, struct job *job, const struct worker_event *ev)
 {
     struct job_picture *p = &job->picture[ev->work->picture];
-    job->used.tokens = ev->tokens;
+    char warning[160];
+    for (int i = 0; !job->used.tokens && picture_warning(&ev->used, i, warning); i++)
+        log_msg(LOG_WARN, "jobs", "%s: %s", job->id, warning);
+    job->used = ev->used;
     p->state = JOB_RUNNING;
     p->attempts++;
     if (job->state != JOB_QUEUED)

@@ -187,6 +187,7 @@ static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
     j->expires = sqlite3_column_int64(row, 9);
     if (j->state == JOB_FAILED)
         fault_set(&j->fault, (enum err)sqlite3_column_int(row, 10), "", "%s", column(row, 11));
+    fault_hide_paths(&j->fault); // rows of older programs
     j->webhook_tries = sqlite3_column_int(row, 12);
     j->webhook_next = j->spec.webhook_url ? sqlite3_column_int64(row, 13) : 0;
     return ERR_OK;

@@ -93,7 +93,8 @@ static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
         snprintf(j->used.preset, sizeof j->used.preset, "%s", j->spec.request.preset);
     snprintf(j->used.model, sizeof j->used.model, "%s", column(row, 4));
     snprintf(j->used.sampler, sizeof j->used.sampler, "%s", column(row, 5));
-    j->used.size = sqlite3_column_int(row, 6);
+    j->used.size.width = j->used.size.height = sqlite3_column_int(row, 6);
+    j->used.drawn = j->used.size;
     j->used.stages = sqlite3_column_int(row, 7);
     if (j->used.stages < 0 || j->used.stages > PICTURE_MAX_STAGES)
         return fault_set(why, ERR_FORMAT, "store", "%d is not a number of stages", j->used.stages);

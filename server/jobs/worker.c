@@ -140,21 +140,12 @@ static void run_leave(struct worker *w, struct worker_event *ev)
     event_post(w, ev);
 }
 
-static struct picture_request run_request(const struct work *work)
-{
-    return picture_at(&work->spec->request, work->picture);
-}
-
 // Where each stage begins, counted in steps over all stages.
-static void run_count_steps(struct worker *w, struct work *work)
+static void run_count_steps(struct work *work, const struct picture_used *used)
 {
-    const struct picture_request r = run_request(work);
-    struct picture_used used = {0};
     work->stage = work->step = work->previews_due = work->previews = 0;
-    if (engine_resolve(w->engine, &r, &used, NULL))
-        used.stages = 0;
     for (int s = 0; s < PICTURE_MAX_STAGES; s++)
-        work->first_step[s + 1] = work->first_step[s] + (s < used.stages ? used.steps[s] : 0);
+        work->first_step[s + 1] = work->first_step[s] + (s < used->stages ? used->steps[s] : 0);
 }
 
 static void run_admit(struct worker *w)
@@ -163,16 +154,16 @@ static void run_admit(struct worker *w)
         struct work *work = queue_take(w->p.queue);
         if (!work)
             return;
-        const struct picture_request r = run_request(work);
+        const struct picture_request r = picture_at(&work->spec->request, work->picture);
         struct worker_event *ev = event_create(WORKER_ADMITTED, work);
         work->slot = 0;
-        run_count_steps(w, work);
         if (engine_admit(w->engine, &r, work, &work->slot, &ev->fault)) {
             ev->type = WORKER_FAILED;
             run_leave(w, ev);
             continue;
         }
-        ev->tokens = engine_tokens(w->engine, work->slot);
+        ev->used = *engine_used(w->engine, work->slot);
+        run_count_steps(work, &ev->used);
         w->slots[work->slot] = work;
         w->active++;
         event_post(w, ev);

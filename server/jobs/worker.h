@@ -27,7 +27,7 @@ enum worker_event_type {
     WORKER_READY,     // the engine is open
     WORKER_DOWN,      // it is not; fault says why; the worker keeps trying
     WORKER_TICK,      // a step ran: stage, seconds, step = pictures in it
-    WORKER_ADMITTED,  // work got a slot: tokens
+    WORKER_ADMITTED,  // work got a slot: used
     WORKER_STEP,      // of one picture
     WORKER_PREVIEW,   // rgb
     WORKER_STAGE,     // a stage of one picture is done, seconds long
@@ -41,10 +41,11 @@ struct worker_event {
     struct worker_event *next;
     enum worker_event_type type;
     struct work *work;
-    int stage, stages, step, steps, preview, tokens;
+    int stage, stages, step, steps, preview;
     double seconds;
     int width, height;
     uint8_t *rgb; // Owner: the receiver
+    struct picture_used used;
     struct fault fault;
 };
 

@@ -7,6 +7,7 @@
 #include "json.h"
 #include "text.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,8 +37,8 @@ static const struct check_field txt2img_table[] = {
     {"n_iter", CHECK_INT, CHECK_NULL, F(n_iter), 1, JOB_MAX_PICTURES, .def = "1",
      .help = "times batch_size"},
     {"width", CHECK_INT, CHECK_NULL, F(width), 1, 65536, .def = "0",
-     .help = "must be a size of the model; absent: its largest"},
-    {"height", CHECK_INT, CHECK_NULL, F(height), 1, 65536, .def = "0", .help = "as width"},
+     .help = "pixels, up to the model's largest size; defaults to height, or the largest size"},
+    {"height", CHECK_INT, CHECK_NULL, F(height), 1, 65536, .def = "0", .help = "defaults to width"},
     {"steps", CHECK_INT, CHECK_NULL, F(steps), 1, 1000, .help = "steps of the first stage"},
     {"cfg_scale", CHECK_NUMBER, CHECK_NULL, F(cfg_scale), 0, 100,
      .help = "guidance scale of the first stage; 1 and less: no guidance"},
@@ -84,7 +85,7 @@ static void add_infotext(struct buf *b, const struct job *j, int picture,
     char name[128];
     snprintf(name, sizeof name, "%s%s%s", sampler, scheduler ? ", Schedule type: " : "",
              scheduler ? scheduler : "");
-    picture_infotext(b, j->used.size, j->used.size, &r, &j->used, name);
+    picture_infotext(b, &r, &j->used, name);
     if (asked->missing_sampler)
         buf_printf(b, ", Requested sampler: %s", asked->missing_sampler);
     if (asked->missing_scheduler) {
@@ -112,6 +113,10 @@ static void add_missing(struct buf *b, const struct job *j, const struct a1111_s
         buf_printf(&comments, "The scheduler %s is not available with the sampler %s.",
                    asked->missing_scheduler, sampler);
     }
+    char warning[160];
+    for (int i = 0; picture_warning(&j->used, i, warning); i++)
+        buf_printf(&comments, "%s%c%s.", comments.len ? " " : "", toupper((unsigned char)*warning),
+                   warning + 1);
     buf_puts(b, "},\"comments\":");
     text_json(b, comments.data ? comments.data : "");
     buf_deinit(&comments);
@@ -153,11 +158,15 @@ static void add_info(struct buf *out, const struct job *j, const struct a1111_sa
     buf_printf(&b, ",\"seed\":%llu,\"all_seeds\":[", (unsigned long long)j->spec.request.seed);
     for (int i = 0; i < j->spec.n; i++)
         buf_printf(&b, "%s%llu", i ? "," : "", (unsigned long long)j->spec.request.seed);
+    // Unlike A1111, which counts the seed up: what to send as "picture" to draw one of them again.
+    buf_puts(&b, "],\"all_pictures\":[");
+    for (int i = 0; i < j->spec.n; i++)
+        buf_printf(&b, "%s%d", i ? "," : "", j->spec.request.picture + i);
     buf_printf(&b,
                "],\"subseed\":-1,\"subseed_strength\":0,\"width\":%d,\"height\":%d,"
                "\"cfg_scale\":%.6g,\"steps\":%d,\"batch_size\":%d,\"sampler_name\":",
-               j->used.size, j->used.size, (double)j->used.guidance_scale[0], j->used.steps[0],
-               j->spec.n);
+               j->used.size.width, j->used.size.height, (double)j->used.guidance_scale[0],
+               j->used.steps[0], j->spec.n);
     text_json(&b, a1111_sampler_label(j->used.sampler, &scheduler));
     add_missing(&b, j, asked);
     buf_puts(&b, ",\"sd_model_name\":");
@@ -242,11 +251,6 @@ static void txt2img_post(struct call *c)
     struct job *j;
     bool known;
     const struct a1111_sampler sampler = take_sampler(c, &known);
-    if (f->width != f->height) {
-        call_error(c, 422, NULL, NULL, "only square pictures can be drawn, not %dx%d", f->width,
-                   f->height);
-        return;
-    }
     if (f->batch_size * f->n_iter > JOB_MAX_PICTURES) {
         call_error(c, 422, NULL, NULL, "at most %d pictures at once", JOB_MAX_PICTURES);
         return;
@@ -261,7 +265,8 @@ static void txt2img_post(struct call *c)
                             .client = http_client(c->http),
                             .previews = 8,
                             .preview_format = JOB_PNG};
-    spec.request.size = f->width;
+    spec.request.size.width = f->width ? f->width : f->height;
+    spec.request.size.height = f->height ? f->height : f->width;
     spec.request.sampler = sampler.engine;
     spec.request.steps[0] = f->steps;
     // 0 means no guidance to A1111, and to the engine that none was given.

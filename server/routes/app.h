@@ -49,10 +49,8 @@ enum draw_quality {
 };
 
 // What a quality means: the model's preset "fast", or half its steps when it has none; its own
-// settings; twice its steps. Steps that were given stay.
+// settings; twice its steps. Steps or a preset that were given stay.
 void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec);
-// "auto" or "WxH" into an edge; 0 for auto. Errors: INVALID.
-enum err draw_size(const char *text, int *size, struct fault *why);
 
 // The job that the request's Idempotency-Key already made, if any; *job NULL when there is none.
 // hash is filled for the new job. Errors: INVALID (malformed), BUSY (used with another body).
@@ -63,6 +61,10 @@ void draw_reused(struct call *c, const struct fault *why);
 struct job *draw_submit(struct call *c, const struct job_spec *spec);
 // The status and words for a job that failed or was cancelled.
 void draw_job_error(struct call *c, const struct job *job);
+// What draws one image of a job again by itself, and what its caller should know of how it was
+// made: members of a JSON object, without a comma before.
+void draw_add_origin(struct buf *b, const struct job *job, int picture);
+void draw_add_warnings(struct buf *b, const struct job *job);
 // The unguessable path of a picture, with the public prefix.
 void draw_url(struct call *c, const struct job *job, int picture, struct buf *out);
 // Answer with a picture's bytes.

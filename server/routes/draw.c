@@ -20,6 +20,9 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_s
 {
     static const char fast[] = "fast";
     const struct model_info *m = jobs_model(app->jobs);
+    const bool named = spec->request.timesteps;
+    if (spec->request.preset)
+        return;
     for (int i = 0; m && quality == DRAW_LOW && i < m->presets; i++)
         if (!strcmp(m->preset[i].name, fast)) {
             spec->request.preset = fast;
@@ -27,25 +30,8 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_s
         }
     const bool low = quality == DRAW_LOW, high = quality >= DRAW_HIGH;
     for (int s = 0; m && s < m->stages && (low || high); s++)
-        if (!spec->request.steps[s])
+        if (!spec->request.steps[s] && !(named && s == 0))
             spec->request.steps[s] = low ? (m->stage[s].steps + 1) / 2 : m->stage[s].steps * 2;
-}
-
-enum err draw_size(const char *text, int *size, struct fault *why)
-{
-    char *end;
-    *size = 0;
-    if (!text || !strcmp(text, "auto"))
-        return ERR_OK;
-    const long w = strtol(text, &end, 10);
-    const long h = *end == 'x' ? strtol(end + 1, &end, 10) : -1;
-    if (*end || w < 1 || h < 1 || w > 65536 || h > 65536)
-        return fault_set(why, ERR_INVALID, "size", "\"size\" must be auto or like 256x256");
-    if (w != h)
-        return fault_set(why, ERR_INVALID, "size", "only square pictures can be drawn, not %ldx%ld",
-                         w, h);
-    *size = (int)w;
-    return ERR_OK;
 }
 
 enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct fault *why)
@@ -99,6 +85,23 @@ void draw_job_error(struct call *c, const struct job *job)
         call_error(c, 410, "job_cancelled", NULL, "the job was cancelled");
     else
         call_fault(c, &job->fault, 1);
+}
+
+void draw_add_origin(struct buf *b, const struct job *job, int picture)
+{
+    const struct picture_request r = picture_at(&job->spec.request, picture);
+    buf_printf(b, "\"seed\":%llu,\"picture\":%d", (unsigned long long)r.seed, r.picture);
+}
+
+void draw_add_warnings(struct buf *b, const struct job *job)
+{
+    char text[160];
+    buf_puts(b, "\"warnings\":[");
+    for (int i = 0; picture_warning(&job->used, i, text); i++) {
+        buf_puts(b, i ? "," : "");
+        text_json(b, text);
+    }
+    buf_puts(b, "]");
 }
 
 void draw_url(struct call *c, const struct job *job, int picture, struct buf *out)

@@ -42,14 +42,16 @@ static void add_data(struct call *c, const struct job *j, const struct job_event
         buf_printf(b, ",\"position\":%d,\"estimate_seconds\":%.3f", ev->position,
                    native_estimate(c->app, j));
     if (ev->type == JOB_EVENT_STEP || ev->type == JOB_EVENT_STAGE || ev->type == JOB_EVENT_PREVIEW)
-        buf_printf(b, ",\"picture\":%d,\"stage\":%d,\"stages\":%d,\"step\":%d,\"steps\":%d",
-                   ev->picture, ev->stage, ev->stages, ev->step, ev->steps);
+        buf_printf(
+            b, ",\"picture\":%d,\"index\":%d,\"stage\":%d,\"stages\":%d,\"step\":%d,\"steps\":%d",
+            ev->picture, ev->picture, ev->stage, ev->stages, ev->step, ev->steps);
     if (ev->type == JOB_EVENT_PREVIEW)
         add_blob(b, ev, j->spec.preview_format);
     if (ev->type == JOB_EVENT_PICTURE)
         buf_printf(b,
-                   ",\"picture\":%d,\"width\":%d,\"height\":%d,\"href\":\"/v1/jobs/%s/images/%d\"",
-                   ev->picture, ev->width, ev->height, j->id, ev->picture);
+                   ",\"picture\":%d,\"index\":%d,\"width\":%d,\"height\":%d,"
+                   "\"href\":\"/v1/jobs/%s/images/%d\"",
+                   ev->picture, ev->picture, ev->width, ev->height, j->id, ev->picture);
     buf_printf(b, ",\"progress\":%.4f}", job_progress(j));
 }
 
@@ -131,8 +133,8 @@ static bool send_missed(struct call *c, const struct job *j, uint64_t last)
                                                 .stages = p->stages,
                                                 .step = p->step,
                                                 .steps = p->steps,
-                                                .width = p->preview_edge,
-                                                .height = p->preview_edge,
+                                                .width = p->preview.width,
+                                                .height = p->preview.height,
                                                 .blob = p->latest});
     }
     return ok;

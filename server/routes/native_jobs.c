@@ -70,8 +70,10 @@ static void add_images(struct call *c, const struct job *j, struct buf *b)
     buf_puts(b, ",\"images\":[");
     for (int i = 0; i < j->spec.n; i++) {
         const struct job_picture *p = &j->picture[i];
-        buf_printf(b, "%s{\"index\":%d,\"status\":\"%s\",\"stage\":%d,\"step\":%d,\"steps\":%d",
-                   i ? "," : "", i, job_state_name(p->state), p->stage, p->step, p->steps);
+        buf_printf(b, "%s{\"index\":%d,", i ? "," : "", i);
+        draw_add_origin(b, j, i);
+        buf_printf(b, ",\"status\":\"%s\",\"stage\":%d,\"step\":%d,\"steps\":%d",
+                   job_state_name(p->state), p->stage, p->step, p->steps);
         if (p->state == JOB_DONE) {
             buf_printf(
                 b, ",\"width\":%d,\"height\":%d,\"bytes\":%zu,\"href\":\"/v1/jobs/%s/images/%d\"",
@@ -121,6 +123,8 @@ void native_add_job(struct call *c, const struct job *j, struct buf *b)
     text_json(b, j->used.model);
     add_request(b, j);
     add_images(c, j, b);
+    buf_puts(b, ",");
+    draw_add_warnings(b, j);
     buf_puts(b, ",\"error\":");
     add_error(j, b);
     buf_puts(b, "}");

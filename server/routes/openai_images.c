@@ -19,7 +19,7 @@ enum { BACKGROUND_TRANSPARENT = 2, RESPONSE_URL = 1 };
 
 struct images_fields {
     struct picture_request picture;
-    const char *model, *size;
+    const char *model;
     int n, quality, response_format, output_format, compression, partial_images, background;
     bool stream;
 };
@@ -30,8 +30,6 @@ static const struct check_field images_table[] = {
      .help = "a model of /v1/models; OpenAI's own model names mean the one that is loaded, also "
              "dated and after openai/"},
     {"n", CHECK_INT, CHECK_NULL, F(n), 1, 10, .def = "1", .help = "number of pictures"},
-    {"size", CHECK_TEXT, CHECK_NULL, F(size), 1, 32, .def = "auto", .live = "openai_sizes",
-     .help = "auto is the model's largest"},
     {"quality", CHECK_ENUM, CHECK_NULL, F(quality), .choices = draw_qualities, .def = "auto",
      .help = "low draws with the model's preset fast, or half its steps when it has none; high, "
              "hd, xhigh and max with twice its steps"},
@@ -74,9 +72,9 @@ struct images_wait {
 // per 16x16 pixels.
 static void add_usage(struct buf *b, const struct job *job)
 {
-    const size_t in = (size_t)job->used.tokens;
-    const size_t out =
-        (size_t)job->used.size / 16 * ((size_t)job->used.size / 16) * (size_t)job->spec.n;
+    const size_t in = (size_t)(job->used.tokens + job->used.negative_tokens);
+    const size_t pixels = (size_t)job->used.size.width * (size_t)job->used.size.height;
+    const size_t out = (pixels + 255) / 256 * (size_t)job->spec.n;
     buf_printf(b,
                "\"usage\":{\"input_tokens\":%zu,\"output_tokens\":%zu,\"total_tokens\":%zu,"
                "\"input_tokens_details\":{\"text_tokens\":%zu,\"image_tokens\":0},"
@@ -91,7 +89,7 @@ static void add_properties(struct buf *b, const struct images_wait *w, enum job_
     buf_printf(b,
                "\"background\":\"opaque\",\"output_format\":\"%s\",\"size\":\"%dx%d\","
                "\"quality\":\"%s\"",
-               job_format_name(format), job->used.size, job->used.size,
+               job_format_name(format), job->used.size.width, job->used.size.height,
                q == DRAW_LOW    ? "low"
                : q >= DRAW_HIGH ? "high"
                                 : "medium");
@@ -107,16 +105,18 @@ static bool add_picture(struct buf *b, const struct images_wait *w, int i, struc
         draw_url(w->call, job, i, &url);
         buf_puts(b, "{\"url\":");
         text_json(b, url.data);
-        buf_puts(b, "}");
         buf_deinit(&url);
-        return true;
+    } else {
+        if (jobs_image(app->jobs, job, i, &blob, why))
+            return false;
+        buf_puts(b, "{\"b64_json\":\"");
+        text_base64(b, blob->data, blob->size);
+        buf_puts(b, "\"");
+        blob_unref(&blob);
     }
-    if (jobs_image(app->jobs, job, i, &blob, why))
-        return false;
-    buf_puts(b, "{\"b64_json\":\"");
-    text_base64(b, blob->data, blob->size);
-    buf_puts(b, "\"}");
-    blob_unref(&blob);
+    buf_puts(b, ",");
+    draw_add_origin(b, job, i);
+    buf_puts(b, "}");
     return true;
 }
 
@@ -138,6 +138,8 @@ static void reply_json(struct images_wait *w)
     add_properties(&b, w, job->spec.format);
     buf_puts(&b, ",");
     add_usage(&b, job);
+    buf_puts(&b, ",");
+    draw_add_warnings(&b, job);
     buf_printf(&b, ",\"seed\":%llu,\"model\":", (unsigned long long)job->spec.request.seed);
     text_json(&b, job->used.model);
     buf_puts(&b, "}");
@@ -154,13 +156,16 @@ static void stream_picture(struct images_wait *w, const struct job_event *ev)
     text_base64(&b, ev->blob->data, ev->blob->size);
     buf_printf(&b, "\",\"created_at\":%lld,", (long long)w->created);
     add_properties(&b, w, partial ? job->spec.preview_format : job->spec.format);
+    buf_printf(&b, ",\"image_index\":%d,", ev->picture);
+    draw_add_origin(&b, job, ev->picture);
     if (partial) {
         buf_printf(&b, ",\"partial_image_index\":%d}", ev->preview);
     } else {
         buf_puts(&b, ",");
         add_usage(&b, job);
-        buf_printf(&b, ",\"seed\":%llu,\"image_index\":%d}",
-                   (unsigned long long)job->spec.request.seed, ev->picture);
+        buf_puts(&b, ",");
+        draw_add_warnings(&b, job);
+        buf_puts(&b, "}");
     }
     if (!b.failed)
         sse_event(w->call->http, type, 0, b.data);
@@ -196,6 +201,18 @@ static void on_gone(void *ctx)
     wait_end(ctx);
 }
 
+static void finish_raw(struct images_wait *w)
+{
+    struct http_request *http = w->call->http;
+    const struct job *job = w->watch.job;
+    char text[160];
+    http_set_header(http, "X-Imagend-Seed", "%llu", (unsigned long long)job->spec.request.seed);
+    http_set_header(http, "X-Imagend-Picture", "%d", job->spec.request.picture);
+    for (int i = 0; picture_warning(&job->used, i, text); i++)
+        http_set_header(http, "X-Imagend-Warning", "%s", text);
+    draw_reply_image(w->call, w->watch.job, 0);
+}
+
 static void finish(struct images_wait *w)
 {
     struct job *job = w->watch.job;
@@ -206,9 +223,7 @@ static void finish(struct images_wait *w)
     } else if (job->state != JOB_DONE) {
         draw_job_error(w->call, job);
     } else if (w->raw_type) {
-        http_set_header(w->call->http, "X-Imagend-Seed", "%llu",
-                        (unsigned long long)job->spec.request.seed);
-        draw_reply_image(w->call, job, 0);
+        finish_raw(w);
     } else {
         reply_json(w);
     }
@@ -304,7 +319,7 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
         .keep = f->response_format == RESPONSE_URL && !raw_type && !f->stream,
     };
     draw_apply_quality(app, (enum draw_quality)f->quality, spec);
-    return draw_size(f->size, &spec->request.size, why);
+    return ERR_OK;
 }
 
 static void images_post(struct call *c)

@@ -18,18 +18,13 @@ struct live {
     const char *list[LIVE_MAX + 1];
 };
 
-static const char *const *live_sizes(struct live *l, const char *form)
+static const char *const *live_sizes(struct live *l)
 {
     int n = 0;
-    if (!strcmp(form, "openai_sizes"))
-        snprintf(l->text[n++], sizeof l->text[0], "auto");
-    for (int i = 0; i < l->model->stages; i++, n++) {
-        const int size = l->model->stage[i].size;
-        if (!strcmp(form, "sizes"))
-            snprintf(l->text[n], sizeof l->text[0], "%d", size);
-        else
-            snprintf(l->text[n], sizeof l->text[0], "%dx%d", size, size);
-    }
+    snprintf(l->text[n++], sizeof l->text[0], "auto");
+    for (int i = 0; i < l->model->stages; i++, n++)
+        snprintf(l->text[n], sizeof l->text[0], "%dx%d", l->model->stage[i].size,
+                 l->model->stage[i].size);
     for (int i = 0; i < n; i++)
         l->list[i] = l->text[i];
     l->list[n] = NULL;
@@ -42,8 +37,8 @@ static const char *const *live_list(void *ctx, const char *name)
     int n = 0;
     if (!l->model)
         return NULL;
-    if (strstr(name, "sizes"))
-        return live_sizes(l, name);
+    if (!strcmp(name, "sizes"))
+        return live_sizes(l);
     if (!strcmp(name, "models"))
         l->list[n++] = l->model->name;
     for (int i = 0; !strcmp(name, "samplers") && l->model->samplers[i]; i++)

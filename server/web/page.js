@@ -6,7 +6,7 @@ const PREVIEWS = 10;
 const LIST = "imagend.jobs", KEY = "imagend.key", MAX_JOBS = 60;
 // What the API calls a field, and the element that it comes from.
 const FIELDS = { prompt: "prompt", negative_prompt: "negative", size: "size", n: "count",
-  preset: "preset", seed: "seed", steps: "steps", guidance_scale: "guidance", sampler: "sampler" };
+  preset: "preset", seed: "seed", picture: "picture", steps: "steps", guidance_scale: "guidance", sampler: "sampler" };
 
 // ---- the server ----------------------------------------------------------------------------
 
@@ -99,6 +99,12 @@ function save(jobs) { localStorage.setItem(LIST, JSON.stringify(jobs.slice(0, MA
 function remember(id, asked) { save([{ id, asked }, ...list()]); }
 function forget(id) { save(list().filter((other) => other.id !== id)); }
 
+// Sizes beside those that a model draws, as far as it reaches.
+const SHAPES = ["512x512", "512x768", "768x512", "768x1024", "1024x768"];
+const sides = (size) => String(size).includes("x") ? size.split("x").map(Number) : [size, size];
+const sizeText = (size) => sides(size)[0] === sides(size)[1] ? sides(size)[0] + " px"
+  : sides(size).join(" × ") + " px";
+
 // ---- cards: one per picture -----------------------------------------------------------------
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -126,6 +132,7 @@ function makeCard(job, asked, index) {
   part(".again").onclick = () => again(request, asked, index);
   part(".copy").onclick = () => copy(part(".copy"), String(request.seed));
   part(".open").onclick = () => view(part("img"));
+  part(".frame").style.aspectRatio = sides(request.size).join(" / ");
   card.classList.add("working");
   $("gallery").prepend(card);
   $("empty").hidden = true;
@@ -133,11 +140,12 @@ function makeCard(job, asked, index) {
 }
 
 function about(request, index) {
-  const parts = [request.size + " px", "seed " + request.seed, request.steps.join("+") + " steps",
+  const parts = [sizeText(request.size), "seed " + request.seed, request.steps.join("+") + " steps",
     "guidance " + request.guidance_scale.map((g) => Math.round(g * 10) / 10).join("/")];
   if (request.preset) parts.push(request.preset);
   if (request.negative_prompt) parts.push("without: " + request.negative_prompt);
   if (request.n > 1) parts.unshift((index + 1) + " of " + request.n);
+  else if (request.picture) parts.unshift("number " + request.picture);
   return parts.join(" · ");
 }
 
@@ -148,7 +156,7 @@ async function showPicture(view, job) {
   image.src = url;
   image.hidden = false;
   link.href = url;
-  link.download = "imagend-" + job.request.seed + (job.request.n > 1 ? "-" + view.index : "") +
+  link.download = "imagend-" + job.request.seed + (job.request.n > 1 || job.request.picture ? "-" + (job.request.picture + view.index) : "") +
     "." + job.request.format;
   link.hidden = false;
   view.part(".open").disabled = false;
@@ -203,6 +211,8 @@ async function finish(views, job) {
   for (const view of views) {
     if (job.status !== "done") showEnd(view, job);
     else if (view.card.classList.contains("working")) await showPicture(view, job);
+    view.part(".warning").hidden = !job.warnings.length;
+    view.part(".warning").textContent = job.warnings.map(sentence).join(" ");
   }
   say(job.status === "done" ? "Done: " + job.request.prompt
     : job.status === "cancelled" ? "Cancelled: " + job.request.prompt
@@ -210,7 +220,7 @@ async function finish(views, job) {
 }
 
 async function onEvent(event, job, views) {
-  const data = event.data, view = views[data.picture];
+  const data = event.data, view = views[data.index];
   switch (event.name) {
   case "status":
   case "queued":
@@ -299,25 +309,32 @@ async function copy(button, text) {
   button.textContent = "Copy seed";
 }
 
-function setSeed(seed) {
+function setSeed(seed, picture) {
   $("seed").value = seed;
+  $("picture").value = picture || "";
   $("seed-clear").hidden = !seed;
 }
 
-// Pictures of one job differ by their number, so the second needs the first drawn, too.
+function setSize(size) {
+  if (![...$("size").options].some((option) => option.value === String(size)))
+    $("size").append(new Option(sizeText(size), size));
+  $("size").value = size;
+}
+
+// Pictures of one job differ by their number.
 function again(request, asked, index) {
   asked = asked || {};
   $("prompt").value = request.prompt;
   $("negative").value = request.negative_prompt || "";
-  setSeed(request.seed);
-  $("size").value = request.size;
-  $("count").value = index + 1;
+  setSeed(request.seed, request.picture + index);
+  setSize(request.size);
+  $("count").value = 1;
   $("steps").value = asked.steps || "";
   $("guidance").value = asked.guidance_scale || "";
   $("sampler").value = asked.sampler || "";
   $("preset").value = request.preset || "";
   $("more").open = $("more").open || Boolean(request.negative_prompt || asked.steps ||
-    asked.guidance_scale || asked.sampler);
+    asked.guidance_scale || asked.sampler || $("picture").value);
   settle();
   $("prompt").focus();
   window.scrollTo({ top: 0 });
@@ -325,10 +342,11 @@ function again(request, asked, index) {
 
 function fields() {
   const number = (id) => $(id).value.trim() === "" ? null : Number($(id).value);
-  const job = { prompt: $("prompt").value, size: Number($("size").value),
+  const size = $("size").value;
+  const job = { prompt: $("prompt").value, size: size.includes("x") ? size : Number(size),
     n: Number($("count").value), previews: PREVIEWS };
   for (const [name, value] of [["negative_prompt", $("negative").value || null],
-    ["seed", number("seed")], ["steps", number("steps")], ["guidance_scale", number("guidance")],
+    ["seed", number("seed")], ["picture", number("picture")], ["steps", number("steps")], ["guidance_scale", number("guidance")],
     ["sampler", $("sampler").value || null], ["preset", $("preset").value || null]])
     if (value !== null) job[name] = value;
   return job;
@@ -384,7 +402,9 @@ async function describe() {
       $("server").textContent = $("server").title = can.model + " on " + can.device;
       $("server").classList.add("ready");
       $("key-field").hidden = true;
-      $("size").replaceChildren(...can.sizes.map((s) => new Option(s + " px", s)));
+      const largest = can.sizes[can.sizes.length - 1];
+      const shapes = SHAPES.filter((s) => Math.max(...sides(s)) <= largest);
+      $("size").replaceChildren(...[...can.sizes, ...shapes].map((s) => new Option(sizeText(s), s)));
       $("size").value = can.sizes[Math.min(1, can.sizes.length - 1)];
       $("sampler").append(...can.samplers.map((s) => new Option(s, s)));
       $("preset").append(...can.presets.map((p) => new Option(p.name, p.name)));

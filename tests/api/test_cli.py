@@ -134,7 +134,7 @@ def test_wrong_usage_is_named():
             (["x", "--n", "0"], '--n cannot be "0"; use 1 to 1000'),
             (["x", "--n", "1001"], "use 1 to 1000"),
             (["x", "--size", "a"], '--size cannot be "a"; use a number of pixels'),
-            (["x", "--size", "63"], "64, 256, 1024"),
+            (["x", "--size", "1025"], "larger than 1024x1024"),
             (["x", "--nonsense"], "unknown option --nonsense"),
             (["x", "--stpes", "3"], "did you mean --steps?"),
             (["x", "--steps"], "option --steps needs a value"),

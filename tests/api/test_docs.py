@@ -10,7 +10,7 @@ def test_openapi_describes_every_route(s):
         assert path in api["paths"], path
     job = api["components"]["schemas"]["CreateJobRequest"]
     assert job["required"] == ["prompt"] and job["additionalProperties"] is False
-    assert job["properties"]["size"]["examples"] == [64, 256, 1024]
+    assert job["properties"]["size"]["examples"] == ["auto", "64x64", "256x256", "1024x1024"]
     assert job["properties"]["preset"]["examples"] == ["fast"]
     parameters = api["paths"]["/v1/jobs/{id}"]["get"]["parameters"]
     assert parameters[0]["name"] == "id" and parameters[0]["required"]

@@ -29,7 +29,7 @@ def test_accepts_and_draws(s):
 def test_unknown_fields_are_refused(s):
     a = post(s, colour="red")
     assert a.status == 400 and a.json["error"]["param"] == "colour"
-    for field, value in (("size", 65), ("n", 0), ("n", 17), ("previews", 33), ("priority", 10),
+    for field, value in (("size", 1025), ("n", 0), ("n", 17), ("previews", 33), ("priority", 10),
                          ("deadline", "tomorrow"), ("deadline", 5), ("format", "bmp"),
                          ("timesteps", 5), ("noise_level", 1000), ("seed", "x"),
                          ("webhook_url", "http://127.0.0.1/x")):

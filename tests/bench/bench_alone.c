@@ -31,9 +31,9 @@ static enum err draw(struct engine *g, int size, int in_flight, int pictures, st
     while (!e && n.done < pictures) {
         while (!e && n.begun < pictures && n.begun - n.done < in_flight && engine_free(g)) {
             int slot;
-            e = engine_admit(g,
-                             &(struct picture_request){.prompt = prompt, .size = size, .seed = 1},
-                             NULL, &slot, why);
+            e = engine_admit(
+                g, &(struct picture_request){.prompt = prompt, .size = {size, size}, .seed = 1},
+                NULL, &slot, why);
             n.begun++;
         }
         if (!e)

@@ -144,21 +144,43 @@ await run({
     // The second picture of a job comes again, bit for bit, also after a reload.
     await page.reload();
     await done(page, 3);
-    const drawn = () => page.evaluate(async () => {
+    const drawn = (named, index) => page.evaluate(async ([words, i]) => {
       const card = [...document.querySelectorAll(".card")].find((c) =>
-        c.querySelector(".state").textContent.startsWith("2 of "));
-      const answer = await fetch("v1/jobs/" + card.dataset.job + "/images/1");
+        c.querySelector(".state").textContent.startsWith(words));
+      const answer = await fetch("v1/jobs/" + card.dataset.job + "/images/" + i);
       return [...new Uint8Array(await answer.arrayBuffer())].join();
-    });
-    const before = await drawn();
+    }, [named, index]);
+    const before = await drawn("2 of 3", 1);
     await page.click(".card:nth-child(2) .again");
-    assert.deepEqual(await Promise.all(["seed", "count", "steps", "guidance"].map((id) =>
-      page.inputValue("#" + id))), [seed, "2", "3", "2.5"]);
+    assert.deepEqual(await Promise.all(["seed", "picture", "count", "steps", "guidance"].map((id) =>
+      page.inputValue("#" + id))), [seed, "1", "1", "3", "2.5"]);
     await page.click("#draw");
-    await done(page, 5);
-    assert.ok(before.startsWith("137,80,78,71,") && await drawn() === before);
+    await done(page, 4);
+    assert.ok(before.startsWith("137,80,78,71,"));
+    assert.equal(await drawn("number 1", 0), before);
     await page.click("#seed-clear");
-    assert.equal(await page.inputValue("#seed"), "");
+    assert.equal(await page.inputValue("#seed") + await page.inputValue("#picture"), "");
+    assert.equal(await s.stop(), 0);
+  },
+
+  async shapesAndWarnings() {
+    const s = await serve({ FAKE_STEP_MS: "1" });
+    const { page, problems } = await open(s);
+    await draw(page, "a tall picture of a tower", "512x768");
+    await done(page);
+    await page.waitForFunction(() => document.querySelector(".card img").naturalWidth === 512 &&
+      document.querySelector(".card img").naturalHeight === 768);
+    assert.match(await page.textContent(".card .state"), /^512 × 768 px · /);
+    assert.equal(await page.isVisible(".card .warning"), false);
+    await draw(page, "word ".repeat(99), "64");
+    await page.waitForSelector(".card:first-child .warning:not([hidden])");
+    assert.equal(await page.textContent(".card:first-child .warning"),
+      "The prompt has 100 tokens, of which the text encoder reads the first 77; the other 23 were " +
+      "cut off.");
+    await page.click(".card:nth-child(2) .again");
+    assert.equal(await page.inputValue("#size"), "512x768");
+    await look(page, "9-shapes");
+    assert.deepEqual(problems, []);
     assert.equal(await s.stop(), 0);
   },
 

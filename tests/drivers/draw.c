@@ -57,7 +57,7 @@ int main(int argc, char **argv)
         snprintf(d.path, sizeof d.path, "%s/%s.ppm", argv[3], argv[i]);
         e = draw(g,
                  &(struct picture_request){.prompt = argv[4],
-                                           .size = atoi(argv[2]),
+                                           .size = {atoi(argv[2]), atoi(argv[2])},
                                            .seed = strtoull(argv[i], NULL, 10),
                                            .steps = {4, 2}},
                  &d, &why);

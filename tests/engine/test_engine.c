@@ -10,28 +10,28 @@
 enum { PICTURES = 5, MAX_RGB = 3 * 64 * 64 };
 
 static const struct picture_request requests[PICTURES] = {
-    {.prompt = "a photo of a kangaroo", .seed = 1, .size = 64, .steps = {5, 3}},
+    {.prompt = "a photo of a kangaroo", .seed = 1, .size = {64, 64}, .steps = {5, 3}},
     {.prompt = "an oil painting of a red fox",
      .negative_prompt = "blurry",
      .seed = 2,
-     .size = 64,
+     .size = {64, 64},
      .steps = {3, 4},
      .guidance_scale = {3.5F, 1}},
     {.prompt = "",
      .seed = 3,
-     .size = 64,
+     .size = {64, 64},
      .steps = {6, 2},
      .guidance_scale = {1, 2},
      .sampler = "dpm++2m"},
     {.prompt = "a cat",
      .seed = UINT64_MAX,
      .picture = 7,
-     .size = 64,
+     .size = {64, 64},
      .steps = {4, 4},
      .sampler = "ddim",
      .set_noise_level = true,
      .noise_level = {-1, 30}},
-    {.prompt = "a cat", .seed = 4, .size = 16, .steps = {8}},
+    {.prompt = "a cat", .seed = 4, .size = {16, 16}, .steps = {8}},
 };
 
 struct result {
@@ -109,7 +109,7 @@ static void test_alone(struct engine *g, struct result *alone)
         admit(g, i, false);
         finish(g, alone);
         CHECK_INT(alone[i].done, 1);
-        CHECK_INT(alone[i].stages, requests[i].size == 16 ? 1 : 2);
+        CHECK_INT(alone[i].stages, requests[i].size.width == 16 ? 1 : 2);
         CHECK_INT(alone[i].steps, requests[i].steps[0] + requests[i].steps[1]);
     }
     CHECK_INT(engine_preview(g, 0, &(struct engine_image){0}, NULL), ERR_NOT_FOUND);
@@ -176,23 +176,27 @@ static void test_full(struct engine *g)
 static void test_tokens(struct engine *g)
 {
     char prompt[1000] = "";
-    struct picture_request r = {.prompt = prompt, .size = 16};
+    struct picture_request r = {.prompt = prompt, .size = {16, 16}};
     struct fault why = {0};
-    int slot, tokens[4];
+    struct picture_used used[4];
+    int slot;
 
     for (int i = 0; i < 4; i++) {
         r.negative_prompt = i == 1 ? "" : i == 2 ? "a cat" : NULL;
         for (size_t k = 0; i == 3 && k < sizeof prompt - 1; k++)
             prompt[k] = k % 2 ? ' ' : 'a';
         CHECK_MSG(!engine_admit(g, &r, NULL, &slot, &why), "%s", why.msg);
-        tokens[i] = engine_tokens(g, slot);
+        used[i] = *engine_used(g, slot);
         CHECK_INT(engine_evict(g, slot), ERR_OK);
     }
-    CHECK_INT(tokens[0], 1);
-    CHECK_INT(tokens[1], 2);
-    CHECK(tokens[2] > 3);
-    CHECK_INT(tokens[3], 77);
-    CHECK_INT(engine_tokens(g, 99), 0);
+    for (int i = 0; i < 3; i++)
+        CHECK(used[i].tokens == 1 && !used[i].tokens_cut && !used[i].negative_tokens_cut);
+    CHECK_INT(used[0].negative_tokens, 0);
+    CHECK_INT(used[1].negative_tokens, 1);
+    CHECK(used[2].negative_tokens > 2);
+    // 500 times "a", each a token, and the end; the cache gives the same.
+    CHECK_INT(used[3].tokens, 77);
+    CHECK_INT(used[3].tokens_cut, 500 + 1 - 77);
 }
 
 static void test_refusals(struct engine *g)
@@ -204,7 +208,10 @@ static void test_refusals(struct engine *g)
         {{.prompt = NULL}, "prompt"},
         {{.prompt = "\xff"}, "prompt"},
         {{.prompt = "a", .negative_prompt = "\xc3"}, "negative_prompt"},
-        {{.prompt = "a", .size = 17}, "size"},
+        {{.prompt = "a", .size = {65, 65}}, "size"},
+        {{.prompt = "a", .size = {16, 65}}, "size"},
+        {{.prompt = "a", .size = {16, 0}}, "size"},
+        {{.prompt = "a", .size = {-16, -16}}, "size"},
         {{.prompt = "a", .steps = {-1}}, "steps"},
         {{.prompt = "a", .steps = {1001}}, "steps"},
         {{.prompt = "a", .guidance_scale = {0.5F}}, "guidance_scale"},
@@ -233,11 +240,12 @@ static void test_resolve(struct engine *g)
 
     CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_OK);
     CHECK_STR(used.sampler, "ddpm");
-    CHECK_INT(used.size, 64);
+    CHECK(used.size.width == 64 && used.size.height == 64 && used.drawn.width == 64);
     CHECK_INT(used.steps[0], 27);
     CHECK_INT(used.steps[1], 50);
     CHECK_INT(used.noise_level[1], 250);
-    r = (struct picture_request){.prompt = "a", .size = 16, .sampler = "dpm++2m", .steps = {9}};
+    r = (struct picture_request){
+        .prompt = "a", .size = {16, 16}, .sampler = "dpm++2m", .steps = {9}};
     CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_OK);
     CHECK_STR(used.sampler, "dpm++2m");
     CHECK_INT(used.stages, 1);

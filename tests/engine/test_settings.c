@@ -71,7 +71,7 @@ static const struct {
     {"steps", {PROMPT, .seed = 5, .steps = {6}}, {{.steps = 6}, {0}}, false},
     {"steps of super-resolution", {PROMPT, .seed = 5, .steps = {0, 2}}, {{0}, {.steps = 2}}, false},
     {"named timesteps",
-     {PROMPT, .seed = 5, .timesteps = "fast27", .size = BASE},
+     {PROMPT, .seed = 5, .timesteps = "fast27", .size = {BASE, BASE}},
      {{.named = "fast27"}},
      false},
     {"timesteps of a preset",
@@ -87,17 +87,17 @@ static const struct {
      {PROMPT, .seed = 5, .noise_level = {0, 400}},
      {{0}, {0}},
      true},
-    {"size", {PROMPT, .seed = 5, .size = BASE}, {{0}}, false},
+    {"size", {PROMPT, .seed = 5, .size = {BASE, BASE}}, {{0}}, false},
     {"preset",
      {PROMPT, .seed = 5, .preset = "other"},
      {{.network = "other", .sampler = "ddim", .steps = 3, .guidance = 1}, {.steps = 1}},
      false},
     {"network of a preset",
-     {PROMPT, .seed = 5, .preset = "other", .size = BASE},
+     {PROMPT, .seed = 5, .preset = "other", .size = {BASE, BASE}},
      {{.network = "other", .sampler = "ddim", .steps = 3, .guidance = 1}},
      false},
     {"a setting beside the preset",
-     {PROMPT, .seed = 5, .preset = "other", .steps = {2}, .size = BASE},
+     {PROMPT, .seed = 5, .preset = "other", .steps = {2}, .size = {BASE, BASE}},
      {{.network = "other", .sampler = "ddim", .steps = 2, .guidance = 1}},
      false},
 };
@@ -292,7 +292,7 @@ static int draw(struct studio *s, int row, uint8_t *rgb)
     static float small[3 * BASE * BASE], large[RGB];
     int edge = 0;
 
-    const uint32_t stages = r->size == BASE ? 1 : STAGES;
+    const uint32_t stages = r->size.width == BASE ? 1 : STAGES;
     for (uint32_t i = 0; i < stages; i++) {
         const struct how how = complete(rows[row].how[i], i > 0);
         struct drawing d = {.seed = r->seed, .picture = r->picture, .stage = i};
@@ -381,7 +381,7 @@ static void test_rows(struct studio *s, struct engine *g)
 static void test_many_prompts(struct engine *g)
 {
     enum { PROMPTS = 70 };
-    struct picture_request r = {.seed = 9, .size = BASE, .steps = {1}};
+    struct picture_request r = {.seed = 9, .size = {BASE, BASE}, .steps = {1}};
     struct result alone, again;
     char prompt[32];
 
@@ -421,7 +421,7 @@ static double alpha_bar(int t)
 // A preview is the estimate of the clean image, computed here from x and the network's output.
 static void test_preview(struct studio *s, struct engine *g)
 {
-    const struct picture_request r = {PROMPT, .seed = 8, .size = BASE, .preset = "other",
+    const struct picture_request r = {PROMPT, .seed = 8, .size = {BASE, BASE}, .preset = "other",
                                       .steps = {4}};
     // Four evenly spaced timesteps are 750, 500, 250 and 0; the second preview belongs to 500.
     const double a = alpha_bar(500);
@@ -464,7 +464,7 @@ static void test_preview(struct studio *s, struct engine *g)
 static void test_no_starvation(struct engine *g)
 {
     struct picture_request old = {PROMPT, .seed = 1, .steps = {1, 6}};
-    struct picture_request young = {PROMPT, .seed = 2, .size = BASE, .steps = {3}};
+    struct picture_request young = {PROMPT, .seed = 2, .size = {BASE, BASE}, .steps = {3}};
     struct result r = {.done = 0}, ignored = {.done = 0};
     struct fault why = {0};
     int slot, steps = 0;

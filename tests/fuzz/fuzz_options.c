@@ -39,9 +39,10 @@ static void try_texts(const char *text)
 {
     struct buf b = {0}, back = {0};
     struct fault why;
-    int edge;
-    if (!draw_size(text, &edge, &why))
-        FUZZ_REQUIRE(edge >= 0 && edge <= 65536);
+    struct picture_request r = {0};
+    if (!check_query(&picture_table, "size", text, &r, &why))
+        FUZZ_REQUIRE(r.size.width >= 0 && r.size.width <= 65536 && r.size.height <= 65536 &&
+                     !r.size.width == !r.size.height);
     if (text_unbase64(&b, text) && b.len) {
         text_base64(&back, b.data, b.len);
         buf_clear(&b);

@@ -67,7 +67,8 @@ static bool is_itxt(const struct picture *p, const char *key)
 static const struct picture_used used = {.model = "default",
                                          .preset = "fast",
                                          .sampler = "ddpm",
-                                         .size = 64,
+                                         .size = {7, 5},
+                                         .drawn = {64, 64},
                                          .stages = 2,
                                          .steps = {27, 12},
                                          .guidance_scale = {7.0f, 1.5f},
@@ -115,6 +116,7 @@ static void read_back(void)
     CHECK_STR(text_of(&p, "guidance"), "7,1.5");
     CHECK_STR(text_of(&p, "noise_level"), "250");
     CHECK_STR(text_of(&p, "size"), "7x5");
+    CHECK_STR(text_of(&p, "drawn"), "64x64");
     char parameters[400];
     char software[64];
     snprintf(software, sizeof software, "imagend %s", program_version);
@@ -122,7 +124,7 @@ static void read_back(void)
     snprintf(parameters, sizeof parameters,
              "%s\nNegative prompt: blurry\nSteps: 27, Sampler: ddpm, CFG scale: 7, "
              "Seed: 18446744073709551615, Size: 7x5, Model: default, Stage steps: \"27,12\", "
-             "Stage CFG scale: \"7,1.5\", Picture: 3, Preset: fast, Version: %s",
+             "Stage CFG scale: \"7,1.5\", Picture: 3, Preset: fast, Drawn size: 64x64, Version: %s",
              r.prompt, software);
     CHECK_STR(text_of(&p, "parameters"), parameters);
     png_destroy_read_struct(&p.png, &p.info, NULL);
@@ -134,7 +136,12 @@ static void least(void)
 {
     uint8_t rgb[3] = {1, 2, 3};
     struct buf png = {0};
-    struct picture_used one = {.model = "m", .sampler = "ddim", .stages = 1, .noise_level = {-1}};
+    struct picture_used one = {.model = "m",
+                               .sampler = "ddim",
+                               .size = {1, 1},
+                               .drawn = {1, 1},
+                               .stages = 1,
+                               .noise_level = {-1}};
     struct codec_params image = {.width = 1, .height = 1, .rgb = rgb};
     CHECK(!picture_encode(&image, &(struct picture_request){.prompt = ""}, &one, &png, NULL));
     struct picture p = {0};
@@ -164,8 +171,50 @@ static void refused(void)
     CHECK(!png.len && why.msg[0]);
 }
 
+static void sizes(void)
+{
+    static const int edges[] = {64, 256, 1024};
+    static const struct {
+        struct check_size asked, size;
+        int stages, drawn;       // 0: refused
+        struct check_size at[2]; // of images drawn with edges of 64 and 256
+    } rows[] = {
+        {{0, 0}, {1024, 1024}, 3, 1024, {{64, 64}, {256, 256}}},
+        {{64, 64}, {64, 64}, 1, 64, {{64, 64}, {64, 64}}},
+        {{1, 1}, {1, 1}, 1, 64, {{1, 1}, {1, 1}}},
+        {{65, 65}, {65, 65}, 2, 256, {{64, 64}, {65, 65}}},
+        {{48, 64}, {48, 64}, 1, 64, {{48, 64}, {48, 64}}},
+        {{512, 768}, {512, 768}, 3, 1024, {{43, 64}, {171, 256}}},
+        {{1024, 1}, {1024, 1}, 3, 1024, {{64, 1}, {256, 1}}},
+        {{1025, 64}, {0, 0}, 0, 0, {{0, 0}}},
+        {{1536, 1024}, {0, 0}, 0, 0, {{0, 0}}},
+        {{64, 0}, {0, 0}, 0, 0, {{0, 0}}},
+        {{-1, -1}, {0, 0}, 0, 0, {{0, 0}}},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct picture_used u = {0};
+        struct fault why = {0};
+        const enum err e = picture_choose(edges, 3, &rows[i].asked, &u, &why);
+        CHECK_INT(e, rows[i].stages ? ERR_OK : ERR_INVALID);
+        if (e) {
+            CHECK_STR(why.param, "size");
+            CHECK(rows[i].asked.height < 64 || strstr(why.msg, "1024x1024"));
+            continue;
+        }
+        CHECK_INT(u.stages, rows[i].stages);
+        CHECK(u.drawn.width == rows[i].drawn && u.drawn.height == rows[i].drawn);
+        CHECK(!memcmp(&u.size, &rows[i].size, sizeof u.size));
+        for (int k = 0; k < 2; k++) {
+            const struct check_size got = picture_fit_size(&u, edges[k]);
+            CHECK_MSG(!memcmp(&got, &rows[i].at[k], sizeof got), "row %zu: %dx%d", i, got.width,
+                      got.height);
+        }
+    }
+}
+
 int main(void)
 {
+    sizes();
     read_back();
     least();
     refused();

@@ -187,6 +187,23 @@ static void check_prompts(void)
     json_destroy(&doc);
 }
 
+// The whole text's ids, whatever fits: as many as encoding into enough room gives.
+static void check_count(const struct tokenizer *t)
+{
+    static const char *const texts[] = {"",      "cat",  "cat cat cat cat cat",
+                                        "a</s>", "</s>", "a b </s> c"};
+    uint32_t ids[64], mask[64];
+
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        int want = 0, n = 0;
+        CHECK_INT(tokenizer_encode(t, texts[i], strlen(texts[i]), 64, ids, mask, &want), ERR_OK);
+        CHECK_INT(tokenizer_count(t, texts[i], strlen(texts[i]), &n), ERR_OK);
+        CHECK_INT(n, want);
+    }
+    int n;
+    CHECK_INT(tokenizer_count(t, "a\xff", 2, &n), ERR_INVALID);
+}
+
 static void check_edges(void)
 {
     struct tokenizer *t = open_golden(-1);
@@ -196,6 +213,7 @@ static void check_edges(void)
 
     CHECK_INT(tokenizer_encode(t, "cat cat cat cat cat", 19, 4, ids, mask, &n), ERR_OK);
     CHECK(n == 4 && ids[3] == 1 && mask[3] == 1);
+    check_count(t);
     CHECK_INT(tokenizer_encode(t, "", 0, 1, ids, mask, NULL), ERR_OK);
     CHECK(ids[0] == 1 && mask[0] == 1);
     CHECK_INT(tokenizer_encode(t, "a", 1, 0, ids, mask, &n), ERR_INVALID);

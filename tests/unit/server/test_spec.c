@@ -11,7 +11,7 @@ static void test_round_trip(void)
         .request = {.prompt = "a \"red\" sphere\n\\ \xe2\x82\xac",
                     .preset = "fast",
                     .sampler = "ddim",
-                    .size = 256,
+                    .size = {256, 384},
                     .seed = INT64_MAX,
                     .steps = {27, 0, 10},
                     .guidance_scale = {7.5f, 0, 4.25f},
@@ -37,6 +37,7 @@ static void test_round_trip(void)
     CHECK_STR(back.owner, "alice");
     CHECK_STR(back.request.preset, "fast");
     CHECK(!back.request.negative_prompt && !back.idempotency_key);
+    CHECK(back.request.size.width == 256 && back.request.size.height == 384);
     CHECK(back.request.seed == s.request.seed && back.deadline == s.deadline);
     for (int i = 0; i < PICTURE_MAX_STAGES; i++) {
         CHECK_INT(back.request.steps[i], s.request.steps[i]);
@@ -66,7 +67,7 @@ static void test_old(void)
         snprintf(written, sizeof written, json, set ? "true" : "false");
         CHECK_MSG(!job_spec_read(written, &s, &text, &why), "%s", why.msg);
         CHECK_STR(s.request.prompt, "a");
-        CHECK(s.request.seed == INT64_MAX && s.n == 2 && s.request.size == 0);
+        CHECK(s.request.seed == INT64_MAX && s.n == 2 && s.request.size.width == 0);
         CHECK(s.request.steps[0] == 5 && s.request.steps[1] == 3 && s.request.steps[2] == 0);
         CHECK(s.request.guidance_scale[1] == 1.25f && s.request.guidance_scale[2] == 0);
         CHECK_INT(s.request.noise_level[1], set ? 40 : -1);
