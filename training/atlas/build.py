@@ -146,10 +146,9 @@ def _write_large(writer, table, drawings, ready):
         writer.save("glow_%d" % side, sprites.to_bytes(masks).numpy())
 
 
-def _basis(out, thumbs, rows, index, new):
-    """The axes of the visual codes: an existing atlas's, so that a trained encoder stays right, or new ones."""
-    kept = pathlib.Path(out) / "basis.npz"
-    if kept.exists() and not new:
+def _basis(kept, thumbs, rows, index):
+    """The axes of the visual codes: those of a file, so that a trained encoder stays right, or new ones."""
+    if kept and pathlib.Path(kept).exists():
         data = numpy.load(kept)
         return tuple(torch.from_numpy(data[name]) for name in ("mean", "axes", "scale"))
     weights = torch.zeros(len(rows))        # a noun counts once as it is and once in all its colours
@@ -160,14 +159,14 @@ def _basis(out, thumbs, rows, index, new):
     return sprites.code_basis(thumbs, weights)
 
 
-def build(out, table, ready, new_basis=False):
-    """Writes the atlas of the nouns of `table` from prepared drawings."""
+def build(out, table, ready, basis_file=None):
+    """Writes the atlas of the nouns of `table` from prepared drawings; basis_file: see _basis."""
     writer = Writer(out, table)
     drawings, measured, rows, index = _plan(table, ready)
     levels, info = _write_rows(writer, drawings, measured, rows, ready)
     _write_large(writer, table, drawings, ready)
     thumbs = sprites.thumbnails(torch.from_numpy(numpy.asarray(levels[sprites.THUMBNAIL])))
-    basis = _basis(out, thumbs, rows, index, new_basis)
+    basis = _basis(basis_file, thumbs, rows, index)
     code = sprites.codes(thumbs, basis)
     told = 1 - ((thumbs - basis[0] - (code * basis[2]) @ basis[1]) ** 2).sum() / ((thumbs - basis[0]) ** 2).sum()
     numpy.savez(writer.part / "basis.npz", mean=basis[0].numpy(), axes=basis[1].numpy(), scale=basis[2].numpy())
@@ -188,14 +187,17 @@ def main():
     args.add_argument("--fetched", default="out/fetched", help="where fetched packages are kept")
     args.add_argument("--drawings", default="out/drawings", help="where drawings are kept")
     args.add_argument("--processes", type=int, default=2)
-    args.add_argument("--new-basis", action="store_true",
-                      help="new visual codes, although --out has some: a trained encoder does not fit them")
+    args.add_argument("--basis", default=None,
+                      help="the axes of the visual codes: a basis.npz, or \"new\" (a trained encoder does not fit "
+                           "them); by default those of --out, where it has some")
     opt = args.parse_args()
     waves = {int(w) for w in opt.waves.split(",")}
     table = [n for n in nouns.load() if n.wave in waves]
     sources = sorted({source for noun in table for source in noun.sources})
+    if opt.basis not in (None, "new") and not pathlib.Path(opt.basis).exists():
+        raise SystemExit("--basis %s: there is no such file" % opt.basis)
     ready = prepare(sources, opt.fetched, opt.drawings, opt.processes)
-    build(opt.out, table, ready, opt.new_basis)
+    build(opt.out, table, ready, opt.basis or pathlib.Path(opt.out) / "basis.npz")
 
 
 if __name__ == "__main__":

@@ -271,7 +271,7 @@ class Building(unittest.TestCase):
     def test_codes_keep_their_axes_when_nouns_are_added(self):
         before = self.atlas.code[self.atlas.index[1, 0]].clone()
         with contextlib.redirect_stdout(io.StringIO()):
-            build(self.out, self.nouns[:2], self.ready)
+            build(self.out, self.nouns[:2], self.ready, self.out / "basis.npz")
         again = Atlas(self.out)
         self.assertLess((again.code[again.index[1, 0]] - before).abs().max(), 1e-4)
         with contextlib.redirect_stdout(io.StringIO()):
