@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from . import FORMAT, LARGE, SIDES, VARIANTS, nouns, sprites
-from .draw import draw
+from .draw import draw, icons
 from .recolour import OWN_HUE, WHOLE, WHOLE_AND_DARK, measure, recolour
 
 LEAST_SHARE = (.5, .25, 0.)     # of the opaque area that has to change for a colour word, by breadth
@@ -186,6 +186,8 @@ def main():
     args.add_argument("--waves", default="1,2,3", help="which waves of vocabulary/nouns.tsv")
     args.add_argument("--fetched", default="out/fetched", help="where fetched packages are kept")
     args.add_argument("--drawings", default="out/drawings", help="where drawings are kept")
+    args.add_argument("--second", action="store_true",
+                      help="another artist's drawing as well, where there is one, for every seventh picture")
     args.add_argument("--processes", type=int, default=2)
     args.add_argument("--basis", default=None,
                       help="the axes of the visual codes: a basis.npz, or \"new\" (a trained encoder does not fit "
@@ -193,6 +195,8 @@ def main():
     opt = args.parse_args()
     waves = {int(w) for w in opt.waves.split(",")}
     table = [n for n in nouns.load() if n.wave in waves]
+    if opt.second:
+        table = [nouns.with_second(n, icons("noto", opt.fetched)) for n in table]
     sources = sorted({source for noun in table for source in noun.sources})
     if opt.basis not in (None, "new") and not pathlib.Path(opt.basis).exists():
         raise SystemExit("--basis %s: there is no such file" % opt.basis)

@@ -21,6 +21,12 @@ def _icons(name, fetched):
     return json.loads((fetch(name, fetched) / "icons.json").read_text())
 
 
+def icons(source, fetched):
+    """The names of a package's drawings."""
+    data = _icons(source, str(fetched))
+    return set(data["icons"]) | set(data.get("aliases", {}))
+
+
 def svg(source, slug, fetched):
     """The SVG text of one drawing of an icon package; KeyError where there is none."""
     data = _icons(source, str(fetched))

@@ -29,6 +29,7 @@ FLAGS = {
     "l": "long and diagonal: lies on the ground or leans",
     "t": "carries lettering or has a left and a right: never mirrored",
     "u": "lives under water",
+    "o": "the other artist's drawing is of something else, or lettered: not taken as a second one",
 }
 # height of an object of each size class in a mixed scene, as a fraction of the picture
 SIZES = {1: .13, 2: .19, 3: .26, 4: .34, 5: .44, 6: .58}
@@ -114,6 +115,15 @@ class Noun:
 
     def to_dict(self):
         return dict(dataclasses.asdict(self), names=[dataclasses.astuple(n) for n in self.names])
+
+
+def with_second(noun, others):
+    """The noun with the other artist's drawing as well, where `others`, names of icons, has it."""
+    kind, _, slug = noun.sources[0].partition(":")
+    second = "noto:" + slug
+    if kind != "fluent" or slug not in others or second in noun.sources or noun.has("o") or noun.has("t"):
+        return noun
+    return dataclasses.replace(noun, sources=noun.sources + (second,))
 
 
 def load(path=TABLE):

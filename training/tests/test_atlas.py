@@ -286,6 +286,13 @@ class Building(unittest.TestCase):
         self.assertLess((green[:3, 48, 48] - two[0, :3, 48, 48]).abs().max(), .02)     # the dark part
         self.assertGreater(green[1, 80, 48], 2 * green[0, 80, 48])
 
+    def test_a_second_drawing_is_taken_where_it_fits(self):
+        def sources(flags, *own):
+            return nouns.with_second(Noun("a", "animals", 1, 1, flags, own, ()), {"cat"}).sources
+        self.assertEqual(sources("h", "fluent:cat"), ("fluent:cat", "noto:cat"))
+        for flags, own in (("o", "fluent:cat"), ("t", "fluent:cat"), ("", "fluent:dog"), ("", "noto:cat")):
+            self.assertEqual(sources(flags, own), (own,))
+
     def test_shares_of_equal_drawings(self):
         noun = Noun("a", "animals", 1, 1, "", ("fluent:a", "fluent:b"), ())
         self.assertEqual(shares(noun), [.5, .5])
