@@ -40,7 +40,7 @@ await run({
     const s = await serve();
     const model = openai(s).image("gpt-image-1");
     for (const settings of [
-      { size: "1024x1024" }, { n: 4 }, { n: 10, maxImagesPerCall: 5 },
+      { size: "1024x1024" }, { size: "512x512" }, { size: "512x768" }, { n: 4 }, { n: 10, maxImagesPerCall: 5 },
       { headers: { "X-Custom-Header": "custom-value" } }, { abortSignal: AbortSignal.timeout(60000) },
       { seed: 1234567890 }, { aspectRatio: "16:9" }, // the SDK warns of these two by itself
       { providerOptions: { openai: { quality: "high", outputFormat: "png", moderation: "low" } } },
@@ -51,7 +51,7 @@ await run({
       assert.equal(images.length, settings.n ?? 1);
       assert.ok(images.every((image) => isPng(image.uint8Array)));
       assert.equal(providerMetadata.openai.images.length, images.length);
-      assert.equal(providerMetadata.openai.images[0].size, "1024x1024");
+      assert.equal(providerMetadata.openai.images[0].size, settings.size ?? "1024x1024");
     }
     const { image } = await generateImage({ model, prompt,
       providerOptions: { openai: { outputFormat: "webp", outputCompression: 80 } } });
@@ -64,7 +64,7 @@ await run({
     await assert.rejects(generateImage({ model: openai(s).image("sdxl"), prompt, maxRetries: 0 }), (e) =>
       APICallError.isInstance(e) && e.statusCode === 404 && /"sdxl" does not exist/.test(e.message));
     await assert.rejects(generateImage({ model: openai(s).image("dall-e-3"), prompt, maxRetries: 0,
-      size: "70000x1" }), (e) => e.statusCode === 400 && !e.isRetryable && /size/.test(e.message));
+      size: "1536x1024" }), (e) => e.statusCode === 400 && !e.isRetryable && /1024/.test(e.message));
     await assert.rejects(generateImage({ model: openai(s).image("dall-e-3"), prompt: "[fail]",
       maxRetries: 0 }), (e) => e.statusCode === 500 && !NoImageGeneratedError.isInstance(e));
     assert.equal(await s.stop(), 0);
@@ -72,7 +72,7 @@ await run({
 
   async langchainUrl() {
     const s = await serve();
-    for (const fields of [{}, { n: 1, model: "dall-e-3" }, { model: "dall-e-2" },
+    for (const fields of [{}, { n: 1, model: "dall-e-3" }, { model: "dall-e-2", size: "256x256" },
       { model: "gpt-image-1", quality: "high" }, { style: "natural", quality: "hd", user: "u" }]) {
       const url = await dalle(s, fields).invoke("a painting of a cat");
       await fetchPng(url);
