@@ -110,6 +110,15 @@ enum err json_parse(const char *text, size_t len, const char *what, enum err cod
     return ERR_OK;
 }
 
+// Control characters that no text has.
+static bool is_binary(const char *s, size_t n)
+{
+    for (size_t i = 0; i < n && i < FILE_GUESS; i++)
+        if ((unsigned char)s[i] < '\t' || ((unsigned char)s[i] > '\r' && (unsigned char)s[i] < ' '))
+            return true;
+    return false;
+}
+
 enum err json_parse_file(const char *path, size_t max_bytes, struct json_t **out, struct fault *why)
 {
     struct buf b = {0};
@@ -118,8 +127,11 @@ enum err json_parse_file(const char *path, size_t max_bytes, struct json_t **out
     *out = NULL;
     if (e == ERR_OK)
         e = json_parse(b.data ? b.data : "", b.len, path, ERR_FORMAT, out, why);
-    if (e == ERR_FORMAT && b.len <= max_bytes)
+    if (e == ERR_FORMAT && b.len <= max_bytes) {
+        if (is_binary(b.data, b.len))
+            fault_set(why, e, path, "%s is a binary file, not JSON", fault_path(path));
         e = file_explain(path, b.data, b.len, e, why);
+    }
     buf_deinit(&b);
     return e;
 }

@@ -168,6 +168,8 @@ def test_files_that_are_something_else():
         (put("tokenizer/spiece.model", LFS), "tokenizer/spiece.model is a Git LFS pointer"),
         (put("tokenizer/spiece.model", PAGE), "tokenizer/spiece.model is a web page"),
         (cut("tokenizer/spiece.model", 5000), "tokenizer/spiece.model"),
+        (rename("tokenizer/spiece.model", "tokenizer/tokenizer.json"),
+         "tokenizer/tokenizer.json is a binary file, not JSON"),
         (put("tokenizer/tokenizer_config.json", PAGE), "tokenizer_config.json is a web page"),
     ])
 

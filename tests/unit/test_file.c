@@ -88,6 +88,9 @@ static void opening(void)
     write_file("empty.json", "");
     CHECK_INT(json_parse_file("empty.json", 1000, &doc, &why), ERR_FORMAT);
     CHECK_STR(why.msg, "empty.json is empty; download it again");
+    write_file("bad.json", "\x0e\x0a\x05<pad>\x15");
+    CHECK_INT(json_parse_file("bad.json", 1000, &doc, &why), ERR_FORMAT);
+    CHECK_STR(why.msg, "bad.json is a binary file, not JSON");
     write_file("bad.json", "{\"a\": }");
     CHECK_INT(json_parse_file("bad.json", 1000, &doc, &why), ERR_FORMAT);
     CHECK_MSG(strstr(why.msg, "bad.json: line 1") != NULL, "%s", why.msg);
