@@ -126,8 +126,9 @@ static void check_not_files(void)
     write_file("short.safetensors", "1234567", 7);
     CHECK_INT(safetensors_open_file(in_dir("short.safetensors"), &s, &why), ERR_FORMAT);
     CHECK(strstr(why.msg, "too short"));
-    write_file("pointer.safetensors",
-               "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 8610000000\n", 80);
+    static const char pointer[] =
+        "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 8610000000\n";
+    write_file("pointer.safetensors", pointer, strlen(pointer));
     CHECK_INT(safetensors_open_file(in_dir("pointer.safetensors"), &s, &why), ERR_FORMAT);
     CHECK(strstr(why.msg, "pointer.safetensors is a Git LFS pointer to a file of 8610000000"));
     write_file("page.safetensors", "<!DOCTYPE html><html>", 21);
