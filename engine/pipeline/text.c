@@ -175,11 +175,6 @@ const struct t5 *text_encoder(const struct text *t)
     return t->t5;
 }
 
-const struct tokenizer *text_tokenizer(const struct text *t)
-{
-    return t->tokenizer;
-}
-
 void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses)
 {
     *hits = t->hits;

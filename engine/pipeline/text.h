@@ -36,7 +36,6 @@ int text_length(const struct text *t); // tokens L
 int text_dim(const struct text *t);    // width D
 uint64_t text_parameters(const struct text *t);
 const struct t5 *text_encoder(const struct text *t);
-const struct tokenizer *text_tokenizer(const struct text *t);
 
 struct text_states {
     const float *v; // [L, D]

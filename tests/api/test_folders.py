@@ -306,8 +306,16 @@ def test_the_cache_of_hugging_face():
                 assert b"model\0IF-I-XL-v1.0" in f.read()
         status, text = run("inspect", ".", cwd=path)
         assert status == 0 and "IF-I-XL-v1.0, 1 stages" in text, text
-        os.unlink(os.path.join(path, "model_index.json"))
+        # Of several snapshots, the one that refs/main names.
         m.path = os.path.join(m.top, entry)
+        shutil.copytree(path, os.path.join(os.path.dirname(path), "00000000"))
+        os.mkdir(m.at("refs"))
+        m.write("refs/main", b"c03d510e9b75")
+        check(m, entry + "/snapshots/c03d510e9b75")
+        m.write("refs/main", b"gone")
+        check(m, entry + "/snapshots/00000000")
+        shutil.rmtree(os.path.join(os.path.dirname(path), "00000000"))
+        os.unlink(os.path.join(path, "model_index.json"))
         check(m, "cache entry without a complete snapshot")
 
 
