@@ -19,6 +19,7 @@ from atlas import SIDES, VARIANTS, Atlas, fetch, model, notice, nouns, sprites
 from atlas.build import build, shares
 from atlas.nouns import CATEGORIES, FLAGS, SIZES, Name, Noun
 from atlas.recolour import OWN_HUE, WHOLE, WHOLE_AND_DARK, measure, recolour
+from world.cast import SEAGOING, SPACEFARING
 from world.language import COLOUR_NAMES, COLOURS, GROUND_WORDS, SHAPE_WORDS, SHAPES
 
 NAMES = nouns.TABLE.with_name("names.tsv")
@@ -110,6 +111,10 @@ class Table(unittest.TestCase):
         self.assertEqual(set(told) - {n.id for n in self.table}, set())
         for noun in self.table:
             self.assertEqual(told[noun.id], {"de", "fr", "es", "ja", "zh"}, noun.id)
+
+    def test_the_world_knows_them_by_their_ids(self):
+        ids = {n.id for n in self.table}
+        self.assertEqual((SEAGOING | SPACEFARING) - ids, set())
 
     def test_no_noun_is_called_like_a_place(self):
         places = {w for words in GROUND_WORDS.values() for phrase in words for w in (phrase.split()[-1],)}

@@ -17,10 +17,10 @@ AT_HOME = {
     "people": {"city": 2, "beach": 2, "room": 1.5, "grass": 1.5}, "office": {"table": 3, "room": 3},
     "tools": {"table": 2}, "music": {"room": 2.5}, "sports and toys": {"room": 2, "grass": 1.5},
 }
-SEAGOING = {"canoe", "sailboat", "speedboat", "motor-boat", "ship", "passenger-ship", "ferry", "anchor", "duck",
-            "whale", "spouting-whale", "dolphin", "shark", "seal", "swan", "orca", "penguin"}
-SPACEFARING = {"rocket", "satellite", "flying-saucer", "astronaut", "ringed-planet", "comet", "star", "moon",
-               "telescope", "robot"}
+# ids of nouns; what floats by its flag (w) need not be here
+SEAGOING = {"anchor", "duck", "seal", "swan", "penguin", "canoe", "life-ring"}
+SPACEFARING = {"rocket", "satellite", "ufo", "astronaut", "planet", "comet", "moon", "full-moon", "sun", "earth",
+               "alien", "telescope", "robot"}
 
 
 class Cast:
