@@ -25,8 +25,8 @@ static enum err refuse(struct fault *why, const struct check_field *f, const cha
 
 static enum err refuse_range(struct fault *why, const struct check_field *f, const char *what)
 {
-    return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be %s from %g to %g", f->name, what,
-                     f->min, f->max);
+    return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be %s from %.15g to %.15g", f->name,
+                     what, f->min, f->max);
 }
 
 // ---- rows ---------------------------------------------------------------------------------------
@@ -49,9 +49,10 @@ static bool is_without(const struct check_table *t, const char *name)
 
 const struct check_field *check_next(const struct check_table *t, int *at, size_t *offset)
 {
-    for (; *at < t->count + (t->more ? t->more->count : 0); ++*at) {
-        const bool own = *at < t->count;
-        const struct check_field *f = own ? &t->fields[*at] : &t->more->fields[*at - t->count];
+    const int others = t->more ? t->more->count : 0;
+    for (; *at < others + t->count; ++*at) {
+        const bool own = *at >= others;
+        const struct check_field *f = own ? &t->fields[*at - others] : &t->more->fields[*at];
         if (is_without(t, f->name) || (!own && find_own(t, f->name)))
             continue;
         if (offset)

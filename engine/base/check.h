@@ -62,8 +62,8 @@ struct check_table {
     int count;
     bool strict; // unknown fields are refused
     bool lax;    // numbers and truth values may be spelled as pydantic takes them: "7", 64.0, "on"
-    // Another table whose struct lies at more_at within this one's: its rows follow, except those
-    // of a name that this table has.
+    // Another table whose struct lies at more_at within this one's: its rows come first, except
+    // those of a name that this table has.
     const struct check_table *more;
     size_t more_at;
     const char *const *without; // names of rows to leave out, NULL-terminated; NULL: none

@@ -66,7 +66,7 @@ static void add_fields(struct buf *b, const struct check_table *t)
         for (int k = 0; f->choices && f->choices[k]; k++)
             buf_printf(b, "%s%s", k ? ", " : ": ", f->choices[k]);
         if (!f->choices && f->max > 0 && f->type != CHECK_TEXT)
-            buf_printf(b, "; %g to %g", f->min, f->max);
+            buf_printf(b, "; %.15g to %.15g", f->min, f->max);
     }
     buf_puts(b, "</table>");
 }

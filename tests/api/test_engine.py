@@ -39,6 +39,16 @@ def test_draws_streams_cancels_and_repeats():
             j = s.wait_job(job, 120)
             assert j["status"] == "done", j
             assert s.get(j["images"][0]["href"]).body == b64(first)
+        # One of several is drawn again by what its entry says.
+        several = s.post("/v1/images/generations", {**body, "n": 4})
+        entry = several.json["data"][2]
+        again = s.post("/v1/images/generations",
+                       {**body, "seed": entry["seed"], "picture": entry["picture"]})
+        assert b64(again) == b64(several, 2) and b64(again) != b64(first)
+        small = s.post("/v1/images/generations", {**body, "size": f"{size - 3}x{size // 2}"})
+        assert struct.unpack(">II", b64(small)[16:24]) == (size - 3, size // 2)
+        long = s.post("/v1/images/generations", {**body, "prompt": "a red sphere " * 100}).json
+        assert "reads the first 77;" in long["warnings"][0], long["warnings"]
         frames = list(s.events("POST", "/v1/images/generations",
                                {**body, "steps": 8, "stream": True, "partial_images": 2}))
         names = [f[0].split(".")[-1] for f in frames]
