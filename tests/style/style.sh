@@ -17,8 +17,8 @@ expect_none() {
 
 sources() {
     find engine server shaders tests config deploy docs training .ci run meson.build README.md \
-        CONTRIBUTING.md -type f \( -name '*.[ch]' -o -name '*.cpp' -o -name '*.comp' -o \
-        -name '*.glsl' -o -name '*.py' -o -name '*.sh' -o -name '*.md' -o -name meson.build -o \
+        CONTRIBUTING.md CHANGELOG.md SECURITY.md -type f \( -name '*.[ch]' -o -name '*.cpp' -o \
+        -name '*.comp' -o -name '*.glsl' -o -name '*.py' -o -name '*.sh' -o -name '*.md' -o -name meson.build -o \
         -path run -o -path .ci/run \) ! -path '*/node_modules/*' ! -path '*/out/*' \
         ! -path tests/golden/README.md ! -name __init__.py 2>/dev/null
 }
@@ -83,7 +83,7 @@ format=0
 tests/style/format.sh || format=$?
 [ "$format" = 0 ] || [ "$format" = 77 ] || bad=1
 if command -v shellcheck >/dev/null 2>&1; then
-    shellcheck run .ci/run tests/*/*.sh || bad=1
+    shellcheck run .ci/run tests/*/*.sh deploy/*.sh || bad=1
 fi
 [ "$bad" != 0 ] || exit "$format"
 exit "$bad"
