@@ -377,7 +377,7 @@ def test_numbers_reach_the_image_or_are_refused():
             assert chunk(os.path.join(m.top, "o.png"), key) == value, flags
         for flags, says in ((["--guidance", "7,5"], "--guidance has 2 values"),
                             (["--noise-level", "10"], "needs a super-resolution stage"),
-                            (["--size", "64"], "size 64 is not supported; this model draws 16"),
+                            (["--size", "64"], "64x64 is larger than 16x16, the largest image of this model"),
                             (["--sampler", "euler"], 'unknown sampler "euler"; use one of ddpm, '),
                             (["--preset", "fast"], "this model has none"),
                             (["--timesteps", "fast"], 'unknown timesteps "fast"; use one of ')):
