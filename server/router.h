@@ -25,6 +25,7 @@ enum route_flags {
     ROUTE_WHEN_DRAINING = 4,
     ROUTE_EMPTY_BODY = 8, // the body may be missing
     ROUTE_LINKS = 16,     // a page with relative links
+    ROUTE_EXACT = 32,     // one spelling of the path only, by which proxies can hide it
 };
 
 // One request on its way through a handler.

@@ -65,6 +65,8 @@ static bool find_exactly(struct call *c, const char *path, char allowed[ROUTER_M
         c->path = strdup(path);
         if (!c->path || !router_match(route->path, c->path, c->arg))
             continue;
+        if (route->flags & ROUTE_EXACT && strcmp(http_raw_path(c->http), route->path))
+            continue;
         if (!strcmp(route->method, method)) {
             c->route = route;
             c->errors = route->errors;

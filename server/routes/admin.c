@@ -42,7 +42,7 @@ const struct route routes_admin[] = {
      "Whether requests would be served",
      .answer = {{200, "application/json", "they would"},
                 {503, "application/json", "loading, draining, or no device works"}}},
-    {"GET", "/metrics", metrics_get, SCOPE_ADMIN, ROUTE_WHEN_DRAINING, ERRORS_OPENAI, "operations",
-     "Metrics for Prometheus", .answer = {{200, "text/plain", "the metrics"}}},
+    {"GET", "/metrics", metrics_get, SCOPE_ADMIN, ROUTE_WHEN_DRAINING | ROUTE_EXACT, ERRORS_OPENAI,
+     "operations", "Metrics for Prometheus", .answer = {{200, "text/plain", "the metrics"}}},
     {0},
 };

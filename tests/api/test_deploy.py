@@ -61,6 +61,37 @@ def test_haproxy_takes_its_file():
         REPLICA_1="127.0.0.1:1", REPLICA_2="127.0.0.1:2")
 
 
+def test_proxies_close_idle_connections_first():
+    """Else a request may meet a connection that the server is about to close."""
+    idle = float(check_options([], {})["idle-timeout"])
+    found = {"Caddyfile": re.search(r"keepalive (\d+)s", read("deploy/Caddyfile"))[1],
+             "traefik.yml": load("traefik.yml")["http"]["serversTransports"]["imagend"][
+                 "forwardingTimeouts"]["idleConnTimeout"].rstrip("s"),
+             "nginx.conf": "60"}  # nginx's default, and the file changes nothing
+    assert "keepalive_timeout" not in read("deploy/nginx.conf")
+    for name, seconds in found.items():
+        assert float(seconds) < idle, name
+
+
+def test_traefik():
+    """Debian has no Traefik to try it with: what it refers to is there, and is ours."""
+    http = load("traefik.yml")["http"]
+    for name, router in http["routers"].items():
+        assert router["service"] in http["services"] and "/metrics" in router["rule"], name
+        for middleware in router.get("middlewares", ()):
+            for prefix in http["middlewares"][middleware]["stripPrefix"]["prefixes"]:
+                assert f"PathPrefix(`{prefix}/`)" in router["rule"]
+    balancer = http["services"]["imagend"]["loadBalancer"]
+    assert balancer["serversTransport"] in http["serversTransports"]
+    assert [s["url"] for s in balancer["servers"]] == ["http://imagend:8080"]
+    text = read("deploy/traefik.yml")
+    options = dict(re.findall(r"^#     ([\w-]+) = (\S+)", text, re.M))
+    check_options([f"--{name}={value}" for name, value in options.items()], {})
+    server = Server()
+    assert server.get(balancer["healthCheck"]["path"]).status == 200
+    assert server.close() == 0
+
+
 def test_prometheus_takes_its_files():
     run("promtool", "check", "config", os.path.join(DEPLOY, "prometheus.yml"))
     used = set(re.findall(r"\bimagend_\w+", read("deploy/alerts.yml")))

@@ -113,4 +113,5 @@ def test_drain_one_of_two_without_a_failed_request():
             r.close()
 
 
-main(globals())
+if __name__ == "__main__":
+    main(globals())
