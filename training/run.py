@@ -16,6 +16,8 @@ def options(args, **defaults):
     """Adds what every trainer takes; defaults: those in which they differ."""
     args.add_argument("--out", type=pathlib.Path, required=True)
     args.add_argument("--samples", type=int, help="samples to see in all")
+    args.add_argument("--minutes", type=float, default=0.,
+                      help="stop after so long, annealed over the last third; for a machine that is lent")
     args.add_argument("--decay-from", type=int, default=0, help="samples at which the rate starts falling")
     args.add_argument("--rate", type=float, default=1.5e-3)
     args.add_argument("--warmup", type=int, default=1000, help="samples")
@@ -81,9 +83,13 @@ def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None, watch=
     torch.manual_seed(1000 * rank + seen)
     pool = pool_from(opt.data_seed + rank * 500_000_000 + seen)
     progress = Progress(opt.out, rank, opt.samples, seen, seconds)
-    step, next_save = 0, time.time() + 60 * opt.save_minutes
-    while seen < opt.samples:
+    step, begun, next_save = 0, time.time(), time.time() + 60 * opt.save_minutes
+    ended = False
+    while seen < opt.samples and not ended:
         rate = learning_rate(opt, seen)
+        if opt.minutes:
+            part = (time.time() - begun) / 60 / opt.minutes
+            rate, ended = rate * annealing((part - 2 / 3) * 3), part >= 1
         loss, parts = losses(*pool.batch(opt.batch))
         loss.backward()
         optimiser.step(rate)
@@ -95,7 +101,7 @@ def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None, watch=
         progress.add(**parts)
         if step % opt.report_every == 0:
             progress.report(seen, rate)
-        if rank == 0 and (time.time() > next_save or seen >= opt.samples):
+        if rank == 0 and (time.time() > next_save or seen >= opt.samples or ended):
             state = {
                 "config": net.config, "net": net.state_dict(), "ema": ema.net.state_dict(),
                 "ema_steps": ema.steps, "optimiser": optimiser.state_dict(), "seen": seen,
@@ -110,9 +116,13 @@ def learning_rate(opt, seen):
     """Warm-up, constant, then a cosine down to 2 % over the samples from decay_from to samples."""
     rate = opt.rate * min(1., (seen + 1) / opt.warmup)
     if opt.decay_from and seen > opt.decay_from:
-        part = min(1., (seen - opt.decay_from) / max(1, opt.samples - opt.decay_from))
-        rate *= .02 + .98 * .5 * (1 + math.cos(math.pi * part))
+        rate *= annealing((seen - opt.decay_from) / max(1, opt.samples - opt.decay_from))
     return rate
+
+
+def annealing(part):
+    """Half a cosine from 1 down to 2 %, over part 0..1."""
+    return .02 + .98 * .5 * (1 + math.cos(math.pi * min(1., max(0., part))))
 
 
 class Ema:
@@ -124,8 +134,9 @@ class Ema:
     def update(self, net, limit):
         self.steps += 1
         decay = min(limit, self.steps / (10 + self.steps))
-        for mine, p in zip(self.net.parameters(), net.parameters()):
-            mine.mul_(decay).add_(p, alpha=1 - decay)
+        mine, theirs = list(self.net.parameters()), list(net.parameters())
+        torch._foreach_mul_(mine, decay)
+        torch._foreach_add_(mine, theirs, alpha=1 - decay)
 
 
 class Checkpoint:
@@ -182,14 +193,14 @@ class Progress:
 
     def add(self, **values):
         self.count += 1
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.) + float(value)
+        for name, value in values.items():      # not read yet: a GPU would have to be waited for
+            self.sums[name] = self.sums.get(name, 0.) + value
 
     def report(self, seen, rate):
         speed = (seen - self.last_seen) / (time.time() - self.last_time)
         line = {"seen": seen, "seconds": round(self.seconds()), "per_second": round(speed, 1),
                 "eta_minutes": round((self.total - seen) / max(speed, .1) / 60), "rate": round(rate, 6)}
-        line.update({k: round(v / self.count, 5) for k, v in self.sums.items()})
+        line.update({k: round(float(v) / self.count, 5) for k, v in self.sums.items()})
         print("worker %d: %s" % (self.rank, line), flush=True)
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()

@@ -280,13 +280,13 @@ def train(opt, mix, cast, atlas, tok):
     first, start, sums = done, time.process_time(), {}
     for step in range(done, opt.steps):
         rate = opt.rate * min(1, (step - first + 1) / 100) * (1.02 - (step - first) / (opt.steps - first))
-        ids, targets, english = source.batch()
-        mask = (ids != 0).long()
-        hidden = encoder(ids, mask)
+        rows, targets, english = source.batch()
+        mask = (rows != 0).long()
+        hidden = encoder(rows, mask)
         loss, parts = parser.losses(hidden, mask, targets, atlas.code)
         if anchor:
             with torch.no_grad():
-                before = anchor(ids, mask)
+                before = anchor(rows, mask)
             moved = ((hidden - before).pow(2).mean(-1) * mask)[english].sum() / mask[english].sum().clamp(min=1)
             loss, parts = loss + 4 * moved, dict(parts, moved=moved.detach())
         loss.backward()

@@ -5,7 +5,6 @@ import pathlib
 import torch
 
 import schedule
-import sheet
 
 PROMPTS = pathlib.Path(__file__).parent / "prompts_nouns.txt"
 
@@ -37,5 +36,6 @@ class Sheets:
         if seen < self.next:
             return
         self.next = (seen // self.every + 1) * self.every
+        import sheet        # needs Pillow, which a bare machine may not have
         pictures = sheet.to_bytes((self.draw(net) + 1) / 2)
         sheet.save(self.out / ("sheet_%07d.jpg" % seen), pictures, self.prompts, 10, 96)

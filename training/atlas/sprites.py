@@ -12,7 +12,7 @@ CODE = 96           # numbers in a visual code
 THUMBNAIL = 16
 
 
-def _resized(planes, height, width):
+def resized(planes, height, width):
     return F.interpolate(planes[None], size=(height, width), mode="bilinear", align_corners=False,
                          antialias=True)[0].clamp(0, 1)
 
@@ -35,7 +35,7 @@ def squared(planes, side):
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
     out = torch.zeros(4, side, side)
     left = (side - width) // 2
-    out[:, side - height:, left:left + width] = _resized(planes, height, width)
+    out[:, side - height:, left:left + width] = resized(planes, height, width)
     return out
 
 

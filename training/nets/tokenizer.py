@@ -2,8 +2,14 @@
 
 import io
 
-import sentencepiece
 import torch
+
+from . import pieces
+
+try:
+    import sentencepiece
+except ImportError:         # on a bare machine; see pieces.py
+    sentencepiece = None
 
 LENGTH = 64        # token positions that every new network sees; model_max_length of the export
 
@@ -24,8 +30,11 @@ def train(captions, path, vocab_size=8000):
 class Tokenizer:
     def __init__(self, path, length=LENGTH):
         self.length = length
-        self.model = sentencepiece.SentencePieceProcessor()
-        self.model.Load(str(path))
+        if sentencepiece:
+            self.model = sentencepiece.SentencePieceProcessor()
+            self.model.Load(str(path))
+        else:
+            self.model = pieces.Pieces(path.with_name("pieces.json"))
         self.texts = [self.model.IdToPiece(i).replace("\u2581", " ") for i in range(len(self))]
         self.words = {}
 

@@ -157,6 +157,23 @@ class Encoder(Folder):
         whole = [self.tok.pieces(w)[0] for w in ("disc", "post", "leaf", "bird", "boat") if len(self.tok.pieces(w)) == 1]
         self.assertTrue(whole and all(changed[i] for i in whole))
 
+    def test_a_run_saves_what_it_goes_on_from(self):
+        out, atlas = self.path / "text", synthetic.atlas()
+        out.mkdir()
+        opt = types.SimpleNamespace(out=out, rate=1e-3, batch=8, anchor=None, steps=2)
+        for steps in (2, 3):
+            opt.steps = steps
+            train_text.train(opt, staging.NounMix(), self.cast, atlas, self.tok)
+            saved = torch.load(out / "text.pt")
+            self.assertEqual((saved["steps"], saved["nouns"]), (steps, [n.id for n in atlas.nouns]))
+        before = saved["model"]["shared.weight"].clone()
+        opt.steps, opt.anchor, opt.rate = 4, self.path / "anchor", 0.
+        opt.anchor.mkdir()
+        (opt.anchor / "text.pt").write_bytes((out / "text.pt").read_bytes())
+        (opt.anchor / "spiece.model").write_bytes((self.path / "spiece.model").read_bytes())
+        train_text.train(opt, staging.NounMix(), self.cast, atlas, self.tok)
+        torch.testing.assert_close(torch.load(out / "text.pt")["model"]["shared.weight"], before)
+
     def test_a_parser_goes_on_with_more_nouns(self):
         old = train_text.Parser(8, 2)
         saved = {"parser": old.state_dict(), "nouns": ["a", "b"]}

@@ -1,0 +1,34 @@
+#!/bin/bash
+# Trains for some minutes on a machine with a GPU, PyTorch and numpy, and nothing else: no network, no Pillow, no
+# sentencepiece. The folder that this lies in (as code/) is made by `gpu.py pack`, and is under 60 MB.
+#
+#   code/gpu.sh base 9 OUT [WAVES]       # or sr256, sr1024; OUT/base.pt is what to bring back
+#
+# There: python3 gpu.py merge base.pt out/base, and the run in out/base goes on from it.
+set -eu
+stage=$1 minutes=$2 out=$(realpath -m "$3") waves=${4:-}
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here"
+mkdir -p "$out"
+runs=$out/runs
+"$python" gpu.py unpack .. "$runs"
+cores=$(nproc)
+device=${DEVICE:-cuda} python=${PYTHON:-python3}
+common=(--out "$runs/$stage" --text "$runs/text" --atlas "$runs/atlas" --mix config/world.json --device "$device"
+    --minutes "$minutes" --samples 1000000000 --save-minutes 2)
+[ -z "$waves" ] || common+=(--waves $waves)
+if [ "$stage" = base ]; then
+    "$python" train_base.py "${common[@]}" --workers 1 --batch "${BATCH:-384}" --composers $((cores > 2 ? cores - 1 : 1)) \
+        --reuse "${REUSE:-6}" --pool "${POOL:-120000}" --rate "${RATE:-2e-3}" --warmup 20000 --muon-every 1 --ema .9995
+else
+    below=("$runs/base")
+    more=()
+    if [ "$stage" = sr1024 ]; then
+        below+=("$runs/sr256")
+        more=(--low 256 --high 1024 --crop 128 --degrade 0.6 --drawn-share .3)
+    fi
+    "$python" train_sr.py "${common[@]}" "${more[@]}" --net "config/$stage.json" --below "${below[@]}" \
+        --workers 1 --batch "${BATCH:-64}" --pool "${POOL:-16384}" --reuse "${REUSE:-6}" --rate "${RATE:-1e-3}"
+fi
+"$python" gpu.py small "$runs/$stage" "$out/$stage.pt"
+ls -la "$out/$stage.pt"
