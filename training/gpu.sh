@@ -4,16 +4,16 @@
 #
 #   code/gpu.sh base 9 OUT [WAVES]       # or sr256, sr1024; OUT/base.pt is what to bring back
 #
-# There: python3 gpu.py merge base.pt out/base, and the run in out/base goes on from it.
+# At home, python3 gpu.py merge base.pt out/base: the run in out/base goes on from it.
 set -eu
-stage=$1 minutes=$2 out=$(realpath -m "$3") waves=${4:-}
+stage=$1 minutes=$2 out=$(realpath -m "$3") waves=${4:-} python=${PYTHON:-python3}
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here"
 mkdir -p "$out"
 runs=$out/runs
 "$python" gpu.py unpack .. "$runs"
 cores=$(nproc)
-device=${DEVICE:-cuda} python=${PYTHON:-python3}
+device=${DEVICE:-cuda}
 common=(--out "$runs/$stage" --text "$runs/text" --atlas "$runs/atlas" --mix config/world.json --device "$device"
     --minutes "$minutes" --samples 1000000000 --save-minutes 2)
 [ -z "$waves" ] || common+=(--waves $waves)
