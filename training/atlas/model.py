@@ -90,6 +90,35 @@ def _materials(archive, folder, name):
     return found
 
 
+def _triangles(corners):
+    """A polygon, convex or not, as triples of its corners' numbers: ears are cut off until none is left."""
+    left = list(range(len(corners)))
+    if len(left) > 4:
+        points = numpy.array(corners)
+        normal = numpy.cross(points - points[0], numpy.roll(points, -1, 0) - points[0]).sum(0)
+        axes = [k for k in range(3) if k != numpy.abs(normal).argmax()]
+        turn = 1 if normal[numpy.abs(normal).argmax()] * (1, -1, 1)[numpy.abs(normal).argmax()] > 0 else -1
+        flat = [(float(points[k, axes[0]]), float(points[k, axes[1]])) for k in left]
+
+        def side(a, b, c):
+            (ax, ay), (bx, by), (cx, cy) = flat[a], flat[b], flat[c]
+            return turn * ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax))
+
+        while len(left) > 4:
+            for k in range(len(left)):
+                a, b, c = left[k - 1], left[k], left[(k + 1) % len(left)]
+                if side(a, b, c) > 0 and not any(
+                        side(a, b, o) >= 0 and side(b, c, o) >= 0 and side(c, a, o) >= 0
+                        for o in left if flat[o] not in (flat[a], flat[b], flat[c])):
+                    break
+            else:
+                k = 0       # nothing but slivers
+            yield left[k - 1], left[k], left[(k + 1) % len(left)]
+            del left[k]
+    for k in range(1, len(left) - 1):
+        yield left[0], left[k], left[k + 1]
+
+
 def _load(archive, path):
     """An OBJ file as triangles; missing normals are those of the faces."""
     folder = pathlib.PurePosixPath(path).parent
@@ -108,8 +137,8 @@ def _load(archive, path):
             normals.append([float(w) for w in words[1:4]])
         elif words[0] == "f":
             face = [_indices(w, len(points), len(places), len(normals)) for w in words[1:]]
-            for k in range(1, len(face) - 1):
-                triangles.append((face[0], face[k], face[k + 1]))
+            for a, b, c in _triangles([points[corner[0]] for corner in face]):
+                triangles.append((face[a], face[b], face[c]))
                 used.append(current)
         elif words[0] == "mtllib":
             for name in words[1:]:

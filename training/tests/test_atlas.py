@@ -20,7 +20,7 @@ from atlas.build import build, shares
 from atlas.nouns import CATEGORIES, FLAGS, SIZES, Name, Noun
 from atlas.recolour import OWN_HUE, WHOLE, WHOLE_AND_DARK, measure, recolour
 from world.cast import SEAGOING, SPACEFARING
-from world.language import COLOUR_NAMES, COLOURS, GROUND_WORDS, SHAPE_WORDS, SHAPES
+from world.language import COLOUR_NAMES, COLOURS, GROUND_WORDS, SHAPE_WORDS, SHAPES, SIZE_WORDS
 
 NAMES = nouns.TABLE.with_name("names.tsv")
 # never to be drawn: trademarks, what is sensitive, and what is a sign rather than a thing
@@ -57,7 +57,8 @@ class Table(unittest.TestCase):
             for name in noun.names:
                 self.assertRegex(name.singular, r"^[a-z][a-z' -]*[a-z]$")
                 self.assertIn(name.kind, ("count", "mass", "plural"))
-            self.assertFalse(set(noun.name.split()) & set(COLOUR_NAMES) - {"orange"}, noun.id)
+                taken = set(COLOUR_NAMES) - {"orange"} | {w for words in SIZE_WORDS.values() for w in words}
+                self.assertFalse(set(name.singular.split()) & taken, name.singular)
 
     def test_no_excluded_drawing(self):
         for source in (s for n in self.table for s in n.sources):
