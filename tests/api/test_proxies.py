@@ -168,6 +168,10 @@ def behind(kind, *flags, changes=(), **env):
     proxy = Proxy(kind, server.port, changes)
     try:
         yield server, proxy
+    except Exception:
+        with open(proxy.path("log"), errors="replace") as f:
+            print(f"{kind}:", f.read()[-3000:], "imagend:", server.log[-3000:], sep="\n")
+        raise
     finally:
         proxy.close()
         assert server.close() == 0
@@ -230,6 +234,7 @@ def check_leaving(at, server):
     with server.held():
         r = at.ask("POST", "v1/images/generations", {"prompt": "a", "size": "64x64", "stream": True,
                                                      "steps": 900})
+        assert r.status == 200, (at.base, r.status, r.read())
         eventually(lambda: server.get("/v1/capabilities").json["running"] == 1)
         r.close()
         r.connection.close()
