@@ -1,18 +1,9 @@
 // The web page in headless Chromium at each of the addresses given, as they are behind proxies:
 // behind.mjs ADDRESS... Names end in .test and mean this machine; certificates are not checked.
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
-import { need } from "./server.mjs";
+import { openBrowser } from "./server.mjs";
 
-need("playwright-core");
-const chromium = ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find(existsSync);
-if (!chromium) {
-  console.log("skipped: there is no chromium");
-  process.exit(77);
-}
-const { chromium: engine } = await import("playwright-core");
-const browser = await engine.launch({ executablePath: chromium, timeout: 120000,
-  args: ["--no-sandbox", "--host-resolver-rules=MAP *.test 127.0.0.1"] });
+const browser = await openBrowser("--host-resolver-rules=MAP *.test 127.0.0.1");
 for (const address of process.argv.slice(2)) {
   const context = await browser.newContext({ ignoreHTTPSErrors: true });
   context.setDefaultTimeout(60000);

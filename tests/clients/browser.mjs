@@ -2,18 +2,10 @@
 import assert from "node:assert/strict";
 import { createReadStream, existsSync } from "node:fs";
 import { createServer } from "node:http";
-import { need, run, serve } from "./server.mjs";
+import { need, openBrowser, run, serve } from "./server.mjs";
 
-need("playwright-core");
 need("openai");
-const chromium = ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find(existsSync);
-if (!chromium) {
-  console.log("skipped: there is no chromium");
-  process.exit(77);
-}
-const { chromium: engine } = await import("playwright-core");
-const browser = await engine.launch({ executablePath: chromium, args: ["--no-sandbox"],
-  timeout: 120000 });
+const browser = await openBrowser();
 
 // The SDK's own files, as a site without a bundler would serve them.
 const site = createServer((request, response) => {

@@ -3,21 +3,13 @@
 // there.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { need, program, run, serve } from "./server.mjs";
+import { need, openBrowser, program, run, serve } from "./server.mjs";
 
-need("playwright-core");
 need("axe-core");
-const chromium = ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find(existsSync);
-if (!chromium) {
-  console.log("skipped: there is no chromium");
-  process.exit(77);
-}
-const { chromium: engine } = await import("playwright-core");
-const browser = await engine.launch({ executablePath: chromium, args: ["--no-sandbox"],
-  timeout: 120000 });
+const browser = await openBrowser();
 const shots = process.argv[3];
 const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 

@@ -1,4 +1,4 @@
-// Starts one server for a client test; plain Node, no packages.
+// Starts one server, and a browser where one is wanted, for a client test.
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,10 +8,23 @@ import { createInterface } from "node:readline";
 export const program = process.argv[2] || "build/tests/api/imagend-fake";
 
 // Exit status 77 is a skipped test.
-export function need(name) {
-  if (existsSync(new URL("node_modules/" + name, import.meta.url))) return;
-  console.log("skipped: npm ci has not been run in tests/clients");
+function skip(why) {
+  console.log("skipped: " + why);
   process.exit(77);
+}
+
+export function need(name) {
+  if (!existsSync(new URL("node_modules/" + name, import.meta.url)))
+    skip("npm ci has not been run in tests/clients");
+}
+
+// The system's Chromium without a window, which also runs as root.
+export async function openBrowser(...args) {
+  need("playwright-core");
+  const executablePath = ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find(existsSync);
+  if (!executablePath) skip("there is no chromium");
+  const { chromium } = await import("playwright-core");
+  return chromium.launch({ executablePath, args: ["--no-sandbox", ...args], timeout: 120000 });
 }
 
 // What a failed test left running ends with the tests.
