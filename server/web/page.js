@@ -199,6 +199,7 @@ function showQueue(views, data) {
 }
 
 function showStep(view, data) {
+  view.stepped = true;
   const stage = "Stage " + (data.stage + 1) + " of " + data.stages;
   view.part("progress").value = (data.stage + data.step / data.steps) / data.stages;
   view.part(".state").textContent = stage + ", step " + data.step + " of " + data.steps;
@@ -225,6 +226,8 @@ async function onEvent(event, job, views) {
   case "status":
   case "queued":
     if (data.position !== undefined) showQueue(views, data);
+    else if (data.status === "running")
+      for (const v of views) v.part(".state").textContent = "Drawing …";
     break;
   case "started":
     for (const v of views) v.part(".state").textContent = "Starting …";
@@ -232,7 +235,11 @@ async function onEvent(event, job, views) {
   case "step":
     showStep(view, data);
     break;
-  case "preview": showPreview(view, data); break;
+  case "preview":
+    // The first of a page that came late; the next step may be long in coming.
+    if (!view.stepped) showStep(view, data);
+    showPreview(view, data);
+    break;
   case "picture": await showPicture(view, job); break;
   case "done":
   case "failed":

@@ -64,6 +64,11 @@ await run({
     const value = await page.$eval(".card progress", (p) => p.value);
     assert.ok(value > 0 && value < 1);
     await look(page, "2-progress");
+    // A page that comes late knows as much, although no step ends meanwhile.
+    await page.reload();
+    await page.waitForSelector(".card.working img:not([hidden])");
+    assert.match(await page.textContent(".card .state"), /Stage 1 of 2, step 2 of \d+/);
+    assert.equal(await page.$eval(".card progress", (p) => p.value), value);
     s.release();
     await done(page);
     assert.match(await page.textContent(".card .state"), /256 px · seed \d+ · 8\+4 steps/);
