@@ -177,6 +177,7 @@ static void http_handle(struct http_request *r)
     struct http_server *s = r->server;
     r->handled = true;
     s->busy++;
+    http_conn_mark(r->conn);
     if (!r->response)
         s->p.handle(s->p.ctx, r);
 }

@@ -154,16 +154,22 @@ void http_on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 
 // ---- how long ---------------------------------------------------------------------------------
 
-void http_conn_idle(struct http_conn *c)
+void http_conn_mark(struct http_conn *c)
 {
     struct http_tcp tcp = {0};
     if (!c)
         return;
     http_tcp_look(c->fd, &tcp);
+    c->received = tcp.received;
+}
+
+void http_conn_idle(struct http_conn *c)
+{
+    if (!c)
+        return;
     c->request = NULL;
     c->receiving = false;
     c->since = clock_seconds();
-    c->received = tcp.received;
 }
 
 // The end of a response may still be on its way when the connection is idle already. Streams

@@ -88,6 +88,7 @@ void http_handle_closed(struct http_server *s);
 // http_conn.c
 void http_on_connection(void *cls, struct MHD_Connection *mhd, void **context,
                         enum MHD_ConnectionNotificationCode what);
+void http_conn_mark(struct http_conn *c); // its request is here; what comes now is the next one
 void http_conn_idle(struct http_conn *c); // its request is over
 void http_conn_sweep(struct http_server *s, double now);
 void http_conn_close_all(struct http_server *s);

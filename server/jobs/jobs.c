@@ -190,7 +190,8 @@ static void jobs_expire(struct jobs *j, int64_t now)
     for (struct job *job = j->oldest; job; job = newer) {
         newer = job->newer;
         const bool over = j->kept > j->p.limits.keep_jobs || j->kept_bytes > j->p.limits.keep_bytes;
-        if (job_ended(job) && !job->watches && (over || job->expires <= now))
+        const bool untold = j->webhook && job->webhook_next;
+        if (job_ended(job) && !job->watches && !untold && (over || job->expires <= now))
             jobs_remove(j, job);
     }
 }

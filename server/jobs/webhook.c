@@ -115,15 +115,19 @@ static bool private_v6(const struct in6_addr *a)
            IN6_IS_ADDR_MULTICAST(a) || (a->s6_addr[0] & 0xfe) == 0xfc;
 }
 
+bool webhook_is_private(const struct sockaddr *address)
+{
+    const void *a = address;
+    if (address->sa_family == AF_INET)
+        return private_v4(ntohl(((const struct sockaddr_in *)a)->sin_addr.s_addr));
+    return address->sa_family != AF_INET6 ||
+           private_v6(&((const struct sockaddr_in6 *)a)->sin6_addr);
+}
+
 static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
 {
     const bool *any = ctx;
-    bool private = true;
-    if (address->family == AF_INET)
-    private = private_v4(ntohl(((struct sockaddr_in *)(void *)&address->addr)->sin_addr.s_addr));
-    else if (address->family == AF_INET6) private =
-        private_v6(&((struct sockaddr_in6 *)(void *)&address->addr)->sin6_addr);
-    if (private && !*any)
+    if (!*any && webhook_is_private(&address->addr))
         return CURL_SOCKET_BAD;
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }

@@ -29,6 +29,9 @@ void webhook_close(struct webhook *w, void (*closed)(void *ctx), void *ctx);
 
 // Whether the configuration lets this address be called. allow NULL or "": nothing.
 enum err webhook_check(const char *allow, const char *url, struct fault *why);
+struct sockaddr;
+// Whether an address belongs to this machine, its networks or a group. Thread: any.
+bool webhook_is_private(const struct sockaddr *address);
 // Copies its arguments. Errors: NO_MEMORY. Thread: loop.
 enum err webhook_send(struct webhook *w, const char *id, const char *url, const char *body);
 

@@ -1,7 +1,8 @@
 """Runs one server for a test file and speaks HTTP to it. Standard library only.
 
-Every test function in a module gets a fresh `Server` argument when it has one; `main(globals())`
-runs them all, prints a line for each that fails, and exits non-zero if any did.
+Every test function in a module gets a shared `Server` argument when it has one; `main(globals())`
+runs them all, prints a line for each that fails or calls skip(), and exits with 1 if any failed, else with
+77, by which meson counts the file as skipped, if any could not run.
 """
 import base64
 import contextlib
@@ -24,6 +25,21 @@ PATIENCE = 60
 UNTOLD = 10  # s: a client that left is missed before a comment of every 15 s fails to reach it
 
 
+class Skipped(Exception):
+    pass
+
+
+def skip(why):
+    """This test cannot run here, which is not the same as passing."""
+    raise Skipped(why)
+
+
+def needs(*tools):
+    for tool in tools:
+        if not shutil.which(tool):
+            skip(tool + " is not installed")
+
+
 class Answer:
     """A response that was read to its end."""
 
@@ -40,13 +56,15 @@ class Answer:
 class Server:
     """One running program on a free port with its own data folder."""
 
-    def __init__(self, *flags, env=None, data=None, start=True, preexec=None):
+    def __init__(self, *flags, env=None, data=None, start=True, preexec=None, wrap=()):
+        """wrap: a command that runs the program."""
         self.folder = data or tempfile.mkdtemp(prefix="imagend-test-")
         self.own_folder = data is None
         self.flags = list(flags)
         self.hold_path = os.path.join(self.folder, "held")
         self.env = {"FAKE_HELD": self.hold_path, **(env or {})}
         self.preexec = preexec
+        self.wrap = wrap
         self.process = None
         if start:
             self.start()
@@ -57,7 +75,7 @@ class Server:
         begin = log.tell()
         env = {**os.environ, **{k: str(v) for k, v in self.env.items()}}
         self.process = subprocess.Popen(
-            [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
+            [*self.wrap, PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir",
              os.path.join(self.folder, "data"), *self.flags],
             stderr=log, env=env, stdin=subprocess.DEVNULL, preexec_fn=self.preexec)
         log.close()
@@ -112,10 +130,13 @@ class Server:
         code = self.process.returncode if self.process else None
         return code
 
-    def close(self):
+    def close(self, status=0):
+        """Ends the server, whose exit status must be the given one. Returns it."""
         code = self.stop()
+        log = self.log[-3000:] if self.process else ""
         if self.own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
+        assert code == status, f"the server ended with {code}, not {status}: {log}"
         return code
 
     def connect(self, timeout=PATIENCE, source=None):
@@ -226,7 +247,7 @@ def eventually(check, seconds=PATIENCE, what="condition"):
 def main(tests):
     """Run the module's test_ functions; those with arguments share one default server."""
     shared = None
-    passed = failed = 0
+    passed = failed = skipped = 0
     for name, function in list(tests.items()):
         if not name.startswith("test_") or (len(sys.argv) > 2 and sys.argv[2] not in name):
             continue
@@ -238,17 +259,21 @@ def main(tests):
             else:
                 function()
             passed += 1
+        except Skipped as why:
+            skipped += 1
+            print(f"{name}: skipped: {why}", flush=True)
         except Exception:
             failed += 1
             print(f"FAILED {name}")
             traceback.print_exc()
             if shared:
                 print(shared.log[-3000:])
-    if shared:
-        code = shared.close()
-        if code != 0:
-            failed += 1
-            print(f"FAILED: the server ended with {code}")
-            print(shared.log[-3000:] if os.path.exists(shared.log_path) else "")
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed or not passed else 0)
+    try:
+        if shared:
+            shared.close()
+    except Exception:
+        failed += 1
+        print("FAILED: the end of the shared server")
+        traceback.print_exc()
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    sys.exit(1 if failed or not passed + skipped else 77 if skipped else 0)

@@ -2,7 +2,6 @@
 import gzip
 import http.client
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -10,7 +9,7 @@ import tempfile
 import time
 import zlib
 
-from harness import PATIENCE, Server, main
+from harness import PATIENCE, Server, main, needs
 from test_ops import bearer, keys_file, new_key
 from test_reload import certificate
 
@@ -117,15 +116,15 @@ def curl(*args):
 
 
 def test_refusals_reach_curl():
+    needs("curl", "openssl")
     key, line = new_key("k", "generate,read")
     with tempfile.TemporaryDirectory() as folder:
         tls = []
-        if shutil.which("openssl"):
-            for name, text in zip(("cert", "key"), certificate(folder, "a.test")):
-                tls += ["--tls-" + name, os.path.join(folder, name)]
-                with open(tls[-1], "w") as f:
-                    f.write(text)
-        for flags in ([], tls) if tls else ([],):
+        for name, text in zip(("cert", "key"), certificate(folder, "a.test")):
+            tls += ["--tls-" + name, os.path.join(folder, name)]
+            with open(tls[-1], "w") as f:
+                f.write(text)
+        for flags in ([], tls):
             s = Server("--keys-file", keys_file(line), *flags, start=False)
             s.start(ready=False)
             url = f"{'https' if flags else 'http'}://127.0.0.1:{s.port}"

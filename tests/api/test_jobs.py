@@ -1,8 +1,11 @@
 """The native API: jobs, events, cancelling, keeping, listing."""
 import base64
+import json
+import math
 import time
 
 from harness import UNTOLD, Server, eventually, is_png, main
+from test_ops import bearer, keys_file, new_key
 
 ENV = {"FAKE_STEP_MS": "2"}
 
@@ -135,8 +138,27 @@ def test_disconnect_cancels_synchronous_and_streaming():
                 connection.close()
                 eventually(lambda: s.get("/v1/capabilities").json["running"] == 0, UNTOLD,
                            f"free slot (stream={stream})")
-        jobs = s.get("/v1/jobs").json["data"]
-        assert all(j["status"] == "cancelled" for j in jobs)
+        metrics = s.get("/metrics").body.decode()
+        assert 'imagend_jobs_total{state="cancelled"} 2\n' in metrics, metrics
+        assert "imagend_pictures_total" not in metrics and "imagend_pictures_failed" not in metrics
+        assert s.get("/v1/jobs").json["data"] == [], "nobody can ask for them any more"
+        # A client that sent an Idempotency-Key comes back for the result.
+        for kept in ("/v1/images/generations", "/v1/jobs"):
+            body = {"prompt": "a", "size": "64x64", "steps": 20}
+            key = {"Idempotency-Key": kept, "Content-Type": "application/json"}
+            connection = s.connect()
+            with s.held():
+                connection.request("POST", kept, json.dumps(body), key)
+                eventually(lambda: s.get("/v1/capabilities").json["running"] == 1)
+                connection.sock.close()
+                connection.close()
+                eventually(lambda: "http_connections 1\n" in s.get("/metrics").body.decode())
+                job = s.get("/v1/jobs").json["data"][0]
+                assert job["status"] == "running", job
+            assert s.wait_job(job["id"])["status"] == "done"
+            again = s.request("POST", kept, body, key)
+            assert again.headers.get("x-imagend-job", again.json.get("id")) == job["id"]
+            assert s.delete("/v1/jobs/" + job["id"]).status == 204
         # A watcher that leaves does not cancel a job that was accepted.
         with s.held(10):
             job = post(s, steps=100).json["id"]
@@ -164,19 +186,35 @@ def test_list_pages_and_filters(s):
 
 
 def test_positions_priority_and_fairness():
-    s = Server(env={"FAKE_STEP_MS": "5", "FAKE_SLOTS": "1"})
+    """Two keys take turns, whatever their priorities; within a key, priority and then age decide."""
+    keys, lines = zip(*(new_key(name, "generate,read") for name in "ab"))
+    s = Server("--keys-file", keys_file(*lines), env={"FAKE_STEP_MS": "2", "FAKE_SLOTS": "1"})
+
+    def ask(key, method, path, body=None):
+        return s.request(method, path, body, bearer(keys["ab".index(key)]))
+
+    def submit(key, **fields):
+        return key, ask(key, "POST", "/v1/jobs", {"prompt": "a", "size": 64, "steps": 2,
+                                                  **fields}).json["id"]
+
+    def look(job):
+        return ask(job[0], "GET", "/v1/jobs/" + job[1]).json
     try:
         with s.held():
-            blocker = post(s, steps=60).json["id"]
-            eventually(lambda: s.get("/v1/jobs/" + blocker).json["status"] == "running")
-            low = [post(s, steps=1).json for _ in range(3)]
-            high = post(s, steps=1, priority=5).json
-            eventually(lambda: s.get("/v1/jobs/" + low[2]["id"]).json["position"] == 3,
-                       what="position 3")
-            assert s.get("/v1/jobs/" + high["id"]).json["position"] == 0
-        done = {j["id"]: s.wait_job(j["id"]) for j in [high, *low]}
-        order = sorted(done, key=lambda i: done[i]["started"])
-        assert order == [high["id"]] + [j["id"] for j in low]
+            blocker = submit("a")
+            eventually(lambda: look(blocker)["status"] == "running")
+            greedy = [submit("a") for _ in range(3)]
+            urgent, later = submit("a", priority=5), submit("a", priority=1)
+            other = [submit("b", priority=0), submit("b", priority=9)]
+            # "a" has just had a turn, and its lane comes first again as "b" has come later.
+            want = [urgent, other[1], later, other[0], *greedy]
+            eventually(lambda: [look(j)["position"] for j in want] == list(range(7)),
+                       what="positions in turn")
+            waits = [look(j)["estimate_seconds"] for j in want]
+            assert waits == sorted(waits)
+        for job in want:
+            eventually(lambda: look(job)["status"] == "done")
+        assert sorted(want, key=lambda j: look(j)["started"]) == want
     finally:
         s.close()
 
@@ -199,19 +237,35 @@ def test_failure_of_the_engine(s):
 
 
 def test_full_queue_answers_429_with_retry_after():
-    s = Server("--queue-limit", "3", env={"FAKE_STEP_MS": "20", "FAKE_SLOTS": "1"})
-    try:
-        assert post(s, n=4).status == 400
-        post(s, steps=2)
-        eventually(lambda: s.get("/v1/capabilities").json["seconds_per_picture"] > 0)
-        with s.held():
-            answers = [post(s, steps=20) for _ in range(10)]
-        refused = [a for a in answers if a.status == 429]
-        assert len(refused) >= 6
-        assert all(1 <= int(a.headers["retry-after"]) <= 60 for a in refused)
-        assert refused[0].json["error"]["type"] == "rate_limit_error"
-    finally:
-        s.close()
+    """When half of what waits will have been drawn, and never less than 1 s or more than 60 s."""
+    for limit, ms, retry in ((3, 500, (2, 4)), (9, 500, (5, 7)), (16, 3, (1, 1)), (96, 800, (60, 60))):
+        s = Server("--queue-limit", str(limit), env={"FAKE_STEP_MS": str(ms), "FAKE_SLOTS": "1"})
+
+        def load():
+            return s.get("/v1/capabilities").json
+        try:
+            if limit < 16:
+                a = post(s, n=limit + 1)
+                assert a.status == 400 and a.json["error"]["param"] == "n", a.body
+            s.wait_job(post(s, steps=3).json["id"])
+            seconds = load()["seconds_per_picture"]
+            assert 2e-3 * ms <= seconds, seconds
+            with s.held():
+                assert post(s).status == 202
+                eventually(lambda: load()["running"] == 1)
+                for n in [16] * (limit // 16) + [limit % 16] * (limit < 16):
+                    assert post(s, n=n).status == 202
+                a = post(s)
+                assert a.status == 429 and a.json["error"]["type"] == "rate_limit_error", a.body
+                assert a.json["error"]["code"] == "queue_full", a.body
+                got = int(a.headers["retry-after"])
+                assert got == min(max(math.ceil(seconds * (limit + 1) / 2), 1), 60), (got, seconds)
+                # On a machine that is not slow; a slow one takes longer.
+                assert got >= retry[0] and (got <= retry[1] or seconds > 4e-3 * ms), (got, retry)
+                for j in s.get("/v1/jobs?limit=100").json["data"]:
+                    assert s.delete("/v1/jobs/" + j["id"]).status < 300
+        finally:
+            s.close()
 
 
 def test_device_loss_draws_again_once():
@@ -289,4 +343,5 @@ def test_memory_store():
         assert s.close() == 0
 
 
-main(globals())
+if __name__ == "__main__":
+    main(globals())

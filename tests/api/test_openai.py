@@ -1,6 +1,7 @@
 """POST /v1/images/generations and /v1/models, field by field."""
 import base64
 import json
+import struct
 import urllib.parse
 
 from harness import Server, b64, is_png, main
@@ -16,6 +17,27 @@ def test_plain_request_answers_with_base64(s):
     u = a.json["usage"]
     assert u["total_tokens"] == u["input_tokens"] + u["output_tokens"]
     assert set(u["input_tokens_details"]) == {"text_tokens", "image_tokens"}
+
+
+def test_every_image_of_several(s):
+    """Its pixels are those of its own number, in the response, the stream, the job and the file."""
+    alone = [b64(s.draw("x", seed=5, picture=i)) for i in range(3)]
+    assert len(set(alone)) == 3
+    a = s.draw("x", seed=5, n=3)
+    assert [b64(a, i) for i in range(3)] == alone
+    frames = list(s.events("POST", "/v1/images/generations",
+                           {"prompt": "x", "seed": 5, "n": 3, "size": "64x64", "stream": True}))
+    assert sorted(f[2]["image_index"] for f in frames) == [0, 1, 2]
+    for _, _, data in frames:
+        assert base64.b64decode(data["b64_json"]) == alone[data["image_index"]], data["image_index"]
+        assert data["usage"]["output_tokens"] == 3 * 16, data["usage"]
+    job = s.wait_job(s.post("/v1/jobs", {"prompt": "x", "seed": 5, "n": 3, "size": 64}).json["id"])
+    urls = s.draw("x", seed=5, n=3, response_format="url").json["data"]
+    for i in range(3):
+        assert s.get(job["images"][i]["href"]).body == alone[i], i
+        for url in (job["images"][i]["url"], urls[i]["url"]):
+            assert s.get(url[url.index("/v1/"):]).body == alone[i], (i, url)
+        assert job["images"][i]["index"] == i
 
 
 def test_usage_counts_what_the_tokenizer_counted(s):
@@ -43,13 +65,69 @@ def test_same_seed_same_picture_and_n(s):
     assert b64(s.draw("x")) != b64(s.draw("x"))
 
 
+def jpeg_parts(data):
+    """Height, width and the first quantisation table, from the markers of a JPEG file."""
+    assert data[:2] == b"\xff\xd8" and data[-2:] == b"\xff\xd9"
+    at, size, table = 2, None, None
+    while data[at + 1] != 0xda:
+        assert data[at] == 0xff
+        n = struct.unpack(">H", data[at + 2:at + 4])[0]
+        if data[at + 1] in (0xc0, 0xc2):
+            size = struct.unpack(">HH", data[at + 5:at + 9])
+        if data[at + 1] == 0xdb and table is None:
+            table = list(data[at + 5:at + 69])
+        at += 2 + n
+    return size, table
+
+
+def webp_parts(data):
+    """Height and width of a WebP file, and whether it is lossless."""
+    assert data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    assert struct.unpack("<I", data[4:8])[0] == len(data) - 8
+    kind, body = data[12:16], data[20:]
+    if kind == b"VP8L":
+        bits = struct.unpack("<I", body[1:5])[0]
+        return (((bits >> 14) & 0x3fff) + 1, (bits & 0x3fff) + 1), True
+    assert kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a", kind
+    width, height = struct.unpack("<HH", body[6:10])
+    return (height & 0x3fff, width & 0x3fff), False
+
+
+# The first entries of the luminance table of JPEG's Annex K, in zigzag order.
+ANNEX_K = (16, 11, 12, 14, 12, 10, 16, 14, 13)
+
+
 def test_formats(s):
-    for name, magic in (("png", b"\x89PNG"), ("jpeg", b"\xff\xd8\xff"), ("webp", b"RIFF")):
-        a = s.draw(output_format=name, output_compression=80)
-        assert a.json["output_format"] == name and b64(a).startswith(magic)
-        raw = s.draw(headers={"Accept": "image/" + name})
-        assert raw.headers["content-type"] == "image/" + name and raw.body.startswith(magic)
-        assert int(raw.headers["x-imagend-seed"]) >= 0
+    """The file's own format, size and quality, however it is asked for and delivered."""
+    for size in ("64x64", "48x20"):
+        width, height = map(int, size.split("x"))
+        for quality in (0, 30, 80, 100):
+            for name in ("png", "jpeg", "webp"):
+                what = (name, quality, size)
+                a = s.draw(output_format=name, output_compression=quality, size=size, seed=2)
+                assert a.json["output_format"] == name, what
+                raw = s.draw(output_compression=quality, size=size, seed=2,
+                             headers={"Accept": "image/" + name})
+                assert raw.headers["content-type"] == "image/" + name and raw.body == b64(a), what
+                assert raw.headers["x-imagend-seed"] == "2"
+                url = s.draw(output_format=name, output_compression=quality, size=size, seed=2,
+                             response_format="url").json["data"][0]["url"]
+                file = s.get(url[url.index("/v1/"):])
+                assert file.body == raw.body and file.headers["content-type"] == "image/" + name, what
+                j = s.wait_job(s.post("/v1/jobs", {"prompt": "a", "format": name, "quality": quality,
+                                                   "size": size, "seed": 2}).json["id"])
+                image = s.get(j["images"][0]["href"])
+                assert image.body == raw.body and image.headers["content-type"] == "image/" + name
+                if name == "png":
+                    assert struct.unpack(">II", raw.body[16:24]) == (width, height), what
+                elif name == "webp":
+                    assert webp_parts(raw.body) == ((height, width), quality == 100), what
+                else:
+                    shape, table = jpeg_parts(raw.body)
+                    # The scale of the Independent JPEG Group's library.
+                    scale = 5000 // max(quality, 1) if quality < 50 else 200 - 2 * quality
+                    want = [min(max((k * scale + 50) // 100, 1), 255) for k in ANNEX_K]
+                    assert shape == (height, width) and table[:9] == want, (what, table[:9], want)
 
 
 def test_every_null_is_the_default(s):
@@ -234,7 +312,7 @@ def test_engine_failure_is_a_500(s):
 def test_idempotency_key(s):
     h = {"Idempotency-Key": "key-1"}
     a, b = s.draw("same", headers=h), s.draw("same", headers=h)
-    assert a.status == 200 and a.json["data"] == b.json["data"] and a.json["seed"] == b.json["seed"]
+    assert a.status == 200 and a.json == b.json and len(a.json["data"]) == 1
     assert a.headers["x-imagend-job"] == b.headers["x-imagend-job"]
     c = s.draw("other", headers=h)
     assert c.status == 409 and c.headers["x-should-retry"] == "false"
@@ -251,4 +329,5 @@ def test_json_is_strict(s):
         json.loads(a.body)
 
 
-main(globals())
+if __name__ == "__main__":
+    main(globals())

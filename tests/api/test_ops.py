@@ -1,8 +1,8 @@
 """Operations: options, keys, reload, drain, metrics, logs, TLS, CORS."""
 import json
 import os
-import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.request
 
-from harness import PATIENCE, PROGRAM, Server, eventually, main
+from harness import PATIENCE, PROGRAM, Server, eventually, main, needs
 
 
 def run(*args, **env):
@@ -71,14 +71,15 @@ def test_refuses_to_be_open_to_the_world():
 
 
 def test_errors_at_start_are_one_sentence():
-    for args in (("--listen", "127.0.0.1:1"), ("--listen", "no.such.host.invalid:80"),
+    taken = socket.create_server(("127.0.0.1", 0))
+    address = "127.0.0.1:%d" % taken.getsockname()[1]
+    for args in (("--listen", address), ("--listen", "no.such.host.invalid:80"),
                  ("--data-dir", "/proc/nope"), ("--tls-cert", "x"), ("--webhook-allow", "x"),
                  ("--model", "missing")):
         args = args if "--data-dir" in args else (*args, "--store", "memory")
-        if os.getuid() == 0 and args[1] == "127.0.0.1:1":
-            continue
         r = run("serve", *args)
         assert r.returncode == 1 and "imagend: " in r.stderr, (args, r)
+    taken.close()
 
 
 def test_keys_scopes_and_owners():
@@ -143,17 +144,31 @@ def test_reload_changes_keys_limits_and_log_level():
     path = keys_file(line1)
     conf = path + ".conf"
     with open(conf, "w") as f:
-        f.write("log-level = error\n")
-    s = Server("--keys-file", path, start=False)
-    s.flags += ["--config", conf, "--log-level", "info"]
-    s.start()
+        f.write("log-level = info\nqueue-limit = 5\n")
+    s = Server("--keys-file", path, "--config", conf)
+
+    def limit(key):
+        return s.request("GET", "/v1/capabilities", headers=bearer(key)).json["limits"]["queue"]
     try:
         assert s.request("GET", "/v1/models", headers=bearer(two)).status == 401
+        assert limit(one) == 5
+        # What a request logs at info comes and goes with the level.
+        lines = s.log.count("path=/v1/capabilities")
+        assert lines == 1, s.log
         with open(path, "w") as f:
             f.write(line2 + "\n")
+        with open(conf, "w") as f:
+            f.write("log-level = warn\nqueue-limit = 7\n")
         s.process.send_signal(signal.SIGHUP)
         eventually(lambda: s.request("GET", "/v1/models", headers=bearer(two)).status == 200)
         assert s.request("GET", "/v1/models", headers=bearer(one)).status == 401
+        assert limit(two) == 7
+        assert s.log.count("path=/v1/capabilities") == 1
+        with open(conf, "w") as f:
+            f.write("log-level = info\n")
+        s.process.send_signal(signal.SIGHUP)
+        eventually(lambda: limit(two) == 256, what="the default limit")
+        eventually(lambda: s.log.count("path=/v1/capabilities") > 1, what="requests in the log")
         with open(path, "w") as f:
             f.write("broken\n")
         s.process.send_signal(signal.SIGHUP)
@@ -237,7 +252,7 @@ def test_drain_has_a_deadline_and_a_second_signal_ends_it():
         eventually(lambda: "draining" in s.log)
         s.process.send_signal(signal.SIGTERM)
         assert s.process.wait(PATIENCE) == 1
-    s.close()
+    s.close(status=1)
 
 
 def test_drain_delay_keeps_serving_while_not_ready():
@@ -247,7 +262,7 @@ def test_drain_delay_keeps_serving_while_not_ready():
     assert s.draw().status == 200
     s.process.send_signal(signal.SIGTERM)
     assert s.process.wait(PATIENCE) == 1
-    s.close()
+    s.close(status=1)
     s = Server("--drain-delay", "1")
     start = time.monotonic()
     s.process.send_signal(signal.SIGTERM)
@@ -269,9 +284,19 @@ def test_metrics():
             eventually(lambda: line + "\n" in s.get("/metrics").body.decode(), what=line)
         a = s.get("/metrics")
         assert a.headers["content-type"].startswith("text/plain; version=0.0.4")
-        if shutil.which("promtool"):
-            r = subprocess.run(["promtool", "check", "metrics"], input=a.body, capture_output=True)
-            assert r.returncode == 0 and not r.stderr, r.stderr
+    finally:
+        assert s.close() == 0
+
+
+def test_metrics_are_as_prometheus_wants_them():
+    needs("promtool")
+    s = Server()
+    try:
+        s.draw("[fail]")
+        s.draw()
+        r = subprocess.run(["promtool", "check", "metrics"], input=s.get("/metrics").body,
+                           capture_output=True)
+        assert r.returncode == 0 and not r.stderr, r.stderr
     finally:
         assert s.close() == 0
 
@@ -390,8 +415,7 @@ def test_pages_of_other_origins_start_and_stop_nothing():
 
 
 def test_tls():
-    if not shutil.which("openssl"):
-        return
+    needs("openssl")
     folder = tempfile.mkdtemp()
     cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key,

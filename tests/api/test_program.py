@@ -1,11 +1,10 @@
 """What the program says about itself: help, version, manual pages, shell completion."""
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 
-from harness import PROGRAM, Server, main
+from harness import PROGRAM, Server, main, needs
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 VERSION = re.search(r"^  version: '([0-9.]+)',", open(os.path.join(ROOT, "meson.build")).read(), re.M)[1]
@@ -119,8 +118,7 @@ def rendered(page):
 
 
 def test_manual_pages():
-    if not shutil.which("groff"):
-        return print("not run: manual pages, groff is not installed")
+    needs("groff")
     page = rendered("imagend.1")
     for command in commands():
         assert re.search(rf"^   {command}$", page, re.M), command
@@ -240,12 +238,14 @@ def test_completion_in_bash():
         assert bash_completes(folder, "inspect", "f") == ["folder"]
 
 
-def test_completion_in_other_shells():
-    for shell in ("zsh", "fish"):
-        if shutil.which(shell):
-            check_shell(shell)
-        else:
-            print(f"not run: completion in {shell}, which is not installed")
+def test_completion_in_zsh():
+    needs("zsh")
+    check_shell("zsh")
+
+
+def test_completion_in_fish():
+    needs("fish")
+    check_shell("fish")
 
 
 main(globals())

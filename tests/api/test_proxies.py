@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from harness import PATIENCE, UNTOLD, Server, eventually, is_png, main
+from harness import PATIENCE, UNTOLD, Server, eventually, is_png, main, needs, skip
 from test_haproxy import free_port
 from test_reload import certificate
 
@@ -315,8 +315,7 @@ def test_public_url_alone():
 
 def test_browser():
     """The page itself, in Chromium, at every address."""
-    if not shutil.which("node"):
-        return
+    needs("node")
     client = os.path.join(HERE, "..", "clients", "behind.mjs")
     names = ("--host-names", "images.test, example.test")
     for kind, flags, changes in [(kind, names, ()) for kind in FOUND] + [("nginx", (), REWRITTEN)]:
@@ -326,8 +325,7 @@ def test_browser():
             r = subprocess.run(["node", client, *proxy.addresses()], capture_output=True, text=True,
                                timeout=4 * PATIENCE)
             if r.returncode == 77:
-                print(r.stdout.strip())
-                return
+                skip(r.stdout.strip())
             assert r.returncode == 0, (kind, r.stdout, r.stderr[-2000:])
 
 

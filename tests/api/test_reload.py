@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import PATIENCE, Server, eventually, main
+from harness import PATIENCE, Server, eventually, main, needs
 from test_ops import bearer, new_key, run
 
 
@@ -159,8 +159,7 @@ def certificate(folder, name, kind="rsa:2048"):
 
 
 def test_certificates_rotate():
-    if not shutil.which("openssl"):
-        return
+    needs("openssl")
     r = Reloaded.__new__(Reloaded)
     r.folder = tempfile.mkdtemp(prefix="imagend-reload-")
     first, second, third = (certificate(r.folder, *a) for a in (
@@ -234,8 +233,7 @@ def test_certificates_rotate():
 
 def test_many_reloads_under_load():
     """Handshakes and requests while the certificate changes under them."""
-    if not shutil.which("openssl"):
-        return
+    needs("openssl")
     folder = tempfile.mkdtemp(prefix="imagend-reload-")
     pairs = [certificate(folder, "a.test"), certificate(folder, "b.test", "P-256")]
     paths = [os.path.join(folder, n) for n in ("cert", "key")]
