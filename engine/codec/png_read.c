@@ -1,0 +1,118 @@
+// Reading PNG by libpng. Called by decode.c.
+#include "codec_priv.h"
+
+#include <png.h>
+#include <setjmp.h>
+#include <stdlib.h>
+
+// What is skipped without being unpacked: nothing here uses it, and it may be a bomb.
+static const png_byte skipped[] =
+    "iCCP\0iTXt\0tEXt\0zTXt\0sPLT\0hIST\0sCAL\0pCAL\0cHRM\0gAMA\0sRGB";
+
+struct input {
+    struct codec_reader *r;
+    size_t at;
+    png_bytep *rows;
+    bool cut; // it wanted more than there is
+    char message[80];
+};
+
+static void on_read(png_structp png, png_bytep out, size_t n)
+{
+    struct input *in = png_get_io_ptr(png);
+
+    if (n > in->r->size - in->at) {
+        in->cut = true;
+        png_error(png, "truncated");
+    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = in->r->data[in->at++];
+}
+
+static void on_error(png_structp png, png_const_charp text)
+{
+    struct input *in = png_get_error_ptr(png);
+
+    snprintf(in->message, sizeof in->message, "%s", text);
+    png_longjmp(png, 1);
+}
+
+static void on_warning(png_structp png, png_const_charp text)
+{
+    (void)png;
+    (void)text;
+}
+
+static void transform(png_structp png)
+{
+    png_set_scale_16(png);
+    png_set_expand(png);
+    png_set_gray_to_rgb(png);
+    png_set_add_alpha(png, 255, PNG_FILLER_AFTER);
+    png_set_interlace_handling(png);
+}
+
+static void read_orientation(png_structp png, png_infop info, struct codec_reader *r)
+{
+#ifdef PNG_eXIf_SUPPORTED
+    png_uint_32 n = 0;
+    png_bytep exif = NULL;
+
+    if (png_get_eXIf_1(png, info, &n, &exif) && exif)
+        r->orientation = codec_exif_orientation(exif, n);
+#endif
+}
+
+// Apart from its caller, so that no local changes between setjmp and a longjmp.
+static enum err read_png(png_structp png, png_infop info, struct input *in)
+{
+    struct codec_reader *r = in->r;
+    enum err e;
+
+    if (setjmp(png_jmpbuf(png)))
+        return in->cut ? codec_refuse(r, "is truncated: its PNG data ends early")
+                       : codec_refuse(r, "is a damaged PNG file: %s", in->message);
+    png_set_user_limits(png, 0x7fffffff, 0x7fffffff); // codec_begin says it better
+    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, skipped, sizeof skipped / 5);
+    png_read_info(png, info);
+    const png_uint_32 width = png_get_image_width(png, info);
+    const png_uint_32 height = png_get_image_height(png, info);
+    // libpng keeps two rows, of eight bytes a pixel at most, and a pointer to each row is kept
+    // here.
+    e = codec_begin(r, width, height, (uint64_t)width * 16 + (uint64_t)height * sizeof *in->rows);
+    if (e)
+        return e;
+    transform(png);
+    png_read_update_info(png, info);
+    if (png_get_rowbytes(png, info) != (size_t)width * 4)
+        png_error(png, "a kind of pixel that is not known");
+    in->rows = malloc(height * sizeof *in->rows);
+    if (!in->rows)
+        return fault_set(r->why, ERR_NO_MEMORY, r->limits.name, "%s", err_text(ERR_NO_MEMORY));
+    for (png_uint_32 y = 0; y < height; y++)
+        in->rows[y] = r->out->rgba + (size_t)y * width * 4;
+    png_read_image(png, in->rows);
+    png_read_end(png, info);
+    read_orientation(png, info, r);
+    return ERR_OK;
+}
+
+enum err codec_read_png(struct codec_reader *r)
+{
+    struct input in = {.r = r};
+    enum err e = ERR_NO_MEMORY;
+    png_infop info = NULL;
+    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &in, on_error, on_warning);
+
+    if (png)
+        info = png_create_info_struct(png);
+    if (info) {
+        png_set_read_fn(png, &in, on_read);
+        e = read_png(png, info, &in);
+    } else {
+        fault_set(r->why, e, r->limits.name, "%s", err_text(e));
+    }
+    png_destroy_read_struct(&png, &info, NULL);
+    free(in.rows);
+    return e;
+}

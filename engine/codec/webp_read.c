@@ -1,0 +1,67 @@
+// Reading WebP by libwebp. Called by decode.c.
+#include "codec_priv.h"
+
+#include <string.h>
+#include <webp/decode.h>
+
+enum { CHUNK = 8, FIRST_CHUNK = 12 };
+
+static uint32_t read_u32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+// EXIF is a chunk of the RIFF file, which the decoder does not look at.
+static void read_orientation(struct codec_reader *r)
+{
+    for (size_t at = FIRST_CHUNK; r->size - at >= CHUNK;) {
+        const uint8_t *chunk = r->data + at;
+        const size_t n = read_u32(chunk + 4), left = r->size - at - CHUNK;
+        if (n > left)
+            return;
+        if (!memcmp(chunk, "EXIF", 4)) {
+            r->orientation = codec_exif_orientation(chunk + CHUNK, n);
+            return;
+        }
+        at += CHUNK + n + (n % 2 && n < left);
+    }
+}
+
+static enum err explain(struct codec_reader *r, VP8StatusCode status)
+{
+    if (status == VP8_STATUS_OUT_OF_MEMORY)
+        return fault_set(r->why, ERR_NO_MEMORY, r->limits.name, "%s", err_text(ERR_NO_MEMORY));
+    if (status == VP8_STATUS_NOT_ENOUGH_DATA || status == VP8_STATUS_SUSPENDED)
+        return codec_refuse(r, "is truncated: its WebP data ends early");
+    return codec_refuse(r, "is a damaged WebP file");
+}
+
+enum err codec_read_webp(struct codec_reader *r)
+{
+    WebPDecoderConfig c;
+    enum err e;
+
+    if (!WebPInitDecoderConfig(&c))
+        return fault_set(r->why, ERR_INTERNAL, r->limits.name, "libwebp is of another version");
+    VP8StatusCode status = WebPGetFeatures(r->data, r->size, &c.input);
+    if (status)
+        return explain(r, status);
+    if (c.input.has_animation)
+        return codec_refuse(r, "is an animated WebP file; give a still image");
+    const uint64_t pixels = (uint64_t)c.input.width * (uint64_t)c.input.height;
+    // Lossless data is decoded into four bytes a pixel of its own, and its tables take a little.
+    e = codec_begin(r, (uint32_t)c.input.width, (uint32_t)c.input.height, 5 * pixels);
+    if (e)
+        return e;
+    c.output.colorspace = MODE_RGBA;
+    c.output.is_external_memory = 1;
+    c.output.u.RGBA.rgba = r->out->rgba;
+    c.output.u.RGBA.stride = 4 * c.input.width;
+    c.output.u.RGBA.size = 4 * pixels;
+    status = WebPDecode(r->data, r->size, &c);
+    WebPFreeDecBuffer(&c.output);
+    if (status)
+        return explain(r, status);
+    read_orientation(r);
+    return ERR_OK;
+}

@@ -1,0 +1,35 @@
+// What the fuzz targets of image formats share: any bytes after a format's signature are an image
+// within the limits, or an error that says why.
+#ifndef IMAGEND_FUZZ_IMAGE_H
+#define IMAGEND_FUZZ_IMAGE_H
+
+#include "codec.h"
+#include "fuzz.h"
+
+// Small limits, so that an input takes milliseconds.
+static const struct codec_limits fuzz_limits = {
+    .name = "image", .edge = 512, .pixels = 1 << 16, .memory = 4 << 20};
+
+static inline void fuzz_image(const uint8_t *data, size_t size, enum codec_format format)
+{
+    struct codec_image i;
+    struct fault why = {0};
+    const enum err e = codec_decode(data, size, &fuzz_limits, &i, &why);
+
+    if (e) {
+        FUZZ_REQUIRE(e == ERR_INVALID || e == ERR_NO_MEMORY);
+        FUZZ_REQUIRE(why.code == e && why.msg[0] && !i.rgba);
+        return;
+    }
+    FUZZ_REQUIRE(i.width >= 1 && i.height >= 1);
+    FUZZ_REQUIRE(i.format == format || data[0] != (uint8_t) "\x89\xffR"[format]);
+    FUZZ_REQUIRE((size_t)i.width * (size_t)i.height <= fuzz_limits.pixels);
+    // Every pixel is there, and alpha says what the pixels are.
+    bool alpha = false;
+    for (int k = 0; k < i.width * i.height; k++)
+        alpha |= i.rgba[4 * k + 3] != 255;
+    FUZZ_REQUIRE(alpha == i.alpha);
+    codec_image_deinit(&i);
+}
+
+#endif

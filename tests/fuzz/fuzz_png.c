@@ -1,0 +1,8 @@
+// Any bytes as a PNG file.
+#include "fuzz_image.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    fuzz_image(data, size, CODEC_PNG);
+    return 0;
+}
