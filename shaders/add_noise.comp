@@ -1,4 +1,5 @@
-// y[slot] = a x[slot] + b noise[slot], a = lane.cx, b = lane.noise. Grid: x pixel blocks, z lanes.
+// y[slot] = a x[slot] + b noise[slot], a = lane.cx, b = lane.noise; pixels that x marks as kept are
+// copied, with their mark. Grid: x pixel blocks, z lanes.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "push.h"
@@ -18,8 +19,9 @@ void main()
 
     for (uint k = 0; k < p.run && i < p.pixels; k++, i += gl_WorkGroupSize.x) {
         uint at = l.slot * p.pixels + i;
-        vec3 v = l.cx * LOAD_STATE(x, p.x.base + at * p.x.cs).xyz;
+        vec4 old = LOAD_STATE(x, p.x.base + at * p.x.cs);
+        vec3 v = l.cx * old.xyz;
         v += l.noise * LOAD_STATE(noise, p.noise.base + at * p.noise.cs).xyz;
-        y.v[p.h0.base + at * p.h0.cs] = vec4(v, 0);
+        y.v[p.h0.base + at * p.h0.cs] = old.w != 0 ? old : vec4(v, 0);
     }
 }

@@ -1,7 +1,8 @@
 // One sampler step: guidance, x0, threshold, the new state, and x0 into the history.
 //   x0 = threshold(px x + pm m),  x' = cx x + cm m + c0 x0 + c1 h1 + c2 h2 + noise s z
 // Terms with a zero coefficient are dropped, not multiplied: a slot's history may be another
-// picture's. Grid: x pixel blocks, z lanes.
+// picture's. Pixels whose fourth channel is not 0 are kept: they stay as they are, and are their own
+// x0. Grid: x pixel blocks, z lanes.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "push.h"
@@ -65,7 +66,8 @@ uint step_pixel(lane l, float s, uint i, const uint now, const bool past)
 {
     uint at = l.slot * p.pixels + i;
     uint m_at = p.m.base + (gl_WorkGroupID.z * p.pixels + i) * p.m.cs;
-    vec3 old = LOAD_STATE(x_old, p.x.base + at * p.x.cs).xyz;
+    vec4 state = LOAD_STATE(x_old, p.x.base + at * p.x.cs);
+    vec3 old = state.xyz;
     vec3 z = LOAD_STATE(noise, p.noise.base + at * p.noise.cs).xyz;
     vec4 v = LOAD(m, m_at);
     if (GUIDED != 0) {
@@ -90,8 +92,9 @@ uint step_pixel(lane l, float s, uint i, const uint now, const bool past)
         next = l.c2 != 0 ? next + l.c2 * h2 : next;
     }
     next = l.noise != 0 ? next + l.noise * z : next;
-    x.v[p.x.base + at * p.x.cs] = vec4(next, 0);
-    history_store(now, at, vec4(x0, 0));
+    bool kept = state.w != 0;
+    x.v[p.x.base + at * p.x.cs] = kept ? state : vec4(next, 0);
+    history_store(now, at, vec4(kept ? old : x0, 0));
     return bad | not_finite(next);
 }
 

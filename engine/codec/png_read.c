@@ -4,10 +4,13 @@
 #include <png.h>
 #include <setjmp.h>
 #include <stdlib.h>
+#include <string.h>
+
+enum { SIGNATURE = 8, CHUNK = 12 }; // length, type, data, checksum
 
 // What is skipped without being unpacked: nothing here uses it, and it may be a bomb.
 static const png_byte skipped[] =
-    "iCCP\0iTXt\0tEXt\0zTXt\0sPLT\0hIST\0sCAL\0pCAL\0cHRM\0gAMA\0sRGB";
+    "eXIf\0iCCP\0iTXt\0tEXt\0zTXt\0sPLT\0hIST\0sCAL\0pCAL\0cHRM\0gAMA\0sRGB";
 
 struct input {
     struct codec_reader *r;
@@ -52,15 +55,25 @@ static void transform(png_structp png)
     png_set_interlace_handling(png);
 }
 
-static void read_orientation(png_structp png, png_infop info, struct codec_reader *r)
+static uint32_t read_u32(const uint8_t *p)
 {
-#ifdef PNG_eXIf_SUPPORTED
-    png_uint_32 n = 0;
-    png_bytep exif = NULL;
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
 
-    if (png_get_eXIf_1(png, info, &n, &exif) && exif)
-        r->orientation = codec_exif_orientation(exif, n);
-#endif
+// Not by libpng, which allocates as much as a chunk's length says before it has read any of it.
+static void read_orientation(struct codec_reader *r)
+{
+    for (size_t at = SIGNATURE; r->size - at >= CHUNK;) {
+        const uint8_t *chunk = r->data + at;
+        const size_t n = read_u32(chunk), left = r->size - at - CHUNK;
+        if (n > left)
+            return;
+        if (!memcmp(chunk + 4, "eXIf", 4)) {
+            r->orientation = codec_exif_orientation(chunk + 8, n);
+            return;
+        }
+        at += CHUNK + n;
+    }
 }
 
 // Apart from its caller, so that no local changes between setjmp and a longjmp.
@@ -93,7 +106,7 @@ static enum err read_png(png_structp png, png_infop info, struct input *in)
         in->rows[y] = r->out->rgba + (size_t)y * width * 4;
     png_read_image(png, in->rows);
     png_read_end(png, info);
-    read_orientation(png, info, r);
+    read_orientation(r);
     return ERR_OK;
 }
 

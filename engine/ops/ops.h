@@ -194,7 +194,8 @@ void op_time_embed(struct ops *o, const struct tensor *t, bool flip, float freq_
 // by the sampling ops. The layout is shared with the shaders (shaders/include/push.h, struct lane).
 // A guided lane uses two samples of the U-Net's batch: `uncond`, `cond`.
 //
-// Slot tensors hold the state of every slot, [slots, H, W, 4]: x, x0 history, low-res.
+// Slot tensors hold the state of every slot, [slots, H, W, 4]: x, x0 history, low-res. In the
+// fourth channel of x, anything but 0 marks a pixel that an edit keeps.
 struct op_lane {
     uint32_t slot;                 // which state this lane works on
     uint32_t seed_lo, seed_hi;     // Philox key
@@ -231,7 +232,7 @@ void op_gather_input(struct ops *o, const struct tensor *lanes, const struct ten
 // or 2*lanes. Guides, predicts x0, thresholds, writes history and x. noise: z as op_noise wrote it
 // (or as a test gives it). x0 and the new x must be finite, or the lane's not_finite is set: a
 // threshold would turn them into numbers again. Source: the diffusers schedulers' step functions,
-// see samplers.
+// see samplers. A kept pixel stays as it is, and x0 is then the pixel itself.
 struct op_sampler_params {
     const struct tensor *lanes; // mapped u32, n = lanes, c = 32
     const struct tensor *m;
@@ -244,7 +245,7 @@ struct op_sampler_params {
 void op_sampler_step(struct ops *o, const struct op_sampler_params *p);
 
 // y[slot] = a x[slot] + b noise[slot] for every lane (image_noising_scheduler): a = lane.cx,
-// b = lane.noise. All three are slot tensors; y may be x.
+// b = lane.noise. All three are slot tensors; y may be x. Kept pixels of x are copied.
 void op_add_noise(struct ops *o, const struct tensor *lanes, const struct tensor *x,
                   const struct tensor *noise, const struct tensor *y);
 

@@ -156,12 +156,13 @@ static enum err plan_sigmas(struct sampler_plan *p)
     return ERR_OK;
 }
 
-static int order_at(const struct scheduler_config *c, int i, int steps)
+// done: steps of this picture before, which is not i in an edit.
+static int order_at(const struct scheduler_config *c, int i, int done, int steps)
 {
     bool few = c->lower_order_final && steps < 15;
     if (i == steps - 1 && (c->euler_at_final || few || c->final_sigmas_type == FINAL_ZERO))
         return 1;
-    int order = i + 1 < c->solver_order ? i + 1 : c->solver_order;
+    int order = done + 1 < c->solver_order ? done + 1 : c->solver_order;
     if (i == steps - 2 && few && order > 2)
         order = 2;
     return order;
@@ -198,7 +199,7 @@ static void set_step(const struct sampler_plan *p, int i)
     const struct scheduler_config *c = p->config;
     const double *sigma = p->out->sigma + i;
     struct sampler_step *s = &p->out->step[i];
-    int order = order_at(c, i, p->out->steps);
+    int order = order_at(c, i, i - p->begin, p->out->steps);
     double signal = 1.0 / sqrt(sigma[0] * sigma[0] + 1.0), noise = sigma[0] * signal;
     double signal_to = 1.0 / sqrt(sigma[1] * sigma[1] + 1.0), noise_to = sigma[1] * signal_to;
     double h = lambda(sigma[1]) - lambda(sigma[0]);
@@ -234,9 +235,11 @@ static enum err plan(struct sampler_plan *p)
     enum err e = check(p);
     if (!e)
         e = plan_sigmas(p);
+    if (!e)
+        e = sampler_plan_begin(p);
     if (e)
         return e;
-    for (int i = 0; i < p->out->steps; i++) {
+    for (int i = p->begin; i < p->out->steps; i++) {
         if (!(p->out->sigma[i] > p->out->sigma[i + 1]))
             return fault_set(p->why, ERR_INVALID, "steps",
                              "%d steps leave no noise to remove between steps %d and %d",

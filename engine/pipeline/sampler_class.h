@@ -14,6 +14,8 @@ struct sampler_plan {
     int steps;            // wanted; the length of the list when there is one
     const int *timesteps; // a list of the caller's, or NULL
     double eta;
+    double strength;
+    int begin; // index of the first step that is run, once sampler_plan_begin has set it
     struct sampler *out;
     struct fault *why;
 };
@@ -32,6 +34,9 @@ enum err sampler_plan_steps(struct sampler_plan *p);
 
 // Allocate out->step for n steps. Errors: NO_MEMORY.
 enum err sampler_plan_alloc(struct sampler_plan *p, int n);
+
+// Set begin from strength and the number of steps. Errors: INVALID when no step is left.
+enum err sampler_plan_begin(struct sampler_plan *p);
 
 // Check that every timestep lies in the schedule. Errors: INVALID.
 enum err sampler_plan_check(struct sampler_plan *p);

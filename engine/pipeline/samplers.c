@@ -136,6 +136,19 @@ enum err sampler_plan_check(struct sampler_plan *p)
     return ERR_OK;
 }
 
+enum err sampler_plan_begin(struct sampler_plan *p)
+{
+    const int steps = p->out->steps;
+    const int run = p->strength > 0 ? (int)(steps * p->strength) : steps;
+
+    if (run < 1)
+        return fault_set(p->why, ERR_INVALID, "strength",
+                         "strength %g leaves none of %d step%s to run; use at least %.2g",
+                         p->strength, steps, steps > 1 ? "s" : "", ceil(100.0 / steps) / 100);
+    p->begin = run < steps ? steps - run : 0;
+    return ERR_OK;
+}
+
 // numpy.linspace(0, last, n)[i]
 static double even(int last, int n, int i)
 {
@@ -242,6 +255,23 @@ static void set_threshold(const struct scheduler_config *c, struct sampler *s)
     }
 }
 
+// Leave out the steps before the first one, which starts from this much of a clean image.
+static void drop_steps(struct sampler_plan *p)
+{
+    struct sampler *s = p->out;
+    s->steps -= p->begin;
+    memmove(s->step, s->step + p->begin, (size_t)s->steps * sizeof *s->step);
+    if (s->sigma) {
+        memmove(s->sigma, s->sigma + p->begin, ((size_t)s->steps + 1) * sizeof *s->sigma);
+        s->start_signal = 1.0 / sqrt(s->sigma[0] * s->sigma[0] + 1.0);
+        s->start_noise = s->sigma[0] * s->start_signal;
+    } else {
+        const float bar = p->schedule->alphas_cumprod[s->step[0].timestep];
+        s->start_signal = (double)sqrtf(bar);
+        s->start_noise = (double)sqrtf(1.0f - bar);
+    }
+}
+
 enum err sampler_create(const struct sampler_params *p, struct sampler **out, struct fault *why)
 {
     struct scheduler_config c;
@@ -259,7 +289,9 @@ enum err sampler_create(const struct sampler_params *p, struct sampler **out, st
         return fault_set(why, ERR_UNSUPPORTED, "trained_betas", "trained_betas is not supported");
     if (!(p->eta >= 0.0 && p->eta <= 1.0))
         return fault_set(why, ERR_INVALID, "eta", "eta must be 0 to 1");
-    struct sampler_plan plan = {.config = &c, .eta = p->eta, .why = why};
+    if (!(p->strength >= 0.0 && p->strength <= 1.0))
+        return fault_set(why, ERR_INVALID, "strength", "strength must be above 0 and at most 1");
+    struct sampler_plan plan = {.config = &c, .eta = p->eta, .strength = p->strength, .why = why};
     e = check_threshold(&c, why);
     if (!e)
         e = noise_schedule_create(&c, &schedule, why);
@@ -277,8 +309,11 @@ enum err sampler_create(const struct sampler_params *p, struct sampler **out, st
     plan.schedule = schedule;
     plan.out = s;
     e = classes[c.cls]->plan(&plan);
+    if (!e)
+        e = sampler_plan_begin(&plan);
     if (e)
         goto fail;
+    drop_steps(&plan);
     *out = s;
     s = NULL;
 fail:

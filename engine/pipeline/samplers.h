@@ -41,6 +41,8 @@ struct sampler {
     int steps;
     struct sampler_step *step;
     double *sigma; // [steps + 1] where the class has sigmas, else NULL
+    // An edit starts from signal x + noise z, of a clean image x; a new image from noise alone.
+    double start_signal, start_noise;
     enum sampler_threshold threshold;
     double max_value;    // THRESHOLD_CLIP: the range; THRESHOLD_DYNAMIC: the cap
     double quantile;     // THRESHOLD_DYNAMIC
@@ -56,11 +58,15 @@ struct sampler_params {
     const int *timesteps; // a list of timesteps, strictly falling; NULL: none
     int timestep_count;
     double eta; // DDIM: 0 deterministic .. 1 like DDPM
+    // Of an edit: only the last steps * strength, rounded down, are run; 0: all. diffusers
+    // multiplies in double, so 0.29 of 100 steps are 28.
+    double strength;
 };
 
-// Owner: *out belongs to the caller. Errors: INVALID (steps, preset, timesteps, name), UNSUPPORTED
-// (a config this program does not have, named), NO_MEMORY. Source: diffusers from_config,
-// set_timesteps and step of the three classes.
+// Owner: *out belongs to the caller. Errors: INVALID (steps, preset, timesteps, name, strength),
+// UNSUPPORTED (a config this program does not have, named), NO_MEMORY. Source: diffusers
+// from_config, set_timesteps, add_noise and step of the three classes, get_timesteps of IF's
+// img2img pipelines.
 enum err sampler_create(const struct sampler_params *p, struct sampler **out, struct fault *why);
 void sampler_destroy(struct sampler **s);
 

@@ -26,7 +26,7 @@ struct entry {
     float noise_level;
     uint64_t seed;
     uint32_t picture;
-    struct ops *enter;            // text, low-res and first noise of this entry
+    struct ops *enter[2];         // text, low-res and what it starts from: noise, an edit's image
     struct ops *rgb[1 + HISTORY]; // of x, of each history tensor
 };
 
@@ -58,11 +58,19 @@ static enum err slot_tensor(struct stage *s, struct tensor *t)
     return tensor_create(s->p.dev, DT_F32, s->p.entries, s->p.height, s->p.width, 3, t);
 }
 
+// An entry's place in a slot tensor: its colours, without what the fourth channel of x says.
+static struct tensor colours(const struct tensor *slots, int entry)
+{
+    const struct tensor slot = tensor_samples(slots, (uint32_t)entry, 1);
+
+    return tensor_channels(&slot, 0, 3);
+}
+
 static enum err create_state(struct stage *s)
 {
     struct ops_device *dev = s->p.dev;
     const uint32_t n = s->p.entries;
-    enum err e = slot_tensor(s, &s->x);
+    enum err e = tensor_create(dev, DT_F32, n, s->p.height, s->p.width, 4, &s->x);
 
     // A step reads its history before it writes it, and the noise of a picture that enters is used
     // up before its first step.
@@ -126,7 +134,8 @@ void stage_destroy(struct stage **out)
     if (!s)
         return;
     for (uint32_t i = 0; s->entry && i < s->p.entries; i++) {
-        ops_destroy(&s->entry[i].enter);
+        ops_destroy(&s->entry[i].enter[0]);
+        ops_destroy(&s->entry[i].enter[1]);
         for (int k = 0; k <= HISTORY; k++)
             ops_destroy(&s->entry[i].rgb[k]);
         sampler_destroy(&s->entry[i].sampler);
@@ -175,15 +184,16 @@ static void key_lane(const struct stage *s, int entry, struct op_lane *lane)
 static enum err give_noise(struct stage *s, int entry, enum stage_noise kind, int step,
                            const struct tensor *slots)
 {
-    struct tensor slot = tensor_samples(slots, (uint32_t)entry, 1);
+    struct tensor slot = colours(slots, entry);
 
     s->p.noise(s->p.noise_ctx, entry, kind, step, s->scratch);
     return tensor_upload(&slot, s->scratch);
 }
 
 // What happens when a picture enters: its text goes through the text part of the U-Net, its low-res
-// picture is enlarged and noised, and x becomes noise.
-static enum err record_enter(struct stage *s, int entry)
+// picture is enlarged and noised, and x becomes noise, or an edit's image with noise. That noise
+// goes where the history will be, which no first step reads.
+static enum err record_enter(struct stage *s, int entry, bool edit)
 {
     struct tensor low = s->p.low_height ? tensor_samples(&s->low, (uint32_t)entry, 1) : s->x;
     struct tensor states = s->states;
@@ -205,18 +215,20 @@ static enum err record_enter(struct stage *s, int entry)
         op_add_noise(o, &s->prepare[STAGE_NOISE_AUGMENT], &s->low, &s->noise, &s->low);
     }
     if (!s->p.noise)
-        op_noise(o, &s->prepare[STAGE_NOISE_INIT], &s->x);
+        op_noise(o, &s->prepare[STAGE_NOISE_INIT], edit ? &s->history[0] : &s->x);
+    if (edit)
+        op_add_noise(o, &s->prepare[STAGE_NOISE_INIT], &s->x, &s->history[0], &s->x);
     e = ops_end(o);
     if (e)
         ops_destroy(&o);
     else
-        s->entry[entry].enter = o;
+        s->entry[entry].enter[edit] = o;
     return e;
 }
 
 static enum err upload_start(struct stage *s, int entry, const struct stage_start *start)
 {
-    struct tensor half = tensor_samples(&s->states, 0, 1);
+    struct tensor half = tensor_samples(&s->states, 0, 1), x;
     enum err e = tensor_upload(&half, start->negative ? start->negative : start->text);
 
     half = tensor_samples(&s->states, 1, 1);
@@ -227,7 +239,10 @@ static enum err upload_start(struct stage *s, int entry, const struct stage_star
     if (!e && s->p.noise && s->p.low_height)
         e = give_noise(s, entry, STAGE_NOISE_AUGMENT, 0, &s->noise);
     if (!e && s->p.noise)
-        e = give_noise(s, entry, STAGE_NOISE_INIT, 0, &s->x);
+        e = give_noise(s, entry, STAGE_NOISE_INIT, 0, start->original ? &s->history[0] : &s->x);
+    x = tensor_samples(&s->x, (uint32_t)entry, 1);
+    if (!e && start->original)
+        e = tensor_upload(&x, start->original);
     return e;
 }
 
@@ -270,18 +285,20 @@ enum err stage_enter(struct stage *s, const struct stage_start *start, int *out,
     t->noise_level = (float)start->noise_level;
     t->seed = start->seed;
     t->picture = start->picture;
+    const bool edit = start->original;
     for (int k = 0; k < 2; k++) {
-        struct op_lane lane = {.step = k == STAGE_NOISE_INIT ? STEP_INIT : STEP_AUGMENT};
+        const bool init = k == STAGE_NOISE_INIT;
+        struct op_lane lane = {.step = init ? STEP_INIT : STEP_AUGMENT};
         key_lane(s, i, &lane);
-        lane.cx = (float)a;
-        lane.noise = (float)b;
+        lane.cx = (float)(init ? sampler->start_signal : a);
+        lane.noise = (float)(init ? sampler->start_noise : b);
         memcpy(tensor_map(&s->prepare[k]), &lane, sizeof lane);
     }
-    e = t->enter ? ERR_OK : record_enter(s, i);
+    e = t->enter[edit] ? ERR_OK : record_enter(s, i, edit);
     if (!e)
         e = upload_start(s, i, start);
     if (!e)
-        e = ops_run(t->enter);
+        e = ops_run(t->enter[edit]);
     if (e)
         goto fail;
     t->used = true;
@@ -370,7 +387,7 @@ static float guidance_at(float guidance, const int interval[2], int timestep)
 enum err stage_warm(struct stage *s, const struct sampler *sampler, float guidance,
                     const int interval[2])
 {
-    enum err e = s->entry[0].enter ? ERR_OK : record_enter(s, 0);
+    enum err e = s->entry[0].enter[0] ? ERR_OK : record_enter(s, 0, false);
 
     for (int i = 0; !e && i < sampler->steps; i++) {
         const struct sampler_step *step = &sampler->step[i];
@@ -459,7 +476,7 @@ bool stage_is_finite(const struct stage *s, int entry)
 
 enum err stage_picture(struct stage *s, int entry, float *out)
 {
-    struct tensor slot = tensor_samples(&s->x, (uint32_t)entry, 1);
+    struct tensor slot = colours(&s->x, entry);
 
     return tensor_download(&slot, out);
 }

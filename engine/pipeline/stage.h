@@ -12,7 +12,8 @@ struct stage;
 
 // Which noise a picture needs; a test may give it instead of the generator.
 enum stage_noise { STAGE_NOISE_INIT, STAGE_NOISE_AUGMENT, STAGE_NOISE_STEP };
-// Fill z [height, width, 3] for this entry; step counts from 0.
+// Fill z [height, width, 3] for this entry; step counts from 0. An edit's STAGE_NOISE_INIT is what
+// its image is mixed with.
 typedef void stage_noise_fn(void *ctx, int entry, enum stage_noise kind, int step, float *z);
 
 struct stage_params {
@@ -41,7 +42,10 @@ struct stage_start {
     float guidance;
     int guidance_interval[2]; // first and last timestep with guidance
     const float *low;         // [low_height, low_width, 3] in [-1, 1]; super-resolution only
-    int noise_level;          // super-resolution only
+    // An edit: [height, width, 4], what it starts from in [-1, 1], and not 0 where that is kept as
+    // it is. NULL: a new image.
+    const float *original;
+    int noise_level; // super-resolution only
     uint64_t seed;
     uint32_t picture;
 };
@@ -66,7 +70,8 @@ bool stage_is_finite(const struct stage *s, int entry);
 int stage_steps(const struct stage *s, int entry); // in all
 int stage_steps_done(const struct stage *s, int entry);
 
-// The picture so far: [height, width, 3] f32, and RGB of it. rgb stays valid until the next call.
+// The picture so far: [height, width, 3] f32, and RGB of it; before the first step, what it starts
+// from. rgb stays valid until the next call.
 enum err stage_picture(struct stage *s, int entry, float *out);
 enum err stage_rgb(struct stage *s, int entry, const uint8_t **rgb);
 // RGB of the clean picture that the last step predicted.

@@ -22,7 +22,7 @@ static inline void fuzz_image(const uint8_t *data, size_t size, enum codec_forma
         return;
     }
     FUZZ_REQUIRE(i.width >= 1 && i.height >= 1);
-    FUZZ_REQUIRE(i.format == format || data[0] != (uint8_t) "\x89\xffR"[format]);
+    FUZZ_REQUIRE(i.format == format || data[0] != (uint8_t)"\x89\xffR"[format]);
     FUZZ_REQUIRE((size_t)i.width * (size_t)i.height <= fuzz_limits.pixels);
     // Every pixel is there, and alpha says what the pixels are.
     bool alpha = false;

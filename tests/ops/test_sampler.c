@@ -10,6 +10,7 @@ struct world {
     enum dtype dtype;
     uint32_t h, w, mc, lanes;
     bool guided, dynamic;
+    bool keeps; // every third pixel of x
     struct op_lane lane[MAX_LANES];
     float *state[5]; // x, three histories, noise: [SLOTS, h, w, 4]
     float *m;        // [lanes (* 2), h, w, mc]
@@ -33,6 +34,8 @@ static void world_make(struct world *w)
         w->state[i] = op_random(DT_F32, n, 10 + i);
         clear_padding(w->state[i], n);
     }
+    for (size_t i = 3; w->keeps && i < n; i += 12)
+        w->state[0][i] = 1;
     w->m = op_random(w->dtype, (size_t)w->lanes * (w->guided ? 2 : 1) * w->h * w->w * w->mc, 3);
 }
 
@@ -134,6 +137,10 @@ static void expect(const struct world *w, double *want[4])
                                     .x = x,
                                     .x0 = x0};
         ref_sampler_step(&p);
+        const float *old = w->state[0] + at;
+        for (size_t k = 0; k < pixels * 3; k++)
+            if (old[k / 3 * 4 + 3] != 0)
+                x[k] = x0[k] = old[k / 3 * 4 + k % 3];
         to_slot(x, want[0] + at, pixels);
         to_slot(x0, want[1 + l->history] + at, pixels);
     }
@@ -212,7 +219,8 @@ static void check_steps(struct ops_device *dev, enum dtype dtype)
                        .mc = 6,
                        .lanes = 4,
                        .guided = true,
-                       .dynamic = true};
+                       .dynamic = true,
+                       .keeps = true};
     for (uint32_t i = 0; i < 4; i++) {
         w.lane[i] = plain_lane((3 * i + 1) % SLOTS);
         w.lane[i].threshold = i == 1 ? 1 : 2;
@@ -225,7 +233,7 @@ static void check_steps(struct ops_device *dev, enum dtype dtype)
         w.lane[i].learned = 1;
         w.lane[i].logvar_min = -5;
     }
-    check_world(&w, "dynamic, guided, history");
+    check_world(&w, "dynamic, guided, history, kept pixels");
 }
 
 // A slot whose history is another picture's, and not even finite, while no coefficient asks for it.

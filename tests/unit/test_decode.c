@@ -102,8 +102,8 @@ static void write_png(const struct png_kind *k, struct buf *out)
         png_set_gAMA(png, info, 1.0);
         png_set_text(png, info,
                      &(png_text){.compression = PNG_TEXT_COMPRESSION_zTXt,
-                                 .key = (char *)(uintptr_t) "a",
-                                 .text = (char *)(uintptr_t) "b"},
+                                 .key = (char *)(uintptr_t)"a",
+                                 .text = (char *)(uintptr_t)"b"},
                      1);
     }
     if (k->orientation)
@@ -549,7 +549,7 @@ static void chunk_bomb(void)
     png_set_IHDR(png, info, 1, 1, 8, PNG_COLOR_TYPE_RGB, 0, 0, 0);
     png_set_text(png, info,
                  &(png_text){.compression = PNG_TEXT_COMPRESSION_zTXt,
-                             .key = (char *)(uintptr_t) "bomb",
+                             .key = (char *)(uintptr_t)"bomb",
                              .text = text.data},
                  1);
     png_write_info(png, info);
