@@ -1,140 +1,13 @@
-// Whole pipeline trajectories, all noise given, against IFPipeline and IFSuperResolutionPipeline:
-// text states, U-Net outputs, guided outputs, samples after every step, and the picture.
-#include "golden.h"
-
-#include "cascade.h"
-#include "stage.h"
-#include "text.h"
+// Whole pipeline trajectories, all noise given, against IFPipeline, IFSuperResolutionPipeline and
+// the four that edit (edit.c): text states, U-Net outputs, guided outputs, samples after every
+// step, and the picture.
+#include "pipeline.h"
 
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MAX_PICTURES = 16 };
-
-// A pipeline folder ready to run; text_dir may be another folder's.
-struct folder {
-    char text_dir[GOLDEN_PATH];
-    struct hfconfig_index index;
-    struct unet_config unet_config;
-    struct scheduler_config scheduler, noising;
-    struct t5_config t5;
-    struct unet *unet;
-    struct text *text;
-};
-
-static bool is_super(const struct folder *f)
-{
-    return f->index.pipeline == PIPELINE_IF_SUPER;
-}
-
-// One recorded call of the pipeline.
-struct trajectory {
-    struct bundle *b;
-    struct folder *f;
-    const struct json_t *call;
-    const char *about;
-    char prefix[32]; // "a."
-    int pictures, images_per_prompt;
-    size_t height, width, low_height, low_width;
-    float guidance;
-    int noise_level;
-    bool guided;
-    struct sampler *sampler;
-    struct stage *stage;
-    float *states; // [2 * pictures, L, D]: negative first
-    float *low;    // [pictures, h, w, 3]
-    int entry[MAX_PICTURES];
-    // Collected, NCHW, step after step:
-    float *unet_out, *model_output, *x;
-    size_t out_channels;
-};
-
-// ---- loading ----------------------------------------------------------------------------------
-
-static bool read_configs(struct bundle *b, struct folder *f)
-{
-    char path[GOLDEN_PATH];
-    struct fault why = {0};
-    enum err e;
-
-    golden_path(b->g, b->name, "model_index.json", path);
-    e = hfconfig_index_read(path, &f->index, &why);
-    golden_path(b->g, b->name, "unet/config.json", path);
-    if (!e)
-        e = hfconfig_unet_read(path, &f->unet_config, &why);
-    golden_path(b->g, b->name, "scheduler/scheduler_config.json", path);
-    if (!e)
-        e = hfconfig_scheduler_read(path, &f->scheduler, &why);
-    golden_path(b->g, b->name, "image_noising_scheduler/scheduler_config.json", path);
-    if (!e && f->index.pipeline == PIPELINE_IF_SUPER)
-        e = hfconfig_scheduler_read(path, &f->noising, &why);
-    if (e)
-        golden_fail(b->g, b->name, "configs", "%s", why.msg);
-    return !e;
-}
-
-// Super-resolution folders have no text encoder: the first IFPipeline folder's is theirs.
-static bool find_text(struct bundle *b, struct folder *f)
-{
-    const struct json_t *dirs = json_find(b->g->manifest, "directories"), *value;
-    const char *dir;
-    void *at = NULL;
-
-    if (f->index.text_encoder) {
-        snprintf(f->text_dir, sizeof f->text_dir, "%s", b->dir);
-        return true;
-    }
-    while (json_next(dirs, &at, &dir, &value)) {
-        struct hfconfig_index index;
-        char path[GOLDEN_PATH];
-        snprintf(f->text_dir, sizeof f->text_dir, "%s/%s", b->g->root, dir);
-        snprintf(path, sizeof path, "%.900s/model_index.json", f->text_dir);
-        if (!hfconfig_index_read(path, &index, NULL) && index.pipeline == PIPELINE_IF &&
-            index.text_encoder)
-            return true;
-    }
-    golden_fail(b->g, b->name, "text encoder", "no folder has one");
-    return false;
-}
-
-static bool load(struct bundle *b, struct folder *f)
-{
-    char encoder[GOLDEN_PATH + 32], tokenizer[GOLDEN_PATH + 32], path[GOLDEN_PATH + 64];
-    struct weights *w = NULL;
-    struct fault why = {0};
-    enum err e;
-
-    if (!read_configs(b, f) || !find_text(b, f))
-        return false;
-    snprintf(encoder, sizeof encoder, "%s/text_encoder", f->text_dir);
-    snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer", f->text_dir);
-    snprintf(path, sizeof path, "%s/config.json", encoder);
-    e = hfconfig_t5_read(path, &f->t5, &why);
-    if (!e)
-        e = text_open(
-            &(struct text_params){
-                .dev = b->g->dev,
-                .tokenizer_dir = tokenizer,
-                .encoder_dir = encoder,
-                .config = &f->t5,
-                .dtype = b->g->dtype,
-                .cached = 8,
-            },
-            &f->text, &why);
-    golden_path(b->g, b->name, "unet", path);
-    if (!e)
-        e = weights_open(&(struct weights_params){.dir = path, .base = "diffusion_pytorch_model"},
-                         &w, &why);
-    if (!e)
-        e = unet_load(b->g->dev, &f->unet_config, w, b->g->dtype, &f->unet, &why);
-    weights_close(&w);
-    if (e)
-        golden_fail(b->g, b->name, "load", "%s", why.msg);
-    return !e;
-}
 
 // ---- the call's arguments ---------------------------------------------------------------------
 
@@ -176,24 +49,31 @@ static bool read_text(struct trajectory *t)
 }
 
 // The fixtures swap the scheduler's class as users do, by from_config; `about` says so.
+static void choose_scheduler(const struct trajectory *t, struct scheduler_config *config)
+{
+    *config = t->f->scheduler;
+    if (strstr(t->about, "DPMSolverMultistepScheduler.from_config"))
+        config->cls = SCHEDULER_DPM_MULTISTEP;
+    if (strstr(t->about, "DDIMScheduler.from_config"))
+        config->cls = SCHEDULER_DDIM;
+    if (strstr(t->about, "'variance_type': 'fixed_small'"))
+        config->variance_type = VARIANCE_FIXED_SMALL;
+}
+
 static bool make_sampler(struct trajectory *t)
 {
     const struct json_t *list = json_find(t->call, "timesteps");
-    struct scheduler_config config = t->f->scheduler;
+    struct scheduler_config config;
     struct sampler_params p = {
         .config = &config,
         .steps = (int)json_int(json_find(t->call, "num_inference_steps")),
         .eta = json_number(json_find(t->call, "eta")),
+        .strength = fmin(json_number(json_find(t->call, "strength")), 1),
     };
     int timesteps[1000];
     struct fault why = {0};
 
-    if (strstr(t->about, "DPMSolverMultistepScheduler.from_config"))
-        config.cls = SCHEDULER_DPM_MULTISTEP;
-    if (strstr(t->about, "DDIMScheduler.from_config"))
-        config.cls = SCHEDULER_DDIM;
-    if (strstr(t->about, "'variance_type': 'fixed_small'"))
-        config.variance_type = VARIANCE_FIXED_SMALL;
+    choose_scheduler(t, &config);
     if (list) {
         p.timestep_count = (int)json_count(list);
         for (int i = 0; i < p.timestep_count && i < 1000; i++)
@@ -226,14 +106,14 @@ static void check_timestep_list(struct trajectory *t)
 
 // ---- running ----------------------------------------------------------------------------------
 
-static void to_nhwc(const float *x, size_t c, size_t pixels, float *out)
+void to_nhwc(const float *x, size_t c, size_t pixels, float *out)
 {
     for (size_t i = 0; i < pixels; i++)
         for (size_t k = 0; k < c; k++)
             out[i * c + k] = x[k * pixels + i];
 }
 
-static void to_nchw(const float *x, size_t c, size_t pixels, float *out)
+void to_nchw(const float *x, size_t c, size_t pixels, float *out)
 {
     for (size_t i = 0; i < pixels; i++)
         for (size_t k = 0; k < c; k++)
@@ -241,7 +121,7 @@ static void to_nchw(const float *x, size_t c, size_t pixels, float *out)
 }
 
 // A fixture may leave a step's noise out when it is the first noise again.
-static float *given_noise(struct trajectory *t, enum stage_noise kind, int step)
+float *pipeline_noise(struct trajectory *t, enum stage_noise kind, int step)
 {
     float *z = NULL;
 
@@ -256,7 +136,7 @@ static void give(void *ctx, int entry, enum stage_noise kind, int step, float *z
 {
     struct trajectory *t = ctx;
     const size_t pixels = t->height * t->width;
-    float *all = given_noise(t, kind, step);
+    float *all = pipeline_noise(t, kind, step);
 
     if (all)
         to_nhwc(all + (size_t)entry * 3 * pixels, 3, pixels, z);
@@ -268,7 +148,7 @@ static void give(void *ctx, int entry, enum stage_noise kind, int step, float *z
 static enum err enter_all(struct trajectory *t, struct fault *why)
 {
     const size_t span = (size_t)text_length(t->f->text) * (size_t)text_dim(t->f->text);
-    const size_t low = 3 * t->low_height * t->low_width;
+    const size_t low = 3 * t->low_height * t->low_width, state = 4 * t->height * t->width;
 
     for (int i = 0; i < t->pictures; i++) {
         struct trajectory copy = *t;
@@ -284,6 +164,7 @@ static enum err enter_all(struct trajectory *t, struct fault *why)
                             .guidance_interval = {0, INT_MAX},
                             .low = t->low ? t->low + (size_t)i * low : NULL,
                             .noise_level = t->noise_level,
+                            .original = t->original ? t->original + (size_t)i * state : NULL,
                         },
                         &t->entry[i], why);
         if (e)
@@ -327,8 +208,7 @@ static enum err collect(struct trajectory *t, int step, size_t guided_channels)
 
 // ---- comparing --------------------------------------------------------------------------------
 
-static void compare_images(struct trajectory *t, const char *point, const float *got, size_t n,
-                           size_t c)
+void pipeline_compare(struct trajectory *t, const char *point, const float *got, size_t n, size_t c)
 {
     char name[64];
 
@@ -381,11 +261,31 @@ static void compare_low(struct trajectory *t)
         to_nchw(one, 3, pixels, all + (size_t)i * 3 * pixels);
     }
     if (all && one) {
-        compare_images(t, "upscaled_noisy", all, (size_t)t->pictures, 3);
-        compare_images(t, "upscaled_noisy.sub", all, (size_t)t->pictures, 3);
+        pipeline_compare(t, "upscaled_noisy", all, (size_t)t->pictures, 3);
+        pipeline_compare(t, "upscaled_noisy.sub", all, (size_t)t->pictures, 3);
     }
     free(all);
     free(one);
+}
+
+// x and, for super-resolution, the noised low-res image: what the U-Net gets at the next step.
+static enum err collect_input(struct trajectory *t, float *out)
+{
+    const size_t pixels = t->height * t->width, channels = t->low ? 6 : 3;
+    float *nhwc = malloc(3 * pixels * sizeof *nhwc);
+    enum err e = nhwc ? ERR_OK : ERR_NO_MEMORY;
+
+    for (int i = 0; !e && i < t->pictures; i++) {
+        float *to = out + (size_t)i * channels * pixels;
+        e = stage_picture(t->stage, t->entry[i], nhwc);
+        to_nchw(nhwc, 3, pixels, to);
+        if (!e && t->low) {
+            e = stage_low(t->stage, t->entry[i], nhwc);
+            to_nchw(nhwc, 3, pixels, to + 3 * pixels);
+        }
+    }
+    free(nhwc);
+    return e;
 }
 
 static size_t guided_channels(struct trajectory *t)
@@ -395,35 +295,85 @@ static size_t guided_channels(struct trajectory *t)
     return m && m->dims > 3 ? (size_t)m->shape[m->dims - 3] : t->out_channels;
 }
 
+static void compare_start(struct trajectory *t, const float *input)
+{
+    const size_t span = 3 * t->height * t->width;
+    float *x = malloc((size_t)t->pictures * span * sizeof *x);
+
+    for (size_t i = 0; x && i < (size_t)t->pictures; i++)
+        memcpy(x + i * span, input + i * span * (t->low ? 2 : 1), span * sizeof *x);
+    if (x)
+        pipeline_compare(t, "x_start", x, (size_t)t->pictures, 3);
+    free(x);
+}
+
+// The states before a step, and what that step makes of them without a mask.
+static enum err step_once(struct trajectory *t, int step, float *input)
+{
+    const struct tensor *m;
+    float *nhwc = NULL;
+    enum err e = collect_input(t, input);
+
+    if (!e)
+        e = stage_step(t->stage, t->entry, t->pictures);
+    if (e || !t->masked)
+        return e;
+    m = stage_output(t->stage);
+    nhwc = malloc((size_t)m->n * m->h * m->w * m->c * sizeof *nhwc);
+    e = nhwc ? tensor_download(m, nhwc) : ERR_NO_MEMORY;
+    if (!e)
+        e = edit_unblended(t, step, nhwc, input);
+    free(nhwc);
+    return e;
+}
+
+static enum err run_steps(struct trajectory *t, size_t guided, float *input, struct fault *why)
+{
+    const size_t p = (size_t)t->pictures, channels = t->low ? 6 : 3;
+    enum err e = enter_all(t, why);
+
+    if (!e && t->low)
+        compare_low(t);
+    for (int s = 0; !e && s < t->sampler->steps; s++) {
+        e = step_once(t, s, input);
+        if (!e && !s)
+            compare_start(t, input);
+        if (!e)
+            e = collect(t, s, guided);
+    }
+    if (!e)
+        pipeline_compare(t, "unet_in_last", input, p, channels);
+    return e;
+}
+
 static void run(struct trajectory *t)
 {
     const size_t pixels = t->height * t->width, steps = (size_t)t->sampler->steps;
     const size_t p = (size_t)t->pictures, batch = t->guided ? 2 * p : p;
-    const size_t guided = guided_channels(t);
+    const size_t guided = guided_channels(t), x = p * 3 * pixels;
     struct fault why = {0};
     enum err e = ERR_NO_MEMORY;
 
     t->unet_out = malloc(steps * batch * t->out_channels * pixels * sizeof(float));
     t->model_output = malloc(steps * p * guided * pixels * sizeof(float));
-    t->x = malloc(steps * p * 3 * pixels * sizeof(float));
-    if (t->unet_out && t->model_output && t->x)
-        e = enter_all(t, &why);
-    if (!e && t->low)
-        compare_low(t);
-    for (size_t s = 0; !e && s < steps; s++) {
-        e = stage_step(t->stage, t->entry, t->pictures);
-        if (!e)
-            e = collect(t, (int)s, guided);
-    }
+    t->x = malloc(steps * x * sizeof(float));
+    t->unblended = malloc(steps * x * sizeof(float));
+    t->history = calloc(2 * x, sizeof(float));
+    float *input = malloc(2 * x * sizeof *input);
+    if (t->unet_out && t->model_output && t->x && t->unblended && t->history && input)
+        e = run_steps(t, guided, input, &why);
+    free(input);
     if (e) {
         golden_fail(t->b->g, t->b->name, t->prefix, "%s", why.msg[0] ? why.msg : err_text(e));
         return;
     }
-    compare_images(t, "unet_out", t->unet_out, steps * batch, t->out_channels);
-    compare_images(t, "unet_out.sub", t->unet_out, batch, t->out_channels);
-    compare_images(t, "model_output", t->model_output, steps * p, guided);
-    compare_images(t, "x", t->x, steps * p, 3);
-    compare_images(t, "image", t->x + (steps - 1) * p * 3 * pixels, p, 3);
+    pipeline_compare(t, "unet_out", t->unet_out, steps * batch, t->out_channels);
+    pipeline_compare(t, "unet_out.sub", t->unet_out, batch, t->out_channels);
+    pipeline_compare(t, "model_output", t->model_output, steps * p, guided);
+    if (t->masked)
+        pipeline_compare(t, "x_unblended", t->unblended, steps * p, 3);
+    pipeline_compare(t, "x", t->x, steps * p, 3);
+    pipeline_compare(t, "image", t->x + (steps - 1) * x, p, 3);
     compare_rgb(t);
 }
 
@@ -444,10 +394,13 @@ static bool read_low(struct trajectory *t)
     t->low_height = (size_t)low->shape[2];
     t->low_width = (size_t)low->shape[3];
     const size_t span = 3 * t->low_height * t->low_width;
+    // One for each picture, or for each prompt.
+    const size_t each = (size_t)t->pictures / (size_t)low->shape[0];
     t->low = malloc((size_t)t->pictures * span * sizeof *t->low);
     for (size_t i = 0; t->low && i < (size_t)t->pictures; i++)
-        to_nhwc(nchw + i * span, 3, t->low_height * t->low_width, t->low + i * span);
+        to_nhwc(nchw + i / each * span, 3, t->low_height * t->low_width, t->low + i * span);
     free(nchw);
+    edit_check_low(t);
     return t->low != NULL;
 }
 
@@ -471,7 +424,7 @@ static bool prepare(struct trajectory *t)
     if (t->pictures > MAX_PICTURES || !make_sampler(t))
         return false;
     check_timestep_list(t);
-    if (is_super(t->f) && !read_low(t))
+    if ((is_super(t->f) && !read_low(t)) || !edit_read(t))
         return false;
     e = stage_create(
         &(struct stage_params){
@@ -512,6 +465,9 @@ static void check_call(struct bundle *b, struct folder *f, const char *image,
     sampler_destroy(&t.sampler);
     free(t.states);
     free(t.low);
+    free(t.original);
+    free(t.unblended);
+    free(t.history);
     free(t.unet_out);
     free(t.model_output);
     free(t.x);
@@ -529,14 +485,13 @@ void check_pipeline(struct golden *g, const char *name, const struct json_t *fix
         free(f);
         return;
     }
-    if (load(&b, f)) {
+    if (folder_load(&b, fixture, f)) {
         while (json_next(b.meta, &at, &tensor, &meta)) {
             if (json_find(meta, "call"))
                 check_call(&b, f, tensor, meta);
         }
     }
-    unet_destroy(&f->unet);
-    text_close(&f->text);
+    folder_deinit(f);
     free(f);
     bundle_close(&b);
 }

@@ -18,22 +18,32 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && !strcmp(text + n - m, end);
 }
 
+static const char *const pipelines[] = {
+    "IFPipeline",
+    "IFSuperResolutionPipeline",
+    "IFImg2ImgPipeline",
+    "IFInpaintingPipeline",
+    "IFImg2ImgSuperResolutionPipeline",
+    "IFInpaintingSuperResolutionPipeline",
+};
+
 // Whether the folder is a pipeline that this program does not run; *out then says which.
 static bool foreign_pipeline(struct golden *g, const char *name, char *out, size_t n)
 {
     char path[GOLDEN_PATH];
     struct json_t *doc = NULL;
     const char *cls;
-    bool foreign = false;
+    bool foreign;
 
     golden_path(g, name, "model_index.json", path);
     if (json_parse_file(path, 1 << 20, &doc, NULL))
         return false;
     cls = json_text(json_find(doc, "_class_name"), NULL);
-    if (cls && strcmp(cls, "IFPipeline") && strcmp(cls, "IFSuperResolutionPipeline")) {
+    foreign = cls;
+    for (size_t i = 0; i < sizeof pipelines / sizeof *pipelines; i++)
+        foreign = foreign && strcmp(cls, pipelines[i]);
+    if (foreign)
         snprintf(out, n, "%s is not supported", cls);
-        foreign = true;
-    }
     json_destroy(&doc);
     return foreign;
 }
@@ -54,6 +64,9 @@ static const struct kind {
      .device = true,
      .half = true},
     {.end = "/reference_pipeline.safetensors", .tensors = check_pipeline, .device = true},
+    {.end = "/resize_sizes.json", .table = check_resize_sizes},
+    {.end = "/reference_resize.safetensors", .tensors = check_resize},
+    {.end = "/strength_steps.json", .table = check_strength},
     {.end = "schedulers/betas.safetensors", .tensors = check_betas},
     {.end = "schedulers/timesteps.json", .table = check_timesteps},
     {.end = "schedulers/steps.safetensors", .tensors = check_steps, .device = true},
