@@ -107,6 +107,7 @@ bool router_host_known(const char *host, const char *const *names);
 // The route that a path and a method without one most probably mean; NULL: none is near.
 const struct route *router_nearest(const struct route *const *tables, const char *method,
                                    const char *path);
+const char *scope_name(enum scope s); // "none" and so on
 // Walks all routes: *at = 0 first; NULL at the end.
 const struct route *router_next(const struct router *r, int *at);
 

@@ -17,6 +17,16 @@ void call_json(struct call *c, int status, struct buf *body)
     http_reply(c->http, status, "application/json", body);
 }
 
+const char *scope_name(enum scope s)
+{
+    switch (s) {
+    case SCOPE_READ: return "read";
+    case SCOPE_GENERATE: return "generate";
+    case SCOPE_ADMIN: return "admin";
+    default: return "none";
+    }
+}
+
 static const char *error_type(int status)
 {
     if (status == 401)

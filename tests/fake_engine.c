@@ -1,20 +1,43 @@
 // engine.h without a device: deterministic pictures in microseconds, for every test of the server.
-// Linked instead of the engine. Environment: FAKE_STEP_MS (time of one step), FAKE_SLOTS,
-// FAKE_OPEN_FAILS (how many opens fail first), FAKE_PRESETS (0: none), FAKE_HELD (a file: while it
-// is there, no open succeeds and no picture gets further than the step it names, 0 when empty),
-// FAKE_FAULT (what an open or a picture that fails says), FAKE_PREVIEWS (a file that gets a line
-// for each preview rendered). Words in a prompt cause trouble:
-// "[fail]" fails that picture in its second step, "[lose]" loses the device once per process,
-// "[lose always]" loses it each time it is drawn.
+// Linked instead of the engine. It ends the program when it is called as no engine may be: from two
+// threads, with a request that was to be refused, for a slot that is not in use. Environment:
+//   FAKE_STEP_MS     time of one step
+//   FAKE_SLOTS       slots where none are asked for
+//   FAKE_OPEN_FAILS  how many opens fail first, with FAKE_OPEN_ERROR (no_device)
+//   FAKE_PRESETS     0: none
+//   FAKE_HELD        a file: while it is there, no open succeeds, and no picture gets further than
+//   the
+//                    step that it names, 0 when empty
+//   FAKE_FAULT       what an open or a picture that fails says
+//   FAKE_PREVIEWS    a file that gets a line for each preview rendered
+//   FAKE_SEEN        a file that gets a line of JSON for each open and each picture taken in
+// Words in a prompt cause trouble, with an error of err.h where CODE stands, or the first one:
+//   [fail CODE]      the picture fails in its second step (not_finite)
+//   [refuse CODE]    it is not taken in (no_memory)
+//   [lose CODE]      it takes the engine with it, once per process (device_lost)
+//   [lose always]    each time it is drawn
+//   [lose preview]   when a preview is rendered, once per process
+//   [slow]           each step with it takes a tenth of a second
+//   [hang]           it takes no step
 #include "engine.h"
 
+#include "fake_seen.h"
+#include "utf8.h"
+
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { FAKE_TOKENS = 77, FAKE_STAGES = 3, FAKE_MAX_SLOTS = 64, FAKE_HELD_MS = 5 };
+enum {
+    FAKE_TOKENS = 77,
+    FAKE_STAGES = 3,
+    FAKE_MAX_SLOTS = 64,
+    FAKE_HELD_MS = 5,
+    FAKE_SLOW_MS = 100
+};
 
 static const int fake_sizes[FAKE_STAGES] = {64, 256, 1024};
 static const int fake_steps[FAKE_STAGES] = {8, 4, 2};
@@ -33,8 +56,8 @@ struct fake_slot {
     struct picture_used with;
     int stage, step;
     double seconds;
-    int tokens;
-    bool fails, loses, loses_always;
+    enum err fails, loses;
+    bool loses_always, loses_in_preview, slow, hangs;
 };
 
 struct engine {
@@ -43,9 +66,58 @@ struct engine {
     struct fake_slot slot[FAKE_MAX_SLOTS];
     double step_ms;
     uint8_t *rgb;
+    char *prompt; // of the last picture taken in
+    pthread_t thread;
+    bool lost;
 };
 
 static atomic_int fake_opens, fake_losses;
+
+// ---- what it is asked for -----------------------------------------------------------------------
+
+// What a caller of engine.h promises.
+static void fake_demand(bool kept, const char *promise)
+{
+    if (kept)
+        return;
+    fprintf(stderr, "fake engine: %s\n", promise);
+    abort();
+}
+
+static void fake_on_thread(const struct engine *e)
+{
+    fake_demand(pthread_equal(e->thread, pthread_self()), "called from two threads");
+    fake_demand(!e->lost, "used after it was lost");
+}
+
+static enum err fake_code(const char *name, size_t n)
+{
+    static const enum err codes[] = {
+#define X(id, value, name, text) ERR_##id,
+        ERR_MAP(X)
+#undef X
+    };
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (strlen(err_name(codes[i])) == n && !strncmp(err_name(codes[i]), name, n))
+            return codes[i];
+    return ERR_OK;
+}
+
+// The error that "[word]" or "[word code]" in a prompt asks for; OK: none.
+static enum err fake_asked(const char *prompt, const char *word, enum err def)
+{
+    const size_t n = strlen(word);
+    for (const char *at = prompt; (at = strchr(at, '[')); at++) {
+        const char *end = strchr(at, ']');
+        if (!end || strncmp(at + 1, word, n))
+            continue;
+        if (at + 1 + n == end)
+            return def;
+        if (at[1 + n] == ' ')
+            return fake_code(at + 2 + n, (size_t)(end - (at + 2 + n)));
+    }
+    return ERR_OK;
+}
 
 static double fake_env(const char *name, double def)
 {
@@ -117,8 +189,12 @@ static enum err fake_model(const struct engine_params *p, struct fault *why)
 enum err engine_open(const struct engine_params *p, struct engine **out, struct fault *why)
 {
     *out = NULL;
+    const char *name = getenv("FAKE_OPEN_ERROR");
+    const enum err code = name && *name ? fake_code(name, strlen(name)) : ERR_NO_DEVICE;
+    fake_demand(p->model && *p->model && p->slots >= 0, "opened without a model");
+    fake_see_open(p);
     if (atomic_fetch_add(&fake_opens, 1) < (int)fake_env("FAKE_OPEN_FAILS", 0))
-        return fault_set(why, ERR_NO_DEVICE, "device", "%s", fake_fault(err_text(ERR_NO_DEVICE)));
+        return fault_set(why, code, "device", "%s", fake_fault(err_text(code)));
     while (fake_held() >= 0)
         fake_sleep(FAKE_HELD_MS);
     if (fake_model(p, why))
@@ -132,6 +208,7 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     }
     e->rgb = rgb;
+    e->thread = pthread_self();
     e->step_ms = fake_env("FAKE_STEP_MS", 0);
     fake_describe(p, &e->info);
     *out = e;
@@ -140,8 +217,11 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
 
 void engine_close(struct engine **e)
 {
-    if (*e)
-        free((*e)->rgb);
+    if (!*e)
+        return;
+    fake_demand(pthread_equal((*e)->thread, pthread_self()), "closed by another thread");
+    free((*e)->rgb);
+    free((*e)->prompt);
     free(*e);
     *e = NULL;
 }
@@ -165,6 +245,10 @@ enum err engine_resolve(const struct engine *e, const struct picture_request *r,
         known |= !strcmp(sampler, fake_samplers[i]);
     if (!known)
         return fault_set(why, ERR_INVALID, "sampler", "unknown sampler \"%s\"", sampler);
+    for (int i = 0; r->timesteps && (!i || strcmp(r->timesteps, fake_timesteps[i - 1])); i++)
+        if (!fake_timesteps[i])
+            return fault_set(why, ERR_INVALID, "timesteps", "unknown timesteps \"%s\"",
+                             r->timesteps);
     snprintf(out->model, sizeof out->model, "%s", e->info.name);
     snprintf(out->preset, sizeof out->preset, "%s", fast ? fake_preset.name : "");
     snprintf(out->sampler, sizeof out->sampler, "%s", sampler);
@@ -235,28 +319,71 @@ static void fake_count(const char *s, int *read, int *cut)
     *cut = n - *read;
 }
 
+// What every layer before it was to refuse, or to fill in.
+static void fake_check(const struct engine *e, const struct picture_request *r, const void *tag)
+{
+    const char *const texts[] = {r->prompt, r->negative_prompt ? r->negative_prompt : ""};
+    for (int i = 0; i < 2; i++) {
+        fake_demand(texts[i] && strlen(texts[i]) <= PICTURE_MAX_PROMPT, "the text is too long");
+        fake_demand(utf8_valid(texts[i], strlen(texts[i]), NULL), "the text is not UTF-8");
+    }
+    fake_demand(r->picture >= 0, "no such number");
+    for (int i = 0; i < e->info.slots; i++)
+        fake_demand(!e->slot[i].used || e->slot[i].tag != tag, "taken in twice");
+}
+
+// Whatever is asked for decides the image, apart from its size.
+static uint64_t fake_settings(const struct picture_request *r, const struct picture_used *used)
+{
+    uint64_t h = fake_hash(
+        0xcbf29ce484222325u ^ (r->seed + (uint64_t)r->picture) * 0x9e3779b97f4a7c15u, r->prompt);
+    h = fake_hash(h, r->negative_prompt);
+    h = fake_hash(h, used->sampler);
+    h = fake_hash(h, r->timesteps);
+    const int stages[] = {used->steps[0], (int)(used->guidance_scale[0] * 64)};
+    for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++)
+        h = (h ^ (uint64_t)stages[i]) * 0x100000001b3u;
+    return h;
+}
+
+static void fake_take(struct engine *e, const struct picture_request *r, struct fake_slot *s)
+{
+    s->hash = fake_settings(r, &s->with);
+    fake_count(r->prompt, &s->with.tokens, &s->with.tokens_cut);
+    fake_count(r->negative_prompt, &s->with.negative_tokens, &s->with.negative_tokens_cut);
+    s->fails = fake_asked(r->prompt, "fail", ERR_NOT_FINITE);
+    s->loses = fake_asked(r->prompt, "lose", ERR_DEVICE_LOST);
+    s->loses_always = strstr(r->prompt, "[lose always]");
+    s->loses_in_preview = strstr(r->prompt, "[lose preview]");
+    s->slow = strstr(r->prompt, "[slow]");
+    s->hangs = strstr(r->prompt, "[hang]");
+    if (e->prompt && !strcmp(e->prompt, r->prompt))
+        e->stats.text_cache_hits++;
+    else
+        e->stats.text_cache_misses++;
+    free(e->prompt);
+    e->prompt = strdup(r->prompt);
+}
+
 enum err engine_admit(struct engine *e, const struct picture_request *r, void *tag, int *slot,
                       struct fault *why)
 {
     struct picture_used used;
-    const enum err err = engine_resolve(e, r, &used, why);
+    fake_on_thread(e);
+    fake_check(e, r, tag);
+    fake_see_request(r);
+    enum err err = engine_resolve(e, r, &used, why);
     if (err)
         return err;
+    err = fake_asked(r->prompt, "refuse", ERR_NO_MEMORY);
+    if (err)
+        return fault_set(why, err, "", "%s", err_text(err));
     for (int i = 0; i < e->info.slots; i++) {
         struct fake_slot *s = &e->slot[i];
         if (s->used)
             continue;
         *s = (struct fake_slot){.used = true, .tag = tag, .with = used};
-        s->hash = fake_hash(0xcbf29ce484222325u ^ (r->seed + r->picture) * 0x9e3779b97f4a7c15u,
-                            r->prompt);
-        s->hash = fake_hash(s->hash, r->negative_prompt);
-        s->hash = fake_hash(s->hash, used.sampler);
-        fake_count(r->prompt, &s->with.tokens, &s->with.tokens_cut);
-        fake_count(r->negative_prompt, &s->with.negative_tokens, &s->with.negative_tokens_cut);
-        s->fails = strstr(r->prompt, "[fail]");
-        s->loses = strstr(r->prompt, "[lose]");
-        s->loses_always = strstr(r->prompt, "[lose always]");
-        e->stats.text_cache_misses++;
+        fake_take(e, r, s);
         *slot = i;
         return ERR_OK;
     }
@@ -312,7 +439,9 @@ static void fake_advance(struct engine *e, int slot, engine_event_fn *fn, void *
     s->seconds += e->step_ms * 1e-3;
     if (s->fails && s->step == 2) {
         struct fault f;
-        fault_set(&f, ERR_NOT_FINITE, "", "%s", fake_fault("the picture became not a number"));
+        fault_set(&f, s->fails, "", "%s",
+                  fake_fault(s->fails == ERR_NOT_FINITE ? "the picture became not a number"
+                                                        : err_text(s->fails)));
         fake_post(e, slot, ENGINE_FAILED, fn, ctx, &f);
         return;
     }
@@ -329,32 +458,56 @@ static void fake_advance(struct engine *e, int slot, engine_event_fn *fn, void *
     s->seconds = 0;
 }
 
+// Whether a picture waits, by FAKE_HELD or by itself.
+static bool fake_waits(const struct fake_slot *s, int held)
+{
+    return s->hangs || (held >= 0 && (s->stage || s->step >= held));
+}
+
+// Whether a picture takes the engine with it now.
+static enum err fake_lost(struct engine *e, bool preview, struct fault *why)
+{
+    for (int i = 0; i < e->info.slots; i++) {
+        const struct fake_slot *s = &e->slot[i];
+        const enum err once = preview ? (s->loses_in_preview ? ERR_DEVICE_LOST : ERR_OK) : s->loses;
+        const bool always = !preview && s->loses_always;
+        if (!s->used || (!always && (!once || atomic_exchange(&fake_losses, 1))))
+            continue;
+        e->lost = true;
+        const enum err err = always ? ERR_DEVICE_LOST : once;
+        return fault_set(why, err, "", "%s", err_text(err));
+    }
+    return ERR_OK;
+}
+
 enum err engine_step(struct engine *e, engine_event_fn *fn, void *ctx, struct fault *why)
 {
-    int stage = -1;
-    for (int i = 0; i < e->info.slots; i++)
-        if (e->slot[i].used && e->slot[i].stage > stage)
-            stage = e->slot[i].stage;
-    if (stage < 0)
-        return ERR_OK;
     const int held = fake_held();
-    for (int i = 0; held >= 0 && i < e->info.slots; i++) {
-        const struct fake_slot *s = &e->slot[i];
-        if (s->used && (s->stage || s->step >= held)) {
-            fake_sleep(FAKE_HELD_MS);
-            return ERR_OK;
-        }
-    }
+    double ms = e->step_ms;
+    int stage = -1;
+    fake_on_thread(e);
     for (int i = 0; i < e->info.slots; i++) {
         const struct fake_slot *s = &e->slot[i];
-        if (s->used && (s->loses_always || (s->loses && !atomic_exchange(&fake_losses, 1))))
-            return fault_set(why, ERR_DEVICE_LOST, "", "%s", err_text(ERR_DEVICE_LOST));
+        if (s->used && !fake_waits(s, held) && s->stage > stage)
+            stage = s->stage;
     }
-    fake_sleep(e->step_ms);
+    if (stage < 0) {
+        fake_demand(engine_busy(e), "asked for a step of nothing");
+        fake_sleep(FAKE_HELD_MS);
+        return ERR_OK;
+    }
+    const enum err err = fake_lost(e, false, why);
+    if (err)
+        return err;
+    for (int i = 0; i < e->info.slots; i++)
+        if (e->slot[i].used && e->slot[i].slow)
+            ms = FAKE_SLOW_MS;
+    fake_sleep(ms);
     e->stats.steps[stage]++;
-    e->stats.step_seconds[stage] += e->step_ms * 1e-3;
+    e->stats.step_seconds[stage] += ms * 1e-3;
     for (int i = 0; i < e->info.slots; i++) {
-        if (!e->slot[i].used || e->slot[i].stage != stage)
+        const struct fake_slot *s = &e->slot[i];
+        if (!s->used || s->stage != stage || fake_waits(s, held))
             continue;
         e->stats.step_pictures[stage]++;
         fake_advance(e, i, fn, ctx);
@@ -365,6 +518,11 @@ enum err engine_step(struct engine *e, engine_event_fn *fn, void *ctx, struct fa
 enum err engine_preview(struct engine *e, int slot, struct engine_image *out, struct fault *why)
 {
     const struct fake_slot *s = &e->slot[slot];
+    fake_on_thread(e);
+    fake_demand(slot >= 0 && slot < e->info.slots && s->used, "asked to show an empty slot");
+    const enum err err = fake_lost(e, true, why);
+    if (err)
+        return err;
     const char *path = getenv("FAKE_PREVIEWS");
     FILE *f = path ? fopen(path, "a") : NULL;
     if (!s->used || !s->step)
@@ -380,13 +538,15 @@ enum err engine_preview(struct engine *e, int slot, struct engine_image *out, st
 
 const struct picture_used *engine_used(const struct engine *e, int slot)
 {
+    fake_on_thread(e);
     return &e->slot[slot].with;
 }
 
 enum err engine_evict(struct engine *e, int slot)
 {
-    if (slot < 0 || slot >= e->info.slots || !e->slot[slot].used)
-        return ERR_NOT_FOUND;
+    fake_on_thread(e);
+    fake_demand(slot >= 0 && slot < e->info.slots && e->slot[slot].used,
+                "asked to leave an empty slot");
     e->slot[slot].used = false;
     return ERR_OK;
 }

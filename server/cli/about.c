@@ -21,7 +21,7 @@ const struct cli_about cli_about_serve = {
 const struct cli_about cli_about_config = {
     .name = "config",
     .summary = "check and show the service's options, create API keys",
-    .synopsis = (const char *const[]){"config check|show [options]", "config file|table",
+    .synopsis = (const char *const[]){"config check|show [options]", "config file|table|routes",
                                       "config key NAME [SCOPES]", NULL},
     .text =
         (const char *const[]){
@@ -33,6 +33,8 @@ const struct cli_about cli_about_config = {
             {"show", 0, "[options]", "print the effective value of every option, as a file"},
             {"file", 0, NULL, "print a configuration file with every option and its default"},
             {"table", 0, NULL, "print the options and metrics as Markdown tables"},
+            {"routes", 0, NULL,
+             "print the HTTP routes with their scopes, one JSON object per line"},
             {"key", 0, "NAME [SCOPES]",
              "create an API key and print it with its line for keys-file; SCOPES are separated by "
              "commas (default generate,read)"},

@@ -31,6 +31,7 @@ extern const struct route routes_native[];
 extern const struct route routes_a1111[];
 extern const struct route routes_openapi[];
 extern const struct route routes_page[];
+extern const struct route *const serve_routes[]; // all of these, NULL-terminated (serve.c)
 
 // ---- shared by the APIs that draw (draw.c) ------------------------------------------------------
 

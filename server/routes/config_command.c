@@ -2,6 +2,7 @@
 // docs/configuration.md, make an API key.
 #include "serve.h"
 
+#include "app.h"
 #include "auth.h"
 #include "buf.h"
 #include "conf.h"
@@ -63,6 +64,19 @@ static int config_options(const char *what, int argc, char **argv)
     return err ? fail(&why) : 0;
 }
 
+// One JSON object per line.
+static int config_routes(void)
+{
+    struct buf b = {0};
+    for (const struct route *const *t = serve_routes; *t; t++)
+        for (const struct route *r = *t; r->path; r++)
+            buf_printf(&b, "{\"method\":\"%s\",\"path\":\"%s\",\"scope\":\"%s\"}\n", r->method,
+                       r->path, scope_name(r->scope));
+    fputs(b.data ? b.data : "", stdout);
+    buf_deinit(&b);
+    return 0;
+}
+
 int config_command(int argc, char **argv)
 {
     const char *what = argc > 0 ? argv[0] : "";
@@ -70,6 +84,8 @@ int config_command(int argc, char **argv)
         return SERVE_HELP;
     if (!strcmp(what, "key"))
         return config_key(argc, argv);
+    if (!strcmp(what, "routes"))
+        return config_routes();
     if (!strcmp(what, "check") || !strcmp(what, "show"))
         return config_options(what, argc - 1, argv + 1);
     if (!strcmp(what, "table") || !strcmp(what, "file")) {
@@ -88,7 +104,8 @@ int config_command(int argc, char **argv)
     if (*what)
         fprintf(stderr, "imagend: config has no \"%.60s\"; see imagend config --help\n", what);
     else
-        fputs("imagend: config check, show, file, table or key? See imagend config --help\n",
-              stderr);
+        fputs(
+            "imagend: config check, show, file, table, routes or key? See imagend config --help\n",
+            stderr);
     return 2;
 }

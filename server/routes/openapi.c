@@ -114,7 +114,9 @@ static void add_operation(struct buf *b, const struct route *r)
                    ",\"requestBody\":{\"required\":%s,\"content\":{\"application/json\":{"
                    "\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}}}",
                    r->flags & ROUTE_EMPTY_BODY ? "false" : "true", r->body->name);
-    if (!r->scope)
+    if (r->scope)
+        buf_printf(b, ",\"security\":[{\"key\":[\"%s\"]}]", scope_name(r->scope));
+    else
         buf_puts(b, ",\"security\":[]");
     add_answers(b, r);
     buf_puts(b, "}");
@@ -164,7 +166,7 @@ static void openapi_get(struct call *c)
     buf_puts(&b, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"imagend\",\"summary\":"
                  "\"Pictures from text\",\"version\":");
     text_json(&b, program_version);
-    buf_puts(&b, "},\"security\":[{\"key\":[]}],\"paths\":{");
+    buf_puts(&b, "},\"paths\":{");
     add_paths(c, &b);
     buf_puts(&b, "},\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":"
                  "\"bearer\"}},\"schemas\":{");

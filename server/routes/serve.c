@@ -41,7 +41,7 @@ struct serve {
     char *webhook_secret;
 };
 
-static const struct route *const serve_routes[] = {
+const struct route *const serve_routes[] = {
     routes_openai, routes_native, routes_a1111, routes_openapi, routes_admin, routes_page, NULL,
 };
 

@@ -1,0 +1,57 @@
+// Writes down what the fake engine is given, so that tests can see what reaches an engine.
+#include "fake_seen.h"
+
+#include "buf.h"
+#include "text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static void fake_see(struct buf *b)
+{
+    const char *path = getenv("FAKE_SEEN");
+    FILE *f = path && *path ? fopen(path, "a") : NULL;
+    if (f)
+        fprintf(f, "%s\n", b->data);
+    if (f)
+        fclose(f);
+    buf_deinit(b);
+}
+
+void fake_see_open(const struct engine_params *p)
+{
+    const char *const texts[][2] = {{"model", p->model},         {"variant", p->variant},
+                                    {"device", p->device},       {"dtype", p->dtype},
+                                    {"cache_dir", p->cache_dir}, {NULL, NULL}};
+    struct buf b = {0};
+    buf_printf(&b, "{\"slots\":%d,\"memory_limit\":%zu", p->slots, p->memory_limit);
+    for (int i = 0; texts[i][0]; i++) {
+        buf_printf(&b, ",\"%s\":", texts[i][0]);
+        text_json(&b, texts[i][1]);
+    }
+    buf_puts(&b, "}");
+    fake_see(&b);
+}
+
+void fake_see_request(const struct picture_request *r)
+{
+    const struct {
+        const char *name, *value;
+    } texts[] = {{"prompt", r->prompt},
+                 {"negative_prompt", r->negative_prompt},
+                 {"preset", r->preset},
+                 {"sampler", r->sampler},
+                 {"timesteps", r->timesteps}};
+    struct buf b = {0};
+    buf_printf(&b, "{\"seed\":%llu,\"picture\":%d,\"size\":[%d,%d]", (unsigned long long)r->seed,
+               r->picture, r->size.width, r->size.height);
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        buf_printf(&b, ",\"%s\":", texts[i].name);
+        text_json(&b, texts[i].value);
+    }
+    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
+        buf_printf(&b, "%s[%d,%.9g,%d]", i ? "," : ",\"stages\":[", r->steps[i],
+                   (double)r->guidance_scale[i], r->set_noise_level ? r->noise_level[i] : -1);
+    buf_puts(&b, "]}");
+    fake_see(&b);
+}
