@@ -84,15 +84,18 @@ static enum err parse_key(char *line, struct key *k, struct fault *why)
         return fault_set(why, ERR_INVALID, "keys-file",
                          "expected: name sha256 scopes [rate/burst]");
     if (!plain_name(word[0]))
-        return fault_set(why, ERR_INVALID, "keys-file", "the name may have letters, digits, -_.@");
+        return fault_set(why, ERR_INVALID, "keys-file",
+                         "a key name may contain only letters, digits, -, _, . and @");
     if (strlen(word[1]) != 64 || strspn(word[1], "0123456789abcdef") != 64)
-        return fault_set(why, ERR_INVALID, "keys-file", "the hash of %s is not 64 digits a-f0-9",
-                         word[0]);
+        return fault_set(why, ERR_INVALID, "keys-file",
+                         "%s: the SHA-256 hash must be 64 lowercase hexadecimal digits", word[0]);
     if (!parse_scopes(word[2], &k->scopes))
         return fault_set(why, ERR_INVALID, "keys-file",
-                         "the scopes of %s are not of generate,read,admin", word[0]);
+                         "%s: invalid scope; expected generate, read or admin", word[0]);
     if (word[3] && !parse_rate(word[3], k))
-        return fault_set(why, ERR_INVALID, "keys-file", "the rate of %s is not like 5/20", word[0]);
+        return fault_set(why, ERR_INVALID, "keys-file",
+                         "%s: invalid rate; expected requests per second and burst, such as 5/20",
+                         word[0]);
     snprintf(k->name, sizeof k->name, "%s", word[0]);
     snprintf(k->hash, sizeof k->hash, "%s", word[1]);
     k->tokens = k->burst;
@@ -127,7 +130,7 @@ static enum err parse_line(char *line, int number, struct key **keys, struct fau
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     if (parse_key(s, k, &inner) || key_find(*keys, k->name)) {
         fault_set(why, ERR_INVALID, "keys-file", "keys file, line %d: %s", number,
-                  inner.code ? inner.msg : "the name is there twice");
+                  inner.code ? inner.msg : "duplicate key name");
         free(k);
         return ERR_INVALID;
     }
@@ -158,7 +161,7 @@ static enum err parse_keys(const char *text, size_t n, struct auth *a, struct fa
         a->count++;
     return a->count ? ERR_OK
                     : fault_set(why, ERR_INVALID, "keys-file",
-                                "the keys file has no keys; add one with `imagend config key "
+                                "the keys file contains no keys; add one with `imagend config key "
                                 "NAME`, or unset keys-file");
 }
 
@@ -273,11 +276,13 @@ enum err auth_new_key(const char *name, const char *scopes, struct buf *key, str
     char hash[65];
     unsigned bits;
     if (!plain_name(name))
-        return fault_set(why, ERR_INVALID, "name", "the name may have letters, digits, -_.@");
+        return fault_set(why, ERR_INVALID, "name",
+                         "a key name may contain only letters, digits, -, _, . and @");
     if (!parse_scopes(scopes, &bits))
-        return fault_set(why, ERR_INVALID, "scopes", "scopes are of generate,read,admin");
+        return fault_set(why, ERR_INVALID, "scopes",
+                         "invalid scope; expected generate, read or admin, separated by commas");
     if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
-        return fault_set(why, ERR_INTERNAL, "", "the system gave no random numbers");
+        return fault_set(why, ERR_INTERNAL, "", "cannot read random numbers from the system");
     buf_puts(key, "sk-imagend-");
     text_hex(key, bytes, sizeof bytes);
     if (key->failed)

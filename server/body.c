@@ -64,9 +64,9 @@ static enum err gunzip_fault(int code, size_t max, const struct buf *out, struct
         return fault_set(why, ERR_FORMAT, "",
                          "the decompressed request body is larger than %zu bytes", max);
     return fault_set(why, ERR_INVALID, "",
-                     code == Z_BUF_ERROR ? "the gzip request body ends too early"
-                                         : "the request body is not valid gzip data, as "
-                                           "Content-Encoding says it is");
+                     code == Z_BUF_ERROR
+                         ? "the gzip request body is truncated"
+                         : "Content-Encoding is gzip, but the request body is not valid gzip data");
 }
 
 // Several members, one after the other, are one file, too.
@@ -138,13 +138,14 @@ enum err body_text(const struct buf *body, size_t *begin, struct fault *why)
         return ERR_OK;
     const char *name = wide_encoding(s, n);
     if (name)
-        return fault_set(why, ERR_INVALID, "", "the request body is %s; send it as UTF-8", name);
+        return fault_set(why, ERR_INVALID, "",
+                         "the request body is encoded as %s; send it as UTF-8", name);
     if (n >= 2 && s[0] == 0x1f && s[1] == 0x8b)
         return fault_set(why, ERR_INVALID, "",
-                         "the request body is compressed; say so by Content-Encoding: gzip");
+                         "the request body is gzip data; add the header Content-Encoding: gzip");
     if (!utf8_valid(body->data, n, &bad))
         return fault_set(why, ERR_INVALID, "",
-                         "the request body is not UTF-8 (byte 0x%02X at offset %zu, as in "
+                         "the request body is not valid UTF-8 (byte 0x%02X at offset %zu, as in "
                          "ISO-8859-1 or Windows-1252); send it as UTF-8",
                          s[bad], bad);
     return ERR_OK;

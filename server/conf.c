@@ -121,6 +121,17 @@ static enum err refuse(struct fault *why, const struct conf_option *o, const cha
     return fault_set(why, ERR_INVALID, o->name, "%s: \"%.60s\" is not %s", o->name, s, want);
 }
 
+static enum err refuse_choice(struct fault *why, const struct conf_option *o, const char *s)
+{
+    char list[200] = "";
+    size_t n = 0;
+    for (int i = 0; o->choices[i] && n < sizeof list; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "",
+                              *o->choices[i] ? o->choices[i] : "empty");
+    return fault_set(why, ERR_INVALID, o->name, "%s must be one of %s, not \"%.60s\"", o->name,
+                     list, s);
+}
+
 static enum err set_number(const struct conf_option *o, const char *s, char *at, struct fault *why)
 {
     static const char units[] = "KMGT";
@@ -132,7 +143,7 @@ static enum err set_number(const struct conf_option *o, const char *s, char *at,
         end++;
     }
     if (end == s || *end || !isfinite(v) || (o->type == CONF_INT && v != floor(v)))
-        return refuse(why, o, s, o->type == CONF_BYTES ? "a size like 512M" : "a number");
+        return refuse(why, o, s, o->type == CONF_BYTES ? "a size such as 512M" : "a number");
     if (v < o->min || v > o->max)
         return fault_set(why, ERR_INVALID, o->name, "%s must be from %.15g to %.15g, not %s",
                          o->name, o->min, o->max, s);
@@ -168,7 +179,7 @@ static enum err set_value(struct conf *c, const struct conf_option *o, const cha
                 return ERR_OK;
             }
         }
-        return refuse(why, o, s, "one of the choices that --help lists");
+        return refuse_choice(why, o, s);
     default: return set_number(o, s, at, why);
     }
 }
@@ -508,10 +519,11 @@ void conf_markdown(struct buf *out)
 
 void conf_file(struct buf *out)
 {
-    buf_puts(out,
-             "# Every option of `imagend serve` with its default; `imagend serve --config FILE` "
-             "reads a file\n# like this one. The environment (IMAGEND_NAME) and flags (--name) "
-             "win over it. SIGHUP reads the\n# options marked (reload) again.\n");
+    buf_puts(
+        out,
+        "# Every option of `imagend serve` with its default; `imagend serve --config FILE` reads a "
+        "file\n# like this one. Environment variables (IMAGEND_NAME) and flags (--name) override "
+        "it. On SIGHUP\n# the service rereads the options marked (reload).\n");
     for (int i = 0; i < OPTIONS; i++) {
         const struct conf_option *o = &options[i];
         if (o->flags & CONF_NOT_IN_FILE)

@@ -343,7 +343,7 @@ enum err http_open(const struct http_params *p, struct http_server **out, struct
     http_make_room(s);
     s->daemon = http_start(s);
     if (!s->daemon) {
-        err = fault_set(why, ERR_INTERNAL, "listen", "the HTTP library does not start");
+        err = fault_set(why, ERR_INTERNAL, "listen", "cannot start the HTTP server; see the log");
         goto fail;
     }
     err = http_attach(s);

@@ -47,13 +47,13 @@ static enum err tls_read(struct http_tls *t, const char *cert, const char *key, 
     unsigned n = TLS_MAX_CHAIN;
     int code = gnutls_pcert_list_import_x509_raw(t->chain, &n, &c, GNUTLS_X509_FMT_PEM, 0);
     if (code < 0)
-        return tls_fault("tls-cert", code, "no PEM certificate chain can be read", why);
+        return tls_fault("tls-cert", code, "cannot read a PEM certificate chain", why);
     t->count = n;
     code = gnutls_privkey_init(&t->key);
     if (!code)
         code = gnutls_privkey_import_x509_raw(t->key, &k, GNUTLS_X509_FMT_PEM, NULL, 0);
     if (code < 0)
-        return tls_fault("tls-key", code, "no PEM private key can be read", why);
+        return tls_fault("tls-key", code, "cannot read a PEM private key", why);
     if (!tls_same_key(t))
         return fault_set(why, ERR_INVALID, "tls-key",
                          "tls-key: the key does not belong to the certificate in tls-cert");

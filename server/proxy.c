@@ -55,7 +55,7 @@ static enum err add_net(char *s, struct proxy_trust *out, struct fault *why)
         *slash = '/';
     if (!known || (slash && (end == slash + 1 || *end)) || bits < 0 || bits > space)
         return fault_set(why, ERR_INVALID, "trusted-proxies",
-                         "trusted-proxies: \"%.60s\" is not an address, a network like "
+                         "trusted-proxies: \"%.60s\" is not an address, a network such as "
                          "10.0.0.0/8, loopback or private",
                          s);
     net->bits = (int)bits + SPACE_BITS - space;

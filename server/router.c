@@ -86,14 +86,14 @@ static bool authorize(struct call *c)
         return true;
     if (err == ERR_BUSY) {
         call_set_retry(c, retry);
-        call_error(c, 429, NULL, NULL, "this key sends requests faster than it may");
+        call_error(c, 429, NULL, NULL, "the rate limit of this API key is exceeded");
     } else if (err) {
         http_set_header(c->http, "WWW-Authenticate", "Bearer");
         call_error(c, 401, NULL, NULL,
-                   given ? "the API key is not valid"
-                         : "an API key is needed: Authorization: Bearer KEY");
+                   given ? "invalid API key"
+                         : "an API key is required: send Authorization: Bearer KEY");
     } else if (!(c->scopes & (unsigned)c->route->scope)) {
-        call_error(c, 403, NULL, NULL, "this API key may not do that");
+        call_error(c, 403, NULL, NULL, "this API key lacks the required scope");
     } else {
         return true;
     }
@@ -121,7 +121,7 @@ static bool check_body_headers(struct call *c)
     if (!(c->route->flags & ROUTE_BODY) || (optional && !n && !chunked))
         return true;
     if (!length && !chunked) {
-        call_error(c, 411, NULL, NULL, "a body with a Content-Length is needed");
+        call_error(c, 411, NULL, NULL, "a request body with Content-Length is required");
         return false;
     }
     if (body_check_headers(http_header(c->http, "Content-Encoding"), type, &c->gzip, &why)) {
@@ -131,7 +131,8 @@ static bool check_body_headers(struct call *c)
     }
     if (!type || strncasecmp(type, "application/json", 16) ||
         (type[16] && !strchr("; ", type[16]))) {
-        call_error(c, 415, NULL, NULL, "the body must be sent as Content-Type: application/json");
+        call_error(c, 415, NULL, NULL,
+                   "unsupported Content-Type; send the body as application/json");
         return false;
     }
     return true;
@@ -164,7 +165,7 @@ void router_head(void *router, struct http_request *r)
     router_set_headers(c);
     const bool found = router_find(c, allowed);
     if (http_header_bytes(r) > ro->p.max_header) {
-        call_error(c, 431, NULL, NULL, "the request's headers have more than %zu bytes",
+        call_error(c, 431, NULL, NULL, "the request headers are larger than %zu bytes (max-header)",
                    ro->p.max_header);
     } else if (!router_check_browser(c)) {
         return;

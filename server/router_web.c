@@ -125,8 +125,7 @@ bool router_check_browser(struct call *c)
     const struct router_web *w = &c->router->p.web;
     if (host && w->hosts && !is_own_name(w, host))
         call_error(c, 421, NULL, NULL,
-                   "this server is not known as \"%.100s\"; host-names and public-url can name it",
-                   host);
+                   "unknown host \"%.100s\"; add it to host-names, or set public-url", host);
     else if (is_foreign(c))
         call_error(c, 403, "cross_origin", NULL,
                    "cross-origin request from \"%.100s\"; add the origin to cors-origins, or set "
@@ -173,8 +172,8 @@ void router_preflight(struct call *c, const char *allowed)
         allowed = method;
     http_set_header(c->http, "Allow", "%s", allowed);
     if (origin && method && !origin_allowed(c, origin)) {
-        call_error(c, 403, "cross_origin", NULL, "cors-origins does not list the origin \"%.100s\"",
-                   origin);
+        call_error(c, 403, "cross_origin", NULL,
+                   "the origin \"%.100s\" is not listed in cors-origins", origin);
         return;
     }
     if (origin) {

@@ -74,8 +74,8 @@ static enum err read_origins(const struct conf *c, struct settings *out, struct 
     for (int i = 0; !err && out->origins.item[i]; i++)
         if (!is_origin(out->origins.item[i]))
             return fault_set(why, ERR_INVALID, "cors-origins",
-                             "cors-origins: \"%.80s\" is not an origin as browsers send it, like "
-                             "https://app.example.org or http://localhost:3000",
+                             "cors-origins: \"%.80s\" is not an origin as browsers send it, such "
+                             "as https://app.example.org or http://localhost:3000",
                              out->origins.item[i]);
     return err;
 }
@@ -109,8 +109,8 @@ static enum err read_public_url(const struct conf *c, struct settings *out, stru
     if (*url &&
         (!parse_url(url, a, &rest) || !address_prefix(rest, strlen(rest), out->public_prefix)))
         return fault_set(why, ERR_INVALID, "public-url",
-                         "public-url: \"%.100s\" is not a URL like https://images.example.org or "
-                         "https://example.org/images",
+                         "public-url: \"%.100s\" is not a URL such as https://images.example.org "
+                         "or https://example.org/images",
                          url);
     if (*url) {
         buf_printf(&b, "%s://", a->scheme);
@@ -155,8 +155,8 @@ static enum err check_exposure(const struct conf *c, const struct auth *auth, co
     if (auth_count(auth) || conf_is_local(host) || c->allow_open)
         return ERR_OK;
     return fault_set(why, ERR_INVALID, "listen",
-                     "%s is reachable from outside and there are no API keys: set keys-file, "
-                     "or allow-open if that is wanted",
+                     "%s is reachable from other machines, but no API keys are configured; set "
+                     "keys-file, or allow-open to permit this",
                      host);
 }
 

@@ -526,7 +526,7 @@ enum err engine_preview(struct engine *e, int slot, struct engine_image *out, st
     const char *path = getenv("FAKE_PREVIEWS");
     FILE *f = path ? fopen(path, "a") : NULL;
     if (!s->used || !s->step)
-        fault_set(why, ERR_NOT_FOUND, "", "slot %d has no step to show", slot);
+        fault_set(why, ERR_NOT_FOUND, "", "slot %d has no step to preview", slot);
     else
         fake_draw(e, s, out);
     if (f && s->used && s->step)

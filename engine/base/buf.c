@@ -111,7 +111,7 @@ static enum err read_all(struct buf *b, int fd, const char *path, size_t max, st
         b->len += (size_t)n;
         b->data[b->len] = 0;
         if (b->len > max)
-            return fault_set(why, ERR_FORMAT, path, "%s: larger than %zu bytes", fault_path(path),
+            return fault_set(why, ERR_FORMAT, path, "%s is larger than %zu bytes", fault_path(path),
                              max);
         if (!n)
             return ERR_OK;
@@ -127,7 +127,7 @@ enum err buf_read_file(struct buf *b, const char *path, size_t max, struct fault
     if (fd < 0)
         return file_open_error(path, errno, why);
     if (fstat(fd, &st) || S_ISDIR(st.st_mode))
-        e = fault_set(why, ERR_IO, path, "%s: not a file", fault_path(path));
+        e = fault_set(why, ERR_IO, path, "%s is not a regular file", fault_path(path));
     else
         e = read_all(b, fd, path, max, why);
     close(fd);

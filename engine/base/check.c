@@ -18,15 +18,42 @@
 
 static const int64_t LAST_SECOND = 253402300799; // of the year 9999
 
-static enum err refuse(struct fault *why, const struct check_field *f, const char *want)
+static enum err refuse(struct fault *why, const struct check_field *f, const char *want,
+                       const char *got)
 {
-    return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be %s", f->name, want);
+    return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be %s, not %.60s", f->name, want, got);
 }
 
-static enum err refuse_range(struct fault *why, const struct check_field *f, const char *what)
+static enum err refuse_text(struct fault *why, const struct check_field *f, const char *want,
+                            const char *got)
 {
-    return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be %s from %.15g to %.15g", f->name,
-                     what, f->min, f->max);
+    char quoted[64];
+    snprintf(quoted, sizeof quoted, "\"%.40s\"", got);
+    return refuse(why, f, want, quoted);
+}
+
+static enum err refuse_range(struct fault *why, const struct check_field *f, const char *what,
+                             const char *got)
+{
+    char want[128];
+    snprintf(want, sizeof want, "%s from %.15g to %.15g", what, f->min, f->max);
+    return refuse(why, f, want, got);
+}
+
+static enum err refuse_number(struct fault *why, const struct check_field *f, const char *what,
+                              double got)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%.15g", got);
+    return refuse_range(why, f, what, text);
+}
+
+static enum err refuse_json(struct fault *why, const struct check_field *f, const char *want,
+                            const struct json_t *v)
+{
+    char got[48];
+    json_show(v, got, sizeof got);
+    return refuse(why, f, want, got);
 }
 
 // ---- rows ---------------------------------------------------------------------------------------
@@ -84,7 +111,8 @@ static enum err put_text(const struct check_field *f, const char *s, size_t n, c
                          f->name, f->min, f->max, n);
     }
     if (strlen(s) != n || !utf8_valid(s, n, NULL))
-        return refuse(why, f, "UTF-8 text without NUL");
+        return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be UTF-8 text without NUL",
+                         f->name);
     if (f->type == CHECK_CHARS)
         memcpy(at, s, n + 1);
     else
@@ -105,8 +133,8 @@ static enum err put_enum(const struct check_field *f, const char *s, char *at, s
         if (n >= sizeof list)
             n = sizeof list - 1;
     }
-    return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be one of %s; \"%.40s\" is not",
-                     f->name, list, s);
+    return fault_set(why, ERR_INVALID, f->name, "\"%s\" must be one of %s, not \"%.40s\"", f->name,
+                     list, s);
 }
 
 static enum err put_number(const struct check_field *f, double v, char *at, struct fault *why)
@@ -114,7 +142,7 @@ static enum err put_number(const struct check_field *f, double v, char *at, stru
     if (v == 0)
         v = f->zero;
     if (!isfinite(v) || v < f->min || v > f->max)
-        return refuse_range(why, f, "a number");
+        return refuse_number(why, f, "a number", v);
     *(float *)(void *)at = (float)v;
     return ERR_OK;
 }
@@ -122,7 +150,7 @@ static enum err put_number(const struct check_field *f, double v, char *at, stru
 static enum err put_int(const struct check_field *f, int64_t v, char *at, struct fault *why)
 {
     if ((double)v < f->min || (double)v > f->max)
-        return refuse_range(why, f, "an integer");
+        return refuse_number(why, f, "an integer", (double)v);
     *(int *)(void *)at = (int)v;
     return ERR_OK;
 }
@@ -138,8 +166,11 @@ static uint64_t random_seed(const void *otherwise)
 
 static enum err put_seed(const struct check_field *f, int64_t v, char *at, struct fault *why)
 {
-    if (v < -1)
-        return refuse(why, f, "-1 (for any) or an integer from 0 to 9223372036854775807");
+    if (v < -1) {
+        char got[24];
+        snprintf(got, sizeof got, "%lld", (long long)v);
+        return refuse(why, f, "-1 (random) or an integer from 0 to 9223372036854775807", got);
+    }
     *(uint64_t *)(void *)at = v >= 0 ? (uint64_t)v : random_seed(at);
     return ERR_OK;
 }
@@ -154,9 +185,9 @@ static enum err put_size(const struct check_field *f, const char *s, char *at, s
         const long w = strtol(s, &end, 10);
         const long h = *end == 'x' ? strtol(end + 1, &end, 10) : w;
         if (!digits || *end || s[strlen(s) - 1] == 'x')
-            return refuse(why, f, "auto, a number of pixels, or like 512x768");
+            return refuse_text(why, f, "auto, an edge in pixels, or a size such as 512x768", s);
         if (w < (long)f->min || w > (long)f->max || h < (long)f->min || h > (long)f->max)
-            return refuse_range(why, f, "a number of pixels, or two like 512x768,");
+            return refuse_range(why, f, "auto or WIDTHxHEIGHT, each", s);
         size = (struct check_size){(int)w, (int)h};
     }
     *(struct check_size *)(void *)at = size;
@@ -175,7 +206,7 @@ static enum err put_time(const struct check_field *f, const char *s, char *at, s
     }
     const int64_t seconds = end ? (int64_t)timegm(&tm) : -1;
     if (seconds < 0 || strcmp(end, "Z"))
-        return refuse(why, f, "a time like 2030-01-31T12:00:00Z, or unix seconds");
+        return refuse_text(why, f, "a time such as 2030-01-31T12:00:00Z, or Unix seconds", s);
     *(int64_t *)(void *)at = seconds * 1000 + llround(fraction * 1000);
     return ERR_OK;
 }
@@ -192,7 +223,7 @@ static enum err read_list(const struct check_field *f, const struct json_t *v, c
     const char *const want =
         ints ? "an integer or a list of up to 3" : "a number or a list of up to 3";
     if (n < 1 || n > CHECK_LIST)
-        return refuse(why, f, want);
+        return refuse_json(why, f, want, v);
     for (size_t i = 0; i < n; i++) {
         const struct json_t *item = kind == JSON_LIST ? json_item(v, i) : v;
         const enum json_kind k = json_kind(item);
@@ -200,7 +231,7 @@ static enum err read_list(const struct check_field *f, const struct json_t *v, c
         if (kind == JSON_LIST && k == JSON_NONE)
             continue;
         if (k != JSON_INT && (ints || k != JSON_NUMBER))
-            return refuse(why, f, want);
+            return refuse_json(why, f, want, v);
         err = ints ? put_int(f, json_int(item), at + i * width, why)
                    : put_number(f, json_number(item), at + i * width, why);
         if (err)
@@ -209,35 +240,45 @@ static enum err read_list(const struct check_field *f, const struct json_t *v, c
     return ERR_OK;
 }
 
+// A value of the wrong JSON type.
+static enum err refuse_kind(struct fault *why, const struct check_field *f, const struct json_t *v)
+{
+    char got[48];
+    switch (f->type) {
+    case CHECK_INT: json_show(v, got, sizeof got); return refuse_range(why, f, "an integer", got);
+    case CHECK_NUMBER: json_show(v, got, sizeof got); return refuse_range(why, f, "a number", got);
+    case CHECK_BOOL: return refuse_json(why, f, "true or false", v);
+    case CHECK_SEED: return refuse_json(why, f, "an integer", v);
+    default: return refuse_json(why, f, "a string", v);
+    }
+}
+
 static enum err read_value(const struct check_field *f, const struct json_t *v, char *at,
                            struct fault *why)
 {
     const enum json_kind kind = json_kind(v);
     size_t n = 0;
     const char *text = json_text(v, &n);
+    char shown[48];
     switch (f->type) {
     case CHECK_TEXT:
-    case CHECK_CHARS: return text ? put_text(f, text, n, at, why) : refuse(why, f, "a string");
-    case CHECK_ENUM: return text ? put_enum(f, text, at, why) : refuse(why, f, "a string");
-    case CHECK_SIZE: {
-        char edge[24] = "?"; // refused
-        if (kind == JSON_INT)
-            snprintf(edge, sizeof edge, "%lld", (long long)json_int(v));
-        return put_size(f, text && strlen(text) == n ? text : edge, at, why);
-    }
+    case CHECK_CHARS: return text ? put_text(f, text, n, at, why) : refuse_kind(why, f, v);
+    case CHECK_ENUM: return text ? put_enum(f, text, at, why) : refuse_kind(why, f, v);
+    case CHECK_SIZE: // an integer is read as its text, anything else is refused by its text
+        json_show(v, shown, sizeof shown);
+        return put_size(f, text && strlen(text) == n ? text : shown, at, why);
     case CHECK_INT:
-        return kind == JSON_INT ? put_int(f, json_int(v), at, why)
-                                : refuse_range(why, f, "an integer");
+        return kind == JSON_INT ? put_int(f, json_int(v), at, why) : refuse_kind(why, f, v);
     case CHECK_NUMBER:
         return kind == JSON_INT || kind == JSON_NUMBER ? put_number(f, json_number(v), at, why)
-                                                       : refuse_range(why, f, "a number");
+                                                       : refuse_kind(why, f, v);
     case CHECK_BOOL:
         if (kind != JSON_BOOL)
-            return refuse(why, f, "true or false");
+            return refuse_kind(why, f, v);
         *(bool *)at = json_bool(v);
         return ERR_OK;
     case CHECK_SEED:
-        return kind == JSON_INT ? put_seed(f, json_int(v), at, why) : refuse(why, f, "an integer");
+        return kind == JSON_INT ? put_seed(f, json_int(v), at, why) : refuse_kind(why, f, v);
     case CHECK_INTS:
     case CHECK_NUMBERS: return read_list(f, v, at, why);
     case CHECK_TIME:
@@ -245,7 +286,8 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
             *(int64_t *)(void *)at = json_int(v) * 1000;
             return ERR_OK;
         }
-        return put_time(f, text ? text : "", at, why);
+        json_show(v, shown, sizeof shown);
+        return put_time(f, text ? text : shown, at, why);
     case CHECK_ANY: break;
     }
     return ERR_OK;
@@ -254,13 +296,13 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
 // ---- lax tables ---------------------------------------------------------------------------------
 // Scalars as pydantic coerces them. Source: its conversion table for Python and JSON input.
 
-static enum err refuse_type(struct fault *why, const struct check_field *f)
+static enum err refuse_type(struct fault *why, const struct check_field *f, const char *got)
 {
     switch (f->type) {
-    case CHECK_BOOL: return refuse(why, f, "true or false");
-    case CHECK_INT: return refuse_range(why, f, "an integer");
-    case CHECK_SEED: return refuse(why, f, "an integer");
-    default: return refuse_range(why, f, "a number");
+    case CHECK_BOOL: return refuse(why, f, "true or false", got);
+    case CHECK_INT: return refuse_range(why, f, "an integer", got);
+    case CHECK_SEED: return refuse(why, f, "an integer", got);
+    default: return refuse_range(why, f, "a number", got);
     }
 }
 
@@ -275,7 +317,7 @@ static enum err lax_bool(const struct check_field *f, const char *s, char *at, s
         *(bool *)at = i >= WORDS / 2;
         return ERR_OK;
     }
-    return refuse_type(why, f);
+    return refuse_type(why, f, s);
 }
 
 static enum err lax_number(const struct check_field *f, const char *s, char *at, struct fault *why)
@@ -287,12 +329,12 @@ static enum err lax_number(const struct check_field *f, const char *s, char *at,
     const double v = strtod(s, &end);
     // strtod alone would take "inf", "nan" and hexadecimal.
     if (!*s || *end || s[strspn(s, "+-.0123456789eE")])
-        return refuse_type(why, f);
+        return refuse_type(why, f, *s ? s : "\"\"");
     if (f->type == CHECK_NUMBER)
         return put_number(f, v, at, why);
     // A double cannot hold every digit of a large seed.
     if (!digits && (v != trunc(v) || fabs(v) > 9e15))
-        return refuse_type(why, f);
+        return refuse_type(why, f, s);
     if (!digits)
         whole = (long long)v;
     return f->type == CHECK_SEED ? put_seed(f, whole, at, why) : put_int(f, whole, at, why);
@@ -313,7 +355,7 @@ static enum err read_lax(const struct check_field *f, const char *s, size_t n, c
     for (; n && isspace((unsigned char)*s); n--)
         s++;
     if (n >= sizeof word || memchr(s, 0, n))
-        return refuse_type(why, f);
+        return refuse_type(why, f, s);
     memcpy(word, s, n);
     word[n] = 0;
     return f->type == CHECK_BOOL ? lax_bool(f, word, at, why) : lax_number(f, word, at, why);
@@ -330,7 +372,7 @@ static enum err read_lax_json(const struct check_field *f, const struct json_t *
     case JSON_BOOL: snprintf(text, sizeof text, "%d", json_bool(v)); break;
     case JSON_INT: snprintf(text, sizeof text, "%lld", (long long)json_int(v)); break;
     case JSON_NUMBER: snprintf(text, sizeof text, "%.17g", json_number(v)); break;
-    default: return refuse_type(why, f);
+    default: json_show(v, text, sizeof text); return refuse_type(why, f, text);
     }
     return read_lax(f, text, strlen(text), at, why);
 }
@@ -353,7 +395,7 @@ static enum err read_field(const struct check_table *t, const char *name, const 
     size_t offset = 0;
     const struct check_field *f = check_find(t, name, &offset);
     if (!f && t->strict)
-        return fault_set(why, ERR_INVALID, name, "there is no field \"%.60s\"", name);
+        return fault_set(why, ERR_INVALID, name, "unknown field \"%.60s\"", name);
     if (!f || is_unset(t, f, v))
         return ERR_OK;
     return is_lax(t, f) ? read_lax_json(f, v, out + offset, why)
@@ -390,11 +432,11 @@ static enum err read_number_text(const struct check_field *f, const char *s, cha
     errno = 0;
     if (f->type == CHECK_NUMBER || f->type == CHECK_NUMBERS) {
         const double v = strtod(s, &end);
-        return *s && !*end ? put_number(f, v, at, why) : refuse(why, f, "a number");
+        return *s && !*end ? put_number(f, v, at, why) : refuse_text(why, f, "a number", s);
     }
     const long long v = strtoll(s, &end, 10);
     if (!*s || *end || errno)
-        return refuse(why, f, "an integer");
+        return refuse_text(why, f, "an integer", s);
     return f->type == CHECK_SEED ? put_seed(f, v, at, why) : put_int(f, v, at, why);
 }
 
@@ -406,7 +448,7 @@ static enum err read_list_text(const struct check_field *f, const char *s, char 
     for (int i = 0;; i++) {
         const size_t n = strcspn(s, ",");
         if (i == CHECK_LIST || n >= sizeof item)
-            return refuse(why, f, "up to 3 numbers");
+            return refuse_text(why, f, "up to 3 numbers", s);
         snprintf(item, sizeof item, "%.*s", (int)n, s);
         const enum err err = read_number_text(f, item, at + (size_t)i * width, why);
         if (err || !s[n])
@@ -429,7 +471,7 @@ static enum err read_text(const struct check_field *f, const char *s, char *at, 
     case CHECK_NUMBERS: return read_list_text(f, s, at, why);
     case CHECK_BOOL:
         if (strcmp(s, "true") && strcmp(s, "false"))
-            return refuse(why, f, "true or false");
+            return refuse_text(why, f, "true or false", s);
         *(bool *)at = *s == 't';
         return ERR_OK;
     case CHECK_TIME: return put_time(f, s, at, why);
@@ -445,7 +487,7 @@ enum err check_query(const struct check_table *t, const char *name, const char *
     const struct check_field *f = check_find(t, name, &offset);
     if (!f)
         return t->strict
-                   ? fault_set(why, ERR_INVALID, name, "there is no parameter \"%.60s\"", name)
+                   ? fault_set(why, ERR_INVALID, name, "unknown query parameter \"%.60s\"", name)
                    : ERR_OK;
     char *at = (char *)out + offset;
     return is_lax(t, f) ? read_lax(f, value, strlen(value), at, why) : read_text(f, value, at, why);

@@ -12,7 +12,7 @@
     X(INVALID, -1, "invalid", "invalid request")                                                   \
     X(NOT_FOUND, -2, "not_found", "not found")                                                     \
     X(CANCELLED, -3, "cancelled", "cancelled")                                                     \
-    X(BUSY, -4, "busy", "no free place")                                                           \
+    X(BUSY, -4, "busy", "busy")                                                                    \
     X(NO_MEMORY, -5, "no_memory", "out of memory")                                                 \
     X(NO_DEVICE_MEMORY, -6, "no_device_memory", "out of device memory")                            \
     X(DEVICE_LOST, -7, "device_lost", "the device was lost")                                       \

@@ -39,8 +39,8 @@ enum err file_open_error(const char *path, int error, struct fault *why)
     const ssize_t n = readlink(at, target, sizeof target - 1);
     target[n > 0 ? n : 0] = 0;
     return fault_set(why, ERR_NOT_FOUND, path,
-                     "%.120s is a symbolic link to %.60s, which does not exist; copy a model with "
-                     "the files that its links lead to (cp -rL)",
+                     "%.120s is a symbolic link to %.60s, which does not exist; copy the model "
+                     "together with the targets of its links (cp -rL)",
                      fault_path(at), target);
 }
 
@@ -80,8 +80,8 @@ static const struct {
     {"\x80\2", 2, "a Python pickle, such as a PyTorch checkpoint; a .safetensors file is needed"},
     {"\x89HDF\r\n", 6, "an HDF5 file; a .safetensors file is needed"},
     {"GGUF", 4, "a GGUF file; a .safetensors file is needed"},
-    {"\x1f\x8b", 2, "compressed by gzip; decompress it"},
-    {"\x28\xb5\x2f\xfd", 4, "compressed by zstd; decompress it"},
+    {"\x1f\x8b", 2, "compressed with gzip; decompress it"},
+    {"\x28\xb5\x2f\xfd", 4, "compressed with zstd; decompress it"},
     {"\xff\xfe", 2, "text in UTF-16; save it as UTF-8"},
     {"\xfe\xff", 2, "text in UTF-16; save it as UTF-8"},
 };
@@ -108,7 +108,8 @@ bool file_guess(const void *head, size_t n, char *out, size_t out_size)
             return true;
         }
     if (n >= 8 && all_zero(head, n)) {
-        snprintf(out, out_size, "filled with zeros, as an unfinished download; download it again");
+        snprintf(out, out_size,
+                 "filled with zeros, probably an unfinished download; download it again");
         return true;
     }
     while (n && strchr(" \t\r\n\xef\xbb\xbf", *s) && *s)
@@ -120,7 +121,9 @@ bool file_guess(const void *head, size_t n, char *out, size_t out_size)
         return true;
     }
     if (begins(s, n, "<?xml") || begins(s, n, "<Error>")) {
-        snprintf(out, out_size, "an XML document, as a download's error is; download it again");
+        snprintf(
+            out, out_size,
+            "an XML document, probably an error message of the download server; download it again");
         return true;
     }
     return false;

@@ -87,7 +87,7 @@ enum err json_parse(const char *text, size_t len, const char *what, enum err cod
 
     *out = NULL;
     if (len >= 2 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2)))
-        return fault_set(why, code, what, "%s: JSON must be UTF-8, and this is UTF-16",
+        return fault_set(why, code, what, "%s: JSON must be encoded as UTF-8, not UTF-16",
                          fault_path(what));
     if (len >= 3 && !memcmp(text, bom, 3)) {
         text += 3;

@@ -60,17 +60,17 @@ enum err codec_encode(const struct codec_params *p, struct buf *out, struct faul
 
     if (!p->rgb || p->width < 1 || p->height < 1 || p->width > f->max_edge ||
         p->height > f->max_edge)
-        return fault_set(why, ERR_INVALID, "size", "%dx%d is not a size that %s can have", p->width,
+        return fault_set(why, ERR_INVALID, "size", "%dx%d is not a valid size for %s", p->width,
                          p->height, f->name);
     if (p->quality < 0 || p->quality > CODEC_LOSSLESS)
         return fault_set(why, ERR_INVALID, "quality", "quality %d is out of range 0..100",
                          p->quality);
     if (p->texts < 0 || p->texts > CODEC_MAX_TEXTS)
-        return fault_set(why, ERR_INVALID, "text", "%d entries of metadata are too many", p->texts);
+        return fault_set(why, ERR_INVALID, "text", "too many metadata entries: %d", p->texts);
     for (int i = 0; i < p->texts; i++)
         if (!is_text(&p->text[i]))
             return fault_set(why, ERR_INVALID, p->text[i].key,
-                             "the image's metadata holds text that is not UTF-8");
+                             "the image's metadata contains text that is not valid UTF-8");
     e = f->encode(p, out);
     return e ? fault_set(why, e, NULL, "encoding the %s image: %s", f->name, err_text(e)) : ERR_OK;
 }

@@ -142,7 +142,7 @@ static void read_bools(struct json_reader *r, const char *key, int levels, bool 
     for (int i = 0; i < levels; i++) {
         const struct json_t *b = list ? json_item(v, (size_t)i) : v;
         if (json_kind(b) != JSON_BOOL) {
-            json_fail(r, ERR_FORMAT, key, "must be true, false or a list of them");
+            json_fail(r, ERR_FORMAT, key, "must be true, false or a list of booleans");
             return;
         }
         out[i] = json_bool(b);

@@ -336,7 +336,7 @@ static enum err map_file(const char *path, unsigned char **map, size_t *size, st
     if (fd < 0)
         return file_open_error(path, errno, why);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
-        e = fault_set(why, ERR_IO, path, "%s: not a file", fault_path(path));
+        e = fault_set(why, ERR_IO, path, "%s is not a regular file", fault_path(path));
     } else if (!st.st_size) {
         e = file_explain(path, "", 0, ERR_FORMAT, why);
     } else {

@@ -191,9 +191,10 @@ static enum err only_variant(const struct safetensors_params *p, char **variant,
     for (const struct dirent *f; d && e == ERR_OK && (f = readdir(d));) {
         char *v = variant_in(f->d_name, p->base);
         if (v && *variant && strcmp(v, *variant)) {
-            e = fault_set(why, ERR_NOT_FOUND, "variant",
-                          "%s: there are only variants, such as %.40s and %.40s; name one",
-                          fault_path(p->dir), *variant, v);
+            e = fault_set(
+                why, ERR_NOT_FOUND, "variant",
+                "%s contains only variants, such as %.40s and %.40s; select one with --variant",
+                fault_path(p->dir), *variant, v);
         } else if (v && !*variant) {
             *variant = v;
             v = NULL;
@@ -214,8 +215,8 @@ enum err safetensors_open(const struct safetensors_params *p, struct safetensors
 
     *out = NULL;
     if (p->variant && (!*p->variant || strpbrk(p->variant, "./")))
-        return fault_set(why, ERR_INVALID, "variant", "variant \"%.40s\" is not a plain word",
-                         p->variant);
+        return fault_set(why, ERR_INVALID, "variant",
+                         "invalid variant \"%.40s\"; expected a word such as fp16", p->variant);
     e = choose(p->dir, p->base, p->variant ? p->variant : "", &c, why);
     if (e == ERR_OK && !c.path && !p->variant) {
         e = only_variant(p, &variant, why);

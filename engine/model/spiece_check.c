@@ -197,16 +197,16 @@ static const char *check_charsmap(struct wire w)
     if (!n)
         return NULL;
     if (n < 4)
-        return "its normalization rules are cut short";
+        return "its normalization rules are truncated";
     memcpy(&size, w.p, 4);
     if (size > n - 4 || size % (4 * BLOCK) || !size)
-        return "its normalization rules have an impossible size";
+        return "the size of its normalization rules is invalid";
     r.unit = w.p + 4;
     r.units = size / 4;
     r.text = (const char *)w.p + 4 + size;
     r.text_size = n - 4 - size;
     if (!r.text_size || r.text[r.text_size - 1])
-        return "its normalization texts have no end";
+        return "its normalization strings are not terminated";
     r.state = calloc(r.units, 1);
     r.stack = malloc(r.units * sizeof *r.stack);
     r.first = malloc(r.units * sizeof *r.first);
@@ -214,7 +214,7 @@ static const char *check_charsmap(struct wire w)
     if (!r.state || !r.stack || !r.first || !r.sibling)
         says = "out of memory";
     else if (!walk(&r))
-        says = "its normalization rules lead outside of themselves";
+        says = "its normalization rules refer to entries that do not exist";
     free(r.state);
     free(r.stack);
     free(r.first);

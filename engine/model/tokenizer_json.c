@@ -209,7 +209,7 @@ static bool is_control(const struct source *s, const char *piece, size_t len, si
 static enum err bad_piece(const struct source *s, size_t id)
 {
     return fault_set(s->why, ERR_FORMAT, "vocab",
-                     "%s: entry %zu of the vocabulary is not a piece of text with its score",
+                     "%s: entry %zu of model.vocab must be a list of a piece and its score",
                      fault_path(s->path), id);
 }
 

@@ -155,8 +155,8 @@ static enum err put_decoder(struct loader *l, const struct json_t *map)
         long n = strtol(id, &end, 10);
         if (*end || end == id || n < 0 || n >= MAX_IDS || json_kind(v) != JSON_MAP)
             return fault_set(l->why, ERR_FORMAT, "added_tokens_decoder",
-                             "%s: added_tokens_decoder has the entry %.40s", fault_path(l->dir),
-                             id);
+                             "%s: added_tokens_decoder has the invalid entry %.40s",
+                             fault_path(l->dir), id);
         e = read_token(l, v, "added_tokens_decoder", &a);
         a.id = (int)n;
         a.special = json_bool(json_find(v, "special"));
@@ -208,11 +208,11 @@ static enum err put_fast(struct loader *l)
         a.special = json_bool(json_find(v, "special"));
         if (json_bool(json_find(v, "normalized")))
             return fault_set(l->why, ERR_UNSUPPORTED, "added_tokens",
-                             "%s: %.40s: an added token that is normalized is not supported",
+                             "%s: %.40s: normalized added tokens are not supported",
                              fault_path(l->dir), a.text);
         if (a.id < sp_pieces(l->t->sp) && sp_piece_id(l->t->sp, a.text, a.len) != a.id)
             return fault_set(l->why, ERR_FORMAT, "added_tokens",
-                             "%s: added token %.40s has the id %d of another piece",
+                             "%s: added token %.40s has id %d, which belongs to another piece",
                              fault_path(l->dir), a.text, a.id);
         e = put_added(l, a);
     }

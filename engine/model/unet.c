@@ -349,8 +349,9 @@ static enum err check_channels(const struct unet_config *c, struct fault *why)
         return fault_set(why, ERR_UNSUPPORTED, "cross_attention_norm",
                          "cross_attention_norm \"layer_norm\" is not supported");
     if (c->mid == UNET_MID_CROSS && c->mid_skip_time_act != c->skip_time_act)
-        return fault_set(why, ERR_UNSUPPORTED, "resnet_skip_time_act",
-                         "the mid block cannot differ from the others in resnet_skip_time_act");
+        return fault_set(
+            why, ERR_UNSUPPORTED, "resnet_skip_time_act",
+            "resnet_skip_time_act must be the same for the mid block and the other blocks");
     return ERR_OK;
 }
 

@@ -53,8 +53,8 @@ static bool too_few(const struct kernel *k, const char *what, uint32_t need, uin
                     char *text)
 {
     if (need > have)
-        snprintf(text, KERNEL_LACK, "%s needs %u %s, the device allows %u", k->name, need, what,
-                 have);
+        snprintf(text, KERNEL_LACK, "%s needs %u %s, but the device allows only %u", k->name, need,
+                 what, have);
     return need > have;
 }
 
@@ -65,7 +65,8 @@ bool kernel_lacks(const struct kernel *k, const struct vk_caps *caps, enum load_
     for (uint32_t i = 0; load == LOAD_TEXEL && i < all; i++)
         texel += kernel_reads_operand(k->bindings[i]);
     if ((k->needs & NEED_SUBGROUP) && !caps->subgroup_shuffle) {
-        snprintf(text, KERNEL_LACK, "%s needs subgroup shuffles, which the device lacks", k->name);
+        snprintf(text, KERNEL_LACK, "%s needs subgroup shuffles, which the device does not support",
+                 k->name);
         return true;
     }
     if (texel && !(caps->texel_f32 && caps->texel_f16)) {

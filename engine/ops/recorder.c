@@ -86,16 +86,17 @@ void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const ch
     static const char *const dtypes[] = {
         [DT_F32] = "f32", [DT_F16] = "f16", [DT_U32] = "u32", [DT_U8] = "u8"};
     if (!o->error)
-        o->error = vk_fail(
-            o->dev->vk, ERR_UNSUPPORTED, "%s on %s [%u, %u, %u, %u] needs %zu %s; %.60s allows %zu",
-            op, dtypes[t->dtype], t->n, t->h, t->w, t->c, need, what, o->dev->caps->name, most);
+        o->error =
+            vk_fail(o->dev->vk, ERR_UNSUPPORTED,
+                    "%s on %s [%u, %u, %u, %u] needs %zu %s, but %.60s allows only %zu", op,
+                    dtypes[t->dtype], t->n, t->h, t->w, t->c, need, what, o->dev->caps->name, most);
 }
 
 bool ops_require_at(struct ops *o, bool ok, const char *function)
 {
     if (!ok && !o->error)
-        o->error =
-            vk_fail(o->dev->vk, ERR_INVALID, "%s: its operands do not fit together", function);
+        o->error = vk_fail(o->dev->vk, ERR_INVALID, "%s: the shapes of the operands do not match",
+                           function);
     return !o->error;
 }
 

@@ -6,7 +6,7 @@
 enum { LOCAL = 64, SELECT_LOCAL = 1024, CPU_SELECT_LOCAL = 64, SELECT_BYTES = 16 << 10 };
 
 _Static_assert(sizeof(struct op_lane) == sizeof(struct lane) && sizeof(struct lane) == 128,
-               "the lane table is one layout for the CPU and for the shaders");
+               "C and GLSL must agree on the layout of a lane");
 
 // A shader indexes the table from the start of its binding.
 static bool is_lane_table(const struct ops *o, const struct tensor *t)

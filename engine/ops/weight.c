@@ -96,8 +96,8 @@ enum err op_weight_create(struct ops_device *dev, const struct op_weight_params 
     size_t vectors = (size_t)s.rows * s.taps * s.k4;
     if (vectors > UINT32_MAX / 4)
         return vk_fail(dev->vk, ERR_UNSUPPORTED,
-                       "weights [%u, %u, %u, %u] have more elements than shaders can index", p->out,
-                       p->in, p->kernel, p->kernel);
+                       "the weights [%u, %u, %u, %u] have more elements than shaders can index",
+                       p->out, p->in, p->kernel, p->kernel);
     struct op_weight *w = calloc(1, sizeof *w);
     if (!w)
         return ERR_NO_MEMORY;

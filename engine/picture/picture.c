@@ -15,32 +15,33 @@ static const struct check_field request_fields[] = {
     {"negative_prompt", CHECK_TEXT, CHECK_NULL, R(negative_prompt), 0, PICTURE_MAX_PROMPT,
      .help = "what the image must not show"},
     {"size", CHECK_SIZE, CHECK_NULL, R(size), 1, 65536, .live = "sizes", .def = "auto",
-     .help =
-         "edge in pixels, WIDTHxHEIGHT, or auto for the model's largest; other sizes than those "
-         "that the model draws are cut from the next larger one and scaled down"},
+     .help = "edge in pixels, WIDTHxHEIGHT, or auto for the model's largest size; a size that no "
+             "stage generates is cropped and scaled down from the next larger stage"},
     {"seed", CHECK_SEED, CHECK_NULL, R(seed), .def = "-1",
-     .help = "the same seed draws the same image; defaults to -1, a random seed", .label = "Seed"},
+     .help = "the same seed generates the same image; -1, the default, selects a random seed",
+     .label = "Seed"},
     {"picture", CHECK_INT, CHECK_NULL, R(picture), 0, 1 << 30, .def = "0",
-     .help = "number of the first image within its seed: draws one of several again",
+     .help = "index of the first image within the seed; with the seed, it reproduces one image of "
+             "a batch",
      .label = "Picture"},
     {"preset", CHECK_TEXT, CHECK_NULL, R(preset), 1, 31, .live = "presets",
      .help = "a named preset of the model; explicit fields override it", .label = "Preset"},
     {"sampler", CHECK_TEXT, CHECK_NULL, R(sampler), 1, 64, .live = "samplers",
      .help = "sampler of the first stage", .label = "Sampler"},
     {"timesteps", CHECK_TEXT, CHECK_NULL, R(timesteps), 1, 32, .live = "timesteps",
-     .help = "a named list of timesteps for the first stage, in place of steps"},
+     .help = "a named list of timesteps for the first stage, instead of steps"},
     {"steps", CHECK_INTS, CHECK_NULL, R(steps), 1, PICTURE_MAX_STEPS,
      .help = "denoising steps of the first stage, or a list with one number per stage",
      .label = "Steps"},
     {"guidance_scale", CHECK_NUMBERS, CHECK_NULL, R(guidance_scale), 1, 100, .zero = 1,
-     .help =
-         "how strictly the prompt is followed, 0 and 1 switch guidance off; a number, or a list "
-         "with one per stage",
+     .help = "how closely the image follows the prompt, as one number or a list with one number "
+             "per stage; 0 or 1 disables guidance",
      .key = "guidance", .label = "CFG scale"},
     {"noise_level", CHECK_INTS, CHECK_NULL, R(noise_level), -1, 999, .def = "-1",
-     .help = "noise added before super-resolution, per stage; -1 is the model's own"},
+     .help = "noise level added to the input of the super-resolution stages, per stage; -1 selects "
+             "the model's own"},
     {"set_noise_level", CHECK_BOOL, CHECK_HIDDEN, R(set_noise_level), .def = "true",
-     .help = "noise_level has its default or a value"},
+     .help = "whether noise_level overrides the model"},
 };
 #undef R
 const struct check_table picture_table = CHECK_TABLE("Image", request_fields, true);
@@ -87,7 +88,7 @@ const char *picture_warning(const struct picture_used *u, int i, char text[stati
         if (!texts[k].cut || i--)
             continue;
         snprintf(text, 160,
-                 "the %s has %d tokens, of which the text encoder reads the first %d; the other %d "
+                 "the %s has %d tokens, but the text encoder reads only the first %d; the other %d "
                  "were cut off",
                  texts[k].name, texts[k].read + texts[k].cut, texts[k].read, texts[k].cut);
         return text;

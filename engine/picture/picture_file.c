@@ -149,7 +149,8 @@ enum err picture_encode(const struct codec_params *p, const struct picture_reque
     enum err e;
     if (!r->prompt || !p->rgb || p->width < 1 || u->stages < 1 || u->stages > PICTURE_MAX_STAGES ||
         u->size.width < 1 || u->size.height < 1)
-        return fault_set(why, ERR_INVALID, "", "there is no image, no prompt, no stage or no size");
+        return fault_set(why, ERR_INVALID, "",
+                         "the image, its prompt, its stages or its size is missing");
     const struct check_size size = picture_fit_size(u, p->width);
     if (size.width != p->width || size.height != p->height) {
         rgb = malloc((size_t)size.width * (size_t)size.height * 3);

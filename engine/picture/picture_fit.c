@@ -12,11 +12,11 @@ enum err picture_choose(const int *edge, int stages, const struct check_size *si
 {
     const int largest = edge[stages - 1], want = size->width ? longer(size) : largest;
     if (size->width < 0 || size->height < 0 || !size->width != !size->height)
-        return fault_set(why, ERR_INVALID, "size", "\"size\" cannot be %dx%d", size->width,
-                         size->height);
+        return fault_set(why, ERR_INVALID, "size", "\"size\": %dx%d is not a valid size",
+                         size->width, size->height);
     if (want > largest)
         return fault_set(why, ERR_INVALID, "size",
-                         "\"size\": %dx%d is larger than %dx%d, the largest image of this model",
+                         "\"size\": %dx%d is larger than %dx%d, the largest size of this model",
                          size->width, size->height, largest, largest);
     out->stages = 1;
     while (edge[out->stages - 1] < want)

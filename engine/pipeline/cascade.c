@@ -144,7 +144,7 @@ static void read_steps(struct json_reader *r, struct cascade_settings *s)
     }
     const size_t count = json_count(json_find(r->map, "timesteps"));
     if (json_key(r, "steps") != JSON_ABSENT)
-        json_fail(r, ERR_FORMAT, "timesteps", "cannot stand beside steps");
+        json_fail(r, ERR_FORMAT, "timesteps", "cannot be combined with steps");
     else if (kind != JSON_LIST || count < 1 || count > CASCADE_MAX_TIMESTEPS)
         json_fail(r, ERR_FORMAT, "timesteps", "must be a list of 1 to %d", CASCADE_MAX_TIMESTEPS);
     else
@@ -166,11 +166,11 @@ static void read_settings(struct json_reader *r, struct cascade_settings *s)
     if (json_key(r, "guidance_interval") != JSON_ABSENT)
         json_read_ints(r, "guidance_interval", 0, 0, INT_MAX, 2, s->guidance_interval);
     if (s->guidance_interval[0] > s->guidance_interval[1])
-        json_fail(r, ERR_FORMAT, "guidance_interval", "must not end before it begins");
+        json_fail(r, ERR_FORMAT, "guidance_interval", "must not end before it starts");
     if (s->noise_level >= 0)
         s->noise_level = (int)json_read_int(r, "noise_level", s->noise_level, 0, 999);
     else if (json_key(r, "noise_level") != JSON_ABSENT)
-        json_fail(r, ERR_FORMAT, "noise_level", "has no meaning in a base stage");
+        json_fail(r, ERR_FORMAT, "noise_level", "is not allowed for the base stage");
 }
 
 static enum err read_stage(struct cascade *c, const struct json_t *v, const char *dir,
@@ -183,7 +183,7 @@ static enum err read_stage(struct cascade *c, const struct json_t *v, const char
     json_only_keys(&r, stage_keys);
     const char *path = json_read_text(&r, "path", NULL);
     if (!r.err && !path)
-        json_fail(&r, ERR_FORMAT, "path", "is missing: a stage needs one");
+        json_fail(&r, ERR_FORMAT, "path", "is missing; every stage needs one");
     e = r.err ? r.err : join(folder, dir, path, why);
     if (!e)
         e = add_stage(c, folder, why);
@@ -234,12 +234,14 @@ static enum err read_preset(struct cascade *c, const char *name, const struct js
     const struct json_t *stages = r.err ? NULL : json_find(v, "stages");
     if (!r.err && (!*name || strlen(name) >= sizeof p->name || name[strspn(name, letters)]))
         json_fail(&r, ERR_FORMAT, "presets",
-                  "must have names of 1 to %zu small letters, digits, '-', '_' and '.'",
+                  "must have names of 1 to %zu lowercase letters, digits, '-', '_' and '.'",
                   sizeof p->name - 1);
     if (!r.err && c->presets == CASCADE_MAX_PRESETS)
-        json_fail(&r, ERR_UNSUPPORTED, "presets", "are more than %d", CASCADE_MAX_PRESETS - 1);
+        json_fail(&r, ERR_UNSUPPORTED, "presets", "must not have more than %d entries",
+                  CASCADE_MAX_PRESETS - 1);
     if (!r.err && (json_kind(stages) != JSON_LIST || json_count(stages) != (size_t)c->stages))
-        json_fail(&r, ERR_FORMAT, "stages", "must be a list of %d, one per stage", c->stages);
+        json_fail(&r, ERR_FORMAT, "stages", "must be a list of %d entries, one per stage",
+                  c->stages);
     if (r.err)
         return r.err;
     *p = c->preset[0];
@@ -283,7 +285,7 @@ static enum err read_cascade_json(const char *dir, struct cascade *c, struct fau
     if (!r.err && (json_kind(stages) != JSON_LIST || !json_count(stages)))
         json_fail(&r, ERR_FORMAT, "stages", "must be a list of 1 to %d stages", CASCADE_MAX_STAGES);
     if (!r.err && presets && json_kind(presets) != JSON_MAP)
-        json_fail(&r, ERR_FORMAT, "presets", "must be an object, with a preset under each name");
+        json_fail(&r, ERR_FORMAT, "presets", "must be an object that maps names to presets");
     e = r.err;
     for (size_t i = 0; !e && i < json_count(stages); i++)
         e = read_stage(c, json_item(stages, i), dir, path, why);
@@ -306,16 +308,17 @@ static enum err check_network(const struct cascade *c, int index, struct fault *
                          n->name, i ? "a super-resolution" : "a base");
     if (n->unet.in_channels != channels)
         return fault_set(why, ERR_UNSUPPORTED, "in_channels",
-                         "the U-Net of stage %d (%s) takes %d channels, expected %d", i + 1,
+                         "the U-Net of stage %d (%s) has %d input channels, expected %d", i + 1,
                          n->name, n->unet.in_channels, channels);
     if (n->unet.text_dim != c->t5.d_model)
-        return fault_set(why, ERR_UNSUPPORTED, "encoder_hid_dim",
-                         "stage %d (%s) takes text of width %d, the encoder gives %d", i + 1,
-                         n->name, n->unet.text_dim, c->t5.d_model);
+        return fault_set(
+            why, ERR_UNSUPPORTED, "encoder_hid_dim",
+            "stage %d (%s) expects text embeddings of width %d, but the text encoder produces %d",
+            i + 1, n->name, n->unet.text_dim, c->t5.d_model);
     if (n->unet.sample_size != own->unet.sample_size)
         return fault_set(why, ERR_UNSUPPORTED, "sample_size",
-                         "stage %d (%s) draws %d pixels, %s draws %d", i + 1, n->name,
-                         n->unet.sample_size, own->name, own->unet.sample_size);
+                         "the image size of stage %d (%s) is %d, but that of %s is %d", i + 1,
+                         n->name, n->unet.sample_size, own->name, own->unet.sample_size);
     return ERR_OK;
 }
 
@@ -331,8 +334,9 @@ static enum err check_settings(const struct cascade *c, const struct cascade_pre
     enum err e = cascade_sampler(c, s, &sampler, &fault);
 
     if (!e && sampler->needs_variance && n->unet.out_channels < 6)
-        e = fault_set(&fault, ERR_UNSUPPORTED, "variance_type",
-                      "the scheduler wants a learned variance, which the U-Net does not give");
+        e = fault_set(
+            &fault, ERR_UNSUPPORTED, "variance_type",
+            "the scheduler requires a learned variance, which the U-Net does not predict");
     if (!e && i > 0)
         e = sampler_noise_mix(&n->noising, s->noise_level, &signal, &noise, &fault);
     sampler_destroy(&sampler);
@@ -361,8 +365,8 @@ static enum err check(const struct cascade *c, struct fault *why)
                              "the U-Net config of stage %d (%s) has no sample_size", i + 1, name);
         if (i && c->size[i] <= c->size[i - 1])
             return fault_set(why, ERR_UNSUPPORTED, "size",
-                             "stage %d (%s) does not enlarge: %d after %d", i + 1, name, c->size[i],
-                             c->size[i - 1]);
+                             "stage %d (%s) must enlarge the image, but its size is %d after %d",
+                             i + 1, name, c->size[i], c->size[i - 1]);
     }
     for (int p = 0; p < c->presets; p++)
         for (int i = 0; i < c->stages; i++) {
@@ -411,7 +415,7 @@ enum err cascade_read(const char *model, const char *variant, struct cascade *ou
             e = add_stage(out, dir, why);
         free(copy);
         if (!e && !out->stages)
-            e = fault_set(why, ERR_INVALID, "model", "no model folder is given");
+            e = fault_set(why, ERR_INVALID, "model", "no model folder given");
         if (!e)
             snprintf(out->name, sizeof out->name, "%s", out->network[0].name);
     }

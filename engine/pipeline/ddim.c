@@ -41,7 +41,7 @@ static enum err plan(struct sampler_plan *p)
     const struct scheduler_config *c = p->config;
     if (p->timesteps)
         return fault_set(p->why, ERR_INVALID, "timesteps",
-                         "DDIMScheduler spaces its timesteps evenly and takes no list of them");
+                         "DDIMScheduler does not support lists of timesteps");
     enum err e = sampler_plan_steps(p);
     if (e)
         return e;

@@ -25,7 +25,7 @@ static enum err check_variance(const struct sampler_plan *p)
     if (p->config->variance_type == VARIANCE_FIXED_LARGE_LOG)
         return fault_set(
             p->why, ERR_UNSUPPORTED, "variance_type",
-            "variance_type fixed_large_log has no real standard deviation in diffusers");
+            "variance_type fixed_large_log is not supported; diffusers computes NaN with it");
     return ERR_OK;
 }
 

@@ -50,7 +50,8 @@ static enum err check(const struct sampler_plan *p)
                          "solver_order %d is not 1, 2 or 3", c->solver_order);
     if (p->timesteps && c->use_karras_sigmas)
         return fault_set(p->why, ERR_INVALID, "timesteps",
-                         "Karras sigmas fix the timesteps, so no list of them can be given");
+                         "Karras sigmas determine the timesteps and cannot be combined with a list "
+                         "of timesteps");
     return ERR_OK;
 }
 
@@ -242,7 +243,8 @@ static enum err plan(struct sampler_plan *p)
     for (int i = p->begin; i < p->out->steps; i++) {
         if (!(p->out->sigma[i] > p->out->sigma[i + 1]))
             return fault_set(p->why, ERR_INVALID, "steps",
-                             "%d steps leave no noise to remove between steps %d and %d",
+                             "%d steps are too many for this schedule: no noise is removed between "
+                             "steps %d and %d",
                              p->out->steps, i + 1, i + 2);
         set_step(p, i);
     }

@@ -22,7 +22,7 @@ enum {
     TEXT_CACHE = 64,
 };
 _Static_assert(CASCADE_MAX_PRESETS == PICTURE_MAX_PRESETS + 1,
-               "the cascade's own settings besides");
+               "the cascade also stores its own settings as preset 0");
 
 struct slot {
     bool used;
@@ -171,8 +171,8 @@ static void explain_memory(const struct engine *g, struct fault *why)
     ops_device_memory(g->dev, &m);
     snprintf(what, sizeof what, "%.199s", why->msg);
     fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
-              "%s; %zu MB of %zu MB were in use: raise memory-limit%s, or load fewer stages", what,
-              m.peak / 1000000, m.limit / 1000000, halves ? "" : ", store halves (dtype f16)");
+              "%s; %zu MB of %zu MB were in use; raise memory-limit%s, or load fewer stages", what,
+              m.peak / 1000000, m.limit / 1000000, halves ? "" : ", use fp16 weights (dtype f16)");
 }
 
 enum err engine_open(const struct engine_params *p, struct engine **out, struct fault *why)
@@ -317,7 +317,7 @@ enum err engine_admit(struct engine *g, const struct picture_request *r, void *t
     while (i < g->info.slots && g->slot[i].used)
         i++;
     if (i == g->info.slots)
-        return fault_set(why, ERR_BUSY, NULL, "every slot is in use");
+        return fault_set(why, ERR_BUSY, NULL, "all slots are in use");
     e = request_resolve(&g->cascade, r, &s.what, why);
     if (!e)
         e = request_samplers(&g->cascade, r, &s.what, s.sampler, why);
@@ -530,10 +530,10 @@ enum err engine_preview(struct engine *g, int slot, struct engine_image *out, st
     struct slot *s = slot >= 0 && slot < g->info.slots ? &g->slot[slot] : NULL;
 
     if (!s || !s->used || s->entry < 0 || !stage_steps_done(stage_of(g, s), s->entry))
-        return fault_set(why, ERR_NOT_FOUND, NULL, "slot %d has no step to show", slot);
+        return fault_set(why, ERR_NOT_FOUND, NULL, "slot %d has no step to preview", slot);
     const enum err e = stage_preview(stage_of(g, s), s->entry, &out->rgb);
     if (e)
-        return fault_set(why, e, NULL, "a preview of stage %d: %s", s->stage + 1,
+        return fault_set(why, e, NULL, "rendering a preview of stage %d: %s", s->stage + 1,
                          ops_device_why(g->dev, e));
     out->width = out->height = g->cascade.size[s->stage];
     return ERR_OK;
@@ -561,7 +561,7 @@ enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fa
     const int stage = g->cascade.network[network].stage;
     e = network_step(g->network[network], g->entries, count, &seconds);
     if (e)
-        return fault_set(why, e, NULL, "a step of stage %d: %s", stage + 1,
+        return fault_set(why, e, NULL, "running a step of stage %d: %s", stage + 1,
                          ops_device_why(g->dev, e));
     g->stats.steps[stage]++;
     g->stats.step_pictures[stage] += (uint64_t)count;
@@ -569,7 +569,7 @@ enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fa
     for (int i = 0; i < count; i++) {
         e = report(g, &to, stepped[i]);
         if (e)
-            return fault_set(why, e, NULL, "the picture of stage %d: %s", stage + 1,
+            return fault_set(why, e, NULL, "reading the image of stage %d: %s", stage + 1,
                              ops_device_why(g->dev, e));
     }
     return ERR_OK;

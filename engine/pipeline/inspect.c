@@ -66,7 +66,7 @@ static void inspect_text(const struct cascade *c, struct buf *b, struct totals *
         &parts, NULL);
     buf_printf(b, "tokenizer      %s\n", c->tokenizer_dir);
     if (parts.tokenizer)
-        buf_printf(b, "    vocabulary   %d tokens, %d at most in a prompt\n",
+        buf_printf(b, "    vocabulary   %d tokens, at most %d in a prompt\n",
                    tokenizer_vocab(parts.tokenizer), tokenizer_max_length(parts.tokenizer));
     if (parts.tokenizer_fault.code)
         add_problem(b, parts.tokenizer_fault.msg, sum);

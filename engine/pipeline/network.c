@@ -206,14 +206,13 @@ void network_profile(struct network *n, struct buf *text)
     if (!count || device <= 0 || steps <= 0)
         return;
     qsort(t, (size_t)count, sizeof *t, slowest_first);
-    buf_printf(
-        text,
-        "%s: %.0f forwards of %.2f GFLOP, %.1f ms each; on the device %.1f ms, %.1f GFLOP/s; "
-        "launching and waiting %.1f %%\n",
-        n->name, steps, flops / steps / 1e9, wall / steps * 1e3, device / steps * 1e3,
-        flops / device / 1e9, 100 * (wall - device) / wall);
+    buf_printf(text,
+               "%s: %.0f forward passes of %.2f GFLOP, %.1f ms each; %.1f ms on the device, %.1f "
+               "GFLOP/s; launching and waiting %.1f %%\n",
+               n->name, steps, flops / steps / 1e9, wall / steps * 1e3, device / steps * 1e3,
+               flops / device / 1e9, 100 * (wall - device) / wall);
     for (int k = 0; k < count; k++)
-        buf_printf(text, "  %-24s %6.0f calls a forward %9.3f ms %5.1f %%\n", t[k].name,
+        buf_printf(text, "  %-24s %6.0f calls per pass %9.3f ms %5.1f %%\n", t[k].name,
                    (double)t[k].calls / steps, t[k].seconds / steps * 1e3,
                    100 * t[k].seconds / device);
 }

@@ -74,7 +74,7 @@ enum err noise_schedule_create(const struct scheduler_config *c, struct noise_sc
                          "num_train_timesteps %d is not within 1 to %d", n, NOISE_SCHEDULE_MAX);
     if (c->beta_schedule == BETA_SIGMOID && c->cls != SCHEDULER_DDPM)
         return fault_set(why, ERR_UNSUPPORTED, "beta_schedule",
-                         "beta_schedule sigmoid exists for DDPMScheduler only");
+                         "beta_schedule sigmoid is supported for DDPMScheduler only");
     if (!(c->beta_start >= 0.0 && c->beta_start < 1.0 && c->beta_end >= 0.0 && c->beta_end < 1.0))
         return fault_set(why, ERR_UNSUPPORTED, "beta_start",
                          "beta_start %g and beta_end %g must lie in [0, 1)", c->beta_start,

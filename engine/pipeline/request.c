@@ -103,8 +103,8 @@ enum err request_samplers(const struct cascade *c, const struct picture_request 
             return e;
         if (sampler[i]->needs_variance && n->unet.out_channels < 6)
             return fault_set(why, ERR_UNSUPPORTED, "sampler",
-                             "the scheduler of stage %d (%s) wants a learned variance, which its "
-                             "U-Net does not give",
+                             "the scheduler of stage %d (%s) requires a learned variance, which "
+                             "its U-Net does not predict",
                              i + 1, n->name);
         what->used.steps[i] = sampler[i]->steps;
         double signal, noise;

@@ -175,8 +175,9 @@ enum err sampler_plan_steps(struct sampler_plan *p)
         else
             *t = (int)rint(train - i * ((double)train / n)) - 1;
         if (p->timesteps && i && p->timesteps[i] >= p->timesteps[i - 1])
-            return fault_set(p->why, ERR_INVALID, "timesteps", "timesteps must fall: %d follows %d",
-                             p->timesteps[i], p->timesteps[i - 1]);
+            return fault_set(p->why, ERR_INVALID, "timesteps",
+                             "timesteps must decrease, but %d follows %d", p->timesteps[i],
+                             p->timesteps[i - 1]);
     }
     return sampler_plan_check(p);
 }
@@ -215,9 +216,10 @@ static enum err choose_timesteps(const struct sampler_params *given, int *preset
         if (!p->steps)
             return unknown_name("timesteps", given->preset, sampler_preset_names(), p->why);
         if (p->config->num_train_timesteps != TIMESTEPS_PRESET_RANGE)
-            return fault_set(p->why, ERR_INVALID, "timesteps",
-                             "the named lists are made for %d training timesteps, the model has %d",
-                             TIMESTEPS_PRESET_RANGE, p->config->num_train_timesteps);
+            return fault_set(
+                p->why, ERR_INVALID, "timesteps",
+                "named timestep lists require %d training timesteps, but the model has %d",
+                TIMESTEPS_PRESET_RANGE, p->config->num_train_timesteps);
     }
     if (p->steps < 1 || p->steps > p->config->num_train_timesteps)
         return fault_set(p->why, ERR_INVALID, "steps", "steps must be 1 to %d, not %d",

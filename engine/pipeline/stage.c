@@ -269,7 +269,8 @@ enum err stage_enter(struct stage *s, const struct stage_start *start, int *out,
         goto fail;
     }
     if (s->p.lean && !stage_is_lean_sampler(sampler)) {
-        e = fault_set(why, ERR_UNSUPPORTED, "sampler", "this stage cannot run %s", sampler->name);
+        e = fault_set(why, ERR_UNSUPPORTED, "sampler", "this stage does not support the sampler %s",
+                      sampler->name);
         goto fail;
     }
     if (s->p.low_height) {

@@ -46,7 +46,7 @@ static enum err open_tokenizer(const struct text_params *p, struct text_parts *p
 
     if (!e && tokenizer_vocab(parts->tokenizer) > p->config->vocab_size)
         e = fault_set(why, ERR_FORMAT, "tokenizer",
-                      "the tokenizer has %d tokens, the text encoder embeds only %d",
+                      "the tokenizer has %d tokens, but the text encoder has only %d embeddings",
                       tokenizer_vocab(parts->tokenizer), p->config->vocab_size);
     return e;
 }

@@ -46,7 +46,7 @@ enum err variant_choose(struct cascade *c, const char *variant, struct fault *wh
         return ERR_OK;
     if (!*variant || strpbrk(variant, "./") || strlen(variant) >= sizeof c->variant)
         return fault_set(why, ERR_INVALID, "variant",
-                         "variant \"%.40s\" is not a plain word, such as fp16", variant);
+                         "invalid variant \"%.40s\"; expected a word such as fp16", variant);
     snprintf(c->variant, sizeof c->variant, "%s", variant);
     c->text_plain = !find(c, -1, &missing, &others);
     bool any = !c->text_plain;
@@ -59,7 +59,7 @@ enum err variant_choose(struct cascade *c, const char *variant, struct fault *wh
     else if (!any)
         e = fault_set(why, ERR_NOT_FOUND, "variant",
                       "no weights of this model have the variant \"%s\"%s%.100s", variant,
-                      others.len ? "; there are " : "", others.len ? others.data : "");
+                      others.len ? "; available: " : "", others.len ? others.data : "");
     else if (missing.len)
         snprintf(c->notice, sizeof c->notice,
                  "no %s weights in %.160s: other files are loaded there", variant, missing.data);

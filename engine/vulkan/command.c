@@ -301,7 +301,7 @@ static enum err bind(struct vk_cmd *cmd, const struct vk_dispatch *d)
 static enum err exceeds(struct vk_device *dev, const char *name, size_t need, const char *limit,
                         size_t most)
 {
-    return vk_fail(dev, ERR_UNSUPPORTED, "%s: %zu exceed %s of %.60s, which is %zu", name, need,
+    return vk_fail(dev, ERR_UNSUPPORTED, "%s: %zu exceeds %s of %.60s, which is %zu", name, need,
                    limit, dev->ph.caps.name, most);
 }
 

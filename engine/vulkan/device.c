@@ -68,7 +68,7 @@ static int choose(const struct vk_physical *list, int n, const char *device, str
                          list[i].caps.name);
         used += k > 0 ? (size_t)k : 0;
     }
-    fault_set(why, ERR_NO_DEVICE, "device", "no Vulkan device matches \"%.60s\"; there are: %s",
+    fault_set(why, ERR_NO_DEVICE, "device", "no Vulkan device matches \"%.60s\"; available: %s",
               device, names);
     return -1;
 }

@@ -301,8 +301,10 @@ enum err vk_physical_find(const struct vk_instance *inst, struct vk_physical *ou
     }
     if (*count)
         return ERR_OK;
+    if (!n)
+        return fault_set(why, ERR_NO_DEVICE, "device", "no Vulkan device was found");
     return fault_set(why, ERR_NO_DEVICE, "device",
-                     n ? "none of %u Vulkan devices offers Vulkan 1.2 compute with timelines"
-                       : "there is no Vulkan device (%u found)",
+                     "none of the %u Vulkan devices supports Vulkan 1.2, compute and timeline "
+                     "semaphores",
                      n);
 }

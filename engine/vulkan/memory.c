@@ -93,7 +93,7 @@ enum err vk_memory_init(struct vk_device *dev, size_t limit)
     vkDestroyBuffer(dev->handle, probe, NULL);
     if (!choose_types(dev, need.memoryTypeBits))
         return vk_fail(dev, ERR_UNSUPPORTED,
-                       "no memory type that shaders and the CPU can both use");
+                       "no memory type is accessible to both shaders and the CPU");
     uint32_t heap = dev->ph.memory.memoryTypes[dev->heap_type[VK_DEVICE]].heapIndex;
     dev->ph.caps.memory_bytes = vk_physical_budget(&dev->ph, heap);
     dev->stats.limit = limit ? limit : dev->ph.caps.memory_bytes;
@@ -132,7 +132,7 @@ static enum err too_large(struct vk_device *dev, VkDeviceSize bytes)
 {
     const struct vk_physical *ph = &dev->ph;
     return vk_fail(dev, ERR_NO_DEVICE_MEMORY,
-                   "a buffer needs %llu bytes; the device allows %llu (maxBufferSize) and %llu "
+                   "a buffer needs %llu bytes, but the device allows %llu (maxBufferSize) and %llu "
                    "(maxMemoryAllocationSize)",
                    (unsigned long long)bytes, (unsigned long long)ph->max_buffer,
                    (unsigned long long)ph->max_allocation);
@@ -184,11 +184,10 @@ static enum err slab_create(struct vk_device *dev, uint32_t type, size_t bytes,
     if (!(bytes & (bytes - 1)))
         bytes += VK_SUBALLOC_ALIGN;
     if (dev->stats.reserved > dev->stats.limit || bytes > dev->stats.limit - dev->stats.reserved)
-        return vk_fail(
-            dev, ERR_NO_DEVICE_MEMORY,
-            "out of device memory: %zu bytes more exceed the limit of %zu bytes, of which "
-            "%zu are reserved",
-            bytes, dev->stats.limit, dev->stats.reserved);
+        return vk_fail(dev, ERR_NO_DEVICE_MEMORY,
+                       "out of device memory: %zu more bytes would exceed the limit of %zu bytes, "
+                       "of which %zu are reserved",
+                       bytes, dev->stats.limit, dev->stats.reserved);
     struct vk_slab *slab = calloc(1, sizeof *slab);
     if (!slab)
         return ERR_NO_MEMORY;

@@ -13,17 +13,19 @@ static enum err check(struct vk_device *dev, const struct vk_pipeline_params *p)
         return ERR_INVALID;
     if (p->push_bytes > ph->caps.max_push_bytes)
         return vk_fail(dev, ERR_UNSUPPORTED,
-                       "%s needs %u bytes of push constants; the device has %u", p->name,
-                       p->push_bytes, ph->caps.max_push_bytes);
+                       "%s needs %u bytes of push constants, but the device allows only %u",
+                       p->name, p->push_bytes, ph->caps.max_push_bytes);
     for (int i = 0; i < p->bindings; i++)
         if ((p->binding[i] == VK_TEXEL_F32 && !ph->caps.texel_f32) ||
             (p->binding[i] == VK_TEXEL_F16 && !ph->caps.texel_f16))
             return vk_fail(dev, ERR_UNSUPPORTED,
-                           "%s needs uniform texel buffers, which the device lacks", p->name);
+                           "%s needs uniform texel buffers, which the device does not support",
+                           p->name);
     if (p->subgroup_size &&
         (p->subgroup_size < ph->subgroup_min || p->subgroup_size > ph->subgroup_max))
-        return vk_fail(dev, ERR_UNSUPPORTED, "%s needs subgroups of %u; the device has %u to %u",
-                       p->name, p->subgroup_size, ph->subgroup_min, ph->subgroup_max);
+        return vk_fail(dev, ERR_UNSUPPORTED,
+                       "%s needs subgroups of %u, but the device supports %u to %u", p->name,
+                       p->subgroup_size, ph->subgroup_min, ph->subgroup_max);
     return ERR_OK;
 }
 

@@ -134,7 +134,7 @@ enum err vk_validation_open(struct vk_instance *inst, struct fault *why)
     if (!create ||
         create(inst->handle, &inst->messenger_info, NULL, &inst->messenger) != VK_SUCCESS)
         return fault_set(why, ERR_UNSUPPORTED, "validation",
-                         "the validation layer offers no debug messages");
+                         "the validation layer does not support debug messages");
     return ERR_OK;
 }
 
@@ -201,8 +201,9 @@ enum err vk_validation_prove(struct vk_device *dev, struct fault *why)
         e = ERR_UNSUPPORTED;
     if (e == ERR_UNSUPPORTED)
         fault_set(why, e, "validation",
-                  "%s does not report a deliberate synchronization hazard: its silence would prove "
-                  "nothing; check its version and settings (VK_LAYER_..., vk_layer_settings.txt)",
+                  "%s does not report a deliberate synchronization hazard, so a run without "
+                  "messages would prove nothing; check its version and settings (VK_LAYER_..., "
+                  "vk_layer_settings.txt)",
                   layer_name);
     return e;
 }

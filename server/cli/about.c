@@ -12,8 +12,8 @@ const struct cli_about cli_about_serve = {
             "and a "
             "web page. Options come from the file that --config names, from the environment "
             "(IMAGEND_NAME) and from the command line; later sources override earlier ones.",
-            "SIGTERM finishes what is running and stops; SIGHUP rereads the options marked so in "
-            "imagend.conf(5).",
+            "On SIGTERM the service finishes its running jobs and stops. On SIGHUP it rereads the "
+            "options that imagend.conf(5) marks as reloadable.",
             NULL},
     .conf = true,
 };

@@ -67,7 +67,7 @@ static void tell(const struct drawing *d, const struct engine_event *ev, const c
     char warning[160], number[24] = "";
 
     if (r->picture)
-        snprintf(number, sizeof number, "  picture %d", r->picture);
+        snprintf(number, sizeof number, "  image %d", r->picture);
     if (!d->o->quiet)
         fprintf(d->o->output.standard ? stderr : stdout, "%s  %dx%d  seed %llu%s\n", path,
                 used->size.width, used->size.height, (unsigned long long)r->seed, number);
@@ -186,7 +186,7 @@ static void report(const struct drawing *d)
     }
     fprintf(stderr, "%-12s          %7.2f s on %s\n", "all stages", total, info->device);
     engine_stats(d->engine, &stats);
-    fprintf(stderr, "%-12s          %7.1f MB at most\n", "device memory",
+    fprintf(stderr, "%-12s          %7.1f MB peak\n", "device memory",
             (double)stats.device_peak_bytes / 1e6);
 }
 

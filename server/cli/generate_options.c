@@ -93,7 +93,7 @@ enum option_code {
     OPT_QUIET,
     OPT_COUNT,
 };
-_Static_assert((int)OPT_COUNT <= (int)GENERATE_MOST_OPTIONS, "given has a place for each");
+_Static_assert((int)OPT_COUNT <= (int)GENERATE_MOST_OPTIONS, "given[] needs one entry per option");
 
 static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_OUTPUT] =
@@ -108,16 +108,15 @@ static const struct cli_option options[OPT_COUNT + 1] = {
                    "a cascade folder, or diffusers pipeline folders in stage order, separated by "
                    "commas (default: the installed model)"},
     [OPT_VARIANT] = {"variant", 0, "NAME", "use the weight files of this variant, such as fp16"},
-    [OPT_SIZE] =
-        {"size", 0, "N|WxH",
-         "edge in pixels or WIDTHxHEIGHT (default: the model's largest size); other sizes "
-         "than those that the model draws are cut from the next larger one and scaled down",
-         .field = "size", .legal = "a number of pixels, such as 64, or two like 512x768"},
+    [OPT_SIZE] = {"size", 0, "N|WxH",
+                  "edge in pixels or WIDTHxHEIGHT (default: the model's largest size); a size that "
+                  "no stage generates is cropped and scaled down from the next larger stage",
+                  .field = "size", .legal = "a number of pixels, such as 64, or two like 512x768"},
     [OPT_SEED] = {"seed", 0, "N", "seed, 0 to 18446744073709551615 (default: a random one)",
                   .legal = "0 to 18446744073709551615"},
     [OPT_PICTURE] = {"picture", 0, "K",
-                     "number of the first image within its seed, from 0: with --n 4, --picture 2 "
-                     "alone draws the third of them again",
+                     "index of the first image within the seed, from 0; after --n 4, --picture 2 "
+                     "generates only the third image again",
                      .field = "picture", .legal = "0 or a larger number"},
     [OPT_N] = {"n", 0, "K", "number of images, 1 to 1000", .legal = "1 to 1000"},
     [OPT_PRESET] = {"preset", 0, "NAME",
@@ -146,7 +145,7 @@ static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_DTYPE] = {"dtype", 0, "f32|f16", "storage type of weights and activations",
                    .legal = "f32 or f16"},
     [OPT_MEMORY] = {"memory-limit", 0, "BYTES",
-                    "device memory to use, such as 12G (default: all that the device has)",
+                    "device memory to use, such as 12G (default: all of it)",
                     .legal = "a number of bytes, such as 800M or 12G"},
     [OPT_SLOTS] = {"slots", 0, "K", "number of images generated together", .legal = "1 to 256"},
     [OPT_VALIDATION] = {"validation", 0, NULL, "enable the Vulkan validation layers"},
@@ -270,10 +269,10 @@ static enum err too_many(int option, int given, int stages, struct fault *why)
         return ERR_OK;
     if (noise && stages == 1)
         return fault_set(why, ERR_INVALID, options[option].name,
-                         "--noise-level needs a super-resolution stage, and this image is done "
-                         "after the base stage");
+                         "--noise-level applies to super-resolution stages, but an image of this "
+                         "size uses only the base stage");
     return fault_set(why, ERR_INVALID, options[option].name,
-                     "--%s has %d values, and this image is done after %d %s; give at most %d",
+                     "--%s has %d values, but an image of this size uses %d %s; give at most %d",
                      options[option].name, given, stages, stages > 1 ? "stages" : "stage",
                      stages - noise);
 }

@@ -106,7 +106,9 @@ void cli_write_usage(struct buf *out)
                program_version);
     for (const struct cli_command *c = cli_commands; c->about; c++)
         buf_printf(out, "  %-12s%s\n", c->about->name, c->about->summary);
-    buf_puts(out, "\n\"imagend help COMMAND\" describes a command; man imagend has it all.\n");
+    buf_puts(
+        out,
+        "\n\"imagend help COMMAND\" describes a command; \"man imagend\" describes all of them.\n");
 }
 
 int cli_unknown(const char *name)

@@ -65,7 +65,7 @@ static enum err check_standard_output(const struct cli_output *o, struct fault *
                          "standard output takes one image; give a file name for several");
     if (isatty(STDOUT_FILENO))
         return fault_set(why, ERR_INVALID, "output",
-                         "an image is not written to a terminal; redirect standard output");
+                         "standard output is a terminal; redirect it to a file or a pipe");
     return ERR_OK;
 }
 

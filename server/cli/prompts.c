@@ -43,7 +43,7 @@ static const char *is_not_text(const struct buf *b)
 {
     if (b->len >= 2 && (!memcmp(b->data, "\xff\xfe", 2) || !memcmp(b->data, "\xfe\xff", 2)))
         return "is in UTF-16; save it as UTF-8";
-    return memchr(b->data, 0, b->len) ? "is not text: it has a NUL byte" : NULL;
+    return memchr(b->data, 0, b->len) ? "is not a text file: it contains a NUL byte" : NULL;
 }
 
 enum err cli_prompts_read(struct cli_prompts *p, const char *path, struct fault *why)
@@ -60,8 +60,8 @@ enum err cli_prompts_read(struct cli_prompts *p, const char *path, struct fault 
         at += 3;
     n = count_lines(at, end);
     if (!n || n > MOST_PROMPTS)
-        return fault_set(why, ERR_INVALID, "prompts", "%s has %zu lines; 1 to %d are wanted", name,
-                         n, MOST_PROMPTS);
+        return fault_set(why, ERR_INVALID, "prompts", "%s has %zu lines; expected 1 to %d", name, n,
+                         MOST_PROMPTS);
     if (is_not_text(&p->text))
         return fault_set(why, ERR_INVALID, "prompts", "%s %s", name, is_not_text(&p->text));
     p->line = calloc(n, sizeof *p->line);

@@ -204,7 +204,7 @@ static void jobs_deadlines(struct jobs *j, int64_t now)
         if (job_ended(job) || !job->spec.deadline || job->spec.deadline > now)
             continue;
         struct fault why;
-        fault_set(&why, ERR_TIMEOUT, "deadline", "the deadline passed before the job was done");
+        fault_set(&why, ERR_TIMEOUT, "deadline", "the deadline passed before the job finished");
         jobs_end(j, job, JOB_FAILED, &why);
         jobs_drop_if_idle(j, job);
     }
@@ -254,21 +254,21 @@ static enum err jobs_accepting(struct jobs *j, struct worker **w, struct fault *
     if (j->draining)
         return fault_set(why, ERR_BUSY, "server", "the server is shutting down");
     if (!*w && j->down.code)
-        return fault_set(why, ERR_BUSY, "server", "no device works: %s", j->down.msg);
+        return fault_set(why, ERR_BUSY, "server", "no device is available: %s", j->down.msg);
     if (!*w)
-        return fault_set(why, ERR_BUSY, "server", "the model is being loaded");
+        return fault_set(why, ERR_BUSY, "server", "the model is still loading");
     return ERR_OK;
 }
 
 static enum err jobs_room(struct jobs *j, const struct job_spec *spec, struct fault *why)
 {
     if (spec->n > j->p.limits.queued || spec->n > j->p.limits.queued_per_owner)
-        return fault_set(why, ERR_INVALID, "n", "%d pictures at once are more than the queue takes",
+        return fault_set(why, ERR_INVALID, "n", "%d images exceed the capacity of the queue",
                          spec->n);
     if (queue_length(j->queue) + spec->n > j->p.limits.queued)
         return fault_set(why, ERR_BUSY, "queue", "the queue is full");
     if (queue_owner_length(j->queue, spec->owner) + spec->n > j->p.limits.queued_per_owner)
-        return fault_set(why, ERR_BUSY, "queue", "this key has too many pictures in the queue");
+        return fault_set(why, ERR_BUSY, "queue", "this API key has too many images in the queue");
     return ERR_OK;
 }
 
@@ -319,7 +319,7 @@ enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **o
     }
     if (random_id("job_", job->id, sizeof job->id) ||
         random_id("", job->token, sizeof job->token)) {
-        err = fault_set(why, ERR_INTERNAL, "", "the system gave no random numbers");
+        err = fault_set(why, ERR_INTERNAL, "", "cannot read random numbers from the system");
         goto fail;
     }
     job->used = used;
@@ -352,9 +352,11 @@ enum err jobs_image(struct jobs *j, struct job *job, int picture, struct blob **
     *out = NULL;
     if (picture >= 0 && picture < job->spec.n && job->state == JOB_DONE &&
         job->picture[picture].state == JOB_FAILED)
-        return fault_set(why, ERR_NOT_FOUND, "picture", "image %d of the job was lost", picture);
+        return fault_set(why, ERR_NOT_FOUND, "picture",
+                         "image %d of this job is no longer available", picture);
     if (picture < 0 || picture >= job->spec.n || job->picture[picture].state != JOB_DONE)
-        return fault_set(why, ERR_NOT_FOUND, "picture", "there is no such picture (yet)");
+        return fault_set(why, ERR_NOT_FOUND, "picture",
+                         "this image does not exist or is not finished yet");
     if (job->picture[picture].image) {
         *out = blob_ref(job->picture[picture].image);
         return ERR_OK;
@@ -391,7 +393,8 @@ static enum err jobs_start_workers(struct jobs *j, struct fault *why)
     char *save = NULL, *device = j->devices ? strtok_r(j->devices, ",", &save) : NULL;
     do {
         if (j->workers == JOBS_MAX_WORKERS)
-            return fault_set(why, ERR_INVALID, "device", "more than %d devices", JOBS_MAX_WORKERS);
+            return fault_set(why, ERR_INVALID, "device", "device: at most %d devices are supported",
+                             JOBS_MAX_WORKERS);
         p.engine.device = device;
         const enum err err = worker_create(&p, &j->worker[j->workers], why);
         if (err)

@@ -292,7 +292,7 @@ static bool requeue_lost(struct jobs *j, struct work *work)
     p->step = p->stage = 0;
     if (queue_push(j->queue, work))
         return false;
-    log_msg(LOG_INFO, "jobs", "%s: picture %d goes back into the queue", job->id, work->picture);
+    log_msg(LOG_INFO, "jobs", "%s: image %d returned to the queue", job->id, work->picture);
     return true;
 }
 
@@ -359,7 +359,7 @@ void jobs_on_worker(void *ctx, struct worker_event *ev)
         j->down = ev->fault;
         fault_hide_paths(&j->down); // clients read it
         jobs_measure(j, JOBS_REBUILT, 0, 1);
-        log_msg(LOG_ERROR, "worker", "no engine: %s", ev->fault.msg);
+        log_msg(LOG_ERROR, "worker", "cannot open the engine: %s", ev->fault.msg);
         // A device may come back; a folder that is wrong at the start stays wrong.
         if (!jobs_model(j) && j->p.hopeless &&
             (ev->fault.code == ERR_NOT_FOUND || ev->fault.code == ERR_FORMAT ||

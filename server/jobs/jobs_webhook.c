@@ -55,7 +55,8 @@ static void on_done(void *ctx, const char *id, bool ok)
             clock_unix_ms() + ((int64_t)WEBHOOK_FIRST_MS << (2 * (job->webhook_tries - 1)));
     } else {
         job->webhook_next = 0;
-        log_msg(ok ? LOG_INFO : LOG_WARN, "webhook", "%s: %s", id, ok ? "delivered" : "given up");
+        log_msg(ok ? LOG_INFO : LOG_WARN, "webhook", "%s: %s", id,
+                ok ? "delivered" : "delivery failed, giving up");
     }
     webhook_note(j, job);
 }

@@ -112,11 +112,10 @@ enum err salvage_run(sqlite3 **db, const char *path, const char *schema, struct 
     else
         err = copy_database(*db, fresh.data, schema, &rows, why);
     if (!err && !rows)
-        err =
-            fault_set(why, ERR_FORMAT, "data-dir",
-                      "the job store %.200s is damaged and no job in it can be read: move it away "
-                      "to start with an empty one",
-                      path);
+        err = fault_set(why, ERR_FORMAT, "data-dir",
+                        "the job store %.200s is damaged and none of its jobs can be read; move it "
+                        "away to start with an empty store",
+                        path);
     if (!err) {
         sqlite3_close(*db);
         *db = NULL;
@@ -126,8 +125,8 @@ enum err salvage_run(sqlite3 **db, const char *path, const char *schema, struct 
     }
     if (!err)
         log_msg(LOG_ERROR, "store",
-                "the job store was damaged: %d jobs were read from it into a new one; the damaged "
-                "one is kept as %s",
+                "the job store was damaged; recovered %d jobs into a new store and kept the "
+                "damaged one as %s",
                 rows, damaged.data);
     else if (fresh.data)
         unlink(fresh.data);

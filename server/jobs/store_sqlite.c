@@ -224,7 +224,7 @@ static const char *image_damage(const char *path, enum job_format format, size_t
     if (n < 0)
         return "it cannot be read";
     if ((uint64_t)st.st_size != bytes)
-        return "it has another size";
+        return "its size is wrong";
     return n == sizeof head && is_image(head, format) ? NULL : "it is not an image";
 }
 
@@ -317,7 +317,7 @@ static enum err sqlite_put_image(struct store *s, const char *id, int picture,
         err = written && closed && !rename(part, path) ? ERR_OK : ERR_IO;
     }
     if (err) {
-        fault_set(why, err, "store", "cannot write the picture: %s", strerror(errno));
+        fault_set(why, err, "store", "cannot write the image: %s", strerror(errno));
         if (part)
             unlink(part);
     }
@@ -402,7 +402,7 @@ static enum err make_folders(const char *dir, struct fault *why)
     }
     buf_deinit(&b);
     return ok ? ERR_OK
-              : fault_set(why, ERR_IO, "data-dir", "cannot make the folder %.100s: %s", dir,
+              : fault_set(why, ERR_IO, "data-dir", "cannot create the folder %.100s: %s", dir,
                           strerror(errno));
 }
 
@@ -430,15 +430,16 @@ static enum err db_lock(struct store_sqlite *q, const char *path, struct fault *
                      NULL, NULL, NULL)) {
         const enum err err = sql_fault(q->db, "cannot lock the job store", why);
         if (err == ERR_BUSY)
-            fault_set(why, err, "data-dir", "another process uses the data folder %.100s", q->dir);
+            fault_set(why, err, "data-dir", "the data folder %.100s is in use by another process",
+                      q->dir);
         return err;
     }
     const int version = db_version(q->db);
     q->old = version == STORE_OLDEST;
     if (version != 0 && version != STORE_VERSION && !q->old)
         return fault_set(why, ERR_FORMAT, "data-dir",
-                         "the job store in %.100s has version %d, and this program reads version "
-                         "%d: use the program that wrote it, or another data-dir",
+                         "the job store in %.100s has version %d, but this program supports "
+                         "version %d; use the program that wrote it, or another data-dir",
                          q->dir, version, STORE_VERSION);
     return ERR_OK;
 }

@@ -97,7 +97,7 @@ static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
     j->used.drawn = j->used.size;
     j->used.stages = sqlite3_column_int(row, 7);
     if (j->used.stages < 0 || j->used.stages > PICTURE_MAX_STAGES)
-        return fault_set(why, ERR_FORMAT, "store", "%d is not a number of stages", j->used.stages);
+        return fault_set(why, ERR_FORMAT, "store", "invalid number of stages: %d", j->used.stages);
     if (!read_numbers(column(row, 8), &j->used))
         return fault_set(why, ERR_FORMAT, "store", "its settings are malformed");
     j->created = sqlite3_column_int64(row, 9);
@@ -158,6 +158,7 @@ enum err store_upgrade(sqlite3 *db,
                              NULL, NULL, NULL))
         err = fault_set(why, ERR_IO, "store", "cannot remove the old jobs: %s", sqlite3_errmsg(db));
     if (!err)
-        log_msg(LOG_INFO, "store", "%d jobs of an older program were taken over", jobs - left);
+        log_msg(LOG_INFO, "store", "converted %d jobs from the store of an older version",
+                jobs - left);
     return err;
 }

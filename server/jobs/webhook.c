@@ -88,12 +88,14 @@ enum err webhook_check(const char *allow, const char *url, struct fault *why)
     enum err err = ERR_OK;
     char *host;
     if (!allow || !*allow)
-        return fault_set(why, ERR_INVALID, "webhook_url", "this server calls no webhooks");
+        return fault_set(why, ERR_INVALID, "webhook_url", "webhooks are disabled on this server");
     host = url_host(url);
     if (!host)
-        err = fault_set(why, ERR_INVALID, "webhook_url", "\"webhook_url\" is no http(s) address");
+        err = fault_set(why, ERR_INVALID, "webhook_url",
+                        "\"webhook_url\" must be an http or https URL");
     else if (host_match(allow, host) == HOST_NO)
-        err = fault_set(why, ERR_INVALID, "webhook_url", "this server does not call %.100s", host);
+        err = fault_set(why, ERR_INVALID, "webhook_url",
+                        "the webhook host \"%.100s\" is not allowed on this server", host);
     free(host);
     return err;
 }
@@ -194,7 +196,7 @@ static bool run_call(struct webhook *w, const struct delivery *d)
     if (code)
         log_msg(LOG_WARN, "webhook", "%s: %s", d->id, curl_easy_strerror(code));
     else if (status / 100 != 2)
-        log_msg(LOG_WARN, "webhook", "%s: answered with %ld", d->id, status);
+        log_msg(LOG_WARN, "webhook", "%s: the receiver responded with status %ld", d->id, status);
     free(host);
     curl_slist_free_all(headers);
     curl_easy_cleanup(c);
@@ -268,13 +270,13 @@ enum err webhook_create(const struct webhook_params *p, struct webhook **out, st
     if (uv_mutex_init(&w->lock) || uv_cond_init(&w->changed) ||
         uv_async_init(p->loop, &w->async, on_async)) {
         free(w);
-        return fault_set(why, ERR_INTERNAL, "", "cannot make the webhook's locks");
+        return fault_set(why, ERR_INTERNAL, "", "cannot create the webhook locks");
     }
     w->async.data = w;
     if (uv_thread_create(&w->thread, run_thread, w)) {
         atomic_store(&w->stop, true);
         webhook_close(w, NULL, NULL);
-        return fault_set(why, ERR_INTERNAL, "", "cannot start the webhook's thread");
+        return fault_set(why, ERR_INTERNAL, "", "cannot start the webhook thread");
     }
     *out = w;
     return ERR_OK;

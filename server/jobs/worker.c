@@ -343,12 +343,12 @@ enum err worker_create(const struct worker_params *p, struct worker **out, struc
     w->last = &w->first;
     if (uv_mutex_init(&w->lock)) {
         free(w);
-        return fault_set(why, ERR_INTERNAL, "", "cannot make a lock");
+        return fault_set(why, ERR_INTERNAL, "", "cannot create the worker's lock");
     }
     if (uv_async_init(p->loop, &w->async, worker_on_async)) {
         uv_mutex_destroy(&w->lock);
         free(w);
-        return fault_set(why, ERR_INTERNAL, "", "cannot watch the worker");
+        return fault_set(why, ERR_INTERNAL, "", "cannot create the worker's event handle");
     }
     w->async.data = w;
     if (uv_thread_create(&w->thread, run_worker, w)) {
@@ -391,7 +391,7 @@ enum err worker_check(struct worker *w, const struct job_spec *spec, struct pict
     if (w->engine)
         err = engine_resolve(w->engine, &spec->request, used, why);
     else
-        fault_set(why, ERR_BUSY, "", "the model is being loaded");
+        fault_set(why, ERR_BUSY, "", "the model is still loading");
     uv_mutex_unlock(&w->lock);
     return err;
 }

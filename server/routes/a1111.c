@@ -23,27 +23,27 @@ struct txt2img_fields {
 #define F(field) offsetof(struct txt2img_fields, field)
 static const struct check_field txt2img_table[] = {
     {"prompt", CHECK_TEXT, CHECK_NULL, F(picture.prompt), 0, PICTURE_MAX_PROMPT, .def = "",
-     .help = "what the picture shows"},
+     .help = "what the image shows"},
     {"sampler_name", CHECK_TEXT, CHECK_NULL, F(sampler), 0, 64, .live = "samplers",
-     .help =
-         "sampler of the first stage, by A1111's name or the engine's; Automatic and unset: the "
-         "model's own, which also stands in for samplers of A1111 that are not available"},
+     .help = "sampler of the first stage, by its A1111 name or its own name; Automatic, or no "
+             "value, selects the model's own sampler, which also replaces A1111 samplers that are "
+             "not available"},
     {"sampler_index", CHECK_TEXT, CHECK_NULL, F(sampler_index), 0, 64,
-     .help = "older sampler_name"},
+     .help = "deprecated name of sampler_name"},
     {"scheduler", CHECK_TEXT, CHECK_NULL, F(scheduler), 0, 64,
-     .help = "Automatic, Uniform or Karras; others are drawn with the sampler's own schedule"},
+     .help = "Automatic, Uniform or Karras; any other value selects the sampler's own schedule"},
     {"batch_size", CHECK_INT, CHECK_NULL, F(batch_size), 1, JOB_MAX_PICTURES, .def = "1",
-     .help = "pictures at once"},
+     .help = "images per batch"},
     {"n_iter", CHECK_INT, CHECK_NULL, F(n_iter), 1, JOB_MAX_PICTURES, .def = "1",
-     .help = "times batch_size"},
+     .help = "number of batches"},
     {"width", CHECK_INT, CHECK_NULL, F(width), 1, 65536, .def = "0",
      .help = "pixels, up to the model's largest size; defaults to height, or the largest size"},
     {"height", CHECK_INT, CHECK_NULL, F(height), 1, 65536, .def = "0", .help = "defaults to width"},
     {"steps", CHECK_INT, CHECK_NULL, F(steps), 1, 1000, .help = "steps of the first stage"},
     {"cfg_scale", CHECK_NUMBER, CHECK_NULL, F(cfg_scale), 0, 100,
-     .help = "guidance scale of the first stage; 1 and less: no guidance"},
+     .help = "guidance scale of the first stage; 1 or less disables guidance"},
     {"send_images", CHECK_BOOL, CHECK_NULL, F(send_images), .def = "true",
-     .help = "false answers without pictures"},
+     .help = "false omits the images from the response"},
     {"override_settings", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
     {"styles", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
 };
@@ -104,7 +104,8 @@ static void add_missing(struct buf *b, const struct job *j, const struct a1111_s
         buf_puts(b, "\"Requested sampler\":");
         text_json(b, asked->missing_sampler);
         buf_printf(&comments,
-                   "The sampler %s is not available; the image was drawn with the model's own, %s.",
+                   "The sampler %s is not available; the image was generated with the model's own "
+                   "sampler, %s.",
                    asked->missing_sampler, sampler);
     }
     if (asked->missing_scheduler) {
@@ -252,7 +253,11 @@ static void txt2img_post(struct call *c)
     bool known;
     const struct a1111_sampler sampler = take_sampler(c, &known);
     if (f->batch_size * f->n_iter > JOB_MAX_PICTURES) {
-        call_error(c, 422, NULL, NULL, "at most %d pictures at once", JOB_MAX_PICTURES);
+        call_error(
+            c, 422, NULL, NULL,
+            "\"batch_size\" times \"n_iter\" is %d; this server generates at most %d images per "
+            "request",
+            f->batch_size * f->n_iter, JOB_MAX_PICTURES);
         return;
     }
     if (!known) {
@@ -290,7 +295,7 @@ static void txt2img_post(struct call *c)
 
 static void img2img_post(struct call *c)
 {
-    call_error(c, 501, NULL, NULL, "img2img is not implemented: this server draws from text only");
+    call_error(c, 501, NULL, NULL, "img2img is not implemented; use txt2img");
 }
 
 // ---- progress -----------------------------------------------------------------------------------
@@ -318,7 +323,7 @@ struct progress_fields {
 };
 static const struct check_field progress_table[] = {
     {"skip_current_image", CHECK_BOOL, 0, offsetof(struct progress_fields, skip_current_image),
-     .def = "false", .help = "true leaves current_image null"},
+     .def = "false", .help = "true sets current_image to null"},
 };
 static const struct check_table progress_check = CHECK_TABLE_LAX("ProgressQuery", progress_table);
 
@@ -370,27 +375,32 @@ static void interrupt_post(struct call *c)
      ERRORS_A1111,                                                                                 \
      "a1111",                                                                                      \
      summary,                                                                                      \
-     .answer = {{200, "application/json", "as A1111"}},                                            \
+     .answer = {{200, "application/json", "the response of A1111"}},                               \
      __VA_ARGS__}
 #define FIXED(path)                                                                                \
-    A1111("GET", path, a1111_fixed_get, SCOPE_READ, 0, "What a model of this kind has none of",    \
-          .body = NULL)
+    A1111("GET", path, a1111_fixed_get, SCOPE_READ, 0,                                             \
+          "An empty or constant list, for clients that expect it", .body = NULL)
 #define REFRESH(path)                                                                              \
     A1111("POST", path, a1111_refresh_post, SCOPE_GENERATE, ROUTE_BODY | ROUTE_EMPTY_BODY,         \
-          "Changes nothing: the lists are always fresh", .body = NULL)
+          "Accepted without effect; the lists are always up to date", .body = NULL)
 const struct route routes_a1111[] = {
-    A1111("POST", "txt2img", txt2img_post, SCOPE_GENERATE, ROUTE_BODY, "Draw and wait",
-          .body = &txt2img_check, .fields_size = sizeof(struct txt2img_fields)),
-    A1111("POST", "img2img", img2img_post, SCOPE_GENERATE, ROUTE_BODY, "Answers 501", .body = NULL),
-    A1111("GET", "progress", progress_get, SCOPE_READ, 0, "Progress of the caller's oldest drawing",
-          .query = &progress_check, .fields_size = sizeof(struct progress_fields)),
+    A1111("POST", "txt2img", txt2img_post, SCOPE_GENERATE, ROUTE_BODY,
+          "Generate images and wait for them", .body = &txt2img_check,
+          .fields_size = sizeof(struct txt2img_fields)),
+    A1111("POST", "img2img", img2img_post, SCOPE_GENERATE, ROUTE_BODY,
+          "Not implemented, responds with 501", .body = NULL),
+    A1111("GET", "progress", progress_get, SCOPE_READ, 0,
+          "Progress of your oldest unfinished request", .query = &progress_check,
+          .fields_size = sizeof(struct progress_fields)),
     A1111("POST", "interrupt", interrupt_post, SCOPE_GENERATE, ROUTE_BODY | ROUTE_EMPTY_BODY,
-          "Cancel the caller's drawing", .body = NULL),
+          "Cancel your oldest unfinished request", .body = NULL),
     A1111("POST", "skip", interrupt_post, SCOPE_GENERATE, ROUTE_BODY | ROUTE_EMPTY_BODY,
-          "As interrupt", .body = NULL),
-    A1111("GET", "options", a1111_options_get, SCOPE_READ, 0, "Names the model", .body = NULL),
+          "Same as interrupt", .body = NULL),
+    A1111("GET", "options", a1111_options_get, SCOPE_READ, 0,
+          "The options, of which only the model's name is meaningful", .body = NULL),
     A1111("POST", "options", a1111_options_post, SCOPE_GENERATE, ROUTE_BODY,
-          "Accepts what changes nothing", .body = NULL),
+          "Accept options without effect; selecting a model that is not loaded is an error",
+          .body = NULL),
     A1111("GET", "samplers", a1111_samplers_get, SCOPE_READ, 0, "Samplers", .body = NULL),
     A1111("GET", "schedulers", a1111_schedulers_get, SCOPE_READ, 0, "Schedulers", .body = NULL),
     A1111("GET", "sd-models", a1111_sd_models_get, SCOPE_READ, 0, "The model", .body = NULL),

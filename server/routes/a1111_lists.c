@@ -30,7 +30,9 @@ void a1111_options_post(struct call *c)
     struct buf b = {0};
     // Clients send the whole object back; only another model would be a change.
     if (model && strcmp(model, model_name(c))) {
-        call_error(c, 404, NULL, NULL, "the model \"%.80s\" is not loaded", model);
+        call_error(c, 404, NULL, NULL,
+                   "the model \"%.80s\" is not loaded; this server offers \"%.80s\"", model,
+                   model_name(c));
         return;
     }
     buf_puts(&b, "{}");

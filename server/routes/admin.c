@@ -37,11 +37,12 @@ static void metrics_get(struct call *c)
 
 const struct route routes_admin[] = {
     {"GET", "/healthz", healthz_get, SCOPE_NONE, ROUTE_WHEN_DRAINING, ERRORS_OPENAI, "operations",
-     "Whether the process is alive", .answer = {{200, "application/json", "it is"}}},
+     "Liveness probe", .answer = {{200, "application/json", "the process is alive"}}},
     {"GET", "/readyz", readyz_get, SCOPE_NONE, ROUTE_WHEN_DRAINING, ERRORS_OPENAI, "operations",
-     "Whether requests would be served",
-     .answer = {{200, "application/json", "they would"},
-                {503, "application/json", "loading, draining, or no device works"}}},
+     "Readiness probe",
+     .answer = {{200, "application/json", "the server accepts requests"},
+                {503, "application/json",
+                 "the server is loading, draining, or has no working device"}}},
     {"GET", "/metrics", metrics_get, SCOPE_ADMIN, ROUTE_WHEN_DRAINING | ROUTE_EXACT, ERRORS_OPENAI,
      "operations", "Metrics for Prometheus", .answer = {{200, "text/plain", "the metrics"}}},
     {0},

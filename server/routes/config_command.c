@@ -23,7 +23,7 @@ static int config_key(int argc, char **argv)
     struct buf key = {0}, line = {0};
     struct fault why = {0};
     if (argc < 2 || argc > 3) {
-        fputs("imagend: config key takes a NAME and perhaps SCOPES; see imagend config --help\n",
+        fputs("imagend: config key takes a NAME and optional SCOPES; see imagend config --help\n",
               stderr);
         return 2;
     }
@@ -55,7 +55,7 @@ static int config_options(const char *what, int argc, char **argv)
     else if (!err)
         err = conf_check_environment(&why);
     if (!err && !b.len)
-        buf_puts(&b, "the configuration is right\n");
+        buf_puts(&b, "configuration OK\n");
     if (!err)
         fputs(b.data, stdout);
     buf_deinit(&b);
@@ -102,10 +102,12 @@ int config_command(int argc, char **argv)
         return 0;
     }
     if (*what)
-        fprintf(stderr, "imagend: config has no \"%.60s\"; see imagend config --help\n", what);
+        fprintf(stderr, "imagend: unknown config subcommand \"%.60s\"; see imagend config --help\n",
+                what);
     else
-        fputs(
-            "imagend: config check, show, file, table, routes or key? See imagend config --help\n",
-            stderr);
+        fputs("imagend: config needs a subcommand: check, show, file, table, routes or key; see "
+              "imagend "
+              "config --help\n",
+              stderr);
     return 2;
 }

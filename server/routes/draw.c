@@ -44,14 +44,15 @@ enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct
     if (!key)
         return ERR_OK;
     if (!*key || strlen(key) > 255)
-        return fault_set(why, ERR_INVALID, "Idempotency-Key", "the key must have 1 to 255 bytes");
+        return fault_set(why, ERR_INVALID, "Idempotency-Key",
+                         "Idempotency-Key must be 1 to 255 bytes long");
     sha256_hex(body->data ? body->data : "", body->len, hash);
     *job = jobs_find_key(app->jobs, c->owner, key);
     if (!*job || (!strcmp((*job)->spec.body_hash, hash)))
         return ERR_OK;
     *job = NULL;
     return fault_set(why, ERR_BUSY, "Idempotency-Key",
-                     "this Idempotency-Key was used with another request");
+                     "this Idempotency-Key was already used for a different request");
 }
 
 void draw_reused(struct call *c, const struct fault *why)

@@ -21,21 +21,22 @@ struct jobs_fields {
 
 #define F(field) offsetof(struct jobs_fields, field)
 static const struct check_field jobs_table[] = {
-    {"n", CHECK_INT, 0, F(n), 1, JOB_MAX_PICTURES, .def = "1", .help = "number of pictures"},
+    {"n", CHECK_INT, 0, F(n), 1, JOB_MAX_PICTURES, .def = "1", .help = "number of images"},
     {"format", CHECK_ENUM, 0, F(format), .choices = draw_formats, .def = "png",
-     .help = "file format of the pictures"},
+     .help = "file format of the images"},
     {"quality", CHECK_INT, 0, F(quality), 0, 100, .def = "90",
-     .help = "of jpeg and webp; 100 is lossless in webp"},
+     .help = "encoding quality of jpeg and webp images; 100 is lossless for webp"},
     {"previews", CHECK_INT, 0, F(previews), 0, JOB_MAX_PREVIEWS, .def = "0",
-     .help = "pictures to send as events on the way, spread over the steps"},
+     .help = "number of previews per image, sent as events and spread over the steps"},
     {"preview_format", CHECK_ENUM, 0, F(preview_format), .choices = draw_formats, .def = "jpeg",
      .help = "file format of the previews"},
     {"priority", CHECK_INT, 0, F(priority), 0, JOB_MAX_PRIORITY, .def = "0",
-     .help = "larger is drawn first, among the jobs of one API key"},
+     .help = "jobs of one API key with a higher priority run first"},
     {"deadline", CHECK_TIME, CHECK_NULL, F(deadline),
-     .help = "unix seconds or RFC 3339; a job that is not done by then fails"},
+     .help = "Unix seconds or RFC 3339; the job fails if it has not finished by then"},
     {"webhook_url", CHECK_TEXT, CHECK_NULL, F(webhook_url), 8, 2000,
-     .help = "called with the job when it has ended; the server must allow the host"},
+     .help =
+         "URL that receives the finished job in a POST request; the server must allow its host"},
 };
 #undef F
 static const struct check_table jobs_check_table = {
@@ -146,7 +147,7 @@ struct job *native_find(struct call *c)
     // Another key's job looks like none at all.
     if (j && !strcmp(j->spec.owner, c->owner))
         return j;
-    call_error(c, 404, "job_not_found", NULL, "there is no such job");
+    call_error(c, 404, "job_not_found", NULL, "no such job");
     return NULL;
 }
 
@@ -177,7 +178,7 @@ static void jobs_post(struct call *c)
         .body_hash = *hash ? hash : NULL,
     };
     if (spec.deadline && spec.deadline <= clock_unix_ms()) {
-        call_error(c, 400, NULL, "deadline", "the deadline has already passed");
+        call_error(c, 400, NULL, "deadline", "\"deadline\" is in the past");
         return;
     }
     if (!job)
@@ -223,7 +224,7 @@ static void job_image(struct call *c)
     if (!j)
         return;
     if (*end || i < 0 || i >= j->spec.n)
-        call_error(c, 404, NULL, NULL, "the job has %d picture%s, counted from 0", j->spec.n,
+        call_error(c, 404, NULL, NULL, "the job has %d image%s; indexes start at 0", j->spec.n,
                    j->spec.n > 1 ? "s" : "");
     else
         draw_reply_image(c, j, (int)i);
@@ -243,7 +244,7 @@ static void file_get(struct call *c)
         draw_reply_image(c, j, i);
         return;
     }
-    call_error(c, 404, NULL, NULL, "there is no such file (any more)");
+    call_error(c, 404, NULL, NULL, "this file does not exist or has expired");
 }
 
 // ---- the list -----------------------------------------------------------------------------------
@@ -255,8 +256,9 @@ struct list_fields {
 
 #define F(field) offsetof(struct list_fields, field)
 static const struct check_field list_table[] = {
-    {"limit", CHECK_INT, 0, F(limit), 1, 100, .def = "20", .help = "jobs in one answer"},
-    {"after", CHECK_TEXT, 0, F(after), 1, 64, .help = "id of the last job of the page before"},
+    {"limit", CHECK_INT, 0, F(limit), 1, 100, .def = "20",
+     .help = "maximum number of jobs per page"},
+    {"after", CHECK_TEXT, 0, F(after), 1, 64, .help = "id of the last job on the previous page"},
     {"status", CHECK_TEXT, 0, F(status), 1, 16, .help = "only jobs in this state"},
 };
 #undef F
@@ -272,7 +274,7 @@ static void jobs_list(struct call *c)
     if (f->after) {
         j = jobs_find(app->jobs, f->after);
         if (!j || strcmp(j->spec.owner, c->owner)) {
-            call_error(c, 400, NULL, "after", "there is no such job");
+            call_error(c, 400, NULL, "after", "no such job");
             return;
         }
         j = j->older;
@@ -390,29 +392,28 @@ static void capabilities_get(struct call *c)
     }
 const struct route routes_native[] = {
     {"POST", "/v1/jobs", jobs_post, SCOPE_GENERATE, ROUTE_BODY, ERRORS_OPENAI, "jobs",
-     "Accept a job and answer at once", .body = &jobs_check_table,
+     "Submit a background job", .body = &jobs_check_table,
      .fields_size = sizeof(struct jobs_fields),
-     .answer = {{202, "application/json", "the job; Location has its address"}}},
+     .answer = {{202, "application/json", "the accepted job; the Location header holds its URL"}}},
     {"GET", "/v1/jobs", jobs_list, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
-     "The caller's jobs, newest first", .query = &list_check,
+     "List your jobs, newest first", .query = &list_check,
      .fields_size = sizeof(struct list_fields), .answer = JSON_ANSWER("a page of jobs")},
     {"GET", "/v1/jobs/{id}", job_get, SCOPE_READ, 0, ERRORS_OPENAI, "jobs", "One job",
      .answer = JSON_ANSWER("the job")},
     {"DELETE", "/v1/jobs/{id}", job_delete, SCOPE_GENERATE, 0, ERRORS_OPENAI, "jobs",
-     "Cancel a job, or forget one that has ended",
-     .answer = {{200, "application/json", "the cancelled job"}, {204, NULL, "forgotten"}}},
+     "Cancel a job, or delete one that has finished",
+     .answer = {{200, "application/json", "the cancelled job"}, {204, NULL, "deleted"}}},
     {"GET", "/v1/jobs/{id}/events", native_events, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
-     "Follow a job; Last-Event-ID resumes",
+     "Stream the events of a job; Last-Event-ID resumes a broken stream",
      .answer = {{200, "text/event-stream",
-                 "status, queued, started, step, preview, stage, picture; then done, failed, "
-                 "cancelled or shutdown"}}},
+                 "the events status, queued, started, step, preview, stage and picture, then done, "
+                 "failed, cancelled or shutdown"}}},
     {"GET", "/v1/jobs/{id}/images/{index}", job_image, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
-     "A picture of a job",
-     .answer = {{200, "image/png", "the picture, or image/jpeg, image/webp"}}},
+     "One image of a job", .answer = {{200, "image/png", "the image, in the format of the job"}}},
     {"GET", "/v1/files/{id}/{name}", file_get, SCOPE_NONE, 0, ERRORS_OPENAI, "jobs",
-     "A picture by its unguessable address",
-     .answer = {{200, "image/png", "the picture, or image/jpeg, image/webp"}}},
+     "An image by its unguessable URL, without an API key",
+     .answer = {{200, "image/png", "the image, in the format of the job"}}},
     {"GET", "/v1/capabilities", capabilities_get, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
-     "Model, sizes, samplers, limits and load", .answer = JSON_ANSWER("what this server can do")},
+     "Model, sizes, samplers, limits and current load", .answer = JSON_ANSWER("the capabilities")},
     {0},
 };

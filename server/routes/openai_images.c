@@ -27,25 +27,25 @@ struct images_fields {
 #define F(field) offsetof(struct images_fields, field)
 static const struct check_field images_table[] = {
     {"model", CHECK_TEXT, CHECK_NULL, F(model), 0, 200, .live = "models",
-     .help = "a model of /v1/models; OpenAI's own model names mean the one that is loaded, also "
-             "dated and after openai/"},
-    {"n", CHECK_INT, CHECK_NULL, F(n), 1, 10, .def = "1", .help = "number of pictures"},
+     .help = "a name from /v1/models; OpenAI's image model names, dated or prefixed with openai/, "
+             "select the loaded model"},
+    {"n", CHECK_INT, CHECK_NULL, F(n), 1, 10, .def = "1", .help = "number of images"},
     {"quality", CHECK_ENUM, CHECK_NULL, F(quality), .choices = draw_qualities, .def = "auto",
-     .help = "low draws with the model's preset fast, or half its steps when it has none; high, "
-             "hd, xhigh and max with twice its steps"},
+     .help = "low uses the model's preset fast, or half its steps if it has no such preset; high, "
+             "hd, xhigh and max use twice its steps"},
     {"response_format", CHECK_ENUM, CHECK_NULL, F(response_format), .choices = response_formats,
-     .help = "url answers with addresses that live as long as results are kept; absent: url for "
-             "dall-e-2 and dall-e-3, b64_json for every other model"},
+     .help = "url returns links that are valid for as long as results are kept; defaults to url "
+             "for dall-e-2 and dall-e-3, and to b64_json for every other model"},
     {"output_format", CHECK_ENUM, CHECK_NULL, F(output_format), .choices = draw_formats,
-     .def = "png", .help = "file format of the pictures"},
+     .def = "png", .help = "file format of the images"},
     {"output_compression", CHECK_INT, CHECK_NULL, F(compression), 0, 100, .def = "100",
-     .help = "quality of jpeg and webp; 100 is lossless in webp"},
+     .help = "encoding quality of jpeg and webp images; 100 is lossless for webp"},
     {"stream", CHECK_BOOL, CHECK_NULL, F(stream), .def = "false",
-     .help = "answer with server-sent events"},
+     .help = "stream the response as server-sent events"},
     {"partial_images", CHECK_INT, CHECK_NULL, F(partial_images), 0, 3, .def = "0",
-     .help = "pictures to send on the way when streaming"},
+     .help = "number of partial images to send when streaming"},
     {"background", CHECK_ENUM, CHECK_NULL, F(background), .choices = backgrounds, .def = "auto",
-     .help = "transparent is refused: the pictures have no alpha channel"},
+     .help = "transparent is not supported"},
     {"style", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
     {"moderation", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
     {"user", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
@@ -301,12 +301,15 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
 {
     struct app *app = c->app;
     if (f->background == BACKGROUND_TRANSPARENT)
-        return fault_set(why, ERR_INVALID, "background", "transparent pictures cannot be drawn");
+        return fault_set(why, ERR_INVALID, "background",
+                         "\"background\": transparent is not supported; use opaque or auto");
     if (raw_type && (f->n > 1 || f->stream))
-        return fault_set(why, ERR_INVALID, "n", "Accept: %s takes one picture, not streamed",
+        return fault_set(why, ERR_INVALID, "n",
+                         "Accept: %s returns a single image; use \"n\": 1 and no \"stream\"",
                          raw_type);
     if (f->partial_images && !f->stream)
-        return fault_set(why, ERR_INVALID, "partial_images", "partial_images needs stream");
+        return fault_set(why, ERR_INVALID, "partial_images",
+                         "\"partial_images\" requires \"stream\": true");
     *spec = (struct job_spec){
         .request = f->picture,
         .n = f->n,
@@ -358,16 +361,17 @@ static void images_post(struct call *c)
 
 const struct route routes_openai[] = {
     {"POST", "/v1/images/generations", images_post, SCOPE_GENERATE, ROUTE_BODY, ERRORS_OPENAI,
-     "images", "Draw pictures and wait for them", .body = &images_check,
+     "images", "Generate images and wait for them", .body = &images_check,
      .fields_size = sizeof(struct images_fields),
-     .answer = {{200, "application/json", "the pictures"},
-                {200, "text/event-stream", "partial pictures and pictures, with stream"},
-                {200, "image/png", "the picture itself, with Accept: image/png, jpeg or webp"}}},
+     .answer = {{200, "application/json", "the images"},
+                {200, "text/event-stream", "partial and final images, if stream is true"},
+                {200, "image/png",
+                 "the image itself, if Accept is image/png, image/jpeg or image/webp"}}},
     {"GET", "/v1/models", openai_models_list, SCOPE_READ, 0, ERRORS_OPENAI, "models",
      "List the models", .answer = {{200, "application/json", "the models"}}},
     {"GET", "/v1/models/{id}", openai_models_get, SCOPE_READ, 0, ERRORS_OPENAI, "models",
      "One model", .answer = {{200, "application/json", "the model"}}},
     {"GET", "/v1/models/{owner}/{id}", openai_models_get, SCOPE_READ, 0, ERRORS_OPENAI, "models",
-     "One model whose name has a slash", .answer = {{200, "application/json", "the model"}}},
+     "One model whose name contains a slash", .answer = {{200, "application/json", "the model"}}},
     {0},
 };

@@ -163,8 +163,8 @@ static void openapi_get(struct call *c)
     struct live live = {.model = jobs_model(app->jobs)};
     struct buf b = {0};
     const struct route *r;
-    buf_puts(&b, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"imagend\",\"summary\":"
-                 "\"Pictures from text\",\"version\":");
+    buf_puts(&b, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"imagend\",\"summary\":\"Text-to-"
+                 "image generation\",\"version\":");
     text_json(&b, program_version);
     buf_puts(&b, "},\"paths\":{");
     add_paths(c, &b);
@@ -183,6 +183,6 @@ static void openapi_get(struct call *c)
 
 const struct route routes_openapi[] = {
     {"GET", "/openapi.json", openapi_get, SCOPE_NONE, 0, ERRORS_OPENAI, "operations",
-     "This description", .answer = {{200, "application/json", "OpenAPI 3.1"}}},
+     "This OpenAPI document", .answer = {{200, "application/json", "OpenAPI 3.1"}}},
     {0},
 };

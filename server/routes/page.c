@@ -76,12 +76,13 @@ static void docs_get(struct call *c)
     struct buf b = {0};
     const struct route *r;
     int at = 0;
-    buf_puts(&b, "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
-                 "content=\"width=device-width, initial-scale=1\"><title>imagend: API</title>"
-                 "<link rel=icon href=\"data:,\"><link rel=stylesheet href=page.css>"
-                 "<body><main class=docs><header><h1>imagend: API</h1><p class=muted>"
-                 "<a href=\"openapi.json\">openapi.json</a> says the same to programs; "
-                 "<a href=\"./\">draw</a></p></header>");
+    buf_puts(
+        &b,
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
+        "content=\"width=device-width, initial-scale=1\"><title>imagend: API</title><link rel=icon "
+        "href=\"data:,\"><link rel=stylesheet href=page.css><body><main "
+        "class=docs><header><h1>imagend: API</h1><p class=muted><a href=\"openapi.json\">OpenAPI "
+        "document</a> · <a href=\"./\">web page</a></p></header>");
     while ((r = router_next(c->router, &at))) {
         if (r->flags & ROUTE_HIDDEN)
             continue;

@@ -112,7 +112,7 @@ static void on_stop(uv_signal_t *handle, int signum)
 {
     struct serve *s = handle->data;
     if (s->phase != SERVE_RUNNING) {
-        log_msg(LOG_WARN, "server", "second signal: leaving at once");
+        log_msg(LOG_WARN, "server", "second signal: exiting immediately");
         _exit(1);
     }
     log_msg(LOG_INFO, "server", "signal %d: draining", signum);
@@ -141,7 +141,7 @@ static void serve_apply(struct serve *s, struct settings *fresh)
     const struct jobs_limits limits = serve_limits(&s->conf);
     log_setup((enum log_level)s->conf.log_level, (enum log_format)s->conf.log_format);
     if (auth_count(s->settings.auth) && !auth_count(fresh->auth))
-        log_msg(LOG_WARN, "config", "there are no API keys any more: authentication is disabled");
+        log_msg(LOG_WARN, "config", "keys-file is no longer set: authentication is disabled");
     auth_replace(s->settings.auth, &fresh->auth);
     if (fresh->tls)
         http_use_tls(s->app.http, &fresh->tls);
@@ -176,8 +176,8 @@ static void on_reload(uv_signal_t *handle, int signum)
     bool help;
     if (conf_load(&fresh, s->argc, s->argv, &help, &why) ||
         serve_check_reload(s, &fresh, &settings, &why)) {
-        log_msg(LOG_ERROR, "config", "not reloaded, the old configuration stays in force: %s",
-                why.msg);
+        log_msg(LOG_ERROR, "config",
+                "configuration not reloaded, the previous one remains active: %s", why.msg);
         settings_deinit(&settings);
         conf_deinit(&fresh);
         return;
@@ -186,7 +186,7 @@ static void on_reload(uv_signal_t *handle, int signum)
     conf_deinit(&fresh);
     serve_apply(s, &settings);
     if (*ignored)
-        log_msg(LOG_WARN, "config", "needs a restart to change: %s", ignored);
+        log_msg(LOG_WARN, "config", "changes to these options need a restart: %s", ignored);
     log_msg(LOG_INFO, "config", "reloaded");
 }
 
@@ -213,7 +213,7 @@ static enum err serve_read_secret(struct serve *s, struct fault *why)
         s->webhook_secret[strcspn(s->webhook_secret, "\r\n")] = 0;
     if (!s->webhook_secret || strlen(s->webhook_secret) < 16)
         return fault_set(why, ERR_INVALID, "webhook-secret-file",
-                         "the webhook secret must have 16 bytes or more");
+                         "the webhook secret must be at least 16 bytes long");
     return ERR_OK;
 }
 
@@ -318,7 +318,7 @@ static enum err serve_open(struct serve *s, struct fault *why)
         return err;
     serve_signals(s);
     if (strcmp(s->settings.public_url, s->conf.public_url))
-        log_msg(LOG_INFO, "config", "public-url is taken as %s", s->settings.public_url);
+        log_msg(LOG_INFO, "config", "public-url was normalized to %s", s->settings.public_url);
     log_msg(LOG_INFO, "server", "listening on %s://%s:%d", tls ? "https" : "http", host,
             http_port(s->app.http));
     return ERR_OK;

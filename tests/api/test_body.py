@@ -200,7 +200,7 @@ def test_gzip_bodies():
             ("gzip", gzip.compress(JOB[:5]) + gzip.compress(JOB[5:])), ("gzip", gzip.compress(padded)),
             ("identity", JOB), (None, JOB))
     bad = (
-        (400, "ends too early", whole[:-1]), (400, "ends too early", whole[:15]),
+        (400, "is truncated", whole[:-1]), (400, "is truncated", whole[:15]),
         (400, "not valid gzip", JOB), (400, "not valid gzip", zlib.compress(JOB)),
         (400, "not valid gzip", whole + b"more"), (400, "not valid gzip", whole[:-5] + b"xxxxx"),
         (413, "decompressed", gzip.compress(padded + b" ")), (413, "decompressed", bomb(1 << 29)),

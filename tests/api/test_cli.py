@@ -167,11 +167,11 @@ def test_wrong_usage_is_named():
 
 def test_no_more_values_than_stages():
     for args, says in (
-            (["--size", "64", "--steps", "2,2"], "--steps has 2 values, and this image is done after "
+            (["--size", "64", "--steps", "2,2"], "--steps has 2 values, but an image of this size uses "
              "1 stage; give at most 1"),
             (["--size", "64", "--guidance", "7,5"], "--guidance has 2 values"),
-            (["--size", "256", "--guidance", "7,5,5"], "done after 2 stages; give at most 2"),
-            (["--size", "64", "--noise-level", "10"], "--noise-level needs a super-resolution stage"),
+            (["--size", "256", "--guidance", "7,5,5"], "uses 2 stages; give at most 2"),
+            (["--size", "64", "--noise-level", "10"], "--noise-level applies to super-resolution stages"),
             (["--size", "256", "--noise-level", "10,10"], "--noise-level has 2 values")):
         text = refused("x", *args)
         assert says in text, (args, text)

@@ -48,7 +48,7 @@ def test_draws_streams_cancels_and_repeats():
         small = s.post("/v1/images/generations", {**body, "size": f"{size - 3}x{size // 2}"})
         assert struct.unpack(">II", b64(small)[16:24]) == (size - 3, size // 2)
         long = s.post("/v1/images/generations", {**body, "prompt": "a red sphere " * 100}).json
-        assert "reads the first 77;" in long["warnings"][0], long["warnings"]
+        assert "reads only the first 77;" in long["warnings"][0], long["warnings"]
         frames = list(s.events("POST", "/v1/images/generations",
                                {**body, "steps": 8, "stream": True, "partial_images": 2}))
         names = [f[0].split(".")[-1] for f in frames]

@@ -202,7 +202,7 @@ def test_variants_fall_back_by_component():
         for command in m.inspect, m.generate:
             _, text = command("--variant", "fp16")
             assert text.count("no fp16 weights in the text encoder") == 1, text
-        check(m, 'have the variant "fp61"; there are ', "--variant", "fp61")
+        check(m, 'have the variant "fp61"; available: ', "--variant", "fp61")
         check(m, "not a plain word", "--variant", "../x")
         # Without a word the only variant there is will do, and nothing is said.
         check(m, None)
@@ -277,7 +277,7 @@ def test_a_fast_tokenizer_draws_the_same_image():
             assert f.read() == slow
         fast["model"]["vocab"] += [[f"piece{i}", -20.0] for i in range(200)]
         m.write("tokenizer/tokenizer.json", json.dumps(fast).encode())
-        check(m, "the tokenizer has 1000 tokens, the text encoder embeds only 896")
+        check(m, "the tokenizer has 1000 tokens, but the text encoder has only 896 embeddings")
         m.write("tokenizer/tokenizer.json", m.read("tokenizer/tokenizer.json")[:1000])
         check(m, "tokenizer/tokenizer.json: line 1")
 
@@ -376,8 +376,8 @@ def test_numbers_reach_the_image_or_are_refused():
             assert status == 0, text
             assert chunk(os.path.join(m.top, "o.png"), key) == value, flags
         for flags, says in ((["--guidance", "7,5"], "--guidance has 2 values"),
-                            (["--noise-level", "10"], "needs a super-resolution stage"),
-                            (["--size", "64"], "64x64 is larger than 16x16, the largest image of this model"),
+                            (["--noise-level", "10"], "applies to super-resolution stages"),
+                            (["--size", "64"], "64x64 is larger than 16x16, the largest size of this model"),
                             (["--sampler", "euler"], 'unknown sampler "euler"; use one of ddpm, '),
                             (["--preset", "fast"], "this model has none"),
                             (["--timesteps", "fast"], 'unknown timesteps "fast"; use one of ')):

@@ -33,7 +33,7 @@ def test_public_url_is_normalised():
         try:
             # Nobody else's word counts, nor the request's own.
             assert base(s, {PROTO: "http", HOST: "other.test", PREFIX: "/p"}) == expected, url
-            assert (f"public-url is taken as {expected}" in s.log) == (url != expected), url
+            assert (f"public-url was normalized to {expected}" in s.log) == (url != expected), url
         finally:
             assert s.close() == 0
 

@@ -179,7 +179,7 @@ def test_reload_changes_keys_limits_and_log_level():
         with open(conf, "w") as f:
             f.write("slots = 3\n")
         s.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "needs a restart to change: slots" in s.log)
+        eventually(lambda: "changes to these options need a restart: slots" in s.log)
     finally:
         assert s.close() == 0
 

@@ -192,7 +192,7 @@ def test_a_long_prompt_is_said_to_be_cut():
     """The fake engine reads 77 tokens: a word is one, and the end of a text."""
     s = Server()
     long, short = "word " * 99, "a red ball"
-    cut = ("the {} has 100 tokens, of which the text encoder reads the first 77; the other 23 were "
+    cut = ("the {} has 100 tokens, but the text encoder reads only the first 77; the other 23 were "
            "cut off")
     for prompt, negative, tokens, warnings in (
             (short, None, 4, []), ("word " * 76, None, 77, []), (long, None, 77, ["prompt"]),
@@ -277,7 +277,7 @@ def test_one_of_several_is_drawn_again(s):
             assert r.returncode == 0, r.stderr
             return r.stdout
         run("--n", "4")
-        assert "seed 11  picture 2" in run("--picture", "2")
+        assert "seed 11  image 2" in run("--picture", "2")
         texts = read_png(open(folder + "/x.png", "rb").read())
         assert texts[:3] == read_png(open(folder + "/x-3.png", "rb").read())[:3]
         assert texts[2] == read_png(images[2])[2]

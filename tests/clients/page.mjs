@@ -172,7 +172,7 @@ await run({
     await draw(page, "word ".repeat(99), "64");
     await page.waitForSelector(".card:first-child .warning:not([hidden])");
     assert.equal(await page.textContent(".card:first-child .warning"),
-      "The prompt has 100 tokens, of which the text encoder reads the first 77; the other 23 were " +
+      "The prompt has 100 tokens, but the text encoder reads only the first 77; the other 23 were " +
       "cut off.");
     await page.click(".card:nth-child(2) .again");
     assert.equal(await page.inputValue("#size"), "512x768");

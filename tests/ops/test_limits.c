@@ -363,7 +363,7 @@ static void test_paths(struct ops_device *dev)
     for (int i = 0; i < PATH_COUNT; i++) {
         CHECK_INT(ops_device_set_path(dev, (enum ops_path)i), ERR_UNSUPPORTED);
         const char *why = ops_device_why(dev, ERR_UNSUPPORTED);
-        CHECK_MSG(strstr(why, "storage buffers, the device allows 4"), "%s", why);
+        CHECK_MSG(strstr(why, "storage buffers, but the device allows only 4"), "%s", why);
     }
     low = *own;
     low.texel_f16 = false;

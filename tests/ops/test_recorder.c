@@ -179,7 +179,8 @@ static void test_errors(struct ops_device *dev)
     struct ref_shape x = {2, 4, 4, 8}, y = {2, 4, 4, 12};
     CHECK_INT(record(dev, x, y, w), ERR_OK);
     CHECK_INT(record(dev, x, (struct ref_shape){2, 4, 4, 8}, w), ERR_INVALID);
-    CHECK_STR(ops_device_why(dev, ERR_INVALID), "op_conv2d: its operands do not fit together");
+    CHECK_STR(ops_device_why(dev, ERR_INVALID),
+              "op_conv2d: the shapes of the operands do not match");
     CHECK_INT(record(dev, x, (struct ref_shape){1, 4, 4, 12}, w), ERR_INVALID);
     CHECK_INT(record(dev, (struct ref_shape){2, 4, 4, 4}, y, w), ERR_INVALID);
     CHECK_INT(record(dev, x, (struct ref_shape){2, 4, 5, 12}, w), ERR_INVALID);

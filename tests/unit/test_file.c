@@ -30,7 +30,7 @@ static void guesses(void)
         {"\x80\2}q\1", 0, "a Python pickle"},
         {"\x89HDF\r\n\x1a\n", 0, "an HDF5 file"},
         {"GGUF\3", 0, "a GGUF file"},
-        {"\x1f\x8b\x08", 0, "compressed by gzip"},
+        {"\x1f\x8b\x08", 0, "compressed with gzip"},
         {"\xff\xfe{\0", 4, "UTF-16"},
         {zeros, sizeof zeros, "filled with zeros"},
         {"", 0, "empty"},
@@ -81,7 +81,7 @@ static void opening(void)
     check_read("link", ERR_NOT_FOUND,
                "link is a symbolic link to blobs/gone, which does not exist");
     check_read("dir/file", ERR_NOT_FOUND, "dir is a symbolic link to none");
-    check_read("blobs", ERR_IO, "blobs: not a file");
+    check_read("blobs", ERR_IO, "blobs is not a regular file");
     write_file("page.json", "<html><body>Sign in</body></html>");
     CHECK_INT(json_parse_file("page.json", 1000, &doc, &why), ERR_FORMAT);
     CHECK_MSG(strstr(why.msg, "page.json is a web page") != NULL, "%s", why.msg);

@@ -118,7 +118,7 @@ static void check_marks(void)
         CHECK_INT(json_int(json_find(doc, "a")), 1);
         json_destroy(&doc);
         CHECK_INT(json_parse(utf16, sizeof utf16 - 1, "x", e, &doc, &why), e);
-        CHECK_STR(why.msg, "x: JSON must be UTF-8, and this is UTF-16");
+        CHECK_STR(why.msg, "x: JSON must be encoded as UTF-8, not UTF-16");
         CHECK_INT(json_parse(with_bom, 3, "x", e, &doc, &why), e);
         CHECK_INT(json_parse(with_bom, 2, "x", e, &doc, &why), e);
     }

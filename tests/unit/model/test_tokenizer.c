@@ -283,7 +283,7 @@ static void check_folders(void)
     put("spiece.model", "");
     expect("{}", ERR_FORMAT, "spiece.model is empty");
     put("spiece.model", "\x1a\x05\x12\x03zzz"); // normalizer_spec { precompiled_charsmap: "zzz" }
-    expect("{}", ERR_FORMAT, "its normalization rules are cut short");
+    expect("{}", ERR_FORMAT, "its normalization rules are truncated");
     put("spiece.model", "\x12\x02\x18\x02"); // trainer_spec { model_type: BPE }
     expect("{}", ERR_FORMAT, "only unigram models are supported");
     put("spiece.model", "\x12\x02\x18\x01");

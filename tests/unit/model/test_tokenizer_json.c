@@ -336,23 +336,23 @@ static void check_refused(void)
         {"{" ADDED "," SPACE "," END ",\"model\":{\"unk_id\":0,\"vocab\":" VOCAB "}}", ERR_FORMAT,
          "disagree about the unknown token"},
         {"{" ADDED "," SPACE "," END ",\"model\":{\"unk_id\":0,\"vocab\":[[\"a\"]]}}", ERR_FORMAT,
-         "entry 0 of the vocabulary"},
+         "entry 0 of model.vocab"},
         {"{" ADDED "," SPACE "," END ",\"model\":{\"unk_id\":0,\"vocab\":[[\"\",0]]}}", ERR_FORMAT,
-         "entry 0 of the vocabulary"},
+         "entry 0 of model.vocab"},
         {"{" ADDED "," SPACE "," END ",\"model\":{\"unk_id\":0,\"vocab\":[[\"a\",Infinity]]}}",
-         ERR_FORMAT, "entry 0 of the vocabulary"},
+         ERR_FORMAT, "entry 0 of model.vocab"},
         {"{" ADDED "," SPACE "," END
          ",\"model\":{\"unk_id\":2,\"vocab\":[[\"<pad>\",0],[\"</s>\",0],"
          "[\"<unk>\",0],[\"a\",-1],[\"a\",-2]]}}",
          ERR_FORMAT, "not a SentencePiece model"},
         {"{\"added_tokens\":[{\"id\":4,\"content\":\"<pad>\",\"special\":true}]," SPACE "," END
          "," MODEL "}",
-         ERR_FORMAT, "added token <pad> has the id 4 of another piece"},
+         ERR_FORMAT, "added token <pad> has id 4, which belongs to another piece"},
         {"{\"added_tokens\":[{\"id\":-4,\"content\":\"x\"}]," SPACE "," END "," MODEL "}",
          ERR_FORMAT, "entry 0 of added_tokens"},
         {"{\"added_tokens\":[{\"id\":9,\"content\":\"x\",\"normalized\":true}]," SPACE "," END
          "," MODEL "}",
-         ERR_UNSUPPORTED, "x: an added token that is normalized"},
+         ERR_UNSUPPORTED, "x: normalized added tokens"},
     };
 
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

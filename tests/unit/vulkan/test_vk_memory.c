@@ -93,7 +93,7 @@ static void test_limit(void)
     while (n < 16 && !(e = vk_buffer_create(dev, VK_DEVICE, PIECE, &buf[n])))
         n++;
     CHECK_INT(e, ERR_NO_DEVICE_MEMORY);
-    CHECK_MSG(strstr(vk_device_why(dev, e), " bytes more exceed the limit of "), "%s",
+    CHECK_MSG(strstr(vk_device_why(dev, e), " more bytes would exceed the limit of "), "%s",
               vk_device_why(dev, e));
     CHECK(n >= 6 && n < 8);
     CHECK(!buf[n]);
