@@ -1,10 +1,10 @@
-// The page: sends jobs, follows their events, keeps this browser's list. No libraries.
+// The page: submits jobs, follows their events and keeps the list of this browser. No libraries.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
 const PREVIEWS = 10;
 const LIST = "imagend.jobs", KEY = "imagend.key", MAX_JOBS = 60;
-// What the API calls a field, and the element that it comes from.
+// The name of a field in the API, and the id of its element.
 const FIELDS = { prompt: "prompt", negative_prompt: "negative", size: "size", n: "count",
   preset: "preset", seed: "seed", picture: "picture", steps: "steps", guidance_scale: "guidance", sampler: "sampler" };
 
@@ -22,8 +22,8 @@ async function ask(method, path, body, more) {
     body: body && JSON.stringify(body),
   });
   if (answer.ok) return answer;
-  let said = { message: "the server answered with status " + answer.status };
-  try { said = (await answer.json()).error; } catch { /* not ours: the status must do */ }
+  let said = { message: "the server responded with status " + answer.status };
+  try { said = (await answer.json()).error; } catch { /* not our JSON: keep the status */ }
   const error = new Error(said.message);
   error.param = said.param;
   error.status = answer.status;
@@ -37,18 +37,18 @@ const field = (error) => $(FIELDS[error.param]);
 function words(error) {
   if (error.status === 401) {
     $("key-field").hidden = false;
-    return localStorage.getItem(KEY) ? "This API key is not known here."
-      : "This server wants an API key.";
+    return localStorage.getItem(KEY) ? "This API key is not valid."
+      : "This server requires an API key.";
   }
   if (error.status === 429)
-    return "Too many pictures are waiting. Try again in " + error.retry + " s.";
+    return sentence(error.message) + " Try again in " + error.retry + " s.";
   if (error.status === 503) return "The server is not ready: " + sentence(error.message);
-  if (!error.status) return "The server cannot be reached.";
+  if (!error.status) return "Cannot reach the server.";
   const label = field(error) && field(error).labels[0].textContent;
   return sentence(label ? error.message.replace('"' + error.param + '"', label) : error.message);
 }
 
-// Says what is wrong beside the button, and leads to the field.
+// Shows the error beside the button and focuses the field that caused it.
 function complain(error) {
   $("message").textContent = words(error);
   const wrong = error.status === 401 ? $("key") : field(error);
@@ -91,7 +91,7 @@ async function* events(path, last) {
 
 // ---- this browser's list -------------------------------------------------------------------
 
-// The latest first: id, and what was asked for, since a job says only what came of it.
+// Newest first: the id and the request as it was entered; a job reports only the resolved settings.
 function list() {
   try { return JSON.parse(localStorage.getItem(LIST)) || []; } catch { return []; }
 }
@@ -99,20 +99,20 @@ function save(jobs) { localStorage.setItem(LIST, JSON.stringify(jobs.slice(0, MA
 function remember(id, asked) { save([{ id, asked }, ...list()]); }
 function forget(id) { save(list().filter((other) => other.id !== id)); }
 
-// Sizes beside those that a model draws, as far as it reaches.
+// Common sizes besides those of the stages; those that exceed the model are left out.
 const SHAPES = ["512x512", "512x768", "768x512", "768x1024", "1024x768"];
 const sides = (size) => String(size).includes("x") ? size.split("x").map(Number) : [size, size];
 const sizeText = (size) => sides(size)[0] === sides(size)[1] ? sides(size)[0] + " px"
   : sides(size).join(" × ") + " px";
 
-// ---- cards: one per picture -----------------------------------------------------------------
+// ---- cards: one per image -------------------------------------------------------------------
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 const seconds = (s) => s < 90 ? Math.max(1, Math.round(s)) + " s" : Math.round(s / 60) + " min";
 
 function say(text) { $("status").textContent = text; }
 
-// The window's title is for those who look elsewhere meanwhile.
+// The window's title shows the progress while another tab is open.
 function showTitle() {
   const bars = [...document.querySelectorAll(".working progress")];
   const done = bars.reduce((sum, bar) => sum + bar.value, 0) / bars.length;
@@ -143,9 +143,9 @@ function about(request, index) {
   const parts = [sizeText(request.size), "seed " + request.seed, request.steps.join("+") + " steps",
     "guidance " + request.guidance_scale.map((g) => Math.round(g * 10) / 10).join("/")];
   if (request.preset) parts.push(request.preset);
-  if (request.negative_prompt) parts.push("without: " + request.negative_prompt);
+  if (request.negative_prompt) parts.push("negative prompt: " + request.negative_prompt);
   if (request.n > 1) parts.unshift((index + 1) + " of " + request.n);
-  else if (request.picture) parts.unshift("number " + request.picture);
+  else if (request.picture) parts.unshift("image number " + request.picture);
   return parts.join(" · ");
 }
 
@@ -178,9 +178,9 @@ function showEnd(view, job) {
   view.card.classList.toggle("error", !cancelled);
   view.part("img").hidden = true;
   view.part(".end").hidden = false;
-  view.part(".end").textContent = cancelled ? "Cancelled" : "Not drawn";
+  view.part(".end").textContent = cancelled ? "Cancelled" : "Failed";
   view.part(".state").textContent = cancelled ? about(job.request, view.index)
-    : sentence((job.error || { message: "the server does not say why" }).message);
+    : sentence((job.error || { message: "the server gave no reason" }).message);
   view.part(".again").textContent = "Try again";
   endWork(view);
 }
@@ -192,7 +192,7 @@ function showPreview(view, data) {
 }
 
 function showQueue(views, data) {
-  const place = data.position ? data.position + (data.position > 1 ? " pictures" : " picture") +
+  const place = data.position ? data.position + (data.position > 1 ? " images" : " image") +
     " ahead" : "Next in line";
   const wait = data.estimate_seconds >= 1 ? ", about " + seconds(data.estimate_seconds) : "";
   for (const view of views) view.part(".state").textContent = place + wait;
@@ -204,7 +204,7 @@ function showStep(view, data) {
   view.part("progress").value = (data.stage + data.step / data.steps) / data.stages;
   view.part(".state").textContent = stage + ", step " + data.step + " of " + data.steps;
   showTitle();
-  // Every step would be too much to hear.
+  // A screen reader should not announce every step.
   if (data.step === 1) say(stage + " of " + view.part("img").alt);
 }
 
@@ -217,7 +217,7 @@ async function finish(views, job) {
   }
   say(job.status === "done" ? "Done: " + job.request.prompt
     : job.status === "cancelled" ? "Cancelled: " + job.request.prompt
-      : "Not drawn: " + views[0].part(".state").textContent);
+      : "Failed: " + views[0].part(".state").textContent);
 }
 
 async function onEvent(event, job, views) {
@@ -276,7 +276,7 @@ function show(job, asked) {
   return null;
 }
 
-// ---- what the buttons do --------------------------------------------------------------------
+// ---- buttons --------------------------------------------------------------------------------
 
 function drop(id) {
   forget(id);
@@ -293,7 +293,7 @@ async function remove(id) {
   const cards = [...$("gallery").children];
   const last = cards.findLastIndex((card) => card.dataset.job === id);
   const next = cards[last + 1] || cards.find((card) => card.dataset.job !== id);
-  try { await ask("DELETE", "v1/jobs/" + id); } catch { /* gone on the server is gone here, too */ }
+  try { await ask("DELETE", "v1/jobs/" + id); } catch { /* already deleted on the server */ }
   drop(id);
   ((next && next.querySelector(".remove:not([hidden])")) || $("prompt")).focus();
 }
@@ -301,7 +301,7 @@ async function remove(id) {
 async function copy(button, text) {
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // there is no clipboard without HTTPS
+  } catch { // the clipboard API requires HTTPS
     const area = document.createElement("textarea");
     area.value = text;
     document.body.append(area);
@@ -328,7 +328,7 @@ function setSize(size) {
   $("size").value = size;
 }
 
-// Pictures of one job differ by their number.
+// The images of a job share its seed and differ by their number.
 function again(request, asked, index) {
   asked = asked || {};
   $("prompt").value = request.prompt;
@@ -377,7 +377,7 @@ async function draw(event) {
   $("draw").disabled = false;
 }
 
-// ---- one picture in full size ---------------------------------------------------------------
+// ---- the full-size view ---------------------------------------------------------------------
 
 function view(image) {
   const all = [...document.querySelectorAll(".open:not(:disabled) img")];
@@ -400,7 +400,7 @@ function view(image) {
   }
 }
 
-// ---- at the start ---------------------------------------------------------------------------
+// ---- startup --------------------------------------------------------------------------------
 
 async function describe() {
   for (;;) {

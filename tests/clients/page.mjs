@@ -154,7 +154,7 @@ await run({
     await page.click("#draw");
     await done(page, 4);
     assert.ok(before.startsWith("137,80,78,71,"));
-    assert.equal(await drawn("number 1", 0), before);
+    assert.equal(await drawn("image number 1", 0), before);
     await page.click("#seed-clear");
     assert.equal(await page.inputValue("#seed") + await page.inputValue("#picture"), "");
     assert.equal(await s.stop(), 0);
@@ -219,21 +219,21 @@ await run({
     await page.fill("#steps", "5000");
     await page.click("#draw");
     await page.waitForFunction(() => document.getElementById("message").textContent ===
-      "Steps must be an integer from 1 to 1000.");
+      "Steps must be an integer from 1 to 1000, not 5000.");
     assert.equal(await page.evaluate(() => document.activeElement.id), "steps");
     assert.equal(await page.getAttribute("#steps", "aria-invalid"), "true");
     await look(page, "5-error");
     await page.fill("#steps", "");
     await draw(page, "[fail]", "64");
     await page.waitForSelector(".card.failed.error");
-    assert.equal(await page.textContent(".card .end"), "Not drawn");
+    assert.equal(await page.textContent(".card .end"), "Failed");
     assert.match(await page.textContent(".card .state"), /^[A-Z].{4,}\.$/);
     assert.equal(await page.getAttribute("#steps", "aria-invalid"), null);
     await look(page, "10-failed");
     await s.stop();
     await page.click("#draw");
     await page.waitForFunction(() => document.getElementById("message").textContent ===
-      "The server cannot be reached.");
+      "Cannot reach the server.");
   },
 
   async apiKey() {
@@ -244,12 +244,12 @@ await run({
     const s = await serve({ FAKE_STEP_MS: "1" }, "--keys-file", join(folder, "keys"));
     const { page } = await open(s, { locked: true });
     await page.waitForSelector("#key:visible");
-    assert.equal(await page.textContent("#server"), "This server wants an API key.");
+    assert.equal(await page.textContent("#server"), "This server requires an API key.");
     await look(page, "11-key");
     await page.fill("#key", "ik_wrong");
     await page.press("#key", "Tab");
     await page.waitForFunction(() => document.getElementById("server").textContent ===
-      "This API key is not known here.");
+      "This API key is not valid.");
     await page.fill("#key", key);
     await page.press("#key", "Tab");
     await ready(page);
@@ -279,7 +279,7 @@ await run({
     assert.equal(await page.evaluate(() =>
       document.documentElement.scrollWidth <= window.innerWidth), true, "no sideways scrolling");
     assert.ok(await page.$eval(".card", (c) => c.getBoundingClientRect().top < window.innerHeight),
-      "the new picture is in sight");
+      "the new image is in sight");
     await look(page, "6-phone");
     for (const button of await page.$$("button:visible, a.button:visible, input:visible"))
       assert.ok((await button.boundingBox()).height >= 40, "large enough to touch");

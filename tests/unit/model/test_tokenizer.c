@@ -326,7 +326,7 @@ static void check_folders(void)
     expect("{\"sp_model_kwargs\":{\"alpha\":1}}", ERR_UNSUPPORTED, "sp_model_kwargs must be empty");
     expect("{\"padding_side\":\"left\"}", ERR_UNSUPPORTED, "padding_side must be right");
     expect("{\"model_max_length\":1}", ERR_FORMAT, "model_max_length must be a number");
-    expect("{\"added_tokens_decoder\":{\"x\":{}}}", ERR_FORMAT, "has the entry x");
+    expect("{\"added_tokens_decoder\":{\"x\":{}}}", ERR_FORMAT, "has the invalid entry x");
     expect("{\"added_tokens_decoder\":{\"7\":{\"content\":\"a\",\"single_word\":true}}}",
            ERR_UNSUPPORTED, "single_word true");
     snprintf(command, sizeof command, "rm -r '%s'", dir);
