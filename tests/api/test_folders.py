@@ -203,7 +203,7 @@ def test_variants_fall_back_by_component():
             _, text = command("--variant", "fp16")
             assert text.count("no fp16 weights in the text encoder") == 1, text
         check(m, 'have the variant "fp61"; available: ', "--variant", "fp61")
-        check(m, "not a plain word", "--variant", "../x")
+        check(m, "invalid variant", "--variant", "../x")
         # Without a word the only variant there is will do, and nothing is said.
         check(m, None)
         assert "notice" not in m.inspect()[1]
