@@ -34,10 +34,10 @@ struct engine_event {
     enum engine_event_type type;
     int slot;
     void *tag;            // what engine_admit was given
-    int stage, stages;    // 0-based index, and how many this picture runs
+    int stage, stages;    // 0-based index, and how many of the model's this picture goes through
     int step, steps;      // done so far, and in all, within this stage
     double stage_seconds; // ENGINE_STAGE: from the stage's first step to its picture
-    struct engine_image image;
+    struct engine_image image; // square, except of an image that is enlarged
     const struct fault *fault;
 };
 
@@ -71,7 +71,8 @@ void engine_plan_close(struct engine_plan **p);
 // Whether the request could be drawn, without drawing. Thread: any.
 enum err engine_check(const struct engine *e, const struct picture_request *r, struct fault *why);
 
-// Take a request into a free slot; tag comes back with each of its events. The first picture of a
+// Take a request into a free slot; tag comes back with each of its events. What r points at, its
+// edit included, is not used after this. The first picture of a
 // preset with a network of its own loads that network, which takes as long as at engine_open.
 // Errors: INVALID with *why filled; BUSY when no slot is free; those of engine_open for a network.
 enum err engine_admit(struct engine *e, const struct picture_request *r, void *tag, int *slot,

@@ -40,6 +40,15 @@ static const struct check_field request_fields[] = {
     {"noise_level", CHECK_INTS, CHECK_NULL, R(noise_level), -1, 999, .def = "-1",
      .help = "noise level added to the input of the super-resolution stages, per stage; -1 selects "
              "the model's own"},
+    {"strength", CHECK_NUMBERS, CHECK_NULL, R(strength), 0.01, 1,
+     .help =
+         "how much of an input image is drawn anew: the share of the steps that is run, for the "
+         "first stage or a list with one per stage; defaults to 0.7, or 1 with a mask, and to 1 "
+         "for further stages",
+     .label = "Denoising strength"},
+    {"scale", CHECK_INT, CHECK_NULL, R(scale), 2, 64, .live = "scales",
+     .help = "enlarge the input image so many times, in place of editing it",
+     .label = "Upscale by"},
     {"set_noise_level", CHECK_BOOL, CHECK_HIDDEN, R(set_noise_level), .def = "true",
      .help = "whether noise_level overrides the model"},
 };
@@ -58,6 +67,10 @@ static const struct check_field used_fields[] = {
     {"steps", CHECK_INTS, 0, U(steps), 0, PICTURE_MAX_STEPS},
     {"guidance_scale", CHECK_NUMBERS, 0, U(guidance_scale), 0, 100},
     {"noise_level", CHECK_INTS, 0, U(noise_level), -1, 999, .def = "-1"},
+    {"strength", CHECK_NUMBERS, 0, U(strength), 0.01, 1},
+    {"scale", CHECK_INT, 0, U(scale), 2, 64},
+    {"first", CHECK_INT, 0, U(first), 0, PICTURE_MAX_STAGES},
+    {"run", CHECK_INTS, 0, U(run), 0, 1 << 24},
     {"tokens", CHECK_INT, 0, U(tokens), 0, 1 << 20, .key = "tokens"},
     {"tokens_cut", CHECK_INT, 0, U(tokens_cut), 0, 1 << 20, .key = "tokens_cut"},
     {"negative_tokens", CHECK_INT, 0, U(negative_tokens), 0, 1 << 20, .key = "negative_tokens"},

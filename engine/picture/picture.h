@@ -14,6 +14,7 @@
 
 struct buf;
 struct codec_params;
+struct picture_edit;
 
 enum {
     PICTURE_MAX_STAGES = 3,
@@ -37,6 +38,9 @@ struct picture_request {
     float guidance_scale[PICTURE_MAX_STAGES]; // per stage; 1 switches guidance off
     int noise_level[PICTURE_MAX_STAGES];      // super-resolution stages: 0..999; -1: the model's
     bool set_noise_level;                     // false: noise_level is ignored
+    float strength[PICTURE_MAX_STAGES]; // of an edit: the share of the steps that is run, per stage
+    int scale;                          // enlarge the image of `edit` so many times; 0: edit it
+    const struct picture_edit *edit;    // picture_edit.h; NULL: an image from the prompt alone
 };
 
 // What an image was really made with, for its metadata.
@@ -50,6 +54,11 @@ struct picture_used {
     int steps[PICTURE_MAX_STAGES];
     float guidance_scale[PICTURE_MAX_STAGES];
     int noise_level[PICTURE_MAX_STAGES];
+    float strength[PICTURE_MAX_STAGES]; // of an edit; 0: no edit
+    int scale;                          // 0: not an enlarged image
+    int first;                          // the first stage that is run; those before have no values
+    // Steps that are run: of an edit some of `steps`, of an enlarged image those of all tiles.
+    int run[PICTURE_MAX_STAGES];
     // Read of the prompt and the negative prompt, and cut off because the text encoder reads no
     // more; 0 until the engine has encoded them.
     int tokens, tokens_cut, negative_tokens, negative_tokens_cut;
@@ -82,6 +91,9 @@ struct model_info {
     int slots;
     int stages;
     struct model_stage stage[PICTURE_MAX_STAGES];
+    // Every model edits images, as a whole or where a mask says; one with super-resolution stages
+    // also enlarges them, by one stage's factor or two stages', the smallest first; 0: no such.
+    int scale[2];
     int presets;
     struct model_preset preset[PICTURE_MAX_PRESETS];
     const char *const *samplers;  // NULL-terminated, as the list below; both live as the program
@@ -121,11 +133,18 @@ void picture_fit(const uint8_t *rgb, int edge, const struct check_size *size, ui
 // A1111's "infotext" of an image. sampler: what stands for the sampler's name, or NULL.
 void picture_infotext(struct buf *b, const struct picture_request *r, const struct picture_used *u,
                       const char *sampler);
-// Appends the file to *out, with the image in the size of picture_fit_size; a PNG says in its text
-// chunks what it was made from. p->width is the drawn edge; p->text is not read. Errors: as
-// codec_encode.
+// Appends the file to *out, with the image in the size of picture_fit_size; the last image of an
+// edit with a mask is composed with r->edit, in its size; what was enlarged stays as it is. A PNG
+// says in its text chunks what it was made from. p->width is the drawn edge; p->text is not read.
+// Errors: as codec_encode.
 enum err picture_encode(const struct codec_params *p, const struct picture_request *r,
                         const struct picture_used *u, struct buf *out, struct fault *why);
+
+// Steps of a stage that are run for this image.
+static inline int picture_steps(const struct picture_used *u, int stage)
+{
+    return u->run[stage] ? u->run[stage] : u->steps[stage];
+}
 
 // The request that draws the index-th image of several that are asked for together.
 static inline struct picture_request picture_at(const struct picture_request *r, int index)

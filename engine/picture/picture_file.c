@@ -4,6 +4,7 @@
 
 #include "buf.h"
 #include "codec.h"
+#include "picture_edit.h"
 #include "program.h"
 
 #include <stdlib.h>
@@ -141,26 +142,48 @@ static enum err encode_png(struct codec_params *p, const struct picture_request 
     return e;
 }
 
+// The pixels that the file shows: *out is NULL when they are p's own.
+static enum err fit(const struct codec_params *p, const struct picture_request *r,
+                    const struct picture_used *u, struct check_size *size, uint8_t **out)
+{
+    const bool compose = r->edit && r->edit->drawn && !u->scale && p->width == u->drawn.width;
+    enum err e = ERR_OK;
+
+    *out = NULL;
+    *size = u->scale  ? (struct check_size){p->width, p->height}
+            : compose ? u->size
+                      : picture_fit_size(u, p->width);
+    if (!compose && size->width == p->width && size->height == p->height)
+        return ERR_OK;
+    *out = malloc((size_t)size->width * (size_t)size->height * 3);
+    if (!*out)
+        return ERR_NO_MEMORY;
+    if (compose)
+        e = picture_edit_compose(r->edit, p->rgb, p->width, *out);
+    else
+        picture_fit(p->rgb, p->width, size, *out);
+    return e;
+}
+
 enum err picture_encode(const struct codec_params *p, const struct picture_request *r,
                         const struct picture_used *u, struct buf *out, struct fault *why)
 {
     struct codec_params fitted = *p;
+    struct check_size size;
     uint8_t *rgb = NULL;
     enum err e;
     if (!r->prompt || !p->rgb || p->width < 1 || u->stages < 1 || u->stages > PICTURE_MAX_STAGES ||
         u->size.width < 1 || u->size.height < 1)
         return fault_set(why, ERR_INVALID, "",
                          "the image, its prompt, its stages or its size is missing");
-    const struct check_size size = picture_fit_size(u, p->width);
-    if (size.width != p->width || size.height != p->height) {
-        rgb = malloc((size_t)size.width * (size_t)size.height * 3);
-        if (!rgb)
-            return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-        picture_fit(p->rgb, p->width, &size, rgb);
-        fitted.width = size.width;
-        fitted.height = size.height;
-        fitted.rgb = rgb;
+    e = fit(p, r, u, &size, &rgb);
+    if (e) {
+        free(rgb);
+        return fault_set(why, e, "", "%s", err_text(e));
     }
+    fitted.width = size.width;
+    fitted.height = size.height;
+    fitted.rgb = rgb ? rgb : p->rgb;
     e = p->format == CODEC_PNG ? encode_png(&fitted, r, u, out, why)
                                : codec_encode(&fitted, out, why);
     free(rgb);

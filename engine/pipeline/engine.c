@@ -6,10 +6,10 @@
 #include "buf.h"
 #include "cascade.h"
 #include "clock.h"
+#include "enlarge.h"
 #include "network.h"
 #include "program.h"
-#include "request.h"
-#include "text.h"
+#include "slot.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,19 +23,6 @@ enum {
 };
 _Static_assert(CASCADE_MAX_PRESETS == PICTURE_MAX_PRESETS + 1,
                "the cascade also stores its own settings as preset 0");
-
-struct slot {
-    bool used;
-    void *tag;
-    uint64_t order;                              // of admission
-    struct resolved what;                        // the request, every default filled in
-    struct sampler *sampler[PICTURE_MAX_STAGES]; // NULL once the stage has taken it
-    float *text;                                 // [2, L, D]: prompt, negative prompt
-    int tokens;                                  // of the texts that were given
-    float *picture;                              // of the last stage, input of the next
-    int stage, entry;                            // entry -1: waits for a place in the stage
-    double stage_began;
-};
 
 struct engine {
     struct ops_device *dev;
@@ -124,43 +111,6 @@ static enum err load_networks(struct engine *g, struct fault *why)
     return e;
 }
 
-static void describe_preset(const struct cascade *c, const struct cascade_preset *from,
-                            struct model_preset *to)
-{
-    const struct cascade_settings *base = &from->stage[0];
-
-    snprintf(to->name, sizeof to->name, "%s", from->name);
-    snprintf(to->sampler, sizeof to->sampler, "%s", cascade_sampler_name(c, base));
-    for (int i = 0; i < c->stages; i++) {
-        to->steps[i] = from->stage[i].steps;
-        to->guidance_scale[i] = from->stage[i].guidance_scale;
-    }
-}
-
-static void describe(struct engine *g)
-{
-    snprintf(g->info.name, sizeof g->info.name, "%s", g->cascade.name);
-    snprintf(g->info.notice, sizeof g->info.notice, "%s", g->cascade.notice);
-    g->info.stages = g->cascade.stages;
-    g->info.samplers = sampler_names();
-    g->info.timesteps = sampler_preset_names();
-    g->info.text_parameters = text_parameters(g->text);
-    for (int i = 0; i < g->cascade.stages; i++) {
-        const struct cascade_settings *c = &g->cascade.preset[0].stage[i];
-        struct model_stage *s = &g->info.stage[i];
-        snprintf(s->name, sizeof s->name, "%s", g->cascade.network[i].name);
-        snprintf(s->sampler, sizeof s->sampler, "%s", cascade_sampler_name(&g->cascade, c));
-        s->size = g->cascade.size[i];
-        s->steps = c->steps;
-        s->guidance_scale = c->guidance_scale;
-        s->noise_level = c->noise_level;
-        s->parameters = network_parameters(g->network[i]);
-    }
-    g->info.presets = g->cascade.presets - 1;
-    for (int i = 0; i < g->info.presets; i++)
-        describe_preset(&g->cascade, &g->cascade.preset[i + 1], &g->info.preset[i]);
-}
-
 // A model that does not fit: how far it came, and what its user can do.
 static void explain_memory(const struct engine *g, struct fault *why)
 {
@@ -202,7 +152,10 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = load_networks(g, why);
     if (e)
         goto fail;
-    describe(g);
+    request_describe(&g->cascade, &g->info);
+    g->info.text_parameters = text_parameters(g->text);
+    for (int i = 0; i < g->cascade.stages; i++)
+        g->info.stage[i].parameters = network_parameters(g->network[i]);
     *out = g;
     return ERR_OK;
 fail:
@@ -222,15 +175,6 @@ static struct stage *stage_of(const struct engine *g, const struct slot *s)
     return network_stage(g->network[network_of(s)]);
 }
 
-static void free_slot(struct slot *s)
-{
-    for (int i = 0; i < PICTURE_MAX_STAGES; i++)
-        sampler_destroy(&s->sampler[i]);
-    free(s->text);
-    free(s->picture);
-    memset(s, 0, sizeof *s);
-}
-
 void engine_close(struct engine **out)
 {
     struct engine *g = *out;
@@ -238,7 +182,7 @@ void engine_close(struct engine **out)
     if (!g)
         return;
     for (int i = 0; g->slot && i < g->info.slots; i++)
-        free_slot(&g->slot[i]);
+        slot_free(&g->slot[i]);
     for (int i = 0; i < CASCADE_MAX_NETWORKS; i++)
         network_destroy(&g->network[i]);
     text_close(&g->text);
@@ -273,7 +217,7 @@ static enum err need_networks(struct engine *g, const struct resolved *what, str
 {
     enum err e = ERR_OK;
 
-    for (int i = 0; !e && i < what->used.stages; i++) {
+    for (int i = what->used.first; !e && i < what->used.stages; i++) {
         const int index = what->preset->stage[i].network;
         if (!g->network[index])
             e = load_network(g, index, why);
@@ -281,30 +225,6 @@ static enum err need_networks(struct engine *g, const struct resolved *what, str
     if (e == ERR_NO_DEVICE_MEMORY && why)
         explain_memory(g, why);
     return e;
-}
-
-static enum err encode(struct engine *g, const struct picture_request *r, struct slot *s,
-                       struct fault *why)
-{
-    const size_t floats = (size_t)text_length(g->text) * (size_t)text_dim(g->text);
-    struct picture_used *used = &s->what.used;
-    const char *prompts[2] = {r->prompt, r->negative_prompt ? r->negative_prompt : ""};
-
-    s->text = malloc(2 * floats * sizeof *s->text);
-    if (!s->text)
-        return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text");
-    for (int i = 0; i < 2; i++) {
-        struct text_states states;
-        enum err e = text_encode(g->text, prompts[i], &states, why);
-        if (e)
-            return e;
-        memcpy(s->text + (size_t)i * floats, states.v, floats * sizeof *states.v);
-        if (i && !r->negative_prompt)
-            break;
-        *(i ? &used->negative_tokens : &used->tokens) = states.tokens;
-        *(i ? &used->negative_tokens_cut : &used->tokens_cut) = states.cut;
-    }
-    return ERR_OK;
 }
 
 enum err engine_admit(struct engine *g, const struct picture_request *r, void *tag, int *slot,
@@ -324,9 +244,11 @@ enum err engine_admit(struct engine *g, const struct picture_request *r, void *t
     if (!e)
         e = need_networks(g, &s.what, why);
     if (!e)
-        e = encode(g, r, &s, why);
+        e = slot_encode(&s, g->text, r, why);
+    if (!e)
+        e = slot_take_edit(&s, &g->cascade, r->edit, why);
     if (e) {
-        free_slot(&s);
+        slot_free(&s);
         return e;
     }
     s.order = g->admitted++;
@@ -346,7 +268,7 @@ enum err engine_evict(struct engine *g, int slot)
         return ERR_NOT_FOUND;
     if (g->slot[slot].entry >= 0)
         stage_leave(stage_of(g, &g->slot[slot]), g->slot[slot].entry);
-    free_slot(&g->slot[slot]);
+    slot_free(&g->slot[slot]);
     return ERR_OK;
 }
 
@@ -376,19 +298,24 @@ static void post(const struct engine *g, const struct post *to, int slot,
 {
     const struct slot *s = &g->slot[slot];
     const int size = g->cascade.size[s->stage];
+    const int steps = picture_steps(&s->what.used, s->stage);
     struct engine_event ev = {
         .type = type,
         .slot = slot,
         .tag = s->tag,
         .stage = s->stage,
         .stages = s->what.used.stages,
-        .steps = s->what.used.steps[s->stage],
+        .steps = steps,
         .image = {.width = size, .height = size, .rgb = rgb},
         .fault = fault,
     };
 
+    if (s->enlarge) {
+        enlarge_image(s->enlarge, &ev.image.width, &ev.image.height);
+        ev.step = enlarge_done(s->enlarge) * s->steps;
+    }
     if (s->entry >= 0)
-        ev.step = stage_steps_done(stage_of(g, s), s->entry);
+        ev.step += stage_steps_done(stage_of(g, s), s->entry);
     if (type == ENGINE_STAGE)
         ev.stage_seconds = clock_seconds() - s->stage_began;
     to->fn(to->ctx, &ev);
@@ -403,13 +330,19 @@ static bool is_fatal(enum err e)
 static enum err enter(struct engine *g, struct slot *s, struct fault *why)
 {
     const size_t floats = (size_t)text_length(g->text) * (size_t)text_dim(g->text);
-    struct sampler *sampler = s->sampler[s->stage];
+    struct sampler *sampler;
     const struct cascade_settings *settings = &s->what.preset->stage[s->stage];
     const float guidance = s->what.used.guidance_scale[s->stage];
+    enum err e = sampler_copy(s->sampler[s->stage], &sampler);
 
-    s->sampler[s->stage] = NULL;
-    s->stage_began = clock_seconds();
-    return stage_enter(
+    if (e)
+        return e;
+    s->steps = sampler->steps;
+    if (!s->enlarge || !enlarge_done(s->enlarge))
+        s->stage_began = clock_seconds();
+    if (s->enlarge)
+        enlarge_tile(s->enlarge, s->picture);
+    e = stage_enter(
         stage_of(g, s),
         &(struct stage_start){
             .sampler = sampler,
@@ -418,11 +351,15 @@ static enum err enter(struct engine *g, struct slot *s, struct fault *why)
             .guidance = guidance,
             .guidance_interval = {settings->guidance_interval[0], settings->guidance_interval[1]},
             .low = s->picture,
+            .original = s->original[s->stage],
             .noise_level = s->what.used.noise_level[s->stage],
             .seed = s->what.seed,
-            .picture = s->what.picture,
+            .picture = slot_number(s),
         },
         &s->entry, why);
+    free(s->original[s->stage]);
+    s->original[s->stage] = NULL;
+    return e;
 }
 
 // Give places in the stages to the pictures that wait for one, oldest first.
@@ -446,7 +383,7 @@ static enum err fill_stages(struct engine *g, const struct post *to, struct faul
             if (!fault.code)
                 fault_set(&fault, e, NULL, "starting a stage: %s", ops_device_why(g->dev, e));
             post(g, to, next, ENGINE_FAILED, NULL, &fault);
-            free_slot(&g->slot[next]);
+            slot_free(&g->slot[next]);
         }
     }
 }
@@ -462,6 +399,32 @@ static int choose_network(const struct engine *g)
             oldest = i;
     }
     return oldest < 0 ? -1 : network_of(&g->slot[oldest]);
+}
+
+// A tile is done; after the last one, what they make goes out, and on into the next stage.
+static enum err finish_tile(struct engine *g, const struct post *to, int slot)
+{
+    struct slot *s = &g->slot[slot];
+    const uint8_t *rgb;
+    int width, height;
+    enum err e = stage_rgb(stage_of(g, s), s->entry, &rgb);
+
+    if (e)
+        return e;
+    enlarge_put(s->enlarge, rgb);
+    stage_leave(stage_of(g, s), s->entry);
+    s->entry = -1;
+    if (!enlarge_is_done(s->enlarge))
+        return ERR_OK;
+    rgb = enlarge_image(s->enlarge, &width, &height);
+    post(g, to, slot, ENGINE_STAGE, rgb, NULL);
+    if (s->stage + 1 == s->what.used.stages) {
+        post(g, to, slot, ENGINE_DONE, rgb, NULL);
+        slot_free(s);
+        return ERR_OK;
+    }
+    s->stage++;
+    return slot_enlarge(s, &g->cascade, rgb, width, height);
 }
 
 // The stage is done: its picture goes out, and on into the next stage.
@@ -480,7 +443,7 @@ static enum err finish_stage(struct engine *g, const struct post *to, int slot)
     if (last) {
         post(g, to, slot, ENGINE_DONE, rgb, NULL);
         stage_leave(stage, s->entry);
-        free_slot(s);
+        slot_free(s);
         return ERR_OK;
     }
     free(s->picture);
@@ -505,11 +468,11 @@ static void fail_not_finite(struct engine *g, const struct post *to, int slot)
     fault_set(&fault, ERR_NOT_FINITE, "model",
               "stage %d (%s) computed NaN or infinity in step %d of %d: its weights are damaged%s",
               s->stage + 1, g->cascade.network[network_of(s)].name,
-              stage_steps_done(stage, s->entry), s->what.used.steps[s->stage],
+              stage_steps_done(stage, s->entry), s->steps,
               f16 ? " or overflow fp16; try dtype f32" : "; download them again");
     post(g, to, slot, ENGINE_FAILED, NULL, &fault);
     stage_leave(stage, s->entry);
-    free_slot(&g->slot[slot]);
+    slot_free(&g->slot[slot]);
 }
 
 static enum err report(struct engine *g, const struct post *to, int slot)
@@ -522,14 +485,20 @@ static enum err report(struct engine *g, const struct post *to, int slot)
         return ERR_OK;
     }
     post(g, to, slot, ENGINE_STEP, NULL, NULL);
-    return done == s->what.used.steps[s->stage] ? finish_stage(g, to, slot) : ERR_OK;
+    if (done < s->steps)
+        return ERR_OK;
+    return s->enlarge ? finish_tile(g, to, slot) : finish_stage(g, to, slot);
 }
 
 enum err engine_preview(struct engine *g, int slot, struct engine_image *out, struct fault *why)
 {
     struct slot *s = slot >= 0 && slot < g->info.slots ? &g->slot[slot] : NULL;
 
-    if (!s || !s->used || s->entry < 0 || !stage_steps_done(stage_of(g, s), s->entry))
+    if (s && s->used && s->enlarge && enlarge_done(s->enlarge)) {
+        out->rgb = enlarge_image(s->enlarge, &out->width, &out->height);
+        return ERR_OK;
+    }
+    if (!s || !s->used || s->enlarge || s->entry < 0 || !stage_steps_done(stage_of(g, s), s->entry))
         return fault_set(why, ERR_NOT_FOUND, NULL, "slot %d has no step to preview", slot);
     const enum err e = stage_preview(stage_of(g, s), s->entry, &out->rgb);
     if (e)

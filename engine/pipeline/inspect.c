@@ -5,6 +5,7 @@
 #include "buf.h"
 #include "cascade.h"
 #include "network.h"
+#include "request.h"
 #include "text.h"
 
 #include <limits.h>
@@ -133,6 +134,18 @@ static void inspect_preset(const struct cascade *c, const struct cascade_preset 
     }
 }
 
+// What can be done with images from outside.
+static void inspect_abilities(const struct cascade *c, struct buf *b)
+{
+    int scale[2];
+
+    request_scales(c, scale);
+    buf_puts(b, "input images   edit, inpaint");
+    for (int i = 0; i < 2 && scale[i]; i++)
+        buf_printf(b, "%s%d", i ? " and " : ", upscale by ", scale[i]);
+    buf_puts(b, "\n");
+}
+
 enum err engine_inspect(const char *model, const char *variant, char **text, struct fault *why)
 {
     struct cascade *c = malloc(sizeof *c);
@@ -149,6 +162,7 @@ enum err engine_inspect(const char *model, const char *variant, char **text, str
     inspect_text(c, &b, &sum);
     for (int i = 0; i < c->networks; i++)
         inspect_network(c, i, &b, &sum);
+    inspect_abilities(c, &b);
     for (int i = 1; i < c->presets; i++)
         inspect_preset(c, &c->preset[i], &b);
     buf_printf(&b, "total          %.2f M parameters, %.1f MB on disk, %s\n",

@@ -60,11 +60,11 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
     if (!e && r->negative_prompt)
         e = check_prompt(r->negative_prompt, "negative_prompt", why);
     if (!e)
-        e = picture_choose(c->size, c->stages, &r->size, &out->used, why);
+        e = request_resolve_edit(c, r, &out->used, why);
     if (!e)
         e = cascade_preset_find(c, r->preset, &preset, why);
     out->preset = &c->preset[preset];
-    for (int i = 0; !e && i < out->used.stages; i++)
+    for (int i = out->used.first; !e && i < out->used.stages; i++)
         e = resolve_stage(&out->preset->stage[i], r, i, &out->used, why);
     if (e)
         return e;
@@ -80,7 +80,7 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
 enum err request_samplers(const struct cascade *c, const struct picture_request *r,
                           struct resolved *what, struct sampler **sampler, struct fault *why)
 {
-    for (int i = 0; i < what->used.stages; i++) {
+    for (int i = what->used.first; i < what->used.stages; i++) {
         const struct cascade_settings *s = &what->preset->stage[i];
         const struct cascade_network *n = &c->network[s->network];
         const char *recommended = s->sampler[0] ? s->sampler : NULL;
@@ -97,6 +97,7 @@ enum err request_samplers(const struct cascade *c, const struct picture_request 
                 .preset = preset,
                 .timesteps = listed ? s->timesteps : NULL,
                 .timestep_count = listed ? s->timestep_count : 0,
+                .strength = request_decimal(what->used.strength[i]),
             },
             &sampler[i], why);
         if (e)
@@ -106,14 +107,17 @@ enum err request_samplers(const struct cascade *c, const struct picture_request 
                              "the scheduler of stage %d (%s) requires a learned variance, which "
                              "its U-Net does not predict",
                              i + 1, n->name);
-        what->used.steps[i] = sampler[i]->steps;
+        what->used.run[i] = sampler[i]->steps;
+        what->used.steps[i] = sampler[i]->steps + sampler[i]->skipped;
         double signal, noise;
         if (i > 0)
             e = sampler_noise_mix(&n->noising, what->used.noise_level[i], &signal, &noise, why);
         if (e)
             return e;
     }
-    snprintf(what->used.sampler, sizeof what->used.sampler, "%s", sampler[0]->name);
+    if (what->used.scale)
+        request_count_tiles(c, r, &what->used);
+    snprintf(what->used.sampler, sizeof what->used.sampler, "%s", sampler[what->used.first]->name);
     return ERR_OK;
 }
 

@@ -19,6 +19,18 @@ struct resolved {
 // request_samplers has run, when a list of timesteps is asked for.
 enum err request_resolve(const struct cascade *c, const struct picture_request *r,
                          struct resolved *out, struct fault *why);
+// Its part about an input image: stages, size, strength, scale. Errors: INVALID, UNSUPPORTED.
+enum err request_resolve_edit(const struct cascade *c, const struct picture_request *r,
+                              struct picture_used *out, struct fault *why);
+// Multiply the steps that are run by the tiles of an image that is enlarged.
+void request_count_tiles(const struct cascade *c, const struct picture_request *r,
+                         struct picture_used *used);
+// All of model_info that the config files say.
+void request_describe(const struct cascade *c, struct model_info *to);
+// What images can be enlarged by, as model_info has it.
+void request_scales(const struct cascade *c, int out[2]);
+// The decimal number that a float was written as, since 0.29F is not 0.29.
+double request_decimal(float v);
 // One sampler per stage that the picture runs. Owner: the caller destroys each, also on error.
 // Errors: INVALID, UNSUPPORTED, NO_MEMORY.
 enum err request_samplers(const struct cascade *c, const struct picture_request *r,

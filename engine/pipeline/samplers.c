@@ -261,6 +261,7 @@ static void set_threshold(const struct scheduler_config *c, struct sampler *s)
 static void drop_steps(struct sampler_plan *p)
 {
     struct sampler *s = p->out;
+    s->skipped = p->begin;
     s->steps -= p->begin;
     memmove(s->step, s->step + p->begin, (size_t)s->steps * sizeof *s->step);
     if (s->sigma) {
@@ -332,6 +333,25 @@ void sampler_destroy(struct sampler **s)
     free((*s)->sigma);
     free(*s);
     *s = NULL;
+}
+
+enum err sampler_copy(const struct sampler *s, struct sampler **out)
+{
+    struct sampler *c = malloc(sizeof *c);
+
+    *out = NULL;
+    if (!c)
+        return ERR_NO_MEMORY;
+    *c = *s;
+    c->sigma = NULL; // of no use once the steps are planned
+    c->step = malloc((size_t)s->steps * sizeof *c->step);
+    if (!c->step) {
+        free(c);
+        return ERR_NO_MEMORY;
+    }
+    memcpy(c->step, s->step, (size_t)s->steps * sizeof *c->step);
+    *out = c;
+    return ERR_OK;
 }
 
 void sampler_fill_lane(const struct sampler *s, int i, struct op_lane *lane)

@@ -39,6 +39,7 @@ struct sampler {
     enum scheduler_class cls;
     char name[32]; // the name of the sampler table, or the class's own
     int steps;
+    int skipped; // of an edit: before the first step
     struct sampler_step *step;
     double *sigma; // [steps + 1] where the class has sigmas, else NULL
     // An edit starts from signal x + noise z, of a clean image x; a new image from noise alone.
@@ -69,6 +70,8 @@ struct sampler_params {
 // img2img pipelines.
 enum err sampler_create(const struct sampler_params *p, struct sampler **out, struct fault *why);
 void sampler_destroy(struct sampler **s);
+// Errors: NO_MEMORY. Owner: *out belongs to the caller.
+enum err sampler_copy(const struct sampler *s, struct sampler **out);
 
 // Write step i's part of a lane: coefficients, threshold, timestep, step, and which history tensor
 // receives this step's x0. Slot, seed, picture, stage, guidance and noise_level stay untouched.

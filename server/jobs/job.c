@@ -147,8 +147,8 @@ double job_progress(const struct job *j)
         const struct job_picture *p = &j->picture[i];
         int before = 0, total = 0;
         for (int s = 0; s < j->used.stages; s++) {
-            total += j->used.steps[s];
-            before += s < p->stage ? j->used.steps[s] : 0;
+            total += picture_steps(&j->used, s);
+            before += s < p->stage ? picture_steps(&j->used, s) : 0;
         }
         if (p->state == JOB_DONE)
             done += 1;

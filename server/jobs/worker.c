@@ -145,7 +145,8 @@ static void run_count_steps(struct work *work, const struct picture_used *used)
 {
     work->stage = work->step = work->previews_due = work->previews = 0;
     for (int s = 0; s < PICTURE_MAX_STAGES; s++)
-        work->first_step[s + 1] = work->first_step[s] + (s < used->stages ? used->steps[s] : 0);
+        work->first_step[s + 1] =
+            work->first_step[s] + (s < used->stages ? picture_steps(used, s) : 0);
 }
 
 static void run_admit(struct worker *w)

@@ -1,0 +1,292 @@
+// Images from outside as input, see picture_edit.h. Called by the command line, the server's thread
+// pool and the engine.
+#include "picture_edit.h"
+
+#include "codec.h"
+#include "picture.h"
+#include "picture_resize.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { HALF = 128 };
+
+static int longer(int w, int h)
+{
+    return w > h ? w : h;
+}
+
+static enum err no_memory(struct fault *why)
+{
+    return fault_set(why, ERR_NO_MEMORY, "image", "there is no memory for an image to edit");
+}
+
+// ---- from files
+// -----------------------------------------------------------------------------------
+
+static uint8_t luma(const uint8_t *p)
+{
+    return (uint8_t)((19595u * p[0] + 38470u * p[1] + 7471u * p[2] + 32768) >> 16);
+}
+
+// Colours; on white where they are not opaque, unless those pixels are drawn anew anyway.
+static void fill_rgb(const struct codec_image *i, bool on_white, uint8_t *rgb)
+{
+    const size_t pixels = (size_t)i->width * (size_t)i->height;
+
+    for (size_t k = 0; k < pixels; k++) {
+        const unsigned alpha = on_white ? i->rgba[4 * k + 3] : 255;
+        for (size_t c = 0; c < 3; c++)
+            rgb[3 * k + c] =
+                (uint8_t)((i->rgba[4 * k + c] * alpha + 255 * (255 - alpha) + 127) / 255);
+    }
+}
+
+// 255 where it is drawn anew, as smooth as the mask itself.
+static void fill_mask(const struct codec_image *m, enum picture_mask kind, bool invert,
+                      uint8_t *out)
+{
+    const size_t pixels = (size_t)m->width * (size_t)m->height;
+
+    for (size_t k = 0; k < pixels; k++) {
+        const uint8_t *p = m->rgba + 4 * k;
+        const uint8_t v = kind == PICTURE_MASK_LIGHT ? luma(p) : (uint8_t)(255 - p[3]);
+        out[k] = invert ? (uint8_t)(255 - v) : v;
+    }
+}
+
+// The largest part in the middle that has the shape of `size`.
+static struct picture_box middle(int w, int h, const struct check_size *size)
+{
+    struct picture_box b = {0, 0, w, h};
+
+    if ((int64_t)w * size->height > (int64_t)h * size->width) {
+        b.width = (double)h * size->width / size->height;
+        b.x = (w - b.width) / 2;
+    } else {
+        b.height = (double)w * size->height / size->width;
+        b.y = (h - b.height) / 2;
+    }
+    return b;
+}
+
+// In the size of the result; takes *px over, also on error.
+static enum err fit(uint8_t **px, int w, int h, int channels, const struct check_size *size)
+{
+    const struct picture_box b = middle(w, h, size);
+    uint8_t *out;
+    enum err e = ERR_NO_MEMORY;
+
+    if (size->width == w && size->height == h)
+        return ERR_OK;
+    out = malloc((size_t)size->width * (size_t)size->height * (size_t)channels);
+    if (out)
+        e = picture_resize(*px, w, h, channels, &b, size->width, size->height, out);
+    free(*px);
+    *px = out;
+    return e;
+}
+
+static enum err cut(uint8_t *mask, size_t pixels, struct fault *why)
+{
+    bool some = false;
+
+    for (size_t k = 0; k < pixels; k++) {
+        mask[k] = mask[k] >= HALF ? 255 : 0;
+        some |= mask[k] != 0;
+    }
+    return some ? ERR_OK
+                : fault_set(why, ERR_INVALID, "mask",
+                            "the mask has no pixel to draw anew; mark some, or leave it out");
+}
+
+static enum err check(const struct picture_edit_params *p, struct fault *why)
+{
+    const struct codec_image *i = p->image, *m = p->mask;
+
+    if (m && (m->width != i->width || m->height != i->height))
+        return fault_set(why, ERR_INVALID, "mask",
+                         "the mask has %dx%d pixels and the image %dx%d; give a mask of the "
+                         "image's size",
+                         m->width, m->height, i->width, i->height);
+    if (m && p->kind == PICTURE_MASK_TRANSPARENT && !m->alpha)
+        return fault_set(why, ERR_INVALID, "mask",
+                         "the mask has no transparent pixel; make those transparent that are to be "
+                         "drawn anew");
+    if (p->feather < PICTURE_FEATHER_AUTO || p->feather > PICTURE_MAX_FEATHER)
+        return fault_set(why, ERR_INVALID, "feather", "feather must be 0 to %d, not %d",
+                         PICTURE_MAX_FEATHER, p->feather);
+    if (longer(p->size.width ? p->size.width : i->width,
+               p->size.height ? p->size.height : i->height) > PICTURE_MAX_EDIT_EDGE)
+        return fault_set(why, ERR_INVALID, "image",
+                         "the image has %dx%d pixels; at most %d on each side can be edited",
+                         i->width, i->height, PICTURE_MAX_EDIT_EDGE);
+    return ERR_OK;
+}
+
+static enum err fill(struct picture_edit *e, const struct picture_edit_params *p, struct fault *why)
+{
+    const struct codec_image *i = p->image, *mask = p->mask;
+    const size_t pixels = (size_t)i->width * (size_t)i->height;
+    const bool own = !mask && i->alpha;
+    const struct check_size size = {e->width, e->height};
+
+    e->rgb = malloc(3 * pixels);
+    if (mask || own)
+        e->drawn = malloc(pixels);
+    if (!e->rgb || ((mask || own) && !e->drawn))
+        return no_memory(why);
+    fill_rgb(i, !own, e->rgb);
+    if (fit(&e->rgb, i->width, i->height, 3, &size))
+        return no_memory(why);
+    if (!e->drawn)
+        return ERR_OK;
+    if (own)
+        fill_mask(i, PICTURE_MASK_TRANSPARENT, p->invert, e->drawn);
+    else
+        fill_mask(mask, p->kind, p->invert, e->drawn);
+    if (fit(&e->drawn, i->width, i->height, 1, &size))
+        return no_memory(why);
+    return cut(e->drawn, (size_t)e->width * (size_t)e->height, why);
+}
+
+enum err picture_edit_create(const struct picture_edit_params *p, struct picture_edit **out,
+                             struct fault *why)
+{
+    struct picture_edit *e;
+    enum err err = check(p, why);
+
+    *out = NULL;
+    if (err)
+        return err;
+    e = calloc(1, sizeof *e);
+    if (!e)
+        return no_memory(why);
+    e->width = p->size.width ? p->size.width : p->image->width;
+    e->height = p->size.height ? p->size.height : p->image->height;
+    e->feather = p->feather;
+    if (p->feather == PICTURE_FEATHER_AUTO)
+        e->feather = longer(e->width, e->height) / 256 + (longer(e->width, e->height) < 256);
+    err = fill(e, p, why);
+    if (err)
+        picture_edit_destroy(&e);
+    *out = e;
+    return err;
+}
+
+void picture_edit_destroy(struct picture_edit **e)
+{
+    if (!*e)
+        return;
+    free((*e)->rgb);
+    free((*e)->drawn);
+    free(*e);
+    *e = NULL;
+}
+
+// ---- to and from a stage
+// --------------------------------------------------------------------------
+
+struct picture_box picture_edit_square(int w, int h)
+{
+    const int edge = longer(w, h);
+
+    return (struct picture_box){(w - edge) / 2.0, (h - edge) / 2.0, edge, edge};
+}
+
+enum err picture_edit_stage(const struct picture_edit *e, int edge, float *out)
+{
+    const struct picture_box square = picture_edit_square(e->width, e->height);
+    const size_t pixels = (size_t)edge * (size_t)edge;
+    uint8_t *px = malloc(4 * pixels), *mask = px + 3 * pixels;
+    enum err err = ERR_NO_MEMORY;
+
+    if (px)
+        err = picture_resize(e->rgb, e->width, e->height, 3, &square, edge, edge, px);
+    if (!err && e->drawn)
+        err = picture_resize(e->drawn, e->width, e->height, 1, &square, edge, edge, mask);
+    for (size_t k = 0; !err && k < pixels; k++) {
+        for (size_t c = 0; c < 3; c++)
+            out[4 * k + c] = (float)px[3 * k + c] / 127.5f - 1;
+        out[4 * k + 3] = e->drawn && mask[k] < HALF;
+    }
+    free(px);
+    return err;
+}
+
+// The part of a drawn square that is the image, in the image's size.
+static enum err unsquare(const struct picture_edit *e, const uint8_t *square, int edge,
+                         uint8_t *out)
+{
+    const struct check_size size = {e->width, e->height};
+    const int most = longer(e->width, e->height);
+    const double scale = (double)edge / most;
+    const struct picture_box part = {(most - e->width) * scale / 2, (most - e->height) * scale / 2,
+                                     e->width * scale, e->height * scale};
+
+    if (edge < most)
+        return picture_resize(square, edge, edge, 3, &part, e->width, e->height, out);
+    picture_fit(square, edge, &size, out);
+    return ERR_OK;
+}
+
+static uint16_t nearer(uint16_t a, uint16_t b, int by)
+{
+    return a < b + by ? a : (uint16_t)(b + by);
+}
+
+// How far each pixel that is drawn is from the nearest that is kept, in thirds of a pixel and
+// slightly too long across: 3 for a neighbour, 4 for one across. Two passes, from either corner.
+// Source: Borgefors 1986, chamfer distance 3-4.
+static void fill_distance(const struct picture_edit *e, uint16_t *d)
+{
+    const int w = e->width, h = e->height;
+
+    for (int k = 0; k < w * h; k++)
+        d[k] = e->drawn[k] ? 0xfff0 : 0;
+    for (int k = 0; k < w * h; k++) {
+        const int x = k % w, y = k / w;
+        if (x)
+            d[k] = nearer(d[k], d[k - 1], 3);
+        if (y)
+            d[k] = nearer(d[k], d[k - w], 3);
+        if (x && y)
+            d[k] = nearer(d[k], d[k - w - 1], 4);
+        if (y && x + 1 < w)
+            d[k] = nearer(d[k], d[k - w + 1], 4);
+    }
+    for (int k = w * h - 1; k >= 0; k--) {
+        const int x = k % w, y = k / w;
+        if (x + 1 < w)
+            d[k] = nearer(d[k], d[k + 1], 3);
+        if (y + 1 < h)
+            d[k] = nearer(d[k], d[k + w], 3);
+        if (x + 1 < w && y + 1 < h)
+            d[k] = nearer(d[k], d[k + w + 1], 4);
+        if (y + 1 < h && x)
+            d[k] = nearer(d[k], d[k + w - 1], 4);
+    }
+}
+
+enum err picture_edit_compose(const struct picture_edit *e, const uint8_t *square, int edge,
+                              uint8_t *out)
+{
+    const size_t pixels = (size_t)e->width * (size_t)e->height;
+    const int full = 3 * (e->feather + 1);
+    uint16_t *distance;
+    enum err err = unsquare(e, square, edge, out);
+
+    if (err || !e->drawn)
+        return err;
+    distance = malloc(pixels * sizeof *distance);
+    if (!distance)
+        return ERR_NO_MEMORY;
+    fill_distance(e, distance);
+    for (size_t k = 0; k < pixels; k++) {
+        const int weight = distance[k] < full ? distance[k] : full;
+        for (size_t c = 3 * k; c < 3 * k + 3; c++)
+            out[c] = (uint8_t)((out[c] * weight + e->rgb[c] * (full - weight) + full / 2) / full);
+    }
+    free(distance);
+    return ERR_OK;
+}
