@@ -8,6 +8,7 @@
 
 const struct cli_command cli_commands[] = {
     {&cli_about_generate, cli_generate},
+    {&cli_about_upscale, cli_upscale},
     {&cli_about_serve, serve_command},
     {&cli_about_config, config_command},
     {&cli_about_devices, cli_devices},

@@ -42,12 +42,12 @@ static const struct check_field request_fields[] = {
              "the model's own"},
     {"strength", CHECK_NUMBERS, CHECK_NULL, R(strength), 0.01, 1,
      .help =
-         "how much of an input image is drawn anew: the share of the steps that is run, for the "
-         "first stage or a list with one per stage; defaults to 0.7, or 1 with a mask, and to 1 "
-         "for further stages",
+         "how much of an input image to change: the fraction of the steps that runs, as one number "
+         "for the first stage or a list with one per stage; defaults to 0.7, or 1 with a mask, and "
+         "to 1 for further stages",
      .label = "Denoising strength"},
     {"scale", CHECK_INT, CHECK_NULL, R(scale), 2, 64, .live = "scales",
-     .help = "enlarge the input image so many times, in place of editing it",
+     .help = "factor by which to enlarge the input image instead of editing it",
      .label = "Upscale by"},
     {"set_noise_level", CHECK_BOOL, CHECK_HIDDEN, R(set_noise_level), .def = "true",
      .help = "whether noise_level overrides the model"},

@@ -97,7 +97,7 @@ static enum err cut(uint8_t *mask, size_t pixels, struct fault *why)
     }
     return some ? ERR_OK
                 : fault_set(why, ERR_INVALID, "mask",
-                            "the mask has no pixel to draw anew; mark some, or leave it out");
+                            "the mask marks no pixel to repaint; mark some, or omit the mask");
 }
 
 static enum err check(const struct picture_edit_params *p, struct fault *why)
@@ -110,9 +110,9 @@ static enum err check(const struct picture_edit_params *p, struct fault *why)
                          "image's size",
                          m->width, m->height, i->width, i->height);
     if (m && p->kind == PICTURE_MASK_TRANSPARENT && !m->alpha)
-        return fault_set(why, ERR_INVALID, "mask",
-                         "the mask has no transparent pixel; make those transparent that are to be "
-                         "drawn anew");
+        return fault_set(
+            why, ERR_INVALID, "mask",
+            "the mask has no transparent pixel; make the pixels to repaint transparent");
     if (p->feather < PICTURE_FEATHER_AUTO || p->feather > PICTURE_MAX_FEATHER)
         return fault_set(why, ERR_INVALID, "feather", "feather must be 0 to %d, not %d",
                          PICTURE_MAX_FEATHER, p->feather);

@@ -53,7 +53,11 @@ static enum err resolve_image(const struct cascade *c, const struct picture_requ
         return fault_set(why, ERR_INVALID, "size",
                          "\"size\" is %dx%d, but the input image was prepared in %dx%d",
                          r->size.width, r->size.height, own.width, own.height);
-    e = picture_choose(c->size, c->stages, larger ? &any : &own, out, why);
+    // Only what is kept may be larger than the model's images.
+    if (r->size.width && !r->edit->drawn)
+        e = picture_choose(c->size, c->stages, &own, out, why);
+    else
+        e = picture_choose(c->size, c->stages, larger ? &any : &own, out, why);
     if (e)
         return e;
     out->size = own;
@@ -90,10 +94,10 @@ static enum err refuse_scale(const struct cascade *c, int scale, struct fault *w
         return fault_set(why, ERR_UNSUPPORTED, "scale",
                          "this model cannot enlarge images: it has no super-resolution stage");
     if (!scales[1])
-        return fault_set(why, ERR_INVALID, "scale", "scale %d is not %d, all that this model can",
-                         scale, scales[0]);
+        return fault_set(why, ERR_INVALID, "scale",
+                         "scale %d must be %d, the only factor of this model", scale, scales[0]);
     return fault_set(why, ERR_INVALID, "scale",
-                     "scale %d is neither %d nor %d, which this model can", scale, scales[0],
+                     "scale %d must be %d or %d, the factors of this model", scale, scales[0],
                      scales[1]);
 }
 
@@ -129,24 +133,26 @@ static enum err resolve_scale(const struct cascade *c, const struct picture_requ
         return e;
     if (is_given(r))
         return fault_set(why, ERR_INVALID, "strength",
-                         "strength has no meaning where an image is enlarged; leave it out");
+                         "strength does not apply to enlarging an image; omit it");
     if (r->edit->drawn)
         return fault_set(why, ERR_INVALID, "mask",
-                         "a mask has no meaning where an image is enlarged; leave it out");
+                         "a mask does not apply to enlarging an image; omit it");
     if (r->sampler || r->timesteps)
-        return fault_set(why, ERR_INVALID, r->sampler ? "sampler" : "timesteps",
-                         "%s is of the first stage, which is not run where an image is enlarged",
-                         r->sampler ? "sampler" : "timesteps");
-    if (r->size.width && (r->size.width != width || r->size.height != height))
         return fault_set(
-            why, ERR_INVALID, "size",
-            "\"size\" is %dx%d, but %d times the input image is %lldx%lld; leave it out",
-            r->size.width, r->size.height, r->scale, (long long)width, (long long)height);
+            why, ERR_INVALID, r->sampler ? "sampler" : "timesteps",
+            "%s applies to the first stage, which does not run to enlarge an image; omit it",
+            r->sampler ? "sampler" : "timesteps");
+    if (r->size.width && (r->size.width != width || r->size.height != height))
+        return fault_set(why, ERR_INVALID, "size",
+                         "\"size\" is %dx%d, but %d times the input image is %lldx%lld; omit it",
+                         r->size.width, r->size.height, r->scale, (long long)width,
+                         (long long)height);
     if (width > MAX_EDGE || height > MAX_EDGE || width * height > MAX_PIXELS)
-        return fault_set(why, ERR_INVALID, "scale",
-                         "%d times the input image is %lldx%lld; at most %d on each side and %d "
-                         "pixels in all can be drawn",
-                         r->scale, (long long)width, (long long)height, MAX_EDGE, MAX_PIXELS);
+        return fault_set(
+            why, ERR_INVALID, "scale",
+            "%d times the input image is %lldx%lld; the maximum is %d pixels on each side "
+            "and %d in total",
+            r->scale, (long long)width, (long long)height, MAX_EDGE, MAX_PIXELS);
     out->scale = r->scale;
     out->size = out->drawn = (struct check_size){(int)width, (int)height};
     return ERR_OK;

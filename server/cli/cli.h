@@ -24,8 +24,8 @@ struct cli_about {
     const char *const *text;          // paragraphs
     const struct cli_option *words;   // NULL: takes none
     const struct cli_option *options; // NULL: has none but --help
-    const char *argument;             // DIR or COMMAND: what the shells complete; NULL: nothing
-    bool conf;                        // takes the options of the service too (conf.h)
+    const char *argument; // DIR, FILE or COMMAND: what the shells complete; NULL: nothing
+    bool conf;            // takes the options of the service too (conf.h)
 };
 
 // run takes the arguments after the name and returns the exit status: 0, 1 (failed) or 2 (wrong
@@ -39,10 +39,12 @@ enum { CLI_HELP = -1 };
 // main.c's table of all commands; ends with {0}.
 extern const struct cli_command cli_commands[];
 
-extern const struct cli_about cli_about_generate, cli_about_serve, cli_about_config,
-    cli_about_devices, cli_about_inspect, cli_about_completion, cli_about_manual, cli_about_help;
+extern const struct cli_about cli_about_generate, cli_about_upscale, cli_about_serve,
+    cli_about_config, cli_about_devices, cli_about_inspect, cli_about_completion, cli_about_manual,
+    cli_about_help;
 
 int cli_generate(int argc, char **argv);
+int cli_upscale(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_devices(int argc, char **argv);
 int cli_completion(int argc, char **argv);

@@ -69,6 +69,11 @@ static bool takes_commands(const struct cli_about *about)
     return about->argument && !strcmp(about->argument, "COMMAND");
 }
 
+static bool takes_file(const struct cli_about *about)
+{
+    return !strcmp(about->argument, "FILE");
+}
+
 static void write_names(struct buf *out)
 {
     for (const struct cli_command *c = cli_commands; c->about; c++)
@@ -118,9 +123,11 @@ static void write_bash_words(struct buf *out, const struct cli_about *about)
         buf_puts(out, "'\n");
     }
     if (about->argument && !takes_commands(about))
-        buf_puts(out,
-                 "        case $cur in\n        -*) ;;\n        *)\n            _imagend_path -d\n"
-                 "            return\n            ;;\n        esac\n");
+        buf_printf(
+            out,
+            "        case $cur in\n        -*) ;;\n        *)\n            _imagend_path -%c\n"
+            "            return\n            ;;\n        esac\n",
+            takes_file(about) ? 'f' : 'd');
     buf_puts(out, "        words+='");
     for (int i = 0; entry_at(about, i, &e); i++)
         buf_printf(out, " --%s", e.name);
@@ -196,7 +203,8 @@ static void write_zsh_command(struct buf *out, const struct cli_about *about)
     if (takes_commands(about))
         buf_puts(out, " \\\n            '1:command:_imagend_commands'");
     else if (about->argument)
-        buf_puts(out, " \\\n            '1:model:_files -/'");
+        buf_puts(out, takes_file(about) ? " \\\n            '1:image:_files'"
+                                        : " \\\n            '1:model:_files -/'");
     buf_puts(out, "\n            ;;\n");
 }
 
@@ -260,7 +268,8 @@ static void write_fish_command(struct buf *out, const struct cli_about *about)
         if (takes_commands(about))
             write_names(out);
         else
-            buf_puts(out, "(__fish_complete_directories)");
+            buf_puts(out, takes_file(about) ? "(__fish_complete_path)"
+                                            : "(__fish_complete_directories)");
         buf_puts(out, "'\n");
     }
     for (int i = 0; entry_at(about, i, &e); i++)

@@ -1,4 +1,5 @@
-// `imagend generate`: images from the command line, with a progress bar per stage on a terminal.
+// `imagend generate` and `imagend upscale`: images from the command line, with a progress bar per
+// stage on a terminal.
 // Called by main on its only thread.
 #include "generate.h"
 
@@ -202,6 +203,8 @@ static int generate(struct generate_options *o)
     d.bar = !o->quiet && o->pictures == 1 && isatty(STDERR_FILENO);
     e = cli_output_check(&o->output, &why);
     if (!e)
+        e = generate_read_input(o, &why);
+    if (!e)
         e = check_all(o, &why);
     const bool usage = e == ERR_INVALID;
     if (!e)
@@ -223,13 +226,24 @@ static int generate(struct generate_options *o)
     return usage ? 2 : e || d.failed ? 1 : 0;
 }
 
-int cli_generate(int argc, char **argv)
+static int run(int argc, char **argv, int (*parse)(int, char **, struct generate_options *))
 {
     struct generate_options o = {.output = {.path = "out.png"}, .pictures = 1};
-    int status = generate_parse(argc, argv, &o);
+    int status = parse(argc, argv, &o);
 
     if (status == GENERATE_PROCEED)
         status = generate(&o);
     cli_prompts_deinit(&o.prompts);
+    picture_edit_destroy(&o.edit);
     return status;
+}
+
+int cli_generate(int argc, char **argv)
+{
+    return run(argc, argv, generate_parse);
+}
+
+int cli_upscale(int argc, char **argv)
+{
+    return run(argc, argv, generate_parse_upscale);
 }

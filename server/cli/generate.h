@@ -1,11 +1,13 @@
-// `imagend generate` in two parts: its arguments (generate_options.c), and drawing (generate.c).
+// `imagend generate` and `imagend upscale` in parts: their arguments (generate_options.c), the
+// input image (input.c), and drawing (generate.c).
 #ifndef IMAGEND_GENERATE_H
 #define IMAGEND_GENERATE_H
 
 #include "cli.h"
 #include "engine.h"
+#include "picture_edit.h"
 
-enum { GENERATE_MOST_OPTIONS = 32 };
+enum { GENERATE_MOST_OPTIONS = 40 };
 
 struct generate_options {
     struct engine_params engine;
@@ -13,6 +15,8 @@ struct generate_options {
     struct cli_prompts prompts;
     struct cli_output output;
     const char *prompts_file;
+    const char *image, *mask;  // files; NULL: none
+    struct picture_edit *edit; // what they are, once read
     int pictures;
     int given[GENERATE_MOST_OPTIONS]; // values, by option
     bool counted, quiet;
@@ -26,6 +30,11 @@ int generate_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2))
 // Returns an exit status, CLI_HELP or GENERATE_PROCEED. Owner: o->prompts is the caller's to free,
 // whatever comes back.
 int generate_parse(int argc, char **argv, struct generate_options *o);
+int generate_parse_upscale(int argc, char **argv, struct generate_options *o);
+// The files of the input image, if there are any, into o->edit and the request. Errors: INVALID
+// (not an image, or a mask that does not fit), NOT_FOUND, IO, NO_MEMORY, with *why filled. Owner:
+// o->edit is the caller's to destroy, whatever comes back.
+enum err generate_read_input(struct generate_options *o, struct fault *why);
 // The values that were given, against the stages that the image goes through. Errors: INVALID.
 enum err generate_check_values(const struct generate_options *o, int stages, struct fault *why);
 

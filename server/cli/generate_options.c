@@ -1,4 +1,5 @@
-// The arguments of `imagend generate`. Called by generate.c on the only thread.
+// The arguments of `imagend generate` and `imagend upscale`. Called by generate.c on the only
+// thread.
 #include "generate.h"
 
 #include <ctype.h>
@@ -71,6 +72,9 @@ static bool read_dtype(const char *text, const char **out)
 enum option_code {
     OPT_OUTPUT,
     OPT_PROMPTS,
+    OPT_IMAGE,
+    OPT_MASK,
+    OPT_STRENGTH,
     OPT_MODEL,
     OPT_VARIANT,
     OPT_SIZE,
@@ -91,9 +95,28 @@ enum option_code {
     OPT_VALIDATION,
     OPT_PROFILE,
     OPT_QUIET,
-    OPT_COUNT,
+    OPT_COUNT, // of generate
+    OPT_SCALE = OPT_COUNT,
+    OPT_PROMPT,
+    OPT_ALL,
 };
-_Static_assert((int)OPT_COUNT <= (int)GENERATE_MOST_OPTIONS, "given[] needs one entry per option");
+_Static_assert((int)OPT_ALL <= (int)GENERATE_MOST_OPTIONS, "given[] needs one entry per option");
+
+// What several commands say of an option.
+static const char help_model[] = "a cascade folder, or diffusers pipeline folders in stage order, "
+                                 "separated by commas (default: the installed model)";
+static const char help_variant[] = "use the weight files of this variant, such as fp16";
+static const char help_seed[] = "seed, 0 to 18446744073709551615 (default: a random one)";
+static const char help_preset[] =
+    "a named preset of the model, such as fast; explicit options override it";
+static const char help_noise[] =
+    "noise added to the input of the super-resolution stages, 0 to 999";
+static const char help_device[] = "Vulkan device, by index or part of its name";
+static const char help_dtype[] = "storage type of weights and activations";
+static const char help_memory[] = "device memory to use, such as 12G (default: all of it)";
+static const char help_validation[] = "enable the Vulkan validation layers";
+static const char help_profile[] = "print the time per operator class at the end";
+static const char help_quiet[] = "print errors only";
 
 static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_OUTPUT] =
@@ -104,24 +127,34 @@ static const struct cli_option options[OPT_COUNT + 1] = {
         {"prompts", 0, "FILE",
          "generate one image per line of FILE (- reads standard input); line K uses seed N+K-1 and "
          "writes FILE-K; blank lines are skipped"},
-    [OPT_MODEL] = {"model", 0, "DIR",
-                   "a cascade folder, or diffusers pipeline folders in stage order, separated by "
-                   "commas (default: the installed model)"},
-    [OPT_VARIANT] = {"variant", 0, "NAME", "use the weight files of this variant, such as fp16"},
-    [OPT_SIZE] = {"size", 0, "N|WxH",
-                  "edge in pixels or WIDTHxHEIGHT (default: the model's largest size); a size that "
-                  "no stage generates is cropped and scaled down from the next larger stage",
-                  .field = "size", .legal = "a number of pixels, such as 64, or two like 512x768"},
-    [OPT_SEED] = {"seed", 0, "N", "seed, 0 to 18446744073709551615 (default: a random one)",
-                  .legal = "0 to 18446744073709551615"},
+    [OPT_IMAGE] =
+        {"image", 0, "FILE",
+         "a PNG, JPEG or WebP image to edit (- reads standard input); without --mask, its "
+         "transparent pixels are repainted and the others kept"},
+    [OPT_MASK] = {"mask", 0, "FILE",
+                  "an image of the same size that marks what to repaint: its transparent pixels, "
+                  "or its light "
+                  "ones if it has none; every other pixel of --image is kept"},
+    [OPT_STRENGTH] =
+        {"strength", 0, "A[,B[,C]]",
+         "how much of --image to change, above 0 to 1, per stage (default 0.7, or 1 with a mask; 1 "
+         "for further stages)",
+         .field = "strength",
+         .legal = "numbers above 0 and up to 1, one per stage, separated by commas"},
+    [OPT_MODEL] = {"model", 0, "DIR", help_model},
+    [OPT_VARIANT] = {"variant", 0, "NAME", help_variant},
+    [OPT_SIZE] =
+        {"size", 0, "N|WxH",
+         "edge in pixels or WIDTHxHEIGHT (default: the model's largest size); other sizes "
+         "than those that the model draws are cut from the next larger one and scaled down",
+         .field = "size", .legal = "a number of pixels, such as 64, or two like 512x768"},
+    [OPT_SEED] = {"seed", 0, "N", help_seed, .legal = "0 to 18446744073709551615"},
     [OPT_PICTURE] = {"picture", 0, "K",
                      "index of the first image within the seed, from 0; after --n 4, --picture 2 "
                      "generates only the third image again",
                      .field = "picture", .legal = "0 or a larger number"},
     [OPT_N] = {"n", 0, "K", "number of images, 1 to 1000", .legal = "1 to 1000"},
-    [OPT_PRESET] = {"preset", 0, "NAME",
-                    "a named preset of the model, such as fast; explicit options override it",
-                    .field = "preset"},
+    [OPT_PRESET] = {"preset", 0, "NAME", help_preset, .field = "preset"},
     [OPT_STEPS] = {"steps", 0, "A[,B[,C]]", "denoising steps per stage", .field = "steps",
                    .legal = "1 to 1000 for each stage, separated by commas"},
     [OPT_GUIDANCE] = {"guidance", 0, "A[,B[,C]]",
@@ -129,9 +162,7 @@ static const struct cli_option options[OPT_COUNT + 1] = {
                       .field = "guidance_scale",
                       .legal =
                           "1 to 100 for each stage, separated by commas, or 0 for no guidance"},
-    [OPT_NOISE] = {"noise-level", 0, "B[,C]",
-                   "noise added to the input of the super-resolution stages, 0 to 999",
-                   .field = "noise_level",
+    [OPT_NOISE] = {"noise-level", 0, "B[,C]", help_noise, .field = "noise_level",
                    .legal = "0 to 999 for each super-resolution stage, separated by commas"},
     [OPT_NEGATIVE] = {"negative", 0, "TEXT", "negative prompt: what the image should not show",
                       .field = "negative_prompt"},
@@ -141,16 +172,14 @@ static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_TIMESTEPS] = {"timesteps", 0, "NAME",
                        "named timestep list for the base stage, such as fast27 or smart100",
                        .field = "timesteps"},
-    [OPT_DEVICE] = {"device", 0, "NAME", "Vulkan device, by index or part of its name"},
-    [OPT_DTYPE] = {"dtype", 0, "f32|f16", "storage type of weights and activations",
-                   .legal = "f32 or f16"},
-    [OPT_MEMORY] = {"memory-limit", 0, "BYTES",
-                    "device memory to use, such as 12G (default: all of it)",
+    [OPT_DEVICE] = {"device", 0, "NAME", help_device},
+    [OPT_DTYPE] = {"dtype", 0, "f32|f16", help_dtype, .legal = "f32 or f16"},
+    [OPT_MEMORY] = {"memory-limit", 0, "BYTES", help_memory,
                     .legal = "a number of bytes, such as 800M or 12G"},
     [OPT_SLOTS] = {"slots", 0, "K", "number of images generated together", .legal = "1 to 256"},
-    [OPT_VALIDATION] = {"validation", 0, NULL, "enable the Vulkan validation layers"},
-    [OPT_PROFILE] = {"profile", 0, NULL, "print the time per operator class at the end"},
-    [OPT_QUIET] = {"quiet", 0, NULL, "print errors only"},
+    [OPT_VALIDATION] = {"validation", 0, NULL, help_validation},
+    [OPT_PROFILE] = {"profile", 0, NULL, help_profile},
+    [OPT_QUIET] = {"quiet", 0, NULL, help_quiet},
 };
 
 const struct cli_about cli_about_generate = {
@@ -168,6 +197,50 @@ const struct cli_about cli_about_generate = {
     .options = options,
 };
 
+static const struct cli_option upscale_options[] = {
+    {"output", 'o', "FILE",
+     "output file (default out.png), in the format of its extension: png, jpg or webp; - writes a "
+     "PNG to standard output"},
+    {"scale", 0, "K",
+     "factor, one of those that \"imagend inspect\" shows, such as 4 or 16 (default 4)",
+     .field = "scale", .legal = "4 or 16"},
+    {"prompt", 0, "TEXT", "what the image shows (default: an empty prompt)"},
+    {"model", 0, "DIR", help_model},
+    {"variant", 0, "NAME", help_variant},
+    {"seed", 0, "N", help_seed, .legal = "0 to 18446744073709551615"},
+    {"preset", 0, "NAME", help_preset, .field = "preset"},
+    {"noise-level", 0, "B[,C]", help_noise, .field = "noise_level",
+     .legal = "0 to 999 for each super-resolution stage, separated by commas"},
+    {"device", 0, "NAME", help_device},
+    {"dtype", 0, "f32|f16", help_dtype, .legal = "f32 or f16"},
+    {"memory-limit", 0, "BYTES", help_memory, .legal = "a number of bytes, such as 800M or 12G"},
+    {"validation", 0, NULL, help_validation},
+    {"profile", 0, NULL, help_profile},
+    {"quiet", 0, NULL, help_quiet},
+    {0},
+};
+static const enum option_code upscale_codes[] = {
+    OPT_OUTPUT, OPT_SCALE,  OPT_PROMPT, OPT_MODEL,  OPT_VARIANT,    OPT_SEED,    OPT_PRESET,
+    OPT_NOISE,  OPT_DEVICE, OPT_DTYPE,  OPT_MEMORY, OPT_VALIDATION, OPT_PROFILE, OPT_QUIET,
+};
+_Static_assert(sizeof upscale_codes / sizeof *upscale_codes ==
+                   sizeof upscale_options / sizeof *upscale_options - 1,
+               "a code for each option");
+
+const struct cli_about cli_about_upscale = {
+    .name = "upscale",
+    .summary = "enlarge an image with the model's super-resolution stages",
+    .synopsis = (const char *const[]){"upscale IMAGE [-o FILE] [options]", NULL},
+    .text =
+        (const char *const[]){
+            "Enlarge IMAGE (PNG, JPEG or WebP; - reads standard input) 4 or 16 times. An image "
+            "that "
+            "is larger than what a stage takes goes through it in tiles that overlap.",
+            NULL},
+    .options = upscale_options,
+    .argument = "FILE",
+};
+
 // The text options need no reading; false when the option is another one.
 static bool take_text(struct generate_options *o, int option, const char *value)
 {
@@ -176,6 +249,9 @@ static bool take_text(struct generate_options *o, int option, const char *value)
     case OPT_MODEL: o->engine.model = value; return true;
     case OPT_VARIANT: o->engine.variant = value; return true;
     case OPT_PROMPTS: o->prompts_file = value; return true;
+    case OPT_IMAGE: o->image = value; return true;
+    case OPT_MASK: o->mask = value; return true;
+    case OPT_PROMPT: o->request.prompt = value; return true;
     case OPT_DEVICE: o->engine.device = value; return true;
     case OPT_VALIDATION: o->engine.validation = true; return true;
     case OPT_PROFILE: o->engine.profile = true; return true;
@@ -197,7 +273,8 @@ static bool take_number(struct generate_options *o, int option, const char *valu
 }
 
 // A value for a field of the request, by the field's own rules.
-static bool take_field(struct generate_options *o, int option, const char *value)
+static bool take_field(struct generate_options *o, int option, const struct cli_option *row,
+                       const char *value)
 {
     char text[256];
 
@@ -209,13 +286,14 @@ static bool take_field(struct generate_options *o, int option, const char *value
     o->given[option] = option != OPT_NOISE;
     for (const char *s = value; *s; s++)
         o->given[option] += *s == ',';
-    return !check_query(&picture_table, options[option].field, value, &o->request, NULL);
+    return !check_query(&picture_table, row->field, value, &o->request, NULL);
 }
 
-static bool take(struct generate_options *o, int option, const char *value)
+static bool take(struct generate_options *o, int option, const struct cli_option *row,
+                 const char *value)
 {
-    return options[option].field ? take_field(o, option, value)
-                                 : take_text(o, option, value) || take_number(o, option, value);
+    return row->field ? take_field(o, option, row, value)
+                      : take_text(o, option, value) || take_number(o, option, value);
 }
 
 // Returns an exit status, or GENERATE_PROCEED. words: arguments that are no options.
@@ -232,22 +310,35 @@ static int read_prompts(struct generate_options *o, int words)
     return GENERATE_PROCEED;
 }
 
-int generate_parse(int argc, char **argv, struct generate_options *o)
+// The options of one of the commands. Returns an exit status, CLI_HELP or GENERATE_PROCEED.
+static int read_options(int argc, char **argv, const struct cli_about *about,
+                        const enum option_code *codes, struct generate_options *o)
 {
-    int option;
+    int index;
 
     check_defaults(&picture_table, &o->request);
     optind = 0;
-    while ((option = cli_next_option(argc, argv, &cli_about_generate)) != CLI_END) {
-        if (option == CLI_HELP)
+    while ((index = cli_next_option(argc, argv, about)) != CLI_END) {
+        if (index == CLI_HELP)
             return CLI_HELP;
-        if (option == CLI_WRONG)
+        if (index == CLI_WRONG)
             return 2;
-        if (!take(o, option, optarg))
-            return generate_complain(
-                "--%s cannot be \"%.100s\"; use %s", options[option].name, optarg,
-                options[option].legal ? options[option].legal : "another value");
+        const struct cli_option *row = &about->options[index];
+        if (!take(o, codes ? (int)codes[index] : index, row, optarg))
+            return generate_complain("--%s cannot be \"%.100s\"; use %s", row->name, optarg,
+                                     row->legal ? row->legal : "another value");
     }
+    return GENERATE_PROCEED;
+}
+
+int generate_parse(int argc, char **argv, struct generate_options *o)
+{
+    const int status = read_options(argc, argv, &cli_about_generate, NULL, o);
+
+    if (status != GENERATE_PROCEED)
+        return status;
+    if (o->mask && !o->image)
+        return generate_complain("--mask needs --image, the image to repaint");
     if (o->prompts_file)
         return read_prompts(o, argc - optind);
     if (optind == argc)
@@ -257,6 +348,25 @@ int generate_parse(int argc, char **argv, struct generate_options *o)
             "unexpected argument \"%.100s\"; a prompt of several words needs quotes",
             argv[optind + 1]);
     o->request.prompt = argv[optind];
+    return GENERATE_PROCEED;
+}
+
+int generate_parse_upscale(int argc, char **argv, struct generate_options *o)
+{
+    const int status = read_options(argc, argv, &cli_about_upscale, upscale_codes, o);
+
+    if (status != GENERATE_PROCEED)
+        return status;
+    if (optind == argc)
+        return generate_complain("an image is missing; see imagend upscale --help");
+    if (optind + 1 < argc)
+        return generate_complain("unexpected argument \"%.100s\"; upscale takes one image",
+                                 argv[optind + 1]);
+    o->image = argv[optind];
+    if (!o->request.prompt)
+        o->request.prompt = "";
+    if (!o->request.scale)
+        o->request.scale = 4;
     return GENERATE_PROCEED;
 }
 
@@ -283,5 +393,7 @@ enum err generate_check_values(const struct generate_options *o, int stages, str
 
     if (!e)
         e = too_many(OPT_GUIDANCE, o->given[OPT_GUIDANCE], stages, why);
+    if (!e)
+        e = too_many(OPT_STRENGTH, o->given[OPT_STRENGTH], stages, why);
     return e ? e : too_many(OPT_NOISE, o->given[OPT_NOISE], stages, why);
 }
