@@ -22,6 +22,7 @@
 #include "engine.h"
 
 #include "fake_seen.h"
+#include "picture_edit.h"
 #include "utf8.h"
 
 #include <pthread.h>
@@ -165,6 +166,8 @@ static void fake_describe(const struct engine_params *p, struct model_info *i)
     i->samplers = fake_samplers;
     i->timesteps = fake_timesteps;
     i->text_parameters = 1000;
+    i->scale[0] = 4;
+    i->scale[1] = 16;
     i->presets = fake_env("FAKE_PRESETS", 1) > 0;
     i->preset[0] = fake_preset;
     for (int s = 0; s < FAKE_STAGES; s++) {
@@ -200,14 +203,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     if (fake_model(p, why))
         return why->code;
     struct engine *e = calloc(1, sizeof *e);
-    uint8_t *rgb =
-        malloc((size_t)fake_sizes[FAKE_STAGES - 1] * (size_t)fake_sizes[FAKE_STAGES - 1] * 3);
-    if (!e || !rgb) {
-        free(e);
-        free(rgb);
+    if (!e)
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-    }
-    e->rgb = rgb;
     e->thread = pthread_self();
     e->step_ms = fake_env("FAKE_STEP_MS", 0);
     fake_describe(p, &e->info);
@@ -226,6 +223,46 @@ void engine_close(struct engine **e)
     *e = NULL;
 }
 
+// Of an image that is enlarged: its stages and size.
+static enum err fake_scale(const struct picture_request *r, struct picture_used *out,
+                           struct fault *why)
+{
+    if (r->scale != 4 && r->scale != 16)
+        return fault_set(why, ERR_INVALID, "scale", "scale %d must be 4 or 16", r->scale);
+    out->scale = r->scale;
+    out->first = r->scale == 16 || r->edit->width < fake_sizes[1] ? 1 : 2;
+    out->stages = r->scale == 16 ? FAKE_STAGES : out->first + 1;
+    out->size = (struct check_size){r->edit->width * r->scale, r->edit->height * r->scale};
+    out->drawn = out->size;
+    return ERR_OK;
+}
+
+// As the engine does it, without its checks of what stands beside an input image.
+static enum err fake_edit(const struct engine *e, const struct picture_request *r,
+                          struct picture_used *out, struct fault *why)
+{
+    const int largest = fake_sizes[e->info.stages - 1];
+    if (!r->edit && (r->scale || r->strength[0] != 0))
+        return fault_set(why, ERR_INVALID, r->scale ? "scale" : "strength",
+                         "%s needs an input image", r->scale ? "scale" : "strength");
+    if (!r->edit)
+        return picture_choose(fake_sizes, e->info.stages, &r->size, out, why);
+    if (r->scale)
+        return fake_scale(r, out, why);
+    const struct check_size own = {r->edit->width, r->edit->height}, any = {0, 0};
+    const bool asked = r->size.width && !r->edit->drawn;
+    const bool larger = !asked && (own.width > largest || own.height > largest);
+    const enum err err = picture_choose(fake_sizes, e->info.stages, larger ? &any : &own, out, why);
+    if (err)
+        return err;
+    out->size = own;
+    if (!r->edit->drawn)
+        out->size = picture_fit_size(out, out->drawn.width);
+    for (int s = 0; s < out->stages; s++)
+        out->strength[s] = r->strength[s] != 0 ? r->strength[s] : s || r->edit->drawn ? 1 : 0.7F;
+    return ERR_OK;
+}
+
 enum err engine_resolve(const struct engine *e, const struct picture_request *r,
                         struct picture_used *out, struct fault *why)
 {
@@ -233,7 +270,7 @@ enum err engine_resolve(const struct engine *e, const struct picture_request *r,
     if (!r->prompt || strlen(r->prompt) > PICTURE_MAX_PROMPT)
         return fault_set(why, ERR_INVALID, "prompt", "prompt is longer than %d bytes",
                          PICTURE_MAX_PROMPT);
-    enum err err = picture_choose(fake_sizes, e->info.stages, &r->size, out, why);
+    enum err err = fake_edit(e, r, out, why);
     if (err)
         return err;
     const bool fast = r->preset;
@@ -252,10 +289,16 @@ enum err engine_resolve(const struct engine *e, const struct picture_request *r,
     snprintf(out->model, sizeof out->model, "%s", e->info.name);
     snprintf(out->preset, sizeof out->preset, "%s", fast ? fake_preset.name : "");
     snprintf(out->sampler, sizeof out->sampler, "%s", sampler);
-    for (int s = 0; s < out->stages; s++) {
+    for (int s = out->first; s < out->stages; s++) {
         if (r->steps[s] < 0 || r->steps[s] > PICTURE_MAX_STEPS)
             return fault_set(why, ERR_INVALID, "steps", "steps must be 1 to %d", PICTURE_MAX_STEPS);
         out->steps[s] = r->steps[s] ? r->steps[s] : fast ? fake_preset.steps[s] : fake_steps[s];
+        out->run[s] = out->steps[s];
+        if (out->strength[s] != 0)
+            out->run[s] = (int)((float)out->steps[s] * out->strength[s] + 1e-4F);
+        if (!out->run[s])
+            return fault_set(why, ERR_INVALID, "strength", "strength %g leaves no step to run",
+                             (double)out->strength[s]);
         const float g = r->guidance_scale[s];
         out->guidance_scale[s] = g != 0 ? g
                                  : fast ? fake_preset.guidance_scale[s]
@@ -382,7 +425,7 @@ enum err engine_admit(struct engine *e, const struct picture_request *r, void *t
         struct fake_slot *s = &e->slot[i];
         if (s->used)
             continue;
-        *s = (struct fake_slot){.used = true, .tag = tag, .with = used};
+        *s = (struct fake_slot){.used = true, .tag = tag, .with = used, .stage = used.first};
         fake_take(e, r, s);
         *slot = i;
         return ERR_OK;
@@ -393,21 +436,29 @@ enum err engine_admit(struct engine *e, const struct picture_request *r, void *t
 // A colour gradient that the hash decides, under noise that the remaining steps decide.
 static void fake_draw(struct engine *e, const struct fake_slot *s, struct engine_image *out)
 {
-    const int n = fake_sizes[s->stage];
-    const int left = s->with.steps[s->stage] - s->step;
+    int w = fake_sizes[s->stage], h = w;
+    const int left = picture_steps(&s->with, s->stage) - s->step;
+    if (s->with.scale) {
+        const int less = fake_sizes[s->with.stages - 1] / fake_sizes[s->stage];
+        w = s->with.size.width / less;
+        h = s->with.size.height / less;
+    }
+    e->rgb = realloc(e->rgb, (size_t)w * (size_t)h * 3);
+    if (!e->rgb)
+        abort();
     uint32_t noise = (uint32_t)s->hash | 1;
     uint8_t *p = e->rgb;
-    for (int y = 0; y < n; y++) {
-        for (int x = 0; x < n; x++) {
+    for (int y = 0; y < h; y++) {
+        for (int x = 0; x < w; x++) {
             for (int c = 0; c < 3; c++) {
                 const int base = (int)(s->hash >> (c * 8) & 0xff);
-                const int v = (base + (c == 0 ? x : c == 1 ? y : x + y) * 128 / n) & 0xff;
+                const int v = (base + (c == 0 ? x : c == 1 ? y : x + y) * 128 / w) & 0xff;
                 noise = noise * 1664525u + 1013904223u;
                 *p++ = (uint8_t)(left ? (v + (int)(noise >> 24)) / 2 : v);
             }
         }
     }
-    *out = (struct engine_image){n, n, e->rgb};
+    *out = (struct engine_image){w, h, e->rgb};
 }
 
 static void fake_post(struct engine *e, int slot, enum engine_event_type type, engine_event_fn *fn,
@@ -421,7 +472,7 @@ static void fake_post(struct engine *e, int slot, enum engine_event_type type, e
         .stage = s->stage,
         .stages = s->with.stages,
         .step = s->step,
-        .steps = s->with.steps[s->stage],
+        .steps = picture_steps(&s->with, s->stage),
         .stage_seconds = s->seconds,
         .fault = fault,
     };
@@ -446,7 +497,7 @@ static void fake_advance(struct engine *e, int slot, engine_event_fn *fn, void *
         return;
     }
     fake_post(e, slot, ENGINE_STEP, fn, ctx, NULL);
-    if (s->step < s->with.steps[s->stage])
+    if (s->step < picture_steps(&s->with, s->stage))
         return;
     fake_post(e, slot, ENGINE_STAGE, fn, ctx, NULL);
     if (s->stage + 1 == s->with.stages) {

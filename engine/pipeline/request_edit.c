@@ -45,7 +45,9 @@ static enum err resolve_image(const struct cascade *c, const struct picture_requ
 {
     const struct check_size own = {r->edit->width, r->edit->height};
     const int largest = c->size[c->stages - 1];
-    const bool larger = own.width > largest || own.height > largest;
+    // Only what is kept, and what nobody asked for, may be larger than the model's images.
+    const bool asked = r->size.width && !r->edit->drawn;
+    const bool larger = !asked && (own.width > largest || own.height > largest);
     const struct check_size any = {0, 0};
     enum err e;
 
@@ -53,11 +55,7 @@ static enum err resolve_image(const struct cascade *c, const struct picture_requ
         return fault_set(why, ERR_INVALID, "size",
                          "\"size\" is %dx%d, but the input image was prepared in %dx%d",
                          r->size.width, r->size.height, own.width, own.height);
-    // Only what is kept may be larger than the model's images.
-    if (r->size.width && !r->edit->drawn)
-        e = picture_choose(c->size, c->stages, &own, out, why);
-    else
-        e = picture_choose(c->size, c->stages, larger ? &any : &own, out, why);
+    e = picture_choose(c->size, c->stages, larger ? &any : &own, out, why);
     if (e)
         return e;
     out->size = own;

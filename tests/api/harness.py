@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "build/tests/api/imagend-fake"
 # For what must happen at some time, on a machine that may be slow and busy.
@@ -227,6 +228,40 @@ class Server:
 def is_png(data, size=None):
     return (data[:8] == b"\x89PNG\r\n\x1a\n" and
             (size is None or int.from_bytes(data[16:20], "big") == size))
+
+
+def make_png(width, height, pixel):
+    """A PNG of 8 bits; pixel(x, y): three values, or four with alpha."""
+    def chunk(kind, data):
+        return (len(data).to_bytes(4, "big") + kind + data +
+                zlib.crc32(kind + data).to_bytes(4, "big"))
+    rows = [b"".join(bytes(pixel(x, y)) for x in range(width)) for y in range(height)]
+    kind = 6 if len(rows[0]) == 4 * width else 2
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, kind, 0, 0, 0])
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) +
+            chunk(b"IDAT", zlib.compress(b"".join(b"\0" + r for r in rows))) + chunk(b"IEND", b""))
+
+
+def read_png(data):
+    """(width, height, rows of RGB bytes) of a PNG of 8 bits that is not interlaced."""
+    width, height = (int.from_bytes(data[i:i + 4], "big") for i in (16, 20))
+    assert data[24:26] == b"\x08\x02", "not RGB of 8 bits"
+    at, packed = 8, b""
+    while at < len(data):
+        size = int.from_bytes(data[at:at + 4], "big")
+        packed += data[at + 8:at + 8 + size] if data[at + 4:at + 8] == b"IDAT" else b""
+        at += 12 + size
+    raw, span, before, rows = zlib.decompress(packed), 3 * width, bytes(3 * width), []
+    for y in range(height):
+        how, row = raw[y * (span + 1)], bytearray(raw[y * (span + 1) + 1:(y + 1) * (span + 1)])
+        for i in range(span):
+            a, c = (row[i - 3], before[i - 3]) if i >= 3 else (0, 0)
+            b = before[i]
+            nearest = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
+            row[i] = row[i] + (0, a, b, (a + b) // 2, nearest)[how] & 255
+        before = bytes(row)
+        rows.append(before)
+    return width, height, rows
 
 
 def b64(answer, i=0):

@@ -41,7 +41,7 @@ def files_below(path):
 
 
 def test_help():
-    assert commands() == ["generate", "serve", "config", "devices", "inspect", "completion", "manual",
+    assert commands() == ["generate", "upscale", "serve", "config", "devices", "inspect", "completion", "manual",
                           "help"]
     overview = output("help")
     assert overview == output("--help") == output("-h")

@@ -269,6 +269,7 @@ static void test_refused(void)
          "strength",
          ERR_INVALID},
         {{.prompt = "a", .edit = image, .size = {32, 32}}, "size", ERR_INVALID},
+        {{.prompt = "a", .edit = edits[TALL], .size = {50, 200}}, "size", ERR_INVALID},
         {{.prompt = "a", .edit = image, .scale = 3}, "scale", ERR_INVALID},
         {{.prompt = "a", .edit = image, .scale = 16}, "scale", ERR_INVALID},
         {{.prompt = "a", .edit = image, .scale = 4, .strength = {0.5F}}, "strength", ERR_INVALID},
