@@ -37,6 +37,10 @@ static void add_stages(struct buf *b, const struct picture_request *r, const str
     for (int row = 0; u->stages > 1 && (f = check_next(&picture_table, &row, NULL));) {
         if (!f->label || (f->type != CHECK_INTS && f->type != CHECK_NUMBERS))
             continue;
+        const void *at;
+        const struct check_field *value = picture_value(f, r, u, &at);
+        if (!check_has_value(value, at, u->stages))
+            continue;
         // "CFG scale" keeps its capitals.
         const bool upper = f->label[1] >= 'A' && f->label[1] <= 'Z';
         buf_printf(b, ", Stage %c%s: \"", upper ? f->label[0] : f->label[0] - 'A' + 'a',
@@ -70,7 +74,7 @@ void picture_infotext(struct buf *b, const struct picture_request *r, const stru
         if (!f->label || is_head(f->name) || zero || !check_has_value(value, at, u->stages))
             continue;
         buf_printf(b, ", %s: ", f->label);
-        check_write_text(value, at, u->stages, b);
+        check_write_text(value, at, 1, b);
     }
     if (u->drawn.width != u->size.width || u->drawn.height != u->size.height)
         buf_printf(b, ", Drawn size: %dx%d", u->drawn.width, u->drawn.height);

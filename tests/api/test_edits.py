@@ -79,9 +79,10 @@ def test_what_a_mask_keeps_is_the_input_itself():
 
 def test_strength_is_the_share_of_steps_and_is_told():
     with Folder() as folder:
-        for flags, says in ((("--strength", "0.5"), b"Denoising strength: 0.5,1"),
-                            ((), b"Denoising strength: 0.7,1"),
-                            (("--mask", folder.path("mask.png")), b"Denoising strength: 1,1")):
+        for flags, says in ((("--strength", "0.5"), b'Stage denoising strength: "0.5,1"'),
+                            (("--strength", "0.5"), b", Denoising strength: 0.5,"),
+                            ((), b", Denoising strength: 0.7,"),
+                            (("--mask", folder.path("mask.png")), b", Denoising strength: 1,")):
             status, text = run("generate", "x", "--image", folder.path("wide.png"), *flags, "-o",
                                folder.path("out.png"))
             assert status == 0, text
