@@ -47,6 +47,7 @@ enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
     X(QUANTILE, quantile, LOAD, "rxsw", push_sampler, NEED_NONE)                                   \
     X(SAMPLER_STEP, sampler_step, LOAD, "uxsuuuusr", push_sampler, NEED_NONE)                      \
     X(ADD_NOISE, add_noise, LOAD, "rssw", push_sampler, NEED_NONE)                                 \
+    X(KEEP, keep, LOAD, "rsu", push_sampler, NEED_NONE)                                            \
     X(TO_RGB8, to_rgb8, LOAD, "xu", push_rgb8, NEED_NONE)
 
 enum kernel_id {

@@ -214,7 +214,9 @@ struct op_lane {
     float quantile;  // of |x0|, dynamic threshold
     float timestep, noise_level;
     uint32_t not_finite; // written by op_sampler_step: not 0 when it met NaN or infinity
-    uint32_t pad[7];
+    // A kept pixel becomes kept_signal original + kept_noise z; 0, 0: it is left alone (op_keep).
+    float kept_signal, kept_noise;
+    uint32_t pad[5];
 };
 
 // z ~ N(0, 1): Philox4x32-10 keyed by the lane's seed, counter (element/4, step, stage, picture),
@@ -248,6 +250,12 @@ void op_sampler_step(struct ops *o, const struct op_sampler_params *p);
 // b = lane.noise. All three are slot tensors; y may be x. Kept pixels of x are copied.
 void op_add_noise(struct ops *o, const struct tensor *lanes, const struct tensor *x,
                   const struct tensor *noise, const struct tensor *y);
+
+// Pixels that original marks as kept take their place in x, as noisy as the rest of it: x[slot] =
+// kept_signal original[slot] + kept_noise z, with a z of their own that is the same in every step.
+// Both are slot tensors.
+void op_keep(struct ops *o, const struct tensor *lanes, const struct tensor *original,
+             const struct tensor *x);
 
 // [-1, 1] -> 0..255, rounded to nearest even: y u8 dense [N, H, W, 3] in mapped memory.
 void op_to_rgb8(struct ops *o, const struct tensor *x, const struct tensor *y);

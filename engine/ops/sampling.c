@@ -192,6 +192,29 @@ void op_add_noise(struct ops *o, const struct tensor *lanes, const struct tensor
     ops_dispatch(o, &call);
 }
 
+void op_keep(struct ops *o, const struct tensor *lanes, const struct tensor *original,
+             const struct tensor *x)
+{
+    if (!ops_require(o, is_lane_table(o, lanes) && is_state(x, x) && is_state(original, x)))
+        return;
+    uint32_t local = walk_local(o, LOCAL), pixels = pixels_of(x);
+    struct push_sampler push = {
+        .x = ops_view(o, x),
+        .noise = ops_view(o, original),
+        .pixels = pixels,
+        .run = walk_run(o, pixels, 1, local),
+    };
+    struct ops_call call = {
+        .kernel = K_KEEP,
+        .specs = 1,
+        .spec = {local},
+        .arg = {lanes, original, x},
+        .push = &push,
+        .groups = {blocks_of(pixels, local * push.run), 1, lanes->n},
+    };
+    ops_dispatch(o, &call);
+}
+
 void op_to_rgb8(struct ops *o, const struct tensor *x, const struct tensor *y)
 {
     bool ok = y->dtype == DT_U8 && y->cs == 3 && y->c == 3 && is_activation(x) && x->c >= 3 &&

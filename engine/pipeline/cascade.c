@@ -126,7 +126,8 @@ static enum err add_stage(struct cascade *c, const char *dir, struct fault *why)
 
 #define SETTINGS                                                                                   \
     "path", "sampler", "steps", "guidance_scale", "guidance_interval", "noise_level", "timesteps"
-static const char *const cascade_keys[] = {"name", "license", "stages", "presets", NULL};
+static const char *const cascade_keys[] = {"name",    "license",     "stages",
+                                           "presets", "kept_pixels", NULL};
 static const char *const stage_keys[] = {SETTINGS, "size", NULL};
 static const char *const preset_keys[] = {"stages", NULL};
 static const char *const preset_stage_keys[] = {SETTINGS, NULL};
@@ -280,6 +281,10 @@ static enum err read_cascade_json(const char *dir, struct cascade *c, struct fau
     const char *name = json_read_text(&r, "name", c->name);
     if (!r.err && name != c->name)
         snprintf(c->name, sizeof c->name, "%.63s", name);
+    const char *kept = json_read_text(&r, "kept_pixels", "clean");
+    c->noised_edits = !r.err && !strcmp(kept, "noised");
+    if (!r.err && !c->noised_edits && strcmp(kept, "clean"))
+        json_fail(&r, ERR_FORMAT, "kept_pixels", "must be \"clean\" or \"noised\"");
     const struct json_t *stages = r.err ? NULL : json_find(doc, "stages");
     const struct json_t *presets = r.err ? NULL : json_find(doc, "presets");
     if (!r.err && (json_kind(stages) != JSON_LIST || !json_count(stages)))

@@ -51,9 +51,10 @@ struct cascade {
     char text_dir[CASCADE_PATH]; // text_encoder
     char tokenizer_dir[CASCADE_PATH];
     struct t5_config t5;
-    bool text_plain;  // as cascade_network.plain
-    char variant[32]; // of the weight files that are asked for; "": none
-    char notice[256]; // what the user should know about the files that are read; "": nothing
+    bool text_plain;   // as cascade_network.plain
+    char variant[32];  // of the weight files that are asked for; "": none
+    char notice[256];  // what the user should know about the files that are read; "": nothing
+    bool noised_edits; // what an edit keeps is noised with the rest; else clean, as in diffusers
     int stages;
     int size[CASCADE_MAX_STAGES]; // edge of each stage's picture in pixels
     int networks;                 // the first ones are the stages' own, in order
@@ -71,6 +72,8 @@ struct cascade {
 // "steps": 20, "guidance_scale": 3.0, "guidance_interval": [250, 750]}, {"path": "sr256",
 // "timesteps": [999, 500, 9], "noise_level": 100}], "presets": {"fast": {"stages": [{"path":
 // "base-fast", "steps": 6}, {}]}}};
+// "kept_pixels": "noised" says that what an edit keeps is as noisy as the rest in every step, which
+// suits models of few steps; "clean" is the default, what diffusers' IF pipelines do.
 // path is relative to the file, everything else is a recommendation and may be absent. timesteps
 // stands in place of steps: a strictly falling list, for samplers that take one; another number of
 // steps or another sampler in a request runs without it. A preset says for every stage what differs

@@ -352,6 +352,7 @@ static enum err enter(struct engine *g, struct slot *s, struct fault *why)
             .guidance_interval = {settings->guidance_interval[0], settings->guidance_interval[1]},
             .low = s->picture,
             .original = s->original[s->stage],
+            .noised = s->masked && g->cascade.noised_edits,
             .noise_level = s->what.used.noise_level[s->stage],
             .seed = s->what.seed,
             .picture = slot_number(s),

@@ -257,22 +257,34 @@ static void set_threshold(const struct scheduler_config *c, struct sampler *s)
     }
 }
 
-// Leave out the steps before the first one, which starts from this much of a clean image.
+// How much of a clean image and of noise there is before step i.
+static void mix_before(const struct sampler_plan *p, int i, double *signal, double *noise)
+{
+    const struct sampler *s = p->out;
+    if (s->sigma) {
+        *signal = 1.0 / sqrt(s->sigma[i] * s->sigma[i] + 1.0);
+        *noise = s->sigma[i] * *signal;
+    } else {
+        const float bar = p->schedule->alphas_cumprod[s->step[i].timestep];
+        *signal = (double)sqrtf(bar);
+        *noise = (double)sqrtf(1.0f - bar);
+    }
+}
+
+// Leave out the steps before the first one.
 static void drop_steps(struct sampler_plan *p)
 {
     struct sampler *s = p->out;
     s->skipped = p->begin;
     s->steps -= p->begin;
     memmove(s->step, s->step + p->begin, (size_t)s->steps * sizeof *s->step);
-    if (s->sigma) {
+    if (s->sigma)
         memmove(s->sigma, s->sigma + p->begin, ((size_t)s->steps + 1) * sizeof *s->sigma);
-        s->start_signal = 1.0 / sqrt(s->sigma[0] * s->sigma[0] + 1.0);
-        s->start_noise = s->sigma[0] * s->start_signal;
-    } else {
-        const float bar = p->schedule->alphas_cumprod[s->step[0].timestep];
-        s->start_signal = (double)sqrtf(bar);
-        s->start_noise = (double)sqrtf(1.0f - bar);
-    }
+    mix_before(p, 0, &s->start_signal, &s->start_noise);
+    for (int i = 0; i + 1 < s->steps; i++)
+        mix_before(p, i + 1, &s->step[i].next_signal, &s->step[i].next_noise);
+    s->step[s->steps - 1].next_signal = 1;
+    s->step[s->steps - 1].next_noise = 0;
 }
 
 enum err sampler_create(const struct sampler_params *p, struct sampler **out, struct fault *why)

@@ -33,6 +33,7 @@ struct sampler_step {
     double px, pm, cx, cm, c0, c1, c2, noise;
     enum sampler_learned learned;
     double logvar_min, logvar_max;
+    double next_signal, next_noise; // of what it leaves: of a clean image, of noise
 };
 
 struct sampler {

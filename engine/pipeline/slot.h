@@ -17,6 +17,7 @@ struct slot {
     int tokens;                                  // of the texts that were given
     float *picture;                              // of the last stage, input of the next
     float *original[PICTURE_MAX_STAGES];         // an edit: what each stage starts from, until then
+    bool masked;                                 // an edit that keeps some of the input
     struct enlarge *enlarge;                     // an image that this stage enlarges; NULL: none
     int stage, entry;                            // entry -1: waits for a place in the stage
     int steps;                                   // of this stage, or of each of its tiles

@@ -15,10 +15,11 @@ enum {
 };
 
 // What a recording of a step depends on besides the number of lanes.
-enum step_kind { KIND_GUIDED = 1, KIND_DYNAMIC = 2, KIND_NOISE = 4, KINDS = 8 };
+enum step_kind { KIND_GUIDED = 1, KIND_DYNAMIC = 2, KIND_NOISE = 4, KIND_KEEP = 8, KINDS = 16 };
 
 struct entry {
     bool used, finite;
+    bool noised; // and masked: its kept pixels are in stage.original
     struct sampler *sampler;
     int done;
     float guidance;
@@ -40,8 +41,9 @@ struct stage {
     struct entry *entry;
     struct unet_text *text;                        // entries 2i: negative, 2i + 1: prompt
     struct tensor x, low, noise, history[HISTORY]; // slot tensors
-    struct tensor states;                          // mapped: [2, 1, L, D]
-    struct tensor low_source;                      // mapped: [1, h, w, 3]
+    struct tensor original;          // likewise, once an edit with noised kept pixels was there
+    struct tensor states;            // mapped: [2, 1, L, D]
+    struct tensor low_source;        // mapped: [1, h, w, 3]
     struct tensor lanes, prepare[2]; // mapped: per lane; one lane each for init and augment
     struct tensor timestep, level, text_index; // mapped, per U-Net sample
     struct tensor rgb;                         // mapped u8
@@ -146,9 +148,9 @@ void stage_destroy(struct stage **out)
     if (s->p.lean)
         s->history[1] = s->history[2] = s->noise = (struct tensor){0};
     struct tensor *tensors[] = {
-        &s->x,          &s->low,      &s->noise,      &s->history[0], &s->history[1],
-        &s->history[2], &s->states,   &s->low_source, &s->lanes,      &s->prepare[0],
-        &s->prepare[1], &s->timestep, &s->text_index, &s->level,      &s->rgb,
+        &s->x,          &s->low,        &s->noise, &s->history[0], &s->history[1], &s->history[2],
+        &s->states,     &s->low_source, &s->lanes, &s->prepare[0], &s->prepare[1], &s->timestep,
+        &s->text_index, &s->level,      &s->rgb,   &s->original,
     };
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         tensor_destroy(tensors[i]);
@@ -226,6 +228,32 @@ static enum err record_enter(struct stage *s, int entry, bool edit)
     return e;
 }
 
+// What is kept goes apart from x, which is then all noised, and is put into it after each step.
+static enum err upload_noised(struct stage *s, int entry, const float *original)
+{
+    struct tensor slot = colours(&s->x, entry);
+    const size_t pixels = (size_t)s->p.height * s->p.width;
+    float *rgb;
+    enum err e = ERR_OK;
+
+    if (!s->original.buf)
+        e = tensor_create(s->p.dev, DT_F32, s->p.entries, s->p.height, s->p.width, 4, &s->original);
+    // Only this picture has to do without.
+    if (e)
+        return ERR_NO_MEMORY;
+    rgb = malloc(3 * pixels * sizeof *rgb);
+    if (!rgb)
+        return ERR_NO_MEMORY;
+    for (size_t i = 0; i < 3 * pixels; i++)
+        rgb[i] = original[i / 3 * 4 + i % 3];
+    e = tensor_upload(&slot, rgb);
+    slot = tensor_samples(&s->original, (uint32_t)entry, 1);
+    if (!e)
+        e = tensor_upload(&slot, original);
+    free(rgb);
+    return e;
+}
+
 static enum err upload_start(struct stage *s, int entry, const struct stage_start *start)
 {
     struct tensor half = tensor_samples(&s->states, 0, 1), x;
@@ -240,10 +268,11 @@ static enum err upload_start(struct stage *s, int entry, const struct stage_star
         e = give_noise(s, entry, STAGE_NOISE_AUGMENT, 0, &s->noise);
     if (!e && s->p.noise)
         e = give_noise(s, entry, STAGE_NOISE_INIT, 0, start->original ? &s->history[0] : &s->x);
+    if (e || !start->original)
+        return e;
     x = tensor_samples(&s->x, (uint32_t)entry, 1);
-    if (!e && start->original)
-        e = tensor_upload(&x, start->original);
-    return e;
+    return start->noised ? upload_noised(s, entry, start->original)
+                         : tensor_upload(&x, start->original);
 }
 
 bool stage_is_lean_sampler(const struct sampler *sampler)
@@ -284,6 +313,7 @@ enum err stage_enter(struct stage *s, const struct stage_start *start, int *out,
     t->guidance = start->guidance;
     memcpy(t->guidance_interval, start->guidance_interval, sizeof t->guidance_interval);
     t->noise_level = (float)start->noise_level;
+    t->noised = start->original && start->noised;
     t->seed = start->seed;
     t->picture = start->picture;
     const bool edit = start->original;
@@ -366,6 +396,8 @@ static enum err record_step(struct stage *s, uint32_t count, unsigned kind,
                            .history = {&s->history[0], &s->history[1], &s->history[2]},
                            .noise = &s->noise,
                        });
+    if (kind & KIND_KEEP)
+        op_keep(o, &lanes, &s->original, &s->x);
     e = ops_end(o);
     if (e)
         ops_destroy(&o);
@@ -415,6 +447,11 @@ static unsigned fill_step(struct stage *s, const int *entry, int count)
         lanes[i].guidance =
             guidance_at(t->guidance, t->guidance_interval, t->sampler->step[t->done].timestep);
         kind |= sampler_kind(t->sampler, lanes[i].guidance != 1, lanes[i].noise != 0);
+        if (!t->noised)
+            continue;
+        kind |= KIND_KEEP;
+        lanes[i].kept_signal = (float)t->sampler->step[t->done].next_signal;
+        lanes[i].kept_noise = (float)t->sampler->step[t->done].next_noise;
     }
     float *timestep = tensor_map(&s->timestep), *level = tensor_map(&s->level);
     uint32_t *index = tensor_map(&s->text_index);

@@ -45,6 +45,7 @@ struct stage_start {
     // An edit: [height, width, 4], what it starts from in [-1, 1], and not 0 where that is kept as
     // it is. NULL: a new image.
     const float *original;
+    bool noised; // what is kept is as noisy as the rest in every step; else clean, as in diffusers
     int noise_level; // super-resolution only
     uint64_t seed;
     uint32_t picture;

@@ -36,8 +36,11 @@ struct lane {
     float quantile;
     float timestep, noise_level;
     uint not_finite;
-    uint pad[7];
+    float kept_signal, kept_noise;
+    uint pad[5];
 };
+// The step in the counter of the noise of kept pixels, which is one noise for all steps.
+#define LANE_STEP_KEPT 0x7ffffffdu
 
 struct push_probe {
     uint count;

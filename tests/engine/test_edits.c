@@ -1,10 +1,12 @@
-// Edits and enlarged images by the engine, on the tiny cascade of the golden fixtures: bit-equal
+// Edits and enlarged images by the engine, on the tiny cascade of the golden fixtures, with the
+// pixels that a mask keeps clean and noised: bit-equal
 // alone and in company, the input's own pixels where a mask keeps them, the steps that a strength
 // leaves, the sizes and stages of what is enlarged, and what is refused. That an edit's steps are
 // diffusers' is checked by the golden program.
 #include "buf.h"
 #include "codec.h"
 #include "engine.h"
+#include "model_folder.h"
 #include "picture_edit.h"
 #include "test.h"
 
@@ -238,6 +240,24 @@ static void test_kept(const struct result *alone, enum job i)
     CHECK_MSG(changed * 10 > drawn * 8, "%d of %d pixels changed", changed, drawn);
 }
 
+// In the drawn square too, what is kept is the resized input once the last step is done.
+static void test_square(const struct result *alone, enum job i)
+{
+    float *from = malloc(sizeof(float) * 64 * 64 * 4);
+    int kept = 0;
+
+    CHECK_INT(picture_edit_stage(edits[i], 64, from), ERR_OK);
+    for (int k = 0; k < 64 * 64; k++) {
+        if (from[4 * k + 3] == 0)
+            continue;
+        kept++;
+        for (int c = 0; c < 3; c++)
+            CHECK_INT(alone[i].rgb[3 * k + c], lrintf((from[4 * k + c] + 1) * 127.5F));
+    }
+    CHECK(kept > 0);
+    free(from);
+}
+
 // The less strength, the nearer to the input.
 static void test_strength(const struct result *alone)
 {
@@ -303,10 +323,10 @@ static void test_base_only(void)
     engine_plan_close(&plan);
 }
 
-int main(void)
+// Returns what a program returns, 0 for going on.
+static int test_model(const char *model, struct result *alone)
 {
-    const struct engine_params p = {.model = GOLDEN "/if-tiny-I," GOLDEN "/if-tiny-II", .slots = 4};
-    struct result alone[JOBS] = {0};
+    const struct engine_params p = {.model = model, .slots = 4};
     struct fault why = {0};
 
     if (engine_open(&p, &engine, &why)) {
@@ -314,17 +334,43 @@ int main(void)
         return why.code == ERR_NO_DEVICE ? test_skip(why.msg) : 1;
     }
     CHECK(engine_info(engine)->scale[0] == 4 && !engine_info(engine)->scale[1]);
-    make_edits();
     test_refused();
-    test_base_only();
     test_alone(alone);
     test_company(alone);
     test_kept(alone, MASKED);
     test_kept(alone, LARGE_MASKED);
+    test_square(alone, MASKED);
+    test_square(alone, LARGE_MASKED);
     test_strength(alone);
-    forget(alone);
+    engine_close(&engine);
+    return 0;
+}
+
+int main(void)
+{
+    static const char json[] =
+        "{\"kept_pixels\":\"noised\",\"stages\":[{\"path\":\"base\"},{\"path\":\"sr\"}]}";
+    struct result clean[JOBS] = {0}, noised[JOBS] = {0};
+    int status;
+
+    make_edits();
+    test_base_only();
+    status = test_model(GOLDEN "/if-tiny-I," GOLDEN "/if-tiny-II", clean);
+    if (status)
+        return status;
+    const char *folder = model_folder(GOLDEN);
+    model_folder_write("cascade.json", json, sizeof json - 1);
+    status = test_model(folder, noised);
+    if (status)
+        return status;
+    for (int i = 0; i < JOBS; i++) {
+        const bool masked = edits[i] && edits[i]->drawn;
+        const size_t bytes = (size_t)(clean[i].width * clean[i].height) * 3;
+        CHECK_MSG(!memcmp(clean[i].rgb, noised[i].rgb, bytes) == !masked, "job %d", i);
+    }
+    forget(clean);
+    forget(noised);
     for (int i = 0; i < JOBS; i++)
         picture_edit_destroy(&edits[i]);
-    engine_close(&engine);
     return test_end();
 }

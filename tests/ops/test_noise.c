@@ -246,6 +246,54 @@ static void check_rgb8(struct ops_device *dev, enum dtype dtype, uint32_t h, uin
     free(got);
 }
 
+// Kept pixels of the lanes that ask for it; all else stays.
+static void check_keep(struct ops_device *dev)
+{
+    struct ref_shape s = {SLOTS, 9, 7, 4};
+    struct op_lane lane[MAX_LANES];
+    some_lanes(lane);
+    size_t n = ref_count(s), slot = n / SLOTS;
+    float *x = op_random(DT_F32, n, 1), *from = op_random(DT_F32, n, 2);
+    double *want = calloc(n, sizeof *want), *bound = calloc(n, sizeof *bound);
+    for (size_t i = 3; i < n; i += 4) { // every second pixel is kept
+        x[i] = 0;
+        from[i] = i % 8 == 3;
+    }
+    for (size_t i = 0; i < n; i++) {
+        want[i] = x[i];
+        bound[i] = 1e-30; // exactly
+    }
+    for (uint32_t l = 0; l < 3; l++) {
+        struct op_lane counter = lane[l];
+        counter.step = LANE_STEP_KEPT;
+        lane[l].kept_signal = l == 1 ? 0 : 1 / (1.0f + (float)l);
+        lane[l].kept_noise = l == 1 ? 0 : 0.5f * (float)l;
+        for (size_t i = 0; l != 1 && i < slot; i++) {
+            const size_t at = lane[l].slot * slot + i;
+            if (i % 4 == 3 || from[at / 4 * 4 + 3] == 0)
+                continue;
+            const double z = ref_normal(&counter, (uint32_t)i);
+            want[at] = (double)lane[l].kept_signal * from[at] + (double)lane[l].kept_noise * z;
+            if (lane[l].kept_noise != 0)
+                bound[at] = (8 + 2 * fabs(z)) * 4 * OP_EPS;
+        }
+    }
+    struct op_array ax = op_array(dev, DT_F32, s, x, false),
+                    af = op_array(dev, DT_F32, s, from, false);
+    struct tensor table = lane_table(dev, lane, 3);
+    struct ops *o = op_begin(dev, DT_F32);
+    op_keep(o, &table, &af.t, &ax.t);
+    op_finish(o);
+    op_compare_tensor("keep", &ax.t, want, bound);
+    tensor_destroy(&table);
+    op_array_free(&ax);
+    op_array_free(&af);
+    free(x);
+    free(from);
+    free(want);
+    free(bound);
+}
+
 static void body(struct ops_device *dev, enum dtype dtype)
 {
     static const struct gather_row gathers[] = {
@@ -273,6 +321,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
     check_noise(dev, 64, 65, 2);
     check_moments(dev);
     check_add_noise(dev);
+    check_keep(dev);
 }
 
 int main(void)

@@ -112,6 +112,8 @@ static void check_refusals(struct cascade *c)
         {"{\"stages\":[{\"path\":\"base\",\"noise_level\":3}]}", ERR_FORMAT, "noise_level"},
         {"{\"stages\":[{\"path\":\"base\",\"sampler\":\"euler\"}]}", ERR_FORMAT, "sampler"},
         {"{" STAGES ",\"speed\":1}", ERR_UNSUPPORTED, "speed"},
+        {"{" STAGES ",\"kept_pixels\":\"noisy\"}", ERR_FORMAT, "kept_pixels"},
+        {"{" STAGES ",\"kept_pixels\":1}", ERR_FORMAT, "kept_pixels"},
         {"{" STAGES ",\"presets\":null}", ERR_FORMAT, "presets"},
         {"{" STAGES ",\"presets\":[]}", ERR_FORMAT, "presets"},
         {"{" STAGES ",\"presets\":{\"fast\":1}}", ERR_FORMAT, NULL},
