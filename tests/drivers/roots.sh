@@ -29,9 +29,10 @@ make_root() {
     touch "$root/made"
 }
 
+# From nothing: objects of other sources, built later than these were written, would pass for theirs.
 copy_source() {
+    rm -rf "$root/src"
     mkdir -p "$root/src"
-    find "$root/src" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
     tar -C "$source" --exclude='./build*' --exclude=./.git --exclude=./training/out \
         --exclude=node_modules -cf - . | tar -C "$root/src" -xf -
     cp /etc/resolv.conf "$root/etc/resolv.conf"
@@ -61,6 +62,7 @@ within() {
     quietly apt-get install -y -q --no-install-recommends --allow-downgrades \
         "mesa-vulkan-drivers/$release" || exit 77
     quietly ninja -C build
+    dpkg-query -W mesa-vulkan-drivers
     exec tests/drivers/driver.sh lavapipe build all
 }
 
@@ -80,6 +82,7 @@ esac
 for tool in debootstrap unshare chroot tar; do
     command -v "$tool" >/dev/null 2>&1 || skip "$tool is not installed"
 done
+copied=
 # shellcheck source=/dev/null
 own=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
 for release in $releases; do
@@ -91,7 +94,9 @@ for release in $releases; do
         say "skipped: no root of $base could be made"
         continue
     }
-    copy_source
+    # Another Mesa in the same root needs no other build.
+    [ "$copied" = "$base" ] || copy_source
+    copied=$base
     code=0
     unshare --mount "$0" "$build" inside "$root" "$release" || code=$?
     case $code in
