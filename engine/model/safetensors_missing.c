@@ -54,13 +54,13 @@ static void look_at(struct found *f, const char *name, const struct safetensors_
 {
     if (ends_with(name, ".safetensors")) {
         const bool shard = is_shard(p, name);
-        snprintf(shard ? f->shard : f->weights, NAME, "%s", name);
+        snprintf(shard ? f->shard : f->weights, NAME, "%.*s", NAME - 1, name);
         return;
     }
     for (int i = 0; i < f->kind; i++)
         if (ends_with(name, others[i].end)) {
             f->kind = i;
-            snprintf(f->other, NAME, "%s", name);
+            snprintf(f->other, NAME, "%.*s", NAME - 1, name);
         }
 }
 

@@ -4,6 +4,7 @@ Every test function in a module gets a shared `Server` argument when it has one;
 runs them all, prints a line for each that fails or calls skip(), and exits with 1 if any failed, else with
 77, by which meson counts the file as skipped, if any could not run.
 """
+import atexit
 import base64
 import contextlib
 import http.client
@@ -19,6 +20,10 @@ import tempfile
 import time
 import traceback
 import zlib
+
+# Whatever a test or a program leaves in the folder for temporary files goes with the test.
+tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="imagend-test-")
+atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "build/tests/api/imagend-fake"
 # For what must happen at some time, on a machine that may be slow and busy.
