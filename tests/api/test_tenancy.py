@@ -132,7 +132,7 @@ def test_every_route_and_every_key():
                     assert a.status == 200, (what, a.body)
                 elif who not in KEYS:
                     assert a.status == 401 and a.headers["www-authenticate"] == "Bearer", (what, a.body)
-                    word = "is needed" if who is None else "is not valid"
+                    word = "is required" if who is None else "invalid API key"
                     assert word in a.body.decode(), (what, a.body)
                 elif scope not in KEYS[who].split(","):
                     assert a.status == 403, (what, a.body)
