@@ -464,7 +464,10 @@ enum err conf_listen(const struct conf *c, char *host, size_t n, int *port, stru
         s++;
         len -= 2;
     }
-    snprintf(host, n, "%.*s", (int)len, len ? s : "0.0.0.0");
+    if (len)
+        snprintf(host, n, "%.*s", (int)len, s);
+    else
+        snprintf(host, n, "0.0.0.0");
     *port = (int)p;
     return ERR_OK;
 }

@@ -11,7 +11,7 @@ A mutant is an entry of a *.mutants file in this folder:
     -    the lines as they are, which must occur exactly once in the file
     +    the lines with the fault
 
-A mutant is killed when its test fails, crashes or runs out of time; a mutant that does not compile, or whose text is
+A mutant is killed when its test fails, crashes or runs out of time ("out of time" in the list); a mutant that does not compile, or whose text is
 not in the file any more, is an error of the mutant. NAME selects mutants whose file or name contains it. --check only
 verifies that every entry applies. The exit status is 0 when every mutant was killed.
 """
@@ -110,12 +110,13 @@ class Tree:
                       "-Dwerror=false", self.build, self.source], 600)
         if self.run(["ninja", "-C", self.build], 1800) != 0:
             sys.exit(f"the unchanged tree does not build; see {self.log}")
+        self.describe()
 
-    def run(self, command, seconds):
+    def run(self, command, seconds, **more):
         """The exit status, or None when the time is up."""
         with open(self.log, "ab") as log:
             process = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                       start_new_session=True)
+                                       start_new_session=True, **more)
             try:
                 return process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -123,28 +124,36 @@ class Tree:
                 process.wait()
                 return None
 
+    def describe(self):
+        """The tests that the build folder knows, and the file of each target."""
+        info = self.build / "meson-info"
+        files = {t["id"]: t["filename"] for t in json.loads((info / "intro-targets.json").read_text())}
+        self.tests = {t["name"]: t for t in json.loads((info / "intro-tests.json").read_text())}
+        for t in self.tests.values():
+            t["files"] = [os.path.relpath(f, self.build) for d in t["depends"] for f in files[d]]
+
+    def builds(self, test):
+        """Rebuilds what a test runs, and nothing else."""
+        files = self.tests[test.partition(":")[0]]["files"]
+        return not files or self.run(["ninja", "-C", self.build, *files], 900) == 0
+
     def passes(self, test):
-        """Whether a test passes; rebuilds what it needs. Skipped (77) is not passed."""
+        """Whether a test passes, as meson would run it; None: it ran out of time. Skipped (77) is not passed."""
         name, _, function = test.partition(":")
-        command = ["meson", "test", "-C", self.build, name, "--logbase", "mutant"]
-        if function:
-            command += ["--test-args", function]
-        (self.build / "meson-logs" / "mutant.json").unlink(missing_ok=True)
-        if self.run(command, SECONDS) != 0:
-            return False
-        results = [json.loads(line)["result"] for line in open(self.build / "meson-logs" / "mutant.json")]
-        return results == ["OK"]
+        t = self.tests[name]
+        rc = self.run([*t["cmd"], *([function] if function else [])], SECONDS, cwd=t["workdir"] or self.build,
+                      env={**os.environ, **t["env"]})
+        return None if rc is None else rc == 0
 
     def try_mutant(self, m):
-        """"killed", "survived" or "does not build"."""
+        """"killed", "out of time", "survived" or "does not build"."""
         path = self.source / m.file
         original = path.read_text()
         try:
             path.write_text(original.replace(Mutant.text(m.old), Mutant.text(m.new)))
-            # Everything, since a test starts programs that it does not depend on.
-            if self.run(["ninja", "-C", self.build], 900) != 0:
+            if not self.builds(m.test):
                 return "does not build"
-            return "survived" if self.passes(m.test) else "killed"
+            return {True: "survived", False: "killed", None: "out of time"}[self.passes(m.test)]
         finally:
             path.write_text(original)
 
@@ -168,7 +177,8 @@ def main():
     start = time.monotonic()
     trees = queue.Queue()
     for i in range(opt.jobs):
-        trees.put(Tree(opt.folder / str(i)))
+        some = Tree(opt.folder / str(i))
+        trees.put(some)
 
     def attempt(work, item):
         tree = trees.get()
@@ -179,6 +189,9 @@ def main():
 
     with concurrent.futures.ThreadPoolExecutor(opt.jobs) as pool:
         tests = sorted({m.test for m in mutants})
+        unknown = [t for t in tests if t.partition(":")[0] not in some.tests]
+        if unknown:
+            sys.exit("there are no such tests: " + ", ".join(unknown))
         fine = list(pool.map(lambda t: attempt(Tree.passes, t), tests))
         broken = [t for t, ok in zip(tests, fine) if not ok]
         if broken:
@@ -187,7 +200,7 @@ def main():
         for m, result in zip(mutants, pool.map(lambda m: attempt(Tree.try_mutant, m), mutants)):
             results[m.name] = result
             print(f"{result:>14}  {m.source}: {m.name} ({m.test})", flush=True)
-    alive = [m for m in mutants if results[m.name] != "killed"]
+    alive = [m for m in mutants if results[m.name] not in ("killed", "out of time")]
     killed = len(mutants) - len(alive)
     minutes = (time.monotonic() - start) / 60
     print(f"\nscore {killed / len(mutants):.3f}: {killed} of {len(mutants)} mutants killed in {minutes:.1f} minutes")

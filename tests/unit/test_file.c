@@ -94,6 +94,13 @@ static void opening(void)
     write_file("bad.json", "{\"a\": }");
     CHECK_INT(json_parse_file("bad.json", 1000, &doc, &why), ERR_FORMAT);
     CHECK_MSG(strstr(why.msg, "bad.json: line 1") != NULL, "%s", why.msg);
+    // As large as is allowed, and one byte more.
+    for (size_t most = 7; most <= 8; most++) {
+        struct buf b = {0};
+        CHECK_INT(buf_read_file(&b, "bad.json", most - 1, &why), most == 8 ? ERR_OK : ERR_FORMAT);
+        CHECK(most < 8 || b.len == 7);
+        buf_deinit(&b);
+    }
     for (const char *const *f =
              (const char *const[]){"page.json", "empty.json", "bad.json", "link", "dir", NULL};
          *f; f++)

@@ -1,4 +1,6 @@
-// UTF-8 validity, Python's white space, the cache hash, and mistyped names.
+// UTF-8 validity, Python's white space, the cache hash, mistyped names, and how bytes are written
+// as JSON, base64 and hexadecimal.
+#include "buf.h"
 #include "hash.h"
 #include "test.h"
 #include "text.h"
@@ -106,8 +108,50 @@ static void check_distance(void)
     CHECK_INT(text_distance(a, b), 63);
 }
 
+static void check_written(void)
+{
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *base64;
+    } rows[] = {{"", 0, ""},
+                {"f", 1, "Zg=="},
+                {"fo", 2, "Zm8="},
+                {"foo", 3, "Zm9v"},
+                {"foob", 4, "Zm9vYg=="},
+                {"fooba", 5, "Zm9vYmE="},
+                {"foobar", 6, "Zm9vYmFy"},
+                {"\xff\xfe\0", 3, "//4A"},
+                {"\xfb\xef", 2, "++8="}};
+    static const char *const not_base64[] = {"Zg==Zg", "Z", "Zm9vY", "Zm 9v", "Zm-v", "Z=g="};
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct buf b = {0}, back = {0};
+        text_base64(&b, rows[i].bytes, rows[i].n);
+        CHECK_STR(b.data ? b.data : "", rows[i].base64);
+        CHECK(text_unbase64(&back, rows[i].base64) && back.len == rows[i].n);
+        CHECK(!back.len || !memcmp(back.data, rows[i].bytes, back.len));
+        buf_deinit(&b);
+        buf_deinit(&back);
+    }
+    for (size_t i = 0; i < sizeof not_base64 / sizeof *not_base64; i++) {
+        struct buf b = {0};
+        CHECK_MSG(!text_unbase64(&b, not_base64[i]), "%s", not_base64[i]);
+        buf_deinit(&b);
+    }
+    struct buf b = {0};
+    text_json(&b, "a \"b\" \\ \n \t \x01 \x1f \x7f \xe2\x82\xac");
+    CHECK_STR(b.data, "\"a \\\"b\\\" \\\\ \\n \\u0009 \\u0001 \\u001f \x7f \xe2\x82\xac\"");
+    buf_clear(&b);
+    text_json(&b, NULL);
+    text_hex(&b, "\x00\xff\x1a", 3);
+    CHECK_STR(b.data, "null00ff1a");
+    buf_deinit(&b);
+}
+
 int main(void)
 {
+    check_written();
     check_distance();
     check_utf8();
     check_space();
