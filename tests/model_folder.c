@@ -149,3 +149,15 @@ void model_folder_network(const char *name, bool halved)
     snprintf(path, sizeof path, "%s/unet/diffusion_pytorch_model.safetensors", name);
     add_weights(path, halved);
 }
+
+void model_folder_break(const char *name)
+{
+    static const uint16_t nan = 0x7e00;
+    char path[512];
+
+    path_of(name, path, sizeof path);
+    FILE *f = fopen(path, "r+b");
+    if (!f || fseek(f, -(long)sizeof nan, SEEK_END) || fwrite(&nan, sizeof nan, 1, f) != 1 ||
+        fclose(f))
+        fail(path);
+}

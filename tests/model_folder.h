@@ -18,5 +18,7 @@ void model_folder_edit(const char *name, const char *golden_name, const char *fr
 // Another network for the base stage: base's own behind a DDIM scheduler; halved, every weight is
 // half as large, so that it draws other images.
 void model_folder_network(const char *name, bool halved);
+// Damages its weights: the last number of the file, a half, is not one any more.
+void model_folder_break(const char *name);
 
 #endif

@@ -2,6 +2,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -14,10 +15,14 @@ MODEL = sys.argv[2]
 del sys.argv[2]
 
 
-def serve(*flags, model=MODEL):
-    s = Server("--model", model, *flags, start=False)
+def serve(*flags, model=MODEL, env=None):
+    s = Server("--model", model, *flags, env=env, start=False)
     s.start(ready=False)
-    s.wait_ready(120)
+    try:
+        s.wait_ready(240)
+    except RuntimeError:
+        s.stop()
+        raise
     return s
 
 
@@ -166,6 +171,54 @@ def test_weights_that_are_not_finite():
             assert 'imagend_pictures_failed_total{code="not_finite"} ' in metrics, metrics
         finally:
             assert s.stop() == 0
+
+
+def info(s):
+    """The labels of the loaded model, and the number of slots."""
+    text = s.get("/metrics").body.decode()
+    labels = dict(re.findall(r'(\w+)="([^"]*)"', re.search("imagend_model_info{(.*)} 1", text).group(1)))
+    return labels, int(re.search(r"^imagend_slots (\d+)$", text, re.M).group(1))
+
+
+def test_options_reach_the_engine():
+    """Each option of the engine, by what can be seen of it from outside."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, cache = os.path.join(folder, "tiny"), os.path.join(folder, "cache")
+        shutil.copytree(MODEL, model, ignore=shutil.ignore_patterns("reference*"))
+        weights = os.path.join(model, "unet/diffusion_pytorch_model")
+        os.rename(weights + ".safetensors", weights + ".fp16.safetensors")
+        with open(weights + ".safetensors", "wb") as f:
+            f.write(b"these are not the weights")
+        # Shaders that this machine has compiled before need not be compiled again.
+        user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        env = {"MESA_SHADER_CACHE_DIR": os.path.join(user, "imagend", "mesa")}
+        # Two workers on one device have twice the slots.
+        s = serve("--variant", "fp16", "--device", "0,0", "--dtype", "f16", "--slots", "3",
+                  "--cache-dir", cache, model=model, env=env)
+        try:
+            eventually(lambda: info(s)[1] == 6, 120, "two workers of three slots")
+            labels, _ = info(s)
+            assert (labels["model"], labels["dtype"]) == ("tiny", "f16"), labels
+            devices = subprocess.run([PROGRAM, "devices"], capture_output=True, text=True).stdout
+            assert devices.startswith("0") and labels["device"] in devices.splitlines()[0], devices
+            assert "no fp16 weights in the text encoder" in s.log, s.log
+            assert s.post("/v1/images/generations", {"prompt": "a", "steps": 1}).status == 200
+        finally:
+            assert s.stop() == 0
+        saved = [n for n in os.listdir(cache) if n.startswith("pipelines-") and n.endswith(".bin")]
+        assert len(saved) == 1 and os.path.getsize(os.path.join(cache, saved[0])), os.listdir(cache)
+    for flags, says in ((("--device", "no such device"), 'no Vulkan device matches "no such device"'),
+                        (("--memory-limit", "64K"), "raise memory-limit"),
+                        (("--dtype", "f64"), "f64")):
+        s = Server("--model", MODEL, *flags, start=False)
+        try:
+            s.start(ready=False)
+            eventually(lambda: says in s.log, 120, says)
+            assert s.get("/readyz").status == 503
+        except RuntimeError as e:  # it may have left by then
+            assert says in str(e), e
+        finally:
+            s.stop()
 
 
 def test_a_model_that_is_not_there():

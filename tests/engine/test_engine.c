@@ -199,6 +199,180 @@ static void test_tokens(struct engine *g)
     CHECK_INT(used[3].tokens_cut, 500 + 1 - 77);
 }
 
+// ---- events and counters ----------------------------------------------------------------------
+
+enum { HEARD = 64 };
+
+struct heard {
+    struct engine *g;
+    int count;
+    struct engine_event ev[HEARD];
+    struct picture_used last; // of each image's last event
+};
+
+static void on_heard(void *ctx, const struct engine_event *ev)
+{
+    struct heard *h = ctx;
+
+    CHECK(h->count < HEARD);
+    if (h->count < HEARD)
+        h->ev[h->count++] = *ev;
+    if (ev->type == ENGINE_DONE)
+        h->last = *engine_used(h->g, ev->slot);
+}
+
+// The events of one image: every step in its order, its stages, its end; with its own tag.
+static void check_story(const struct heard *h, const void *tag, const int steps[2], int stages)
+{
+    int at = 0, last = -1;
+
+    for (int s = 0; s < stages; s++)
+        for (int k = 1; k <= steps[s] + 1 + (s == stages - 1); k++) {
+            const enum engine_event_type type = k <= steps[s]       ? ENGINE_STEP
+                                                : k == steps[s] + 1 ? ENGINE_STAGE
+                                                                    : ENGINE_DONE;
+            while (at < h->count && h->ev[at].tag != tag)
+                at++;
+            CHECK_MSG(at < h->count, "stage %d has no event %d", s, k);
+            if (at == h->count)
+                return;
+            const struct engine_event *ev = &h->ev[at];
+            CHECK_INT(ev->type, type);
+            CHECK(ev->stage == s && ev->stages == stages && ev->steps == steps[s]);
+            CHECK_INT(ev->step, k <= steps[s] ? k : steps[s]);
+            CHECK(last < 0 || ev->slot == last);
+            CHECK((ev->image.rgb != NULL) == (type != ENGINE_STEP) && !ev->fault);
+            CHECK(ev->image.width == (s ? 64 : 16) && ev->image.height == ev->image.width);
+            CHECK((ev->stage_seconds > 0) == (type == ENGINE_STAGE) && ev->stage_seconds < 600);
+            last = ev->slot;
+            at++;
+        }
+    while (at < h->count && h->ev[at].tag != tag)
+        at++;
+    CHECK_INT(at, h->count);
+}
+
+static void test_events(struct engine *g)
+{
+    struct picture_request small = {.prompt = "a cat", .size = {16, 16}, .steps = {3}},
+                           large = {.prompt = "a cat",
+                                    .steps = {2, 4},
+                                    .sampler = "ddim",
+                                    .negative_prompt = "blurry"};
+    struct heard h = {.g = g};
+    struct fault why = {0};
+    int slot[2], a, b;
+
+    CHECK(!engine_admit(g, &small, &a, &slot[0], &why));
+    CHECK(!engine_admit(g, &large, &b, &slot[1], &why));
+    CHECK(slot[0] != slot[1]);
+    CHECK_INT(engine_used(g, slot[0])->steps[0], 3);
+    CHECK_STR(engine_used(g, slot[1])->sampler, "ddim");
+    for (int i = 0; i < 100 && engine_busy(g); i++)
+        CHECK_MSG(!engine_step(g, on_heard, &h, &why), "%s", why.msg);
+    check_story(&h, &a, (int[]){3, 0}, 1);
+    check_story(&h, &b, (int[]){2, 4}, 2);
+    // What the last image was made with is there until its last event is over.
+    CHECK_STR(h.last.sampler, "ddim");
+    CHECK(h.last.stages == 2 && h.last.tokens > 1 && h.last.negative_tokens > 1);
+}
+
+// An image that has a place in a stage but no step behind it has nothing to show; one in the second
+// stage shows that stage's size.
+static void test_waiting_preview(struct engine *g)
+{
+    struct picture_request large = {.prompt = "a cat", .steps = {1, 2}},
+                           small = {.prompt = "a cat", .size = {16, 16}, .steps = {2}};
+    struct result *ignored = calloc(PICTURES, sizeof *ignored);
+    struct engine_image image = {0};
+    struct fault why = {0};
+    int slot[2];
+
+    CHECK(!engine_admit(g, &large, 0, &slot[0], &why));
+    step(g, ignored, 1);
+    CHECK(!engine_admit(g, &small, (void *)1, &slot[1], &why));
+    step(g, ignored, 1); // of the older one's second stage; the younger one has entered its first
+    CHECK_INT(engine_preview(g, slot[1], &image, &why), ERR_NOT_FOUND);
+    CHECK_INT(engine_preview(g, slot[0], &image, &why), ERR_OK);
+    CHECK(image.width == 64 && image.height == 64 && image.rgb);
+    CHECK_INT(engine_preview(g, -1, &image, &why), ERR_NOT_FOUND);
+    CHECK_INT(engine_preview(g, 99, &image, &why), ERR_NOT_FOUND);
+    finish(g, ignored);
+    free(ignored);
+}
+
+static void count_stats(struct engine *g, struct engine_stats *before, const uint64_t steps[2],
+                        const uint64_t pictures[2], uint64_t hits, uint64_t misses)
+{
+    struct engine_stats now;
+
+    engine_stats(g, &now);
+    for (int s = 0; s < 2; s++) {
+        CHECK_INT(now.steps[s] - before->steps[s], steps[s]);
+        CHECK_INT(now.step_pictures[s] - before->step_pictures[s], pictures[s]);
+        CHECK((now.step_seconds[s] > before->step_seconds[s]) == (steps[s] > 0));
+    }
+    CHECK_INT(now.text_cache_hits - before->text_cache_hits, hits);
+    CHECK_INT(now.text_cache_misses - before->text_cache_misses, misses);
+    *before = now;
+}
+
+static void test_stats(struct engine *g)
+{
+    struct picture_request r = {.prompt = "never said before", .size = {16, 16}, .steps = {3}};
+    struct result *ignored = calloc(PICTURES, sizeof *ignored);
+    struct engine_stats at;
+    struct fault why = {0};
+    int slot;
+
+    engine_stats(g, &at);
+    CHECK(at.device_bytes > 0 && at.device_peak_bytes >= at.device_bytes);
+    CHECK(!engine_admit(g, &r, 0, &slot, &why));
+    // The prompt is new, the empty negative prompt is not.
+    count_stats(g, &at, (uint64_t[]){0, 0}, (uint64_t[]){0, 0}, 1, 1);
+    CHECK(!engine_admit(g, &r, (void *)1, &slot, &why));
+    count_stats(g, &at, (uint64_t[]){0, 0}, (uint64_t[]){0, 0}, 2, 0);
+    finish(g, ignored);
+    count_stats(g, &at, (uint64_t[]){3, 0}, (uint64_t[]){6, 0}, 0, 0);
+    r.size = (struct check_size){64, 64};
+    r.steps[1] = 2;
+    CHECK(!engine_admit(g, &r, (void *)2, &slot, &why));
+    finish(g, ignored);
+    count_stats(g, &at, (uint64_t[]){3, 2}, (uint64_t[]){3, 2}, 2, 0);
+    free(ignored);
+}
+
+static void test_profile(struct engine *without)
+{
+    struct engine *g = NULL;
+    struct fault why = {0};
+    struct result *r = calloc(PICTURES, sizeof *r);
+
+    CHECK(!engine_profile(without));
+    CHECK_MSG(!engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .profile = true},
+                           &g, &why),
+              "%s", why.msg);
+    if (g) {
+        // As many as suit the device, since nothing else is said.
+        CHECK_INT(engine_info(g)->slots, engine_free(g));
+        CHECK(engine_free(g) == 4 || engine_free(g) == 8);
+        admit(g, PICTURES - 1, false);
+        finish(g, r);
+        char *text = engine_profile(g), *again = engine_profile(g);
+        // Time stamps are the device's to have.
+        if (!text)
+            printf("this device measures no times\n");
+        else
+            CHECK_MSG(strstr(text, "if-tiny-I: 8 forwards") && strstr(text, "calls a forward"),
+                      "%s", text);
+        CHECK(!again); // since the last call
+        free(text);
+        free(again);
+    }
+    engine_close(&g);
+    free(r);
+}
+
 static void test_refusals(struct engine *g)
 {
     static const struct {
@@ -220,14 +394,32 @@ static void test_refusals(struct engine *g)
         {{.prompt = "a", .timesteps = "fast1"}, "timesteps"},
         {{.prompt = "a", .timesteps = "fast27", .steps = {5}}, "timesteps"},
         {{.prompt = "a", .set_noise_level = true, .noise_level = {-1, 1000}}, "noise_level"},
+        {{.prompt = "a", .set_noise_level = true, .noise_level = {-1, -2}}, "noise_level"},
+        {{.prompt = "a", .guidance_scale = {1, 100.5F}}, "guidance_scale"},
+        {{.prompt = "a", .preset = "fast"}, "preset"},
     };
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct fault why = {0};
         int slot;
-        CHECK_INT(engine_check(g, &bad[i].r, &why), ERR_INVALID);
+        CHECK_MSG(engine_check(g, &bad[i].r, &why) == ERR_INVALID, "row %zu", i);
         CHECK_STR(why.param, bad[i].param);
         CHECK_INT(engine_admit(g, &bad[i].r, NULL, &slot, &why), ERR_INVALID);
+    }
+    // As long as a prompt may be, and one byte longer.
+    for (size_t n = PICTURE_MAX_PROMPT; n <= PICTURE_MAX_PROMPT + 1; n++) {
+        char *text = calloc(1, n + 1);
+        struct fault why = {0};
+        memset(text, 'a', n);
+        for (int negative = 0; negative < 2; negative++) {
+            const struct picture_request r = {.prompt = negative ? "a" : text,
+                                              .negative_prompt = negative ? text : NULL};
+            CHECK_INT(engine_check(g, &r, &why), n > PICTURE_MAX_PROMPT ? ERR_INVALID : ERR_OK);
+            CHECK_STR(why.param, n > PICTURE_MAX_PROMPT && negative ? "negative_prompt"
+                                 : n > PICTURE_MAX_PROMPT           ? "prompt"
+                                                                    : "");
+        }
+        free(text);
     }
     CHECK_INT(engine_busy(g), 0);
 }
@@ -250,6 +442,20 @@ static void test_resolve(struct engine *g)
     CHECK_STR(used.sampler, "dpm++2m");
     CHECK_INT(used.stages, 1);
     CHECK_INT(used.steps[0], 9);
+    // At the ends of what may be asked for; a base stage takes no noise level, whatever is said.
+    r = (struct picture_request){.prompt = "",
+                                 .negative_prompt = "",
+                                 .steps = {1000, 1},
+                                 .guidance_scale = {1, 100},
+                                 .set_noise_level = true,
+                                 .noise_level = {5, 999}};
+    CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_OK);
+    CHECK(used.steps[0] == 1000 && used.steps[1] == 1);
+    CHECK(used.guidance_scale[0] == 1 && used.guidance_scale[1] == 100);
+    CHECK(used.noise_level[0] == -1 && used.noise_level[1] == 999);
+    r.noise_level[1] = 0;
+    CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_OK);
+    CHECK_INT(used.noise_level[1], 0);
 }
 
 static void test_open(void)
@@ -264,6 +470,10 @@ static void test_open(void)
     CHECK_INT(
         engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .slots = 257}, &g, &why),
         ERR_INVALID);
+    CHECK_INT(
+        engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .slots = -1}, &g, &why),
+        ERR_INVALID);
+    CHECK_STR(why.param, "slots");
     CHECK_INT(engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .device = "none"},
                           &g, &why),
               ERR_NO_DEVICE);
@@ -340,7 +550,6 @@ int main(int argc, char **argv)
     struct engine_params p = {.model = GOLDEN "/if-tiny-I," GOLDEN "/if-tiny-II", .slots = 4};
     struct result *alone = calloc(PICTURES, sizeof *alone);
     struct engine *g = NULL;
-    struct engine_stats stats;
     struct fault why = {0};
 
     test_open();
@@ -356,9 +565,10 @@ int main(int argc, char **argv)
     test_shared(g, alone);
     test_full(g);
     test_tokens(g);
-    engine_stats(g, &stats);
-    CHECK(stats.text_cache_hits > 0 && stats.text_cache_misses > 0);
-    CHECK(stats.device_bytes > 0 && stats.steps[0] > 0 && stats.steps[1] > 0);
+    test_events(g);
+    test_waiting_preview(g);
+    test_stats(g);
+    test_profile(g);
     engine_close(&g);
     CHECK(g == NULL);
     test_half(alone);

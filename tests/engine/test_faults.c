@@ -17,6 +17,7 @@ struct rig {
     struct unet *unet;
     struct stage *stage;
     int entry;
+    bool lean;
     stage_noise_fn *noise; // NULL: the generator's
     void *noise_ctx;
 };
@@ -57,6 +58,7 @@ static enum err load(struct rig *r)
                 .height = EDGE,
                 .width = EDGE,
                 .entries = ENTRIES,
+                .lean = r->lean,
                 .text_length = (uint32_t)text_length(r->text),
                 .text_dim = (uint32_t)text_dim(r->text),
                 .noise = r->noise,
@@ -198,6 +200,58 @@ static void noise(void *ctx, int entry, enum stage_noise kind, int step, float *
         z[PICTURE / 2] = bad->value;
 }
 
+// An image that failed leaves nothing to the next one in its place.
+static void test_after_failure(void)
+{
+    struct bad_noise bad = {.entry = 0, .step = 0, .value = NAN};
+    struct text_states states;
+    struct rig r;
+
+    CHECK_INT(open_device(&r), ERR_OK);
+    r.noise = noise;
+    r.noise_ctx = &bad;
+    CHECK_INT(load(&r), ERR_OK);
+    CHECK_INT(encode(&r, "a cat", &states), ERR_OK);
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(enter(&r, states.v), ERR_OK);
+        CHECK_INT(r.entry, 0);
+        CHECK_INT(stage_step(r.stage, &r.entry, 1), ERR_OK);
+        CHECK(stage_is_finite(r.stage, r.entry) == (i > 0));
+        stage_leave(r.stage, r.entry);
+        bad.entry = -1;
+    }
+    unload(&r);
+}
+
+// A stage that saves memory takes no sampler that adds noise or looks back further than one step.
+static void test_lean(void)
+{
+    static const char *const names[] = {"ddim", "dpm++2m", "ddpm", "dpm++3m", "dpm++sde"};
+    struct text_states states;
+    struct rig r;
+
+    CHECK_INT(open_device(&r), ERR_OK);
+    r.lean = true;
+    CHECK_INT(load(&r), ERR_OK);
+    CHECK_INT(encode(&r, "a cat", &states), ERR_OK);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct sampler *sampler = NULL;
+        struct fault why = {0};
+        const struct sampler_params p = {
+            .config = &r.cascade.network[0].scheduler, .name = names[i], .steps = 20};
+        CHECK_INT(sampler_create(&p, &sampler, &why), ERR_OK);
+        const enum err e = stage_enter(r.stage,
+                                       &(struct stage_start){.sampler = sampler,
+                                                             .text = states.v,
+                                                             .guidance = 1,
+                                                             .guidance_interval = {0, INT_MAX}},
+                                       &r.entry, &why);
+        CHECK_MSG(e == (i < 2 ? ERR_OK : ERR_UNSUPPORTED), "%s", names[i]);
+        CHECK_STR(why.param, i < 2 ? "" : "sampler");
+    }
+    unload(&r);
+}
+
 // Draws with `entries` of the stage at once; out: the pictures, finite: per entry and step.
 static void draw(struct bad_noise *bad, int entries, float (*out)[PICTURE], bool (*finite)[3])
 {
@@ -258,5 +312,7 @@ int main(void)
         test_lost(at);
     test_memory();
     test_finite();
+    test_after_failure();
+    test_lean();
     return test_end();
 }

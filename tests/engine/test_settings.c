@@ -23,7 +23,15 @@ static const char cascade_json[] =
     "\"presets\":{"
     "\"other\":{\"stages\":[{\"path\":\"other\",\"steps\":3,\"guidance_scale\":1},{\"steps\":1}]},"
     "\"partly\":{\"stages\":[{\"guidance_interval\":[300,600]},{}]},"
-    "\"listed\":{\"stages\":[{\"timesteps\":[900,500,20]},{}]}}}";
+    "\"listed\":{\"stages\":[{\"timesteps\":[900,500,20]},{}]},"
+    "\"broken\":{\"stages\":[{\"path\":\"broken\"},{}]},"
+    "\"solver\":{\"stages\":[{\"sampler\":\"dpm++2m\"},{\"sampler\":\"ddim\"}]}}}";
+
+// Nothing in super-resolution that adds noise: on a CPU its stage saves memory.
+static const char lean_json[] =
+    "{\"stages\":["
+    "{\"path\":\"base\",\"sampler\":\"ddpm\",\"steps\":4,\"guidance_scale\":3},"
+    "{\"path\":\"sr\",\"sampler\":\"ddim\",\"steps\":3,\"guidance_scale\":1,\"noise_level\":100}]}";
 
 static const char plain_ddim[] =
     "{\"_class_name\":\"DDIMScheduler\",\"beta_schedule\":\"squaredcos_cap_v2\",\"clip_sample\":"
@@ -95,6 +103,14 @@ static const struct {
     {"network of a preset",
      {PROMPT, .seed = 5, .preset = "other", .size = {BASE, BASE}},
      {{.network = "other", .sampler = "ddim", .steps = 3, .guidance = 1}},
+     false},
+    {"samplers of a preset",
+     {PROMPT, .seed = 5, .preset = "solver"},
+     {{.sampler = "dpm++2m"}, {.sampler = "ddim"}},
+     false},
+    {"a sampler beside the preset's list",
+     {PROMPT, .seed = 5, .preset = "listed", .sampler = "dpm++2m", .size = {BASE, BASE}},
+     {{.sampler = "dpm++2m", .steps = 3}},
      false},
     {"a setting beside the preset",
      {PROMPT, .seed = 5, .preset = "other", .steps = {2}, .size = {BASE, BASE}},
@@ -284,9 +300,9 @@ static struct how complete(struct how how, bool super)
     return how;
 }
 
-static int draw(struct studio *s, int row, uint8_t *rgb)
+static int draw_as(struct studio *s, const struct picture_request *r, const struct how *hows,
+                   uint8_t *rgb)
 {
-    const struct picture_request *r = &rows[row].r;
     float *text = encode(s, r->prompt);
     float *negative = encode(s, r->negative_prompt ? r->negative_prompt : "");
     static float small[3 * BASE * BASE], large[RGB];
@@ -294,7 +310,7 @@ static int draw(struct studio *s, int row, uint8_t *rgb)
 
     const uint32_t stages = r->size.width == BASE ? 1 : STAGES;
     for (uint32_t i = 0; i < stages; i++) {
-        const struct how how = complete(rows[row].how[i], i > 0);
+        const struct how how = complete(hows[i], i > 0);
         struct drawing d = {.seed = r->seed, .picture = r->picture, .stage = i};
         struct easel e;
         const uint8_t *view;
@@ -314,6 +330,11 @@ static int draw(struct studio *s, int row, uint8_t *rgb)
 
 // ---- drawing with the engine
 // ---------------------------------------------------------------------
+
+static int draw(struct studio *s, int row, uint8_t *rgb)
+{
+    return draw_as(s, &rows[row].r, rows[row].how, rgb);
+}
 
 struct result {
     uint8_t rgb[RGB];
@@ -375,6 +396,149 @@ static void test_rows(struct studio *s, struct engine *g)
         CHECK_MSG(same == rows[i].same, "%s: %s image as without it", rows[i].what,
                   same ? "the same" : "another");
     }
+}
+
+// ---- when guidance acts -----------------------------------------------------------------------
+
+// The base stage alone with DDIM, four steps at the timesteps 750, 500, 250 and 0.
+static void draw_between(struct studio *s, float guidance, int first, int last,
+                         float x[3 * BASE * BASE])
+{
+    const struct how how = complete(
+        (struct how){
+            .network = "other", .sampler = "ddim", .guidance = guidance, .interval = {first, last}},
+        false);
+    struct drawing d = {.seed = 4};
+    float *text = encode(s, "a photo of a kangaroo"), *negative = encode(s, "blurry");
+    struct easel e;
+
+    open_easel(s, &how, &d, NULL, text, negative, &e);
+    for (int i = 0; i < e.steps; i++)
+        CHECK(!stage_step(e.stage, &e.entry, 1));
+    CHECK(!stage_picture(e.stage, e.entry, x));
+    close_easel(&e);
+    free(text);
+    free(negative);
+}
+
+// Both ends of the interval belong to it: images are equal when the same timesteps lie within.
+static void test_interval(struct studio *s)
+{
+    static const struct {
+        int first, last;
+        const char *guided; // which of 750, 500, 250, 0
+    } rows_[] = {{0, INT_MAX, "1111"}, {0, 750, "1111"},   {0, 749, "0111"},   {1, 750, "1110"},
+                 {500, 500, "0100"},   {499, 501, "0100"}, {251, 749, "0100"}, {250, 500, "0110"},
+                 {249, 501, "0110"},   {501, 749, "0000"}, {751, 900, "0000"}};
+    enum { COUNT = sizeof rows_ / sizeof *rows_ };
+    static float x[COUNT][3 * BASE * BASE], without[3 * BASE * BASE];
+
+    draw_between(s, 1, 0, INT_MAX, without);
+    for (int i = 0; i < COUNT; i++) {
+        draw_between(s, 5, rows_[i].first, rows_[i].last, x[i]);
+        CHECK_MSG(!memcmp(x[i], without, sizeof without) == !strcmp(rows_[i].guided, "0000"),
+                  "%d to %d", rows_[i].first, rows_[i].last);
+        for (int k = 0; k < i; k++)
+            CHECK_MSG(!memcmp(x[i], x[k], sizeof x[i]) == !strcmp(rows_[i].guided, rows_[k].guided),
+                      "%d to %d, %d to %d", rows_[i].first, rows_[i].last, rows_[k].first,
+                      rows_[k].last);
+    }
+}
+
+// ---- images that fail -------------------------------------------------------------------------
+
+struct outcome {
+    int failed, done;
+    enum err code;
+};
+
+static void on_outcome(void *ctx, const struct engine_event *ev)
+{
+    struct outcome *o = ev->tag ? ev->tag : ctx;
+
+    o->done += ev->type == ENGINE_DONE;
+    o->failed += ev->type == ENGINE_FAILED;
+    if (ev->type == ENGINE_FAILED) {
+        o->code = ev->fault->code;
+        CHECK_MSG(strstr(ev->fault->msg, "stage 1 (broken)") != NULL, "%s", ev->fault->msg);
+    }
+}
+
+// More of them, one after the other, than there are places; a healthy one beside each.
+static void test_broken(struct engine *g)
+{
+    struct picture_request bad = {PROMPT, .preset = "broken", .size = {BASE, BASE}, .steps = {2}},
+                           good = {PROMPT, .seed = 5, .size = {BASE, BASE}, .steps = {2}};
+    struct fault why = {0};
+
+    for (int i = 0; i < 5; i++) {
+        struct outcome b = {.failed = 0}, h = {.failed = 0};
+        int slot;
+        CHECK_MSG(!engine_admit(g, &bad, &b, &slot, &why), "%s", why.msg);
+        CHECK_MSG(!engine_admit(g, &good, &h, &slot, &why), "%s", why.msg);
+        for (int k = 0; k < 10 && engine_busy(g); k++)
+            CHECK(!engine_step(g, on_outcome, NULL, &why));
+        CHECK_MSG(b.failed == 1 && !b.done && b.code == ERR_NOT_FINITE, "image %d", i);
+        CHECK(h.done == 1 && !h.failed);
+        CHECK_INT(engine_busy(g), 0);
+    }
+}
+
+// ---- a stage that saves memory ----------------------------------------------------------------
+
+// Its images are those of a stage that does not.
+static void test_lean(struct studio *s)
+{
+    const struct picture_request r = {PROMPT, .seed = 5};
+    const struct how how = {.sampler = "ddim"};
+    static uint8_t want[RGB];
+    struct engine *g = NULL;
+    struct fault why = {0};
+    struct result got;
+
+    model_folder_write("cascade.json", lean_json, sizeof lean_json - 1);
+    CHECK_MSG(!engine_open(&(struct engine_params){.model = s->folder, .slots = 2, .dtype = "f32"},
+                           &g, &why),
+              "%s", why.msg);
+    draw_with(g, &r, &got);
+    compare("a lean stage", &got, want, draw_as(s, &r, (struct how[STAGES]){{0}, how}, want));
+    engine_close(&g);
+}
+
+// ---- places in a stage ------------------------------------------------------------------------
+
+static void on_first(void *ctx, const struct engine_event *ev)
+{
+    void **first = ctx;
+
+    if (ev->stage == 1 && !*first)
+        *first = ev->tag;
+}
+
+// Images too large for two of them at once on a CPU: the oldest goes first, in whatever slot it is.
+static void test_places(struct studio *s)
+{
+    static const char wide[] = "{\"stages\":[{\"path\":\"base\",\"steps\":1,\"guidance_scale\":1},"
+                               "{\"path\":\"sr\",\"size\":736,\"steps\":1,\"guidance_scale\":1}]}";
+    struct picture_request r = {PROMPT, .seed = 5};
+    struct engine *g = NULL;
+    struct fault why = {0};
+    int tags[4], slots[4];
+    void *first = NULL;
+
+    model_folder_write("cascade.json", wide, sizeof wide - 1);
+    CHECK_MSG(!engine_open(&(struct engine_params){.model = s->folder, .slots = 3}, &g, &why), "%s",
+              why.msg);
+    for (int i = 0; i < 3; i++)
+        CHECK(!engine_admit(g, &r, &tags[i], &slots[i], &why));
+    // The first slot is given again: the youngest image comes before the others there.
+    CHECK_INT(engine_evict(g, slots[0]), ERR_OK);
+    CHECK(!engine_admit(g, &r, &tags[3], &slots[3], &why));
+    CHECK_INT(slots[3], slots[0]);
+    for (int i = 0; i < 3 && !first; i++)
+        CHECK_MSG(!engine_step(g, on_first, &first, &why), "%s", why.msg);
+    CHECK(first == &tags[1]);
+    engine_close(&g);
 }
 
 // More prompts than the cache of text states holds, one image at a time and in turn.
@@ -510,6 +674,8 @@ int main(void)
 
     snprintf(s.folder, sizeof s.folder, "%s", model_folder(GOLDEN));
     model_folder_network("other", true);
+    model_folder_network("broken", false);
+    model_folder_break("broken/unet/diffusion_pytorch_model.safetensors");
     // Without dynamic thresholds an estimate is clipped, which test_preview can compute.
     model_folder_write("other/scheduler/scheduler_config.json", plain_ddim, sizeof plain_ddim - 1);
     model_folder_write("cascade.json", cascade_json, sizeof cascade_json - 1);
@@ -527,7 +693,12 @@ int main(void)
     test_preview(&s, g);
     test_no_starvation(g);
     test_evictions(g);
+    test_interval(&s);
+    test_broken(g);
     engine_close(&g);
+    test_lean(&s);
+    if (ops_device_info(s.dev)->cpu)
+        test_places(&s);
     ops_device_close(&s.dev);
     return test_end();
 }

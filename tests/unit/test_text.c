@@ -63,6 +63,13 @@ static void check_hash(void)
         int lo = __builtin_popcountll(f.lo ^ h[40].lo), hi = __builtin_popcountll(f.hi ^ h[40].hi);
         CHECK_MSG(lo > 10 && lo < 54 && hi > 10 && hi < 54, "bit %d: %d %d", bit, lo, hi);
     }
+    // also in the bytes after the last whole word
+    for (int i = 32; i < 39; i++) {
+        const struct hash zero = hash_bytes(d, 39, 0);
+        d[i] = 1;
+        CHECK_MSG(!hash_equal(hash_bytes(d, 39, 0), zero), "byte %d", i);
+        d[i] = 0;
+    }
     CHECK(!hash_equal(hash_bytes(d, 40, 0), hash_bytes(d, 40, 1)));
     CHECK(!hash_equal(hash_join(h[1], h[2]), hash_join(h[2], h[1])));
     CHECK(hash_equal(hash_text("abc"), hash_bytes("abc", 3, 0)));

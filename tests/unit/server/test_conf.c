@@ -222,6 +222,7 @@ static void test_values(void)
         {"queue-limit = 1\nqueue-limit = 1", "queue-limit", NULL},
         {"config = x", "config", NULL},
         {"queue-limits = 1", "queue-limits", NULL},
+        {"queue-lim = 1", "queue-lim", NULL},
         {"queue", "", NULL},
     };
 
@@ -332,9 +333,10 @@ static void test_listen(void)
     static const struct {
         const char *host;
         bool local;
-    } hosts[] = {{"127.0.0.1", true}, {"127.9.9.9", true}, {"::1", true},
-                 {"LocalHost", true}, {"0.0.0.0", false},  {"::", false},
-                 {"12.7.0.1", false}, {"10.0.0.1", false}, {"localhost.example", false}};
+    } hosts[] = {{"127.0.0.1", true},         {"127.9.9.9", true}, {"::1", true},
+                 {"LocalHost", true},         {"0.0.0.0", false},  {"::", false},
+                 {"12.7.0.1", false},         {"10.0.0.1", false}, {"127x.example", false},
+                 {"localhost.example", false}};
 
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct conf c = {.listen = (char *)(uintptr_t)rows[i].listen};
