@@ -248,6 +248,23 @@ static void check_shards(void)
                "{\"weight_map\":{\"b\":\"s-00002-of-00002.safetensors\","
                "\"c\":\"s-00001-of-00002.safetensors\"}}",
                "s", ERR_FORMAT, "tensor c is not in");
+    // A tensor that the index puts into the other file, and one that it does not name.
+    index_says(index,
+               "{\"weight_map\":{\"a\":\"s-00002-of-00002.safetensors\","
+               "\"b\":\"s-00001-of-00002.safetensors\"}}",
+               "s", ERR_FORMAT, "is not in s-0000");
+    index_says(index, "{\"weight_map\":{\"b\":\"both.safetensors\"}}", "s", ERR_NOT_FOUND, "both");
+    write_tensors("both.safetensors", -1,
+                  "{\"b\":" T("F16", "[2]", 0, 4) ",\"c\":" T("F16", "[2]", 4, 8) "}", &(double){2},
+                  8);
+    index_says(index, "{\"weight_map\":{\"b\":\"both.safetensors\"}}", "s", ERR_FORMAT,
+               "tensor c of a shard is not in the index");
+    unlink(in_dir("both.safetensors"));
+    mkdir(in_dir("in"), 0700);
+    write_tensors("in/s.safetensors", -1, "{\"a\":" T("F16", "[2]", 0, 4) "}", &(float){1}, 4);
+    index_says(index, "{\"weight_map\":{\"a\":\"in/s.safetensors\"}}", "s", ERR_FORMAT, "plain");
+    unlink(in_dir("in/s.safetensors"));
+    rmdir(in_dir("in"));
     write_tensors("s-00002-of-00002.safetensors", -1, "{\"a\":" T("F16", "[2]", 0, 4) "}",
                   &(float){2}, 4);
     index_says(index, ok, "s", ERR_FORMAT, "tensor a is in two files");

@@ -116,6 +116,44 @@ static void check_complaints(void)
     weights_close(&w);
 }
 
+// Too large, too small, another number of dimensions, integers: none of them is a weight.
+static void check_shapes(void)
+{
+    static const char head[] =
+        "{\"f\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
+        "\"i\":{\"dtype\":\"I32\",\"shape\":[2,3],\"data_offsets\":[24,48]}}      ";
+    char dir[] = "/tmp/imagend-weights-XXXXXX", path[64];
+    const uint64_t length = sizeof head - 1;
+    const float data[12] = {1, 2, 3, 4, 5, 6};
+    struct weights *w = NULL;
+    struct weights_stats st;
+    struct fault why = {0};
+
+    CHECK(mkdtemp(dir) != NULL);
+    snprintf(path, sizeof path, "%s/m.safetensors", dir);
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(&length, sizeof length, 1, f) == 1 && fwrite(head, length, 1, f) == 1 &&
+          fwrite(data, sizeof data, 1, f) == 1 && !fclose(f));
+    CHECK_MSG(!weights_open(&(struct weights_params){.dir = dir, .base = "m"}, &w, &why), "%s",
+              why.msg);
+    CHECK(!weights_f32(w, WEIGHTS_SHAPE(2, 2), "f") && !weights_f32(w, WEIGHTS_SHAPE(1, 3), "f"));
+    CHECK(!weights_f32(w, WEIGHTS_SHAPE(2, 4), "f") && !weights_f32(w, WEIGHTS_SHAPE(6), "f"));
+    CHECK(!weights_f32(w, WEIGHTS_SHAPE(2, 3, 1), "f") &&
+          !weights_f32(w, WEIGHTS_SHAPE(3, 2), "f"));
+    CHECK(!weights_f32(w, WEIGHTS_SHAPE(2, 3), "i"));
+    const float *v = weights_f32(w, WEIGHTS_SHAPE(2, 3), "f");
+    CHECK(v && !memcmp(v, data, 24));
+    // Asked for again and again, counted once.
+    weights_stats(w, &st);
+    CHECK(st.tensors == 2 && st.parameters == 12 && st.misshapen == 7 && st.largest == 6);
+    CHECK(st.bytes[ST_F32] == 24 && st.bytes[ST_I32] == 24);
+    CHECK_INT(weights_finish(w, &why), ERR_FORMAT);
+    CHECK_MSG(strstr(why.msg, "f is F32 [2, 3], must be [2, 2]") != NULL, "%s", why.msg);
+    weights_close(&w);
+    unlink(path);
+    rmdir(dir);
+}
+
 int main(int argc, char **argv)
 {
     struct weights *w;
@@ -129,6 +167,7 @@ int main(int argc, char **argv)
     check_complete("bf16");
     check_values();
     check_complaints();
+    check_shapes();
     CHECK_INT(weights_open(&(struct weights_params){.dir = golden, .base = "model"}, &w, &why),
               ERR_NOT_FOUND);
     CHECK(!w);
