@@ -227,6 +227,12 @@ static enum err choose_timesteps(const struct sampler_params *given, int *preset
     return ERR_OK;
 }
 
+// DPM-Solver leaves the key alone that a file keeps from another class.
+static bool clips(const struct scheduler_config *c)
+{
+    return c->clip_sample && c->cls != SCHEDULER_DPM_MULTISTEP;
+}
+
 static enum err check_threshold(const struct scheduler_config *c, struct fault *why)
 {
     if (c->thresholding &&
@@ -237,7 +243,7 @@ static enum err check_threshold(const struct scheduler_config *c, struct fault *
     if (c->thresholding && !(c->sample_max_value >= 1.0 && isfinite(c->sample_max_value)))
         return fault_set(why, ERR_UNSUPPORTED, "sample_max_value",
                          "sample_max_value %g must be finite and at least 1", c->sample_max_value);
-    if (c->clip_sample && !(c->clip_sample_range > 0.0))
+    if (clips(c) && !(c->clip_sample_range > 0.0))
         return fault_set(why, ERR_UNSUPPORTED, "clip_sample_range",
                          "clip_sample_range %g must be above 0", c->clip_sample_range);
     return ERR_OK;
@@ -251,7 +257,7 @@ static void set_threshold(const struct scheduler_config *c, struct sampler *s)
         s->threshold = cap ? THRESHOLD_DYNAMIC : THRESHOLD_CLIP;
         s->max_value = c->sample_max_value;
         s->quantile = c->dynamic_thresholding_ratio;
-    } else if (c->clip_sample && c->cls != SCHEDULER_DPM_MULTISTEP) {
+    } else if (clips(c)) {
         s->threshold = THRESHOLD_CLIP;
         s->max_value = c->clip_sample_range;
     }

@@ -88,6 +88,41 @@ static void check_presets(struct cascade *c)
     CHECK(strstr(why.msg, "fast, faster, listed, plain.0") != NULL);
 }
 
+// What a preset says of steps takes the place of the stage's list, and a list that of its steps.
+static void check_lists(struct cascade *c)
+{
+    struct fault why = {0};
+
+    CHECK_MSG(!read("{\"stages\":[{\"path\":\"base\",\"timesteps\":[900,500]},{\"path\":\"sr\"}],"
+                    "\"presets\":{\"a\":{\"stages\":[{\"steps\":2},{}]},"
+                    "\"b\":{\"stages\":[{},{}]},"
+                    "\"c\":{\"stages\":[{\"timesteps\":[7]},{}]}}}",
+                    c, &why),
+              "%s", why.msg);
+    CHECK(c->preset[0].stage[0].timestep_count == 2 && c->preset[0].stage[0].steps == 2);
+    CHECK(c->preset[1].stage[0].timestep_count == 0 && c->preset[1].stage[0].steps == 2);
+    CHECK(c->preset[2].stage[0].timestep_count == 2 && c->preset[2].stage[0].timesteps[1] == 500);
+    CHECK(c->preset[3].stage[0].timestep_count == 1 && c->preset[3].stage[0].timesteps[0] == 7);
+}
+
+// Folders without a cascade.json have what DeepFloyd's authors recommend.
+static void check_folders(struct cascade *c)
+{
+    char model[600];
+    struct fault why = {0};
+
+    snprintf(model, sizeof model, "%s/if-tiny-I,%s/if-tiny-II", golden, golden);
+    CHECK_MSG(!cascade_read(model, NULL, c, &why), "%s", why.msg);
+    const struct cascade_settings *s = c->preset[0].stage;
+    CHECK_STR(c->name, "if-tiny-I");
+    CHECK(c->stages == 2 && c->presets == 1 && c->size[0] == 16 && c->size[1] == 64);
+    CHECK(s[0].steps == 100 && s[0].guidance_scale == 7 && s[0].noise_level == -1);
+    CHECK(s[1].steps == 50 && s[1].guidance_scale == 4 && s[1].noise_level == 250);
+    CHECK(!s[0].sampler[0] && !s[0].timestep_count);
+    CHECK(s[0].guidance_interval[0] == 0 && s[0].guidance_interval[1] == INT_MAX);
+    CHECK_INT(cascade_read(",", NULL, c, &why), ERR_INVALID);
+}
+
 #define PRESET(stages) "{" STAGES ",\"presets\":{\"fast\":{\"stages\":" stages "}}}"
 #define BASE(stage) PRESET("[{" stage "},{}]")
 
@@ -208,6 +243,8 @@ int main(int argc, char **argv)
     if (c) {
         check_stages(c);
         check_presets(c);
+        check_lists(c);
+        check_folders(c);
         check_refusals(c);
         check_many(c);
     }

@@ -172,8 +172,13 @@ static void names(void)
         CHECK_INT(codec_format_of(rows[i].path, &f), rows[i].format >= 0);
         CHECK_INT((int)f, rows[i].format < 0 ? CODEC_FORMATS : rows[i].format);
     }
-    CHECK_STR(codec_name(CODEC_JPEG), "jpeg");
-    CHECK_STR(codec_mime(CODEC_WEBP), "image/webp");
+    for (int f = 0; f < CODEC_FORMATS; f++) {
+        static const char *const is[] = {
+            [CODEC_PNG] = "png", [CODEC_JPEG] = "jpeg", [CODEC_WEBP] = "webp"};
+        CHECK_STR(codec_name((enum codec_format)f), is[f]);
+        CHECK(!strncmp(codec_mime((enum codec_format)f), "image/", 6));
+        CHECK_STR(codec_mime((enum codec_format)f) + 6, is[f]);
+    }
 }
 
 int main(void)

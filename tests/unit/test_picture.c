@@ -1,4 +1,5 @@
-// A PNG written by picture_encode, read back by libpng: the pixels, and every text chunk.
+// A PNG written by picture_encode, read back by libpng: the pixels, and every text chunk; how
+// images are scaled, which sizes there are, what is said of one, and the ends of its fields.
 #include "buf.h"
 #include "codec.h"
 #include "picture.h"
@@ -212,8 +213,168 @@ static void sizes(void)
     }
 }
 
+// ---- scaling ----------------------------------------------------------------------------------
+
+// How much of drawn pixel i lies within [from, to).
+static double within(int i, double from, double to)
+{
+    return fmax(0, fmin(to, i + 1) - fmax(from, i));
+}
+
+// The middle of a square image in another shape, every pixel the mean of the area that it covers.
+static void scaled(void)
+{
+    static const struct check_size to[] = {{8, 8}, {4, 4}, {8, 4}, {4, 8}, {2, 8}, {3, 8},
+                                           {5, 5}, {3, 7}, {7, 3}, {1, 1}, {1, 5}, {6, 2}};
+    enum { EDGE = 8 };
+    uint8_t *rgb = pixels(EDGE, EDGE), out[3 * EDGE * EDGE];
+
+    for (size_t k = 0; k < sizeof to / sizeof *to; k++) {
+        const int w = to[k].width, h = to[k].height, longer = w > h ? w : h;
+        const double step = (double)EDGE / longer;
+        const double left = (EDGE - w * step) / 2, top = (EDGE - h * step) / 2;
+        picture_fit(rgb, EDGE, &to[k], out);
+        for (int i = 0; i < 3 * w * h; i++) {
+            const double x = left + i / 3 % w * step, y = top + i / 3 / w * step;
+            double sum = 0;
+            for (int row = 0; row < EDGE; row++)
+                for (int column = 0; column < EDGE; column++)
+                    sum += within(row, y, y + step) * within(column, x, x + step) *
+                           rgb[3 * (row * EDGE + column) + i % 3];
+            // Rounded to the nearest, halves upwards.
+            CHECK_MSG(out[i] == (int)floor(sum / (step * step) + .5 + 1e-9), "%dx%d, value %d", w,
+                      h, i);
+        }
+    }
+    free(rgb);
+}
+
+// A file has the size that was asked for, not the one that was drawn.
+static void encoded_size(void)
+{
+    static const int asked[][2] = {{8, 8}, {4, 4}, {3, 8}, {8, 3}};
+    uint8_t *rgb = pixels(8, 8), fitted[3 * 64];
+
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+        struct picture_used u = used;
+        struct codec_params image = {.width = 8, .height = 8, .rgb = rgb};
+        struct picture p = {0};
+        struct buf png = {0};
+        u.size = (struct check_size){asked[i][0], asked[i][1]};
+        u.drawn = (struct check_size){8, 8};
+        CHECK(!picture_encode(&image, &(struct picture_request){.prompt = "a"}, &u, &png, NULL));
+        CHECK(open_png(&p, (const uint8_t *)png.data, png.len));
+        CHECK(p.width == asked[i][0] && p.height == asked[i][1]);
+        picture_fit(rgb, 8, &u.size, fitted);
+        for (int y = 0; y < p.height; y++)
+            CHECK(!memcmp(png_get_rows(p.png, p.info)[y], fitted + 3 * y * p.width,
+                          3 * (size_t)p.width));
+        // The size that was drawn is told where it is another one.
+        CHECK(!strstr(text_of(&p, "parameters"), "Drawn size") == (i == 0));
+        png_destroy_read_struct(&p.png, &p.info, NULL);
+        buf_deinit(&png);
+    }
+    free(rgb);
+}
+
+// ---- words ------------------------------------------------------------------------------------
+
+static void warnings(void)
+{
+    static const struct {
+        struct picture_used u;
+        const char *says[2];
+    } rows_[] = {
+        {{.tokens = 77}, {NULL, NULL}},
+        {{.tokens = 77, .tokens_cut = 5},
+         {"the prompt has 82 tokens, of which the text encoder reads the first 77; the other 5",
+          NULL}},
+        {{.tokens = 3, .negative_tokens = 70, .negative_tokens_cut = 9},
+         {"the negative prompt has 79 tokens, of which the text encoder reads the first 70; the "
+          "other 9",
+          NULL}},
+        {{.tokens = 77, .tokens_cut = 1, .negative_tokens = 77, .negative_tokens_cut = 2},
+         {"the prompt has 78 tokens", "the negative prompt has 79 tokens"}},
+    };
+
+    for (size_t i = 0; i < sizeof rows_ / sizeof *rows_; i++)
+        for (int k = 0; k < 3; k++) {
+            char text[160];
+            const char *says = k < 2 ? rows_[i].says[k] : NULL;
+            const char *got = picture_warning(&rows_[i].u, k, text);
+            CHECK_MSG(says ? got && !strncmp(got, says, strlen(says)) : !got, "row %zu: %s", i,
+                      got ? got : "nothing");
+        }
+}
+
+static void infotext(void)
+{
+    struct buf b = {0};
+    const struct picture_request r = {.prompt = "a", .seed = 3};
+
+    picture_infotext(&b, &r, &used, "DPM++ 2M Karras");
+    CHECK(strstr(b.data, "Sampler: DPM++ 2M Karras, ") && !strstr(b.data, "ddpm"));
+    buf_clear(&b);
+    picture_infotext(&b, &r, &used, NULL);
+    CHECK(strstr(b.data, "Sampler: ddpm, "));
+    buf_deinit(&b);
+}
+
+// ---- fields -----------------------------------------------------------------------------------
+
+static void fields(void)
+{
+    static const struct {
+        const char *name, *value;
+        bool ok;
+    } rows_[] = {
+        {"steps", "1", true},
+        {"steps", "1000,1000,1000", true},
+        {"steps", "0", false},
+        {"steps", "1001", false},
+        {"noise_level", "-1", true},
+        {"noise_level", "999", true},
+        {"noise_level", "-2", false},
+        {"noise_level", "1000", false},
+        {"guidance_scale", "0", true},
+        {"guidance_scale", "100", true},
+        {"guidance_scale", "0.5", false},
+        {"guidance_scale", "100.5", false},
+        {"picture", "0", true},
+        {"picture", "1073741824", true},
+        {"picture", "-1", false},
+        {"picture", "1073741825", false},
+        {"size", "65536", true},
+        {"size", "65537", false},
+        {"prompt", "", false},
+        {"negative_prompt", "", true},
+        {"preset", "", false},
+        {"sampler", "", false},
+    };
+    struct picture_request r = {0}, at;
+
+    for (size_t i = 0; i < sizeof rows_ / sizeof *rows_; i++)
+        CHECK_MSG(!check_query(&picture_table, rows_[i].name, rows_[i].value, &r, NULL) ==
+                      rows_[i].ok,
+                  "%s = %s", rows_[i].name, rows_[i].value);
+    check_defaults(&picture_table, &r);
+    CHECK(r.set_noise_level && r.noise_level[0] == -1 && r.noise_level[2] == -1 && !r.picture);
+    CHECK(!check_query(&picture_table, "guidance_scale", "0,7", &r, NULL));
+    CHECK(r.guidance_scale[0] == 1 && r.guidance_scale[1] == 7); // 0 switches guidance off
+    r.picture = 4;
+    at = picture_at(&r, 3);
+    CHECK(at.picture == 7 && r.picture == 4 && at.seed == r.seed);
+    at.picture = r.picture;
+    CHECK(!memcmp(&at, &r, sizeof r));
+}
+
 int main(void)
 {
+    scaled();
+    encoded_size();
+    warnings();
+    infotext();
+    fields();
     sizes();
     read_back();
     least();

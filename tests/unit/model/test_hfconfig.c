@@ -212,6 +212,14 @@ static void check_t5(void)
         {"{\"quantization_config\":{\"load_in_8bit\":true}}", ERR_UNSUPPORTED, false, 0,
          "quantization_config"},
         {"{\"d_modell\":64}", ERR_UNSUPPORTED, false, 0, "d_modell is an unknown key (value 64)"},
+        // A distance that all exact buckets cover leaves nothing to the others, which come in
+        // fours.
+        {"{\"relative_attention_num_buckets\":32,\"relative_attention_max_distance\":8}",
+         ERR_UNSUPPORTED, false, 0, "relative_attention_num_buckets"},
+        {"{\"relative_attention_num_buckets\":32,\"relative_attention_max_distance\":9}", ERR_OK,
+         false, HF_ACT_RELU, ""},
+        {"{\"relative_attention_num_buckets\":30}", ERR_UNSUPPORTED, false, 0,
+         "relative_attention_num_buckets 30"},
         {"[]", ERR_FORMAT, false, 0, "must be a JSON object"},
     };
     struct t5_config c;
@@ -225,6 +233,12 @@ static void check_t5(void)
         if (!rows[i].e)
             CHECK(c.gated == rows[i].gated && c.act == rows[i].act);
     }
+    // T5Config's own defaults.
+    CHECK_INT(hfconfig_t5_parse("{}", 2, "t", &c, &why), ERR_OK);
+    CHECK(c.d_model == 512 && c.d_kv == 64 && c.d_ff == 2048 && c.num_heads == 8);
+    CHECK(c.num_layers == 6 && c.vocab_size == 32128 && c.eps == 1e-6f);
+    CHECK(c.relative_buckets == 32 && c.relative_max_distance == 128);
+    CHECK(c.pad_id == 0 && c.eos_id == 1 && !c.gated && c.act == HF_ACT_RELU);
     CHECK_INT(hfconfig_t5_read(in_golden("t5-tiny/text_encoder/config.json"), &c, &why), ERR_OK);
     CHECK(c.d_model == 64 && c.d_kv == 8 && c.d_ff == 136 && c.num_heads == 6 && c.num_layers == 3);
     CHECK(c.vocab_size == 896 && c.relative_buckets == 32 && c.relative_max_distance == 128);
@@ -403,6 +417,10 @@ static void check_index(void)
          "\"scheduler\":[\"diffusers\",\"EulerDiscreteScheduler\"]}",
          ERR_UNSUPPORTED, "supported: DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler"},
         {"{\"_class_name\":\"IFPipeline\",\"unet\":7}", ERR_FORMAT, "a list of library and class"},
+        {"{\"_class_name\":\"IFPipeline\",\"text_encoder\":[\"transformers\",\"CLIPTextModel\"]}",
+         ERR_UNSUPPORTED, "text_encoder \"CLIPTextModel\" is not supported; supported: T5Enc"},
+        {"{\"_class_name\":\"IFPipeline\",\"tokenizer\":[\"transformers\",\"CLIPTokenizer\"]}",
+         ERR_UNSUPPORTED, "tokenizer \"CLIPTokenizer\" is not supported; supported: T5Tok"},
         {"{\"_class_name\":\"IFPipeline\"}", ERR_FORMAT, "unet is missing"},
         {"{\"_class_name\":\"IFPipeline\",\"vae\":[\"diffusers\",\"AutoencoderKL\"]}",
          ERR_UNSUPPORTED, "vae"},

@@ -310,6 +310,11 @@ static void check_folders(void)
     t = expect("{}", ERR_OK, "");
     CHECK(t && tokenizer_vocab(t) == 801);
     encodes(t, "<one> a", "800 4 1");
+    // of two that begin alike the longer one, in either order
+    put("added_tokens.json", "{\"<one>\":800,\"<one><two>\":801}");
+    encodes(expect("{}", ERR_OK, ""), "<one> <one><two> <one><one>", "800 801 800 800 1");
+    put("added_tokens.json", "{\"<one><two>\":801,\"<one>\":800}");
+    encodes(expect("{}", ERR_OK, ""), "<one> <one><two> <one><one>", "800 801 800 800 1");
     put("added_tokens.json", "{\"<one>\":-1}");
     expect("{}", ERR_FORMAT, "no id for <one>");
     put("added_tokens.json", "{}");

@@ -324,6 +324,10 @@ static void check_refused(void)
         {"{" ADDED "," SPACE ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
          "{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"<pad>\"}}]}," MODEL "}",
          ERR_FORMAT, "disagree about the end token"},
+        {"{" ADDED "," SPACE ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
+         "{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"</s>\"}},"
+         "{\"SpecialToken\":{\"id\":\"</s>\"}}]}," MODEL "}",
+         ERR_UNSUPPORTED, "post_processor"},
         {"{" ADDED "," SPACE "," END "}", ERR_FORMAT, "model.vocab must be a list"},
         {"{" ADDED "," SPACE "," END ",\"model\":{\"type\":\"BPE\",\"vocab\":{}}}", ERR_UNSUPPORTED,
          "model type \"BPE\" is not supported, only Unigram"},
