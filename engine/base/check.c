@@ -263,8 +263,10 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
     switch (f->type) {
     case CHECK_TEXT:
     case CHECK_CHARS: return text ? put_text(f, text, n, at, why) : refuse_kind(why, f, v);
-    case CHECK_ENUM: // what follows a NUL is part of the text too
-        return text && strlen(text) == n ? put_enum(f, text, at, why) : refuse_kind(why, f, v);
+    case CHECK_ENUM:
+        if (!text || strlen(text) != n) // what follows a NUL is part of the text too
+            return refuse_json(why, f, text ? "a string without NUL" : "a string", v);
+        return put_enum(f, text, at, why);
     case CHECK_SIZE: // an integer is read as its text, anything else is refused by its text
         json_show(v, shown, sizeof shown);
         return put_size(f, text && strlen(text) == n ? text : shown, at, why);

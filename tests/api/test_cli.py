@@ -49,6 +49,36 @@ def test_several_pictures_are_numbered():
         assert status == 0 and sorted(os.listdir(folder)) == ["p-1.png", "p-2.png", "p-3.png"]
 
 
+def test_each_of_several_has_a_number_of_its_own():
+    with tempfile.TemporaryDirectory() as folder:
+        common = ("x", "--size", "64", "--seed", "5")
+        assert generate(*common, "--n", "3", "-o", folder + "/p.png")[0] == 0
+        images = [read(folder, f"p-{i}.png") for i in (1, 2, 3)]
+        assert len(set(images)) == 3
+        for i, image in enumerate(images):
+            assert generate(*common, "--picture", str(i), "-o", folder + "/one.png")[0] == 0
+            assert read(folder, "one.png") == image, i
+        assert generate(*common, "--picture", "1", "--n", "2", "-o", folder + "/q.png")[0] == 0
+        assert [read(folder, f"q-{i}.png") for i in (1, 2)] == images[1:]
+
+
+def test_names_without_an_extension():
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkdir(folder + "/a.d")
+        status, text = generate("x", "--size", "64", "--n", "2", "-o", folder + "/a.d/p")
+        assert status == 0 and sorted(os.listdir(folder + "/a.d")) == ["p-1", "p-2"], text
+        assert os.listdir(folder) == ["a.d"] and is_png(read(folder, "a.d/p-1"), 64)
+
+
+def test_quiet_says_nothing_but_errors():
+    with tempfile.TemporaryDirectory() as folder:
+        long = "word " * 100  # which otherwise is said to be cut
+        assert "tokens" in generate(long, "--size", "64", "-o", folder + "/p.png")[1]
+        assert generate(long, "--size", "64", "--quiet", "-o", folder + "/p.png") == (0, "")
+        status, text = generate("[fail]", "--size", "64", "--quiet", "-o", folder + "/p.png")
+        assert status == 1 and text.startswith("imagend: ") and text.count("\n") == 1, text
+
+
 def test_a_line_is_drawn_as_the_prompt_alone_with_its_seed():
     with tempfile.TemporaryDirectory() as folder:
         lines = [f"prompt {i}" for i in range(9)]
@@ -140,6 +170,9 @@ def test_wrong_usage_is_named():
             (["x", "--steps"], "option --steps needs a value"),
             ([], "a prompt is missing"),
             (["a", "red", "ball"], 'unexpected argument "red"; a prompt of several words needs quotes'),
+            (["x", "--seed", "18446744073709551616"], "--seed cannot be"),
+            (["x", "--seed", "+1"], "--seed"), (["x", "--seed", " 1"], "--seed"),
+            (["x", "--seed", ""], "--seed"), (["x", "--seed", "1x"], "--seed"),
             (["x", "--seed", "-1"], '--seed cannot be "-1"; use 0 to 18446744073709551615'),
             (["x", "--steps", "1,2,3,4"], "1 to 1000 " + stages),
             (["x", "--steps", "0"], '--steps cannot be "0"; use 1 to 1000 ' + stages),

@@ -195,6 +195,14 @@ def test_files_that_are_missing():
     ])
 
 
+def test_weights_that_do_not_fit_the_config():
+    check_all([
+        (keys("unet/config.json", time_embedding_dim=77), "time_embedding.linear_1.weight"),
+        (keys("text_encoder/config.json", d_ff=76), "DenseReluDense.wi_0.weight"),
+        (keys("text_encoder/config.json", num_layers=7), "encoder.block.6.layer.0"),
+    ])
+
+
 def test_variants_fall_back_by_component():
     with Folder() as m:
         os.rename(m.at(UNET), m.at("unet/diffusion_pytorch_model.fp16.safetensors"))
@@ -386,6 +394,13 @@ def test_numbers_reach_the_image_or_are_refused():
             status, text = run("generate", "a cat", "--model", m.path, "--device", "nothing", "-o",
                                os.path.join(m.top, "o.png"), *args)
             assert status == 2 and says in text, (flags, text)
+
+
+def test_sizes_of_memory_have_units():
+    with Folder() as m:
+        for limit, says in (("3M", "3 MB"), ("3000K", "3 MB"), ("4000000", "4 MB"), ("0.005g", "5 MB")):
+            status, text = m.generate("--memory-limit", limit)
+            assert status == 1 and f" of {says} were in use: raise memory-limit" in text, (limit, text)
 
 
 def test_levels_of_noise_are_the_schedule_s():

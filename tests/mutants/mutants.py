@@ -7,13 +7,16 @@ A mutant is an entry of a *.mutants file in this folder:
 
     == name-of-the-fault
     file: engine/base/rng.c
-    test: rng                       (a meson test; api-jobs:test_x runs one function of a Python test)
+    test: rng                       (a meson test; api-jobs:test_x runs one function of a Python test;
+                                     NAME=VALUE before it sets the environment)
     -    the lines as they are, which must occur exactly once in the file
     +    the lines with the fault
 
-A mutant is killed when its test fails, crashes or runs out of time ("out of time" in the list); a mutant that does not compile, or whose text is
-not in the file any more, is an error of the mutant. NAME selects mutants whose file or name contains it. --check only
-verifies that every entry applies. The exit status is 0 when every mutant was killed.
+A mutant is killed when its test fails, crashes or runs out of time ("out of time" in the list); a mutant that does not
+compile, or whose text is not in the file any more, is an error of the mutant. Faults that no test can notice are not
+listed: what only costs speed, what a later check catches as well, what only a GPU would show. NAME selects mutants
+whose file or name contains it. --check only verifies that every entry applies. The exit status is 0 when every mutant
+was killed.
 """
 import argparse
 import concurrent.futures
@@ -132,17 +135,25 @@ class Tree:
         for t in self.tests.values():
             t["files"] = [os.path.relpath(f, self.build) for d in t["depends"] for f in files[d]]
 
+    def find(self, test):
+        """What a test is to meson, the function that is meant or None, and its environment."""
+        env = dict(os.environ)
+        while "=" in test.partition(" ")[0]:
+            setting, _, test = test.partition(" ")
+            env.update([setting.split("=", 1)])
+        name, _, function = test.partition(":")
+        t = self.tests.get(name)
+        return t, function or None, t and {**env, **t["env"]}
+
     def builds(self, test):
         """Rebuilds what a test runs, and nothing else."""
-        files = self.tests[test.partition(":")[0]]["files"]
+        files = self.find(test)[0]["files"]
         return not files or self.run(["ninja", "-C", self.build, *files], 900) == 0
 
     def passes(self, test):
         """Whether a test passes, as meson would run it; None: it ran out of time. Skipped (77) is not passed."""
-        name, _, function = test.partition(":")
-        t = self.tests[name]
-        rc = self.run([*t["cmd"], *([function] if function else [])], SECONDS, cwd=t["workdir"] or self.build,
-                      env={**os.environ, **t["env"]})
+        t, function, env = self.find(test)
+        rc = self.run([*t["cmd"], *([function] if function else [])], SECONDS, cwd=t["workdir"] or self.build, env=env)
         return None if rc is None else rc == 0
 
     def try_mutant(self, m):
@@ -189,7 +200,7 @@ def main():
 
     with concurrent.futures.ThreadPoolExecutor(opt.jobs) as pool:
         tests = sorted({m.test for m in mutants})
-        unknown = [t for t in tests if t.partition(":")[0] not in some.tests]
+        unknown = [t for t in tests if not some.find(t)[0]]
         if unknown:
             sys.exit("there are no such tests: " + ", ".join(unknown))
         fine = list(pool.map(lambda t: attempt(Tree.passes, t), tests))

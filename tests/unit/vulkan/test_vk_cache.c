@@ -1,5 +1,6 @@
 // The pipeline cache file: written whole, read back, and ignored without an error when a byte of
 // it is not what this device wrote.
+#include "hash.h"
 #include "vk_fixture.h"
 #include "vk_internal.h"
 
@@ -92,6 +93,36 @@ static void test_others(struct vk_device *dev, const uint8_t *file, size_t n)
     CHECK(trusted(dev));
 }
 
+// A driver's data may be as short as its header; a byte of any more of it matters too. The file's
+// own header ends with the length of the data and with their hash.
+static void test_longer(struct vk_device *dev, const uint8_t *file, size_t n)
+{
+    enum { MORE = 100 };
+    uint8_t *longer = calloc(1, n + MORE);
+    uint64_t bytes;
+    size_t head = 0;
+
+    memcpy(longer, file, n);
+    memset(longer + n, 7, MORE);
+    for (size_t at = 24; !head && at < n; at++) {
+        memcpy(&bytes, longer + at - 24, sizeof bytes);
+        if (bytes == n - at)
+            head = at;
+    }
+    CHECK(head > 0);
+    bytes = n - head + MORE;
+    memcpy(longer + head - 24, &bytes, sizeof bytes);
+    const struct hash hash = hash_bytes(longer + head, bytes, 1);
+    memcpy(longer + head - 16, &hash, sizeof hash);
+    write_all(dev->cache_path, longer, n + MORE);
+    CHECK(trusted(dev));
+    longer[n + MORE / 2] ^= 1;
+    write_all(dev->cache_path, longer, n + MORE);
+    CHECK(!trusted(dev));
+    write_all(dev->cache_path, file, n);
+    free(longer);
+}
+
 static void test_file(void)
 {
     static uint8_t file[1 << 20];
@@ -110,6 +141,7 @@ static void test_file(void)
     CHECK(n > 0 && n < sizeof file - 1);
     test_damage(dev, file, n);
     test_others(dev, file, n);
+    test_longer(dev, file, n);
     write_all(dev->cache_path, file, n / 2);
     vk_pipeline_destroy(&pipe);
     vk_device_close(&dev);

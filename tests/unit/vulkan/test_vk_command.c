@@ -2,6 +2,7 @@
 // wrong bindings are refused; timings name the pipelines. Under the validation setup this is
 // where missing barriers show.
 #include "vk_fixture.h"
+#include "vk_internal.h"
 
 enum { N = 256 };
 
@@ -167,6 +168,65 @@ static void test_refusals(struct bench *t)
     }
 }
 
+// A binding that is larger than the device allows is refused by the limit's name.
+static void test_ranges_allowed(struct bench *t)
+{
+    uint32_t push[2] = {N, 1};
+    const struct vk_dispatch d = {
+        .pipe = t->copy,
+        .binding = {{t->a, 0, 1024, VK_READ}, {t->b, 0, 1024, VK_WRITE}},
+        .push = push,
+        .groups = {N / ADD_LOCAL, 1, 1},
+    };
+    size_t *range = &t->dev->ph.caps.max_storage_range;
+    const size_t real = *range;
+
+    *range = 1024;
+    CHECK_INT(try_dispatch(t, d), ERR_OK);
+    *range = 1023;
+    CHECK_INT(try_dispatch(t, d), ERR_UNSUPPORTED);
+    CHECK(strstr(vk_device_why(t->dev, ERR_UNSUPPORTED), "1024 exceed maxStorageBufferRange"));
+    *range = real;
+}
+
+// Texels of several places of one buffer, among them some whose views fall into one bucket.
+static void test_views(struct bench *t)
+{
+    enum { PLACES = 4, FAR = 256 * VK_SUBALLOC_ALIGN };
+    struct vk_pipeline *pipe;
+    struct vk_buffer *from, *to;
+    struct vk_cmd *cmd;
+    float word[4] = {0}, seen[PLACES][4];
+
+    CHECK_INT(make_texel(t->dev, VK_TEXEL_F32, &pipe), ERR_OK);
+    CHECK_INT(vk_buffer_create(t->dev, VK_DEVICE, PLACES * (size_t)FAR, &from), ERR_OK);
+    CHECK_INT(vk_buffer_create(t->dev, VK_DEVICE, PLACES * (size_t)VK_SUBALLOC_ALIGN, &to), ERR_OK);
+    CHECK_INT(vk_cmd_create(t->dev, &cmd), ERR_OK);
+    for (int i = 0; i < PLACES; i++) {
+        int push[2] = {1, 0};
+        struct vk_dispatch d = {
+            .pipe = pipe,
+            .binding = {{from, (size_t)i * FAR, 64, VK_READ},
+                        {to, (size_t)i * VK_SUBALLOC_ALIGN, 16, VK_WRITE}},
+            .push = push,
+            .groups = {1, 1, 1},
+        };
+        word[1] = (float)(i + 1);
+        CHECK_INT(vk_upload(from, (size_t)i * FAR, word, sizeof word), ERR_OK);
+        vk_cmd_dispatch(cmd, &d);
+    }
+    CHECK_INT(vk_cmd_end(cmd), ERR_OK);
+    CHECK_INT(run(t->dev, cmd), ERR_OK);
+    for (int i = 0; i < PLACES; i++) {
+        CHECK_INT(vk_download(to, (size_t)i * VK_SUBALLOC_ALIGN, seen[i], sizeof seen[i]), ERR_OK);
+        CHECK_NEAR(seen[i][1], i + 1, 0);
+    }
+    vk_cmd_destroy(&cmd);
+    vk_buffer_destroy(&from);
+    vk_buffer_destroy(&to);
+    vk_pipeline_destroy(&pipe);
+}
+
 static void test_copy_refusals(struct bench *t)
 {
     size_t bytes = vk_buffer_bytes(t->a);
@@ -201,6 +261,8 @@ static void test_all(bool profile)
     test_ranges(&t);
     test_many(&t);
     test_refusals(&t);
+    test_ranges_allowed(&t);
+    test_views(&t);
     test_copy_refusals(&t);
     vk_buffer_destroy(&t.a);
     vk_buffer_destroy(&t.b);

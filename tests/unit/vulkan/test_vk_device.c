@@ -14,9 +14,10 @@ static void test_choice(const struct vk_caps *first, int count)
     vk_device_close(&dev);
     vk_device_close(&dev);
 
-    snprintf(upper, sizeof upper, "%.4s", first->name);
+    // Its whole name, with every letter in the other case.
+    snprintf(upper, sizeof upper, "%s", first->name);
     for (char *c = upper; *c; c++)
-        *c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
+        *c = (char)((*c | 32) >= 'a' && (*c | 32) <= 'z' ? *c ^ 32 : *c);
     p.device = upper;
     CHECK_INT(vk_device_open(&p, &dev, &why), ERR_OK);
     vk_device_close(&dev);

@@ -78,6 +78,51 @@ static void test_joining(struct vk_device *dev)
     vk_buffer_destroy(&keep);
 }
 
+// Of two holes the tighter one is taken, so that the larger one stays for what needs it; the peak
+// is what was in use at once, not what is now.
+static void test_holes(struct vk_device *dev)
+{
+    enum { SMALL = 4000, LARGE = 64000 };
+    struct vk_buffer *buf[5], *again;
+    struct vk_memory_stats before, after;
+    uint64_t offset;
+
+    for (int i = 0; i < 5; i++)
+        CHECK_INT(vk_buffer_create(dev, VK_UPLOAD, i == 1 ? LARGE : SMALL, &buf[i]), ERR_OK);
+    vk_memory_stats(dev, &before);
+    offset = buf[3]->offset;
+    CHECK(buf[1]->offset < offset);
+    vk_buffer_destroy(&buf[1]);
+    vk_buffer_destroy(&buf[3]);
+    CHECK_INT(vk_buffer_create(dev, VK_UPLOAD, SMALL, &again), ERR_OK);
+    CHECK_INT(again->offset, offset);
+    vk_memory_stats(dev, &after);
+    CHECK(after.used < before.used && after.peak == before.peak && after.peak >= before.used);
+    vk_buffer_destroy(&again);
+    for (int i = 0; i < 5; i += 2)
+        vk_buffer_destroy(&buf[i]);
+}
+
+// A copy that does not lie within its buffer touches nothing.
+static void test_bounds(struct vk_device *dev)
+{
+    static const size_t rows[][2] = {{0, 65}, {1, 64}, {64, 1}, {65, 0}, {63, 2}, {1, SIZE_MAX}};
+    uint8_t bytes[65], seen[64];
+    struct vk_buffer *buf;
+
+    memset(bytes, 9, sizeof bytes);
+    CHECK_INT(vk_buffer_create(dev, VK_UPLOAD, 64, &buf), ERR_OK);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        CHECK_INT(vk_upload(buf, rows[i][0], bytes, rows[i][1]), ERR_INVALID);
+        CHECK_INT(vk_download(buf, rows[i][0], bytes, rows[i][1]), ERR_INVALID);
+    }
+    CHECK_INT(vk_download(buf, 0, seen, 64), ERR_OK);
+    CHECK(is_all(seen, 64, 0) && is_all(bytes, 65, 9));
+    CHECK_INT(vk_upload(buf, 63, bytes, 1), ERR_OK);
+    CHECK_INT(vk_upload(buf, 64, bytes, 0), ERR_OK);
+    vk_buffer_destroy(&buf);
+}
+
 static void test_limit(void)
 {
     enum { LIMIT = 8 << 20, PIECE = 1 << 20 };
@@ -190,6 +235,8 @@ int main(void)
         return test_skip("no Vulkan device");
     test_churn(dev);
     test_joining(dev);
+    test_holes(dev);
+    test_bounds(dev);
     test_fault(dev);
     vk_device_close(&dev);
     test_limit();
