@@ -3,9 +3,9 @@
 
 usage: promises.py BUILD_FOLDER IMAGEND FAKE_IMAGEND [--list]
 
-What is promised comes from where it is promised: options and metrics from `imagend config table`, routes and fields
-from the OpenAPI description that the program serves, pages from the route tables' sources, functions from the headers,
-topics from the headings of README.md and docs. Each needs a row in promises.md; a row must name only what exists, and
+What is promised comes from where it is promised: options and metrics from `imagend config table`, routes from `imagend
+config routes`, fields from the OpenAPI description that the program serves, functions from the headers, topics from the
+headings of README.md and docs. Each needs a row in promises.md; a row must name only what exists, and
 tests that exist: `name` is a meson test, `name:function` a function of it. --list prints what has no row yet.
 """
 import json
@@ -25,8 +25,12 @@ IGNORED = "ignored"
 
 # ---- what is promised -----------------------------------------------------------------------------------------------
 
+def config(program, what):
+    return subprocess.run([program, "config", what], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
 def options_and_metrics(program):
-    table = subprocess.run([program, "config", "table"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    table = config(program, "table")
     names = re.findall(r"^\| `([^`]+)` \|", table, re.M)
     return ({f"option {n}" for n in names if not n.startswith("imagend_")} |
             {f"metric {n}" for n in names if n.startswith("imagend_")})
@@ -62,18 +66,15 @@ def served(program):
                 server.wait()
 
 
-def routes_and_fields(program):
-    api = served(program)
-    found = {f"route {m.upper()} {path}" for path, methods in api["paths"].items() for m in methods}
-    for schema, body in api["components"]["schemas"].items():
-        if not schema.endswith("Request"):
-            continue
-        found |= {f"field {schema}.{name}" for name, about in body["properties"].items()
-                  if IGNORED not in json.dumps(about)}
-    # Pages are not described; their table is a macro with the path first.
-    for source in sorted((ROOT / "server/routes").glob("*.c")):
-        found |= {f"route GET {path}" for path in re.findall(r'^    PAGE\("([^"]+)"', source.read_text(), re.M)}
-    return found
+def routes(program):
+    found = map(json.loads, config(program, "routes").splitlines())
+    return {f"route {r['method']} {r['path']}" for r in found}
+
+
+def fields(program):
+    schemas = served(program)["components"]["schemas"]
+    return {f"field {schema}.{name}" for schema, body in schemas.items() if schema.endswith("Request")
+            for name, about in body["properties"].items() if IGNORED not in json.dumps(about)}
 
 
 def functions():
@@ -142,7 +143,7 @@ def rows():
 
 def main():
     build, program, fake = sys.argv[1:4]
-    promised = options_and_metrics(program) | routes_and_fields(fake) | functions() | topics()
+    promised = options_and_metrics(program) | routes(program) | fields(fake) | functions() | topics()
     tests, claimed, bad = Tests(build), set(), []
     for number, keys, named in rows():
         bad += [f"promises.md:{number}: there is no {k} any more" for k in keys if k not in promised]

@@ -363,7 +363,7 @@ static void test_profile(struct engine *without)
         if (!text)
             printf("this device measures no times\n");
         else
-            CHECK_MSG(strstr(text, "if-tiny-I: 8 forwards") && strstr(text, "calls a forward"),
+            CHECK_MSG(strstr(text, "if-tiny-I: 8 forward passes") && strstr(text, "calls per pass"),
                       "%s", text);
         CHECK(!again); // since the last call
         free(text);

@@ -287,10 +287,10 @@ static void warnings(void)
     } rows_[] = {
         {{.tokens = 77}, {NULL, NULL}},
         {{.tokens = 77, .tokens_cut = 5},
-         {"the prompt has 82 tokens, of which the text encoder reads the first 77; the other 5",
+         {"the prompt has 82 tokens, but the text encoder reads only the first 77; the other 5",
           NULL}},
         {{.tokens = 3, .negative_tokens = 70, .negative_tokens_cut = 9},
-         {"the negative prompt has 79 tokens, of which the text encoder reads the first 70; the "
+         {"the negative prompt has 79 tokens, but the text encoder reads only the first 70; the "
           "other 9",
           NULL}},
         {{.tokens = 77, .tokens_cut = 1, .negative_tokens = 77, .negative_tokens_cut = 2},

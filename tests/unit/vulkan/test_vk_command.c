@@ -185,7 +185,7 @@ static void test_ranges_allowed(struct bench *t)
     CHECK_INT(try_dispatch(t, d), ERR_OK);
     *range = 1023;
     CHECK_INT(try_dispatch(t, d), ERR_UNSUPPORTED);
-    CHECK(strstr(vk_device_why(t->dev, ERR_UNSUPPORTED), "1024 exceed maxStorageBufferRange"));
+    CHECK(strstr(vk_device_why(t->dev, ERR_UNSUPPORTED), "1024 exceeds maxStorageBufferRange"));
     *range = real;
 }
 
