@@ -93,7 +93,8 @@ def _compose(opt, piece_file, seed, out):
     torch.set_num_threads(1)
     composer = Composer(opt, tokenizer.Tokenizer(piece_file), seed)
     while True:
-        out.put(composer.make(PART))
+        # as numpy arrays, which go through a pipe: shared memory may be small, in a container for one
+        out.put([part.numpy() for part in composer.make(PART)])
 
 
 class FedPool(Pool):
@@ -120,7 +121,7 @@ class FedPool(Pool):
                 if wait:
                     raise RuntimeError("no picture has been composed for five minutes") from None
                 return
-            self.store(*part)
+            self.store(*map(torch.from_numpy, part))
             self.owed = max(self.owed - PART, -4. * PART)
             if self.filled >= least and self.owed <= 0:
                 return

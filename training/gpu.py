@@ -10,6 +10,7 @@ import threads  # noqa: F401  (before torch)
 
 import argparse
 import json
+import os
 import pathlib
 import shutil
 
@@ -56,7 +57,8 @@ def pack(runs, folder, side):
     torch.save({"config": saved["config"], "model": halves(saved["model"])}, folder / "text" / "text.pt")
     model = sentencepiece.SentencePieceProcessor()
     model.Load(str(runs / "text" / "spiece.model"))
-    pieces.export(model, folder / "text" / "pieces.json")
+    pieces.export(model, folder / "text" / "pieces.json")       # for a machine without sentencepiece
+    shutil.copy(runs / "text" / "spiece.model", folder / "text")
     for stage in STAGES:
         if (runs / stage / "state.pt").exists():
             torch.save(small(torch.load(runs / stage / "state.pt", map_location="cpu")), folder / (stage + ".pt"))
@@ -74,7 +76,7 @@ def unpack(folder, runs):
     runs.mkdir(parents=True, exist_ok=True)
     shutil.copytree(folder / "text", runs / "text", dirs_exist_ok=True)
     if not (runs / "atlas").exists():
-        compact.unpack(folder / "atlas.zip", runs / "atlas")
+        compact.unpack(folder / "atlas.zip", runs / "atlas", os.cpu_count())
     for stage in STAGES:
         if (folder / (stage + ".pt")).exists() and not (runs / stage / "state.pt").exists():
             Checkpoint(runs / stage).save(whole(torch.load(folder / (stage + ".pt"), map_location="cpu")))

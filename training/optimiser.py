@@ -7,20 +7,21 @@ an update has the size an AdamW update would have, both share one learning rate.
 import torch
 
 
-def _orthogonal(matrix, steps=5):
-    """The quintic Newton-Schulz iteration, done on the small Gram matrix: x enters only twice."""
-    x = matrix / (matrix.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.t() if tall else x
-    gram = x @ x.t()
-    eye = torch.eye(len(gram), device=x.device)
+def _orthogonal(matrices, steps=5):
+    """The quintic Newton-Schulz iteration for matrices [N, rows, columns], done on the small Gram matrix: x enters
+    only twice."""
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = x.shape[1] > x.shape[2]
+    x = x.transpose(1, 2) if tall else x
+    gram = x @ x.transpose(1, 2)
+    eye = torch.eye(gram.shape[1], device=x.device)
     total = eye
     for _ in range(steps):
         p = 3.4445 * eye - 4.7750 * gram + 2.0315 * gram @ gram
         total = p @ total
         gram = p @ gram @ p
     x = total @ x
-    return x.t() if tall else x
+    return x.transpose(1, 2) if tall else x
 
 
 # embeddings, first and last layers and the many small projections of the timestep stay with AdamW
@@ -48,16 +49,20 @@ class Muon:
     @torch.no_grad()
     def step(self, rate):
         self.steps += 1
+        due = {}        # matrices of one shape go through the iteration together
         for p, buffer, wait, turn in zip(self.params, self.state, self.wait, self.turn):
             if p.grad is None:
                 continue
             buffer.mul_(self.momentum).add_(p.grad)
-            if self.steps % wait != turn:
-                continue
-            update = p.grad.add(buffer, alpha=self.momentum).flatten(1)
-            size = .2 * max(update.shape) ** .5 * wait
-            p.mul_(1 - rate * self.decay * wait)
-            p.add_(_orthogonal(update).view_as(p), alpha=-rate * size)
+            if self.steps % wait == turn:
+                update = p.grad.add(buffer, alpha=self.momentum).flatten(1)
+                due.setdefault((update.shape, wait), []).append((p, update))
+        for (shape, wait), group in due.items():
+            size = .2 * max(shape) ** .5 * wait
+            updates = _orthogonal(torch.stack([update for _, update in group]))
+            for (p, _), update in zip(group, updates):
+                p.mul_(1 - rate * self.decay * wait)
+                p.add_(update.view_as(p), alpha=-rate * size)
 
 
 class Optimiser:

@@ -100,7 +100,7 @@ def work(rank, opt, average):
     growth.warm(opt, net)
     codes = Atlas(opt.atlas, None, opt.device, sides=()).code
     run.loop(rank, opt, average, net, Optimiser(net, aux.parameters(), opt.muon, opt.muon_every),
-             functools.partial(composing.pool, opt, encoder, tok), functools.partial(losses, opt, net, aux, codes), aux,
+             functools.partial(composing.pool, opt, encoder, tok), functools.partial(losses, opt, run.quick(net, opt.device), aux, codes), aux,
              watching.Sheets(opt, encoder, tok) if rank == 0 and opt.sheet_every else None)
 
 

@@ -145,7 +145,7 @@ def work(rank, opt, average):
     net = make_net(opt)
     growth.warm(opt, net)
     run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon, opt.muon_every),
-             lambda seed: Pool(opt, encoder, tok, seed), functools.partial(losses, opt, net, encoder))
+             lambda seed: Pool(opt, encoder, tok, seed), functools.partial(losses, opt, run.quick(net, opt.device), encoder))
 
 
 def main():

@@ -48,21 +48,38 @@ def _planes(archive, number, side):
     return torch.from_numpy(numpy.cumsum(steps, axis=2, dtype=numpy.uint8))
 
 
-def unpack(path, folder):
+def unpack(path, folder, processes=1):
+    """Makes the folder of an atlas; the processes share the drawings among themselves."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path) as archive:
         side, about = int(archive.read("side")), json.loads(archive.read("atlas.json"))
         for name in ["atlas.json", "basis.npz"] + [k + ".npy" for k in KEPT]:
             (folder / name).write_bytes(archive.read(name))
-        rows = torch.from_numpy(numpy.load(folder / "rows.npy")).long()
-        measured = torch.from_numpy(numpy.load(folder / "recolour.npy"))
+    rows = len(numpy.load(folder / "rows.npy"))
+    shapes = {"level_%d" % s: (rows, s) for s in SIDES}
+    shapes.update({"large_%d" % s: (len(about["drawings"]), s) for s in LARGE if s <= side})
+    for name, (count, size) in shapes.items():
+        numpy.lib.format.open_memmap(folder / (name + ".npy"), "w+", numpy.uint8, (count, 4, size, size)).flush()
+    if processes == 1:
+        _fill(0, path, folder, len(about["drawings"]), 1)
+    else:
+        torch.multiprocessing.spawn(_fill, (path, folder, len(about["drawings"]), processes), processes)
 
-        def store(name, count, size):
-            return numpy.lib.format.open_memmap(folder / (name + ".npy"), "w+", numpy.uint8, (count, 4, size, size))
-        levels = {s: store("level_%d" % s, len(rows), s) for s in SIDES}
-        larges = {s: store("large_%d" % s, len(about["drawings"]), s) for s in LARGE if s <= side}
-        for number in range(len(about["drawings"])):
+
+def _fill(rank, path, folder, drawings, processes):
+    """Writes the sprites of every so manieth drawing into the files that unpack() has made."""
+    torch.set_num_threads(1)
+
+    def store(name):
+        return numpy.lib.format.open_memmap(folder / (name + ".npy"), "r+")
+    rows = torch.from_numpy(numpy.load(folder / "rows.npy")).long()
+    measured = torch.from_numpy(numpy.load(folder / "recolour.npy"))
+    levels = {s: store("level_%d" % s) for s in SIDES}
+    larges = {s: store("large_%d" % s) for s in LARGE if (folder / ("large_%d.npy" % s)).exists()}
+    with zipfile.ZipFile(path) as archive:
+        side = int(archive.read("side"))
+        for number in range(rank, drawings, processes):
             planes = _planes(archive, number, side).float() / 255
             for s, kept in larges.items():
                 kept[number] = sprites.to_bytes(sprites.resized(planes, s, s)).numpy()

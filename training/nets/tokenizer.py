@@ -8,7 +8,7 @@ from . import pieces
 
 try:
     import sentencepiece
-except ImportError:         # on a bare machine; see pieces.py
+except ImportError:         # on a bare machine, which has the pieces alone; see pieces.py
     sentencepiece = None
 
 LENGTH = 64        # token positions that every new network sees; model_max_length of the export
@@ -30,7 +30,7 @@ def train(captions, path, vocab_size=8000):
 class Tokenizer:
     def __init__(self, path, length=LENGTH):
         self.length = length
-        if sentencepiece:
+        if sentencepiece and path.exists():
             self.model = sentencepiece.SentencePieceProcessor()
             self.model.Load(str(path))
         else:

@@ -204,9 +204,9 @@ class UNet(nn.Module):
         """text: [N, L, encoder_hid_dim]. A list given as features receives the map that enters the
         last block (for the auxiliary loss in training)."""
         config = self.config
-        emb = self.time_embedding(sinusoid(timestep, config["block_out_channels"][0]))
+        emb = self.time_embedding(sinusoid(timestep, config["block_out_channels"][0]).to(sample.dtype))
         if class_labels is not None:
-            emb = emb + self.class_embedding(sinusoid(class_labels, config["block_out_channels"][0]))
+            emb = emb + self.class_embedding(sinusoid(class_labels, config["block_out_channels"][0]).to(sample.dtype))
         emb = emb + self.add_embedding(text)
         text = self.encoder_hid_proj(text)
         h = self.conv_in(F.pixel_unshuffle(sample, config["patch_size"]))

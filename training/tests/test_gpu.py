@@ -28,7 +28,10 @@ class Packing(unittest.TestCase):
         before = synthetic.atlas()
         compact.pack(before.folder, self.path / "a.zip")
         compact.unpack(self.path / "a.zip", self.path / "atlas")
-        after = Atlas(self.path / "atlas")
+        compact.unpack(self.path / "a.zip", self.path / "shared", processes=2)
+        after, shared = Atlas(self.path / "atlas"), Atlas(self.path / "shared")
+        for side in SIDES:
+            self.assertTrue(torch.equal(after.levels[side], shared.levels[side]), side)
         self.assertEqual(after.nouns, before.nouns)
         for name in ("drawings", "info", "code", "glow_of"):
             self.assertTrue(torch.equal(getattr(after, name), getattr(before, name)), name)

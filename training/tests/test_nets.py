@@ -13,6 +13,7 @@ import distil
 import growth
 import known
 import low_res
+import run
 import safetensors_file
 import schedule
 from nets import tokenizer, unet
@@ -48,6 +49,24 @@ class Networks(unittest.TestCase):
         torch.nn.init.normal_(net.conv_out.weight)
         x, t, text = torch.randn(3, 3, 16, 16), torch.tensor([1, 2, 3]), torch.randn(3, 4, 16)
         torch.testing.assert_close(net(x, t, text)[1:2], net(x[1:2], t[1:2], text[1:2]), atol=1e-4, rtol=0)
+
+
+    def test_in_bfloat16_it_is_nearly_the_same_and_trains_the_same_weights(self):
+        torch.manual_seed(0)
+        net = small()
+        for p in net.parameters():
+            torch.nn.init.normal_(p, std=p[0].numel() ** -.5 if p.dim() > 1 else .1)
+        batch = torch.randn(4, 3, 16, 16), torch.tensor([10, 300, 600, 950]), torch.randn(4, 6, 16)
+        wanted, features, out, grads = torch.randn(4, 3, 16, 16), [], [], []
+        for called in (net, run.Bfloat16(net)):
+            net.zero_grad()
+            out.append(called(*batch, features=features))
+            (out[-1] - wanted).pow(2).mean().backward()
+            grads.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+        for exact, near in (out, grads, features):
+            error = float((exact.float() - near.float()).norm() / exact.float().norm())
+            self.assertTrue(1e-5 < error < .05, error)      # 8 bits, some twenty layers
+        self.assertEqual((out[1].dtype, grads[1].dtype, features[1].dtype), (torch.float32, torch.float32, torch.bfloat16))
 
 
 class Sampling(unittest.TestCase):
@@ -164,6 +183,21 @@ class Optimising(unittest.TestCase):
                 muon.step(.01)
             ends.append(p.detach())
         torch.testing.assert_close(ends[0], ends[1], atol=2e-3, rtol=0)
+
+    def test_matrices_of_one_shape_do_not_see_each_other(self):
+        torch.manual_seed(0)
+        shapes = [(16, 24), (24, 16), (16, 24), (16, 4, 3, 2)]
+        start, grads = ([torch.randn(s) for s in shapes] for _ in range(2))
+
+        def moved(numbers):
+            params = [torch.nn.Parameter(start[i].clone()) for i in numbers]
+            for p, i in zip(params, numbers):
+                p.grad = grads[i].clone()
+            Muon(params).step(1e-2)
+            return params
+        for i, together in enumerate(moved(range(len(shapes)))):
+            self.assertFalse(torch.equal(together, start[i]))
+            torch.testing.assert_close(together, moved([i])[0], rtol=1e-5, atol=1e-6)
 
     def test_matrices_take_turns(self):
         params = [torch.nn.Parameter(torch.zeros(96, 96)) for _ in range(3)] + [torch.nn.Parameter(torch.zeros(16, 16))]
