@@ -225,7 +225,7 @@ class Pool:
     def __init__(self, opt, first_seed):
         self.opt, self.seed, self.batches, self.owed = opt, first_seed, [], 1.
         self.mix = staging.NounMix.load(opt.mix)
-        self.atlas, self.kept = Atlas(opt.atlas, None, opt.device), Surroundings(RES)
+        self.atlas, self.kept = Atlas(opt.atlas), Surroundings(RES)
         self.cast = Cast.of(self.atlas)
         if opt.waves:
             self.mix.nouns = [n.id for n in self.atlas.nouns if n.wave in opt.waves]
@@ -235,8 +235,8 @@ class Pool:
         if self.owed >= 1:
             scenes = [staging.sample(self.seed + i, self.mix, self.cast, held_out=None) for i in range(4 * n)]
             self.seed += 4 * n
-            images = render(scenes, RES, device=self.opt.device, atlas=self.atlas, kept=self.kept)
-            images = (images * 255).round().byte()
+            images = render(scenes, RES, atlas=self.atlas, kept=self.kept)
+            images = (images * 255).round().byte().to(self.opt.device)
             new = [(scenes[k::4], images[k::4]) for k in range(4)]
             self.batches = self.batches[4 - self.opt.pool // n:] + new
             self.owed -= 4

@@ -49,7 +49,7 @@ def whole(state):
     return out
 
 
-def pack(runs, folder, side):
+def pack(runs, folder, side, webp):
     import sentencepiece
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "text").mkdir(parents=True)
@@ -62,7 +62,7 @@ def pack(runs, folder, side):
     for stage in STAGES:
         if (runs / stage / "state.pt").exists():
             torch.save(small(torch.load(runs / stage / "state.pt", map_location="cpu")), folder / (stage + ".pt"))
-    compact.pack(runs / "atlas", folder / "atlas.zip", side)
+    compact.pack(runs / "atlas", folder / "atlas.zip", side, webp)
     for pattern in CODE:
         for source in HERE.glob(pattern):
             target = folder / "code" / source.relative_to(HERE)
@@ -97,9 +97,10 @@ def main():
     args.add_argument("source", type=pathlib.Path)
     args.add_argument("target", type=pathlib.Path)
     args.add_argument("--side", type=int, default=192, help="of the largest sprites; 256 for training sr256, 512 for sr1024")
+    args.add_argument("--webp", action="store_true", help="a smaller atlas, for a machine with Pillow")
     opt = args.parse_args()
     if opt.what == "pack":
-        pack(opt.source, opt.target, opt.side)
+        pack(opt.source, opt.target, opt.side, opt.webp)
     elif opt.what == "unpack":
         unpack(opt.source, opt.target)
     elif opt.what == "small":

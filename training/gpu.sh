@@ -18,8 +18,8 @@ common=(--out "$runs/$stage" --text "$runs/text" --atlas "$runs/atlas" --mix con
     --minutes "$minutes" --samples 1000000000 --save-minutes 2)
 [ -z "$waves" ] || common+=(--waves $waves)
 if [ "$stage" = base ]; then
-    "$python" train_base.py "${common[@]}" --workers 1 --batch "${BATCH:-384}" --composers $((cores > 2 ? cores - 2 : 1)) \
-        --reuse "${REUSE:-8}" --pool "${POOL:-120000}" --rate "${RATE:-2e-3}" --warmup 20000 --muon-every 1 --ema .9995
+    "$python" train_base.py "${common[@]}" --workers 1 --batch "${BATCH:-384}" --composers $((cores > 4 ? cores - 4 : 1)) \
+        --reuse "${REUSE:-8}" --pool "${POOL:-120000}" --rate "${RATE:-2e-3}" --warmup 20000 --muon-every 1 --ema .998
 else
     below=("$runs/base")
     more=()

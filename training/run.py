@@ -1,7 +1,6 @@
 """What every training run shares: options, the loop, checkpoints, EMA, learning rate, progress,
 averaged workers."""
 
-import contextlib
 import copy
 import json
 import math
@@ -87,14 +86,6 @@ def quick(net, device):
     return net if device == "cpu" else Bfloat16(net)
 
 
-def precision(device):
-    """For what is not a U-Net: the same as on a CPU, where the modules see to it themselves."""
-    if device == "cpu":
-        return contextlib.nullcontext()
-    torch.set_float32_matmul_precision("high")
-    return torch.autocast("cuda", torch.bfloat16)
-
-
 def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None, watch=None):
     """Goes on from the checkpoint in opt.out until opt.samples are seen.
 
@@ -114,6 +105,7 @@ def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None, watch=
             optimiser.load_state_dict(state["optimiser"])
         ema.steps, seen, seconds = state["ema_steps"], state["seen"], state["seconds"]
     torch.manual_seed(1000 * rank + seen)
+    torch.set_float32_matmul_precision("high")      # TF32, on a GPU
     pool = pool_from(opt.data_seed + rank * 500_000_000 + seen)
     progress = Progress(opt.out, rank, opt.samples, seen, seconds)
     step, begun, next_save = 0, time.time(), time.time() + 60 * opt.save_minutes
@@ -123,9 +115,7 @@ def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None, watch=
         if opt.minutes:
             part = (time.time() - begun) / 60 / opt.minutes
             rate, ended = rate * annealing((part - 2 / 3) * 3), part >= 1
-        batch = pool.batch(opt.batch)
-        with precision(opt.device):
-            loss, parts = losses(*batch)
+        loss, parts = losses(*pool.batch(opt.batch))
         loss.backward()
         optimiser.step(rate)
         seen += opt.batch * average.workers

@@ -58,7 +58,7 @@ class Auxiliary(nn.Module):
     def forward(self, features, maps, codes):
         kinds, colours, rows = maps.unbind(1)
         inside = kinds > 0
-        cells = F.avg_pool2d(features, features.shape[2] // GRID).permute(0, 2, 3, 1)
+        cells = F.avg_pool2d(features.float(), features.shape[2] // GRID).permute(0, 2, 3, 1)
         loss = F.binary_cross_entropy_with_logits(self.there(cells)[..., 0], inside.float())
         zero = torch.zeros((), device=features.device)
         if not inside.any():

@@ -50,7 +50,7 @@ class Pool:
         self.opt, self.encoder, self.tok, self.seed = opt, encoder, tok, first_seed
         self.below = opt.below and low_res.Below(*(run.load_net(f, opt.device) for f in opt.below))
         self.mix, self.rng = staging.NounMix.load(opt.mix), random.Random(first_seed)
-        self.atlas = Atlas(opt.atlas, None, opt.device)
+        self.atlas = Atlas(opt.atlas)       # scenes are rendered on the CPU: they are many small steps
         self.cast = Cast.of(self.atlas)
         if opt.waves:
             self.mix.nouns = [n.id for n in self.atlas.nouns if n.wave in opt.waves]
@@ -65,7 +65,7 @@ class Pool:
         return torch.tensor(rows, device=self.opt.device)
 
     def draw(self, scenes, res, origins=None, size=None):
-        return render(scenes, res, origins, size, self.opt.device, self.atlas) * 2 - 1
+        return render(scenes, res, origins, size, "cpu", self.atlas).to(self.opt.device) * 2 - 1
 
     def redrawn(self, scenes, lows, margin):
         """Windows of what the stages below make of the scenes."""

@@ -1,7 +1,8 @@
 """An atlas as one small file, to take to another machine: drawings in their own colours, each pixel as the
 difference from the one before, compressed; the levels are made again there. Needs nothing but torch and numpy.
+With --webp a sprite is a lossless WebP image instead: half the size, where there is Pillow to read it.
 
-    python3 -m atlas.compact pack out/atlas atlas.zip [--side 192]
+    python3 -m atlas.compact pack out/atlas atlas.zip [--side 192] [--webp]
     python3 -m atlas.compact unpack atlas.zip out/atlas
 
 Sprites come back as they were to within rounding. --side is that of the largest sprites: 192 is enough for the
@@ -9,6 +10,7 @@ base, 256 for super-resolution to 256 px, 512 for that to 1024.
 """
 
 import argparse
+import io
 import json
 import pathlib
 import zipfile
@@ -26,7 +28,19 @@ def _load(folder, name):
     return numpy.load(folder / (name + ".npy"), mmap_mode="r")
 
 
-def pack(folder, path, side=sprites.WORKING):
+def _written(planes, webp):
+    """(name's ending, bytes) of a sprite."""
+    if not webp:
+        steps = numpy.diff(planes, axis=2, prepend=numpy.uint8(0))        # wraps around, and back again
+        return ".raw", steps.tobytes()
+    from PIL import Image
+    out = io.BytesIO()
+    Image.fromarray(numpy.ascontiguousarray(planes.transpose(1, 2, 0)), "RGBA").save(
+        out, "WEBP", lossless=True, quality=30, method=3, exact=True)
+    return ".webp", out.getvalue()
+
+
+def pack(folder, path, side=sprites.WORKING, webp=False):
     folder = pathlib.Path(folder)
     large = _load(folder, "large_%d" % min(s for s in LARGE if s >= side))
     with zipfile.ZipFile(path, "w") as out:
@@ -39,11 +53,15 @@ def pack(folder, path, side=sprites.WORKING):
             if side != planes.shape[1]:
                 smaller = sprites.resized(torch.from_numpy(planes.copy()).float() / 255, side, side)
                 planes = sprites.to_bytes(smaller).numpy()
-            steps = numpy.diff(planes, axis=2, prepend=numpy.uint8(0))        # wraps around, and back again
-            out.writestr("%d.raw" % number, steps.tobytes(), zipfile.ZIP_LZMA)
+            ending, data = _written(planes, webp)
+            out.writestr("%d%s" % (number, ending), data, zipfile.ZIP_STORED if webp else zipfile.ZIP_LZMA)
 
 
 def _planes(archive, number, side):
+    if "%d.webp" % number in archive.NameToInfo:
+        from PIL import Image
+        with Image.open(io.BytesIO(archive.read("%d.webp" % number))) as image:
+            return torch.from_numpy(numpy.array(image.convert("RGBA")).transpose(2, 0, 1).copy())
     steps = numpy.frombuffer(archive.read("%d.raw" % number), numpy.uint8).reshape(4, side, side)
     return torch.from_numpy(numpy.cumsum(steps, axis=2, dtype=numpy.uint8))
 
@@ -97,9 +115,10 @@ def main():
     args.add_argument("source", type=pathlib.Path)
     args.add_argument("target", type=pathlib.Path)
     args.add_argument("--side", type=int, default=sprites.WORKING, choices=(sprites.WORKING,) + LARGE)
+    args.add_argument("--webp", action="store_true", help="smaller; to be read where there is Pillow")
     opt = args.parse_args()
     if opt.what == "pack":
-        pack(opt.source, opt.target, opt.side)
+        pack(opt.source, opt.target, opt.side, opt.webp)
     else:
         unpack(opt.source, opt.target)
 
