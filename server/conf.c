@@ -74,6 +74,8 @@ static const struct conf_option options[] = {
     NUM("keep-jobs", CONF_INT, keep_jobs, "10000", 1, 10000000, R,
         "maximum number of finished jobs to keep"),
     NUM("keep-bytes", CONF_BYTES, keep_bytes, "2G", 1, 1e15, R, "maximum size of all kept results"),
+    NUM("input-bytes", CONF_BYTES, input_bytes, "512M", 1, 1e15, R,
+        "maximum size of the input images of all jobs"),
     TEXT("keys-file", keys_file, "", R, "FILE", "API keys; empty: authentication is disabled"),
     {"allow-open", CONF_BOOL, O(allow_open), "false", 0, 0, 0, NULL, "true|false",
      "allow listening on other addresses than loopback without API keys"},

@@ -250,16 +250,16 @@ static enum err fake_edit(const struct engine *e, const struct picture_request *
     if (r->scale)
         return fake_scale(r, out, why);
     const struct check_size own = {r->edit->width, r->edit->height}, any = {0, 0};
-    const bool asked = r->size.width && !r->edit->drawn;
+    const bool asked = r->size.width && !r->edit->masked;
     const bool larger = !asked && (own.width > largest || own.height > largest);
     const enum err err = picture_choose(fake_sizes, e->info.stages, larger ? &any : &own, out, why);
     if (err)
         return err;
     out->size = own;
-    if (!r->edit->drawn)
+    if (!r->edit->masked)
         out->size = picture_fit_size(out, out->drawn.width);
     for (int s = 0; s < out->stages; s++)
-        out->strength[s] = r->strength[s] != 0 ? r->strength[s] : s || r->edit->drawn ? 1 : 0.7F;
+        out->strength[s] = r->strength[s] != 0 ? r->strength[s] : s || r->edit->masked ? 1 : 0.7F;
     return ERR_OK;
 }
 

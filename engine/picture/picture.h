@@ -124,6 +124,10 @@ enum err picture_choose(const int *edge, int stages, const struct check_size *si
 // The size at which an image of a stage, drawn with this edge, is given out: the last stage's as
 // asked for; an earlier one's not larger than it was drawn, in the same shape.
 struct check_size picture_fit_size(const struct picture_used *u, int edge);
+// The size of the file that picture_encode makes of an image of width x height; composed: it is put
+// into an input image.
+struct check_size picture_file_size(const struct picture_used *u, int width, int height,
+                                    bool composed);
 // The middle of a square image, in the shape of `size`, scaled down to it: each pixel is the mean
 // of the area that it covers, in sRGB as it is stored. Shape: rgb [edge, edge, 3], out [height,
 // width, 3]. Source: INTER_AREA of OpenCV; with whole factors also BOX of PIL, as diffusers

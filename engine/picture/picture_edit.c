@@ -139,6 +139,7 @@ static enum err fill(struct picture_edit *e, const struct picture_edit_params *p
     fill_rgb(i, !own, e->rgb);
     if (fit(&e->rgb, i->width, i->height, 3, &size))
         return no_memory(why);
+    e->masked = e->drawn;
     if (!e->drawn)
         return ERR_OK;
     if (own)

@@ -32,8 +32,9 @@ struct picture_edit_params {
 
 struct picture_edit {
     int width, height;
-    uint8_t *rgb;   // [height, width, 3]
-    uint8_t *drawn; // [height, width]: 255 where it is drawn anew, 0 where it is kept; NULL: all
+    bool masked;  // some of it is kept
+    uint8_t *rgb; // [height, width, 3]; NULL: only the shape is known, enough to resolve a request
+    uint8_t *drawn; // masked: [height, width], 255 where it is drawn anew, 0 where it is kept
     int feather; // within what is drawn, the border to what is kept is blended over so many pixels
 };
 

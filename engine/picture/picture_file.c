@@ -146,6 +146,14 @@ static enum err encode_png(struct codec_params *p, const struct picture_request 
     return e;
 }
 
+struct check_size picture_file_size(const struct picture_used *u, int width, int height,
+                                    bool composed)
+{
+    if (u->scale)
+        return (struct check_size){width, height};
+    return composed ? u->size : picture_fit_size(u, width);
+}
+
 // The pixels that the file shows: *out is NULL when they are p's own.
 static enum err fit(const struct codec_params *p, const struct picture_request *r,
                     const struct picture_used *u, struct check_size *size, uint8_t **out)
@@ -154,9 +162,7 @@ static enum err fit(const struct codec_params *p, const struct picture_request *
     enum err e = ERR_OK;
 
     *out = NULL;
-    *size = u->scale  ? (struct check_size){p->width, p->height}
-            : compose ? u->size
-                      : picture_fit_size(u, p->width);
+    *size = picture_file_size(u, p->width, p->height, compose);
     if (!compose && size->width == p->width && size->height == p->height)
         return ERR_OK;
     *out = malloc((size_t)size->width * (size_t)size->height * 3);

@@ -29,7 +29,7 @@ static enum err resolve_strength(const struct picture_request *r, struct picture
                                  struct fault *why)
 {
     for (int i = 0; i < out->stages; i++) {
-        const float first = r->edit->drawn ? mask_strength : image_strength;
+        const float first = r->edit->masked ? mask_strength : image_strength;
         // Not a number fails every comparison.
         if (r->strength[i] != 0 && !(r->strength[i] > 0 && r->strength[i] <= 1))
             return fault_set(why, ERR_INVALID, "strength",
@@ -46,7 +46,7 @@ static enum err resolve_image(const struct cascade *c, const struct picture_requ
     const struct check_size own = {r->edit->width, r->edit->height};
     const int largest = c->size[c->stages - 1];
     // Only what is kept, and what nobody asked for, may be larger than the model's images.
-    const bool asked = r->size.width && !r->edit->drawn;
+    const bool asked = r->size.width && !r->edit->masked;
     const bool larger = !asked && (own.width > largest || own.height > largest);
     const struct check_size any = {0, 0};
     enum err e;
@@ -60,7 +60,7 @@ static enum err resolve_image(const struct cascade *c, const struct picture_requ
         return e;
     out->size = own;
     // Without a mask nothing of the input is kept that would need its size.
-    if (!r->edit->drawn)
+    if (!r->edit->masked)
         out->size = picture_fit_size(out, out->drawn.width);
     return resolve_strength(r, out, why);
 }
@@ -132,7 +132,7 @@ static enum err resolve_scale(const struct cascade *c, const struct picture_requ
     if (is_given(r))
         return fault_set(why, ERR_INVALID, "strength",
                          "strength does not apply to enlarging an image; omit it");
-    if (r->edit->drawn)
+    if (r->edit->masked)
         return fault_set(why, ERR_INVALID, "mask",
                          "a mask does not apply to enlarging an image; omit it");
     if (r->sampler || r->timesteps)

@@ -66,7 +66,7 @@ enum err slot_take_edit(struct slot *s, const struct cascade *c, const struct pi
     enum err e = ERR_OK;
 
     s->stage = s->what.used.first;
-    s->masked = edit && edit->drawn;
+    s->masked = edit && edit->masked;
     if (edit && s->what.used.scale)
         e = slot_enlarge(s, c, edit->rgb, edit->width, edit->height);
     for (int i = 0; !e && edit && !s->what.used.scale && i < s->what.used.stages; i++) {

@@ -3,6 +3,7 @@
 #include "job.h"
 
 #include "buf.h"
+#include "codec.h"
 #include "json.h"
 
 #include <stddef.h>
@@ -58,12 +59,28 @@ static const struct check_field spec_fields[] = {
     {"idempotency_key", CHECK_TEXT, 0, S(idempotency_key), 0, 1000},
     {"body_hash", CHECK_TEXT, 0, S(body_hash), 0, 1000},
     {"webhook_url", CHECK_TEXT, 0, S(webhook_url), 0, 2000},
+    {"image", CHECK_TEXT, 0, S(input.image), 64, 64},
+    {"mask", CHECK_TEXT, 0, S(input.mask), 64, 64},
+    {"mask_kind", CHECK_INT, 0, S(input.mask_kind), 0, PICTURE_MASK_TRANSPARENT},
+    {"mask_invert", CHECK_BOOL, 0, S(input.mask_invert)},
+    {"feather", CHECK_INT, 0, S(input.feather), PICTURE_FEATHER_AUTO, PICTURE_MAX_FEATHER,
+     .def = "-1"},
+    {"input_size", CHECK_SIZE, 0, S(input.size), 1, 65536},
+    {"masked", CHECK_BOOL, 0, S(input.masked)},
     {"durable", CHECK_BOOL, 0, S(durable), .def = "true"},
     {"keep", CHECK_BOOL, 0, S(keep), .def = "true"},
 };
 static const struct check_table spec_table = {CHECK_ROWS("JobSpec", spec_fields),
                                               .more = &picture_table, .more_at = S(request)};
 #undef S
+
+void job_spec_link(struct job_spec *s)
+{
+    const struct job_input *in = &s->input;
+    s->shape = (struct picture_edit){
+        .width = in->size.width, .height = in->size.height, .masked = in->masked};
+    s->request.edit = in->size.width ? &s->shape : NULL;
+}
 
 enum err job_spec_copy(const struct job_spec *from, struct job_spec *to, char **text)
 {
@@ -86,7 +103,42 @@ enum err job_spec_copy(const struct job_spec *from, struct job_spec *to, char **
         *s = p;
         p += n;
     }
+    job_spec_link(to);
     return ERR_OK;
+}
+
+static enum err decode(const struct blob *file, const char *name, struct codec_image *out,
+                       struct fault *why)
+{
+    return codec_decode(file->data, file->size, &(struct codec_limits){.name = name}, out, why);
+}
+
+enum err job_input_decode(struct job_input *in, const struct picture_request *r,
+                          const struct blob *image, const struct blob *mask,
+                          struct picture_edit **out, struct fault *why)
+{
+    struct codec_image pixels = {0}, light = {0};
+    struct picture_edit_params p = {
+        .image = &pixels,
+        .mask = mask ? &light : NULL,
+        .kind = (enum picture_mask)in->mask_kind,
+        .invert = in->mask_invert,
+        .size = r->scale ? (struct check_size){0, 0} : r->size,
+        .feather = in->feather,
+    };
+    *out = NULL;
+    enum err err = decode(image, "image", &pixels, why);
+    if (!err && mask)
+        err = decode(mask, "mask", &light, why);
+    if (!err)
+        err = picture_edit_create(&p, out, why);
+    if (!err) {
+        in->size = (struct check_size){(*out)->width, (*out)->height};
+        in->masked = (*out)->masked;
+    }
+    codec_image_deinit(&pixels);
+    codec_image_deinit(&light);
+    return err;
 }
 
 char *job_spec_write(const struct job_spec *s)

@@ -6,6 +6,7 @@
 #include "blob.h"
 #include "err.h"
 #include "picture.h"
+#include "picture_edit.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,9 +22,22 @@ enum {
 enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED };
 enum job_format { JOB_PNG, JOB_JPEG, JOB_WEBP };
 
+// The image that a job edits or enlarges, and how its mask is read. The files are attachments; they
+// are decoded where they are needed, since a queue of pixels would fill the memory.
+struct job_input {
+    const char *image, *mask; // names of attachments; NULL: none
+    int mask_kind;            // enum picture_mask
+    bool mask_invert;
+    int feather;            // as in picture_edit_params
+    struct check_size size; // of the image as it is edited; 0x0: there is none
+    bool masked;            // some of it is kept
+};
+
 // What to draw and how to keep it.
 struct job_spec {
     struct picture_request request; // of the first image; picture_at for the others
+    struct job_input input;
+    struct picture_edit shape; // of input, what request.edit points to
     int n;
     enum job_format format;
     int quality;  // 0..100, of jpeg and webp
@@ -122,6 +136,15 @@ static inline bool job_ended(const struct job *j)
 {
     return j->state >= JOB_DONE;
 }
+
+// Let request.edit point to what input says, after input has been filled in.
+void job_spec_link(struct job_spec *s);
+// The input image with its pixels, from the files; mask: NULL without one. Fills in size and
+// masked. Thread: any. Owner: the caller destroys *out. Errors: those of codec_decode and
+// picture_edit_create.
+enum err job_input_decode(struct job_input *in, const struct picture_request *r,
+                          const struct blob *image, const struct blob *mask,
+                          struct picture_edit **out, struct fault *why);
 
 // Copy a spec into one allocation, *text, that its strings point into. Errors: NO_MEMORY.
 enum err job_spec_copy(const struct job_spec *from, struct job_spec *to, char **text);

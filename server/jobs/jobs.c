@@ -117,8 +117,11 @@ void jobs_remove(struct jobs *j, struct job *job)
         jobs_unlink(j, job);
         job->removing = true;
     }
-    if (!job_busy(job))
-        job_free(&job);
+    if (job_busy(job))
+        return;
+    attachments_release(j->attachments, job->spec.input.image);
+    attachments_release(j->attachments, job->spec.input.mask);
+    job_free(&job);
 }
 
 void jobs_drop_if_idle(struct jobs *j, struct job *job)
@@ -272,6 +275,13 @@ static enum err jobs_room(struct jobs *j, const struct job_spec *spec, struct fa
     return ERR_OK;
 }
 
+enum err jobs_may_accept(struct jobs *j, const struct job_spec *spec, struct fault *why)
+{
+    struct worker *w;
+    const enum err err = jobs_accepting(j, &w, why);
+    return err ? err : jobs_room(j, spec, why);
+}
+
 static enum err random_id(const char *prefix, char *out, size_t n)
 {
     static const char digits[] = "0123456789abcdef";
@@ -371,6 +381,10 @@ static void jobs_on_row(void *ctx, struct job *job)
     struct jobs *j = ctx;
     job->stored = true;
     job->position = -1;
+    const char *const inputs[] = {job->spec.input.image, job->spec.input.mask};
+    for (int i = 0; i < 2; i++)
+        if (inputs[i] && attachments_adopt(j->attachments, inputs[i]))
+            log_msg(LOG_ERROR, "jobs", "%s: %s", job->id, err_text(ERR_NO_MEMORY));
     jobs_link(j, job);
     if (job_ended(job)) {
         j->kept++;
@@ -386,6 +400,7 @@ static enum err jobs_start_workers(struct jobs *j, struct fault *why)
     struct worker_params p = {
         .loop = j->p.loop,
         .queue = j->queue,
+        .attachments = j->attachments,
         .engine = j->p.engine,
         .event = jobs_on_worker,
         .ctx = j,
@@ -420,12 +435,14 @@ enum err jobs_create(const struct jobs_params *p, struct jobs **out, struct faul
     j->timer.data = j;
     j->queue = queue_create();
     j->devices = p->devices && *p->devices ? strdup(p->devices) : NULL;
-    if (!j->queue || (p->devices && *p->devices && !j->devices))
+    if (attachments_create(p->store, p->limits.input_bytes, &j->attachments) || !j->queue ||
+        (p->devices && *p->devices && !j->devices))
         goto fail;
     queue_set_running_limit(j->queue, p->limits.running_per_owner);
     err = p->store->ops->load(p->store, jobs_on_row, j, why);
     if (err)
         goto fail;
+    attachments_sweep(j->attachments);
     err = jobs_webhook_open(j, why);
     if (!err)
         err = jobs_start_workers(j, why);
@@ -441,7 +458,7 @@ fail:
 
 void jobs_try_closed(struct jobs *j)
 {
-    if (!j->leaving || j->closing || j->encoding)
+    if (!j->leaving || j->closing || j->encoding || j->intakes)
         return;
     struct job *newer;
     for (struct job *job = j->oldest; job; job = newer) {
@@ -451,6 +468,7 @@ void jobs_try_closed(struct jobs *j)
     void (*closed)(void *ctx) = j->closed;
     void *ctx = j->closed_ctx;
     queue_destroy(&j->queue);
+    attachments_destroy(&j->attachments);
     j->p.store->ops->close(&j->p.store);
     free(j->devices);
     free(j);
@@ -524,7 +542,7 @@ bool jobs_drained(struct jobs *j)
     for (const struct job *job = j->newest; job; job = job->older)
         if (!job_ended(job) && (!job->spec.durable || job->state == JOB_RUNNING))
             return false;
-    return !j->encoding;
+    return !j->encoding && !j->intakes;
 }
 
 // ---- what others ask ------------------------------------------------------------------------
@@ -557,6 +575,7 @@ struct jobs_stats jobs_stats(struct jobs *j)
         .running = j->running,
         .jobs = j->count,
         .kept_bytes = j->kept_bytes,
+        .input_bytes = attachments_bytes(j->attachments),
         .seconds_per_picture = j->seconds_per_picture,
     };
     for (int i = 0; i < j->workers; i++) {
@@ -579,6 +598,7 @@ const struct jobs_limits *jobs_limits(const struct jobs *j)
 void jobs_set_limits(struct jobs *j, const struct jobs_limits *limits)
 {
     j->p.limits = *limits;
+    attachments_set_most(j->attachments, limits->input_bytes);
     queue_set_running_limit(j->queue, limits->running_per_owner);
 }
 

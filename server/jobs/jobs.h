@@ -15,6 +15,7 @@ struct jobs_limits {
     int64_t keep_ms;              // how long results stay
     int keep_jobs;
     size_t keep_bytes;
+    size_t input_bytes; // input images of all jobs
 };
 
 // What happened, for metrics.
@@ -42,6 +43,7 @@ struct jobs_params {
     struct engine_params engine; // of each worker, except for the device
     const char *devices;         // comma-separated or NULL
     struct jobs_webhook webhook;
+    void (*digest)(const void *data, size_t n, char out[65]); // SHA-256 in hexadecimal; any thread
     void (*measure)(void *ctx, enum jobs_measure m, int which, double value);
     // The model can never be loaded as it is; nothing will be drawn. Thread: loop.
     void (*hopeless)(void *ctx, const struct fault *why);
@@ -51,7 +53,7 @@ struct jobs_params {
 struct jobs_stats {
     int queued, running; // pictures
     int jobs;
-    size_t kept_bytes;
+    size_t kept_bytes, input_bytes;
     int slots;
     double seconds_per_picture;
     struct worker_stats worker; // summed over the workers
@@ -67,6 +69,24 @@ void jobs_close(struct jobs *j, void (*closed)(void *ctx), void *ctx);
 // or draining; IO when it cannot be stored.
 enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **out,
                      struct fault *why);
+
+// A job with an input image: spec, whose input says how a mask is read, and the files. A spec
+// without them goes to jobs_submit.
+struct jobs_input {
+    const struct job_spec *spec;
+    struct blob *image, *mask; // as the client sent them; mask NULL: none
+};
+struct jobs_intake;
+// job NULL: refused, and *why says so: as jobs_submit, or INVALID with "image" or "mask".
+typedef void jobs_submitted_fn(void *ctx, struct job *job, const struct fault *why);
+// As jobs_submit, but the files are decoded, hashed and stored on the thread pool first; done is
+// called later, once. Owner: blobs stay the caller's. Errors: BUSY, INVALID, NO_MEMORY, INTERNAL:
+// done is not called.
+enum err jobs_submit_input(struct jobs *j, const struct jobs_input *input, jobs_submitted_fn *done,
+                           void *ctx, struct jobs_intake **out, struct fault *why);
+// Nobody waits any more: done will not be called, and no job is made.
+void jobs_intake_forget(struct jobs_intake *in);
+
 struct job *jobs_find(struct jobs *j, const char *id); // NULL: none
 struct job *jobs_find_key(struct jobs *j, const char *owner, const char *idempotency_key);
 struct job *jobs_newest(struct jobs *j); // then job->older

@@ -2,6 +2,7 @@
 #ifndef IMAGEND_JOBS_IMPL_H
 #define IMAGEND_JOBS_IMPL_H
 
+#include "attachments.h"
 #include "jobs.h"
 #include "queue.h"
 #include "store.h"
@@ -15,6 +16,9 @@ struct webhook;
 struct jobs {
     struct jobs_params p;
     struct queue *queue;
+    struct attachments *attachments;
+    int intakes; // jobs with an input image that are on their way in
+    size_t intake_bytes;
     struct worker *worker[JOBS_MAX_WORKERS];
     int workers, closing; // handles that jobs_close waits for
     char *devices;
@@ -35,6 +39,8 @@ struct jobs {
 void jobs_measure(struct jobs *j, enum jobs_measure m, int which, double value);
 void jobs_drop_if_idle(struct jobs *j, struct job *job);
 void jobs_try_closed(struct jobs *j);
+// Whether a job could be taken now, before its request is looked at. Errors: BUSY, INVALID.
+enum err jobs_may_accept(struct jobs *j, const struct job_spec *spec, struct fault *why);
 
 // jobs_run.c
 enum err jobs_enqueue(struct jobs *j, struct job *job);

@@ -23,7 +23,8 @@ struct encoding {
     uint8_t *rgb;
     struct blob *blob;
     struct fault why;
-    bool keep; // also into the store
+    bool keep;     // also into the store
+    bool composed; // with what a mask keeps of the input image
 };
 
 _Static_assert((int)JOB_PNG == (int)CODEC_PNG && (int)JOB_JPEG == (int)CODEC_JPEG &&
@@ -121,9 +122,17 @@ static void pool_encode(uv_work_t *req)
 {
     struct encoding *e = req->data;
     struct store *store = e->j->p.store;
-    const struct picture_request r = picture_at(&e->job->spec.request, e->picture);
+    struct picture_request r = picture_at(&e->job->spec.request, e->picture);
+    struct picture_edit *edit = NULL;
     struct buf file = {0};
-    enum err err = picture_encode(&e->p, &r, &e->used, &file, &e->why);
+    enum err err = ERR_OK;
+    if (e->composed)
+        err = attachments_open(e->j->attachments, &e->job->spec, &edit, &e->why);
+    if (edit)
+        r.edit = edit;
+    if (!err)
+        err = picture_encode(&e->p, &r, &e->used, &file, &e->why);
+    picture_edit_destroy(&edit);
     const size_t n = file.len;
     if (!err && !(e->blob = blob_create((uint8_t *)buf_take(&file), n)))
         fault_set(&e->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
@@ -225,7 +234,8 @@ static void jobs_encode(struct jobs *j, struct worker_event *ev, int preview)
     ev->rgb = NULL;
     e->keep = preview < 0 && (job->spec.keep || job->spec.durable);
     e->used = job->used;
-    e->size = picture_fit_size(&job->used, ev->width);
+    e->composed = preview < 0 && job->spec.input.masked && !job->used.scale;
+    e->size = picture_file_size(&job->used, ev->width, ev->height, e->composed);
     e->p = (struct codec_params){
         .format = (enum codec_format)(preview < 0 ? job->spec.format : job->spec.preview_format),
         .quality = preview < 0 ? job->spec.quality : 80,

@@ -20,6 +20,15 @@ struct store_ops {
     // Owner: *out is a new reference. Errors: NOT_FOUND, IO.
     enum err (*get_image)(struct store *s, const char *id, int picture, enum job_format format,
                           struct blob **out, struct fault *why);
+    // Files under names of hexadecimal digits: input images. NULL, all of them: it holds none.
+    // Thread: any; of one name, one at a time.
+    enum err (*put_file)(struct store *s, const char *name, const struct blob *file,
+                         struct fault *why);
+    // Owner: *out is a new reference. Errors: NOT_FOUND, IO.
+    enum err (*get_file)(struct store *s, const char *name, struct blob **out, struct fault *why);
+    void (*remove_file)(struct store *s, const char *name);
+    size_t (*file_size)(struct store *s, const char *name); // 0: it is not there
+    void (*sweep_files)(struct store *s, bool (*wanted)(void *ctx, const char *name), void *ctx);
     // Call row for every job, oldest first; row takes the job over. Thread: loop.
     enum err (*load)(struct store *s, void (*row)(void *ctx, struct job *j), void *ctx,
                      struct fault *why);

@@ -6,6 +6,7 @@
 #include "buf.h"
 #include "json.h"
 #include "log.h"
+#include "store_files.h"
 #include "store_salvage.h"
 #include "store_upgrade.h"
 #include "text.h"
@@ -19,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STORE_VERSION = 2, STORE_MAX_IMAGE = 256 << 20, STORE_MAX_EDGE = 65536 };
+enum { STORE_VERSION = 2, STORE_MAX_EDGE = 65536 };
 
 struct store_sqlite {
     struct store store;
@@ -194,10 +195,10 @@ static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
 }
 
 static char *image_path(const struct store_sqlite *q, const char *id, int picture,
-                        enum job_format format, const char *suffix)
+                        enum job_format format)
 {
     struct buf b = {0};
-    buf_printf(&b, "%s/images/%s-%d.%s%s", q->dir, id, picture, job_format_name(format), suffix);
+    buf_printf(&b, "%s/images/%s-%d.%s", q->dir, id, picture, job_format_name(format));
     return buf_take(&b);
 }
 
@@ -235,7 +236,7 @@ static void check_images(const struct store_sqlite *q, struct job *j)
         struct job_picture *p = &j->picture[i];
         if (!job_ended(j) || !p->bytes)
             continue;
-        char *path = image_path(q, j->id, i, j->spec.format, "");
+        char *path = image_path(q, j->id, i, j->spec.format);
         const char *damage = path ? image_damage(path, j->spec.format, p->bytes) : NULL;
         if (damage) {
             log_msg(LOG_ERROR, "store", "skipped the damaged image %s: %s", path, damage);
@@ -287,42 +288,14 @@ static enum err sqlite_load(struct store *s, void (*row)(void *ctx, struct job *
 
 // ---- pictures -----------------------------------------------------------------------------------
 
-static bool write_all(int fd, const uint8_t *data, size_t n)
-{
-    while (n) {
-        const ssize_t w = write(fd, data, n);
-        if (w < 0 && errno == EINTR)
-            continue;
-        if (w <= 0)
-            return false;
-        data += w;
-        n -= (size_t)w;
-    }
-    return true;
-}
-
 static enum err sqlite_put_image(struct store *s, const char *id, int picture,
                                  enum job_format format, const struct blob *image,
                                  struct fault *why)
 {
-    const struct store_sqlite *q = (struct store_sqlite *)s;
-    char *path = image_path(q, id, picture, format, "");
-    char *part = image_path(q, id, picture, format, ".part");
-    enum err err = ERR_NO_MEMORY;
-    if (path && part) {
-        const int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        // Closing may be where a full disk shows.
-        const bool written = fd >= 0 && write_all(fd, image->data, image->size);
-        const bool closed = fd >= 0 && !close(fd);
-        err = written && closed && !rename(part, path) ? ERR_OK : ERR_IO;
-    }
-    if (err) {
-        fault_set(why, err, "store", "cannot write the image: %s", strerror(errno));
-        if (part)
-            unlink(part);
-    }
+    char *path = image_path((struct store_sqlite *)s, id, picture, format);
+    const enum err err = path ? store_file_write(path, image, why)
+                              : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     free(path);
-    free(part);
     return err;
 }
 
@@ -330,28 +303,58 @@ static enum err sqlite_get_image(struct store *s, const char *id, int picture,
                                  enum job_format format, struct blob **out, struct fault *why)
 {
     const struct store_sqlite *q = (struct store_sqlite *)s;
-    char *path = image_path(q, id, picture, format, "");
-    struct buf b = {0};
-    enum err err = path ? buf_read_file(&b, path, STORE_MAX_IMAGE, why)
+    char *path = image_path(q, id, picture, format);
+    enum err err = path ? store_file_read(path, out, why)
                         : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-    const size_t n = b.len;
     if (err == ERR_NOT_FOUND) {
         log_msg(LOG_ERROR, "store", "%s", why->msg);
         fault_set(why, err, "", "the file of image %d of this job is missing from the store",
                   picture);
     }
-    if (!err && !(*out = blob_create((uint8_t *)buf_take(&b), n)))
-        err = fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-    buf_deinit(&b);
     free(path);
     return err;
+}
+
+// ---- input images -------------------------------------------------------------------------------
+
+static const char *dir_of(struct store *s)
+{
+    return ((struct store_sqlite *)s)->dir;
+}
+
+static enum err sqlite_put_file(struct store *s, const char *name, const struct blob *file,
+                                struct fault *why)
+{
+    return store_input_put(dir_of(s), name, file, why);
+}
+
+static enum err sqlite_get_file(struct store *s, const char *name, struct blob **out,
+                                struct fault *why)
+{
+    return store_input_get(dir_of(s), name, out, why);
+}
+
+static void sqlite_remove_file(struct store *s, const char *name)
+{
+    store_input_remove(dir_of(s), name);
+}
+
+static size_t sqlite_file_size(struct store *s, const char *name)
+{
+    return store_input_size(dir_of(s), name);
+}
+
+static void sqlite_sweep_files(struct store *s, bool (*wanted)(void *ctx, const char *name),
+                               void *ctx)
+{
+    store_input_sweep(dir_of(s), wanted, ctx);
 }
 
 static enum err sqlite_remove(struct store *s, const struct job *j, struct fault *why)
 {
     struct store_sqlite *q = (struct store_sqlite *)s;
     for (int i = 0; i < j->spec.n; i++) {
-        char *path = image_path(q, j->id, i, j->spec.format, "");
+        char *path = image_path(q, j->id, i, j->spec.format);
         if (path)
             unlink(path);
         free(path);
@@ -383,14 +386,19 @@ static const struct store_ops sqlite_ops = {
     .remove = sqlite_remove,
     .put_image = sqlite_put_image,
     .get_image = sqlite_get_image,
+    .put_file = sqlite_put_file,
+    .get_file = sqlite_get_file,
+    .remove_file = sqlite_remove_file,
+    .file_size = sqlite_file_size,
+    .sweep_files = sqlite_sweep_files,
     .load = sqlite_load,
     .close = sqlite_close,
 };
 
-static enum err make_folders(const char *dir, struct fault *why)
+static enum err make_folders(const char *dir, const char *name, struct fault *why)
 {
     struct buf b = {0};
-    buf_printf(&b, "%s/images", dir);
+    buf_printf(&b, "%s/%s", dir, name);
     bool ok = !b.failed;
     for (char *at = b.data; ok && at;) {
         at = strchr(at + 1, '/');
@@ -492,7 +500,9 @@ enum err store_sqlite_open(const char *dir, struct store **out, struct fault *wh
         goto fail;
     }
     q->store.ops = &sqlite_ops;
-    err = make_folders(dir, why);
+    err = make_folders(dir, "images", why);
+    if (!err)
+        err = make_folders(dir, STORE_INPUTS, why);
     if (!err)
         err = db_open(q, why);
     if (err)

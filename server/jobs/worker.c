@@ -3,6 +3,8 @@
 // Must not touch jobs beyond their spec, nor HTTP.
 #include "worker.h"
 
+#include "attachments.h"
+
 #include "clock.h"
 #include "engine.h"
 #include "job.h"
@@ -149,16 +151,29 @@ static void run_count_steps(struct work *work, const struct picture_used *used)
             work->first_step[s] + (s < used->stages ? picture_steps(used, s) : 0);
 }
 
+// Into a slot, with the pixels of an input image.
+static enum err run_take(struct worker *w, struct work *work, struct fault *why)
+{
+    struct picture_request r = picture_at(&work->spec->request, work->picture);
+    struct picture_edit *edit = NULL;
+    enum err err = attachments_open(w->p.attachments, work->spec, &edit, why);
+    if (!err) {
+        r.edit = edit;
+        err = engine_admit(w->engine, &r, work, &work->slot, why);
+    }
+    picture_edit_destroy(&edit);
+    return err;
+}
+
 static void run_admit(struct worker *w)
 {
     while (engine_free(w->engine) > 0) {
         struct work *work = queue_take(w->p.queue);
         if (!work)
             return;
-        const struct picture_request r = picture_at(&work->spec->request, work->picture);
         struct worker_event *ev = event_create(WORKER_ADMITTED, work);
         work->slot = 0;
-        if (engine_admit(w->engine, &r, work, &work->slot, &ev->fault)) {
+        if (run_take(w, work, &ev->fault)) {
             ev->type = WORKER_FAILED;
             run_leave(w, ev);
             continue;

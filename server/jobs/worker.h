@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct attachments;
 struct queue;
 struct work;
 struct job_spec;
@@ -52,6 +53,7 @@ struct worker_event {
 struct worker_params {
     struct uv_loop_s *loop;
     struct queue *queue;
+    struct attachments *attachments;
     struct engine_params engine; // its strings must outlive the worker
     // Called on the loop thread; the event is freed afterwards, its rgb by the callee.
     void (*event)(void *ctx, struct worker_event *ev);

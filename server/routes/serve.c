@@ -132,6 +132,7 @@ static struct jobs_limits serve_limits(const struct conf *c)
         .keep_ms = (int64_t)(c->keep_seconds * 1000),
         .keep_jobs = c->keep_jobs,
         .keep_bytes = (size_t)c->keep_bytes,
+        .input_bytes = (size_t)c->input_bytes,
     };
 }
 
@@ -245,6 +246,7 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
             },
         .devices = c->device,
         .webhook = {c->webhook_allow, s->webhook_secret, serve_sign},
+        .digest = sha256_hex,
         .measure = watch_jobs,
         .hopeless = on_hopeless,
         .ctx = &s->app,

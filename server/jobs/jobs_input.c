@@ -1,0 +1,153 @@
+// Jobs with an input image, on their way in: its files are decoded once on the thread pool, to be
+// refused while the client still waits, hashed, stored, and only then is the job submitted. Loop
+// thread, except where a name says pool.
+#include "jobs_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct jobs_intake {
+    uv_work_t req;
+    struct jobs *j;
+    struct job_spec spec; // strings in text
+    char *text;
+    struct blob *file[2]; // image, mask or NULL; given away once added
+    size_t bytes;
+    char name[2][ATTACHMENT_NAME];
+    bool added[2];
+    struct fault why;
+    jobs_submitted_fn *done; // NULL: nobody waits any more
+    void *ctx;
+};
+
+static void intake_free(struct jobs_intake *in)
+{
+    for (int i = 0; i < 2; i++) {
+        blob_unref(&in->file[i]);
+        if (in->added[i])
+            attachments_release(in->j->attachments, in->name[i]);
+    }
+    in->j->intake_bytes -= in->bytes;
+    in->j->intakes--;
+    free(in->text);
+    free(in);
+}
+
+// Tells whoever waits; the job is NULL when it was refused.
+static void intake_end(struct jobs_intake *in, struct job *job)
+{
+    struct jobs *j = in->j;
+    if (in->done)
+        in->done(in->ctx, job, job ? NULL : &in->why);
+    intake_free(in);
+    jobs_try_closed(j);
+}
+
+static void intake_submit(struct jobs_intake *in)
+{
+    struct job *job = NULL;
+    if (in->done && !jobs_submit(in->j, &in->spec, &job, &in->why))
+        in->added[0] = in->added[1] = false; // the job's references now
+    intake_end(in, job);
+}
+
+static void pool_store(uv_work_t *req)
+{
+    struct jobs_intake *in = req->data;
+    for (int i = 0; i < 2 && !in->why.code; i++)
+        if (in->added[i])
+            attachments_put(in->j->attachments, in->name[i], &in->why);
+}
+
+static void on_stored(uv_work_t *req, int status)
+{
+    struct jobs_intake *in = req->data;
+    if (in->why.code)
+        intake_end(in, NULL);
+    else
+        intake_submit(in);
+}
+
+static void pool_decode(uv_work_t *req)
+{
+    struct jobs_intake *in = req->data;
+    struct picture_edit *edit = NULL;
+    if (!job_input_decode(&in->spec.input, &in->spec.request, in->file[0], in->file[1], &edit,
+                          &in->why))
+        for (int i = 0; i < 2; i++)
+            if (in->file[i])
+                in->j->p.digest(in->file[i]->data, in->file[i]->size, in->name[i]);
+    picture_edit_destroy(&edit);
+}
+
+static void on_decoded(uv_work_t *req, int status)
+{
+    struct jobs_intake *in = req->data;
+    struct jobs *j = in->j;
+    for (int i = 0; i < 2 && !in->why.code && in->done; i++) {
+        struct blob *file = in->file[i];
+        in->file[i] = NULL;
+        if (file)
+            in->added[i] = !attachments_add(j->attachments, in->name[i], file, &in->why);
+    }
+    in->spec.input.image = in->added[0] ? in->name[0] : NULL;
+    in->spec.input.mask = in->added[1] ? in->name[1] : NULL;
+    job_spec_link(&in->spec);
+    if (in->why.code || !in->done || uv_queue_work(j->p.loop, &in->req, pool_store, on_stored)) {
+        if (!in->why.code)
+            fault_set(&in->why, ERR_INTERNAL, "", "%s", err_text(ERR_INTERNAL));
+        intake_end(in, NULL);
+    }
+}
+
+static enum err intake_room(struct jobs *j, size_t bytes, struct fault *why)
+{
+    const size_t most = j->p.limits.input_bytes;
+    const size_t used = attachments_bytes(j->attachments) + j->intake_bytes;
+    if (bytes > most)
+        return fault_set(why, ERR_INVALID, "image",
+                         "the input image has %zu bytes, but this server keeps at most %zu", bytes,
+                         most);
+    if (bytes > most - (used < most ? used : most))
+        return fault_set(why, ERR_BUSY, "queue",
+                         "the input images of all jobs together are too large; try again later");
+    return ERR_OK;
+}
+
+enum err jobs_submit_input(struct jobs *j, const struct jobs_input *from, jobs_submitted_fn *done,
+                           void *ctx, struct jobs_intake **out, struct fault *why)
+{
+    const size_t bytes = from->image->size + (from->mask ? from->mask->size : 0);
+    struct jobs_intake *in = NULL;
+    *out = NULL;
+    enum err err = jobs_may_accept(j, from->spec, why);
+    if (!err)
+        err = intake_room(j, bytes, why);
+    if (err)
+        return err;
+    in = calloc(1, sizeof *in);
+    if (!in || job_spec_copy(from->spec, &in->spec, &in->text)) {
+        free(in);
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    }
+    in->req.data = in;
+    in->j = j;
+    in->bytes = bytes;
+    in->done = done;
+    in->ctx = ctx;
+    in->file[0] = blob_ref(from->image);
+    in->file[1] = from->mask ? blob_ref(from->mask) : NULL;
+    j->intakes++;
+    j->intake_bytes += bytes;
+    if (uv_queue_work(j->p.loop, &in->req, pool_decode, on_decoded)) {
+        intake_free(in);
+        return fault_set(why, ERR_INTERNAL, "", "%s", err_text(ERR_INTERNAL));
+    }
+    *out = in;
+    return ERR_OK;
+}
+
+void jobs_intake_forget(struct jobs_intake *in)
+{
+    in->done = NULL;
+}

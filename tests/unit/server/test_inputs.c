@@ -1,0 +1,336 @@
+// Jobs with input images in the job core, with the fake engine and both stores: decoded before they
+// are accepted, kept once under their hash and as long as a job has them, composed in the result,
+// bounded, and found again after a restart.
+#include "buf.h"
+#include "clock.h"
+#include "codec.h"
+#include "jobs.h"
+#include "sha256.h"
+#include "store.h"
+#include "test.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <uv.h>
+
+enum { W = 48, H = 32, PATIENCE = 30 };
+
+static uv_loop_t loop;
+static struct jobs *jobs;
+static char folder[] = "/tmp/imagend-inputs-XXXXXX";
+
+static struct blob *file(int w, int h, int seed, bool mask)
+{
+    uint8_t *rgb = malloc((size_t)(w * h) * 3);
+    struct buf b = {0};
+    for (int k = 0; k < w * h * 3; k++)
+        rgb[k] = mask ? (k / 3 % w >= w / 2 ? 255 : 0) : (uint8_t)(k * 7 + seed);
+    CHECK_INT(codec_encode(&(struct codec_params){.width = w, .height = h, .rgb = rgb}, &b, NULL),
+              ERR_OK);
+    free(rgb);
+    const size_t n = b.len;
+    return blob_create((uint8_t *)buf_take(&b), n);
+}
+
+static struct blob *text(const char *s)
+{
+    return blob_create((uint8_t *)strdup(s), strlen(s));
+}
+
+static void on_timer(uv_timer_t *t)
+{
+    (void)t;
+}
+
+// Runs the loop until *ended.
+static void wait_for(bool (*ended)(void *), void *ctx)
+{
+    const double until = clock_seconds() + PATIENCE;
+    uv_timer_t tick; // so that the loop wakes up
+    uv_timer_init(&loop, &tick);
+    uv_timer_start(&tick, on_timer, 5, 5);
+    while (!ended(ctx) && clock_seconds() < until)
+        uv_run(&loop, UV_RUN_ONCE);
+    CHECK(ended(ctx));
+    uv_close((uv_handle_t *)&tick, NULL);
+    uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+static bool is_true(void *flag)
+{
+    return *(bool *)flag;
+}
+
+static bool is_ready(void *none)
+{
+    struct fault why;
+    return jobs_ready(jobs, &why);
+}
+
+static bool has_ended(void *job)
+{
+    return job_ended(job);
+}
+
+static void open_jobs(bool durable, size_t input_bytes)
+{
+    struct jobs_params p = {
+        .loop = &loop,
+        .limits = {.queued = 64,
+                   .queued_per_owner = 64,
+                   .keep_ms = 3600000,
+                   .keep_jobs = 100,
+                   .keep_bytes = 1 << 30,
+                   .input_bytes = input_bytes},
+        .engine = {.model = "fake"},
+        .digest = sha256_hex,
+    };
+    struct fault why = {0};
+    CHECK_INT(durable ? store_sqlite_open(folder, &p.store, &why)
+                      : store_memory_open(&p.store, &why),
+              ERR_OK);
+    CHECK_MSG(!jobs_create(&p, &jobs, &why), "%s", why.msg);
+    wait_for(is_ready, NULL);
+}
+
+static bool closed;
+
+static void on_closed(void *none)
+{
+    closed = true;
+}
+
+static void close_jobs(void)
+{
+    closed = false;
+    jobs_close(jobs, on_closed, NULL);
+    wait_for(is_true, &closed);
+    jobs = NULL;
+}
+
+struct outcome {
+    bool there;
+    struct job *job;
+    struct fault why;
+};
+
+static void on_submitted(void *ctx, struct job *job, const struct fault *why)
+{
+    struct outcome *o = ctx;
+    CHECK(!o->there);
+    o->there = true;
+    o->job = job;
+    if (why)
+        o->why = *why;
+}
+
+static struct job_spec spec_of(int scale)
+{
+    struct job_spec s = {.request = {.prompt = "a cat", .scale = scale},
+                         .input = {.feather = PICTURE_FEATHER_AUTO},
+                         .n = 1,
+                         .owner = "",
+                         .api = "jobs",
+                         .durable = true,
+                         .keep = true};
+    return s;
+}
+
+static struct outcome submit(int scale, struct blob *image, struct blob *mask)
+{
+    const struct job_spec s = spec_of(scale);
+    const struct jobs_input in = {&s, image, mask};
+    struct jobs_intake *intake;
+    struct outcome o = {0};
+    if (!jobs_submit_input(jobs, &in, on_submitted, &o, &intake, &o.why))
+        wait_for(is_true, &o.there);
+    return o;
+}
+
+// The image of a job, which has ended.
+static struct codec_image result(struct job *job)
+{
+    struct codec_image i = {0};
+    struct blob *image = NULL;
+    struct fault why = {0};
+    wait_for(has_ended, job);
+    CHECK_INT(job->state, JOB_DONE);
+    CHECK_MSG(!jobs_image(jobs, job, 0, &image, &why), "%s", why.msg);
+    if (image)
+        CHECK_MSG(!codec_decode(image->data, image->size, NULL, &i, &why), "%s", why.msg);
+    blob_unref(&image);
+    return i;
+}
+
+// The left half is the input's, the right half is not.
+static void check_kept(struct job *job, const struct blob *image)
+{
+    struct codec_image from, to = result(job);
+    int equal = 0;
+    CHECK_INT(codec_decode(image->data, image->size, NULL, &from, NULL), ERR_OK);
+    CHECK(to.width == W && to.height == H);
+    for (int k = 0; to.rgba && k < W * H; k++) {
+        const bool same = !memcmp(to.rgba + 4 * k, from.rgba + 4 * k, 3);
+        if (k % W < W / 2)
+            CHECK(same);
+        else
+            equal += same;
+    }
+    CHECK(equal < W * H / 8);
+    CHECK(job->picture[0].width == W && job->picture[0].height == H);
+    codec_image_deinit(&from);
+    codec_image_deinit(&to);
+}
+
+static int files_in(const char *name)
+{
+    char path[256];
+    int n = 0;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));)
+        n += e->d_name[0] != '.';
+    if (d)
+        closedir(d);
+    return n;
+}
+
+static void test_life(bool durable)
+{
+    struct blob *image = file(W, H, 1, false), *mask = file(W, H, 0, true);
+    open_jobs(durable, 1 << 20);
+    struct outcome a = submit(0, image, mask), b = submit(0, image, mask),
+                   c = submit(4, image, NULL);
+    CHECK(a.job && b.job && c.job);
+    CHECK(a.job->spec.input.masked && a.job->used.strength[0] == 1);
+    CHECK_STR(a.job->spec.input.image, c.job->spec.input.image);
+    check_kept(a.job, image);
+    check_kept(b.job, image);
+    struct codec_image large = result(c.job);
+    CHECK(large.width == 4 * W && large.height == 4 * H);
+    codec_image_deinit(&large);
+    // Each file once, until the last job that has it goes.
+    CHECK_INT(jobs_stats(jobs).input_bytes, image->size + mask->size);
+    CHECK_INT(files_in("inputs"), durable ? 2 : 0);
+    jobs_remove(jobs, a.job);
+    CHECK_INT(jobs_stats(jobs).input_bytes, image->size + mask->size);
+    jobs_remove(jobs, b.job);
+    CHECK_INT(jobs_stats(jobs).input_bytes, image->size);
+    CHECK_INT(files_in("inputs"), durable ? 1 : 0);
+    jobs_remove(jobs, c.job);
+    CHECK_INT(jobs_stats(jobs).input_bytes, 0);
+    CHECK_INT(files_in("inputs"), 0);
+    close_jobs();
+    blob_unref(&image);
+    blob_unref(&mask);
+}
+
+static void test_refused(void)
+{
+    struct blob *image = file(W, H, 1, false), *mask = file(W, H, 0, true);
+    struct blob *small = file(8, 8, 0, true), *bad = text("hello");
+    const struct {
+        struct blob *image, *mask;
+        int scale;
+        const char *param, *says;
+    } rows[] = {
+        {bad, NULL, 0, "image", "the image is not a PNG"},
+        {image, bad, 0, "mask", "the mask is not a PNG"},
+        {image, small, 0, "mask", "8x8 pixels"},
+        {image, NULL, 3, "scale", "scale 3"},
+    };
+    open_jobs(true, 1 << 20);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct outcome o = submit(rows[i].scale, rows[i].image, rows[i].mask);
+        CHECK(o.there && !o.job);
+        CHECK_INT(o.why.code, ERR_INVALID);
+        CHECK_STR(o.why.param, rows[i].param);
+        CHECK_MSG(strstr(o.why.msg, rows[i].says) != NULL, "%s", o.why.msg);
+        CHECK_INT(jobs_stats(jobs).input_bytes, 0);
+    }
+    CHECK_INT(files_in("inputs"), 0);
+    CHECK(!jobs_newest(jobs));
+
+    // Nobody waits for this one.
+    const struct job_spec s = spec_of(0);
+    struct jobs_intake *intake;
+    struct outcome o = {0};
+    struct fault why = {0};
+    CHECK_INT(jobs_submit_input(jobs, &(struct jobs_input){&s, image, mask}, on_submitted, &o,
+                                &intake, &why),
+              ERR_OK);
+    jobs_intake_forget(intake);
+    close_jobs(); // and it does not keep the loop
+    CHECK(!o.there);
+    CHECK_INT(files_in("inputs"), 0);
+
+    // Of all together, and of one alone.
+    open_jobs(true, image->size + mask->size - 1);
+    o = submit(0, image, mask);
+    CHECK(!o.there && o.why.code == ERR_INVALID && !strcmp(o.why.param, "image"));
+    struct outcome first = submit(0, image, NULL);
+    CHECK(first.job);
+    o = submit(0, mask, NULL);
+    CHECK(!o.there && o.why.code == ERR_BUSY && !strcmp(o.why.param, "queue"));
+    wait_for(has_ended, first.job);
+    jobs_remove(jobs, first.job);
+    o = submit(0, mask, NULL);
+    CHECK(o.job);
+    wait_for(has_ended, o.job);
+    jobs_remove(jobs, o.job);
+    close_jobs();
+    blob_unref(&image);
+    blob_unref(&mask);
+    blob_unref(&small);
+    blob_unref(&bad);
+}
+
+// A job that waits when the program ends is done after the next start, with its files; what no job
+// has is swept.
+static void test_restart(void)
+{
+    struct blob *image = file(W, H, 2, false), *mask = file(W, H, 0, true);
+    char held[64], orphan[128], id[JOB_ID_SIZE];
+    snprintf(held, sizeof held, "%s/held", folder);
+    snprintf(orphan, sizeof orphan, "%s/inputs/%064d", folder, 7);
+    open_jobs(true, 1 << 20);
+    setenv("FAKE_HELD", held, 1);
+    fclose(fopen(held, "w"));
+    struct outcome o = submit(0, image, mask);
+    CHECK(o.job);
+    snprintf(id, sizeof id, "%s", o.job->id);
+    close_jobs();
+    CHECK_INT(files_in("inputs"), 2);
+    fclose(fopen(orphan, "w"));
+    unlink(held);
+    open_jobs(true, 1 << 20);
+    CHECK_INT(files_in("inputs"), 2);
+    CHECK(access(orphan, F_OK));
+    struct job *job = jobs_find(jobs, id);
+    CHECK(job && job->spec.request.edit);
+    if (job) {
+        check_kept(job, image);
+        jobs_remove(jobs, job);
+    }
+    CHECK_INT(files_in("inputs"), 0);
+    close_jobs();
+    unsetenv("FAKE_HELD");
+    blob_unref(&image);
+    blob_unref(&mask);
+}
+
+int main(void)
+{
+    char command[64];
+    CHECK(mkdtemp(folder));
+    CHECK_INT(uv_loop_init(&loop), 0);
+    test_life(false);
+    test_life(true);
+    test_refused();
+    test_restart();
+    CHECK_INT(uv_loop_close(&loop), 0);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    CHECK_INT(system(command), 0);
+    return test_end();
+}
