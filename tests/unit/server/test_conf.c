@@ -135,10 +135,11 @@ static void test_defaults(void)
         // These two depend on the machine; sizes are shown in bytes.
         if (!v || !strcmp(o.name, "model") || !strcmp(o.name, "data-dir"))
             continue;
-        CHECK_STR(v, !strcmp(o.def, "2G")   ? "2147483648"
-                     : !strcmp(o.def, "1M") ? "1048576"
-                     : !strcmp(o.def, "8K") ? "8192"
-                                            : o.def);
+        CHECK_STR(v, !strcmp(o.def, "2G")     ? "2147483648"
+                     : !strcmp(o.def, "512M") ? "536870912"
+                     : !strcmp(o.def, "1M")   ? "1048576"
+                     : !strcmp(o.def, "8K")   ? "8192"
+                                              : o.def);
     }
     CHECK(*c.model && *c.data_dir);
     conf_deinit(&c);
@@ -159,6 +160,7 @@ static void test_limits(void)
         {"keep-seconds", "1", "1e9", "0.9", "1.1e9"},
         {"keep-jobs", "1", "10000000", "0", "10000001"},
         {"keep-bytes", "1", "1e15", "0", "1e16"},
+        {"input-bytes", "1", "1e15", "0", "1e16"},
         {"max-body", "1024", "1e9", "1023", "1e10"},
         {"max-header", "1024", "65536", "1023", "65537"},
         {"max-connections", "1", "1000000", "0", "1000001"},
