@@ -297,4 +297,5 @@ def test_no_guidance_is_spelled_0_or_1(s):
     assert s.draw(guidance_scale=0.5).status == 400
 
 
-main(globals())
+if __name__ == "__main__":
+    main(globals())
