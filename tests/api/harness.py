@@ -85,6 +85,7 @@ class Server:
              os.path.join(self.folder, "data"), *self.flags],
             stderr=log, env=env, stdin=subprocess.DEVNULL, preexec_fn=self.preexec)
         log.close()
+        atexit.register(self.process.kill)  # of a test that failed before its end
         self.port = None
         deadline = time.monotonic() + PATIENCE
         while self.port is None:

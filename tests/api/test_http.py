@@ -224,38 +224,6 @@ def test_reset_connections_in_a_crowd(s):
     eventually(lambda: s.get("/v1/capabilities").json["running"] == 0)
 
 
-def test_connection_limit():
-    """As many as allowed are served, and one beyond only when one of them has left."""
-    request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    s = Server("--max-connections", "20")
-    try:
-        crowd = [s.raw(request, read=False) for _ in range(20)]
-        for c in crowd:
-            assert c.recv(17) == b"HTTP/1.1 200 OK\r\n"
-        assert b"imagend_http_connections 20\n" in crowd[19].recv(1 << 20)
-        beyond = s.raw(request, read=False, timeout=1)
-        try:
-            raise AssertionError(f"served beyond the limit: {beyond.recv(100)}")
-        except TimeoutError:
-            pass
-        crowd.pop().close()
-        beyond.settimeout(PATIENCE)
-        assert beyond.recv(17) == b"HTTP/1.1 200 OK\r\n"
-        for c in (*crowd, beyond):
-            c.close()
-    finally:
-        assert s.close() == 0
-    # Those that never say what they want make room, too.
-    s = Server("--max-connections", "20", "--receive-timeout", "1")
-    try:
-        crowd = [s.raw(b"GET ", read=False) for _ in range(40)]
-        eventually(lambda: serves(s), what="room again")
-        for c in crowd:
-            c.close()
-    finally:
-        assert s.close() == 0
-
-
 def limit_files(soft, hard):
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
