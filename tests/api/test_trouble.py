@@ -120,7 +120,7 @@ def test_while_no_engine_works():
             assert a.json == {"status": "unready", "reason": "the device was lost"}, a.body
             assert s.get("/healthz").status == 200
             a = post(s)
-            assert a.status == 503 and "no device works: the device was lost" in a.body.decode(), a.body
+            assert a.status == 503 and "no device is available: the device was lost" in a.body.decode(), a.body
             assert "queue_full" not in a.body.decode() and int(a.headers["retry-after"]) >= 1
             c = s.get("/v1/capabilities").json
             assert (c["slots"], c["running"], c["queued"]) == (0, 0, 1), c
@@ -154,7 +154,7 @@ def test_an_engine_that_cannot_be_opened():
                 assert s.get(path).status in (200, 503), path
             a = post(s)
             assert a.status == 503 and int(a.headers["retry-after"]) >= 1, (code, a.body)
-            assert "no device works" in a.json["error"]["message"], a.body
+            assert "no device is available" in a.json["error"]["message"], a.body
         try:
             s.wait_ready()
             assert metric(s, "imagend_ready 1") and s.draw().status == 200, code
