@@ -102,6 +102,35 @@ def test_last_event_id_resumes(s):
     assert [e[0] for e in again] == ["status", "done"]
 
 
+def test_last_event_id_beyond_what_is_kept(s):
+    """Who missed more than is kept is told the state instead, and everything from then on."""
+    with s.held(150):
+        job = post(s, steps=160).json["id"]
+        eventually(lambda: s.get("/v1/jobs/" + job).json["images"][0]["step"] == 150)
+        events = {}
+        for last in ("5", "90000", "x", ""):
+            events[last] = s.events("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": last})
+            name, number, data = next(events[last])
+            assert name == "status" and data["images"][0]["step"] == 150, (last, name, data)
+            assert int(number) >= 150, (last, number)
+    for last, rest in events.items():
+        rest = list(rest)
+        assert [e[2]["step"] for e in rest if e[0] == "step"] == list(range(151, 161)), (last, rest)
+        assert rest[-1][0] == "done"
+
+
+def test_streams_of_two_jobs_at_once(s):
+    """What is written once for all watchers of a job is not sent to those of another."""
+    with s.held():
+        jobs = [post(s, steps=20).json["id"] for _ in range(3)]
+        streams = [watch(s, job) for job in jobs for _ in range(2)]
+        eventually(lambda: s.get("/v1/capabilities").json["running"] == 3)
+    for i, stream in enumerate(streams):
+        events = list(stream)
+        assert {e[2].get("job", e[2].get("id")) for e in events} == {jobs[i // 2]}, events
+        assert [e[2]["step"] for e in events if e[0] == "step"] == list(range(1, 21))
+
+
 def test_cancel_running_and_queued():
     s = Server(env={"FAKE_STEP_MS": "50", "FAKE_SLOTS": "1"})
     try:
