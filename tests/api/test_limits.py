@@ -22,6 +22,9 @@ RELOADED = set(re.findall(r"^\| `([a-z-]+)` \| [^|]* \| yes \|",
                           subprocess.run([PROGRAM, "config", "table"], capture_output=True,
                                          text=True).stdout, re.M))
 
+# No route reaches these yet; server_inputs has them.
+ELSEWHERE = {"input-bytes"}
+
 
 class Limited:
     """A server whose options can be changed, with two keys."""
@@ -72,7 +75,7 @@ class Limited:
 
 def test_every_option_has_a_test():
     assert len(OPTIONS) > 10 and len(RELOADED) > 10
-    for name in OPTIONS:
+    for name in OPTIONS.keys() - ELSEWHERE:
         assert "test_" + name.replace("-", "_") in globals(), f"no test of the limit {name}"
 
 
