@@ -36,7 +36,9 @@ static void fill_rgb(const struct codec_image *i, bool on_white, uint8_t *rgb)
 
     for (size_t k = 0; k < pixels; k++) {
         const unsigned alpha = on_white ? i->rgba[4 * k + 3] : 255;
-        for (size_t c = 0; c < 3; c++)
+        if (alpha == 255)
+            memcpy(rgb + 3 * k, i->rgba + 4 * k, 3);
+        for (size_t c = 0; alpha < 255 && c < 3; c++)
             rgb[3 * k + c] =
                 (uint8_t)((i->rgba[4 * k + c] * alpha + 255 * (255 - alpha) + 127) / 255);
     }
@@ -236,6 +238,21 @@ static uint16_t nearer(uint16_t a, uint16_t b, int by)
     return a < b + by ? a : (uint16_t)(b + by);
 }
 
+// d: of a pixel, beside it the row that was done before it, step: towards the neighbours that were.
+static uint16_t nearest(const uint16_t *d, const uint16_t *before, int step, bool first, bool last)
+{
+    uint16_t v = *d;
+
+    if (!first)
+        v = nearer(v, d[-step], 3);
+    if (!before)
+        return v;
+    v = nearer(v, *before, 3);
+    if (!first)
+        v = nearer(v, before[-step], 4);
+    return last ? v : nearer(v, before[step], 4);
+}
+
 // How far each pixel that is drawn is from the nearest that is kept, in thirds of a pixel and
 // slightly too long across: 3 for a neighbour, 4 for one across. Two passes, from either corner.
 // Source: Borgefors 1986, chamfer distance 3-4.
@@ -243,30 +260,19 @@ static void fill_distance(const struct picture_edit *e, uint16_t *d)
 {
     const int w = e->width, h = e->height;
 
-    for (int k = 0; k < w * h; k++)
-        d[k] = e->drawn[k] ? 0xfff0 : 0;
-    for (int k = 0; k < w * h; k++) {
-        const int x = k % w, y = k / w;
-        if (x)
-            d[k] = nearer(d[k], d[k - 1], 3);
-        if (y)
-            d[k] = nearer(d[k], d[k - w], 3);
-        if (x && y)
-            d[k] = nearer(d[k], d[k - w - 1], 4);
-        if (y && x + 1 < w)
-            d[k] = nearer(d[k], d[k - w + 1], 4);
-    }
-    for (int k = w * h - 1; k >= 0; k--) {
-        const int x = k % w, y = k / w;
-        if (x + 1 < w)
-            d[k] = nearer(d[k], d[k + 1], 3);
-        if (y + 1 < h)
-            d[k] = nearer(d[k], d[k + w], 3);
-        if (x + 1 < w && y + 1 < h)
-            d[k] = nearer(d[k], d[k + w + 1], 4);
-        if (y + 1 < h && x)
-            d[k] = nearer(d[k], d[k + w - 1], 4);
-    }
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+            uint16_t *at = d + (size_t)y * (size_t)w + x;
+            *at = e->drawn[(size_t)y * (size_t)w + (size_t)x] ? 0xfff0 : 0;
+            if (*at)
+                *at = nearest(at, y ? at - w : NULL, 1, x == 0, x + 1 == w);
+        }
+    for (int y = h - 1; y >= 0; y--)
+        for (int x = w - 1; x >= 0; x--) {
+            uint16_t *at = d + (size_t)y * (size_t)w + x;
+            if (*at)
+                *at = nearest(at, y + 1 < h ? at + w : NULL, -1, x + 1 == w, x == 0);
+        }
 }
 
 enum err picture_edit_compose(const struct picture_edit *e, const uint8_t *square, int edge,
@@ -285,6 +291,8 @@ enum err picture_edit_compose(const struct picture_edit *e, const uint8_t *squar
     fill_distance(e, distance);
     for (size_t k = 0; k < pixels; k++) {
         const int weight = distance[k] < full ? distance[k] : full;
+        if (weight == full)
+            continue;
         for (size_t c = 3 * k; c < 3 * k + 3; c++)
             out[c] = (uint8_t)((out[c] * weight + e->rgb[c] * (full - weight) + full / 2) / full);
     }

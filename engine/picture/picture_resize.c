@@ -86,37 +86,68 @@ static enum err taps_init(struct taps *t, int in, double from, double span, int 
     return ERR_OK;
 }
 
-static uint8_t clip(int64_t sum)
+// The weights of a pixel add up to 1 in size 1.25 at most, so a sum of 8-bit values fits 32 bits.
+static uint8_t clip(int32_t sum)
 {
     sum >>= PRECISION;
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
-// One pass along an axis of n values `step` apart, for `lines` lines `line` apart with `values`
-// neighbours each.
-struct pass {
-    const struct taps *taps;
-    int size;              // after
-    size_t step, out_step; // from one place of the axis to the next
-    size_t lines, line, out_line;
-    size_t values;
-};
-
-static void run_pass(const struct pass *p, const uint8_t *in, uint8_t *out)
+// Along each row of n pixels.
+static void resize_rows(const struct taps *t, const uint8_t *in, size_t rows, size_t row,
+                        size_t channels, int size, uint8_t *out)
 {
-    const struct taps *t = p->taps;
-
-    for (size_t l = 0; l < p->lines; l++)
-        for (int i = 0; i < p->size; i++) {
+    for (size_t y = 0; y < rows; y++, in += row)
+        for (int i = 0; i < size; i++) {
             const size_t at = (size_t)i * (size_t)t->most;
             const int32_t *weight = t->weight + at, *pixel = t->pixel + at;
-            for (size_t c = 0; c < p->values; c++) {
-                int64_t sum = 1 << (PRECISION - 1);
+            for (size_t c = 0; c < channels; c++) {
+                int32_t sum = 1 << (PRECISION - 1);
                 for (int x = 0; x < t->count[i]; x++)
-                    sum += (int64_t)weight[x] * in[l * p->line + (size_t)pixel[x] * p->step + c];
-                out[l * p->out_line + (size_t)i * p->out_step + c] = clip(sum);
+                    sum += weight[x] * in[(size_t)pixel[x] * channels + c];
+                *out++ = clip(sum);
             }
         }
+}
+
+// The same for three channels, the usual case, in one go.
+static void resize_rows_3(const struct taps *t, const uint8_t *in, size_t rows, size_t row,
+                          int size, uint8_t *out)
+{
+    for (size_t y = 0; y < rows; y++, in += row)
+        for (int i = 0; i < size; i++, out += 3) {
+            const size_t at = (size_t)i * (size_t)t->most;
+            const int32_t *weight = t->weight + at, *pixel = t->pixel + at;
+            int32_t a = 1 << (PRECISION - 1), b = a, c = a;
+            for (int x = 0; x < t->count[i]; x++) {
+                const uint8_t *p = in + (size_t)pixel[x] * 3;
+                a += weight[x] * p[0];
+                b += weight[x] * p[1];
+                c += weight[x] * p[2];
+            }
+            out[0] = clip(a);
+            out[1] = clip(b);
+            out[2] = clip(c);
+        }
+}
+
+// Down the columns: each row of the result is a sum of whole rows. sum: of a row, for scratch.
+static void resize_columns(const struct taps *t, const uint8_t *in, size_t row, int size,
+                           int32_t *restrict sum, uint8_t *out)
+{
+    for (int i = 0; i < size; i++, out += row) {
+        const size_t at = (size_t)i * (size_t)t->most;
+        for (size_t c = 0; c < row; c++)
+            sum[c] = 1 << (PRECISION - 1);
+        for (int x = 0; x < t->count[i]; x++) {
+            const uint8_t *restrict from = in + (size_t)t->pixel[at + (size_t)x] * row;
+            const int32_t weight = t->weight[at + (size_t)x];
+            for (size_t c = 0; c < row; c++)
+                sum[c] += weight * from[c];
+        }
+        for (size_t c = 0; c < row; c++)
+            out[c] = clip(sum[c]);
+    }
 }
 
 enum err picture_resize(const uint8_t *in, int w, int h, int channels,
@@ -129,6 +160,7 @@ enum err picture_resize(const uint8_t *in, int w, int h, int channels,
     const bool skip_x = whole_x && width == w, skip_y = whole_y && height == h;
     struct taps x = {0}, y = {0};
     uint8_t *middle = NULL;
+    int32_t *sum = NULL;
     enum err e = ERR_OK;
 
     if (!skip_x)
@@ -139,16 +171,21 @@ enum err picture_resize(const uint8_t *in, int w, int h, int channels,
         middle = malloc((size_t)h * out_row);
         e = middle ? ERR_OK : ERR_NO_MEMORY;
     }
-    if (!e && !skip_x)
-        run_pass(&(struct pass){&x, width, c, c, (size_t)h, row, out_row, c}, in,
-                 skip_y ? out : middle);
+    if (!e && !skip_y) {
+        sum = malloc(out_row * sizeof *sum);
+        e = sum ? ERR_OK : ERR_NO_MEMORY;
+    }
+    if (!e && !skip_x && channels == 3)
+        resize_rows_3(&x, in, (size_t)h, row, width, skip_y ? out : middle);
+    else if (!e && !skip_x)
+        resize_rows(&x, in, (size_t)h, row, c, width, skip_y ? out : middle);
     if (!e && !skip_y)
-        run_pass(&(struct pass){&y, height, out_row, out_row, 1, 0, 0, out_row},
-                 skip_x ? in : middle, out);
+        resize_columns(&y, skip_x ? in : middle, out_row, height, sum, out);
     if (!e && skip_x && skip_y)
         memcpy(out, in, (size_t)h * row);
     taps_deinit(&x);
     taps_deinit(&y);
     free(middle);
+    free(sum);
     return e;
 }
