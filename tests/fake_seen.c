@@ -2,6 +2,7 @@
 #include "fake_seen.h"
 
 #include "buf.h"
+#include "picture_edit.h"
 #include "text.h"
 
 #include <stdio.h>
@@ -52,6 +53,18 @@ void fake_see_request(const struct picture_request *r)
     for (int i = 0; i < PICTURE_MAX_STAGES; i++)
         buf_printf(&b, "%s[%d,%.9g,%d]", i ? "," : ",\"stages\":[", r->steps[i],
                    (double)r->guidance_scale[i], r->set_noise_level ? r->noise_level[i] : -1);
-    buf_puts(&b, "]}");
+    buf_puts(&b, "]");
+    if (r->edit) { // its size, how many of its pixels are drawn anew, the blend, strengths, factor
+        int drawn = 0;
+        for (int k = 0; r->edit->drawn && k < r->edit->width * r->edit->height; k++)
+            drawn += r->edit->drawn[k] != 0;
+        buf_printf(&b, ",\"edit\":{\"size\":[%d,%d],\"drawn\":%d,\"feather\":%d,\"scale\":%d",
+                   r->edit->width, r->edit->height, r->edit->drawn ? drawn : -1, r->edit->feather,
+                   r->scale);
+        for (int i = 0; i < PICTURE_MAX_STAGES; i++)
+            buf_printf(&b, "%s%.9g", i ? "," : ",\"strength\":[", (double)r->strength[i]);
+        buf_puts(&b, "]}");
+    }
+    buf_puts(&b, "}");
     fake_see(&b);
 }

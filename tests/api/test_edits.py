@@ -1,4 +1,5 @@
 """`imagend generate --image` and `imagend upscale` on an engine whose pictures cost nothing."""
+import json
 import os
 import subprocess
 import tempfile
@@ -89,6 +90,19 @@ def test_strength_is_the_share_of_steps_and_is_told():
             assert says in folder.read("out.png"), (flags, folder.read("out.png")[:900])
         run("generate", "x", "--size", "64", "-o", folder.path("out.png"))
         assert b"trength" not in folder.read("out.png")
+
+
+def test_what_reaches_the_engine():
+    with Folder() as folder:
+        seen = folder.path("seen")
+        run("generate", "x", "--image", folder.path("wide.png"), "--mask", folder.path("mask.png"),
+            "--strength", "0.5,0.75", "-o", folder.path("out.png"), env={**os.environ, "FAKE_SEEN": seen})
+        run("upscale", folder.path("small.png"), "--scale", "16", "-o", folder.path("out.png"),
+            env={**os.environ, "FAKE_SEEN": seen})
+        edits = [json.loads(line).get("edit") for line in folder.read("seen").splitlines()]
+        assert [e for e in edits if e] == [
+            {"size": [80, 60], "drawn": 40 * 60, "feather": 1, "scale": 0, "strength": [0.5, 0.75, 0]},
+            {"size": [8, 6], "drawn": -1, "feather": 1, "scale": 16, "strength": [0, 0, 0]}], edits
 
 
 def test_standard_input():
