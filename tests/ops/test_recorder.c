@@ -25,6 +25,34 @@ static void test_halves(void)
     CHECK_INT(half_from_float(1e-9f), 0);
 }
 
+// Many at once give what one at a time gives, for every class of float: zeros, subnormals, numbers
+// that round up into the next exponent or to infinity, infinities, NaN.
+static void test_many_halves(void)
+{
+    enum { COUNT = 1 << 16 };
+    float *from = malloc(COUNT * sizeof *from);
+    uint16_t *to = malloc(COUNT * sizeof *to);
+    int wrong = 0;
+
+    for (uint32_t i = 0; i < COUNT; i++) {
+        const uint32_t bits = i << 16 | (i * 40503u & 0xffff);
+        memcpy(&from[i], &bits, 4);
+    }
+    from[0] = INFINITY, from[1] = -INFINITY, from[2] = NAN, from[3] = 65519.996F;
+    from[4] = 65520, from[5] = -1e30F, from[6] = 0x1p-24F, from[7] = 0x1p-25F, from[8] = -0.0F;
+    halves_from_floats(from, COUNT, to);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        const uint16_t one = half_from_float(from[i]);
+        const bool nan = isnan(from[i]);
+        wrong += nan ? (to[i] & 0x7c00) != 0x7c00 || !(to[i] & 0x3ff) : to[i] != one;
+    }
+    CHECK_INT(wrong, 0);
+    CHECK(to[0] == 0x7c00 && to[1] == 0xfc00 && to[3] == 0x7bff && to[4] == 0x7c00);
+    CHECK(to[5] == 0xfc00 && to[6] == 1 && to[7] == 0 && to[8] == 0x8000);
+    free(from);
+    free(to);
+}
+
 // ---- tensors --------------------------------------------------------------------------------
 
 static void test_strides(void)
@@ -194,6 +222,63 @@ static void test_errors(struct ops_device *dev)
     op_weight_destroy(&w);
 }
 
+// What a call says of its operands must be what they are: storage, outputs, workgroups.
+static void test_calls(struct ops_device *dev)
+{
+    for (int k = 0; k < 5; k++) {
+        struct ops *o = op_begin(dev, DT_F32);
+        struct tensor x = ops_temp_dtype(o, k == 1 ? DT_F16 : DT_F32, 1, 1, 4, 4);
+        struct tensor y = ops_temp_dtype(o, k == 2 ? DT_F16 : DT_F32, 1, 1, 4, 4), none = y;
+        struct push_map push = {.pixels = 4, .c = 4};
+        struct ops_call call = {.kernel = K_MAP,
+                                .dtype = DT_F32,
+                                .specs = 1,
+                                .spec = {8},
+                                .arg = {&x, NULL, &y},
+                                .push = &push,
+                                .groups = {1, 1, 1}};
+        none.buf = NULL;
+        if (k == 3)
+            call.arg[2] = NULL;
+        if (k == 4)
+            call.groups[1] = 0;
+        ops_dispatch(o, &call);
+        CHECK_MSG(ops_error(o) == (k == 0 || k == 2 ? ERR_OK : ERR_INVALID), "call %d", k);
+        CHECK_INT(ops_dispatches(o), ops_error(o) ? 0 : 1);
+        if (!ops_error(o)) {
+            call.arg[0] = &none;
+            ops_dispatch(o, &call);
+            CHECK_INT(ops_error(o), ERR_INVALID);
+        }
+        ops_destroy(&o);
+    }
+}
+
+// A bias has a number for each head, query and key, whatever its size.
+static void test_attention_fits(struct ops_device *dev)
+{
+    enum { HEADS = 2, QUERIES = 3, KEYS = 5, C = 8 };
+    static const uint32_t shapes[][4] = {
+        {1, QUERIES, KEYS, HEADS},     {1, QUERIES, KEYS - 1, HEADS}, {1, QUERIES - 1, KEYS, HEADS},
+        {1, QUERIES, KEYS, HEADS + 1}, {2, QUERIES, KEYS, HEADS},     {1, KEYS, QUERIES, HEADS}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct ops *o = op_begin(dev, DT_F32);
+        struct tensor q = ops_temp(o, 1, 1, QUERIES, C), y = ops_temp(o, 1, 1, QUERIES, C);
+        struct tensor k = ops_temp(o, 1, 1, KEYS, C), v = ops_temp(o, 1, 1, KEYS, C);
+        const uint32_t *s = shapes[i];
+        struct tensor bias = ops_temp(o, s[0], s[1], s[2], s[3]);
+        op_attention(o, &(struct op_attention_params){.q = &q,
+                                                      .segment = {{.k = &k, .v = &v}},
+                                                      .segments = 1,
+                                                      .heads = HEADS,
+                                                      .scale = 1,
+                                                      .bias = &bias,
+                                                      .y = &y});
+        CHECK_MSG(ops_error(o) == (i ? ERR_INVALID : ERR_OK), "bias %zu", i);
+        ops_destroy(&o);
+    }
+}
+
 // More loop trips than a software device of Mesa 22.3 would run: refused, not silently cut short.
 static void test_trips(struct ops_device *dev)
 {
@@ -207,6 +292,7 @@ int main(void)
 {
     struct ops_device *dev = op_test_device();
     test_halves();
+    test_many_halves();
     test_strides();
     if (!dev)
         return test_skip("no Vulkan device");
@@ -218,6 +304,8 @@ int main(void)
     test_memory(dev);
     test_weights(dev);
     test_errors(dev);
+    test_calls(dev);
+    test_attention_fits(dev);
     if (ops_device_info(dev)->cpu)
         test_trips(dev);
     struct ops_memory before;

@@ -1,0 +1,70 @@
+// Images drawn without the engine: with noise of its own (Philox written out in studio.c), its own
+// samplers per stage and a text encoder that has encoded nothing else. Only the networks and the
+// arithmetic of one step are shared, which the golden suite compares with diffusers.
+#ifndef IMAGEND_STUDIO_H
+#define IMAGEND_STUDIO_H
+
+#include "cascade.h"
+#include "engine.h"
+#include "stage.h"
+
+enum { BASE = 16, SIZE = 64, RGB = 3 * SIZE * SIZE, STAGES = 2, LENGTH = 77 };
+
+// How one stage is to be sampled; zero: as cascade_json says, see complete.
+struct how {
+    const char *network; // folder
+    const char *sampler; // NULL: the scheduler's own
+    int steps;
+    const char *named; // list of timesteps
+    const int *timesteps;
+    float guidance;
+    int interval[2];
+    int noise_level;
+};
+
+struct drawing {
+    uint64_t seed;
+    uint32_t picture, stage;
+    int pixels;
+};
+
+struct studio {
+    struct ops_device *dev;
+    char folder[256];
+};
+
+struct network_files {
+    struct unet_config config;
+    struct scheduler_config scheduler, noising;
+    struct unet *unet;
+};
+
+// A stage of its own for one image.
+struct easel {
+    struct network_files n;
+    struct stage *stage;
+    int entry, steps;
+};
+
+// States of a prompt [L, D]. Owner: the caller.
+float *studio_encode(struct studio *s, const char *prompt);
+// What is not said is as the tests' cascade.json has it.
+struct how studio_complete(struct how how, bool super);
+// A stage with one image in it. low: of the stage before, or NULL; negative NULL: empty.
+void studio_open(struct studio *s, const struct how *how, struct drawing *d, const float *low,
+                 const float *text, const float *negative, struct easel *e);
+void studio_close(struct easel *e);
+// Draws the whole image, with hows[i] for stage i; returns its edge.
+int studio_draw(struct studio *s, const struct picture_request *r, const struct how *hows,
+                uint8_t *rgb);
+
+// What the engine draws of a request, with nothing else in it.
+struct result {
+    uint8_t rgb[RGB];
+    int edge, done, failed;
+};
+void studio_draw_with(struct engine *g, const struct picture_request *request, struct result *out);
+// The engine's events into a struct result: the tag, or ctx without one.
+void studio_event(void *ctx, const struct engine_event *ev);
+
+#endif
