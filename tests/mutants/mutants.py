@@ -98,10 +98,14 @@ class Tree:
     def __init__(self, folder):
         self.source, self.build = folder / "tree", folder / "build"
         self.log = folder / "log"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log.write_bytes(b"")
         tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], check=True, stdout=subprocess.PIPE).stdout
-        for name in tracked.decode().split("\0"):
-            if not name or not (ROOT / name).is_file():
-                continue
+        names = {name for name in tracked.decode().split("\0") if name and (ROOT / name).is_file()}
+        for path in self.source.rglob("*"):
+            if path.is_file() and str(path.relative_to(self.source)) not in names:
+                path.unlink()
+        for name in names:
             target = self.source / name
             if target.is_file() and target.read_bytes() == (ROOT / name).read_bytes():
                 continue
