@@ -169,6 +169,28 @@ def test_owners_are_served_in_turn():
         assert s.close() == 0
 
 
+def test_a_waiting_job_is_told_its_place():
+    """The place of a job is its first image's, and each change of it is an event."""
+    s = Server(env={"FAKE_STEP_MS": "2", "FAKE_SLOTS": "1"})
+    try:
+        with s.held():
+            running = post(s, steps=1).json["id"]
+            eventually(lambda: s.get("/v1/jobs/" + running).json["status"] == "running")
+            before = [post(s, steps=1).json["id"] for _ in range(2)]
+            several = post(s, n=3).json["id"]
+            events = s.events("GET", f"/v1/jobs/{several}/events")
+            next(events)
+            eventually(lambda: s.get("/v1/jobs/" + several).json["position"] == 2, what="place 2")
+            s.delete("/v1/jobs/" + before[0])
+            eventually(lambda: s.get("/v1/jobs/" + several).json["position"] == 1, what="place 1")
+            s.delete("/v1/jobs/" + before[1])
+            eventually(lambda: s.get("/v1/jobs/" + several).json["position"] == 0, what="place 0")
+        told = [e[2]["position"] for e in events if e[0] == "queued"]
+        assert told[-3:] == [2, 1, 0], told
+    finally:
+        assert s.close() == 0
+
+
 # ---- estimates -------------------------------------------------------------------------------------------------------
 
 def test_the_estimate_is_the_time_it_takes():

@@ -63,6 +63,55 @@ static void test_priority_within_an_owner(void)
     queue_destroy(&q);
 }
 
+// One owner at the limit is passed over, not waited for; the limit counts what runs of each.
+static void test_limit_per_owner(void)
+{
+    struct queue *q = queue_create();
+    queue_set_running_limit(q, 2);
+    for (int i = 0; i < 4; i++)
+        queue_push(q, make(i, "a", 0, false));
+    queue_push(q, make(4, "b", 0, false));
+    queue_push(q, make(5, "b", 0, false));
+    static const int order[] = {0, 4, 1, 5, -1};
+    for (int i = 0; i < 5; i++)
+        CHECK_INT(take(q), order[i]);
+    CHECK_INT(queue_length(q), 2);
+    queue_leave(q, &works[4]); // b has nothing more
+    CHECK_INT(take(q), -1);
+    queue_push(q, make(6, "b", 0, false));
+    CHECK_INT(take(q), 6);
+    queue_leave(q, &works[0]);
+    CHECK_INT(take(q), 2);
+    CHECK_INT(take(q), -1);
+    queue_set_running_limit(q, 0);
+    CHECK_INT(take(q), 3);
+    queue_destroy(&q);
+}
+
+// What is taken out is neither counted nor given to anybody, and others move up.
+static void test_removing(void)
+{
+    struct queue *q = queue_create();
+    for (int i = 0; i < 3; i++)
+        queue_push(q, make(i, "a", 0, false));
+    queue_push(q, make(3, "b", 0, false));
+    CHECK(queue_remove(q, &works[0]));
+    CHECK(!queue_remove(q, &works[0]));
+    CHECK_INT(queue_length(q), 3);
+    CHECK_INT(queue_owner_length(q, "a"), 2);
+    CHECK_INT(queue_owner_length(q, "b"), 1);
+    CHECK_INT(queue_owner_length(q, "c"), 0);
+    queue_rank(q);
+    CHECK_INT(works[1].ahead, 0);
+    CHECK_INT(works[3].ahead, 1);
+    CHECK_INT(works[2].ahead, 2);
+    CHECK_INT(take(q), 1);
+    CHECK(queue_remove(q, &works[3])); // its lane goes
+    CHECK_INT(take(q), 2);
+    CHECK_INT(take(q), -1);
+    queue_destroy(&q);
+}
+
 static void test_limits_and_holding(void)
 {
     struct queue *q = queue_create();
@@ -89,5 +138,7 @@ int main(void)
     test_owners_take_turns();
     test_priority_within_an_owner();
     test_limits_and_holding();
+    test_limit_per_owner();
+    test_removing();
     return test_end();
 }
