@@ -197,7 +197,7 @@ void auth_replace(struct auth *a, struct auth **fresh)
     for (struct key *k = (*fresh)->keys; k; k = k->next) {
         const struct key *old = key_find(a->keys, k->name);
         if (old && old->rate > 0 && k->rate > 0) {
-            k->tokens = old->tokens < k->burst ? old->tokens : k->burst;
+            k->tokens = old->tokens; // no more than the burst, once it is spent
             k->filled = old->filled;
         }
     }

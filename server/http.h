@@ -87,7 +87,6 @@ void *http_user(const struct http_request *r);
 // Before the reply; a header that is not a valid one is left out.
 void http_set_header(struct http_request *r, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-void http_set_close(struct http_request *r);
 // Answer with the bytes of body, which is empty afterwards. type NULL: no body, no Content-Type.
 void http_reply(struct http_request *r, int status, const char *type, struct buf *body);
 // Answer with bytes that stay in memory until free_fn(owner).

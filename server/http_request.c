@@ -291,11 +291,6 @@ void http_set_header(struct http_request *r, const char *name, const char *fmt, 
         free(value);
 }
 
-void http_set_close(struct http_request *r)
-{
-    r->close = true;
-}
-
 void http_set_response(struct http_request *r, int status, const char *type,
                        struct MHD_Response *response)
 {

@@ -171,7 +171,6 @@ void router_head(void *router, struct http_request *r)
         return;
     } else if (ro->draining && !(found && c->route->flags & ROUTE_WHEN_DRAINING)) {
         call_set_retry(c, ro->retry);
-        http_set_close(r);
         call_error(c, 503, NULL, NULL, "the server is shutting down");
     } else if (!found && !strcmp(http_method(r), "OPTIONS")) {
         router_preflight(c, allowed);

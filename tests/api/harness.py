@@ -202,6 +202,8 @@ class Server:
         response = connection.getresponse()
         assert response.status == 200, (response.status, response.read())
         assert response.getheader("Content-Type").startswith("text/event-stream")
+        assert response.getheader("Cache-Control") == "no-store"
+        assert response.getheader("X-Accel-Buffering") == "no", "a proxy would hold it back"
         event = {}
         try:
             while line := response.readline():

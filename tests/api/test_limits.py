@@ -586,7 +586,7 @@ def test_drain_delay():
 
 def test_drain_timeout():
     """What ends in time is answered, what does not is given up; nothing new begins meanwhile."""
-    for timeout, status in ((300, 200), (1, 503)):
+    for timeout, given in ((300, 200), (1, 503)):
         t = Limited(keys=False, env={"FAKE_SLOTS": "1"}, drain_timeout=timeout)
         s = t.server
         assert "changes to these options need a restart: drain-timeout" in t.reload(drain_timeout=timeout + 1)
@@ -599,9 +599,10 @@ def test_drain_timeout():
             later = threading.Thread(target=lambda: answers.append(s.draw("later")))
             later.start()
             eventually(lambda: t.load()["queued"] == 2)
-            open_one = s.connect()
-            open_one.request("GET", "/healthz")
-            open_one.getresponse().read()
+            open_one, probes = s.connect(), [s.connect() for _ in range(3)]
+            for c in (open_one, *probes):
+                c.request("GET", "/healthz")
+                c.getresponse().read()
             start = time.monotonic()
             s.process.send_signal(signal.SIGTERM)
             eventually(lambda: "draining" in s.log)
@@ -618,13 +619,20 @@ def test_drain_timeout():
             if told and told[0] == 202:  # before the first tick of draining
                 s.process.kill()
             assert told and told[0] == 503 and told[1] == "close" and int(told[2]) == 5, told
+            for c, path, status in zip(probes, ("/healthz", "/readyz", "/metrics"), (200, 503, 200)):
+                c.request("GET", path)
+                r = c.getresponse()
+                said = r.read()
+                assert r.status == status and r.getheader("connection") == "close", (path, r.status)
+                assert path != "/readyz" or b'"reason":"draining"' in said, said
+                assert path != "/metrics" or b"imagend_ready 0\n" in said
             if timeout == 1:
                 assert s.process.wait(PATIENCE) == 0
                 assert 1 <= time.monotonic() - start < 20
         thread.join(PATIENCE)
         later.join(PATIENCE)
         assert s.process.wait(PATIENCE) == 0
-        assert [a.status for a in answers] == [status] * 2, [a.body[:200] for a in answers]
+        assert [a.status for a in answers] == [given] * 2, [a.body[:200] for a in answers]
         s.start()
         try:
             j = s.wait_job(queued)

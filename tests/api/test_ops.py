@@ -353,7 +353,9 @@ def test_names_that_it_was_given():
         try:
             for name in ("a.test", "b.test:80", "IMG.test", *HOME):
                 assert s.get("/healthz", Host=name).status == 200, name
-            assert set(statuses(s, ("c.test", *AWAY)).values()) == {421}
+            near = ("c.test", "a.test.evil.test", "xa.test", "a.tes", "a.testx", "b.test.a", "img.test.x",
+                    "ximg.test", "https://a.test", "a.test, evil.test", "a.test@evil.test", *AWAY)
+            assert set(statuses(s, near).values()) == {421}, statuses(s, near)
             # Keys guard it instead; names that were given are still the only ones.
             with open(keys, "w") as f:
                 f.write(line + "\n")

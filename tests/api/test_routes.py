@@ -128,6 +128,12 @@ def test_cors():
         assert h["access-control-expose-headers"] == "*"
         h = s.get("/v1/models", Origin="https://x.test").headers
         assert "access-control-allow-origin" not in h and h["vary"] == "Origin"
+        for near in (APP + ".evil", APP + "/", APP[:-1], APP + ":443", "http://app.test", "https://xapp.test",
+                     "https://app.test.evil.test", "app.test", "null", "*", APP + ", " + APP, "", APP.upper(),
+                     "http://localhost:30000", "http://localhost", "http://localhost:300"):
+            assert "access-control-allow-origin" not in s.get("/v1/models", Origin=near).headers, near
+            a = s.request("POST", "/v1/jobs", {"prompt": "a", "size": 64}, {"Origin": near})
+            assert a.status == 403, (near, a.status)
         # All on one connection, as browsers do it.
         c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=PATIENCE)
         c.connect()

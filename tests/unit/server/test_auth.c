@@ -3,6 +3,7 @@
 #include "auth.h"
 #include "buf.h"
 #include "router.h"
+#include "sha256.h"
 #include "test.h"
 
 #include <stdlib.h>
@@ -203,6 +204,7 @@ static void test_files(void)
         {"", 0, "a read\n"},
         {"", 0, "a 1234 read\n"},
         {"", 200, " more words than four here\n"},
+        {"", 200, " 5/20 word\n"},
         {"", 200, " 0/5\n"},
         {"", 200, " 5/0\n"},
         {"", 200, " -1/5\n"},
@@ -233,8 +235,21 @@ static void test_files(void)
     CHECK_INT(auth_parse(text, strlen(text), &a, &why), ERR_INVALID);
 }
 
+// FIPS 180-4 and RFC 4231.
+static void test_digests(void)
+{
+    char hex[65];
+    sha256_hex("abc", 3, hex);
+    CHECK_STR(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    sha256_hmac_hex("Jefe", 4, "what do ya want for nothing?", 28, hex);
+    CHECK_STR(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    CHECK(sha256_same("abc", "abc"));
+    CHECK(!sha256_same("abc", "abd") && !sha256_same("abc", "ab") && !sha256_same("ab", "abc"));
+}
+
 int main(void)
 {
+    test_digests();
     test_the_whole_hash_counts();
     test_owner_and_scopes_are_the_keys();
     test_rates();
