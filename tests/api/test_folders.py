@@ -199,7 +199,7 @@ def test_weights_that_do_not_fit_the_config():
     check_all([
         (keys("unet/config.json", time_embedding_dim=77), "time_embedding.linear_1.weight"),
         (keys("text_encoder/config.json", d_ff=76), "DenseReluDense.wi_0.weight"),
-        (keys("text_encoder/config.json", num_layers=7), "encoder.block.6.layer.0"),
+        (keys("text_encoder/config.json", num_layers=7), "encoder.block.3.layer.0"),
     ])
 
 
