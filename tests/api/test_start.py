@@ -9,7 +9,7 @@ from harness import PROGRAM, Server, main
 def start(*flags):
     """Exit status and what was said, of a server that must not start."""
     r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--store", "memory", *flags],
-                       capture_output=True, text=True, timeout=60)
+                       capture_output=True, text=True, timeout=30)
     lines = [line for line in r.stderr.splitlines() if line.startswith("imagend: ")]
     assert len(lines) == 1, (flags, r)
     return r.returncode, lines[0]
@@ -53,7 +53,7 @@ def test_what_must_go_together():
 def test_wrong_options_exit_with_2():
     for flags, says in ((("--no-such-option",), "unknown option"), (("--slots", "257"), "from 0 to 256"),
                         (("--queue-limit",), "needs a value"), (("--store", "disk"), "one of sqlite, memory")):
-        r = subprocess.run([PROGRAM, "serve", *flags], capture_output=True, text=True, timeout=60)
+        r = subprocess.run([PROGRAM, "serve", *flags], capture_output=True, text=True, timeout=30)
         assert r.returncode == 2 and says in r.stderr and r.stderr.count("\n") == 1, (flags, r)
 
 
