@@ -10,7 +10,7 @@
 
 // ---- hosts --------------------------------------------------------------------------------------
 
-static int own_port(const char *scheme)
+int address_default_port(const char *scheme)
 {
     return !strcmp(scheme, "https") ? 443 : !strcmp(scheme, "http") ? 80 : 0;
 }
@@ -25,7 +25,7 @@ static bool take_port(const char *s, size_t n, struct address *out)
             return false;
         port = port * 10 + (s[i] - '0');
     }
-    out->port = port == own_port(out->scheme) ? 0 : port;
+    out->port = port == address_default_port(out->scheme) ? 0 : port;
     return port > 0 && port <= 65535;
 }
 

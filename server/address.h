@@ -24,6 +24,7 @@ bool address_same_host(const struct address *a, const struct address *b); // and
 // Whether the host is a literal IPv4 or IPv6 address.
 bool address_is_ip(const struct address *a);
 void address_write_host(const struct address *a, struct buf *out); // "host[:port]"
+int address_default_port(const char *scheme);                      // 0: unknown scheme
 
 // Makes one spelling of a path: no empty segments, no slash at the end except in "/".
 void address_clean_path(char *path);

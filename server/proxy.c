@@ -182,6 +182,19 @@ static void take_host(const char *s, size_t n, char out[ADDRESS_HOST])
     buf_deinit(&b);
 }
 
+static void take_port(const char *s, size_t n, int *out)
+{
+    int port = 0;
+    trim(&s, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (n > 5 || s[i] < '0' || s[i] > '9')
+            return;
+        port = port * 10 + (s[i] - '0');
+    }
+    if (port <= 65535)
+        *out = port;
+}
+
 static void take_prefix(const char *s, size_t n, char out[ADDRESS_PREFIX])
 {
     char prefix[ADDRESS_PREFIX];
@@ -250,6 +263,8 @@ void proxy_read(const struct proxy_trust *t, const struct proxy_headers *h, stru
         take_scheme(h->scheme, strcspn(h->scheme, ","), out->scheme);
     if (h->host)
         take_host(h->host, strcspn(h->host, ","), out->host);
+    if (h->port)
+        take_port(h->port, strcspn(h->port, ","), &out->port);
     if (h->prefix)
         take_prefix(h->prefix, strcspn(h->prefix, ","), out->prefix);
 }

@@ -1,4 +1,4 @@
-// Which reverse proxies are believed, and what they say of the request that they pass on. Any
+// Which reverse proxies are trusted, and what their headers say about the original request. Any
 // thread.
 #ifndef IMAGEND_PROXY_H
 #define IMAGEND_PROXY_H
@@ -27,18 +27,19 @@ bool proxy_trusts(const struct proxy_trust *t, const char *ip);
 // The headers of a request; NULL: absent. The lines of X-Forwarded-For and Forwarded are joined by
 // commas.
 struct proxy_headers {
-    const char *forwarded, *client, *scheme, *host, *prefix;
+    const char *forwarded, *client, *scheme, *host, *port, *prefix;
 };
 
-// What the client asked for, as the proxy in front of it saw that; "" where nobody says.
+// What the client requested, according to the first proxy; "" and 0 when no header says.
 struct proxy_said {
     char scheme[8];          // "http" or "https"
     char host[ADDRESS_HOST]; // "host[:port]"
+    int port;                // completes a host that names none
     char prefix[ADDRESS_PREFIX];
     char client[48];
 };
 
-// Only for a request whose peer is trusted. What is malformed counts as absent.
+// Call it only for a request whose peer is trusted. Malformed values count as absent.
 // Source: RFC 7239; X-Forwarded-* as HAProxy, nginx, Caddy, Traefik and Envoy write them.
 void proxy_read(const struct proxy_trust *t, const struct proxy_headers *h, struct proxy_said *out);
 

@@ -15,6 +15,30 @@ enum { WEB_MAX_HEADERS = 1024 };
 
 // ---- proxies ------------------------------------------------------------------------------------
 
+static const char *call_scheme(const struct call *c)
+{
+    return *c->via.scheme ? c->via.scheme : http_is_tls(c->http) ? "https" : "http";
+}
+
+// A proxy may drop the port from the host and send it as X-Forwarded-Port. A port in the host
+// itself takes precedence. Behind a second proxy the header may hold the port of an inner hop, so
+// the default port of the other scheme is ignored.
+static void complete_host(struct call *c)
+{
+    const char *host = *c->via.host ? c->via.host : http_header(c->http, "Host");
+    const char *scheme = call_scheme(c), *other = scheme[4] ? "http" : "https";
+    struct address a;
+    struct buf b = {0};
+    if (!c->via.port || !host || !address_parse_host(host, "", &a) || a.port ||
+        c->via.port == address_default_port(scheme) || c->via.port == address_default_port(other))
+        return;
+    a.port = c->via.port;
+    address_write_host(&a, &b);
+    if (!b.failed && b.len < sizeof c->via.host)
+        memcpy(c->via.host, b.data, b.len + 1);
+    buf_deinit(&b);
+}
+
 void router_read_forwarded(struct call *c)
 {
     const struct proxy_trust *trust = c->router->p.web.proxies;
@@ -28,9 +52,11 @@ void router_read_forwarded(struct call *c)
         .client = client.data,
         .scheme = http_header(c->http, "X-Forwarded-Proto"),
         .host = http_header(c->http, "X-Forwarded-Host"),
+        .port = http_header(c->http, "X-Forwarded-Port"),
         .prefix = http_header(c->http, "X-Forwarded-Prefix"),
     };
     proxy_read(trust, &h, &c->via);
+    complete_host(c);
     if (*c->via.client)
         http_set_client(c->http, c->via.client);
     buf_deinit(&forwarded);
@@ -46,7 +72,7 @@ void call_url(const struct call *c, struct buf *out)
 {
     const struct router_web *w = &c->router->p.web;
     const char *host = *c->via.host ? c->via.host : http_header(c->http, "Host");
-    const char *scheme = *c->via.scheme ? c->via.scheme : http_is_tls(c->http) ? "https" : "http";
+    const char *scheme = call_scheme(c);
     if (*w->public_url)
         buf_puts(out, w->public_url);
     else if (host)

@@ -6,6 +6,7 @@ from test_ops import run
 
 BODY = {"prompt": "a", "size": "64x64", "response_format": "url"}
 PROTO, HOST, PREFIX = "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Prefix"
+PORT = "X-Forwarded-Port"
 
 
 def base(s, headers=None):
@@ -81,6 +82,18 @@ def test_forwarded_headers():
         ({PREFIX: "//evil.test"}, own), ({PREFIX: "/../x"}, own), ({PREFIX: "/a b"}, own),
         ({PREFIX: "/a?b"}, own), ({PREFIX: "/" + "x" * 300}, own),
         ({PROTO: "https", HOST: "img.test", PREFIX: "/a"}, "https://img.test/a"),
+        ({PORT: "8443"}, own + ":8443"), ({PORT: " 8443 , 80"}, own + ":8443"), ({PORT: "80"}, own),
+        ({PORT: "443"}, own), ({PORT: "0"}, own), ({PORT: "65536"}, own), ({PORT: "000080"}, own),
+        ({PORT: "-1"}, own), ({PORT: "8443x"}, own), ({PORT: ""}, own), ({PORT: "99999999999"}, own),
+        ({PROTO: "https", PORT: "443"}, "https://localhost"),
+        ({PROTO: "https", PORT: "80"}, "https://localhost"),
+        ({PROTO: "https", PORT: "8443"}, "https://localhost:8443"),
+        ({HOST: "img.test", PORT: "8443"}, "http://img.test:8443"),
+        ({HOST: "img.test:81", PORT: "8443"}, "http://img.test:81"),
+        ({HOST: "[2001:db8::1]", PORT: "8443"}, "http://[2001:db8::1]:8443"),
+        ({"Host": "localhost:81", PORT: "8443"}, own + ":81"),
+        ({HOST: "img.test", PORT: "8443", PREFIX: "/a", PROTO: "https"}, "https://img.test:8443/a"),
+        ({"Forwarded": "proto=https;host=img.test", PORT: "8443"}, "https://img.test:8443"),
         ({"Forwarded": "for=192.0.2.1;proto=https;host=img.test"}, "https://img.test"),
         ({"Forwarded": 'For="[2001:db8::1]:1"; Proto="HTTPS"; Host="img.test:81", for=10.0.0.1;host=x'},
          "https://img.test:81"),
@@ -106,14 +119,15 @@ def test_forwarded_headers():
 
 def test_only_trusted_proxies_are_believed():
     said = {"Host": "localhost", PROTO: "https", HOST: "img.test", PREFIX: "/p",
-            "X-Forwarded-For": "192.0.2.1"}
+            "X-Forwarded-For": "192.0.2.1",
+            PORT: "8443"}
     for trusted, believed in (("loopback", True), ("127.0.0.0/8", True), ("127.0.0.1", True),
                               ("0.0.0.0/0", True), ("10.0.0.0/8, 127.0.0.1/32", True),
                               ("126.0.0.0/7", True), ("private", False), ("127.0.0.2", False),
                               ("128.0.0.0/1", False), ("::1", False), ("", False)):
         s = Server("--trusted-proxies", trusted, "--store", "memory")
         try:
-            assert base(s, said) == ("https://img.test/p" if believed else "http://localhost"), trusted
+            assert base(s, said) == ("https://img.test:8443/p" if believed else "http://localhost"), trusted
             eventually(lambda: "/v1/images/generations status" in s.log)
             assert ("client=192.0.2.1" in s.log) == believed, trusted
         finally:
@@ -165,6 +179,8 @@ def test_own_origins():
         ((), {"Host": "127.0.0.1:8080", "Origin": "http://img.test"}, 403),
         ((), {"Host": "127.0.0.1:8080", "Origin": "http://img.test", HOST: "img.test"}, 202),
         ((), {"Host": "127.0.0.1:8080", "Origin": "https://img.test:8443", HOST: "img.test:8443"}, 202),
+        ((), {"Host": "127.0.0.1:8080", "Origin": "https://img.test:8443", HOST: "img.test", PORT: "8443"}, 202),
+        ((), {"Host": "127.0.0.1:8080", "Origin": "https://img.test:8443", HOST: "img.test"}, 403),
         ((), {"Host": "127.0.0.1:8080", "Origin": "http://img.test", HOST: "other.test"}, 403),
         ((), {"Host": "127.0.0.1:8080", "Origin": "http://img.test", HOST: "img.test:81"}, 403),
         ((), {"Host": "127.0.0.1", "Origin": "http://img.test", "Forwarded": "host=img.test"}, 202),

@@ -14,6 +14,7 @@ static void check_said(const struct proxy_said *s)
     char prefix[ADDRESS_PREFIX];
     FUZZ_REQUIRE(!*s->scheme || !strcmp(s->scheme, "http") || !strcmp(s->scheme, "https"));
     FUZZ_REQUIRE(!*s->host || address_parse_host(s->host, "", &a));
+    FUZZ_REQUIRE(s->port >= 0 && s->port <= 65535);
     FUZZ_REQUIRE(address_prefix(s->prefix, strlen(s->prefix), prefix) &&
                  !strcmp(prefix, s->prefix));
     FUZZ_REQUIRE(!strpbrk(s->prefix, " \"<>\\\r\n?#") && strncmp(s->prefix, "//", 2));
@@ -48,10 +49,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_REQUIRE(!proxy_parse(known[i], &trust, &why));
         proxy_read(&trust, &(struct proxy_headers){.forwarded = text}, &said);
         check_said(&said);
-        proxy_read(
-            &trust,
-            &(struct proxy_headers){.client = text, .scheme = text, .host = text, .prefix = text},
-            &said);
+        proxy_read(&trust,
+                   &(struct proxy_headers){
+                       .client = text, .scheme = text, .host = text, .port = text, .prefix = text},
+                   &said);
         check_said(&said);
         if (proxy_parse(text, &trust, &why))
             FUZZ_REQUIRE(why.code == ERR_INVALID && *why.msg);
