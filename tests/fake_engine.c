@@ -271,6 +271,8 @@ enum err engine_resolve(const struct engine *e, const struct picture_request *r,
         return fault_set(why, ERR_INVALID, "prompt", "prompt is longer than %d bytes",
                          PICTURE_MAX_PROMPT);
     enum err err = fake_edit(e, r, out, why);
+    if (!err)
+        err = picture_check_stages(r, out->stages, why);
     if (err)
         return err;
     const bool fast = r->preset;

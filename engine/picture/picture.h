@@ -121,6 +121,9 @@ void picture_json(struct buf *b, const struct picture_request *r, const struct p
 // Errors: INVALID, naming the largest size.
 enum err picture_choose(const int *edge, int stages, const struct check_size *size,
                         struct picture_used *out, struct fault *why);
+// Refuses values for stages that an image of `stages` stages does not use, and a noise level for
+// the base stage. Errors: INVALID, naming the field.
+enum err picture_check_stages(const struct picture_request *r, int stages, struct fault *why);
 // The size at which an image of a stage, drawn with this edge, is given out: the last stage's as
 // asked for; an earlier one's not larger than it was drawn, in the same shape.
 struct check_size picture_fit_size(const struct picture_used *u, int edge);

@@ -26,6 +26,27 @@ enum err picture_choose(const int *edge, int stages, const struct check_size *si
     return ERR_OK;
 }
 
+enum err picture_check_stages(const struct picture_request *r, int stages, struct fault *why)
+{
+    if (r->set_noise_level && r->noise_level[0] != -1)
+        return fault_set(why, ERR_INVALID, "noise_level",
+                         "\"noise_level\" does not apply to the base stage; use a list such as "
+                         "[-1, %d]",
+                         r->noise_level[0]);
+    for (int i = stages; i < PICTURE_MAX_STAGES; i++) {
+        const char *name = r->steps[i]                                     ? "steps"
+                           : r->guidance_scale[i] != 0                     ? "guidance_scale"
+                           : r->set_noise_level && r->noise_level[i] != -1 ? "noise_level"
+                                                                           : NULL;
+        if (name)
+            return fault_set(why, ERR_INVALID, name,
+                             "\"%s\" has a value for stage %d, but an image of this size uses "
+                             "only %d %s",
+                             name, i + 1, stages, stages > 1 ? "stages" : "stage");
+    }
+    return ERR_OK;
+}
+
 struct check_size picture_fit_size(const struct picture_used *u, int edge)
 {
     const int most = longer(&u->size);

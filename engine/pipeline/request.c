@@ -62,6 +62,8 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
     if (!e)
         e = request_resolve_edit(c, r, &out->used, why);
     if (!e)
+        e = picture_check_stages(r, out->used.stages, why);
+    if (!e)
         e = cascade_preset_find(c, r->preset, &preset, why);
     out->preset = &c->preset[preset];
     for (int i = out->used.first; !e && i < out->used.stages; i++)

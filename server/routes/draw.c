@@ -16,6 +16,16 @@ const char *const draw_formats[] = {"png", "jpeg", "webp", NULL};
 const char *const draw_qualities[] = {"auto", "low",   "medium", "standard", "high",
                                       "hd",   "xhigh", "max",    NULL};
 
+// The stages that an image of this size uses; 0: the size is invalid, which jobs_submit reports.
+static int stages_of(const struct model_info *m, const struct check_size *size)
+{
+    struct picture_used used;
+    int edge[PICTURE_MAX_STAGES];
+    for (int i = 0; i < m->stages; i++)
+        edge[i] = m->stage[i].size;
+    return picture_choose(edge, m->stages, size, &used, NULL) ? 0 : used.stages;
+}
+
 void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec)
 {
     static const char fast[] = "fast";
@@ -29,7 +39,8 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_s
             return;
         }
     const bool low = quality == DRAW_LOW, high = quality >= DRAW_HIGH;
-    for (int s = 0; m && s < m->stages && (low || high); s++)
+    const int stages = m && (low || high) ? stages_of(m, &spec->request.size) : 0;
+    for (int s = 0; s < stages; s++)
         if (!spec->request.steps[s] && !(named && s == 0))
             spec->request.steps[s] = low ? (m->stage[s].steps + 1) / 2 : m->stage[s].steps * 2;
 }

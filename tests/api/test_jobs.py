@@ -40,6 +40,25 @@ def test_unknown_fields_are_refused(s):
         assert a.status == 400 and a.json["error"]["param"] == field, (field, a.body)
 
 
+def test_no_values_for_stages_that_the_image_does_not_use(s):
+    for fields, param, says in (
+            ({"size": 64, "steps": [2, 2]}, "steps", "stage 2, but an image of this size uses only 1 stage"),
+            ({"size": "48x64", "steps": [None, 2]}, "steps", "uses only 1 stage"),
+            ({"size": 256, "steps": [2, 2, 2]}, "steps", "stage 3, but an image of this size uses only 2 stages"),
+            ({"size": 64, "guidance_scale": [2, 0]}, "guidance_scale", "uses only 1 stage"),
+            ({"size": 64, "noise_level": [-1, 10]}, "noise_level", "uses only 1 stage"),
+            ({"size": 256, "noise_level": 10}, "noise_level", "use a list such as [-1, 10]")):
+        for path in ("/v1/jobs", "/v1/images/generations"):
+            if path != "/v1/jobs":
+                fields = {**fields, "size": str(fields["size"])}
+            a = s.post(path, {"prompt": "a", **fields})
+            error = a.json["error"]
+            assert a.status == 400 and error["param"] == param and says in error["message"], (fields, a.body)
+    for fields in ({"size": 64, "steps": [2, None, None]}, {"size": 64, "noise_level": [-1, -1]},
+                   {"size": 256, "steps": [2, 2], "guidance_scale": [0, 2], "noise_level": [-1, 10]}):
+        assert post(s, **fields).status == 202, fields
+
+
 def test_presets(s):
     j = s.wait_job(post(s, preset="fast", size=256).json["id"])
     r = j["request"]

@@ -261,6 +261,9 @@ def test_quality_and_steps(s):
     for quality in ("high", "hd", "xhigh", "max"):
         r = asked(s, quality=quality)
         assert r["preset"] is None and r["steps"] == [16, 8], (quality, r)
+    a = s.draw(size="64x64", response_format="url", quality="high")
+    assert a.status == 200, a.body
+    assert s.get("/v1/jobs/" + a.headers["x-imagend-job"]).json["request"]["steps"] == [16]
     r = asked(s, quality="low")
     assert r["preset"] == "fast" and r["steps"] == [3, 2] and r["sampler"] == "ddim", r
     assert r["guidance_scale"] == [1, 1], r

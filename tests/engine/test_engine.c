@@ -30,7 +30,7 @@ static const struct picture_request requests[PICTURES] = {
      .steps = {4, 4},
      .sampler = "ddim",
      .set_noise_level = true,
-     .noise_level = {-1, 30}},
+     .noise_level = {-1, 30, -1}},
     {.prompt = "a cat", .seed = 4, .size = {16, 16}, .steps = {8}},
 };
 
@@ -393,8 +393,13 @@ static void test_refusals(struct engine *g)
         {{.prompt = "a", .sampler = "euler"}, "sampler"},
         {{.prompt = "a", .timesteps = "fast1"}, "timesteps"},
         {{.prompt = "a", .timesteps = "fast27", .steps = {5}}, "timesteps"},
-        {{.prompt = "a", .set_noise_level = true, .noise_level = {-1, 1000}}, "noise_level"},
-        {{.prompt = "a", .set_noise_level = true, .noise_level = {-1, -2}}, "noise_level"},
+        {{.prompt = "a", .set_noise_level = true, .noise_level = {-1, 1000, -1}}, "noise_level"},
+        {{.prompt = "a", .set_noise_level = true, .noise_level = {100, -1, -1}}, "noise_level"},
+        {{.prompt = "a", .set_noise_level = true, .noise_level = {-1, -1, 5}}, "noise_level"},
+        {{.prompt = "a", .size = {16, 16}, .steps = {2, 2}}, "steps"},
+        {{.prompt = "a", .steps = {0, 0, 2}}, "steps"},
+        {{.prompt = "a", .size = {9, 9}, .guidance_scale = {0, 2}}, "guidance_scale"},
+        {{.prompt = "a", .set_noise_level = true, .noise_level = {-1, -2, -1}}, "noise_level"},
         {{.prompt = "a", .guidance_scale = {1, 100.5F}}, "guidance_scale"},
         {{.prompt = "a", .preset = "fast"}, "preset"},
     };

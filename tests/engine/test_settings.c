@@ -65,7 +65,7 @@ static const struct {
      false},
     {"sampler", {PROMPT, .seed = 5, .sampler = "dpm++2m"}, {{.sampler = "dpm++2m"}, {0}}, false},
     {"noise level",
-     {PROMPT, .seed = 5, .set_noise_level = true, .noise_level = {-1, 400}},
+     {PROMPT, .seed = 5, .set_noise_level = true, .noise_level = {-1, 400, -1}},
      {{0}, {.noise_level = 400}},
      false},
     {"a noise level that is not set",
