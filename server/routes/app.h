@@ -35,7 +35,7 @@ extern const struct route *const serve_routes[]; // all of these, NULL-terminate
 
 // ---- shared by the APIs that draw (draw.c) ------------------------------------------------------
 
-extern const char *const draw_formats[];   // "png", "jpeg", "webp", in the order of job_format
+extern const char *const draw_formats[];   // in the order of job_format, then aliases
 extern const char *const draw_qualities[]; // of the model's steps
 
 enum draw_quality {
@@ -49,6 +49,8 @@ enum draw_quality {
     DRAW_MAX,
 };
 
+// The format that an index of draw_formats stands for.
+enum job_format draw_format(int choice);
 // What a quality means: the model's preset "fast", or half its steps when it has none; its own
 // settings; twice its steps. Steps or a preset that were given stay.
 void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec);

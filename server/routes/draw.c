@@ -12,9 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const draw_formats[] = {"png", "jpeg", "webp", NULL};
+const char *const draw_formats[] = {"png", "jpeg", "webp", "jpg", NULL};
 const char *const draw_qualities[] = {"auto", "low",   "medium", "standard", "high",
                                       "hd",   "xhigh", "max",    NULL};
+
+enum job_format draw_format(int choice)
+{
+    enum { JPG = 3 };
+    return choice == JPG ? JOB_JPEG : (enum job_format)choice;
+}
 
 // The stages that an image of this size uses; 0: the size is invalid, which jobs_submit reports.
 static int stages_of(const struct model_info *m, const struct check_size *size)

@@ -164,10 +164,10 @@ static void jobs_post(struct call *c)
     struct job_spec spec = {
         .request = f->picture,
         .n = f->n,
-        .format = (enum job_format)f->format,
+        .format = draw_format(f->format),
         .quality = f->quality,
         .previews = f->previews,
-        .preview_format = (enum job_format)f->preview_format,
+        .preview_format = draw_format(f->preview_format),
         .priority = f->priority,
         .deadline = f->deadline,
         .webhook_url = f->webhook_url,

@@ -46,6 +46,8 @@ static const struct check_field images_table[] = {
      .help = "number of partial images to send when streaming"},
     {"background", CHECK_ENUM, CHECK_NULL, F(background), .choices = backgrounds, .def = "auto",
      .help = "transparent is not supported"},
+    {"num_inference_steps", CHECK_INTS, CHECK_NULL, F(picture.steps), 1, PICTURE_MAX_STEPS,
+     .help = "alias of steps"},
     {"style", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
     {"moderation", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
     {"user", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
@@ -286,12 +288,15 @@ static void follow(struct call *c, struct job *job, const char *raw_type)
 static const char *accept_picture(const struct http_request *r, int *format)
 {
     const char *accept = http_header(r, "Accept");
-    for (int i = 0; accept && draw_formats[i]; i++) {
-        const char *type = job_format_type((enum job_format)i);
-        if (strncasecmp(accept, type, strlen(type)))
+    static const char image[] = "image/";
+    if (!accept || strncasecmp(accept, image, sizeof image - 1))
+        return NULL;
+    accept += sizeof image - 1;
+    for (int i = 0; draw_formats[i]; i++) {
+        if (strncasecmp(accept, draw_formats[i], strlen(draw_formats[i])))
             continue;
         *format = i;
-        return type;
+        return job_format_type(draw_format(i));
     }
     return NULL;
 }
@@ -307,6 +312,9 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
         return fault_set(why, ERR_INVALID, "n",
                          "Accept: %s returns a single image; use \"n\": 1 and no \"stream\"",
                          raw_type);
+    if (json_given(c->body, "steps") && json_given(c->body, "num_inference_steps"))
+        return fault_set(why, ERR_INVALID, "num_inference_steps",
+                         "\"num_inference_steps\" is an alias of \"steps\"; send only one of them");
     if (f->partial_images && !f->stream)
         return fault_set(why, ERR_INVALID, "partial_images",
                          "\"partial_images\" requires \"stream\": true");
@@ -314,11 +322,11 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
         .request = f->picture,
         .n = f->n,
         .api = "openai",
-        .format = (enum job_format)f->output_format,
+        .format = draw_format(f->output_format),
         .quality = f->compression,
         .previews = f->partial_images,
         .watched = f->stream,
-        .preview_format = (enum job_format)f->output_format,
+        .preview_format = draw_format(f->output_format),
         .keep = f->response_format == RESPONSE_URL && !raw_type && !f->stream,
     };
     draw_apply_quality(app, (enum draw_quality)f->quality, spec);

@@ -130,6 +130,36 @@ def test_formats(s):
                     assert shape == (height, width) and table[:9] == want, (what, table[:9], want)
 
 
+def test_jpg_is_jpeg(s):
+    for accept in ("image/jpg", "image/jpeg", "IMAGE/JPG, */*"):
+        raw = s.draw(headers={"Accept": accept}, seed=2)
+        assert raw.headers["content-type"] == "image/jpeg", accept
+        jpeg_parts(raw.body)
+    a = s.draw(output_format="jpg", seed=2)
+    assert a.json["output_format"] == "jpeg" and b64(a) == b64(s.draw(output_format="jpeg", seed=2))
+    url = s.draw(output_format="jpg", response_format="url").json["data"][0]["url"]
+    assert url.endswith(".jpeg"), url
+    j = s.wait_job(s.post("/v1/jobs", {"prompt": "a", "size": 64, "format": "jpg",
+                                       "preview_format": "jpg"}).json["id"])
+    assert j["request"]["format"] == "jpeg", j
+    jpeg_parts(s.get(j["images"][0]["href"]).body)
+
+
+def test_fields_that_others_have(s):
+    """An alias is honoured, an unknown field is ignored as OpenAI-compatible servers do."""
+    def steps(**fields):
+        a = s.draw(size="256x256", response_format="url", seed=1, **fields)
+        return s.get("/v1/jobs/" + a.headers["x-imagend-job"]).json["request"]["steps"]
+    assert steps(num_inference_steps=5) == [5, 4]
+    assert steps(num_inference_steps=[5, 2]) == [5, 2]
+    assert steps(num_inference_steps=None, steps=3) == [3, 4]
+    assert steps(loras=["x"], width=5) == [8, 4]
+    for fields, says in (({"num_inference_steps": 0}, '"num_inference_steps" must be'),
+                         ({"num_inference_steps": 5, "steps": 5}, "send only one")):
+        error = s.post("/v1/images/generations", {"prompt": "a", **fields}).json["error"]
+        assert error["param"] == "num_inference_steps" and says in error["message"], error
+
+
 def test_every_null_is_the_default(s):
     fields = ("model n quality response_format output_format output_compression stream "
               "partial_images background style moderation user negative_prompt seed steps "
