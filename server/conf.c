@@ -92,7 +92,7 @@ static const struct conf_option options[] = {
          "private"),
     TEXT("webhook-allow", webhook_allow, "", 0, "HOST,...",
          "hosts that webhooks may call, also *.example.com; empty: webhooks are disabled"),
-    TEXT("webhook-secret-file", webhook_secret_file, "", 0, "FILE",
+    TEXT("webhook-secret-file", webhook_secret_file, "", R, "FILE",
          "secret that signs webhook deliveries"),
     NUM("max-body", CONF_BYTES, max_body, "1M", 1024, 1e9, 0, "maximum size of a request body"),
     NUM("max-header", CONF_BYTES, max_header, "8K", 1024, 65536, 0,

@@ -147,6 +147,30 @@ static enum err read_tls(const struct conf *c, struct http_tls **out, struct fau
     return err;
 }
 
+// ---- webhooks ---------------------------------------------------------------------------------
+
+static enum err read_secret(const struct conf *c, char **out, struct fault *why)
+{
+    enum { LARGEST = 4096, SHORTEST = 16 };
+    struct buf b = {0};
+    if (!*c->webhook_allow)
+        return ERR_OK;
+    if (!*c->webhook_secret_file)
+        return fault_set(why, ERR_INVALID, "webhook-secret-file",
+                         "webhook-allow needs webhook-secret-file");
+    const enum err err = buf_read_file(&b, c->webhook_secret_file, LARGEST, why);
+    if (err)
+        return err;
+    *out = buf_take(&b);
+    if (*out)
+        (*out)[strcspn(*out, "\r\n")] = 0;
+    if (!*out || strlen(*out) < SHORTEST)
+        return fault_set(why, ERR_INVALID, "webhook-secret-file",
+                         "webhook-secret-file: the secret must be at least %d bytes long",
+                         SHORTEST);
+    return ERR_OK;
+}
+
 // ---- all of it --------------------------------------------------------------------------------
 
 static enum err check_exposure(const struct conf *c, const struct auth *auth, const char *host,
@@ -173,6 +197,8 @@ enum err settings_read(const struct conf *c, struct settings *out, struct fault 
     if (!err)
         err = read_tls(c, &out->tls, why);
     if (!err)
+        err = read_secret(c, &out->webhook_secret, why);
+    if (!err)
         err = proxy_parse(c->trusted_proxies, &out->proxies, why);
     if (!err)
         err = read_origins(c, out, why);
@@ -190,6 +216,7 @@ void settings_deinit(struct settings *s)
     free(s->origins.text);
     free(s->hosts.text);
     free(s->public_url);
+    free(s->webhook_secret);
     memset(s, 0, sizeof *s);
 }
 

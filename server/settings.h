@@ -25,6 +25,7 @@ struct settings_list {
 struct settings {
     struct auth *auth;
     struct http_tls *tls; // NULL: plain HTTP
+    char *webhook_secret; // NULL: webhooks are disabled
     struct settings_list origins, hosts;
     struct proxy_trust proxies;
     struct address public_origin;

@@ -32,7 +32,7 @@ enum jobs_measure {
 
 struct jobs_webhook {
     const char *allow;  // host patterns, comma-separated; NULL or "": off
-    const char *secret; // signs the body
+    const char *secret; // signs the body; copied
     void (*sign)(const char *secret, const void *data, size_t n, char out[65]); // any thread
 };
 
@@ -115,6 +115,8 @@ const struct model_info *jobs_model(struct jobs *j); // NULL: not loaded yet
 struct jobs_stats jobs_stats(struct jobs *j);
 const struct jobs_limits *jobs_limits(const struct jobs *j);
 void jobs_set_limits(struct jobs *j, const struct jobs_limits *limits);
+// Signs the deliveries that follow. Copies the secret; the previous one stays if memory runs out.
+void jobs_set_webhook_secret(struct jobs *j, const char *secret);
 // Seconds until as many pictures as wait now are drawn.
 double jobs_wait_estimate(struct jobs *j, int pictures);
 

@@ -73,6 +73,12 @@ enum err jobs_webhook_open(struct jobs *j, struct fault *why)
     return w->allow && *w->allow ? webhook_create(&p, &j->webhook, why) : ERR_OK;
 }
 
+void jobs_set_webhook_secret(struct jobs *j, const char *secret)
+{
+    if (j->webhook && webhook_set_secret(j->webhook, secret))
+        log_msg(LOG_ERROR, "webhook", "cannot change the secret: %s", err_text(ERR_NO_MEMORY));
+}
+
 void jobs_webhooks(struct jobs *j, int64_t now)
 {
     for (struct job *job = j->newest; j->webhook && job; job = job->older) {

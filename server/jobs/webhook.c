@@ -27,7 +27,8 @@ struct delivery {
 };
 
 struct webhook {
-    struct webhook_params p;
+    struct webhook_params p; // without the secret
+    char *secret;
     uv_thread_t thread;
     uv_mutex_t lock;
     uv_cond_t changed;
@@ -147,6 +148,13 @@ static int on_progress(void *ctx, curl_off_t a, curl_off_t b, curl_off_t c, curl
     return atomic_load(&w->stop);
 }
 
+static void sign(struct webhook *w, const struct buf *text, char mac[65])
+{
+    uv_mutex_lock(&w->lock);
+    w->p.sign(w->secret, text->data, text->len, mac);
+    uv_mutex_unlock(&w->lock);
+}
+
 static struct curl_slist *signed_headers(struct webhook *w, const struct delivery *d)
 {
     struct curl_slist *list = NULL;
@@ -155,7 +163,7 @@ static struct curl_slist *signed_headers(struct webhook *w, const struct deliver
     const long long now = (long long)(clock_unix_ms() / 1000);
     buf_printf(&text, "%lld.%s", now, d->body);
     if (!text.failed) {
-        w->p.sign(w->p.secret, text.data, text.len, mac);
+        sign(w, &text, mac);
         snprintf(header, sizeof header, "X-Imagend-Signature: t=%lld,v1=%s", now, mac);
         list = curl_slist_append(NULL, header);
         if (list)
@@ -241,6 +249,19 @@ static void on_async(uv_async_t *async)
     }
 }
 
+enum err webhook_set_secret(struct webhook *w, const char *secret)
+{
+    char *copy = strdup(secret), *old;
+    if (!copy)
+        return ERR_NO_MEMORY;
+    uv_mutex_lock(&w->lock);
+    old = w->secret;
+    w->secret = copy;
+    uv_mutex_unlock(&w->lock);
+    free(old);
+    return ERR_OK;
+}
+
 enum err webhook_send(struct webhook *w, const char *id, const char *url, const char *body)
 {
     struct delivery *d = calloc(1, sizeof *d);
@@ -262,13 +283,16 @@ enum err webhook_create(const struct webhook_params *p, struct webhook **out, st
 {
     struct webhook *w = calloc(1, sizeof *w);
     *out = NULL;
-    if (!w || curl_global_init(CURL_GLOBAL_DEFAULT)) {
+    if (!w || !(w->secret = strdup(p->secret)) || curl_global_init(CURL_GLOBAL_DEFAULT)) {
+        free(w ? w->secret : NULL);
         free(w);
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     }
     w->p = *p;
+    w->p.secret = NULL;
     if (uv_mutex_init(&w->lock) || uv_cond_init(&w->changed) ||
         uv_async_init(p->loop, &w->async, on_async)) {
+        free(w->secret);
         free(w);
         return fault_set(why, ERR_INTERNAL, "", "cannot create the webhook locks");
     }
@@ -297,6 +321,7 @@ static void on_closed(uv_handle_t *h)
     uv_cond_destroy(&w->changed);
     uv_mutex_destroy(&w->lock);
     curl_global_cleanup();
+    free(w->secret);
     free(w);
     if (closed)
         closed(ctx);

@@ -14,7 +14,7 @@ struct webhook;
 struct webhook_params {
     struct uv_loop_s *loop;
     const char *allow;  // "hooks.example.com, *.example.org"; must outlive the webhook
-    const char *secret; // likewise
+    const char *secret; // copied
     // 64 hexadecimal digits of HMAC-SHA-256. Thread: the webhook's.
     void (*sign)(const char *secret, const void *data, size_t n, char out[65]);
     // A call was answered with 2xx, or was not. Thread: loop.
@@ -24,6 +24,8 @@ struct webhook_params {
 
 // Errors: NO_MEMORY, INTERNAL.
 enum err webhook_create(const struct webhook_params *p, struct webhook **out, struct fault *why);
+// Signs the deliveries that start from now on. Errors: NO_MEMORY (nothing changes). Thread: loop.
+enum err webhook_set_secret(struct webhook *w, const char *secret);
 // Gives up what is under way; closed is called when the last handle is closed.
 void webhook_close(struct webhook *w, void (*closed)(void *ctx), void *ctx);
 

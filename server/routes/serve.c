@@ -38,7 +38,6 @@ struct serve {
     double phase_since;
     int argc;
     char **argv;
-    char *webhook_secret;
 };
 
 const struct route *const serve_routes[] = {
@@ -154,6 +153,8 @@ static void serve_apply(struct serve *s, struct settings *fresh)
     router_set_web(s->app.router, &web);
     settings_deinit(&old);
     jobs_set_limits(s->app.jobs, &limits);
+    if (s->settings.webhook_secret)
+        jobs_set_webhook_secret(s->app.jobs, s->settings.webhook_secret);
 }
 
 static enum err serve_check_reload(struct serve *s, const struct conf *fresh, struct settings *out,
@@ -198,26 +199,6 @@ static void serve_sign(const char *secret, const void *data, size_t n, char out[
     sha256_hmac_hex(secret, strlen(secret), data, n, out);
 }
 
-static enum err serve_read_secret(struct serve *s, struct fault *why)
-{
-    struct buf b = {0};
-    if (!*s->conf.webhook_allow)
-        return ERR_OK;
-    if (!*s->conf.webhook_secret_file)
-        return fault_set(why, ERR_INVALID, "webhook-secret-file",
-                         "webhook-allow needs webhook-secret-file");
-    const enum err err = buf_read_file(&b, s->conf.webhook_secret_file, 4096, why);
-    if (err)
-        return err;
-    s->webhook_secret = buf_take(&b);
-    if (s->webhook_secret)
-        s->webhook_secret[strcspn(s->webhook_secret, "\r\n")] = 0;
-    if (!s->webhook_secret || strlen(s->webhook_secret) < 16)
-        return fault_set(why, ERR_INVALID, "webhook-secret-file",
-                         "the webhook secret must be at least 16 bytes long");
-    return ERR_OK;
-}
-
 static enum err serve_open_store(const struct serve *s, struct store **store, struct fault *why)
 {
     return s->conf.store == CONF_STORE_MEMORY ? store_memory_open(store, why)
@@ -245,7 +226,7 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
                 .memory_limit = (size_t)c->memory_limit,
             },
         .devices = c->device,
-        .webhook = {c->webhook_allow, s->webhook_secret, serve_sign},
+        .webhook = {c->webhook_allow, s->settings.webhook_secret, serve_sign},
         .digest = sha256_hex,
         .measure = watch_jobs,
         .hopeless = on_hopeless,
@@ -311,8 +292,6 @@ static enum err serve_open(struct serve *s, struct fault *why)
         err = settings_read(&s->conf, &s->settings, why);
     const bool tls = s->settings.tls;
     if (!err)
-        err = serve_read_secret(s, why);
-    if (!err)
         err = serve_open_jobs(s, why);
     if (!err)
         err = serve_open_http(s, host, port, why);
@@ -337,7 +316,6 @@ static void serve_free(struct serve *s)
     metrics_destroy(&s->app.metrics);
     buf_deinit(&s->app.event_text);
     settings_deinit(&s->settings);
-    free(s->webhook_secret);
     conf_deinit(&s->conf);
 }
 

@@ -69,6 +69,58 @@ def job(s, url, **fields):
     return s.post("/v1/jobs", {"prompt": "a", "size": 64, "webhook_url": url, **fields})
 
 
+def signed(got, secret):
+    """The time at which a delivery was signed with this secret."""
+    headers, body, _ = got
+    stamp, mac = (part.split("=")[1] for part in headers["X-Imagend-Signature"].split(","))
+    assert mac == hmac.new(secret.encode(), stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return int(stamp)
+
+
+def test_the_secret_rotates():
+    r = Receiver()
+    folder = tempfile.mkdtemp()
+    path, conf, other = (os.path.join(folder, name) for name in ("secret", "conf", "other"))
+
+    def write(name, text):
+        with open(name, "w") as f:
+            f.write(text)
+
+    def reload(expected):
+        said = len(s.log)
+        s.process.send_signal(signal.SIGHUP)
+        eventually(lambda: expected in s.log[said:], what=expected)
+
+    def deliver(secret):
+        before = len(r.got)
+        assert job(s, r.url).status == 202
+        eventually(lambda: len(r.got) > before, what="delivery")
+        signed(r.got[-1], secret)
+
+    write(path, SECRET)
+    write(other, "the-secret-of-another-file")
+    write(conf, f"webhook-allow = 127.0.0.1\nwebhook-secret-file = {path}\n")
+    s = Server("--config", conf)
+    try:
+        deliver(SECRET)
+        write(path, "a-new-secret-of-some-length\n")
+        deliver(SECRET)
+        reload("config: reloaded")
+        deliver("a-new-secret-of-some-length")
+        write(path, "short")
+        reload("at least 16 bytes long")
+        os.unlink(path)
+        reload("not reloaded")
+        deliver("a-new-secret-of-some-length")
+        write(conf, f"webhook-allow = 127.0.0.1\nwebhook-secret-file = {other}\n")
+        reload("config: reloaded")
+        deliver("the-secret-of-another-file")
+        assert "secret-of" not in s.log
+    finally:
+        assert s.close() == 0
+        r.close()
+
+
 def test_signed_and_tried_again():
     r = Receiver(500)
     s = serve("127.0.0.1")
@@ -85,10 +137,7 @@ def test_signed_and_tried_again():
         assert data["images"] == [{k: i[k] for k in ("index", "width", "height", "href")}
                                   for i in done["images"]], data
         assert headers["Content-Type"] == "application/json"
-        stamp, mac = (part.split("=")[1] for part in headers["X-Imagend-Signature"].split(","))
-        assert abs(int(stamp) - time.time()) < PATIENCE
-        want = hmac.new(SECRET.encode(), stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-        assert mac == want
+        assert abs(signed(r.got[1], SECRET) - time.time()) < PATIENCE
         eventually(lambda: "delivered" in s.log)
         assert len(r.got) == 2
         assert SECRET not in s.log
