@@ -26,10 +26,10 @@ bool address_is_ip(const struct address *a);
 void address_write_host(const struct address *a, struct buf *out); // "host[:port]"
 int address_default_port(const char *scheme);                      // 0: unknown scheme
 
-// Makes one spelling of a path: no empty segments, no slash at the end except in "/".
+// Normalises a path: removes empty segments, and the final slash except in "/".
 void address_clean_path(char *path);
-// "/a/b" for a path that may stand before those of the server: the same without a slash at the end,
-// "" for "/". False: not such a path.
+// Checks and normalises the path prefix of a public URL: "/a/b" without a final slash, "" for "/".
+// False: not a valid prefix.
 bool address_prefix(const char *path, size_t n, char out[ADDRESS_PREFIX]);
 
 #endif

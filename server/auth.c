@@ -193,7 +193,7 @@ enum err auth_create(const char *file, struct auth **out, struct fault *why)
 
 void auth_replace(struct auth *a, struct auth **fresh)
 {
-    // Buckets go on where they were: a reload is no way around a limit.
+    // Keep the token buckets: a reload must not reset a rate limit.
     for (struct key *k = (*fresh)->keys; k; k = k->next) {
         const struct key *old = key_find(a->keys, k->name);
         if (old && old->rate > 0 && k->rate > 0) {

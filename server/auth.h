@@ -16,7 +16,7 @@ struct buf;
 // without any key).
 enum err auth_create(const char *file, struct auth **out, struct fault *why);
 void auth_destroy(struct auth **a);
-// Put the keys of *fresh in force in place of a's. Owner: takes *fresh, which is NULL afterwards.
+// Replaces the keys of a by those of *fresh. Owner: takes *fresh, which is NULL afterwards.
 void auth_replace(struct auth *a, struct auth **fresh);
 int auth_count(const struct auth *a);
 
@@ -24,11 +24,11 @@ int auth_count(const struct auth *a);
 enum err auth_check(void *auth, const char *key, const char **owner, unsigned *scopes,
                     double *retry);
 
-// As auth_create with a file of these bytes. Errors: INVALID, NO_MEMORY.
+// Like auth_create, from the content of a file. Errors: INVALID, NO_MEMORY.
 enum err auth_parse(const char *text, size_t n, struct auth **out, struct fault *why);
 
-// Make a new key: the key itself, which is shown once, and its line for the file. Errors: INVALID
-// (name or scopes), INTERNAL.
+// Creates a key: the key itself, which is shown once, and its line for the keys file. Errors:
+// INVALID (name or scopes), INTERNAL.
 enum err auth_new_key(const char *name, const char *scopes, struct buf *key, struct buf *line,
                       struct fault *why);
 

@@ -1,4 +1,4 @@
-// From the bytes of a request's body to the UTF-8 text that its route reads. Any thread.
+// Decodes the body of a request into UTF-8 text for its route. Any thread.
 #ifndef IMAGEND_BODY_H
 #define IMAGEND_BODY_H
 
@@ -9,14 +9,14 @@
 
 struct buf;
 
-// What the headers say, before the body comes; NULL: absent. *gzip: it has to be unpacked.
-// Errors: UNSUPPORTED (a content coding or a charset), naming it.
+// Checks the headers before the body arrives; NULL: absent. *gzip: the body must be decompressed.
+// Errors: UNSUPPORTED (content coding or charset), naming it.
 enum err body_check_headers(const char *encoding, const char *type, bool *gzip, struct fault *why);
-// Unpacks body, in place, to max bytes at most; none at all stays none. Source: RFC 1952.
-// Errors: INVALID (not gzip, or cut short), FORMAT (more than max, as in buf_read_file), NO_MEMORY.
+// Decompresses body in place to at most max bytes; an empty body stays empty. Source: RFC 1952.
+// Errors: INVALID (not gzip, or truncated), FORMAT (more than max, as in buf_read_file), NO_MEMORY.
 enum err body_gunzip(struct buf *body, size_t max, struct fault *why);
-// *begin: where the text begins, after a byte order mark. Errors: INVALID (not UTF-8), naming the
-// encoding that it seems to have.
+// *begin: offset of the text after a byte order mark. Errors: INVALID (not UTF-8), naming the
+// encoding that the body seems to use.
 enum err body_text(const struct buf *body, size_t *begin, struct fault *why);
 
 #endif

@@ -1,5 +1,5 @@
-// The configuration: one option table that the file, the environment, the flags, --help and the
-// tables in docs/configuration.md all come from. Later sources win: default, file, environment,
+// The configuration: one option table for the file, the environment, the flags, --help and the
+// tables in docs/configuration.md. Later sources override earlier ones: default, file, environment,
 // flag.
 #ifndef IMAGEND_CONF_H
 #define IMAGEND_CONF_H
@@ -37,16 +37,17 @@ enum { CONF_STORE_SQLITE, CONF_STORE_MEMORY };
 enum err conf_load(struct conf *c, int argc, char **argv, bool *help, struct fault *why);
 void conf_deinit(struct conf *c);
 
-// Whether each IMAGEND_NAME of the environment is an option. Not for starting: an orchestrator may
-// set variables that begin like ours. Errors: INVALID.
+// Checks that each IMAGEND_NAME of the environment is an option. Not used at startup, because an
+// orchestrator may set variables with the same prefix. Errors: INVALID.
 enum err conf_check_environment(struct fault *why);
 
 // Parse the text of a file into c. Errors: INVALID, naming the line.
 enum err conf_parse(struct conf *c, const char *text, size_t n, struct fault *why);
-// What would be in force after conf_reload, to be checked before it. Owner: out borrows from both.
+// The configuration that conf_reload would produce, to be checked first. Owner: out borrows from
+// both.
 void conf_preview(const struct conf *running, const struct conf *fresh, struct conf *out);
-// Swap in what may change while the server runs; *ignored names (comma-separated) what differs but
-// needs a restart.
+// Applies the options that may change at run time; *ignored names (comma-separated) changed options
+// that need a restart.
 void conf_reload(struct conf *running, struct conf *fresh, char *ignored, size_t n);
 
 // "host:port", "[v6]:port", ":port". Errors: INVALID.
@@ -62,8 +63,9 @@ struct conf_about {
 };
 bool conf_about(int i, struct conf_about *out);
 
-void conf_markdown(struct buf *out);                   // for docs/configuration.md
-void conf_file(struct buf *out);                       // config/imagend.conf: the defaults
-void conf_show(const struct conf *c, struct buf *out); // as a file; secrets are paths only
+void conf_markdown(struct buf *out); // for docs/configuration.md
+void conf_file(struct buf *out);     // config/imagend.conf: the defaults
+void conf_show(const struct conf *c,
+               struct buf *out); // as a file; contains paths of secrets, not the secrets
 
 #endif

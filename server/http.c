@@ -20,7 +20,7 @@ enum {
     HTTP_POOL_EXTRA = 16 << 10,
     HTTP_BACKLOG = 4096,
     HTTP_WAKE_BATCH = 100,
-    HTTP_OTHER_FILES = 128, // descriptors that are no connections: store, pictures, devices
+    HTTP_OTHER_FILES = 128, // descriptors that are no connections: store, images, devices
 };
 
 // ---- running the library ----------------------------------------------------------------------
@@ -76,8 +76,8 @@ void http_resume(struct http_request *r)
     http_kick(r->server);
 }
 
-// An event may go to ten thousand streams. They are resumed some at a time, and the loop turns in
-// between, so that nobody else waits for all of them.
+// One event may go to ten thousand streams. They are resumed in groups with a turn of the loop in
+// between, so that other clients do not wait for all of them.
 static void on_waker(uv_idle_t *idle)
 {
     struct http_server *s = idle->data;
@@ -145,8 +145,8 @@ static enum MHD_Result http_answer(struct http_request *r)
     return MHD_YES;
 }
 
-// A client that is still sending does not read a refusal, so its body is read and dropped; but not
-// for ever.
+// A client that is still sending does not read an error response, so the rest of its body is read
+// and dropped, within limits.
 static enum MHD_Result http_upload(struct http_request *r, const char *data, size_t *n)
 {
     struct http_server *s = r->server;

@@ -1,5 +1,5 @@
-// HTTP without the library's types: one server on libuv's loop, requests that are answered at
-// once, later, or as a stream. Everything here runs on the loop thread.
+// HTTP without the types of libmicrohttpd: one server on the libuv loop. A request gets an
+// immediate response, a deferred one, or a stream. Everything here runs on the loop thread.
 #ifndef IMAGEND_HTTP_H
 #define IMAGEND_HTTP_H
 
@@ -15,8 +15,8 @@ struct http_server;
 struct http_request;
 struct http_tls;
 
-// A body that is refused is read and dropped up to so many times max_body, so that the connection
-// stays open. What announces more is answered at once and closed.
+// A refused body is read and dropped up to this multiple of max_body, so that the connection stays
+// open. If Content-Length exceeds that, the response is sent immediately and the connection closed.
 enum { HTTP_DROP = 8 };
 
 typedef void http_fn(void *ctx, struct http_request *r);
@@ -31,9 +31,9 @@ struct http_params {
     double receive_seconds; // for a whole request to arrive
     double idle_seconds;    // without a request
     double send_seconds;    // without progress while sending
-    http_fn *head;          // the headers are there; may reply, then the body is dropped
-    http_fn *handle;        // the whole request is there; replies, defers or starts a stream
-    http_fn *finished;      // the response is out or the client is gone
+    http_fn *head;          // the headers have arrived; a reply here drops the body
+    http_fn *handle;        // the whole request has arrived; replies, defers or starts a stream
+    http_fn *finished;      // the response was sent, or the client disconnected
     void *ctx;
 };
 
@@ -48,7 +48,7 @@ void http_tls_destroy(struct http_tls **t);
 // Owner: takes *tls, which is NULL afterwards.
 void http_use_tls(struct http_server *s, struct http_tls **tls);
 int http_port(const struct http_server *s);
-// Accept nothing more; open connections go on and close after their response.
+// Stop accepting connections; open ones close after their current response.
 void http_quiesce(struct http_server *s);
 // Open connections, and those with a request in progress.
 int http_connections(const struct http_server *s);
@@ -79,28 +79,28 @@ double http_started(const struct http_request *r); // clock_seconds
 int http_status(const struct http_request *r);     // 0: not answered yet
 size_t http_sent(const struct http_request *r);    // bytes of body
 
-// What the upper layer keeps with a request; free_fn is called when the request ends.
+// User data of a request; free_fn is called when the request ends.
 void http_set_user(struct http_request *r, void *user, void (*free_fn)(void *user));
 void *http_user(const struct http_request *r);
 
 // ---- the answer -----------------------------------------------------------------------------
-// Before the reply; a header that is not a valid one is left out.
+// Call it before the reply. Invalid headers are omitted.
 void http_set_header(struct http_request *r, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-// Answer with the bytes of body, which is empty afterwards. type NULL: no body, no Content-Type.
+// Respond with the bytes of body, which is empty afterwards. type NULL: no body, no Content-Type.
 void http_reply(struct http_request *r, int status, const char *type, struct buf *body);
-// Answer with bytes that stay in memory until free_fn(owner).
+// Respond with bytes that stay in memory until free_fn(owner).
 void http_reply_bytes(struct http_request *r, int status, const char *type, const void *data,
                       size_t n, void (*free_fn)(void *owner), void *owner);
-// The answer comes later, by http_reply on the loop thread; gone is called instead if the client
-// leaves first, and r must not be used after that.
+// Defer the response to a later http_reply on the loop thread. If the client disconnects first,
+// gone is called instead, and r must not be used after that.
 void http_defer(struct http_request *r, void (*gone)(void *ctx), void *ctx);
-// Start an answer without a length. gone as above.
+// Start a streamed response. gone: as above.
 void http_stream(struct http_request *r, int status, const char *type, void (*gone)(void *ctx),
                  void *ctx);
-// What to send when the stream has been silent for some seconds, so that proxies keep it open.
+// Sent when the stream has been silent for some seconds, so that proxies keep it open.
 void http_stream_keepalive(struct http_request *r, const char *text);
-// False when the client reads too slowly and the stream was given up; gone is called then.
+// False when the client reads too slowly and the stream was aborted; gone is called then.
 bool http_stream_write(struct http_request *r, const void *data, size_t n);
 void http_stream_end(struct http_request *r);
 

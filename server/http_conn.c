@@ -185,8 +185,8 @@ static bool conn_stuck(const struct http_server *s, struct http_conn *c, const s
     return now - c->moved > s->p.send_seconds;
 }
 
-// A connection without a request is idle until bytes come; from then on the whole request has to
-// arrive in time, so that a trickle does not live for ever.
+// A connection without a request is idle until bytes arrive; from then on the whole request must
+// arrive in time, so that slow clients cannot hold connections.
 static bool conn_late(const struct http_server *s, struct http_conn *c, const struct http_tcp *tcp,
                       double now)
 {

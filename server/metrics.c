@@ -1,4 +1,4 @@
-// The metrics table and its text. Loop thread; knows no part of the server that it counts.
+// The metrics table and its text format. Loop thread; knows nothing of the parts that it measures.
 #include "metrics.h"
 
 #include "buf.h"

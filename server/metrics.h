@@ -1,5 +1,5 @@
-// Metrics in Prometheus's text format: one table of all of them, series made as labels appear.
-// Loop thread.
+// Metrics in Prometheus's text format, all in one table; time series are created when a label first
+// appears. Loop thread.
 #ifndef IMAGEND_METRICS_H
 #define IMAGEND_METRICS_H
 

@@ -1,5 +1,5 @@
-// The route table and what happens around every handler: method and path, keys and scopes, rate,
-// sizes, media type, JSON and field table, CORS, errors in the shape the API's clients expect.
+// The route table, and everything around a handler: method and path, API keys and scopes, rate
+// limits, sizes, media types, JSON and field tables, CORS, and errors in the format of each API.
 #ifndef IMAGEND_ROUTER_H
 #define IMAGEND_ROUTER_H
 
@@ -16,7 +16,7 @@ struct router;
 
 enum scope { SCOPE_NONE = 0, SCOPE_READ = 1, SCOPE_GENERATE = 2, SCOPE_ADMIN = 4 };
 
-// How an API tells its errors.
+// The error format of an API.
 enum route_errors { ERRORS_OPENAI, ERRORS_A1111 };
 
 enum route_flags {
@@ -25,7 +25,7 @@ enum route_flags {
     ROUTE_WHEN_DRAINING = 4,
     ROUTE_EMPTY_BODY = 8, // the body may be missing
     ROUTE_LINKS = 16,     // a page with relative links
-    ROUTE_EXACT = 32,     // one spelling of the path only, by which proxies can hide it
+    ROUTE_EXACT = 32,     // only the exact path matches, so that proxies can block it
 };
 
 // One request on its way through a handler.
@@ -71,7 +71,7 @@ struct router_auth {
     void *ctx;
 };
 
-// How the server is seen from outside.
+// The server as clients see it.
 struct router_web {
     const char *const *cors;             // allowed origins, NULL-terminated; NULL: none; "*": all
     const char *const *hosts;            // names of router_host_known, NULL-terminated; NULL: any
@@ -104,7 +104,7 @@ void router_set_draining(struct router *r, double retry_seconds);
 bool router_match(const char *pattern, char *path, const char *arg[2]);
 // Whether a Host header means this server: localhost, an address, or one of names; any port.
 bool router_host_known(const char *host, const char *const *names);
-// The route that a path and a method without one most probably mean; NULL: none is near.
+// The route to suggest for an unknown path and method; NULL: none is close.
 const struct route *router_nearest(const struct route *const *tables, const char *method,
                                    const char *path);
 const char *scope_name(enum scope s); // "none" and so on
@@ -113,18 +113,18 @@ const struct route *router_next(const struct router *r, int *at);
 
 // ---- answers for handlers ---------------------------------------------------------------------
 void call_json(struct call *c, int status, struct buf *body);
-// An error in the route's shape. code: OpenAI's machine-readable word, or NULL.
+// Responds with an error in the format of the route. code: OpenAI's error code, or NULL.
 void call_error(struct call *c, int status, const char *code, const char *param, const char *fmt,
                 ...) __attribute__((format(printf, 5, 6)));
-// The status that belongs to the fault; BUSY gets retry as Retry-After.
+// Responds with the status that belongs to the fault; BUSY sends retry as Retry-After.
 void call_fault(struct call *c, const struct fault *why, double retry);
 int fault_status(const struct fault *why);
 
 // ---- how the client sees this server ------------------------------------------------------------
-// Its address without a slash at the end, by public-url or by what the request says; nothing when
-// the request does not say it.
+// The base URL without a final slash, from public-url or from the request; nothing if neither
+// tells.
 void call_url(const struct call *c, struct buf *out);
-// What stands before this server's paths, such as "/images"; mostly "".
+// The path prefix of all URLs, such as "/images"; usually "".
 const char *call_prefix(const struct call *c);
 
 #endif

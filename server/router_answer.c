@@ -1,5 +1,4 @@
-// Answers in the shape that the API's clients expect, and from a fault to the client's words. Loop
-// thread.
+// Responses in the format of each API, and HTTP errors from faults. Loop thread.
 #include "router_impl.h"
 
 #include "buf.h"
@@ -102,7 +101,7 @@ int fault_status(const struct fault *why)
 
 void call_set_retry(struct call *c, double seconds)
 {
-    // Clients honour 1 to 60 seconds; a shorter wait would only make them knock more often.
+    // Clients honour 1 to 60 seconds; a shorter value would only increase the load.
     const double s = ceil(seconds);
     http_set_header(c->http, "Retry-After", "%d", s < 1 ? 1 : s > 60 ? 60 : (int)s);
 }
@@ -112,7 +111,7 @@ void call_fault(struct call *c, const struct fault *from, double retry)
     struct fault shown = *from, *why = &shown;
     int status = fault_status(why);
     const char *code = NULL;
-    // What is INVALID repeats the request's own words; the rest may name files of this machine.
+    // INVALID faults quote only the request; others may name files of this machine.
     if (why->code != ERR_INVALID && fault_hide_paths(why))
         log_msg(LOG_WARN, "http", "%s: %s", http_id(c->http), from->msg);
     if (status == 429 || status == 503)

@@ -243,7 +243,7 @@ void router_refuse_path(struct call *c, const char *allowed)
 {
     const char *path = http_path(c->http), *method = http_method(c->http);
     const struct route *near = router_nearest(c->router->p.tables, route_method(method), path);
-    // What an API's clients cannot read is no help to them.
+    // Use an error format that the clients of the API understand.
     if (!strncmp(path, "/sdapi/", 7))
         c->errors = ERRORS_A1111;
     if (*allowed) {

@@ -1,5 +1,5 @@
-// What browsers and proxies say of a request: by what name and from which page it comes, and how
-// the client sees this server. Loop thread.
+// The names under which browsers and proxies reach the server, and the origin of a page: host and
+// origin checks, CORS, forwarded headers. Loop thread.
 #include "router_impl.h"
 
 #include "address.h"
@@ -81,8 +81,8 @@ void call_url(const struct call *c, struct buf *out)
 
 // ---- names --------------------------------------------------------------------------------------
 
-// What a page of another site can reach under a name that it made to point here is told apart by
-// that name. A browser always sends it; requests without one come from probes.
+// Rejecting unknown Host headers prevents DNS rebinding. Browsers always send the header; requests
+// without one come from probes.
 bool router_host_known(const char *host, const char *const *names)
 {
     struct address a;
@@ -118,8 +118,7 @@ static bool same_host(const struct address *origin, const char *host)
            address_same_host(origin, &a);
 }
 
-// By the name that it was asked for, by the one that the client used according to the proxy, or by
-// the one that it is configured to have.
+// Compares with the Host header, with the host that the proxy reports, and with public-url.
 static bool is_own_origin(const struct call *c, const char *text)
 {
     const struct address *ours = c->router->p.web.public_origin;
@@ -130,9 +129,9 @@ static bool is_own_origin(const struct call *c, const char *text)
            (ours && !strcmp(origin.scheme, ours->scheme) && address_same_host(&origin, ours));
 }
 
-// A page of another origin may send some requests without asking first, such as an empty POST, and
-// a browser adds what it knows of keys. Browsers say so by Sec-Fetch-Site, older ones and those on
-// plain HTTP by Origin.
+// A page of another origin may send some requests without a preflight, such as an empty POST, and
+// the browser may add stored credentials. Browsers report this in Sec-Fetch-Site, older ones and
+// those on plain HTTP in Origin.
 static bool is_foreign(const struct call *c)
 {
     const char *method = http_method(c->http), *origin = http_header(c->http, "Origin");
@@ -188,7 +187,7 @@ static bool plain_list(const char *s)
     return n && n <= WEB_MAX_HEADERS;
 }
 
-// A path that does not exist is allowed as well, or the page would not learn that it does not.
+// Unknown paths are allowed too, so that the page can see the 404.
 void router_preflight(struct call *c, const char *allowed)
 {
     const char *origin = http_header(c->http, "Origin");

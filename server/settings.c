@@ -1,5 +1,5 @@
-// Reads and checks what the configuration names. Knows no running server: who calls it puts the
-// result in force, or drops it.
+// Reads and checks the files and lists that the configuration names. Knows nothing of the running
+// server; the caller applies the result or drops it.
 #include "settings.h"
 
 #include "auth.h"
@@ -33,8 +33,8 @@ static enum err read_list(const char *option, const char *text, struct settings_
 
 // ---- names ------------------------------------------------------------------------------------
 
-// Without keys, whoever reaches the server may use it; then at least no web page may, by a name of
-// its own that it made to point here.
+// Without keys, every client that reaches the server may use it. Checking the Host header then
+// prevents web pages from doing so by DNS rebinding.
 static enum err read_hosts(const struct conf *c, bool local, struct settings *out,
                            struct fault *why)
 {

@@ -1,6 +1,6 @@
-// What the configuration means for the running server beyond plain values: keys, certificate, lists
-// of names. Read and checked as a whole at the start, on reload and by `imagend config check`, so
-// that nothing of it is in force before all of it is right.
+// Settings that are more than plain values: keys, certificate, webhook secret, lists of names. They
+// are read and checked as a whole at startup, on reload and by `imagend config check`, and take
+// effect only if all of them are valid.
 #ifndef IMAGEND_SETTINGS_H
 #define IMAGEND_SETTINGS_H
 
@@ -37,7 +37,7 @@ struct settings {
 // option in why->param; among them INVALID for a server that would be open to everyone.
 enum err settings_read(const struct conf *c, struct settings *out, struct fault *why);
 void settings_deinit(struct settings *s);
-// As the router takes them. Owner: s, which must stay where it is.
+// For the router. Owner: s, which must not move.
 struct router_web settings_web(const struct settings *s);
 
 #endif

@@ -7,7 +7,7 @@
 
 struct http_request;
 
-// Start the stream; gone as in http_stream.
+// Starts the stream; gone: as in http_stream.
 void sse_start(struct http_request *r, void (*gone)(void *ctx), void *ctx);
 // One event; id 0: without one. data is one line of JSON. False as in http_stream_write.
 bool sse_event(struct http_request *r, const char *event, uint64_t id, const char *data);

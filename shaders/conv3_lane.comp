@@ -20,7 +20,7 @@ void main()
 
     uint wi = gl_WorkGroupID.x * (MB / SG) * 9 * p.k4 * SG + lane;
     for (uint dx = 0; dx < 3; dx++) {
-        uint from = column + dx - 1;  // wraps to a large number left of the picture
+        uint from = column + dx - 1;  // wraps to a large number left of the image
         uint xi[P + 2];
         [[unroll]] for (uint j = 0; j < P + 2; j++) {
             bool inside = from < p.w && row + j - 1 < p.h;

@@ -20,7 +20,7 @@ shared vec4 w_tile[16 * ROWS], x_tile[16 * ROWS];
 
 vec4 acc[16];  // [pixel][which half of the channels]
 
-// The index of pixel's neighbour at this tap; false outside the picture.
+// The index of pixel's neighbour at this tap; false outside the image.
 bool neighbour(uint pixel, uint tap, out uint at)
 {
     at = pixel;

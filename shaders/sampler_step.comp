@@ -1,7 +1,7 @@
 // One sampler step: guidance, x0, threshold, the new state, and x0 into the history.
 //   x0 = threshold(px x + pm m),  x' = cx x + cm m + c0 x0 + c1 h1 + c2 h2 + noise s z
 // Terms with a zero coefficient are dropped, not multiplied: a slot's history may be another
-// picture's. Pixels whose fourth channel is not 0 are kept: they stay as they are, and are their own
+// image's. Pixels whose fourth channel is not 0 are kept: they stay as they are, and are their own
 // x0. Grid: x pixel blocks, z lanes.
 #version 450
 #extension GL_GOOGLE_include_directive : require

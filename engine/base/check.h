@@ -1,5 +1,6 @@
-// Field tables: what a request, a stored row or a command line may contain. One table validates,
-// fills in defaults, writes values back and writes the OpenAPI schema, so that these cannot differ.
+// Field tables describe what a request, a stored row or a command line may contain. One table
+// validates a value, fills in defaults, writes values back and generates the OpenAPI schema, so
+// that these cannot differ.
 #ifndef IMAGEND_CHECK_H
 #define IMAGEND_CHECK_H
 
@@ -34,7 +35,7 @@ enum check_flags {
     CHECK_NULL =
         2, // null means absent, and "" too, of ENUM, SIZE and non-empty TEXT in open tables
     CHECK_IGNORED = 4, // has no meaning here; documented as such
-    CHECK_HIDDEN = 8,  // cannot be given: always has its default
+    CHECK_HIDDEN = 8,  // cannot be set; always has its default
 };
 
 struct check_size {
@@ -51,8 +52,8 @@ struct check_field {
     const char *live;           // choices known only at run time: "sizes", "samplers", ...
     const char *def;            // default, as in JSON without quotes; NULL: zero
     const char *help;
-    double zero;       // what 0 stands for where it is below min; 0: nothing
-    const char *key;   // its name in an image's text chunks; NULL: name
+    double zero;       // replaces a value of 0 where min excludes 0; 0: none
+    const char *key;   // key in the text chunks of a PNG; NULL: same as name
     const char *label; // its name in A1111's infotext; NULL: not there
 };
 
@@ -61,9 +62,9 @@ struct check_table {
     const struct check_field *fields;
     int count;
     bool strict; // unknown fields are refused
-    bool lax;    // numbers and truth values may be spelled as pydantic takes them: "7", 64.0, "on"
-    // Another table whose struct lies at more_at within this one's: its rows come first, except
-    // those of a name that this table has.
+    bool lax;    // numbers and booleans may be spelled as pydantic accepts them: "7", 64.0, "on"
+    // Another table whose struct is embedded at offset more_at. Its rows come first; rows whose
+    // name this table also has are skipped.
     const struct check_table *more;
     size_t more_at;
     const char *const *without; // names of rows to leave out, NULL-terminated; NULL: none
@@ -90,7 +91,8 @@ enum err check_query(const struct check_table *t, const char *name, const char *
                      struct fault *why);
 void check_defaults(const struct check_table *t, void *out);
 
-// The struct as a JSON object that check_object reads back; what has no value is left out.
+// Writes the struct as a JSON object that check_object can read back. Fields without a value are
+// omitted.
 void check_write(const struct check_table *t, const void *from, struct buf *out);
 // One field's value as JSON, null when it has none; at: the field itself; listed: how many values
 // of a list.

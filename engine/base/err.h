@@ -1,6 +1,6 @@
-// The error values of the whole program and the record of what was wrong with outside input.
-// Every layer returns `enum err`; whoever parses outside bytes also fills a `struct fault`, which
-// travels unchanged to the HTTP client or the terminal.
+// The error values of the whole program, and the description of invalid input. Every layer returns
+// `enum err`; code that parses outside bytes also fills a `struct fault`, which reaches the HTTP
+// client or the terminal unchanged.
 #ifndef IMAGEND_ERR_H
 #define IMAGEND_ERR_H
 
@@ -30,7 +30,7 @@ enum err {
 #undef X
 };
 
-// What the client is told: which parameter (or file), and one sentence.
+// The error that the client sees: the parameter (or file) and one sentence.
 struct fault {
     enum err code;
     char param[64];
@@ -46,8 +46,8 @@ const char *err_name(enum err e);
 // The end of a path that is short enough for a message; never NULL.
 const char *fault_path(const char *path);
 
-// Shorten each path in the message to its file name, for clients, who must not learn where things
-// are on this machine. True when there was one.
+// Replaces each path in the message by its file name, because clients must not learn paths of this
+// machine. Returns true if there was one.
 bool fault_hide_paths(struct fault *f);
 
 // Fill *f (which may be NULL) and return code. Errors: returns code, always.

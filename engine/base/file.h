@@ -1,5 +1,5 @@
-// Words for files that cannot be used: what went wrong when one was opened, and what its bytes
-// turn out to be instead of what they should be. Called by whoever reads files, any thread.
+// Error messages for unusable files: why opening failed, and what the content looks like instead of
+// the expected format. Called by all code that reads files, on any thread.
 #ifndef IMAGEND_FILE_H
 #define IMAGEND_FILE_H
 
@@ -10,15 +10,16 @@
 
 enum { FILE_GUESS = 512 }; // bytes from the beginning of a file that file_guess wants to see
 
-// The error of an open or stat of path that failed with this errno; tells a symbolic link that
-// leads nowhere from a file that is not there. Errors: NOT_FOUND, IO, always.
+// The error for an open or stat of path that failed with this errno. Distinguishes a dangling
+// symbolic link from a missing file. Errors: NOT_FOUND, IO, always.
 enum err file_open_error(const char *path, int error, struct fault *why);
 
-// What a file that cannot be read as what it should be seems to be, and what to do about it: the
-// end of a sentence that begins with the file's name and "is". False when nothing is recognised.
+// Guesses what a malformed file is, and what to do about it: the end of a sentence that begins with
+// the file name and "is". False when nothing is recognised.
 bool file_guess(const void *head, size_t n, char *out, size_t out_size);
 
-// A file that could not be read: *why becomes what file_guess says, or stays as it is. Returns e.
+// For a file that could not be parsed: replaces *why by the message of file_guess, if it has one.
+// Returns e.
 enum err file_explain(const char *path, const void *head, size_t n, enum err e, struct fault *why);
 
 #endif

@@ -1,5 +1,5 @@
-// A 128-bit hash for cache keys and file checks. It is fast and well mixed, not cryptographic:
-// where a collision would do harm, compare what was hashed too.
+// A 128-bit hash for cache keys and file checks: fast, not cryptographic. Where a collision would
+// do harm, also compare the data itself.
 #ifndef IMAGEND_HASH_H
 #define IMAGEND_HASH_H
 

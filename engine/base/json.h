@@ -63,7 +63,7 @@ struct json_reader {
     enum err err; // the first error; once set, every read returns its default
 };
 
-// err is set at once when v is not an object.
+// Sets err immediately if v is not an object.
 struct json_reader json_reader(const struct json_t *v, const char *what, enum err code,
                                struct fault *why);
 enum json_kind json_key(const struct json_reader *r, const char *key);

@@ -1,5 +1,6 @@
 // The program's log: one line per record on stderr, as text for people or JSON for collectors.
-// Libraries below the server return errors instead of logging; whoever handles one logs it.
+// Libraries below the server return errors instead of logging; the code that handles an error logs
+// it.
 #ifndef IMAGEND_LOG_H
 #define IMAGEND_LOG_H
 

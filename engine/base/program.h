@@ -1,5 +1,5 @@
-// What the program knows about itself: its version and where its own files are. Called by the
-// commands at start-up. Thread: any, unless said otherwise.
+// The program's version and the location of its own files. Called by the commands at startup.
+// Thread: any, unless said otherwise.
 #ifndef IMAGEND_PROGRAM_H
 #define IMAGEND_PROGRAM_H
 

@@ -80,8 +80,8 @@ void codec_image_deinit(struct codec_image *i);
 // "png", "jpeg", "webp" and "image/png" ...; never NULL.
 const char *codec_name(enum codec_format f);
 const char *codec_mime(enum codec_format f);
-// The format that a file name asks for by its extension, in any case: png, jpg, jpeg, webp. False
-// when it has another extension or none.
+// The format that the extension of a file name selects, in upper or lower case: png, jpg, jpeg or
+// webp. False for any other extension, or none.
 bool codec_format_of(const char *path, enum codec_format *out);
 
 #endif

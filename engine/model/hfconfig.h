@@ -59,11 +59,11 @@ struct unet_block {
 };
 
 struct unet_config {
-    int in_channels, out_channels; // of the picture, before unshuffling by patch_size
+    int in_channels, out_channels; // of the image, before unshuffling by patch_size
     int sample_size;               // 0: not given
     int patch_size;                // pixel-unshuffle before conv_in, pixel-shuffle after conv_out
     bool low_res_residual;         // the low-res channels of the input are added to the output
-    bool low_res_align_corners;    // how the low-res picture is enlarged; see op_upsample_bilinear
+    bool low_res_align_corners;    // how the low-res image is enlarged; see op_upsample_bilinear
     int levels;
     int channels[UNET_MAX_LEVELS]; // block_out_channels
     struct unet_block down[UNET_MAX_LEVELS], up[UNET_MAX_LEVELS];
@@ -98,7 +98,8 @@ struct unet_config {
 enum err hfconfig_index_read(const char *path, struct hfconfig_index *out, struct fault *why);
 enum err hfconfig_t5_read(const char *path, struct t5_config *out, struct fault *why);
 enum err hfconfig_unet_read(const char *path, struct unet_config *out, struct fault *why);
-// The keys as they stand; defaults are the sampler's, since another class than the file's may run.
+// Reads the keys as written. The sampler supplies defaults, because a class other than the file's
+// may run.
 enum err hfconfig_scheduler_read(const char *path, struct scheduler_config *out, struct fault *why);
 // The same for a class that model_index.json names, which overrides the file's own, as in
 // diffusers.

@@ -36,12 +36,12 @@ void weights_close(struct weights **w);
 // the reason is kept for weights_finish, so callers just skip the upload.
 const float *weights_f32(struct weights *w, const struct weights_shape *shape, const char *name_fmt,
                          ...) __attribute__((format(printf, 3, 4)));
-// The same, for a tensor that may be absent: NULL then is no error.
+// The same for an optional tensor: NULL is not an error if it is absent.
 const float *weights_f32_optional(struct weights *w, const struct weights_shape *shape,
                                   const char *name_fmt, ...) __attribute__((format(printf, 3, 4)));
 bool weights_has(const struct weights *w, const char *name_fmt, ...)
     __attribute__((format(printf, 2, 3)));
-// Tensors whose names start so are neither wanted nor surplus (T5's "decoder.").
+// Tensors whose names start with this prefix are ignored (T5's "decoder.").
 void weights_ignore(struct weights *w, const char *prefix);
 
 // Errors: FORMAT with counts and the first names of each kind; NO_MEMORY.

@@ -42,8 +42,8 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
 void ops_device_close(struct ops_device **dev);
 const struct ops_device_info *ops_device_info(const struct ops_device *dev);
 void ops_device_memory(const struct ops_device *dev, struct ops_memory *out);
-// What the last failure with this code was about: the Vulkan call and its result, or the operator,
-// its shape, the limit and the device. Never NULL. Owner: the device's, until its next failure.
+// Describes the last failure with this code: the Vulkan call and its result, or the operator, its
+// shape, the limit and the device. Never NULL. Owner: the device's, until its next failure.
 const char *ops_device_why(const struct ops_device *dev, enum err e);
 unsigned ops_device_validation_messages(const struct ops_device *dev);
 // One line per Vulkan device; freed by the caller.
@@ -190,7 +190,7 @@ void op_time_embed(struct ops *o, const struct tensor *t, bool flip, float freq_
 
 // ---- sampling ---------------------------------------------------------------------------------
 
-// One picture's place in a step: written by the CPU into a mapped u32 tensor before each run, read
+// One image's place in a step: written by the CPU into a mapped u32 tensor before each run, read
 // by the sampling ops. The layout is shared with the shaders (shaders/include/push.h, struct lane).
 // A guided lane uses two samples of the U-Net's batch: `uncond`, `cond`.
 //

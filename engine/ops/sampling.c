@@ -1,5 +1,5 @@
 // The sampling operators: they read the lane table, which the CPU fills before each run, so that
-// one recording serves whatever pictures share a step. Called by engine/pipeline while it records.
+// one recording serves whatever images share a step. Called by engine/pipeline while it records.
 // Thread: the engine's worker.
 #include "walk.h"
 

@@ -20,7 +20,7 @@ size_t tensor_dtype_bytes(enum dtype dtype)
 uint32_t tensor_stride(enum dtype dtype, uint32_t c)
 {
     if (dtype == DT_U8)
-        return c; // pictures are dense
+        return c; // images are dense
     uint32_t cs = (c + 3) / 4 * 4, bytes = (uint32_t)tensor_dtype_bytes(dtype);
     if (cs * bytes % BAD_STRIDE == 0)
         cs += LINE / bytes;
@@ -41,7 +41,7 @@ static enum err create(struct ops_device *dev, enum vk_heap heap, enum dtype dty
 {
     struct tensor t = {.dtype = dtype, .n = shape[0], .h = shape[1], .w = shape[2], .c = shape[3]};
     t.cs = tensor_stride(dtype, t.c);
-    // Whole words, so that shaders may write the last one of a u8 picture.
+    // Whole words, so that shaders may write the last one of a u8 image.
     size_t bytes = (tensor_span(&t) * tensor_dtype_bytes(dtype) + 15) / 16 * 16;
     if (!bytes)
         return ERR_INVALID;

@@ -1,5 +1,5 @@
-// How an engine is opened. Plain data apart from engine.h, so that those who only pass it on, such
-// as the server's configuration and jobs, need not know the engine.
+// The parameters of an engine. Plain data, separate from engine.h, so that code that only passes
+// them on, such as the server's configuration and jobs, does not depend on the engine.
 #ifndef IMAGEND_ENGINE_PARAMS_H
 #define IMAGEND_ENGINE_PARAMS_H
 
@@ -12,7 +12,7 @@ struct engine_params {
     const char *device;    // index or part of a device name; NULL: the best one
     const char *cache_dir; // pipeline and shader caches; NULL: the user's cache folder
     const char *dtype;     // "f32", "f16"; NULL: what suits the device
-    int slots;             // pictures in flight; 0: default
+    int slots;             // images in flight; 0: default
     size_t memory_limit;   // bytes of device memory; 0: what the device reports
     bool validation;       // Vulkan validation layers
     bool profile;          // time every dispatch (engine_profile)

@@ -23,8 +23,8 @@ enum {
     PICTURE_MAX_STEPS = 1000,
 };
 
-// One image. A zero field means what the preset says, or the model's own recommendation without
-// one; values out of range are refused, never adjusted.
+// One image. A zero field selects the value of the preset or, without a preset, the model's
+// recommendation. Values out of range are refused, never adjusted.
 struct picture_request {
     const char *prompt;          // UTF-8, not NULL; may be empty
     const char *negative_prompt; // UTF-8; NULL: empty
@@ -43,7 +43,7 @@ struct picture_request {
     const struct picture_edit *edit;    // picture_edit.h; NULL: an image from the prompt alone
 };
 
-// What an image was really made with, for its metadata.
+// The settings that an image was generated with, for its metadata.
 struct picture_used {
     char model[64];
     char preset[32]; // "": none
@@ -74,7 +74,7 @@ struct model_stage {
     uint64_t parameters;
 };
 
-// Settings that the model has under a name, for all of its stages.
+// A named preset: settings for all stages of the model.
 struct model_preset {
     char name[32];
     char sampler[32]; // of the base stage
@@ -82,7 +82,7 @@ struct model_preset {
     float guidance_scale[PICTURE_MAX_STAGES];
 };
 
-// What is loaded, and where.
+// The loaded model and its device.
 struct model_info {
     char name[64];
     char device[256];
@@ -99,7 +99,7 @@ struct model_info {
     const char *const *samplers;  // NULL-terminated, as the list below; both live as the program
     const char *const *timesteps; // named lists
     uint64_t text_parameters;
-    char notice[256]; // what the user should know about how it was loaded; "": nothing
+    char notice[256]; // a notice for the user about the loaded files; "": none
 };
 
 // The fields of a picture_request and of a picture_used; a name that is in both says what a request
@@ -111,21 +111,21 @@ extern const struct check_table picture_table, picture_used_table;
 const struct check_field *picture_value(const struct check_field *f,
                                         const struct picture_request *r,
                                         const struct picture_used *u, const void **at);
-// What a user should know of how an image was made, one sentence each; NULL: no more. Owner: text.
+// Warnings for the user about an image, one sentence each; NULL: no more. Owner: text.
 const char *picture_warning(const struct picture_used *u, int i, char text[static 160]);
-// All of these values as members of a JSON object, without its braces.
+// Writes all of these values as members of a JSON object, without its braces.
 void picture_json(struct buf *b, const struct picture_request *r, const struct picture_used *u);
 
-// Which stages an image of this size goes through, given the edge of each stage's image: as far as
-// the first that is at least as large as the longer side. Sets stages, drawn and size.
-// Errors: INVALID, naming the largest size.
+// Chooses the stages of an image, given the edge of each stage's result: they end at the first
+// stage that is at least as large as the longer side. Sets stages, drawn and size. Errors: INVALID,
+// naming the largest size.
 enum err picture_choose(const int *edge, int stages, const struct check_size *size,
                         struct picture_used *out, struct fault *why);
 // Refuses values for stages that an image of `stages` stages does not use, and a noise level for
 // the base stage. Errors: INVALID, naming the field.
 enum err picture_check_stages(const struct picture_request *r, int stages, struct fault *why);
-// The size at which an image of a stage, drawn with this edge, is given out: the last stage's as
-// asked for; an earlier one's not larger than it was drawn, in the same shape.
+// The size in which the result of a stage with this edge is delivered: the requested size for the
+// last stage; for an earlier one, the same aspect ratio without enlarging.
 struct check_size picture_fit_size(const struct picture_used *u, int edge);
 // The size of the file that picture_encode makes of an image of width x height; composed: it is put
 // into an input image.
@@ -153,7 +153,7 @@ static inline int picture_steps(const struct picture_used *u, int stage)
     return u->run[stage] ? u->run[stage] : u->steps[stage];
 }
 
-// The request that draws the index-th image of several that are asked for together.
+// The request that reproduces the index-th image of a batch by itself.
 static inline struct picture_request picture_at(const struct picture_request *r, int index)
 {
     struct picture_request one = *r;

@@ -2,6 +2,8 @@
 // the engine when a request is resolved, and by whoever encodes images. Thread: any.
 #include "picture.h"
 
+#include <string.h>
+
 static int longer(const struct check_size *s)
 {
     return s->width > s->height ? s->width : s->height;
@@ -36,8 +38,13 @@ enum err picture_check_stages(const struct picture_request *r, int stages, struc
     for (int i = stages; i < PICTURE_MAX_STAGES; i++) {
         const char *name = r->steps[i]                                     ? "steps"
                            : r->guidance_scale[i] != 0                     ? "guidance_scale"
+                           : r->strength[i] != 0                           ? "strength"
                            : r->set_noise_level && r->noise_level[i] != -1 ? "noise_level"
                                                                            : NULL;
+        if (name && i == 1 && !strcmp(name, "noise_level"))
+            return fault_set(why, ERR_INVALID, name,
+                             "\"noise_level\" applies to super-resolution stages, but an image of "
+                             "this size uses only the base stage");
         if (name)
             return fault_set(why, ERR_INVALID, name,
                              "\"%s\" has a value for stage %d, but an image of this size uses "

@@ -53,10 +53,10 @@ struct cascade {
     struct t5_config t5;
     bool text_plain;   // as cascade_network.plain
     char variant[32];  // of the weight files that are asked for; "": none
-    char notice[256];  // what the user should know about the files that are read; "": nothing
+    char notice[256];  // a notice for the user about the files that are read; "": none
     bool noised_edits; // what an edit keeps is noised with the rest; else clean, as in diffusers
     int stages;
-    int size[CASCADE_MAX_STAGES]; // edge of each stage's picture in pixels
+    int size[CASCADE_MAX_STAGES]; // edge of each stage's image in pixels
     int networks;                 // the first ones are the stages' own, in order
     struct cascade_network network[CASCADE_MAX_NETWORKS];
     int presets; // the first is the cascade's own settings and has the name ""

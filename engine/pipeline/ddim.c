@@ -1,5 +1,5 @@
 // DDIMScheduler: the same marginals as DDPM with as little noise as eta says. A row of samplers.c's
-// class table; turns timesteps into coefficients and knows nothing of pictures or devices.
+// class table; turns timesteps into coefficients and knows nothing of images or devices.
 #include "sampler_class.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
 // DDPMScheduler: ancestral sampling, what DeepFloyd IF was made for. A row of samplers.c's class
-// table; turns timesteps into coefficients and knows nothing of pictures or devices.
+// table; turns timesteps into coefficients and knows nothing of images or devices.
 #include "sampler_class.h"
 
 #include <math.h>

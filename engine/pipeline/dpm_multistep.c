@@ -157,7 +157,7 @@ static enum err plan_sigmas(struct sampler_plan *p)
     return ERR_OK;
 }
 
-// done: steps of this picture before, which is not i in an edit.
+// done: steps of this image before, which is not i in an edit.
 static int order_at(const struct scheduler_config *c, int i, int done, int steps)
 {
     bool few = c->lower_order_final && steps < 15;

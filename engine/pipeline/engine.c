@@ -1,4 +1,4 @@
-// The facade: slots that carry pictures through the stages of the cascade, one forward per
+// The facade: slots that carry images through the stages of the cascade, one forward per
 // engine_step. Called by the server's worker and the command line; see engine.h for the thread
 // rules. Loading a network is in network.c, one stage's sampling in stage.c, prompts are in text.c.
 #include "engine.h"
@@ -100,7 +100,7 @@ static enum err load_network(struct engine *g, int index, struct fault *why)
 }
 
 // The stages' own networks; one that only a preset uses is loaded when that is first asked for, but
-// must be complete. The largest pictures come first: their activations leave room for all others.
+// must be complete. The largest images come first: their activations leave room for all others.
 static enum err load_networks(struct engine *g, struct fault *why)
 {
     enum err e = ERR_OK;
@@ -321,7 +321,7 @@ static void post(const struct engine *g, const struct post *to, int slot,
     to->fn(to->ctx, &ev);
 }
 
-// Errors that concern the device and so every picture.
+// Errors that concern the device and so every image.
 static bool is_fatal(enum err e)
 {
     return e == ERR_DEVICE_LOST || e == ERR_NO_DEVICE_MEMORY || e == ERR_TIMEOUT;
@@ -363,7 +363,7 @@ static enum err enter(struct engine *g, struct slot *s, struct fault *why)
     return e;
 }
 
-// Give places in the stages to the pictures that wait for one, oldest first.
+// Give places in the stages to the images that wait for one, oldest first.
 static enum err fill_stages(struct engine *g, const struct post *to, struct fault *why)
 {
     for (;;) {
@@ -389,7 +389,7 @@ static enum err fill_stages(struct engine *g, const struct post *to, struct faul
     }
 }
 
-// The network that holds the oldest picture goes next, so that none waits for ever; -1: none.
+// The network that holds the oldest image goes next, so that none waits for ever; -1: none.
 static int choose_network(const struct engine *g)
 {
     int oldest = -1;
@@ -428,7 +428,7 @@ static enum err finish_tile(struct engine *g, const struct post *to, int slot)
     return slot_enlarge(s, &g->cascade, rgb, width, height);
 }
 
-// The stage is done: its picture goes out, and on into the next stage.
+// The stage is done: its image goes out, and on into the next stage.
 static enum err finish_stage(struct engine *g, const struct post *to, int slot)
 {
     struct slot *s = &g->slot[slot];
@@ -458,7 +458,7 @@ static enum err finish_stage(struct engine *g, const struct post *to, int slot)
     return ERR_OK;
 }
 
-// A picture that is no longer one; the others of its step are not concerned.
+// An image that is no longer one; the others of its step are not concerned.
 static void fail_not_finite(struct engine *g, const struct post *to, int slot)
 {
     const struct slot *s = &g->slot[slot];

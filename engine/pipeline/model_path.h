@@ -1,5 +1,5 @@
-// What the paths of models are: their names, and what a folder that is no model is instead. Called
-// by cascade.c. Thread: any.
+// Model names, and error messages for folders that are not models. Called by cascade.c. Thread:
+// any.
 #ifndef IMAGEND_MODEL_PATH_H
 #define IMAGEND_MODEL_PATH_H
 
@@ -11,8 +11,8 @@
 // (".../models--DeepFloyd--IF-I-XL-v1.0/snapshots/HASH": "IF-I-XL-v1.0"), else the folder's.
 void model_path_name(const char *path, char *out, size_t n);
 
-// The error of a path that has neither a model_index.json nor a cascade.json: says what is there
-// and what to give instead. Errors: NOT_FOUND, IO, always.
+// The error for a path with neither model_index.json nor cascade.json: says what is there and what
+// to specify instead. Errors: NOT_FOUND, IO, always.
 enum err model_path_explain(const char *path, struct fault *why);
 
 #endif

@@ -11,7 +11,7 @@
 
 enum {
     MAX_TIMINGS = 64,
-    // Pixels of all pictures that one stage samples at once; more wait for an entry.
+    // Pixels of all images that one stage samples at once; more wait for an entry.
     CPU_STAGE_PIXELS = 1 << 20,
     GPU_STAGE_PIXELS = 1 << 23,
 };

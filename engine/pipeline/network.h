@@ -1,6 +1,6 @@
 // A network of the cascade at work: the U-Net of one pipeline folder with its weights, and the
-// stage that samples pictures with it. What two networks of one stage share is nothing but the
-// pictures' keys, so a picture never depends on which networks are loaded. Called by engine.c.
+// stage that samples images with it. What two networks of one stage share is nothing but the
+// images' keys, so an image never depends on which networks are loaded. Called by engine.c.
 // Thread: the engine's worker.
 #ifndef IMAGEND_NETWORK_H
 #define IMAGEND_NETWORK_H
@@ -16,10 +16,10 @@ struct network_params {
     const struct cascade *cascade; // must outlive the network
     int index;                     // of cascade.network
     uint32_t text_length, text_dim;
-    uint32_t slots; // pictures in flight
+    uint32_t slots; // images in flight
 };
 
-// Reads the weights, and makes ready what the first pictures of every preset that uses the network
+// Reads the weights, and makes ready what the first images of every preset that uses the network
 // will need. Errors: NOT_FOUND, FORMAT, UNSUPPORTED, NO_DEVICE_MEMORY, DEVICE_LOST, NO_MEMORY, with
 // *why filled. Owner: the caller destroys *out.
 enum err network_load(const struct network_params *p, struct network **out, struct fault *why);

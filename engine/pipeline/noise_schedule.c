@@ -1,4 +1,4 @@
-// Betas and their cumulative products. Called by samplers.c when a picture is admitted; knows
+// Betas and their cumulative products. Called by samplers.c when an image is admitted; knows
 // nothing of steps. Arithmetic is float where torch's is, with torch's order of operations.
 #include "noise_schedule.h"
 

@@ -1,6 +1,6 @@
 // How much noise a training timestep carries: the betas of a scheduler config and what follows from
 // them. The tables are float32, as diffusers holds them, because the rounding of the last entries
-// of a cosine schedule reaches the pictures. Thread: any; a finished table is only read.
+// of a cosine schedule reaches the images. Thread: any; a finished table is only read.
 #ifndef IMAGEND_NOISE_SCHEDULE_H
 #define IMAGEND_NOISE_SCHEDULE_H
 
@@ -10,7 +10,7 @@
 struct noise_schedule {
     int count;             // training timesteps
     float *beta;           // [count]
-    float *alphas_cumprod; // [count]; 1 is a clean picture, 0 nothing but noise
+    float *alphas_cumprod; // [count]; 1 is a clean image, 0 nothing but noise
 };
 
 enum { NOISE_SCHEDULE_MAX = 100000 };

@@ -88,8 +88,8 @@ enum err request_samplers(const struct cascade *c, const struct picture_request 
         const char *recommended = s->sampler[0] ? s->sampler : NULL;
         const char *other = i == 0 ? r->sampler : NULL, *preset = i == 0 ? r->timesteps : NULL;
         const bool own = !other || !strcmp(other, cascade_sampler_name(c, s));
-        // As many steps as the recommended list has are that list, so that what a picture says of
-        // itself draws it again.
+        // An equal step count selects the recommended list, so that PNG metadata reproduces the
+        // image.
         const bool listed = own && !preset && what->used.steps[i] == s->timestep_count;
         enum err e = sampler_create(
             &(struct sampler_params){

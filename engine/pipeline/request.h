@@ -1,6 +1,5 @@
-// From a picture_request to what is drawn: what it does not say filled in from its preset or from
-// the model's own settings, every value checked.
-// Called by engine.c on any thread. Knows nothing of devices.
+// Resolves a picture_request: fills unset fields from its preset or the model's own settings and
+// checks every value. Called by engine.c on any thread. Knows nothing of devices.
 #ifndef IMAGEND_REQUEST_H
 #define IMAGEND_REQUEST_H
 
@@ -31,7 +30,7 @@ void request_describe(const struct cascade *c, struct model_info *to);
 void request_scales(const struct cascade *c, int out[2]);
 // The decimal number that a float was written as, since 0.29F is not 0.29.
 double request_decimal(float v);
-// One sampler per stage that the picture runs. Owner: the caller destroys each, also on error.
+// One sampler per stage that the image runs. Owner: the caller destroys each, also on error.
 // Errors: INVALID, UNSUPPORTED, NO_MEMORY.
 enum err request_samplers(const struct cascade *c, const struct picture_request *r,
                           struct resolved *what, struct sampler **sampler, struct fault *why);

@@ -1,5 +1,5 @@
 // The table of samplers and how one is made: pick a class, settle every key of its config, space
-// the timesteps, let the class compute its coefficients. Called by cascade code when a picture is
+// the timesteps, let the class compute its coefficients. Called by cascade code when an image is
 // admitted or checked, on any thread; knows nothing of devices beyond the layout of a lane.
 #include "samplers.h"
 

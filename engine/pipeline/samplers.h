@@ -1,7 +1,7 @@
 // Samplers: from a scheduler config and a number of steps to one line of coefficients per step.
-// Whatever the class, a step is the same linear combination of the picture, the model's output, the
-// estimates of the clean picture (x0) of this and the last two steps, and noise; op_sampler_step
-// runs it on the device. The coefficients are computed here, once, when a picture is admitted.
+// Whatever the class, a step is the same linear combination of the image, the model's output, the
+// estimates of the clean image (x0) of this and the last two steps, and noise; op_sampler_step
+// runs it on the device. The coefficients are computed here, once, when an image is admitted.
 //
 //   x0 = threshold(px x + pm m)
 //   x' = cx x + cm m + c0 x0 + c1 h1 + c2 h2 + noise s z
@@ -85,7 +85,7 @@ const char *const *sampler_preset_names(void);
 // The name of the table that stands for what a config runs by itself, such as "ddpm".
 const char *sampler_default_name(const struct scheduler_config *config);
 
-// How much of a clean picture and of noise a super-resolution stage mixes at noise_level:
+// How much of a clean image and of noise a super-resolution stage mixes at noise_level:
 // noisy = a x + b z. Errors: INVALID, UNSUPPORTED. Source: diffusers DDPMScheduler.add_noise.
 enum err sampler_noise_mix(const struct scheduler_config *config, int noise_level, double *a,
                            double *b, struct fault *why);

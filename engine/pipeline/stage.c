@@ -74,7 +74,7 @@ static enum err create_state(struct stage *s)
     const uint32_t n = s->p.entries;
     enum err e = tensor_create(dev, DT_F32, n, s->p.height, s->p.width, 4, &s->x);
 
-    // A step reads its history before it writes it, and the noise of a picture that enters is used
+    // A step reads its history before it writes it, and the noise of an image that enters is used
     // up before its first step.
     for (int i = 0; !e && i < (s->p.lean ? 1 : HISTORY); i++)
         e = slot_tensor(s, &s->history[i]);
@@ -192,8 +192,8 @@ static enum err give_noise(struct stage *s, int entry, enum stage_noise kind, in
     return tensor_upload(&slot, s->scratch);
 }
 
-// What happens when a picture enters: its text goes through the text part of the U-Net, its low-res
-// picture is enlarged and noised, and x becomes noise, or an edit's image with noise. That noise
+// What happens when an image enters: its text goes through the text part of the U-Net, its low-res
+// image is enlarged and noised, and x becomes noise, or an edit's image with noise. That noise
 // goes where the history will be, which no first step reads.
 static enum err record_enter(struct stage *s, int entry, bool edit)
 {

@@ -1,5 +1,5 @@
-// One stage of the cascade: a U-Net with the sampling state of the pictures that are in it. Each
-// picture holds an entry; one forward advances any set of entries by one step, each with its own
+// One stage of the cascade: a U-Net with the sampling state of the images that are in it. Each
+// image holds an entry; one forward advances any set of entries by one step, each with its own
 // timestep, prompt, guidance, sampler and seed. Recordings are made once per batch size and kind of
 // step and then replayed. Thread: the engine's worker. Knows nothing of prompts as text or files.
 #ifndef IMAGEND_STAGE_H
@@ -10,7 +10,7 @@
 
 struct stage;
 
-// Which noise a picture needs; a test may give it instead of the generator.
+// Which noise an image needs; a test may give it instead of the generator.
 enum stage_noise { STAGE_NOISE_INIT, STAGE_NOISE_AUGMENT, STAGE_NOISE_STEP };
 // Fill z [height, width, 3] for this entry; step counts from 0. An edit's STAGE_NOISE_INIT is what
 // its image is mixed with.
@@ -24,7 +24,7 @@ struct stage_params {
     uint32_t index;                         // of the stage in the cascade: part of the noise key
     uint32_t height, width;                 // pixels
     uint32_t low_height, low_width;         // of the low-res input; 0: a base stage
-    uint32_t entries;                       // pictures at most
+    uint32_t entries;                       // images at most
     uint32_t text_length, text_dim;
     // Only deterministic samplers of order 1 or 2: one tensor serves history and noise.
     bool lean;
@@ -52,7 +52,7 @@ struct stage_start {
 };
 // Whether a lean stage can run the sampler.
 bool stage_is_lean_sampler(const struct sampler *sampler);
-// Make the recordings that a first picture with this sampler will need, so that it does not wait
+// Make the recordings that a first image with this sampler will need, so that it does not wait
 // for the driver's compiler. Errors: NO_DEVICE_MEMORY, DEVICE_LOST, NO_MEMORY.
 enum err stage_warm(struct stage *s, const struct sampler *sampler, float guidance,
                     const int interval[2]);
@@ -66,16 +66,16 @@ int stage_free(const struct stage *s); // entries free
 
 // Advance the entries by one step each. Errors: DEVICE_LOST, NO_DEVICE_MEMORY, TIMEOUT.
 enum err stage_step(struct stage *s, const int *entry, int count);
-// Whether all that the entry's last step computed was finite; once it was not, the picture is lost.
+// Whether all that the entry's last step computed was finite; once it was not, the image is lost.
 bool stage_is_finite(const struct stage *s, int entry);
 int stage_steps(const struct stage *s, int entry); // in all
 int stage_steps_done(const struct stage *s, int entry);
 
-// The picture so far: [height, width, 3] f32, and RGB of it; before the first step, what it starts
+// The image so far: [height, width, 3] f32, and RGB of it; before the first step, what it starts
 // from. rgb stays valid until the next call.
 enum err stage_picture(struct stage *s, int entry, float *out);
 enum err stage_rgb(struct stage *s, int entry, const uint8_t **rgb);
-// RGB of the clean picture that the last step predicted.
+// RGB of the clean image that the last step predicted.
 enum err stage_preview(struct stage *s, int entry, const uint8_t **rgb);
 
 // For tests: the U-Net output of the last stage_step [B, H, W, out_channels], negative prompts

@@ -1,4 +1,4 @@
-// The text side of the cascade. Called when a picture is admitted, on the engine's worker. Knows
+// The text side of the cascade. Called when an image is admitted, on the engine's worker. Knows
 // nothing of diffusion.
 #include "text.h"
 

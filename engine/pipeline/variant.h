@@ -1,4 +1,4 @@
-// Which weight files of a model are read when a variant such as fp16 is asked for. Called by
+// Selects the weight files of a model when a variant such as fp16 is requested. Called by
 // cascade.c. Thread: any.
 #ifndef IMAGEND_VARIANT_H
 #define IMAGEND_VARIANT_H

@@ -1,5 +1,5 @@
-// What the files of this layer share: the device's state and the few helpers each of them needs.
-// Not for anybody outside engine/vulkan.
+// Shared by the files of this layer: the device's state and a few helpers. Private to
+// engine/vulkan.
 #ifndef IMAGEND_VK_INTERNAL_H
 #define IMAGEND_VK_INTERNAL_H
 

@@ -34,7 +34,7 @@ static void draw_bar(const struct engine_event *ev)
         fputc('\n', stderr);
 }
 
-// What is asked of the engine for the picture with this index.
+// What is asked of the engine for the image with this index.
 static struct picture_request request_of(const struct generate_options *o, int index)
 {
     struct picture_request r = o->request;
@@ -136,8 +136,6 @@ static enum err check_all(const struct generate_options *o, struct fault *why)
         if (!r.prompt)
             continue;
         e = engine_plan_resolve(plan, &r, &used, &wrong);
-        if (!e)
-            e = generate_check_values(o, used.stages, &wrong);
         if (e && (!o->prompts_file || strcmp(wrong.param, "prompt")))
             *why = wrong;
         else if (e)

@@ -7,8 +7,6 @@
 #include "engine.h"
 #include "picture_edit.h"
 
-enum { GENERATE_MOST_OPTIONS = 40 };
-
 struct generate_options {
     struct engine_params engine;
     struct picture_request request;
@@ -18,7 +16,6 @@ struct generate_options {
     const char *image, *mask;  // files; NULL: none
     struct picture_edit *edit; // what they are, once read
     int pictures;
-    int given[GENERATE_MOST_OPTIONS]; // values, by option
     bool counted, quiet;
 };
 
@@ -35,7 +32,5 @@ int generate_parse_upscale(int argc, char **argv, struct generate_options *o);
 // (not an image, or a mask that does not fit), NOT_FOUND, IO, NO_MEMORY, with *why filled. Owner:
 // o->edit is the caller's to destroy, whatever comes back.
 enum err generate_read_input(struct generate_options *o, struct fault *why);
-// The values that were given, against the stages that the image goes through. Errors: INVALID.
-enum err generate_check_values(const struct generate_options *o, int stages, struct fault *why);
 
 #endif

@@ -100,7 +100,6 @@ enum option_code {
     OPT_PROMPT,
     OPT_ALL,
 };
-_Static_assert((int)OPT_ALL <= (int)GENERATE_MOST_OPTIONS, "given[] needs one entry per option");
 
 // What several commands say of an option.
 static const char help_model[] = "a cascade folder, or diffusers pipeline folders in stage order, "
@@ -283,9 +282,6 @@ static bool take_field(struct generate_options *o, int option, const struct cli_
         return false;
     if (snprintf(text, sizeof text, "-1,%s", value) < (int)sizeof text && option == OPT_NOISE)
         value = text;
-    o->given[option] = option != OPT_NOISE;
-    for (const char *s = value; *s; s++)
-        o->given[option] += *s == ',';
     return !check_query(&picture_table, row->field, value, &o->request, NULL);
 }
 
@@ -368,32 +364,4 @@ int generate_parse_upscale(int argc, char **argv, struct generate_options *o)
     if (!o->request.scale)
         o->request.scale = 4;
     return GENERATE_PROCEED;
-}
-
-// More values of an option than stages that take one.
-static enum err too_many(int option, int given, int stages, struct fault *why)
-{
-    const bool noise = option == OPT_NOISE;
-
-    if (given <= stages - noise)
-        return ERR_OK;
-    if (noise && stages == 1)
-        return fault_set(why, ERR_INVALID, options[option].name,
-                         "--noise-level applies to super-resolution stages, but an image of this "
-                         "size uses only the base stage");
-    return fault_set(why, ERR_INVALID, options[option].name,
-                     "--%s has %d values, but an image of this size uses %d %s; give at most %d",
-                     options[option].name, given, stages, stages > 1 ? "stages" : "stage",
-                     stages - noise);
-}
-
-enum err generate_check_values(const struct generate_options *o, int stages, struct fault *why)
-{
-    enum err e = too_many(OPT_STEPS, o->given[OPT_STEPS], stages, why);
-
-    if (!e)
-        e = too_many(OPT_GUIDANCE, o->given[OPT_GUIDANCE], stages, why);
-    if (!e)
-        e = too_many(OPT_STRENGTH, o->given[OPT_STRENGTH], stages, why);
-    return e ? e : too_many(OPT_NOISE, o->given[OPT_NOISE], stages, why);
 }

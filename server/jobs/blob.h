@@ -1,4 +1,4 @@
-// Immutable bytes with a reference count: an encoded picture on its way from the thread pool to
+// Immutable bytes with a reference count: an encoded image on its way from the thread pool to
 // the store and to several clients at once.
 #ifndef IMAGEND_BLOB_H
 #define IMAGEND_BLOB_H

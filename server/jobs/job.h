@@ -1,4 +1,4 @@
-// A job: one request for n pictures, from acceptance until its results expire.
+// A job: one request for n images, from acceptance until its results expire.
 // Only the loop thread reads or changes a job; workers see its spec, which never changes.
 #ifndef IMAGEND_JOB_H
 #define IMAGEND_JOB_H
@@ -16,7 +16,7 @@ enum {
     JOB_MAX_PREVIEWS = 32,
     JOB_MAX_PRIORITY = 9,
     JOB_ID_SIZE = 40,
-    JOB_RING = 64, // events kept for streams that come back
+    JOB_RING = 64, // events kept for streams that reconnect
 };
 
 enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED };
@@ -33,7 +33,7 @@ struct job_input {
     bool masked;            // some of it is kept
 };
 
-// What to draw and how to keep it.
+// What to generate, and how to store it.
 struct job_spec {
     struct picture_request request; // of the first image; picture_at for the others
     struct job_input input;
@@ -41,8 +41,8 @@ struct job_spec {
     int n;
     enum job_format format;
     int quality;  // 0..100, of jpeg and webp
-    int previews; // pictures to show on the way, spread evenly over the steps
-    bool watched; // somebody looks at the previews before the first one can be due
+    int previews; // images to show on the way, spread evenly over the steps
+    bool watched; // a client watches the previews from the start
     enum job_format preview_format;
     int priority;       // 0..JOB_MAX_PRIORITY, larger first among one owner's
     int64_t deadline;   // unix ms; 0: none
@@ -59,21 +59,21 @@ struct job_spec {
 
 enum job_event_type {
     JOB_EVENT_QUEUED,   // position changed
-    JOB_EVENT_STARTED,  // the first picture got a slot
-    JOB_EVENT_STEP,     // picture, stage, step
-    JOB_EVENT_PREVIEW,  // blob: the picture so far
-    JOB_EVENT_STAGE,    // a stage of a picture is done
-    JOB_EVENT_PICTURE,  // blob: a picture is done
+    JOB_EVENT_STARTED,  // the first image got a slot
+    JOB_EVENT_STEP,     // image, stage, step
+    JOB_EVENT_PREVIEW,  // blob: the image so far
+    JOB_EVENT_STAGE,    // a stage of an image is done
+    JOB_EVENT_PICTURE,  // blob: an image is done
     JOB_EVENT_END,      // the job is done, failed or cancelled
-    JOB_EVENT_SHUTDOWN, // the server goes away; the job goes on after the restart
+    JOB_EVENT_SHUTDOWN, // the server is stopping; the job continues after the restart
 };
 
 struct job_event {
     uint64_t id; // counts up within a job
     enum job_event_type type;
     int picture, stage, stages, step, steps;
-    int preview;  // JOB_EVENT_PREVIEW: 0-based count for this picture
-    int position; // JOB_EVENT_QUEUED: pictures ahead
+    int preview;  // JOB_EVENT_PREVIEW: 0-based count for this image
+    int position; // JOB_EVENT_QUEUED: images ahead
     int width, height;
     struct blob *blob;
 };
@@ -95,11 +95,12 @@ struct job_picture {
     size_t bytes;
 };
 
-// Someone who follows a job. Owner: the watcher; unlinked by jobs_unwatch. Thread: loop.
+// A subscription to the events of a job. Owner: the watcher; unlinked by jobs_unwatch. Thread:
+// loop.
 struct job_watch {
     struct job_watch *next;
     struct job *job;
-    bool previews; // looks at previews: without such a watcher none are rendered
+    bool previews; // wants previews; without such a watcher none are rendered
     void (*event)(struct job_watch *w, const struct job_event *ev);
     void *ctx;
 };
@@ -109,10 +110,10 @@ struct job {
     char token[JOB_ID_SIZE]; // opens the results to whoever has the URL
     enum job_state state;
     struct job_spec spec;                        // strings point into spec_text
-    struct picture_used used;                    // what the model made of the spec
+    struct picture_used used;                    // the spec as the model resolved it
     struct fault fault;                          // JOB_FAILED
     int64_t created, started, finished, expires; // unix ms; 0: not yet
-    int position;                                // pictures ahead, while queued
+    int position;                                // images ahead, while queued
     int webhook_tries;
     int64_t webhook_next; // unix ms; 0: nothing to call (any more)
     bool webhook_sending;

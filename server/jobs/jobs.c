@@ -172,7 +172,7 @@ void jobs_unwatch(struct jobs *j, struct job_watch *w)
     *at = w->next;
     w->job = NULL;
     tell_watched(job);
-    // A client that sent an Idempotency-Key comes back for the result.
+    // A client that sent an Idempotency-Key will ask for the result again.
     const bool wanted = job->watches || job->spec.durable || job->spec.idempotency_key;
     if (!wanted && !job_ended(job))
         jobs_cancel(j, job);
@@ -313,7 +313,8 @@ enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **o
     struct picture_used used;
     struct worker *w;
     enum err err = jobs_accepting(j, &w, why);
-    // A full queue refuses before samplers are looked at: under overload that is most of the work.
+    // A full queue refuses before the samplers are computed, which is most of the work under
+    // overload.
     if (!err)
         err = jobs_room(j, spec, why);
     if (!err)

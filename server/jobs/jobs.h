@@ -1,5 +1,5 @@
-// The job core: accepts, schedules, cancels, keeps and forgets jobs. Everything here runs on the
-// loop thread. HTTP handlers talk to this header and to job.h only.
+// The job core accepts, schedules, cancels, stores and deletes jobs. Everything here runs on the
+// loop thread. HTTP handlers use this header and job.h only.
 #ifndef IMAGEND_JOBS_H
 #define IMAGEND_JOBS_H
 
@@ -10,8 +10,8 @@ struct jobs;
 struct store;
 
 struct jobs_limits {
-    int queued, queued_per_owner; // pictures
-    int running_per_owner;        // pictures; 0: no limit
+    int queued, queued_per_owner; // images
+    int running_per_owner;        // images; 0: no limit
     int64_t keep_ms;              // how long results stay
     int keep_jobs;
     size_t keep_bytes;
@@ -22,10 +22,10 @@ struct jobs_limits {
 enum jobs_measure {
     JOBS_WAITED,     // seconds from acceptance to the first slot
     JOBS_STEP,       // seconds of one step; which = stage
-    JOBS_OCCUPANCY,  // pictures in that step
-    JOBS_STAGE_DONE, // seconds of one picture's stage; which = stage
-    JOBS_PICTURE,    // 1 for each picture drawn
-    JOBS_FAILED,     // 1 for each picture that failed; which: enum err
+    JOBS_OCCUPANCY,  // images in that step
+    JOBS_STAGE_DONE, // seconds of one image's stage; which = stage
+    JOBS_PICTURE,    // 1 for each image drawn
+    JOBS_FAILED,     // 1 for each image that failed; which: enum err
     JOBS_ENDED,      // seconds from acceptance to the end; which = enum job_state
     JOBS_REBUILT,    // 1 for each engine lost
 };
@@ -45,13 +45,13 @@ struct jobs_params {
     struct jobs_webhook webhook;
     void (*digest)(const void *data, size_t n, char out[65]); // SHA-256 in hexadecimal; any thread
     void (*measure)(void *ctx, enum jobs_measure m, int which, double value);
-    // The model can never be loaded as it is; nothing will be drawn. Thread: loop.
+    // The model cannot be loaded, and retrying will not help. Thread: loop.
     void (*hopeless)(void *ctx, const struct fault *why);
     void *ctx;
 };
 
 struct jobs_stats {
-    int queued, running; // pictures
+    int queued, running; // images
     int jobs;
     size_t kept_bytes, input_bytes;
     int slots;
@@ -61,8 +61,8 @@ struct jobs_stats {
 
 // Loads the store and starts the workers. Errors: those of the store, NO_MEMORY.
 enum err jobs_create(const struct jobs_params *p, struct jobs **out, struct fault *why);
-// Workers leave their slots and threads end. closed is called when the last handle is closed; the
-// jobs are gone then. Implies jobs_abandon.
+// Stops the workers and their threads. closed is called when the last handle is closed; the jobs
+// have been freed then. Implies jobs_abandon.
 void jobs_close(struct jobs *j, void (*closed)(void *ctx), void *ctx);
 
 // Errors: INVALID (it cannot be drawn); BUSY with param "queue" when full, "server" while loading
@@ -91,23 +91,23 @@ struct job *jobs_find(struct jobs *j, const char *id); // NULL: none
 struct job *jobs_find_key(struct jobs *j, const char *owner, const char *idempotency_key);
 struct job *jobs_newest(struct jobs *j); // then job->older
 void jobs_cancel(struct jobs *j, struct job *job);
-// Forget an ended job and its pictures.
+// Delete a finished job and its images.
 void jobs_remove(struct jobs *j, struct job *job);
 // Owner: *out is a new reference. Errors: NOT_FOUND, IO.
 enum err jobs_image(struct jobs *j, struct job *job, int picture, struct blob **out,
                     struct fault *why);
 
 void jobs_watch(struct jobs *j, struct job *job, struct job_watch *w);
-// Somebody asked for the latest preview of a picture: the next one that is due will be rendered.
+// Requests one preview of an image; the next one that is due will be rendered.
 void jobs_want_preview(struct job *job, int picture);
-// A job that nobody keeps and that has no watcher left is cancelled and forgotten.
+// A job that is not stored and has no watcher left is cancelled and deleted.
 void jobs_unwatch(struct jobs *j, struct job_watch *w);
 
-// From now on: no new jobs, durable ones wait for the restart, the others are finished.
+// From now on no new jobs are accepted; durable jobs wait for the restart, the others are finished.
 void jobs_drain(struct jobs *j);
-// Whether nothing is left that must be finished before jobs_close.
+// Whether no job is left that must finish before jobs_close.
 bool jobs_drained(struct jobs *j);
-// Give up waiting: durable jobs stay stored for the restart, the others fail.
+// Stop waiting: durable jobs stay stored for the restart, the others fail.
 void jobs_abandon(struct jobs *j);
 
 bool jobs_ready(struct jobs *j, struct fault *why);
@@ -117,7 +117,7 @@ const struct jobs_limits *jobs_limits(const struct jobs *j);
 void jobs_set_limits(struct jobs *j, const struct jobs_limits *limits);
 // Signs the deliveries that follow. Copies the secret; the previous one stays if memory runs out.
 void jobs_set_webhook_secret(struct jobs *j, const char *secret);
-// Seconds until as many pictures as wait now are drawn.
+// Estimated seconds until this many images are finished.
 double jobs_wait_estimate(struct jobs *j, int pictures);
 
 #endif

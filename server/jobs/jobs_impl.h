@@ -46,7 +46,7 @@ enum err jobs_may_accept(struct jobs *j, const struct job_spec *spec, struct fau
 enum err jobs_enqueue(struct jobs *j, struct job *job);
 void jobs_on_worker(void *ctx, struct worker_event *ev);
 void jobs_emit(struct jobs *j, struct job *job, struct job_event ev);
-// End a job: take its pictures out of queue and slots, store it, tell its watchers.
+// End a job: take its images out of queue and slots, store it, tell its watchers.
 void jobs_end(struct jobs *j, struct job *job, enum job_state state, const struct fault *why);
 bool job_busy(const struct job *job); // a worker or the thread pool still has a part of it
 

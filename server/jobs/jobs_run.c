@@ -10,13 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-// One picture on its way through libuv's thread pool.
+// One image on its way through libuv's thread pool.
 struct encoding {
-    struct encoding *next; // of the same picture: one at a time, so that they arrive in order
+    struct encoding *next; // of the same image: one at a time, so that they arrive in order
     uv_work_t req;
     struct jobs *j;
     struct job *job;
-    int picture, preview; // preview: -1 for the finished picture
+    int picture, preview; // preview: -1 for the finished image
     struct codec_params p;
     struct picture_used used; // as it was when the image was drawn
     struct check_size size;   // of the file
@@ -47,7 +47,7 @@ void jobs_emit(struct jobs *j, struct job *job, struct job_event ev)
     ev.id = ++job->events;
     blob_unref(&slot->blob);
     *slot = ev;
-    // Streams that come back get the latest preview from the picture, not from the ring.
+    // Streams that come back get the latest preview from the image, not from the ring.
     slot->blob = NULL;
     job->emitting++;
     for (struct job_watch *w = job->watches, *next; w; w = next) {
@@ -290,7 +290,7 @@ static void on_progress(struct jobs *j, const struct worker_event *ev)
                                  .steps = ev->steps});
 }
 
-// A picture whose device was lost goes back into the queue, once: a picture that takes the device
+// An image whose device was lost goes back into the queue, once: an image that takes the device
 // with it would otherwise do so for ever.
 static bool requeue_lost(struct jobs *j, struct work *work)
 {
@@ -306,7 +306,7 @@ static bool requeue_lost(struct jobs *j, struct work *work)
     return true;
 }
 
-// The work has come back for good.
+// The worker has returned the image for the last time.
 static void on_returned(struct jobs *j, struct worker_event *ev)
 {
     struct job *job = ev->work->job;
@@ -370,7 +370,7 @@ void jobs_on_worker(void *ctx, struct worker_event *ev)
         fault_hide_paths(&j->down); // clients read it
         jobs_measure(j, JOBS_REBUILT, 0, 1);
         log_msg(LOG_ERROR, "worker", "cannot open the engine: %s", ev->fault.msg);
-        // A device may come back; a folder that is wrong at the start stays wrong.
+        // A lost device may recover; an invalid model folder at startup will not.
         if (!jobs_model(j) && j->p.hopeless &&
             (ev->fault.code == ERR_NOT_FOUND || ev->fault.code == ERR_FORMAT ||
              ev->fault.code == ERR_UNSUPPORTED || ev->fault.code == ERR_INVALID))

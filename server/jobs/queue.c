@@ -1,4 +1,4 @@
-// Lanes, one per owner with waiting or running pictures, in a ring that is served in turn. The loop
+// Lanes, one per owner with waiting or running images, in a ring that is served in turn. The loop
 // thread pushes and removes, workers take. Knows nothing of HTTP, engines or results.
 #include "queue.h"
 

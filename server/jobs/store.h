@@ -1,5 +1,5 @@
-// Where jobs and pictures are kept. The job core holds every job in memory and writes through; a
-// store makes them outlive the process. One implementation per table of functions.
+// Storage of jobs and images. The job core holds every job in memory and writes through; a store
+// preserves them across restarts. Each implementation is one table of functions.
 #ifndef IMAGEND_STORE_H
 #define IMAGEND_STORE_H
 
@@ -9,10 +9,10 @@ struct store;
 
 struct store_ops {
     const char *name;
-    bool holds_images; // false: the job core keeps the pictures in memory
+    bool holds_images; // false: the job core keeps the images in memory
     // Insert or replace a job. Thread: loop.
     enum err (*put)(struct store *s, const struct job *j, struct fault *why);
-    // Remove a job and its pictures; one that is not there is no error. Thread: loop.
+    // Remove a job and its images; one that is not there is no error. Thread: loop.
     enum err (*remove)(struct store *s, const struct job *j, struct fault *why);
     // Thread: any. Errors: IO when the disk is full or fails.
     enum err (*put_image)(struct store *s, const char *id, int picture, enum job_format format,

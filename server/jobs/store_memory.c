@@ -1,5 +1,5 @@
 // The store for those who want none: jobs live as long as the process. The job core keeps the
-// pictures, so every function here has nothing to do.
+// images, so every function here has nothing to do.
 #include "store.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-// The durable store: rows in SQLite (WAL), pictures as files beside it. Rows are written by the
-// loop thread, files by the thread pool; a picture is on disk before its job is said to be done.
+// The durable store: rows in SQLite (WAL), images as files beside it. Rows are written by the
+// loop thread, files by the thread pool; an image is on disk before its job is said to be done.
 // The database is locked for this process alone, so nobody can make a write wait.
 #include "store.h"
 
@@ -255,7 +255,7 @@ static void log_skipped(const char *id, const char *why)
     buf_deinit(&name);
 }
 
-// A damaged row costs its own job only. Its files stay, for whoever wants to mend it.
+// A damaged row affects only its own job. Its files stay for manual recovery.
 static enum err sqlite_load(struct store *s, void (*row)(void *ctx, struct job *j), void *ctx,
                             struct fault *why)
 {
@@ -286,7 +286,7 @@ static enum err sqlite_load(struct store *s, void (*row)(void *ctx, struct job *
     return err;
 }
 
-// ---- pictures -----------------------------------------------------------------------------------
+// ---- images -----------------------------------------------------------------------------------
 
 static enum err sqlite_put_image(struct store *s, const char *id, int picture,
                                  enum job_format format, const struct blob *image,

@@ -1,5 +1,5 @@
-// Calls to the addresses that clients gave with their jobs, from one thread of their own. Off
-// unless hosts are allowed; private addresses only where a host is listed by its full name.
+// Delivers webhooks on a thread of its own. Disabled unless hosts are allowed; private addresses
+// are called only if the host is listed by its full name.
 #ifndef IMAGEND_WEBHOOK_H
 #define IMAGEND_WEBHOOK_H
 
@@ -17,7 +17,7 @@ struct webhook_params {
     const char *secret; // copied
     // 64 hexadecimal digits of HMAC-SHA-256. Thread: the webhook's.
     void (*sign)(const char *secret, const void *data, size_t n, char out[65]);
-    // A call was answered with 2xx, or was not. Thread: loop.
+    // A delivery finished; ok: the status was 2xx. Thread: loop.
     void (*done)(void *ctx, const char *id, bool ok);
     void *ctx;
 };
@@ -26,10 +26,10 @@ struct webhook_params {
 enum err webhook_create(const struct webhook_params *p, struct webhook **out, struct fault *why);
 // Signs the deliveries that start from now on. Errors: NO_MEMORY (nothing changes). Thread: loop.
 enum err webhook_set_secret(struct webhook *w, const char *secret);
-// Gives up what is under way; closed is called when the last handle is closed.
+// Aborts deliveries in progress; closed is called when the last handle is closed.
 void webhook_close(struct webhook *w, void (*closed)(void *ctx), void *ctx);
 
-// Whether the configuration lets this address be called. allow NULL or "": nothing.
+// Checks that the URL is valid and its host allowed. allow NULL or "": no host.
 enum err webhook_check(const char *allow, const char *url, struct fault *why);
 struct sockaddr;
 // Whether an address belongs to this machine, its networks or a group. Thread: any.

@@ -130,7 +130,7 @@ static void run_close(struct worker *w)
     engine_close(&e);
 }
 
-// The picture is no longer the worker's after this.
+// The image is no longer the worker's after this.
 static void run_leave(struct worker *w, struct worker_event *ev)
 {
     struct work *work = ev->work;
@@ -251,8 +251,8 @@ static void run_lost(struct worker *w, const struct fault *why)
     run_close(w);
 }
 
-// How many of the picture's previews are due by now: they are spread evenly over all its steps, of
-// which the last ends in the picture itself.
+// How many of the image's previews are due by now: they are spread evenly over all its steps, of
+// which the last ends in the image itself.
 static int previews_due(const struct work *work)
 {
     const int total = work->first_step[PICTURE_MAX_STAGES];

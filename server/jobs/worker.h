@@ -1,5 +1,5 @@
-// A worker: the thread that owns one engine. It takes pictures from the queue into free slots
-// between steps, and tells the loop thread what happens by events.
+// A worker is the thread that owns one engine. Between steps it moves images from the queue into
+// free slots, and it reports to the loop thread by events.
 #ifndef IMAGEND_WORKER_H
 #define IMAGEND_WORKER_H
 
@@ -26,12 +26,12 @@ struct worker_stats {
 
 enum worker_event_type {
     WORKER_READY,     // the engine is open
-    WORKER_DOWN,      // it is not; fault says why; the worker keeps trying
-    WORKER_TICK,      // a step ran: stage, seconds, step = pictures in it
+    WORKER_DOWN,      // opening failed, see fault; the worker keeps trying
+    WORKER_TICK,      // a step ran: stage, seconds, step = images in it
     WORKER_ADMITTED,  // work got a slot: used
-    WORKER_STEP,      // of one picture
+    WORKER_STEP,      // of one image
     WORKER_PREVIEW,   // rgb
-    WORKER_STAGE,     // a stage of one picture is done, seconds long
+    WORKER_STAGE,     // a stage of one image is done, seconds long
     WORKER_DRAWN,     // rgb; work is the loop's again, as for the three below
     WORKER_FAILED,    // fault
     WORKER_CANCELLED, // as asked by work->cancelled
@@ -62,11 +62,11 @@ struct worker_params {
 
 // Starts the thread, which opens the engine. Errors: NO_MEMORY, INTERNAL.
 enum err worker_create(const struct worker_params *p, struct worker **out, struct fault *why);
-// Evicts what is in the slots, joins the thread, delivers the last events. The loop must run until
-// closed is called, and the worker is gone then. Thread: loop.
+// Evicts all slots, joins the thread and delivers the last events. The loop must run until closed
+// is called; the worker has been freed then. Thread: loop.
 void worker_stop(struct worker *w, void (*closed)(void *ctx), void *ctx);
 
-// Whether the engine could draw it, and what it would make of it. Thread: any.
+// Checks whether the engine can generate the request, and resolves its settings. Thread: any.
 // Errors: INVALID with *why filled; BUSY while there is no engine.
 enum err worker_check(struct worker *w, const struct job_spec *spec, struct picture_used *used,
                       struct fault *why);

@@ -48,7 +48,7 @@ static const struct check_field txt2img_table[] = {
     {"styles", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
 };
 #undef F
-// What A1111 has under a name of its own.
+// Fields for which A1111 has its own name.
 static const char *const txt2img_without[] = {"sampler", "guidance_scale", "size", NULL};
 static const struct check_table txt2img_check = {
     CHECK_ROWS("TextToImageRequest", txt2img_table),
@@ -65,7 +65,7 @@ struct txt2img_wait {
 
 // ---- the answer ---------------------------------------------------------------------------------
 
-// What the request's sampler means; its name was looked up when the request came.
+// The sampler that the request selects; its name was checked when the request arrived.
 static struct a1111_sampler take_sampler(const struct call *c, bool *known)
 {
     const struct app *app = c->app;
@@ -94,7 +94,7 @@ static void add_infotext(struct buf *b, const struct job *j, int picture,
     }
 }
 
-// What was asked for and could not be had.
+// Settings that were requested but are not available.
 static void add_missing(struct buf *b, const struct job *j, const struct a1111_sampler *asked)
 {
     const char *scheduler, *sampler = a1111_sampler_label(j->used.sampler, &scheduler);
@@ -123,7 +123,7 @@ static void add_missing(struct buf *b, const struct job *j, const struct a1111_s
     buf_deinit(&comments);
 }
 
-// The rest of what A1111 tells, for clients that read a key without looking whether it is there.
+// The other keys of A1111, for clients that read them without checking whether they exist.
 static void add_constants(struct buf *b, const struct job *j)
 {
     const char *negative = j->spec.request.negative_prompt;
@@ -142,7 +142,7 @@ static void add_constants(struct buf *b, const struct job *j)
                 "\"sd_vae_hash\":null");
 }
 
-// The clients read it as a JSON text inside the JSON.
+// Clients expect a string that contains JSON.
 static void add_info(struct buf *out, const struct job *j, const struct a1111_sampler *asked)
 {
     const char *scheduler;
@@ -159,7 +159,7 @@ static void add_info(struct buf *out, const struct job *j, const struct a1111_sa
     buf_printf(&b, ",\"seed\":%llu,\"all_seeds\":[", (unsigned long long)j->spec.request.seed);
     for (int i = 0; i < j->spec.n; i++)
         buf_printf(&b, "%s%llu", i ? "," : "", (unsigned long long)j->spec.request.seed);
-    // Unlike A1111, which counts the seed up: what to send as "picture" to draw one of them again.
+    // A1111 increments the seed instead: the value of "picture" that reproduces each image.
     buf_puts(&b, "],\"all_pictures\":[");
     for (int i = 0; i < j->spec.n; i++)
         buf_printf(&b, "%s%d", i ? "," : "", j->spec.request.picture + i);
@@ -205,7 +205,7 @@ static void reply_images(struct call *c, struct job *j)
         buf_puts(&b, "\"");
         blob_unref(&blob);
     }
-    // The request goes back as it came.
+    // A1111 echoes the request.
     const struct buf *body = http_body(c->http);
     buf_puts(&b, "],\"parameters\":");
     buf_add(&b, body->data ? body->data : "{}", body->data ? body->len : 2);
@@ -274,7 +274,7 @@ static void txt2img_post(struct call *c)
     spec.request.size.height = f->height ? f->height : f->width;
     spec.request.sampler = sampler.engine;
     spec.request.steps[0] = f->steps;
-    // 0 means no guidance to A1111, and to the engine that none was given.
+    // 0 disables guidance in A1111, but means unset to the engine.
     spec.request.guidance_scale[0] =
         f->cfg_scale < 1 && json_given(c->body, "cfg_scale") ? 1 : f->cfg_scale;
     j = draw_submit(c, &spec);
@@ -300,9 +300,9 @@ static void img2img_post(struct call *c)
 
 // ---- progress -----------------------------------------------------------------------------------
 
-// The caller's job that progress, interrupt and skip are about: the oldest that has not ended, of
-// the same key and address, then of the same key. Without keys, only the address tells clients
-// apart.
+// The job that progress, interrupt and skip apply to: the caller's oldest unfinished one,
+// preferring the same key and address over the same key. Without keys, only the address identifies
+// a client.
 static struct job *current_job(struct call *c)
 {
     const struct app *app = c->app;

@@ -1,10 +1,10 @@
-// What the files of the A1111 API share.
+// Shared by the files of the A1111 API.
 #ifndef IMAGEND_A1111_H
 #define IMAGEND_A1111_H
 
 #include "app.h"
 
-// What a request's sampler and scheduler mean here.
+// The sampler that a request's sampler and scheduler names select.
 struct a1111_sampler {
     const char *engine;            // the engine's name; NULL: the model's own sampler
     const char *missing_sampler;   // label of a sampler of A1111 that the engine lacks, or NULL

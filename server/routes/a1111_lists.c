@@ -1,5 +1,5 @@
-// What A1111 says of itself: the options, the model, and lists of what a cascade has none of, which
-// front ends ask for before they draw. Called by the route table of a1111.c.
+// A1111's options, its model, and lists of things that a cascade does not have, which front ends
+// request at startup. Called by the route table of a1111.c.
 #include "a1111.h"
 
 #include "json.h"

@@ -1,5 +1,5 @@
-// What the routes share: the parts of the running server, and the helpers that more than one API
-// needs. Loop thread.
+// Shared by the routes: the parts of the running server, and helpers that several APIs need. Loop
+// thread.
 #ifndef IMAGEND_APP_H
 #define IMAGEND_APP_H
 
@@ -51,26 +51,27 @@ enum draw_quality {
 
 // The format that an index of draw_formats stands for.
 enum job_format draw_format(int choice);
-// What a quality means: the model's preset "fast", or half its steps when it has none; its own
-// settings; twice its steps. Steps or a preset that were given stay.
+// Applies a quality. low: the preset "fast", or half the model's steps without one; high and above:
+// twice its steps; otherwise the model's own settings. An explicit preset or explicit steps take
+// precedence.
 void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec);
 
-// The job that the request's Idempotency-Key already made, if any; *job NULL when there is none.
-// hash is filled for the new job. Errors: INVALID (malformed), BUSY (used with another body).
+// Looks up the job that was created with the request's Idempotency-Key; *job is NULL if there is
+// none. Fills hash for the new job. Errors: INVALID (malformed), BUSY (used with another body).
 enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct fault *why);
-// Answer to a request whose Idempotency-Key was used with another body, or is malformed.
+// Responds to a request whose Idempotency-Key was used with another body, or is malformed.
 void draw_reused(struct call *c, const struct fault *why);
-// Submit, or answer with the error that applies (then NULL).
+// Submits the job, or responds with the error and returns NULL.
 struct job *draw_submit(struct call *c, const struct job_spec *spec);
-// The status and words for a job that failed or was cancelled.
+// Responds with the error of a job that failed or was cancelled.
 void draw_job_error(struct call *c, const struct job *job);
-// What draws one image of a job again by itself, and what its caller should know of how it was
-// made: members of a JSON object, without a comma before.
+// Adds the seed and number that reproduce one image of a job, and its warnings: members of a JSON
+// object, without a leading comma.
 void draw_add_origin(struct buf *b, const struct job *job, int picture);
 void draw_add_warnings(struct buf *b, const struct job *job);
-// The unguessable path of a picture, with the public prefix.
+// The unguessable URL of an image.
 void draw_url(struct call *c, const struct job *job, int picture, struct buf *out);
-// Answer with a picture's bytes.
+// Responds with the bytes of an image.
 void draw_reply_image(struct call *c, struct job *job, int picture);
 
 #endif

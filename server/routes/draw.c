@@ -1,5 +1,5 @@
-// What every API that draws needs: from fields to a job's spec, repeated requests, pictures as
-// answers. Called by the route files; knows no API's own shape.
+// Shared by every API that generates images: building a job's spec from fields, repeated requests,
+// images as responses. Called by the route files; knows no API's own format.
 #include "app.h"
 
 #include "buf.h"

@@ -1,4 +1,4 @@
-// What the files of the native API share, and the job as JSON for others.
+// Shared by the files of the native API; a job as JSON.
 #ifndef IMAGEND_NATIVE_H
 #define IMAGEND_NATIVE_H
 
@@ -6,7 +6,8 @@
 
 struct buf;
 
-// The job of the path, if it is the caller's; otherwise answers 404 and returns NULL.
+// The job named in the path, if it belongs to the caller; otherwise responds with 404 and returns
+// NULL.
 struct job *native_find(struct call *c);
 void native_add_job(struct call *c, const struct job *j, struct buf *b);
 // Seconds until a queued job is probably done.

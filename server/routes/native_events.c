@@ -103,7 +103,7 @@ static void on_event(struct job_watch *watch, const struct job_event *ev)
 {
     struct events_watch *w = watch->ctx;
     struct call *c = w->call;
-    // A stream that was given up has called on_gone, and w is no more.
+    // An aborted stream has called on_gone, which freed w.
     if (!send_event(c, watch->job, ev))
         return;
     if (ev->type == JOB_EVENT_END || ev->type == JOB_EVENT_SHUTDOWN) {
@@ -112,7 +112,7 @@ static void on_event(struct job_watch *watch, const struct job_event *ev)
     }
 }
 
-// What the stream missed since event `last`. Previews are sent once, the latest of each picture.
+// What the stream missed since event `last`. Previews are sent once, the latest of each image.
 static bool send_missed(struct call *c, const struct job *j, uint64_t last)
 {
     const bool known = last && last <= j->events && j->events - last <= JOB_RING;

@@ -1,4 +1,4 @@
-// The native API: POST, list, look at, cancel and forget jobs, fetch their pictures. Jobs made here
+// The native API: POST, list, look at, cancel and forget jobs, fetch their images. Jobs made here
 // are durable. The event stream is in native_events.c.
 #include "native.h"
 
@@ -144,7 +144,7 @@ struct job *native_find(struct call *c)
 {
     const struct app *app = c->app;
     struct job *j = jobs_find(app->jobs, c->arg[0]);
-    // Another key's job looks like none at all.
+    // Do not reveal that a job of another key exists.
     if (j && !strcmp(j->spec.owner, c->owner))
         return j;
     call_error(c, 404, "job_not_found", NULL, "no such job");
@@ -208,7 +208,7 @@ static void job_delete(struct call *c)
         return;
     }
     jobs_cancel(app->jobs, j);
-    // A job that nobody keeps may be gone by now.
+    // A job that is not stored may have been deleted.
     j = jobs_find(app->jobs, c->arg[0]);
     if (j)
         reply_job(c, 200, j);
@@ -230,7 +230,7 @@ static void job_image(struct call *c)
         draw_reply_image(c, j, (int)i);
 }
 
-// /v1/files/{id}/{token}-{i}.{format}: whoever has the address may have the picture.
+// /v1/files/{id}/{token}-{i}.{format}: whoever has the address may have the image.
 static void file_get(struct call *c)
 {
     const struct app *app = c->app;

@@ -1,4 +1,4 @@
-// What the files of the OpenAI API share.
+// Shared by the files of the OpenAI API.
 #ifndef IMAGEND_OPENAI_H
 #define IMAGEND_OPENAI_H
 
@@ -6,10 +6,10 @@
 
 void openai_models_list(struct call *c);
 void openai_models_get(struct call *c);
-// Whether a request for this model is for us: ours, an alias of model-aliases, or one of OpenAI's
-// names; each also as a dated version and after "openai/". NULL and "" are ours.
+// Whether a model name selects the loaded model: its own name, an alias of model-aliases, or one of
+// OpenAI's names, also dated or after "openai/". NULL and "" select it too.
 bool openai_model_known(struct app *app, const char *name);
-// Whether OpenAI answers with URLs when a request for this model does not say otherwise.
+// Whether OpenAI's default response format for this model is a URL.
 bool openai_model_gives_urls(const char *name);
 
 #endif

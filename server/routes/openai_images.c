@@ -1,5 +1,5 @@
 // POST /v1/images/generations, as OpenAI's clients speak it: JSON with base64 or URLs, the raw
-// picture, or a stream with partial pictures. One waiting request follows one job.
+// image, or a stream with partial images. One waiting request follows one job.
 #include "app.h"
 
 #include "buf.h"
@@ -70,7 +70,7 @@ struct images_wait {
 
 // ---- the answers --------------------------------------------------------------------------------
 
-// The text counts as the tokenizer counted it, once for all pictures; a picture counts one token
+// The text counts as the tokenizer counted it, once for all images; an image counts one token
 // per 16x16 pixels.
 static void add_usage(struct buf *b, const struct job *job)
 {
@@ -241,7 +241,7 @@ static void on_event(struct job_watch *watch, const struct job_event *ev)
         stream_picture(w, ev);
 }
 
-// A job that a repeated request found may be ahead of it, or done.
+// A job that an idempotent request found may have progressed already, or finished.
 static void catch_up(struct images_wait *w)
 {
     struct app *app = w->call->app;
@@ -284,7 +284,7 @@ static void follow(struct call *c, struct job *job, const char *raw_type)
 
 // ---- the request --------------------------------------------------------------------------------
 
-// The media type of an Accept header that asks for a picture, and its format.
+// The media type of an Accept header that asks for an image, and its format.
 static const char *accept_picture(const struct http_request *r, int *format)
 {
     const char *accept = http_header(r, "Accept");

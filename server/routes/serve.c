@@ -1,5 +1,5 @@
-// The server's life: from options to a running loop, and from SIGTERM to exit. Called by main.
-// Knows every part of the server and the inside of none.
+// The server's life cycle: from options to a running loop, and from SIGTERM to exit. Called by
+// main. Knows every part of the server, but no part's internals.
 #include "serve.h"
 
 #include "app.h"
@@ -71,8 +71,9 @@ static void on_http_closed(void *ctx)
     serve_close_rest(s);
 }
 
-// Announced: load balancers see /readyz fail. Draining: nothing new, what runs is finished.
-// Flushing: the last answers go out. Each phase ends early when there is nothing left in it.
+// Announced: /readyz fails, which load balancers notice. Draining: no new work, running work
+// finishes. Flushing: the last responses are sent. Each phase ends early when nothing is left in
+// it.
 static void on_tick(uv_timer_t *timer)
 {
     struct serve *s = timer->data;
@@ -135,7 +136,7 @@ static struct jobs_limits serve_limits(const struct conf *c)
     };
 }
 
-// Everything is read and checked; from here on nothing fails.
+// Everything has been read and checked; nothing below can fail.
 static void serve_apply(struct serve *s, struct settings *fresh)
 {
     const struct jobs_limits limits = serve_limits(&s->conf);

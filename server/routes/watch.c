@@ -18,7 +18,7 @@ static void log_request(struct http_request *r, const struct route *route, const
     // The address of a result opens it to whoever knows it.
     if (strstr(path, "/files/"))
         path = route ? route->path : "/v1/files/";
-    // Probes come every few seconds and say nothing.
+    // Probes arrive every few seconds and are not worth a log line.
     const bool probe =
         !strcmp(path, "/healthz") || !strcmp(path, "/readyz") || !strcmp(path, "/metrics");
     const enum log_level level = probe ? LOG_DEBUG : LOG_INFO;

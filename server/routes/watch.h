@@ -1,4 +1,4 @@
-// What the server writes down about itself: request log lines and metrics.
+// Request log lines and metrics.
 #ifndef IMAGEND_WATCH_H
 #define IMAGEND_WATCH_H
 

@@ -200,12 +200,12 @@ def test_wrong_usage_is_named():
 
 def test_no_more_values_than_stages():
     for args, says in (
-            (["--size", "64", "--steps", "2,2"], "--steps has 2 values, but an image of this size uses "
-             "1 stage; give at most 1"),
-            (["--size", "64", "--guidance", "7,5"], "--guidance has 2 values"),
-            (["--size", "256", "--guidance", "7,5,5"], "uses 2 stages; give at most 2"),
-            (["--size", "64", "--noise-level", "10"], "--noise-level applies to super-resolution stages"),
-            (["--size", "256", "--noise-level", "10,10"], "--noise-level has 2 values")):
+            (["--size", "64", "--steps", "2,2"], '"steps" has a value for stage 2, but an image of this size '
+             "uses only 1 stage"),
+            (["--size", "64", "--guidance", "7,0"], '"guidance_scale" has a value for stage 2'),
+            (["--size", "256", "--guidance", "7,5,5"], "stage 3, but an image of this size uses only 2 stages"),
+            (["--size", "64", "--noise-level", "10"], '"noise_level" applies to super-resolution stages'),
+            (["--size", "256", "--noise-level", "10,0"], '"noise_level" has a value for stage 3')):
         text = refused("x", *args)
         assert says in text, (args, text)
     with tempfile.TemporaryDirectory() as folder:

@@ -383,7 +383,7 @@ def test_numbers_reach_the_image_or_are_refused():
             status, text = m.generate(*flags)
             assert status == 0, text
             assert chunk(os.path.join(m.top, "o.png"), key) == value, flags
-        for flags, says in ((["--guidance", "7,5"], "--guidance has 2 values"),
+        for flags, says in ((["--guidance", "7,5"], '"guidance_scale" has a value for stage 2'),
                             (["--noise-level", "10"], "applies to super-resolution stages"),
                             (["--size", "64"], "64x64 is larger than 16x16, the largest size of this model"),
                             (["--sampler", "euler"], 'unknown sampler "euler"; use one of ddpm, '),

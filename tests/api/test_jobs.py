@@ -46,7 +46,7 @@ def test_no_values_for_stages_that_the_image_does_not_use(s):
             ({"size": "48x64", "steps": [None, 2]}, "steps", "uses only 1 stage"),
             ({"size": 256, "steps": [2, 2, 2]}, "steps", "stage 3, but an image of this size uses only 2 stages"),
             ({"size": 64, "guidance_scale": [2, 0]}, "guidance_scale", "uses only 1 stage"),
-            ({"size": 64, "noise_level": [-1, 10]}, "noise_level", "uses only 1 stage"),
+            ({"size": 64, "noise_level": [-1, 10]}, "noise_level", "uses only the base stage"),
             ({"size": 256, "noise_level": 10}, "noise_level", "use a list such as [-1, 10]")):
         for path in ("/v1/jobs", "/v1/images/generations"):
             if path != "/v1/jobs":

@@ -447,13 +447,13 @@ static void test_resolve(struct engine *g)
     CHECK_STR(used.sampler, "dpm++2m");
     CHECK_INT(used.stages, 1);
     CHECK_INT(used.steps[0], 9);
-    // At the ends of what may be asked for; a base stage takes no noise level, whatever is said.
+    // At the limits of each value.
     r = (struct picture_request){.prompt = "",
                                  .negative_prompt = "",
                                  .steps = {1000, 1},
                                  .guidance_scale = {1, 100},
                                  .set_noise_level = true,
-                                 .noise_level = {5, 999}};
+                                 .noise_level = {-1, 999, -1}};
     CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_OK);
     CHECK(used.steps[0] == 1000 && used.steps[1] == 1);
     CHECK(used.guidance_scale[0] == 1 && used.guidance_scale[1] == 100);
