@@ -158,7 +158,7 @@ def test_wrong_usage_is_named():
                 (("generate", "x", "--image", good, "--strength", "0"), "use numbers above 0"),
                 (("generate", "x", "--image", good, "--strength", "1.5"), "use numbers above 0"),
                 (("generate", "x", "--image", good, "--strength", "x"), "use numbers above 0"),
-                (("generate", "x", "--image", good, "--strength", "1,1,1"), "give at most 2"),
+                (("generate", "x", "--image", good, "--strength", "1,1,1"), "uses only 2 stages"),
                 (("generate", "x", "--image", good, "--strength", "0.01"), "leaves no step"),
                 (("generate", "x", "--image", good, "--size", "1025"), "larger than"),
                 (("generate", "x", "--image", good, "--mask", small), "8x6"),
