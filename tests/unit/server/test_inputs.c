@@ -127,13 +127,14 @@ static void on_submitted(void *ctx, struct job *job, const struct fault *why)
 
 static struct job_spec spec_of(int scale)
 {
-    struct job_spec s = {.request = {.prompt = "a cat", .scale = scale},
-                         .input = {.feather = PICTURE_FEATHER_AUTO},
-                         .n = 1,
-                         .owner = "",
-                         .api = "jobs",
-                         .durable = true,
-                         .keep = true};
+    struct job_spec s = {
+        .request = {.prompt = "a cat", .scale = scale, .noise_level = {-1, -1, -1}},
+        .input = {.feather = PICTURE_FEATHER_AUTO},
+        .n = 1,
+        .owner = "",
+        .api = "jobs",
+        .durable = true,
+        .keep = true};
     return s;
 }
 
@@ -155,7 +156,7 @@ static struct codec_image result(struct job *job)
     struct blob *image = NULL;
     struct fault why = {0};
     wait_for(has_ended, job);
-    CHECK_INT(job->state, JOB_DONE);
+    CHECK_MSG(job->state == JOB_DONE, "state %d: %s", (int)job->state, job->fault.msg);
     CHECK_MSG(!jobs_image(jobs, job, 0, &image, &why), "%s", why.msg);
     if (image)
         CHECK_MSG(!codec_decode(image->data, image->size, NULL, &i, &why), "%s", why.msg);
