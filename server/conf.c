@@ -77,6 +77,8 @@ static const struct conf_option options[] = {
     NUM("input-bytes", CONF_BYTES, input_bytes, "512M", 1, 1e15, R,
         "maximum size of the input images of all jobs"),
     TEXT("keys-file", keys_file, "", R, "FILE", "API keys; empty: authentication is disabled"),
+    {"provenance", CONF_BOOL, O(provenance), "true", 0, 0, 0, NULL, "true|false",
+     "mark images as generated in their XMP metadata (DigitalSourceType)"},
     {"allow-open", CONF_BOOL, O(allow_open), "false", 0, 0, 0, NULL, "true|false",
      "allow listening on other addresses than loopback without API keys"},
     TEXT("tls-cert", tls_cert, "", R, "FILE", "PEM certificate chain; enables HTTPS"),

@@ -19,6 +19,7 @@ struct conf {
     int store; // CONF_STORE_*
     int queue_limit, queue_limit_per_key, running_limit_per_key;
     double keep_seconds, keep_bytes, input_bytes;
+    bool provenance;
     int keep_jobs;
     char *keys_file;
     bool allow_open;

@@ -67,6 +67,9 @@ enum err codec_encode(const struct codec_params *p, struct buf *out, struct faul
                          p->quality);
     if (p->texts < 0 || p->texts > CODEC_MAX_TEXTS)
         return fault_set(why, ERR_INVALID, "text", "too many metadata entries: %d", p->texts);
+    if (p->xmp && strlen(p->xmp) > CODEC_MAX_XMP)
+        return fault_set(why, ERR_INVALID, "xmp", "the XMP metadata is larger than %d bytes",
+                         CODEC_MAX_XMP);
     for (int i = 0; i < p->texts; i++)
         if (!is_text(&p->text[i]))
             return fault_set(why, ERR_INVALID, p->text[i].key,

@@ -16,7 +16,8 @@ enum codec_format { CODEC_PNG, CODEC_JPEG, CODEC_WEBP, CODEC_FORMATS };
 
 enum {
     CODEC_MAX_TEXTS = 32,
-    CODEC_LOSSLESS = 100, // the quality at which WebP becomes lossless
+    CODEC_MAX_XMP = 60000, // bytes: a JPEG has it in one segment
+    CODEC_LOSSLESS = 100,  // the quality at which WebP becomes lossless
 };
 
 // ---- writing ----------------------------------------------------------------------------------
@@ -33,6 +34,7 @@ struct codec_params {
     const uint8_t *rgb;            // [height, width, 3]
     const struct codec_text *text; // PNG only, as tEXt or iTXt chunks
     int texts;
+    const char *xmp; // an XMP packet for the file's metadata; NULL: none
 };
 
 // Appends the file to *out. Errors: INVALID (an edge that the format cannot have, a quality, text

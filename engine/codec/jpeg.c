@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <jpeglib.h>
 
@@ -15,6 +16,16 @@ struct failure {
 static void on_error(j_common_ptr c)
 {
     longjmp(((struct failure *)c->err)->back, 1);
+}
+
+// A segment of its own. Source: the XMP specification, part 3.
+static void write_xmp(struct jpeg_compress_struct *c, const char *xmp)
+{
+    static const char name[] = "http://ns.adobe.com/xap/1.0/"; // with its NUL
+    const size_t n = strlen(xmp);
+    jpeg_write_m_header(c, JPEG_APP0 + 1, (unsigned)(sizeof name + n));
+    for (size_t i = 0; i < sizeof name + n; i++)
+        jpeg_write_m_byte(c, (unsigned char)(i < sizeof name ? name[i] : xmp[i - sizeof name]));
 }
 
 enum err codec_encode_jpeg(const struct codec_params *p, struct buf *out)
@@ -40,6 +51,8 @@ enum err codec_encode_jpeg(const struct codec_params *p, struct buf *out)
     jpeg_set_defaults(&c);
     jpeg_set_quality(&c, p->quality, TRUE);
     jpeg_start_compress(&c, TRUE);
+    if (p->xmp)
+        write_xmp(&c, p->xmp);
     while (c.next_scanline < c.image_height) {
         JSAMPROW row = (JSAMPROW)(p->rgb + (size_t)c.next_scanline * (size_t)p->width * 3);
         jpeg_write_scanlines(&c, &row, 1);

@@ -11,7 +11,7 @@ enum { COMPRESSION = 3 };
 
 struct chunks {
     int count;
-    png_text text[CODEC_MAX_TEXTS];
+    png_text text[CODEC_MAX_TEXTS + 1];
 };
 
 // tEXt holds Latin-1 only, so whatever is not ASCII becomes an iTXt chunk.
@@ -29,6 +29,19 @@ static void add(struct chunks *c, const struct codec_text *from)
         t->lang = (char *)(uintptr_t)"";
         t->lang_key = (char *)(uintptr_t)from->key;
     }
+}
+
+// Always iTXt, without a language. Source: the XMP specification, part 3.
+static void add_xmp(struct chunks *c, const char *xmp)
+{
+    png_text *t = &c->text[c->count++];
+    *t = (png_text){
+        .compression = PNG_ITXT_COMPRESSION_NONE,
+        .key = (char *)(uintptr_t)"XML:com.adobe.xmp",
+        .text = (char *)(uintptr_t)xmp,
+        .lang = (char *)(uintptr_t)"",
+        .lang_key = (char *)(uintptr_t)"",
+    };
 }
 
 static void on_write(png_structp png, png_bytep data, size_t n)
@@ -82,6 +95,8 @@ enum err codec_encode_png(const struct codec_params *p, struct buf *out)
 
     for (int i = 0; i < p->texts; i++)
         add(&c, &p->text[i]);
+    if (p->xmp)
+        add_xmp(&c, p->xmp);
     if (png)
         info = png_create_info_struct(png);
     if (!info)

@@ -137,13 +137,15 @@ struct check_size picture_file_size(const struct picture_used *u, int width, int
 // resizes.
 void picture_fit(const uint8_t *rgb, int edge, const struct check_size *size, uint8_t *out);
 
+// An XMP packet that says that a model made the image, or, of an edit, parts of it; to be the xmp
+// of codec_params. Source: IPTC's Digital Source Type.
+void picture_xmp(struct buf *b, const struct picture_request *r);
 // A1111's "infotext" of an image. sampler: what stands for the sampler's name, or NULL.
 void picture_infotext(struct buf *b, const struct picture_request *r, const struct picture_used *u,
                       const char *sampler);
-// Appends the file to *out, with the image in the size of picture_fit_size; the last image of an
-// edit with a mask is composed with r->edit, in its size; what was enlarged stays as it is. A PNG
-// says in its text chunks what it was made from. p->width is the drawn edge; p->text is not read.
-// Errors: as codec_encode.
+// Appends the file to *out, with the image in the size of picture_file_size; the last image of an
+// edit with a mask is composed with r->edit. A PNG says in its text chunks what it was made from;
+// p->text is not read. Errors: as codec_encode.
 enum err picture_encode(const struct codec_params *p, const struct picture_request *r,
                         const struct picture_used *u, struct buf *out, struct fault *why);
 

@@ -146,6 +146,22 @@ static enum err encode_png(struct codec_params *p, const struct picture_request 
     return e;
 }
 
+void picture_xmp(struct buf *b, const struct picture_request *r)
+{
+    buf_printf(
+        b,
+        "<?xpacket begin=\"\xef\xbb\xbf\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\n"
+        "<x:xmpmeta xmlns:x=\"adobe:ns:meta/\">\n"
+        "<rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">\n"
+        "<rdf:Description rdf:about=\"\" xmlns:xmp=\"http://ns.adobe.com/xap/1.0/\"\n"
+        " xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\"\n"
+        " xmp:CreatorTool=\"imagend %s\"\n"
+        " Iptc4xmpExt:DigitalSourceType=\"http://cv.iptc.org/newscodes/digitalsourcetype/%s\"/>\n"
+        "</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"w\"?>",
+        program_version,
+        r->edit ? "compositeWithTrainedAlgorithmicMedia" : "trainedAlgorithmicMedia");
+}
+
 struct check_size picture_file_size(const struct picture_used *u, int width, int height,
                                     bool composed)
 {

@@ -49,15 +49,20 @@ static struct picture_request request_of(const struct generate_options *o, int i
 static enum err encode(const struct drawing *d, const struct engine_event *ev,
                        const struct picture_request *r, struct buf *out, struct fault *why)
 {
+    struct buf xmp = {0};
+    if (!d->o->no_provenance)
+        picture_xmp(&xmp, r);
     const struct codec_params file = {
         .format = d->o->output.format,
         .quality = QUALITY,
         .width = ev->image.width,
         .height = ev->image.height,
         .rgb = ev->image.rgb,
+        .xmp = xmp.len ? xmp.data : NULL,
     };
-
-    return picture_encode(&file, r, engine_used(d->engine, ev->slot), out, why);
+    const enum err e = picture_encode(&file, r, engine_used(d->engine, ev->slot), out, why);
+    buf_deinit(&xmp);
+    return e;
 }
 
 // The lines of the terminal that belong to a finished image.

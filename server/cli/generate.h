@@ -16,7 +16,7 @@ struct generate_options {
     const char *image, *mask;  // files; NULL: none
     struct picture_edit *edit; // what they are, once read
     int pictures;
-    bool counted, quiet;
+    bool counted, quiet, no_provenance;
 };
 
 enum { GENERATE_PROCEED = -2 };

@@ -41,6 +41,7 @@ struct jobs_params {
     struct store *store; // taken over
     struct jobs_limits limits;
     struct engine_params engine; // of each worker, except for the device
+    bool provenance;             // files say in XMP that a model made them
     const char *devices;         // comma-separated or NULL
     struct jobs_webhook webhook;
     void (*digest)(const void *data, size_t n, char out[65]); // SHA-256 in hexadecimal; any thread

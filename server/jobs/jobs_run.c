@@ -124,15 +124,19 @@ static void pool_encode(uv_work_t *req)
     struct store *store = e->j->p.store;
     struct picture_request r = picture_at(&e->job->spec.request, e->picture);
     struct picture_edit *edit = NULL;
-    struct buf file = {0};
+    struct buf file = {0}, xmp = {0};
     enum err err = ERR_OK;
     if (e->composed)
         err = attachments_open(e->j->attachments, &e->job->spec, &edit, &e->why);
     if (edit)
         r.edit = edit;
+    if (e->j->p.provenance && e->preview < 0)
+        picture_xmp(&xmp, &r);
+    e->p.xmp = xmp.len ? xmp.data : NULL;
     if (!err)
         err = picture_encode(&e->p, &r, &e->used, &file, &e->why);
     picture_edit_destroy(&edit);
+    buf_deinit(&xmp);
     const size_t n = file.len;
     if (!err && !(e->blob = blob_create((uint8_t *)buf_take(&file), n)))
         fault_set(&e->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));

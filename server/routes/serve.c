@@ -228,6 +228,7 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
             },
         .devices = c->device,
         .webhook = {c->webhook_allow, s->settings.webhook_secret, serve_sign},
+        .provenance = c->provenance,
         .digest = sha256_hex,
         .measure = watch_jobs,
         .hopeless = on_hopeless,

@@ -105,6 +105,21 @@ def test_what_reaches_the_engine():
             {"size": [8, 6], "drawn": -1, "feather": 1, "scale": 16, "strength": [0, 0, 0]}], edits
 
 
+def test_provenance():
+    with Folder() as folder:
+        for extension in ("png", "jpg", "webp"):
+            out = "out." + extension
+            for flags, says in (((), b"digitalsourcetype/trainedAlgorithmicMedia"),
+                                (("--image", folder.path("wide.png")),
+                                 b"digitalsourcetype/compositeWithTrainedAlgorithmicMedia")):
+                for leave_out in (False, True):
+                    status, text = run("generate", "x", "--size", "64", *flags, "-o", folder.path(out),
+                                       *(("--no-provenance",) if leave_out else ()))
+                    assert status == 0, text
+                    assert (says in folder.read(out)) != leave_out, (out, flags)
+                    assert (b"DigitalSourceType" in folder.read(out)) != leave_out
+
+
 def test_standard_input():
     with Folder() as folder:
         status, text = run("generate", "x", "--image", "-", "-o", folder.path("out.png"),

@@ -297,5 +297,18 @@ def test_no_guidance_is_spelled_0_or_1(s):
     assert s.draw(guidance_scale=0.5).status == 400
 
 
+def test_provenance():
+    for flags, says in (((), True), (("--provenance=false",), False)):
+        s = Server(*flags)
+        try:
+            for form in ("png", "jpeg", "webp"):
+                a = s.post("/v1/images/generations",
+                           {"prompt": "a", "size": "64x64", "output_format": form})
+                assert a.status == 200, a.body
+                assert (b"digitalsourcetype/trainedAlgorithmicMedia" in b64(a)) == says, (form, flags)
+        finally:
+            s.stop()
+
+
 if __name__ == "__main__":
     main(globals())

@@ -148,6 +148,57 @@ static void refused(void)
     }
 }
 
+// Metadata of even and odd length, in every format; the pixels are the same with it and without.
+static void with_xmp(void)
+{
+    static const char *const packets[] = {"<xmp/>", "<xmp />", "\xc3\xa4"};
+    uint8_t rgb[BYTES];
+    fill(rgb);
+    for (int f = 0; f < CODEC_FORMATS; f++)
+        for (size_t k = 0; k < sizeof packets / sizeof *packets; k++) {
+            struct codec_params p = {.format = (enum codec_format)f,
+                                     .quality = 90,
+                                     .width = WIDTH,
+                                     .height = HEIGHT,
+                                     .rgb = rgb};
+            const size_t n = strlen(packets[k]);
+            struct buf plain = {0}, with = {0};
+            struct codec_image a, b;
+            CHECK_INT(codec_encode(&p, &plain, NULL), ERR_OK);
+            p.xmp = packets[k];
+            CHECK_INT(codec_encode(&p, &with, NULL), ERR_OK);
+            CHECK(memmem(with.data, with.len, packets[k], n));
+            CHECK(!memmem(plain.data, plain.len, packets[k], n));
+            const char *const where[] = {"iTXtXML:com.adobe.xmp", "http://ns.adobe.com/xap/1.0/",
+                                         "XMP "};
+            CHECK(memmem(with.data, with.len, where[f], strlen(where[f])));
+            CHECK_INT(codec_decode(plain.data, plain.len, NULL, &a, NULL), ERR_OK);
+            CHECK_INT(codec_decode(with.data, with.len, NULL, &b, NULL), ERR_OK);
+            CHECK(a.width == b.width && a.height == b.height);
+            CHECK(!memcmp(a.rgba, b.rgba, (size_t)WIDTH * HEIGHT * 4));
+            // RIFF files are of even length and say how long they are.
+            const uint8_t *head = (const uint8_t *)with.data + 4;
+            if (f == CODEC_WEBP)
+                CHECK(with.len % 2 == 0 &&
+                      with.len - 8 == (size_t)(head[0] | head[1] << 8 | head[2] << 16));
+            codec_image_deinit(&a);
+            codec_image_deinit(&b);
+            buf_deinit(&plain);
+            buf_deinit(&with);
+        }
+    char *large = calloc(1, CODEC_MAX_XMP + 2);
+    struct codec_params p = {
+        .format = CODEC_JPEG, .width = 1, .height = 1, .rgb = rgb, .xmp = large};
+    struct buf b = {0};
+    memset(large, 'x', CODEC_MAX_XMP);
+    CHECK_INT(codec_encode(&p, &b, NULL), ERR_OK);
+    large[CODEC_MAX_XMP] = 'x';
+    buf_clear(&b);
+    CHECK_INT(codec_encode(&p, &b, NULL), ERR_INVALID);
+    buf_deinit(&b);
+    free(large);
+}
+
 static void names(void)
 {
     static const struct {
@@ -186,6 +237,7 @@ int main(void)
     read_back();
     quality_counts();
     refused();
+    with_xmp();
     names();
     return test_end();
 }
