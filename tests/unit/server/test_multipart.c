@@ -36,8 +36,8 @@ static void accepted(void)
          {{"image[]", NULL, "", "1"}, {"image[]", NULL, "", ""}}},
         // What looks like a delimiter and is none; line breaks within.
         {TYPE,
-         HEAD "name=a\r\n\r\n--X\r\n\r\n --XX\r\n-XX\r\n--XX--",
-         {{"a", NULL, "", "--X\r\n\r\n --XX\r\n-XX"}}},
+         HEAD "name=a\r\n\r\n--X\r\n--X\r\n --XX\r\n-XX\r\n--XX--",
+         {{"a", NULL, "", "--X\r\n--X\r\n --XX\r\n-XX"}}},
         // Names with quotes, as browsers and as curl escape them; other parameters and headers.
         {TYPE,
          HEAD "name=\"a%22b\"; filename=\"c\\\"d\\\\e.png\"; filename*=UTF-8''x\r\n"
