@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-from harness import PATIENCE, PROGRAM, UNTOLD, Server, eventually, main
+from harness import PATIENCE, PROGRAM, UNTOLD, Server, eventually, main, skip
 
 ENV = {"FAKE_STEP_MS": "1"}
 
@@ -51,6 +51,45 @@ def test_trace_id_reaches_the_log(s):
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     s.get("/v1/models", traceparent=f"00-{trace}-00f067aa0ba902b7-01")
     eventually(lambda: f"trace_id={trace}" in s.log, what="the trace id in the log")
+    # What is not one goes nowhere.
+    for bad in ("g" * 32, trace[:-1] + '"', trace[:-1] + "\t"):
+        s.get("/v1/models", traceparent=f"00-{bad}-00f067aa0ba902b7-01", X_Request_Id="bad-trace")
+    eventually(lambda: s.log.count("request_id=bad-trace") == 3)
+    assert s.log.count("trace_id=") == s.log.count(f"trace_id={trace}"), s.log
+
+
+def test_clients_have_one_spelling():
+    """A socket that takes both kinds of addresses shows those of IPv4 as such."""
+    try:
+        socket.create_server(("::", 0), family=socket.AF_INET6).close()
+    except OSError:
+        skip("there is no IPv6")
+    s = Server("--listen", "[::]:0", "--allow-open")
+    try:
+        s.get("/v1/models")
+        eventually(lambda: "path=/v1/models" in s.log)
+        assert "client=127.0.0.1 " in s.log and "ffff" not in s.log, s.log
+    finally:
+        s.close()
+
+
+def test_silent_streams_are_kept_open():
+    """A stream without news sends a comment every 15 s, so that no proxy closes it."""
+    s = Server()
+    try:
+        with s.held():
+            job = s.post("/v1/jobs", {"prompt": "a", "size": 64}).json["id"]
+            eventually(lambda: s.get("/v1/jobs/" + job).json["status"] == "running")
+            c = s.raw(f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), read=False)
+            start, got = time.monotonic(), b""
+            while b"\n:\n\n" not in got:
+                part = c.recv(65536)
+                assert part, got
+                got += part
+            assert 13 < time.monotonic() - start < 50
+            c.close()
+    finally:
+        s.close()
 
 
 def test_security_headers(s):
@@ -58,6 +97,11 @@ def test_security_headers(s):
         h = s.get(path).headers
         assert h["x-content-type-options"] == "nosniff" and h["referrer-policy"] == "no-referrer"
         assert "access-control-allow-origin" not in s.get(path, Origin="https://x.test").headers
+    for path in ("/", "/docs", "/page.js", "/page.css"):
+        h = s.get(path).headers
+        assert "default-src 'none'" in h["content-security-policy"], path
+        assert "frame-ancestors 'none'" in h["content-security-policy"], path
+        assert h["cross-origin-opener-policy"] == "same-origin" and h["cache-control"] == "no-cache", path
 
 
 def test_keep_alive_and_pipelining(s):

@@ -2,9 +2,10 @@
 import base64
 import json
 import math
+import threading
 import time
 
-from harness import UNTOLD, Server, eventually, is_png, main
+from harness import PATIENCE, UNTOLD, Server, eventually, is_png, main
 from test_ops import bearer, keys_file, new_key
 
 ENV = {"FAKE_STEP_MS": "2"}
@@ -23,10 +24,32 @@ def test_accepts_and_draws(s):
     assert j["request"]["guidance_scale"] == [2.5]
     image = s.get(j["images"][0]["href"])
     assert is_png(image.body, 64) and len(image.body) == j["images"][0]["bytes"]
+    assert image.headers["cache-control"] == "private, max-age=3600, immutable"
     by_url = s.get(j["images"][0]["url"].split(str(s.port))[1])
     assert by_url.body == image.body
     assert s.get(j["images"][0]["href"].replace("images/0", "images/1")).status == 404
     assert s.get("/v1/files/" + j["id"] + "/" + "0" * 32 + "-0.png").status == 404
+
+
+def test_a_cancelled_request_is_told_so(s):
+    """A request that waits for a job that somebody cancels, in each API that waits."""
+    for path, body in (("/v1/images/generations", {}), ("/v1/images/generations", {"stream": True}),
+                       ("/sdapi/v1/txt2img", {})):
+        answers = []
+        with s.held():
+            thread = threading.Thread(target=lambda: answers.append(s.post(path, {"prompt": "a", **body})))
+            thread.start()
+            job = eventually(lambda: s.get("/v1/jobs?status=running").json["data"])[0]["id"]
+            assert s.delete("/v1/jobs/" + job).status in (200, 204)
+            thread.join(PATIENCE)
+        a = answers[0]
+        if body:
+            assert a.status == 200 and b"event: error" in a.body and b'"job_cancelled"' in a.body, a.body
+        elif path.startswith("/v1"):
+            assert a.status == 410 and a.json["error"]["code"] == "job_cancelled", a.body
+        else:
+            assert a.status == 410 and a.json["detail"], a.body
+        eventually(lambda: s.get("/v1/jobs/" + job).status == 404, what="its end, as nobody keeps it")
 
 
 def test_unknown_fields_are_refused(s):
@@ -106,15 +129,23 @@ def test_last_event_id_resumes(s):
     with s.held():
         job = post(s, steps=30, size=64).json["id"]
         events = watch(s, job)
-    seen = []
-    for event in events:
-        seen.append(event)
-        if len([e for e in seen if e[0] == "step"]) == 5:
-            break
-    events.close()
-    last = seen[-1][1]
-    rest = list(s.events("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": last}))
-    assert rest[0][0] != "status" and int(rest[0][1]) == int(last) + 1
+    with s.held(20):
+        seen = []
+        for event in events:
+            seen.append(event)
+            if len([e for e in seen if e[0] == "step"]) == 5:
+                break
+        events.close()
+        last = int(seen[-1][1])
+        # Whether the second hold came in time for it or not, more has happened by now.
+        eventually(lambda: s.get("/v1/jobs/" + job).json["images"][0]["step"] >= 20)
+        rest = s.events("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(last)})
+        missed = [next(rest) for _ in range(5)]
+        assert [int(e[1]) for e in missed] == list(range(last + 1, last + 6)), (last, missed)
+        assert missed[0][0] != "status"
+    rest = [*missed, *rest]
+    ids = [int(e[1]) for e in rest]
+    assert ids == list(range(last + 1, last + 1 + len(ids))) and rest[-1][0] == "done", ids
     steps = [e[2]["step"] for e in seen + rest if e[0] == "step"]
     assert steps == list(range(steps[0], 31)) and steps[0] < 20, steps
     again = list(s.events("GET", f"/v1/jobs/{job}/events"))
@@ -248,6 +279,8 @@ def test_positions_priority_and_fairness():
     def look(job):
         return ask(job[0], "GET", "/v1/jobs/" + job[1]).json
     try:
+        first = submit("a", steps=30)
+        eventually(lambda: look(first)["status"] == "done")
         with s.held():
             blocker = submit("a")
             eventually(lambda: look(blocker)["status"] == "running")
@@ -258,8 +291,10 @@ def test_positions_priority_and_fairness():
             want = [urgent, other[1], later, other[0], *greedy]
             eventually(lambda: [look(j)["position"] for j in want] == list(range(7)),
                        what="positions in turn")
-            waits = [look(j)["estimate_seconds"] for j in want]
-            assert waits == sorted(waits)
+            seconds = ask("a", "GET", "/v1/capabilities").json["seconds_per_picture"]
+            for i, job in enumerate(want):
+                # What is ahead, what is in the slot, and itself.
+                assert abs(look(job)["estimate_seconds"] - (i + 2) * seconds) < 0.01, (i, look(job), seconds)
         for job in want:
             eventually(lambda: look(job)["status"] == "done")
         assert sorted(want, key=lambda j: look(j)["started"]) == want

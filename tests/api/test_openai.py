@@ -351,6 +351,22 @@ def test_idempotency_key(s):
     assert c.status == 409 and c.headers["x-should-retry"] == "false"
 
 
+def test_idempotency_key_of_a_stream(s):
+    """Repeated, it gets the images at once, whole; or the same failure."""
+    for prompt in ("x", "[fail]"):
+        body, headers = {"prompt": prompt, "size": "64x64", "n": 2, "stream": True}, {
+            "Idempotency-Key": "stream " + prompt}
+        first, again = (sorted(e[2].get("b64_json", e[0]) for e in s.events(
+            "POST", "/v1/images/generations", body, headers)) for _ in range(2))
+        assert first == again and len(first) == (2 if prompt == "x" else 1), (prompt, len(again))
+
+
+def test_what_raw_images_cannot_be(s):
+    for fields in ({"n": 2}, {"stream": True}):
+        a = s.draw(headers={"Accept": "image/png"}, **fields)
+        assert a.status == 400 and a.json["error"]["param"] == "n", (fields, a.body)
+
+
 def test_json_is_strict(s):
     for body, param in (('{"prompt":"a"', None), ('{"prompt":"a","prompt":"b"}', None),
                         ("[]", None), ("1", None), ("", None), ('{"prompt":"\xff"}', None),

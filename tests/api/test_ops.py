@@ -259,6 +259,8 @@ def test_drain_delay_keeps_serving_while_not_ready():
     s = Server("--drain-delay", "600")
     s.process.send_signal(signal.SIGTERM)
     eventually(lambda: s.get("/readyz").status == 503)
+    assert s.get("/readyz").json["reason"] == "draining"
+    assert "imagend_ready 0\n" in s.get("/metrics").body.decode()
     assert s.draw().status == 200
     s.process.send_signal(signal.SIGTERM)
     assert s.process.wait(PATIENCE) == 1
@@ -299,6 +301,19 @@ def test_metrics_are_as_prometheus_wants_them():
         assert r.returncode == 0 and not r.stderr, r.stderr
     finally:
         assert s.close() == 0
+
+
+def test_probes_are_not_logged():
+    """They come every few seconds; at debug they are."""
+    for level, count in (("info", 0), ("debug", 1)):
+        s = Server("--log-level", level)
+        try:
+            s.get("/healthz", X_Request_Id="probe")
+            s.get("/v1/models")
+            eventually(lambda: "path=/v1/models" in s.log)
+            assert s.log.count("request_id=probe") == count, s.log
+        finally:
+            s.close()
 
 
 def test_json_log_without_prompts():
