@@ -313,6 +313,11 @@ def test_public_url_alone():
                 server.close()
 
 
+def test_each_of_them_is_here():
+    """The tests above are of those that were found."""
+    needs("nginx", "caddy", "haproxy")
+
+
 def test_browser():
     """The page itself, in Chromium, at every address."""
     needs("node")
