@@ -48,7 +48,7 @@ enum err codec_refuse(struct codec_reader *r, const char *fmt, ...)
 
 static enum err no_memory(struct codec_reader *r)
 {
-    return fault_set(r->why, ERR_NO_MEMORY, r->limits.name, "there is no memory to decode the %s",
+    return fault_set(r->why, ERR_NO_MEMORY, r->limits.name, "out of memory while decoding the %s",
                      r->limits.name);
 }
 

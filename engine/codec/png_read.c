@@ -98,7 +98,7 @@ static enum err read_png(png_structp png, png_infop info, struct input *in)
     transform(png);
     png_read_update_info(png, info);
     if (png_get_rowbytes(png, info) != (size_t)width * 4)
-        png_error(png, "a kind of pixel that is not known");
+        png_error(png, "unknown pixel format");
     in->rows = malloc(height * sizeof *in->rows);
     if (!in->rows)
         return fault_set(r->why, ERR_NO_MEMORY, r->limits.name, "%s", err_text(ERR_NO_MEMORY));

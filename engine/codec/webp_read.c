@@ -42,7 +42,7 @@ enum err codec_read_webp(struct codec_reader *r)
     enum err e;
 
     if (!WebPInitDecoderConfig(&c))
-        return fault_set(r->why, ERR_INTERNAL, r->limits.name, "libwebp is of another version");
+        return fault_set(r->why, ERR_INTERNAL, r->limits.name, "incompatible version of libwebp");
     VP8StatusCode status = WebPGetFeatures(r->data, r->size, &c.input);
     if (status)
         return explain(r, status);

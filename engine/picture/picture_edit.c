@@ -18,7 +18,7 @@ static int longer(int w, int h)
 
 static enum err no_memory(struct fault *why)
 {
-    return fault_set(why, ERR_NO_MEMORY, "image", "there is no memory for an image to edit");
+    return fault_set(why, ERR_NO_MEMORY, "image", "out of memory for the image to edit");
 }
 
 // ---- from files

@@ -74,7 +74,7 @@ enum err slot_take_edit(struct slot *s, const struct cascade *c, const struct pi
         s->original[i] = malloc(4 * size * size * sizeof *s->original[i]);
         e = s->original[i] ? picture_edit_stage(edit, (int)size, s->original[i]) : ERR_NO_MEMORY;
     }
-    return e ? fault_set(why, e, "image", "there is no memory for the input image") : ERR_OK;
+    return e ? fault_set(why, e, "image", "out of memory for the input image") : ERR_OK;
 }
 
 uint32_t slot_number(const struct slot *s)

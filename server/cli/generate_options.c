@@ -239,8 +239,7 @@ const struct cli_about cli_about_upscale = {
     .text =
         (const char *const[]){
             "Enlarge IMAGE (PNG, JPEG or WebP; - reads standard input) 4 or 16 times. An image "
-            "that "
-            "is larger than what a stage takes goes through it in tiles that overlap.",
+            "that is larger than the input of a stage is processed in overlapping tiles.",
             NULL},
     .options = upscale_options,
     .argument = "FILE",

@@ -20,8 +20,7 @@ static enum err read_image(const char *path, const char *name, struct codec_imag
             fault_set(why, e, name, "%s: %.200s", standard ? "standard input" : fault_path(path),
                       wrong.msg);
     } else if (e == ERR_FORMAT) {
-        fault_set(why, ERR_INVALID, name,
-                  "%s is larger than %d MB, the most that is read of an image",
+        fault_set(why, ERR_INVALID, name, "%s is larger than %d MB, the maximum for an image",
                   standard ? "standard input" : fault_path(path), CODEC_MAX_BYTES >> 20);
     }
     buf_deinit(&file);

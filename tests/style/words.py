@@ -11,7 +11,7 @@ RULES = (
     (r"(?<![-\w])pictures? (of|that|in|with|to|and|as|from|at|on)\b", "image", "a picture of each line"),
     (r"\b(the|an?|no|each|one|every|this|your) pictures?\b", "image", "the picture"),
     (r"\bin halves\b|\bstore halves\b", "fp16", "store halves (dtype f16)"),
-    (r"\bthere is no (such|field|parameter|option|key|device|image)\b", "unknown ..., no ... found, does not exist",
+    (r"\bthere is no (such|field|parameter|option|key|device|image|memory)\b", "unknown ..., no ... found, does not exist",
      "there is no field \"x\""),
     (r"\bthere (is|are) nothing\b", "no ... found", "there is nothing at /x"),
     (r"\bwants? (a|an|the|one|its|more|less) ", "needs, requires, expects", "this server wants an API key"),
