@@ -170,7 +170,8 @@ def behind(kind, *flags, changes=(), **env):
         yield server, proxy
     except Exception:
         with open(proxy.path("log"), errors="replace") as f:
-            print(f"{kind}:", f.read()[-3000:], "imagend:", server.log[-3000:], sep="\n")
+            asked = [line for line in server.log.splitlines() if "path=/v1/capabilities" not in line]
+            print(f"{kind}:", f.read()[-3000:], "imagend:", *asked[-20:], sep="\n")
         raise
     finally:
         proxy.close()
