@@ -39,6 +39,17 @@ def test_public_url_is_normalised():
             assert s.close() == 0
 
 
+def test_schemes_are_whole_words():
+    s = Server()
+    try:
+        for said, scheme in (("https", "https"), ("HTTPS", "https"), ("http", "http"), ("httpsx", "http"),
+                             ("https:", "http"), ("xhttps", "http"), ("wss", "http"), ("", "http")):
+            a = s.draw(response_format="url", headers={"X-Forwarded-Proto": said})
+            assert a.json["data"][0]["url"].startswith(scheme + "://"), (said, a.body)
+    finally:
+        s.close()
+
+
 def test_options_that_are_wrong():
     cases = (
         ("public-url", ("ftp://img.test", "https://", "https:///x", "https://a b", "https://img.test?x",

@@ -3,7 +3,7 @@ import http.client
 import json
 import re
 
-from harness import PATIENCE, Server, main
+from harness import PATIENCE, Server, eventually, main
 
 BODY = {"prompt": "a", "size": "64x64"}
 
@@ -37,7 +37,8 @@ def test_spellings_of_a_path():
         # The log has one spelling, and none that opens a result.
         name = url.rsplit("/", 1)[1]
         assert name not in s.log and "path=/v1/files/{id}/{name}" in s.log
-        s.get("/files//no/such/" + name)
+        s.get("/files//no/such/" + name, X_Request_Id="no-route")
+        eventually(lambda: "request_id=no-route" in s.log, what="the request in the log")
         assert name not in s.log
         assert 'route="/v1/models"' in s.get("/metrics").body.decode()
     finally:
