@@ -24,6 +24,7 @@ import json
 import os
 import pathlib
 import queue
+import resource
 import shutil
 import signal
 import subprocess
@@ -205,7 +206,9 @@ def main():
     alive = [m for m in mutants if results[m.name] not in KILLED]
     killed = len(mutants) - len(alive)
     minutes = (time.monotonic() - start) / 60
-    print(f"\nscore {killed / len(mutants):.3f}: {killed} of {len(mutants)} mutants killed in {minutes:.1f} minutes")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"\nscore {killed / len(mutants):.3f}: {killed} of {len(mutants)} mutants killed in {minutes:.1f} minutes "
+          f"({(used.ru_utime + used.ru_stime) / 60:.1f} of processor time)")
     for m in alive:
         print(f"  {results[m.name]}: {m.source}: {m.name}, {m.file}")
     print(f"{killed} passed, {len(alive)} failed")
