@@ -35,6 +35,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LONGEST, LEAST = 300, 20    # seconds for one test, and for one that is quick; a mutant that hangs is killed
 KILLED = "killed", "out of time"
+RUNNING = set()  # process groups
+
+
+def stop(signum, frame):
+    """Leaves no build and no test behind."""
+    for group in list(RUNNING):
+        os.killpg(group, signal.SIGKILL)
+    os._exit(1)
 
 
 class Mutant:
@@ -126,12 +134,15 @@ class Tree:
         with open(self.log, "ab") as log:
             process = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                                        start_new_session=True, **more)
+            RUNNING.add(process.pid)
             try:
                 return process.wait(seconds)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 return None
+            finally:
+                RUNNING.discard(process.pid)
 
     def describe(self):
         """The tests that the build folder knows, and the file of each target."""
@@ -201,6 +212,8 @@ def main():
         return
     if not mutants:
         sys.exit("no mutant has such a name")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     start = time.monotonic()
     results = run_all(mutants, opt)
     alive = [m for m in mutants if results[m.name] not in KILLED]
