@@ -104,14 +104,28 @@ def test_deadlines_of_waiting_and_running_jobs():
             soon, late = int(time.time()) + 3, int(time.time()) + 3600
             running = post(s, deadline=soon).json["id"]
             eventually(lambda: s.get("/v1/jobs/" + running).json["status"] == "running")
-            waiting, patient = (post(s, deadline=d).json["id"] for d in (soon, late))
+            # This one gets the place, so that the next one goes on waiting.
+            patient, waiting = (post(s, deadline=d).json["id"] for d in (late, soon))
             for job in (running, waiting):
                 j = s.wait_job(job)
                 assert j["status"] == "failed" and j["error"]["code"] == "timeout", j
                 assert time.time() >= soon
+            assert j["started"] is None, j
             assert s.get("/v1/jobs/" + patient).json["status"] in ("queued", "running")
         # The one whose time was not up is drawn, and nothing of the others is left in its way.
         assert s.wait_job(patient)["status"] == "done"
+    finally:
+        assert s.close() == 0
+
+
+def test_the_oldest_results_go_first():
+    s = Server("--keep-jobs", "3")
+    try:
+        made = [post(s).json["id"] for _ in range(7)]
+        for job in made[4:]:
+            s.wait_job(job)
+        eventually(lambda: [j["id"] for j in s.get("/v1/jobs").json["data"]] == made[:3:-1],
+                   what="the three newest")
     finally:
         assert s.close() == 0
 

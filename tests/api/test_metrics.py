@@ -87,6 +87,7 @@ def test_every_metric():
         check("kept_bytes", sum(i["bytes"] for j in [*kept, made] for i in j["images"] if "bytes" in i))
         s.delete("/v1/jobs/" + made["id"])
         check("jobs", len(kept))
+        check("kept_bytes", sum(i["bytes"] for j in kept for i in j["images"] if "bytes" in i))
 
         # Requests, by route and status; a path that is none of ours makes no series of its own.
         route = 'method="GET",route="/v1/models/{id}",status="%d"'
