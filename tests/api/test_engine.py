@@ -29,6 +29,8 @@ def serve(*flags, model=MODEL, env=None):
 def test_draws_streams_cancels_and_repeats():
     s = serve()
     try:
+        labels, _ = info(s)
+        assert labels["dtype"] == ("f32" if re.search("llvmpipe|SwiftShader", labels["device"]) else "f16"), labels
         size = s.get("/v1/capabilities").json["sizes"][0]
         body = {"prompt": "a red sphere", "size": f"{size}x{size}", "seed": 1, "steps": 3}
         first = s.post("/v1/images/generations", body)
