@@ -34,7 +34,7 @@ def test_quality_reaches_the_file(s):
         else:
             assert 2 * len(native[0]) < 3 * len(native[1]), (name, len(native[0]), len(native[1]))
     lossless = image(s, post(s, seed=3, format="webp", quality=100).json["id"])
-    assert lossless[12:16] == b"VP8L"
+    assert b"VP8L" in lossless[:40]
 
 
 def test_previews_have_their_own_format(s):
