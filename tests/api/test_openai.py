@@ -84,7 +84,12 @@ def webp_parts(data):
     """Height and width of a WebP file, and whether it is lossless."""
     assert data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     assert struct.unpack("<I", data[4:8])[0] == len(data) - 8
-    kind, body = data[12:16], data[20:]
+    at = 12     # with metadata, an extended header comes before the image
+    while data[at:at + 4] not in (b"VP8L", b"VP8 "):
+        size = struct.unpack("<I", data[at + 4:at + 8])[0]
+        assert at + 8 + size <= len(data), data[at:at + 4]
+        at += 8 + size + size % 2
+    kind, body = data[at:at + 4], data[at + 8:]
     if kind == b"VP8L":
         bits = struct.unpack("<I", body[1:5])[0]
         return (((bits >> 14) & 0x3fff) + 1, (bits & 0x3fff) + 1), True

@@ -59,7 +59,7 @@ int main(int argc, char **argv)
                  &(struct picture_request){.prompt = argv[4],
                                            .size = {atoi(argv[2]), atoi(argv[2])},
                                            .seed = strtoull(argv[i], NULL, 10),
-                                           .steps = {4, 2}},
+                                           .steps = {4}},
                  &d, &why);
     }
     if (e)
