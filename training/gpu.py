@@ -1,6 +1,6 @@
-"""Takes a run to a lent machine with a GPU and back. See gpu.sh.
+"""Takes a run to another machine, with a GPU, and back. See gpu.sh.
 
-    gpu.py pack out out/gpu            # a folder under 60 MB: weights, encoder, atlas, this code
+    gpu.py pack out out/gpu            # a folder of weights, encoder, atlas and this code
     gpu.py unpack FOLDER RUNS          # there: makes the run folders of it
     gpu.py small RUNS/base FILE        # there: what is to be brought back
     gpu.py merge FILE out/base         # here: the run goes on from it

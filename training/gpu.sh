@@ -1,10 +1,10 @@
 #!/bin/bash
 # Trains for some minutes on a machine with a GPU, PyTorch and numpy, and nothing else: no network, no Pillow, no
-# sentencepiece. The folder that this lies in (as code/) is made by `gpu.py pack`, and is under 60 MB.
+# sentencepiece. The folder that this lies in (as code/) is made by `gpu.py pack`; with all nouns and --side 128 it has 64 MB.
 #
 #   code/gpu.sh base 9 OUT [WAVES]       # or sr256, sr1024; OUT/base.pt is what to bring back
 #
-# At home, python3 gpu.py merge base.pt out/base: the run in out/base goes on from it.
+# Back on the first machine, python3 gpu.py merge base.pt out/base: the run in out/base goes on from it.
 set -eu
 stage=$1 minutes=$2 out=$(realpath -m "$3") waves=${4:-} python=${PYTHON:-python3}
 here=$(cd "$(dirname "$0")" && pwd)

@@ -228,6 +228,10 @@ class Optimising(unittest.TestCase):
 
 
 class Files(unittest.TestCase):
+    def test_an_export_recommends_what_the_shipped_cascade_does(self):
+        shipped = schedule.CASCADE_FILE.parents[3] / "models/default/cascade.json"
+        self.assertEqual(json.loads(schedule.CASCADE_FILE.read_text()), json.loads(shipped.read_text()))
+
     def test_safetensors_round_trip(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "x.safetensors"
