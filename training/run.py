@@ -22,7 +22,7 @@ def options(args, **defaults):
     args.add_argument("--out", type=pathlib.Path, required=True)
     args.add_argument("--samples", type=int, help="samples to see in all")
     args.add_argument("--minutes", type=float, default=0.,
-                      help="stop after so long, annealed over the last third; for a machine that is lent")
+                      help="stop after so long, annealed over the last third; for a machine that is available for minutes")
     args.add_argument("--decay-from", type=int, default=0, help="samples at which the rate starts falling")
     args.add_argument("--rate", type=float, default=1.5e-3)
     args.add_argument("--warmup", type=int, default=1000, help="samples")

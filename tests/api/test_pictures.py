@@ -8,7 +8,7 @@ import tempfile
 import zlib
 from fractions import Fraction
 
-from harness import PATIENCE, PROGRAM, Server, b64, main
+from harness import PATIENCE, PROGRAM, Server, b64, main, png_texts
 
 EDGES = (64, 256, 1024)
 
@@ -16,7 +16,7 @@ EDGES = (64, 256, 1024)
 def read_png(data):
     """Width, height, rows of (r, g, b), texts; written from the PNG specification."""
     assert data[:8] == b"\x89PNG\r\n\x1a\n", data[:40]
-    at, parts, texts = 8, b"", {}
+    at, parts, texts = 8, b"", png_texts(data)
     while at < len(data):
         n, kind = struct.unpack(">I4s", data[at:at + 8])
         body = data[at + 8:at + 8 + n]
@@ -25,12 +25,6 @@ def read_png(data):
             assert (depth, colour) == (8, 2)
         elif kind == b"IDAT":
             parts += body
-        elif kind == b"tEXt":
-            key, value = body.split(b"\0", 1)
-            texts[key.decode()] = value.decode("latin-1")
-        elif kind == b"iTXt":
-            key, rest = body.split(b"\0", 1)
-            texts[key.decode()] = rest[2:].split(b"\0", 2)[2].decode()
         at += 12 + n
     raw, stride, last, rows = zlib.decompress(parts), 3 * width, bytes(3 * width), []
     for y in range(height):

@@ -2,12 +2,11 @@
 import base64
 import json
 import os
-import struct
 import subprocess
 import tempfile
 import time
 
-from harness import PATIENCE, PROGRAM, Server, b64, eventually, main
+from harness import PATIENCE, PROGRAM, Server, b64, eventually, main, png_texts
 
 # Each code of err.h that an engine may fail with: what OpenAI's clients get, and A1111's.
 CODES = {
@@ -25,22 +24,6 @@ def post(s, **fields):
 
 def metric(s, line):
     return line + "\n" in s.get("/metrics").body.decode()
-
-
-def png_texts(data):
-    """The text chunks of a PNG file."""
-    at, texts = 8, {}
-    while at < len(data):
-        n, kind = struct.unpack(">I4s", data[at:at + 8])
-        body = data[at + 8:at + 8 + n]
-        if kind == b"tEXt":
-            key, value = body.split(b"\0", 1)
-            texts[key.decode()] = value.decode("latin-1")
-        elif kind == b"iTXt":
-            key, rest = body.split(b"\0", 1)
-            texts[key.decode()] = rest[2:].split(b"\0", 2)[2].decode()
-        at += 12 + n
-    return texts
 
 
 def running(s):

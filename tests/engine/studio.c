@@ -47,14 +47,12 @@ static void path_of(const struct studio *s, const char *network, const char *fil
     snprintf(out, 512, "%s/%s/%s", s->folder, network, file);
 }
 
-float *studio_encode(struct studio *s, const char *prompt)
+struct text *studio_text(struct studio *s)
 {
     struct text *text = NULL;
-    struct text_states states = {0};
     struct t5_config config;
     struct fault why = {0};
     char encoder[512], tokenizer[512], file[512];
-    float *out = NULL;
 
     path_of(s, "base", "text_encoder", encoder);
     path_of(s, "base", "tokenizer", tokenizer);
@@ -68,6 +66,16 @@ float *studio_encode(struct studio *s, const char *prompt)
                                                .cached = 2},
                          &text, &why),
               "%s", why.msg);
+    return text;
+}
+
+float *studio_encode(struct studio *s, const char *prompt)
+{
+    struct text *text = studio_text(s);
+    struct text_states states = {0};
+    struct fault why = {0};
+    float *out = NULL;
+
     if (text && !text_encode(text, prompt, &states, &why)) {
         const size_t bytes = sizeof(float) * (size_t)text_length(text) * (size_t)text_dim(text);
         out = malloc(bytes);

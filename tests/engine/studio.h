@@ -46,6 +46,8 @@ struct easel {
     int entry, steps;
 };
 
+// A text encoder that keeps the states of two prompts. Owner: the caller, text_close.
+struct text *studio_text(struct studio *s);
 // States of a prompt [L, D]. Owner: the caller.
 float *studio_encode(struct studio *s, const char *prompt);
 // What is not said is as the tests' cascade.json has it.

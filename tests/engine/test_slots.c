@@ -157,6 +157,7 @@ static void test_evictions(struct engine *g)
     studio_draw_with(g, &r, &after);
     CHECK(!memcmp(before.rgb, after.rgb, RGB));
 }
+
 // ---- the cache of texts -----------------------------------------------------------------------
 
 // With room for two: the one that was used last stays.
@@ -167,24 +168,10 @@ static void test_cache(struct studio *s)
         bool hit;
     } said[] = {{"a", false}, {"b", false}, {"a", true}, {"c", false}, {"a", true},
                 {"c", true},  {"b", false}, {"c", true}, {"a", false}, {"A ", true}};
-    struct text *text = NULL;
-    struct t5_config config;
+    struct text *text = studio_text(s);
     struct fault why = {0};
-    char encoder[400], tokenizer[400], file[400];
     uint64_t hits = 0, misses = 0;
 
-    snprintf(encoder, sizeof encoder, "%s/base/text_encoder", s->folder);
-    snprintf(tokenizer, sizeof tokenizer, "%s/base/tokenizer", s->folder);
-    snprintf(file, sizeof file, "%s/base/text_encoder/config.json", s->folder);
-    CHECK_MSG(!hfconfig_t5_read(file, &config, &why), "%s", why.msg);
-    CHECK_MSG(!text_open(&(struct text_params){.dev = s->dev,
-                                               .tokenizer_dir = tokenizer,
-                                               .encoder_dir = encoder,
-                                               .config = &config,
-                                               .dtype = DT_F32,
-                                               .cached = 2},
-                         &text, &why),
-              "%s", why.msg);
     for (size_t i = 0; text && i < sizeof said / sizeof *said; i++) {
         struct text_states states;
         uint64_t h, m;
