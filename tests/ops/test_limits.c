@@ -260,6 +260,30 @@ static void test_required(struct ops_device *dev, enum dtype dtype)
     rig_close(&r);
 }
 
+// Two samples need more than one binding may hold, one does not: the samples go one by one.
+static void test_samples(struct ops_device *dev, enum dtype dtype)
+{
+    static const char *const by_sample[] = {"linear", "act", "add", "avg_pool2",
+                                            "upsample_nearest2"};
+    struct rig r;
+    rig_open(&r, dev, dtype);
+    for (int i = 0; i < ROWS; i++) {
+        bool wanted = false;
+        for (size_t k = 0; k < sizeof by_sample / sizeof by_sample[0]; k++)
+            wanted = wanted || !strcmp(rows[i].name, by_sample[k]);
+        if (!wanted)
+            continue;
+        const size_t x = (size_t)H * W * C, y = ref_count(rows[i].y) / 2;
+        struct vk_caps low = *dev->caps;
+        low.max_storage_range = (x > y ? x : y) * tensor_dtype_bytes(dtype);
+        float *want = run(&r, i, dtype, dev->caps), *got = run(&r, i, dtype, &low);
+        CHECK_MSG(want && got && !memcmp(want, got, ref_count(rows[i].y) * sizeof *want),
+                  "%s %s: sample by sample differs", rows[i].name, op_test_variant(dev, dtype));
+        free(want), free(got);
+    }
+    rig_close(&r);
+}
+
 // ---- errors ------------------------------------------------------------------------------------
 
 static void range(struct vk_caps *c)
@@ -379,6 +403,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
 {
     test_texels(dev, dtype);
     test_required(dev, dtype);
+    test_samples(dev, dtype);
     test_errors(dev, dtype);
     test_trips(dev, dtype);
     if (dtype == DT_F32)

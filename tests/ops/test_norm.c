@@ -166,6 +166,7 @@ struct row_row {
     struct ref_shape x;
     bool beta, rms, view;
     float mean;
+    float size; // of x around its mean; 0: 1
 };
 
 static const struct row_row row_rows[] = {
@@ -177,6 +178,8 @@ static const struct row_row row_rows[] = {
     {{3, 5, 7, 30}, .beta = true},
     {{1, 1, 9, 21}, .view = true},
     {{2, 1, 5, 1000}, .beta = true, .mean = 300},
+    {{2, 1, 3, 40}, .rms = true, .size = 0x1p-10f}, // epsilon is larger than the variance
+    {{2, 1, 3, 40}, .beta = true, .size = 0x1p-10f},
 };
 
 static void check_row_norm(struct ops_device *dev, enum dtype dtype, const struct row_row *r)
@@ -188,12 +191,13 @@ static void check_row_norm(struct ops_device *dev, enum dtype dtype, const struc
     double *want = calloc(n, sizeof *want), *tolerance = calloc(n, sizeof *tolerance);
     char what[128];
     for (size_t i = 0; i < n; i++)
-        x[i] = storable(dtype, x[i] + r->mean);
+        x[i] = storable(dtype, x[i] * (r->size ? r->size : 1) + r->mean);
     if (r->rms)
         ref_rms_norm(x, r->x, gamma, 1e-6f, want);
     else
         ref_layer_norm(x, r->x, gamma, r->beta ? beta : NULL, 1e-6f, want);
-    // As for GroupNorm; rows of at least four values of deviation .57 are never nearly constant.
+    // As for GroupNorm; rows of at least four values of deviation .57 are never nearly constant,
+    // and small ones are divided by no less than the root of epsilon.
     for (size_t i = 0; i < n; i++)
         tolerance[i] =
             (sqrt(r->x.c) / 4 + 8) * OP_EPS *
