@@ -82,9 +82,9 @@ class Pool:
 
     def batch(self, n):
         self.refill(n)
-        pick = torch.randint(0, self.filled, (n,))
-        text = self.text[pick].float()
-        text[torch.rand(n, device=text.device) < self.untold] = self.null
+        pick = torch.randint(0, self.filled, (n,), device=self.text.device)
+        untold = torch.rand(n, 1, 1, device=self.text.device) < self.untold
+        text = torch.where(untold, self.null, self.text[pick].float())
         return self.images[pick].float() / 127.5 - 1, text, self.maps[pick].long(), self.masks[pick].float() / 255
 
 

@@ -15,11 +15,20 @@ runs=$out/runs
 cores=$(nproc)
 device=${DEVICE:-cuda}
 common=(--out "$runs/$stage" --text "$runs/text" --atlas "$runs/atlas" --mix config/world.json --device "$device"
-    --minutes "$minutes" --samples 1000000000 --save-minutes 2)
+    --samples 1000000000 --save-minutes 2)
 [ -z "$waves" ] || common+=(--waves $waves)
+train() { # SCRIPT OPTIONS...: recorded as a CUDA graph; step by step for the time that is left should that fail
+    local from=$SECONDS
+    "$python" "$@" --minutes "$minutes" --graph "${GRAPH:-1}" && return
+    local left=$((${minutes%.*} - (SECONDS - from + 59) / 60))
+    [ "${GRAPH:-1}" = 1 ] && [ "$left" -ge 1 ] || return 1
+    echo "gpu.sh: the run with a CUDA graph failed; $left minutes without it" >&2
+    "$python" "$@" --minutes "$left" --graph 0
+}
+
 if [ "$stage" = base ]; then
-    "$python" train_base.py "${common[@]}" --workers 1 --batch "${BATCH:-384}" --composers $((cores > 4 ? cores - 4 : 1)) \
-        --reuse "${REUSE:-8}" --pool "${POOL:-120000}" --rate "${RATE:-2e-3}" --warmup 20000 --muon-every 1 --ema .998
+    train train_base.py "${common[@]}" --workers 1 --batch "${BATCH:-128}" --composers $((cores > 4 ? cores - 4 : 1)) \
+        --reuse "${REUSE:-8}" --pool "${POOL:-120000}" --rate "${RATE:-1.5e-3}" --warmup 20000 --muon-every 1 --ema .9995
 else
     below=("$runs/base")
     more=()
@@ -27,7 +36,7 @@ else
         below+=("$runs/sr256")
         more=(--low 256 --high 1024 --crop 128 --degrade 0.6 --drawn-share .3)
     fi
-    "$python" train_sr.py "${common[@]}" "${more[@]}" --net "config/$stage.json" --below "${below[@]}" \
+    train train_sr.py "${common[@]}" "${more[@]}" --net "config/$stage.json" --below "${below[@]}" \
         --workers 1 --batch "${BATCH:-64}" --pool "${POOL:-16384}" --reuse "${REUSE:-6}" --rate "${RATE:-1e-3}"
 fi
 "$python" gpu.py small "$runs/$stage" "$out/$stage.pt"

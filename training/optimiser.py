@@ -62,7 +62,7 @@ class Muon:
             updates = _orthogonal(torch.stack([update for _, update in group]))
             for (p, _), update in zip(group, updates):
                 p.mul_(1 - rate * self.decay * wait)
-                p.add_(update.view_as(p), alpha=-rate * size)
+                p.sub_(update.view_as(p).mul_(rate * size))
 
 
 class Optimiser:
@@ -73,10 +73,12 @@ class Optimiser:
             outside = any(word in name for word in OUTSIDE)
             (inner if muon and matrix and not outside else outer).append(p)
         self.muon = Muon(inner, every=every)
-        self.adam = torch.optim.AdamW(outer, 1e-3, betas=(.9, .99), weight_decay=.01)
+        on_gpu = all(p.is_cuda for p in outer)      # then a CUDA graph may hold the step
+        self.adam = torch.optim.AdamW(outer, 1e-3, betas=(.9, .99), weight_decay=.01, capturable=on_gpu)
         self.params = inner + outer
 
     def step(self, rate, clip=1.):
+        """rate: a number, or a tensor of one on the device of the weights."""
         torch.nn.utils.clip_grad_norm_(self.params, clip)
         for group in self.adam.param_groups:
             group["lr"] = rate

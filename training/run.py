@@ -9,6 +9,7 @@ import time
 
 import torch
 
+import stepping
 from nets import t5, tokenizer, unet
 
 try:
@@ -38,6 +39,7 @@ def options(args, **defaults):
     args.add_argument("--save-minutes", type=float, default=2.)
     args.add_argument("--report-every", type=int, default=50, help="steps")
     args.add_argument("--device", default="cpu")
+    args.add_argument("--graph", type=int, default=0, help="1: a GPU replays the step from a recording (stepping.py)")
     args.set_defaults(**defaults)
     return args
 
@@ -108,6 +110,7 @@ def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None, watch=
     torch.set_float32_matmul_precision("high")      # TF32, on a GPU
     pool = pool_from(opt.data_seed + rank * 500_000_000 + seen)
     progress = Progress(opt.out, rank, opt.samples, seen, seconds)
+    take_step = stepping.stepper(opt, losses, optimiser)
     step, begun, next_save = 0, time.time(), time.time() + 60 * opt.save_minutes
     ended = False
     while seen < opt.samples and not ended:
@@ -115,9 +118,7 @@ def loop(rank, opt, average, net, optimiser, pool_from, losses, aux=None, watch=
         if opt.minutes:
             part = (time.time() - begun) / 60 / opt.minutes
             rate, ended = rate * annealing((part - 2 / 3) * 3), part >= 1
-        loss, parts = losses(*pool.batch(opt.batch))
-        loss.backward()
-        optimiser.step(rate)
+        _, parts = take_step(pool.batch(opt.batch), rate)
         seen += opt.batch * average.workers
         step += 1
         if step % opt.average_every == 0:

@@ -1,5 +1,6 @@
 """The noise schedule (squaredcos_cap_v2, 1000 steps) and the samplers, as diffusers computes them."""
 
+import functools
 import json
 import math
 import pathlib
@@ -20,9 +21,15 @@ def alphas_cumprod():
 ACP = alphas_cumprod()
 
 
+@functools.lru_cache(None)
+def _signal(device):
+    """ACP with 1 behind it, for -1, where no noise is left."""
+    return torch.cat([ACP, torch.ones(1)]).to(device)
+
+
 def signal_noise(t):
     """(alpha, sigma) of integer timesteps, each [N, 1, 1, 1]; (1, 0) at -1, where no noise is left."""
-    acp = torch.cat([ACP, torch.ones(1)]).to(t.device)[t][:, None, None, None]
+    acp = _signal(t.device)[t][:, None, None, None]
     return acp.sqrt(), (1 - acp).sqrt()
 
 

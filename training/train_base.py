@@ -40,6 +40,7 @@ class Auxiliary(nn.Module):
     def __init__(self, channels, ids):
         super().__init__()
         self.ids = ids
+        self.fixed_sizes = False        # of all tensors, whatever is seen: what a CUDA graph needs
         self.there, self.code = nn.Linear(channels, 1), nn.Linear(channels, CODE)
         self.kind, self.colour = nn.Linear(channels, len(SHAPES) + len(ids)), nn.Linear(channels, 1 + len(COLOUR_NAMES))
 
@@ -56,18 +57,22 @@ class Auxiliary(nn.Module):
         return super().load_state_dict(state, strict)
 
     def forward(self, features, maps, codes):
-        kinds, colours, rows = maps.unbind(1)
-        inside = kinds > 0
-        cells = F.avg_pool2d(features.float(), features.shape[2] // GRID).permute(0, 2, 3, 1)
-        loss = F.binary_cross_entropy_with_logits(self.there(cells)[..., 0], inside.float())
-        zero = torch.zeros((), device=features.device)
-        if not inside.any():
-            return loss, {"kind": zero, "code": zero}
-        shown, drawn = cells[inside], rows[inside] >= 0
-        named = F.cross_entropy(self.kind(shown), kinds[inside] - 1)
-        loss = loss + .4 * named + .2 * F.cross_entropy(self.colour(shown), colours[inside])
-        error = (self.code(shown[drawn]) - codes[rows[inside][drawn]]).pow(2).mean() if drawn.any() else zero
-        return loss + error, {"kind": named.detach(), "code": error.detach()}
+        kinds, colours, rows = maps.permute(1, 0, 2, 3).flatten(1)
+        cells = F.avg_pool2d(features.float(), features.shape[2] // GRID).permute(0, 2, 3, 1).flatten(0, 2)
+        there = F.binary_cross_entropy_with_logits(self.there(cells)[:, 0], (kinds > 0).float())
+        if not self.fixed_sizes:        # less to compute
+            inside = kinds > 0
+            cells, kinds, colours, rows = cells[inside], kinds[inside], colours[inside], rows[inside]
+        seen, drawn = kinds > 0, (kinds > 0) & (rows >= 0)
+        named = mean_of(seen, F.cross_entropy(self.kind(cells), (kinds - 1).clamp(min=0), reduction="none"))
+        coloured = mean_of(seen, F.cross_entropy(self.colour(cells), colours.clamp(min=0), reduction="none"))
+        error = mean_of(drawn, (self.code(cells) - codes[rows.clamp(min=0)]).pow(2).mean(1))
+        return there + .4 * named + .2 * coloured + error, {"kind": named.detach(), "code": error.detach()}
+
+
+def mean_of(chosen, values):
+    """0 when none is chosen."""
+    return (values * chosen).sum() / chosen.sum().clamp(min=1)
 
 
 def losses(opt, net, aux, codes, images, text, maps, mask):
@@ -97,6 +102,7 @@ def work(rank, opt, average):
     unet.HALF = t5.HALF = opt.device == "cpu"
     encoder, tok = run.load_text(opt.text, opt.device)
     net, aux = make_nets(opt)
+    aux.fixed_sizes = bool(opt.graph)
     growth.warm(opt, net)
     codes = Atlas(opt.atlas, None, opt.device, sides=()).code
     run.loop(rank, opt, average, net, Optimiser(net, aux.parameters(), opt.muon, opt.muon_every),

@@ -119,9 +119,9 @@ def losses(opt, net, encoder, high, low, ids):
     with torch.no_grad():
         text = encoder(ids, (ids != 0).long())
     level = torch.randint(0, MAX_NOISE_LEVEL, (n,), device=high.device)
-    level[torch.rand(n, device=high.device) < opt.clean_share] = 0
+    level = torch.where(torch.rand(n, device=high.device) < opt.clean_share, 0, level)
     t = (torch.rand(n, device=high.device) ** TEXTURE_POWER * schedule.STEPS).long()
-    t[torch.rand(n, device=high.device) < opt.first_share] = schedule.STEPS - 1
+    t = torch.where(torch.rand(n, device=high.device) < opt.first_share, schedule.STEPS - 1, t)
     noised = schedule.add_noise(low, level, torch.randn_like(low))
     x = schedule.add_noise(high, t, torch.randn_like(high))
     x0 = net(torch.cat([x, noised], 1), t, text, level)

@@ -1,5 +1,6 @@
 """T5 v1.1 encoder: the arithmetic and the state-dict names of transformers' T5EncoderModel."""
 
+import functools
 import math
 
 import torch
@@ -25,7 +26,8 @@ class Norm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
-def relative_buckets(length, buckets, max_distance):
+@functools.lru_cache(None)
+def relative_buckets(length, buckets, max_distance, device="cpu"):
     """[length, length] bucket of every (query, key): exact near, logarithmic far, two directions."""
     place = torch.arange(length)
     offset = place[None] - place[:, None]
@@ -33,7 +35,8 @@ def relative_buckets(length, buckets, max_distance):
     exact = half // 2
     far = exact + (torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
                    * (half - exact)).long()
-    return (offset > 0).long() * half + torch.where(distance < exact, distance, far.clamp(max=half - 1))
+    place = torch.where(distance < exact, distance, far.clamp(max=half - 1))
+    return ((offset > 0).long() * half + place).to(device)
 
 
 class SelfAttention(nn.Module):
@@ -96,7 +99,7 @@ class T5Encoder(nn.Module):
         config, length = self.config, ids.shape[1]
         table = self.encoder.block[0].layer[0]["SelfAttention"].relative_attention_bias
         buckets = relative_buckets(length, config["relative_attention_num_buckets"],
-                                   config["relative_attention_max_distance"]).to(ids.device)
+                                   config["relative_attention_max_distance"], ids.device)
         bias = table(buckets).permute(2, 0, 1)[None]
         bias = bias + (1 - mask[:, None, None, :].to(bias.dtype)) * -1e9
         x = self.shared(ids)

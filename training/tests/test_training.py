@@ -101,6 +101,23 @@ class Teaching(Folder):
             adam.step()
         self.assertLess(float(parts["kind"]), .2)
 
+    def test_fixed_sizes_change_nothing(self):
+        """What a CUDA graph needs computes the same loss and gradient; nothing seen is no error."""
+        torch.manual_seed(0)
+        pool = composing.Pool(self.options(reuse=1000.), self.encoder, self.tok, 5)
+        aux = train_base.Auxiliary(8, [n.id for n in self.cast.nouns])
+        features, codes = torch.randn(16, 8, 32, 32), synthetic.atlas().code
+        _, _, maps, _ = pool.batch(16)
+        for maps in (maps, maps * 0):
+            results = []
+            for aux.fixed_sizes in (False, True):
+                aux.zero_grad()
+                loss, parts = aux(features, maps, codes)
+                loss.backward()
+                results.append([loss.detach(), *parts.values(), *(p.grad.clone() for p in aux.parameters())])
+            for one, other in zip(*results):
+                torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
     def test_a_head_goes_on_with_more_nouns(self):
         old, more = train_base.Auxiliary(8, ["a", "b"]), train_base.Auxiliary(8, ["b", "c", "a"])
         more.load_state_dict(old.state_dict())
