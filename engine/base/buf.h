@@ -1,5 +1,6 @@
-// A growable run of bytes. Adding keeps the first failure, so that a text is built without a check
-// per piece; a non-empty buf always has a NUL after its last byte. Thread: one at a time.
+// A growable byte buffer. The first failed addition sets `failed` and later ones do nothing, so
+// callers check once at the end. A non-empty buffer always has a NUL after its last byte. Thread:
+// one at a time.
 #ifndef IMAGEND_BUF_H
 #define IMAGEND_BUF_H
 
@@ -12,7 +13,7 @@
 struct buf {
     char *data; // NULL while empty
     size_t len, cap;
-    bool failed; // out of memory: contents are incomplete
+    bool failed; // out of memory: the contents are incomplete
 };
 
 void buf_deinit(struct buf *b);
@@ -23,9 +24,10 @@ void buf_puts(struct buf *b, const char *s);
 void buf_putc(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
-// The whole of a file, at most max bytes. Errors: NOT_FOUND, IO, FORMAT (larger), NO_MEMORY.
+// Reads a whole file of at most max bytes. Errors: NOT_FOUND, IO, FORMAT (larger), NO_MEMORY.
 enum err buf_read_file(struct buf *b, const char *path, size_t max, struct fault *why);
-// Owner: the caller frees the returned text; NULL when it failed. The buf is empty afterwards.
+// Returns the contents and empties the buffer; NULL if it has failed. Owner: the caller frees the
+// text.
 char *buf_take(struct buf *b);
 
 #endif

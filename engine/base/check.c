@@ -1,6 +1,6 @@
-// Validation by field table. Called by the router before a handler runs, by stores and the command
-// line; check_write.c goes the other way, check_schema.c documents. Knows nothing of what the
-// fields mean.
+// Validation by field table. Called by the router before a handler runs, by stores and by the
+// command line; check_write.c writes values, check_schema.c writes the schema. Knows nothing about
+// the meaning of fields.
 #include "check.h"
 
 #include "json.h"
@@ -16,7 +16,7 @@
 #include <sys/random.h>
 #include <time.h>
 
-static const int64_t LAST_SECOND = 253402300799; // of the year 9999
+static const int64_t LAST_SECOND = 253402300799; // last second of the year 9999
 
 static enum err refuse(struct fault *why, const struct check_field *f, const char *want,
                        const char *got)
@@ -155,7 +155,7 @@ static enum err put_int(const struct check_field *f, int64_t v, char *at, struct
     return ERR_OK;
 }
 
-// 32 bits: short enough to read out, and exact in every JSON reader.
+// 32 bits: short enough to read aloud, and exact in every JSON parser.
 static uint64_t random_seed(const void *otherwise)
 {
     uint32_t seed = 0;
@@ -180,7 +180,7 @@ static enum err put_size(const struct check_field *f, const char *s, char *at, s
     struct check_size size = {0, 0};
     char *end;
     if (strcmp(s, "auto")) {
-        // strtol alone would take signs and spaces.
+        // strtol alone would accept signs and spaces.
         const bool digits = *s && !s[strspn(s, "0123456789x")] && *s != 'x';
         const long w = strtol(s, &end, 10);
         const long h = *end == 'x' ? strtol(end + 1, &end, 10) : w;
@@ -240,7 +240,7 @@ static enum err read_list(const struct check_field *f, const struct json_t *v, c
     return ERR_OK;
 }
 
-// A value of the wrong JSON type.
+// Error for a value of the wrong JSON type.
 static enum err refuse_kind(struct fault *why, const struct check_field *f, const struct json_t *v)
 {
     char got[48];
@@ -264,10 +264,11 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
     case CHECK_TEXT:
     case CHECK_CHARS: return text ? put_text(f, text, n, at, why) : refuse_kind(why, f, v);
     case CHECK_ENUM:
-        if (!text || strlen(text) != n) // what follows a NUL is part of the text too
+        if (!text || strlen(text) != n) // text after an embedded NUL counts too
             return refuse_json(why, f, text ? "a string without NUL" : "a string", v);
         return put_enum(f, text, at, why);
-    case CHECK_SIZE: // an integer is read as its text, anything else is refused by its text
+    case CHECK_SIZE: // an integer is parsed from its decimal text, and any other kind is refused
+                     // there
         json_show(v, shown, sizeof shown);
         return put_size(f, text && strlen(text) == n ? text : shown, at, why);
     case CHECK_INT:
@@ -297,7 +298,7 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
 }
 
 // ---- lax tables ---------------------------------------------------------------------------------
-// Scalars as pydantic coerces them. Source: its conversion table for Python and JSON input.
+// Coerces scalars as pydantic does. Source: pydantic's conversion table for Python and JSON input.
 
 static enum err refuse_type(struct fault *why, const struct check_field *f, const char *got)
 {
@@ -330,7 +331,7 @@ static enum err lax_number(const struct check_field *f, const char *s, char *at,
     long long whole = strtoll(s, &whole_end, 10);
     const bool digits = *s && !*whole_end && !errno;
     const double v = strtod(s, &end);
-    // strtod alone would take "inf", "nan" and hexadecimal.
+    // strtod alone would accept "inf", "nan" and hexadecimal.
     if (!*s || *end || s[strspn(s, "+-.0123456789eE")])
         return refuse_type(why, f, *s ? s : "\"\"");
     if (f->type == CHECK_NUMBER)
@@ -380,7 +381,8 @@ static enum err read_lax_json(const struct check_field *f, const struct json_t *
     return read_lax(f, text, strlen(text), at, why);
 }
 
-// Forms send "" for what was left empty. An open table takes that where no such value can be meant.
+// HTML forms send "" for empty inputs. Tables that are not strict accept that where "" cannot be a
+// valid value.
 static bool is_unset(const struct check_table *t, const struct check_field *f,
                      const struct json_t *v)
 {

@@ -1,4 +1,5 @@
-// A field table as JSON schema (OpenAPI 3.1). Called when the API's description is asked for.
+// Generates the JSON schema (OpenAPI 3.1) of a field table. Called for requests for the OpenAPI
+// document.
 #include "check.h"
 
 #include "buf.h"

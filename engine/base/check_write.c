@@ -1,5 +1,5 @@
-// The values of a field table's struct as JSON and as text. Called by stores and by whoever
-// answers.
+// Writes the values of a field table's struct as JSON and as text. Called by stores and by code
+// that builds responses.
 #include "check.h"
 
 #include "buf.h"
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-// Whether a number stands for "not given": zero where that is out of range.
+// Whether the number means "not set": zero, where zero is out of range.
 static bool is_unset(const struct check_field *f, double v)
 {
     return v == 0 && f->min > 0;
@@ -41,7 +41,7 @@ bool check_has_value(const struct check_field *f, const void *at, int listed)
     }
 }
 
-// As few digits as read back to the same float.
+// Uses the fewest digits that parse back to the same float.
 static void add_number(struct buf *b, float v)
 {
     char text[32];
@@ -137,7 +137,7 @@ void check_write_text(const struct check_field *f, const void *at, int listed, s
         break;
     case CHECK_INTS:
     case CHECK_NUMBERS:
-        // A negative value says that there is none for the stage.
+        // A negative value means that the stage has none.
         for (int i = 0; i < listed; i++) {
             if (is_unset(f, item_at(f, at, i)) || item_at(f, at, i) < 0)
                 continue;

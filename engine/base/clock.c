@@ -1,4 +1,4 @@
-// The clocks of the whole program. Called from every layer, any thread.
+// The clocks of the program, see clock.h. Called from every layer, on any thread.
 #include "clock.h"
 
 #include <time.h>

@@ -1,10 +1,10 @@
-// The two clocks: one that only counts, one that knows the date. Thread: any.
+// The two clocks: monotonic time and wall-clock time. Thread: any.
 #ifndef IMAGEND_CLOCK_H
 #define IMAGEND_CLOCK_H
 
 #include <stdint.h>
 
-// Seconds since some fixed moment, never going back.
+// Seconds since an arbitrary fixed moment; never decreases.
 double clock_seconds(void);
 
 // Milliseconds since 1970-01-01 UTC.

@@ -1,4 +1,5 @@
-// Texts of the error codes and the one way to fill a fault. Called from every layer, any thread.
+// Texts of the error codes, and the only function that fills a fault. Called from every layer, on
+// any thread.
 #include "err.h"
 
 #include <stdio.h>
@@ -41,8 +42,8 @@ const char *fault_path(const char *path)
 
 static const char before_path[] = " \"'(=,:";
 
-// Whether the word at `at` begins a path of this machine: it starts with a slash, or it holds two,
-// as the end of a long path does (fault_path).
+// Whether the word at `at` begins a path: it starts with a slash, or it contains two, as a path
+// shortened by fault_path does.
 static bool is_path(const char *at)
 {
     const size_t word = strcspn(at, before_path);
@@ -50,7 +51,8 @@ static bool is_path(const char *at)
     return slash && (slash == at || memchr(slash + 1, '/', word - (size_t)(slash - at) - 1));
 }
 
-// Paths may hold spaces, so one ends where the sentence goes on, not where the word ends.
+// Paths may contain spaces, so a path ends where the sentence continues, not at the end of the
+// word.
 static size_t path_length(const char *at)
 {
     size_t n = 0;

@@ -1,6 +1,6 @@
-// The error values of the whole program, and the description of invalid input. Every layer returns
-// `enum err`; code that parses outside bytes also fills a `struct fault`, which reaches the HTTP
-// client or the terminal unchanged.
+// The error codes of the whole program, and the description of an error for the user. Every layer
+// returns `enum err`; code that parses external input also fills a `struct fault`, which reaches
+// the HTTP client or the terminal unchanged.
 #ifndef IMAGEND_ERR_H
 #define IMAGEND_ERR_H
 
@@ -30,27 +30,27 @@ enum err {
 #undef X
 };
 
-// The error that the client sees: the parameter (or file) and one sentence.
+// The error that the user sees: the parameter (or file) and one sentence.
 struct fault {
     enum err code;
     char param[64];
     char msg[320];
 };
 
-// A constant sentence for the code; never NULL.
+// A fixed sentence for the code; never NULL.
 const char *err_text(enum err e);
 
 // The code's name in lower case ("no_device_memory"); never NULL.
 const char *err_name(enum err e);
 
-// The end of a path that is short enough for a message; never NULL.
+// The end of a path, short enough for a message; never NULL.
 const char *fault_path(const char *path);
 
-// Replaces each path in the message by its file name, because clients must not learn paths of this
+// Replaces each path in the message by its file name, because clients must not learn paths on this
 // machine. Returns true if there was one.
 bool fault_hide_paths(struct fault *f);
 
-// Fill *f (which may be NULL) and return code. Errors: returns code, always.
+// Fills *f (may be NULL). Errors: always returns code.
 enum err fault_set(struct fault *f, enum err code, const char *param, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 

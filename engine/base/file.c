@@ -1,5 +1,5 @@
-// See file.h. Source: the Git LFS pointer specification, and the first bytes of formats that model
-// folders hold in place of what they should hold.
+// See file.h. Source: the Git LFS pointer specification, and the magic numbers of formats that are
+// often found in model folders by mistake.
 #include "file.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-// Whether the path, or a folder on the way to it, is a symbolic link that leads nowhere; at: which.
+// Whether the path, or a folder on the way to it, is a dangling symbolic link; at: that link.
 static bool dangling(const char *path, char *at, size_t n)
 {
     struct stat st;
@@ -51,7 +51,7 @@ static bool begins(const void *head, size_t n, const char *with)
     return n >= m && !strncasecmp(head, with, m);
 }
 
-// "size 123" of a Git LFS pointer; 0: it does not say.
+// The "size 123" line of a Git LFS pointer; 0: not stated.
 static unsigned long long lfs_size(const char *s, size_t n)
 {
     static const char key[] = "\nsize ";

@@ -8,17 +8,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { FILE_GUESS = 512 }; // bytes from the beginning of a file that file_guess wants to see
+enum { FILE_GUESS = 512 }; // bytes at the start of a file that file_guess examines
 
-// The error for an open or stat of path that failed with this errno. Distinguishes a dangling
-// symbolic link from a missing file. Errors: NOT_FOUND, IO, always.
+// The error for a failed open or stat of path with this errno. Distinguishes a dangling symbolic
+// link from a missing file. Errors: always NOT_FOUND or IO.
 enum err file_open_error(const char *path, int error, struct fault *why);
 
-// Guesses what a malformed file is, and what to do about it: the end of a sentence that begins with
-// the file name and "is". False when nothing is recognised.
+// Guesses what a malformed file is and how to fix it. The text completes a sentence that begins
+// with the file name and "is". False if nothing is recognized.
 bool file_guess(const void *head, size_t n, char *out, size_t out_size);
 
-// For a file that could not be parsed: replaces *why by the message of file_guess, if it has one.
+// For a file that could not be parsed: replaces *why by the message of file_guess, if there is one.
 // Returns e.
 enum err file_explain(const char *path, const void *head, size_t n, enum err e, struct fault *why);
 

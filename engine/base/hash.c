@@ -1,6 +1,6 @@
 // A 128-bit hash, see hash.h: two 64-bit lanes of multiply and rotate, finished by the splitmix64
-// finalizer. Called from any layer, any thread. Its values are part of on-disk cache names, so they
-// must stay the same on every machine.
+// finalizer. Called from any layer, on any thread. Hashes are part of the names of cache files, so
+// they must be the same on every machine.
 #include "hash.h"
 
 #include <stdio.h>

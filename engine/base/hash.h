@@ -1,5 +1,5 @@
 // A 128-bit hash for cache keys and file checks: fast, not cryptographic. Where a collision would
-// do harm, also compare the data itself.
+// do harm, compare the data as well.
 #ifndef IMAGEND_HASH_H
 #define IMAGEND_HASH_H
 
@@ -13,7 +13,7 @@ struct hash {
 
 struct hash hash_bytes(const void *data, size_t n, uint64_t seed);
 struct hash hash_text(const char *s);
-// The hash of both, in this order.
+// The hash of the pair; order matters.
 struct hash hash_join(struct hash a, struct hash b);
 static inline bool hash_equal(struct hash a, struct hash b)
 {

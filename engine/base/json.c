@@ -1,5 +1,5 @@
 // Strict JSON over jansson, see json.h. Callers: config files, safetensors headers, requests,
-// tests. The only file that knows jansson's types. Thread: a document belongs to one thread at a
+// tests. The only file that uses jansson's types. Thread: a document belongs to one thread at a
 // time.
 #include "json.h"
 
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INT_DIGITS = 18 }; // every integer of so many digits fits 64 bits
+enum { INT_DIGITS = 18 }; // every integer with this many digits fits 64 bits
 
 // ---- parsing --------------------------------------------------------------------------------
 
@@ -31,8 +31,8 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-// Whether the number that starts at i is a plain integer that may not fit 64 bits; *end follows its
-// digits.
+// Whether the number that starts at i is a plain integer that may not fit 64 bits; *end is set past
+// its digits.
 static bool long_integer(const char *s, size_t i, size_t n, size_t *end)
 {
     size_t e = i;
@@ -42,8 +42,8 @@ static bool long_integer(const char *s, size_t i, size_t n, size_t *end)
     return e - i > INT_DIGITS && (e == n || (s[e] != '.' && s[e] != 'e' && s[e] != 'E'));
 }
 
-// Checks the nesting, and rewrites Python's numbers into standard ones where there are any: out
-// then holds the text, else it stays empty.
+// Checks the nesting depth and rewrites Python's extended numbers as standard ones. out holds the
+// rewritten text; it stays empty if nothing had to be rewritten.
 static bool scan(const char *s, size_t n, bool python, struct buf *out)
 {
     static const char inf[] = "Infinity", huge[] = "1.7976931348623157e308";
@@ -110,7 +110,7 @@ enum err json_parse(const char *text, size_t len, const char *what, enum err cod
     return ERR_OK;
 }
 
-// Control characters that no text has.
+// Whether it contains control characters that never occur in text.
 static bool is_binary(const char *s, size_t n)
 {
     for (size_t i = 0; i < n && i < FILE_GUESS; i++)
@@ -209,7 +209,7 @@ bool json_given(const struct json_t *map, const char *key)
 
 bool json_next(const struct json_t *map, void **at, const char **key, const struct json_t **value)
 {
-    // jansson's iteration takes a non-const object but does not change it
+    // jansson's iteration takes a non-const object but does not modify it
     struct json_t *m = (struct json_t *)(uintptr_t)map;
     *at = *at ? json_object_iter_next(m, *at) : json_object_iter(m);
     if (!*at)
@@ -221,7 +221,7 @@ bool json_next(const struct json_t *map, void **at, const char **key, const stru
 
 void json_show(const struct json_t *v, char *out, size_t n)
 {
-    // 15 digits: 0.9999 stays 0.9999.
+    // 15 digits, so that 0.9999 prints as 0.9999.
     const size_t flags =
         JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15);
     char *s = v ? json_dumps(v, flags) : NULL;
@@ -254,7 +254,7 @@ enum err json_fail(struct json_reader *r, enum err code, const char *key, const 
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     r->err = code;
-    // a client knows what it sent; a reader of files must be told which
+    // a client knows what it sent; a user of files must be told which file
     if (r->code == ERR_FORMAT)
         return fault_set(r->why, code, key ? key : r->what, "%s: %s%s%s", fault_path(r->what),
                          key ? key : "", key ? " " : "", text);

@@ -1,5 +1,5 @@
-// Formats log records and writes each with one write(2), so that lines of several threads do not
-// mix. Called from any thread; knows nothing of requests or devices.
+// Formats log records and writes each with one write(2), so that lines of different threads do not
+// interleave. Called from any thread; knows nothing about requests or devices.
 #include "log.h"
 
 #include "buf.h"
@@ -38,7 +38,7 @@ static void log_time(struct buf *b)
                tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(ms % 1000));
 }
 
-// A text value is quoted when it could be mistaken for two fields or break the line.
+// A value is quoted if it could be read as two fields or break the line.
 static void log_text_value(struct buf *b, const char *v)
 {
     if (*v && !strpbrk(v, " \t\r\n\"=\\") && strlen(v) < 200)
@@ -72,7 +72,7 @@ void log_fields(enum log_level level, const char *part, const char *msg,
             log_text_value(&b, fields[i].value);
     }
     buf_puts(&b, json ? "}\n" : "\n");
-    // A log that cannot be written has nowhere to complain to.
+    // A failed write to the log cannot be reported anywhere.
     if (!b.failed && write(STDERR_FILENO, b.data, b.len) < 0)
         b.failed = true;
     buf_deinit(&b);

@@ -1,5 +1,5 @@
-// The program's version and where its files are: installed, moved elsewhere, or in a build folder.
-// Called by the commands at start-up. Knows nothing about what is in the files.
+// The program's version and the location of its files: installed, relocated, or in a build folder.
+// Called by the commands at startup. Does not read the files.
 #include "program.h"
 
 #include <limits.h>
@@ -10,7 +10,7 @@
 
 const char program_version[] = IMAGEND_VERSION;
 
-// The folder above the executable's: the prefix, or where the build folder is.
+// The folder above the executable's: the prefix, or the folder that contains the build folder.
 static bool own_prefix(char *out, size_t n)
 {
     const ssize_t len = readlink("/proc/self/exe", out, n - 1);

@@ -1,5 +1,5 @@
-// Philox4x32-10 and Box-Muller on the host. Called by tests and wherever noise is wanted without a
-// device; must stay equal to the shader's convention, which rng.h states.
+// Philox4x32-10 and Box-Muller on the host. Called by tests and by code that needs noise without a
+// device; must match the shader's convention, which rng.h states.
 #include "rng.h"
 
 #include <math.h>
@@ -23,7 +23,7 @@ void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
     out[3] = c3;
 }
 
-// Four normals from four words: u in (0, 1] for the radius, u' in [0, 1) turns for the angle.
+// Four normals from four words: u in (0, 1] gives the radius, u' in [0, 1) the angle in turns.
 static void box_muller(const uint32_t u[4], float z[4])
 {
     for (int i = 0; i < 4; i += 2) {

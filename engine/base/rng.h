@@ -1,13 +1,13 @@
-// Counter-based random numbers: an image's noise is a function of its seed and of where it is
-// used, and of nothing else. The shader philox.glsl computes the same; this is the host's copy for
-// tests and for tensors that never see the device. Thread: any; there is no state.
+// Counter-based random numbers: an image's noise depends only on its seed and on where the noise is
+// used. The shader philox.glsl computes the same values; this is the host version, for tests and
+// for tensors that are never on the device. Thread: any; there is no state.
 #ifndef IMAGEND_RNG_H
 #define IMAGEND_RNG_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-// Where in the program a normal is used: the upper three words of the counter.
+// Identifies where a normal is used: the upper three words of the counter.
 struct rng_place {
     uint64_t seed;
     uint32_t step, stage, picture;
@@ -17,7 +17,7 @@ struct rng_place {
 void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
 // The standard normal of one element. Key (seed low, seed high), counter (element / 4, step, stage,
-// image); the four words make two Box-Muller pairs in order, of which element % 4 picks one.
+// image); the four words form two Box-Muller pairs, in order, and element % 4 selects one value.
 float rng_normal(const struct rng_place *place, uint32_t element);
 
 // z[i] = rng_normal(place, first + i), i < count.

@@ -1,4 +1,5 @@
-// How bytes are written inside JSON, HTTP headers and URLs. Called from every layer, any thread.
+// JSON strings, base64 and hexadecimal, and edit distance, see text.h. Called from every layer, on
+// any thread.
 #include "text.h"
 
 #include "buf.h"
@@ -91,7 +92,7 @@ static int smaller(int a, int b)
 int text_distance(const char *a, const char *b)
 {
     const int n = (int)strnlen(a, LONGEST), m = (int)strnlen(b, LONGEST);
-    int row[3][LONGEST + 1]; // of the first i - 2, i - 1 and i letters of a
+    int row[3][LONGEST + 1]; // distances for the first i - 2, i - 1 and i letters of a
 
     for (int i = 0; i <= n; i++) {
         int *now = row[i % 3], *last = row[(i + 2) % 3], *before = row[(i + 1) % 3];

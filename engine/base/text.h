@@ -1,5 +1,4 @@
-// Encoding of bytes in JSON, HTTP headers and URLs; base64 decoding; suggestions for mistyped
-// names.
+// JSON strings, base64 and hexadecimal; suggestions for mistyped names.
 #ifndef IMAGEND_TEXT_H
 #define IMAGEND_TEXT_H
 
@@ -8,20 +7,20 @@
 
 struct buf;
 
-// Add s as a JSON string, with its quotes; NULL adds null. s is UTF-8.
+// Appends s (UTF-8) as a JSON string with its quotes; NULL appends null.
 void text_json(struct buf *b, const char *s);
 
-// Add n bytes as base64 with padding (RFC 4648, no line breaks).
+// Appends n bytes as base64 with padding (RFC 4648, no line breaks).
 void text_base64(struct buf *b, const void *data, size_t n);
 
-// Appends the decoded base64 text. False when it is not base64; padding may be missing.
+// Appends the decoded base64 text. False if it is not base64; padding is optional.
 bool text_unbase64(struct buf *b, const char *text);
 
-// Add n bytes as lower-case hexadecimal.
+// Appends n bytes as lowercase hexadecimal.
 void text_hex(struct buf *b, const void *data, size_t n);
 
 // The edit distance of a and b, ignoring case: insertions, deletions, replacements and swaps of
-// neighbours. Only the first 63 bytes count.
+// neighbors. Only the first 63 bytes count.
 int text_distance(const char *a, const char *b);
 // The suggestion for a mistyped name: candidate if it is close enough and closer than best,
 // otherwise best, which may be NULL.

@@ -1,4 +1,4 @@
-// UTF-8 checking, see utf8.h. Called for prompts and file contents, any thread.
+// UTF-8 validation, see utf8.h. Called for prompts and file contents, on any thread.
 #include "utf8.h"
 
 size_t utf8_decode(const char *s, size_t n, uint32_t *c)

@@ -1,4 +1,4 @@
-// UTF-8 as text from outside must be: shortest forms only, no surrogates, nothing past U+10FFFF.
+// Strict UTF-8 for text from outside: no overlong forms, no surrogates, nothing above U+10FFFF.
 #ifndef IMAGEND_UTF8_H
 #define IMAGEND_UTF8_H
 
@@ -6,11 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Bytes of the character at s (1..4), and the character in *c; 0 when s does not start one.
+// Decodes the character at s into *c and returns its length (1..4); 0 if s does not start a
+// character.
 size_t utf8_decode(const char *s, size_t n, uint32_t *c);
-// Whether all of it is UTF-8; *bad (may be NULL) is the offset of the first byte that is not.
+// Whether all n bytes are UTF-8; *bad (may be NULL) is the offset of the first invalid byte.
 bool utf8_valid(const char *s, size_t n, size_t *bad);
-// What Python's str.isspace() calls a space.
+// Whether Python's str.isspace() is true for c.
 bool utf8_is_space(uint32_t c);
 
 #endif

@@ -1,6 +1,6 @@
-// Image files in memory: RGB pixels to PNG, JPEG and WebP, and back to RGBA. The only code that
-// knows libpng, libjpeg and libwebp; used by the engine, the command line and the server. Beside
-// engine/base: knows pixels and text, nothing of models or requests. Thread: any.
+// Encodes RGB pixels to PNG, JPEG and WebP in memory, and decodes these formats to RGBA. The only
+// code that uses libpng, libjpeg and libwebp; called by the engine, the command line and the
+// server. Depends on engine/base only; knows nothing about models or requests. Thread: any.
 #ifndef IMAGEND_CODEC_H
 #define IMAGEND_CODEC_H
 
@@ -16,13 +16,13 @@ enum codec_format { CODEC_PNG, CODEC_JPEG, CODEC_WEBP, CODEC_FORMATS };
 
 enum {
     CODEC_MAX_TEXTS = 32,
-    CODEC_MAX_XMP = 60000, // bytes: a JPEG has it in one segment
+    CODEC_MAX_XMP = 60000, // bytes: must fit one JPEG segment
     CODEC_LOSSLESS = 100,  // the quality at which WebP becomes lossless
 };
 
 // ---- writing ----------------------------------------------------------------------------------
 
-// An entry of an image's metadata: the value is UTF-8, the key ASCII of at most 79 characters.
+// One metadata entry: the value is UTF-8, the key ASCII of at most 79 characters.
 struct codec_text {
     const char *key, *value;
 };
@@ -32,24 +32,24 @@ struct codec_params {
     int quality; // 0..100, JPEG and WebP
     int width, height;
     const uint8_t *rgb;            // [height, width, 3]
-    const struct codec_text *text; // PNG only, as tEXt or iTXt chunks
+    const struct codec_text *text; // PNG only, written as tEXt or iTXt chunks
     int texts;
     const char *xmp; // an XMP packet for the file's metadata; NULL: none
 };
 
-// Appends the file to *out. Errors: INVALID (an edge that the format cannot have, a quality, text
-// that is not UTF-8), NO_MEMORY, INTERNAL; *why (may be NULL) says which.
+// Appends the file to *out. Errors: INVALID (an edge too long for the format, a bad quality, text
+// that is not UTF-8), NO_MEMORY, INTERNAL; *why (may be NULL) names the problem.
 enum err codec_encode(const struct codec_params *p, struct buf *out, struct fault *why);
 
 // ---- reading ----------------------------------------------------------------------------------
 
-// What an image file from outside may cost. A zero field means the limit of the same name below.
+// Limits for decoding an untrusted image file. Zero selects the limit of the same name below.
 struct codec_limits {
-    const char *name; // how errors call the image: the parameter that it came in; NULL: "image"
-    size_t bytes;     // of the file
-    int edge;         // of either side, in pixels
+    const char *name; // name of the image in errors, usually its parameter; NULL: "image"
+    size_t bytes;     // size of the file
+    int edge;         // longest side, in pixels
     size_t pixels;
-    size_t memory; // bytes at the peak of decoding, the result included
+    size_t memory; // peak bytes while decoding, including the result
 };
 
 enum {
@@ -61,18 +61,16 @@ enum {
 
 struct codec_image {
     enum codec_format format;
-    int width, height; // as seen: the orientation of its EXIF is applied
-    bool alpha;        // some pixel is not opaque
-    uint8_t *rgba;     // [height, width, 4], colours not multiplied by alpha
+    int width, height; // as displayed, after the EXIF orientation is applied
+    bool alpha;        // at least one pixel is not opaque
+    uint8_t *rgba;     // [height, width, 4], not premultiplied
 };
 
-// Decodes a PNG, JPEG or WebP file of any kind but an animated WebP; of an animated PNG, its still
-// image. 16-bit values are rounded to 8. Pixels are taken as sRGB: embedded ICC profiles and gamma
-// values are not applied. CMYK becomes RGB without a profile, as (255 - ink) (255 - black) / 255.
-// Everything is refused from its header, before memory is allocated for it, where limits can tell.
-// Owner: *out is the caller's, for codec_image_deinit. Errors: INVALID (empty, too large, damaged,
-// cut off, not an image; *why says which and names l->name), NO_MEMORY. l: NULL for the limits
-// above.
+// Decodes a PNG (animated: its default image), JPEG or WebP (not animated) file. 16-bit samples are
+// rounded to 8. Pixels are treated as sRGB; ICC profiles and gamma are ignored. CMYK becomes RGB by
+// (255 - ink) (255 - black) / 255. Limits are checked from the header, before memory is allocated.
+// l: NULL selects the limits above. Owner: the caller; codec_image_deinit. Errors: INVALID (empty,
+// too large, damaged, truncated, not an image; *why names l->name), NO_MEMORY.
 enum err codec_decode(const void *data, size_t size, const struct codec_limits *l,
                       struct codec_image *out, struct fault *why);
 void codec_image_deinit(struct codec_image *i);
@@ -82,8 +80,8 @@ void codec_image_deinit(struct codec_image *i);
 // "png", "jpeg", "webp" and "image/png" ...; never NULL.
 const char *codec_name(enum codec_format f);
 const char *codec_mime(enum codec_format f);
-// The format that the extension of a file name selects, in upper or lower case: png, jpg, jpeg or
-// webp. False for any other extension, or none.
+// The format for a file name's extension, ignoring case: png, jpg, jpeg or webp. False for any
+// other extension, or none.
 bool codec_format_of(const char *path, enum codec_format *out);
 
 #endif

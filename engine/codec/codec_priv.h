@@ -1,5 +1,5 @@
-// The encoders behind codec_encode, which has checked their parameters, and the decoders behind
-// codec_decode, which has recognized the format.
+// The encoders behind codec_encode, which checks their parameters, and the decoders behind
+// codec_decode, which recognizes the format.
 #ifndef IMAGEND_CODEC_PRIV_H
 #define IMAGEND_CODEC_PRIV_H
 
@@ -11,20 +11,20 @@ enum err codec_encode_png(const struct codec_params *p, struct buf *out);
 enum err codec_encode_jpeg(const struct codec_params *p, struct buf *out);
 enum err codec_encode_webp(const struct codec_params *p, struct buf *out);
 
-// A file that is being decoded.
+// The state of decoding one file.
 struct codec_reader {
     const uint8_t *data;
     size_t size;
-    struct codec_limits limits; // every field set
+    struct codec_limits limits; // no field is zero
     struct codec_image *out;
-    int orientation; // of EXIF, 1..8
+    int orientation; // EXIF orientation, 1..8
     struct fault *why;
 };
 
-// Before any memory is spent: check the size against the limits and allocate out->rgba. extra:
-// bytes that decoding takes besides. Errors: INVALID, NO_MEMORY, with *r->why filled.
+// Checks the size against the limits, then allocates out->rgba. extra: other bytes that decoding
+// needs. Errors: INVALID, NO_MEMORY, with *r->why filled.
 enum err codec_begin(struct codec_reader *r, uint32_t width, uint32_t height, uint64_t extra);
-// "the image is truncated" and its like. Returns INVALID.
+// Fills *r->why with a sentence such as "the image is truncated". Returns INVALID.
 enum err codec_refuse(struct codec_reader *r, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -33,9 +33,9 @@ enum err codec_read_png(struct codec_reader *r);
 enum err codec_read_jpeg(struct codec_reader *r);
 enum err codec_read_webp(struct codec_reader *r);
 
-// The orientation that EXIF data says, with or without "Exif" before it; 1 when it says none.
+// The orientation in EXIF data, with or without the "Exif" prefix; 1 if not stated.
 int codec_exif_orientation(const uint8_t *data, size_t size);
-// Turn the image as seen. Errors: NO_MEMORY.
+// Rotates and mirrors the image as the orientation says. Errors: NO_MEMORY.
 enum err codec_turn(struct codec_image *i, int orientation);
 
 #endif

@@ -1,5 +1,5 @@
-// Image files from outside: which format they are, what they may cost, and what is common to all
-// formats. Called by the command line and the server's thread pool.
+// Decoding of untrusted image files: format detection, limits, and the parts common to all formats.
+// Called by the command line and the server's thread pool.
 #include "codec_priv.h"
 
 #include <limits.h>
@@ -10,8 +10,8 @@
 static const struct signature {
     const char *bytes;
     size_t at, n;
-    int format;       // -1: one that is not read
-    const char *name; // of that
+    int format;       // -1: recognized but not supported
+    const char *name; // name of that format
 } signatures[] = {
     {"\x89PNG\r\n\x1a\n", 0, 8, CODEC_PNG, NULL},
     {"\xff\xd8\xff", 0, 3, CODEC_JPEG, NULL},
@@ -65,7 +65,7 @@ enum err codec_begin(struct codec_reader *r, uint32_t width, uint32_t height, ui
     if (pixels > l->pixels)
         return codec_refuse(r, "has %ux%u pixels; at most %zu in all are accepted", width, height,
                             l->pixels);
-    // Turning it may take a second copy.
+    // Rotating the image may need a second copy.
     if (8 * pixels + extra > l->memory)
         return codec_refuse(r, "takes %llu MB of memory to decode; at most %zu MB are accepted",
                             (unsigned long long)((8 * pixels + extra) >> 20), l->memory >> 20);

@@ -1,4 +1,4 @@
-// The one thing of EXIF that matters here: which way up an image is. Called by the decoders.
+// Reads the orientation from EXIF data, the only entry used here. Called by the decoders.
 #include "codec_priv.h"
 
 #include <stdlib.h>
@@ -6,11 +6,11 @@
 
 enum { TAG_ORIENTATION = 0x112, TYPE_SHORT = 3, ENTRY = 12 };
 
-// A TIFF file, as EXIF data is one.
+// EXIF data is a TIFF file.
 struct tiff {
     const uint8_t *data;
     size_t size;
-    bool big; // endian
+    bool big; // big-endian
 };
 
 static uint32_t read_u16(const struct tiff *t, size_t at)
@@ -49,7 +49,7 @@ int codec_exif_orientation(const uint8_t *data, size_t size)
 
 enum err codec_turn(struct codec_image *i, int orientation)
 {
-    // Where a pixel is stored: its place with the axes swapped, then mirrored.
+    // Maps a pixel to its stored position: axes swapped first, then mirrored.
     static const struct {
         bool swap, mirror_x, mirror_y;
     } turns[9] = {{0},

@@ -1,4 +1,4 @@
-// JPEG by libjpeg. Called by codec.c.
+// Writes JPEG with libjpeg. Called by codec.c.
 #include "codec_priv.h"
 
 #include <setjmp.h>
@@ -18,10 +18,10 @@ static void on_error(j_common_ptr c)
     longjmp(((struct failure *)c->err)->back, 1);
 }
 
-// A segment of its own. Source: the XMP specification, part 3.
+// XMP goes into a separate APP1 segment. Source: the XMP specification, part 3.
 static void write_xmp(struct jpeg_compress_struct *c, const char *xmp)
 {
-    static const char name[] = "http://ns.adobe.com/xap/1.0/"; // with its NUL
+    static const char name[] = "http://ns.adobe.com/xap/1.0/"; // the NUL is part of the header
     const size_t n = strlen(xmp);
     jpeg_write_m_header(c, JPEG_APP0 + 1, (unsigned)(sizeof name + n));
     for (size_t i = 0; i < sizeof name + n; i++)

@@ -1,4 +1,4 @@
-// Reading JPEG by libjpeg. Called by decode.c.
+// Reads JPEG with libjpeg. Called by decode.c.
 #include "codec_priv.h"
 
 #include <setjmp.h>
@@ -12,8 +12,8 @@
 
 enum {
     EXIF = JPEG_APP0 + 1,
-    // Every scan of a progressive file goes over the whole image: twenty are enough for any
-    // encoder, and so many pixels in all for a small image with more.
+    // Each scan of a progressive file visits the whole image. Real encoders need at most twenty;
+    // small images may have more, up to a total number of pixels.
     SCANS = 20,
 };
 static const uint64_t scanned_pixels = 1000000000;
@@ -24,8 +24,8 @@ struct input {
     jmp_buf back;
     struct codec_reader *r;
     uint8_t *row;
-    const char *cut; // what is missing, once something is
-    bool scans;      // too many
+    const char *cut; // the missing part, once known
+    bool scans;      // too many scans
 };
 
 static void on_error(j_common_ptr c)
@@ -33,7 +33,7 @@ static void on_error(j_common_ptr c)
     longjmp(((struct input *)c->err)->back, 1);
 }
 
-// libjpeg goes on with grey where data is missing; that is no image.
+// libjpeg fills missing data with gray; treat that as an error.
 static void on_message(j_common_ptr c, int level)
 {
     struct input *in = (struct input *)c->err;
@@ -70,7 +70,7 @@ static void read_orientation(const struct jpeg_decompress_struct *d, struct code
         }
 }
 
-// What is held of all components at once, when the file has several scans.
+// Bytes of coefficients that libjpeg holds when the file has several scans.
 static uint64_t coefficient_bytes(struct jpeg_decompress_struct *d)
 {
     uint64_t blocks = 0;
@@ -80,7 +80,7 @@ static uint64_t coefficient_bytes(struct jpeg_decompress_struct *d)
     return blocks * sizeof(JBLOCK);
 }
 
-// Adobe's files hold what is left of the light; those of the standard hold ink.
+// Adobe's files store inverted values (255 - ink); standard files store ink.
 static void put_cmyk(const uint8_t *row, size_t n, bool inverted, uint8_t *rgba)
 {
     for (size_t i = 0; i < n; i++, row += 4, rgba += 4) {
@@ -120,7 +120,7 @@ static enum err start(struct jpeg_decompress_struct *d, struct input *in)
                : fault_set(r->why, ERR_NO_MEMORY, r->limits.name, "%s", err_text(ERR_NO_MEMORY));
 }
 
-// Apart from its caller, so that no local changes between setjmp and a longjmp.
+// Separate from its caller, so that no local variable changes between setjmp and longjmp.
 static enum err read_jpeg(struct jpeg_decompress_struct *d, struct input *in)
 {
     struct codec_reader *r = in->r;
@@ -150,7 +150,7 @@ static enum err read_jpeg(struct jpeg_decompress_struct *d, struct input *in)
         else
             put_rgb(in->row, d->output_width, rgba);
     }
-    read_orientation(d, r); // which finishing forgets
+    read_orientation(d, r); // before finishing, which discards the markers
     jpeg_finish_decompress(d);
     return ERR_OK;
 }

@@ -1,4 +1,4 @@
-// Reading PNG by libpng. Called by decode.c.
+// Reads PNG with libpng. Called by decode.c.
 #include "codec_priv.h"
 
 #include <png.h>
@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIGNATURE = 8, CHUNK = 12 }; // length, type, data, checksum
+enum { SIGNATURE = 8, CHUNK = 12 }; // CHUNK: length, type and checksum
 
-// What is skipped without being unpacked: nothing here uses it, and it may be a bomb.
+// Chunks skipped without decompression: unused here, and possibly decompression bombs.
 static const png_byte skipped[] =
     "eXIf\0iCCP\0iTXt\0tEXt\0zTXt\0sPLT\0hIST\0sCAL\0pCAL\0cHRM\0gAMA\0sRGB";
 
@@ -16,7 +16,7 @@ struct input {
     struct codec_reader *r;
     size_t at;
     png_bytep *rows;
-    bool cut; // it wanted more than there is
+    bool cut; // libpng tried to read past the end
     char message[80];
 };
 
@@ -60,7 +60,7 @@ static uint32_t read_u32(const uint8_t *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-// Not by libpng, which allocates as much as a chunk's length says before it has read any of it.
+// Read without libpng, which would allocate a chunk's stated length before reading any of it.
 static void read_orientation(struct codec_reader *r)
 {
     for (size_t at = SIGNATURE; r->size - at >= CHUNK;) {
@@ -76,7 +76,7 @@ static void read_orientation(struct codec_reader *r)
     }
 }
 
-// Apart from its caller, so that no local changes between setjmp and a longjmp.
+// Separate from its caller, so that no local variable changes between setjmp and longjmp.
 static enum err read_png(png_structp png, png_infop info, struct input *in)
 {
     struct codec_reader *r = in->r;
@@ -85,13 +85,13 @@ static enum err read_png(png_structp png, png_infop info, struct input *in)
     if (setjmp(png_jmpbuf(png)))
         return in->cut ? codec_refuse(r, "is truncated: its PNG data ends early")
                        : codec_refuse(r, "is a damaged PNG file: %s", in->message);
-    png_set_user_limits(png, 0x7fffffff, 0x7fffffff); // codec_begin says it better
+    png_set_user_limits(png, 0x7fffffff, 0x7fffffff); // codec_begin has a better message
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, skipped, sizeof skipped / 5);
     png_read_info(png, info);
     const png_uint_32 width = png_get_image_width(png, info);
     const png_uint_32 height = png_get_image_height(png, info);
-    // libpng keeps two rows, of eight bytes a pixel at most, and a pointer to each row is kept
-    // here.
+    // libpng keeps two rows of at most eight bytes per pixel; this function keeps a pointer to each
+    // row.
     e = codec_begin(r, width, height, (uint64_t)width * 16 + (uint64_t)height * sizeof *in->rows);
     if (e)
         return e;

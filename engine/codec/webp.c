@@ -1,4 +1,4 @@
-// WebP by libwebp, lossless at the highest quality. Called by codec.c.
+// Writes WebP with libwebp, lossless at the highest quality. Called by codec.c.
 #include "codec_priv.h"
 
 #include <string.h>
@@ -19,8 +19,8 @@ static void put_u24(struct buf *b, int v)
     buf_add(b, bytes, sizeof bytes);
 }
 
-// The extended form of a file: a header of its features, the chunk of the simple form, the
-// metadata. Source: WebP Container Specification.
+// Writes the extended file format: a feature header, the chunk of the simple format, the metadata.
+// Source: WebP Container Specification.
 static void put_extended(const struct codec_params *p, const uint8_t *simple, size_t n,
                          struct buf *out)
 {

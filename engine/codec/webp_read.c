@@ -1,4 +1,4 @@
-// Reading WebP by libwebp. Called by decode.c.
+// Reads WebP with libwebp. Called by decode.c.
 #include "codec_priv.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@ static uint32_t read_u32(const uint8_t *p)
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-// EXIF is a chunk of the RIFF file, which the decoder does not look at.
+// EXIF is a separate chunk of the RIFF file, which libwebp's decoder ignores.
 static void read_orientation(struct codec_reader *r)
 {
     for (size_t at = FIRST_CHUNK; r->size - at >= CHUNK;) {
@@ -49,7 +49,7 @@ enum err codec_read_webp(struct codec_reader *r)
     if (c.input.has_animation)
         return codec_refuse(r, "is an animated WebP file; give a still image");
     const uint64_t pixels = (uint64_t)c.input.width * (uint64_t)c.input.height;
-    // Lossless data is decoded into four bytes a pixel of its own, and its tables take a little.
+    // Lossless decoding uses a separate buffer of four bytes per pixel, and small tables.
     e = codec_begin(r, (uint32_t)c.input.width, (uint32_t)c.input.height, 5 * pixels);
     if (e)
         return e;

@@ -8,12 +8,12 @@
 
 struct engine_params {
     const char *model;     // a cascade folder (cascade.json), or pipeline folders separated by ','
-    const char *variant;   // file variant such as "fp16"; NULL: the plain files, else what is there
-    const char *device;    // index or part of a device name; NULL: the best one
+    const char *variant;   // file variant such as "fp16"; NULL: plain files, else the only variant
+    const char *device;    // index or part of a device name; NULL: the best device
     const char *cache_dir; // pipeline and shader caches; NULL: the user's cache folder
-    const char *dtype;     // "f32", "f16"; NULL: what suits the device
-    int slots;             // images in flight; 0: default
-    size_t memory_limit;   // bytes of device memory; 0: what the device reports
+    const char *dtype;     // "f32", "f16"; NULL: the better one for the device
+    int slots;             // images generated at once; 0: default
+    size_t memory_limit;   // bytes of device memory; 0: the budget that the device reports
     bool validation;       // Vulkan validation layers
     bool profile;          // time every dispatch (engine_profile)
 };

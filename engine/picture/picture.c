@@ -1,5 +1,5 @@
-// The field tables of an image: what may be asked for and what it was made with. A row here is all
-// that the APIs, the stores, the command line and the metadata need to know of a setting.
+// The field tables of an image: requested settings and resolved ones. The APIs, stores, command
+// line and metadata handle a setting from its row here alone.
 #include "picture.h"
 
 #include "buf.h"

@@ -1,7 +1,7 @@
-// The vocabulary of an image: what is asked for, what it was made with, and what a model offers.
-// Plain data that the engine, the jobs, the stores, the command line and the routes share, and the
-// field tables that read it, write it and document it, so that a setting is declared once. Knows
-// nothing of engines, jobs or HTTP. Thread: any.
+// The vocabulary of an image: the request, the settings it was generated with, and the abilities of
+// a model. Plain data shared by engine, jobs, stores, command line and routes, with the field
+// tables that parse, write and document it, so that each setting is declared once. Knows nothing
+// about engines, jobs or HTTP. Thread: any.
 #ifndef IMAGEND_PICTURE_H
 #define IMAGEND_PICTURE_H
 
@@ -23,24 +23,24 @@ enum {
     PICTURE_MAX_STEPS = 1000,
 };
 
-// One image. A zero field selects the value of the preset or, without a preset, the model's
-// recommendation. Values out of range are refused, never adjusted.
+// A request for one image. A zero field selects the preset's value or, without a preset, the
+// model's recommendation. Values out of range are refused, never adjusted.
 struct picture_request {
     const char *prompt;          // UTF-8, not NULL; may be empty
     const char *negative_prompt; // UTF-8; NULL: empty
-    const char *preset;          // a name of model_info.preset; NULL: none
-    const char *sampler;         // base stage: a name of model_info.samplers
-    const char *timesteps;       // base stage: a name of model_info.timesteps, or NULL
-    struct check_size size;      // of the image; 0x0: the model's largest
+    const char *preset;          // one of model_info.preset; NULL: none
+    const char *sampler;         // base stage: one of model_info.samplers; NULL: the model's
+    const char *timesteps;       // base stage: one of model_info.timesteps, or NULL
+    struct check_size size;      // of the result; 0x0: the model's largest
     uint64_t seed;
-    int picture;                              // number of the image within its seed, from 0
+    int picture;                              // index of the image among those of its seed, from 0
     int steps[PICTURE_MAX_STAGES];            // per stage
     float guidance_scale[PICTURE_MAX_STAGES]; // per stage; 1 switches guidance off
-    int noise_level[PICTURE_MAX_STAGES];      // super-resolution stages: 0..999; -1: the model's
-    bool set_noise_level;                     // false: noise_level is ignored
-    float strength[PICTURE_MAX_STAGES]; // of an edit: the share of the steps that is run, per stage
-    int scale;                          // enlarge the image of `edit` so many times; 0: edit it
-    const struct picture_edit *edit;    // picture_edit.h; NULL: an image from the prompt alone
+    int noise_level[PICTURE_MAX_STAGES]; // super-resolution stages: 0..999; -1: the model's value
+    bool set_noise_level;                // false: noise_level is ignored
+    float strength[PICTURE_MAX_STAGES];  // edits: the fraction of the steps that is run, per stage
+    int scale;                       // factor by which to enlarge the image of `edit`; 0: edit it
+    const struct picture_edit *edit; // picture_edit.h; NULL: generate from the prompt alone
 };
 
 // The settings that an image was generated with, for its metadata.
@@ -49,18 +49,18 @@ struct picture_used {
     char preset[32]; // "": none
     char sampler[32];
     struct check_size size;  // of the image
-    struct check_size drawn; // of the last stage's, which it was cropped and scaled down from
+    struct check_size drawn; // of the last stage's output, before cropping and downscaling
     int stages;
     int steps[PICTURE_MAX_STAGES];
     float guidance_scale[PICTURE_MAX_STAGES];
     int noise_level[PICTURE_MAX_STAGES];
-    float strength[PICTURE_MAX_STAGES]; // of an edit; 0: no edit
-    int scale;                          // 0: not an enlarged image
-    int first;                          // the first stage that is run; those before have no values
-    // Steps that are run: of an edit some of `steps`, of an enlarged image those of all tiles.
+    float strength[PICTURE_MAX_STAGES]; // edits only; 0: no edit
+    int scale;                          // 0: not enlarged
+    int first;                          // first stage that is run; earlier stages have no values
+    // Steps actually run: for an edit a part of `steps`, for an enlarged image the sum over tiles.
     int run[PICTURE_MAX_STAGES];
-    // Read of the prompt and the negative prompt, and cut off because the text encoder reads no
-    // more; 0 until the engine has encoded them.
+    // Token counts of the prompt and the negative prompt: used, and cut off because the text
+    // encoder's length is limited. 0 until the engine has encoded them.
     int tokens, tokens_cut, negative_tokens, negative_tokens_cut;
 };
 
@@ -69,7 +69,7 @@ struct model_stage {
     int size;
     int steps;
     float guidance_scale;
-    int noise_level; // -1: the stage takes none
+    int noise_level; // -1: the stage has no noise level
     char sampler[32];
     uint64_t parameters;
 };
@@ -91,71 +91,70 @@ struct model_info {
     int slots;
     int stages;
     struct model_stage stage[PICTURE_MAX_STAGES];
-    // Every model edits images, as a whole or where a mask says; one with super-resolution stages
-    // also enlarges them, by one stage's factor or two stages', the smallest first; 0: no such.
+    // Factors by which the model enlarges images, smallest first: one or two super-resolution
+    // stages; 0: none. Every model can edit images, with or without a mask.
     int scale[2];
     int presets;
     struct model_preset preset[PICTURE_MAX_PRESETS];
-    const char *const *samplers;  // NULL-terminated, as the list below; both live as the program
-    const char *const *timesteps; // named lists
+    const char *const *samplers;  // NULL-terminated, like timesteps; both are static
+    const char *const *timesteps; // names of timestep lists
     uint64_t text_parameters;
     char notice[256]; // a notice for the user about the loaded files; "": none
 };
 
-// The fields of a picture_request and of a picture_used; a name that is in both says what a request
-// became. The second is for stores.
+// The fields of a picture_request and of a picture_used. A name in both tables means the requested
+// and the resolved value. picture_used_table is for stores.
 extern const struct check_table picture_table, picture_used_table;
 
-// What an image has of a field of picture_table: the value used, or what was asked where the
-// request alone knows it. Returns the row that describes *at.
+// The value of a field of picture_table for an image: the resolved value, or the requested one if
+// only the request has it. Returns the row that describes *at.
 const struct check_field *picture_value(const struct check_field *f,
                                         const struct picture_request *r,
                                         const struct picture_used *u, const void **at);
-// Warnings for the user about an image, one sentence each; NULL: no more. Owner: text.
+// The i-th warning for the user about an image, one sentence; NULL: no more. Owner: text.
 const char *picture_warning(const struct picture_used *u, int i, char text[static 160]);
-// Writes all of these values as members of a JSON object, without its braces.
+// Writes all these values as members of a JSON object, without the braces.
 void picture_json(struct buf *b, const struct picture_request *r, const struct picture_used *u);
 
-// Chooses the stages of an image, given the edge of each stage's result: they end at the first
+// Selects the stages for an image from the edge length of each stage's output, ending at the first
 // stage that is at least as large as the longer side. Sets stages, drawn and size. Errors: INVALID,
 // naming the largest size.
 enum err picture_choose(const int *edge, int stages, const struct check_size *size,
                         struct picture_used *out, struct fault *why);
-// Refuses values for stages that an image of `stages` stages does not use, and a noise level for
-// the base stage. Errors: INVALID, naming the field.
+// Refuses values for stages beyond `stages`, and a noise level for the base stage. Errors: INVALID,
+// naming the field.
 enum err picture_check_stages(const struct picture_request *r, int stages, struct fault *why);
-// The size in which the result of a stage with this edge is delivered: the requested size for the
-// last stage; for an earlier one, the same aspect ratio without enlarging.
+// The size in which the output of a stage with this edge is delivered: for the last stage the
+// requested size; for an earlier one the same aspect ratio, never enlarged.
 struct check_size picture_fit_size(const struct picture_used *u, int edge);
-// The size of the file that picture_encode makes of an image of width x height; composed: it is put
-// into an input image.
+// The size of the image that picture_encode writes for an image of width x height. composed: it is
+// placed into an input image.
 struct check_size picture_file_size(const struct picture_used *u, int width, int height,
                                     bool composed);
-// The middle of a square image, in the shape of `size`, scaled down to it: each pixel is the mean
-// of the area that it covers, in sRGB as it is stored. Shape: rgb [edge, edge, 3], out [height,
-// width, 3]. Source: INTER_AREA of OpenCV; with whole factors also BOX of PIL, as diffusers
-// resizes.
+// Crops the center of a square image to the aspect ratio of `size` and scales it down with an area
+// filter, in sRGB as stored. Shape: rgb [edge, edge, 3], out [height, width, 3]. Source: INTER_AREA
+// of OpenCV; for integer factors also BOX of PIL, which diffusers uses.
 void picture_fit(const uint8_t *rgb, int edge, const struct check_size *size, uint8_t *out);
 
-// An XMP packet that says that a model made the image, or, of an edit, parts of it; to be the xmp
-// of codec_params. Source: IPTC's Digital Source Type.
+// Writes an XMP packet, for the xmp field of codec_params, which states that a model made the image
+// or, for an edit, parts of it. Source: IPTC's Digital Source Type.
 void picture_xmp(struct buf *b, const struct picture_request *r);
-// A1111's "infotext" of an image. sampler: what stands for the sampler's name, or NULL.
+// Writes A1111's "infotext" of an image. sampler: replaces the sampler's name; may be NULL.
 void picture_infotext(struct buf *b, const struct picture_request *r, const struct picture_used *u,
                       const char *sampler);
-// Appends the file to *out, with the image in the size of picture_file_size; the last image of an
-// edit with a mask is composed with r->edit. A PNG says in its text chunks what it was made from;
-// p->text is not read. Errors: as codec_encode.
+// Appends the file to *out, in the size of picture_file_size. The last stage's image of an edit
+// with a mask is composed with r->edit. The metadata states how the image was made; p->text is
+// ignored. Errors: as codec_encode.
 enum err picture_encode(const struct codec_params *p, const struct picture_request *r,
                         const struct picture_used *u, struct buf *out, struct fault *why);
 
-// Steps of a stage that are run for this image.
+// The number of steps of a stage that are run for this image.
 static inline int picture_steps(const struct picture_used *u, int stage)
 {
     return u->run[stage] ? u->run[stage] : u->steps[stage];
 }
 
-// The request that reproduces the index-th image of a batch by itself.
+// The request that reproduces the index-th image of a batch on its own.
 static inline struct picture_request picture_at(const struct picture_request *r, int index)
 {
     struct picture_request one = *r;

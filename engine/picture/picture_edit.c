@@ -1,5 +1,5 @@
-// Images from outside as input, see picture_edit.h. Called by the command line, the server's thread
-// pool and the engine.
+// Input images of edits, see picture_edit.h. Called by the command line, the server's thread pool
+// and the engine.
 #include "picture_edit.h"
 
 #include "codec.h"
@@ -21,15 +21,15 @@ static enum err no_memory(struct fault *why)
     return fault_set(why, ERR_NO_MEMORY, "image", "out of memory for the image to edit");
 }
 
-// ---- from files
-// -----------------------------------------------------------------------------------
+// ---- input files
+// ---------------------------------------------------------------------------------
 
 static uint8_t luma(const uint8_t *p)
 {
     return (uint8_t)((19595u * p[0] + 38470u * p[1] + 7471u * p[2] + 32768) >> 16);
 }
 
-// Colours; on white where they are not opaque, unless those pixels are drawn anew anyway.
+// Copies the colors; puts transparent pixels on white unless they will be regenerated anyway.
 static void fill_rgb(const struct codec_image *i, bool on_white, uint8_t *rgb)
 {
     const size_t pixels = (size_t)i->width * (size_t)i->height;
@@ -44,7 +44,7 @@ static void fill_rgb(const struct codec_image *i, bool on_white, uint8_t *rgb)
     }
 }
 
-// 255 where it is drawn anew, as smooth as the mask itself.
+// 255 where pixels are regenerated; as smooth as the mask itself.
 static void fill_mask(const struct codec_image *m, enum picture_mask kind, bool invert,
                       uint8_t *out)
 {
@@ -57,7 +57,7 @@ static void fill_mask(const struct codec_image *m, enum picture_mask kind, bool 
     }
 }
 
-// The largest part in the middle that has the shape of `size`.
+// The largest centered box with the aspect ratio of `size`.
 static struct picture_box middle(int w, int h, const struct check_size *size)
 {
     struct picture_box b = {0, 0, w, h};
@@ -72,7 +72,7 @@ static struct picture_box middle(int w, int h, const struct check_size *size)
     return b;
 }
 
-// In the size of the result; takes *px over, also on error.
+// Scales *px to the size of the result. Takes ownership of *px, even on error.
 static enum err fit(uint8_t **px, int w, int h, int channels, const struct check_size *size)
 {
     const struct picture_box b = middle(w, h, size);
@@ -187,8 +187,8 @@ void picture_edit_destroy(struct picture_edit **e)
     *e = NULL;
 }
 
-// ---- to and from a stage
-// --------------------------------------------------------------------------
+// ---- stages
+// --------------------------------------------------------------------------------------
 
 struct picture_box picture_edit_square(int w, int h)
 {
@@ -217,7 +217,7 @@ enum err picture_edit_stage(const struct picture_edit *e, int edge, float *out)
     return err;
 }
 
-// The part of a drawn square that is the image, in the image's size.
+// Extracts the image from a generated square and scales it to the image's size.
 static enum err unsquare(const struct picture_edit *e, const uint8_t *square, int edge,
                          uint8_t *out)
 {
@@ -238,7 +238,8 @@ static uint16_t nearer(uint16_t a, uint16_t b, int by)
     return a < b + by ? a : (uint16_t)(b + by);
 }
 
-// d: of a pixel, beside it the row that was done before it, step: towards the neighbours that were.
+// The distance of the pixel at d from its already visited neighbors. before: the same column in the
+// previously visited row; step: the direction towards the visited neighbors.
 static uint16_t nearest(const uint16_t *d, const uint16_t *before, int step, bool first, bool last)
 {
     uint16_t v = *d;
@@ -253,8 +254,8 @@ static uint16_t nearest(const uint16_t *d, const uint16_t *before, int step, boo
     return last ? v : nearer(v, before[step], 4);
 }
 
-// How far each pixel that is drawn is from the nearest that is kept, in thirds of a pixel and
-// slightly too long across: 3 for a neighbour, 4 for one across. Two passes, from either corner.
+// The distance of each regenerated pixel from the nearest kept one, in thirds of a pixel: 3 to a
+// neighbor, 4 diagonally, so diagonals are slightly too short. Two passes, from opposite corners.
 // Source: Borgefors 1986, chamfer distance 3-4.
 static void fill_distance(const struct picture_edit *e, uint16_t *d)
 {

@@ -1,6 +1,7 @@
-// An image from outside as the input of a request: in the size of the result, with what of it is to
-// be drawn anew. How it fits a stage's square, and how a drawn square goes back into it. Plain data
-// and arithmetic on pixels; knows nothing of models, jobs or files. Thread: any.
+// The input image of an edit, scaled to the size of the result, with a mask of the region to
+// regenerate: how it is placed in a stage's square input, and how the generated square is placed
+// back into it. Plain data and pixel arithmetic; knows nothing about models, jobs or files. Thread:
+// any.
 #ifndef IMAGEND_PICTURE_EDIT_H
 #define IMAGEND_PICTURE_EDIT_H
 
@@ -14,49 +15,49 @@
 struct codec_image;
 struct picture_box;
 
-// What a mask says by its pixels: drawn anew where it is light (A1111, diffusers), or where it is
-// transparent (OpenAI).
+// Which pixels of a mask mark the region to regenerate: light ones (A1111, diffusers) or
+// transparent ones (OpenAI).
 enum picture_mask { PICTURE_MASK_LIGHT, PICTURE_MASK_TRANSPARENT };
 
 enum { PICTURE_MAX_EDIT_EDGE = 8192, PICTURE_FEATHER_AUTO = -1, PICTURE_MAX_FEATHER = 256 };
 
 struct picture_edit_params {
     const struct codec_image *image;
-    // In the size of image. NULL: the image's own transparent pixels are drawn anew, if it has any.
+    // The same size as image. NULL: the image's own transparent pixels, if any, are regenerated.
     const struct codec_image *mask;
     enum picture_mask kind;
-    bool invert;            // the mask says what is kept
-    struct check_size size; // of the result; 0x0: the image's own
-    int feather;            // pixels; PICTURE_FEATHER_AUTO: the longer side / 256, at least 1
+    bool invert;            // the mask marks the region to keep instead
+    struct check_size size; // of the result; 0x0: the image's size
+    int feather;            // pixels; PICTURE_FEATHER_AUTO: longer side / 256, at least 1
 };
 
 struct picture_edit {
     int width, height;
-    bool masked;  // some of it is kept
-    uint8_t *rgb; // [height, width, 3]; NULL: only the shape is known, enough to resolve a request
-    uint8_t *drawn; // masked: [height, width], 255 where it is drawn anew, 0 where it is kept
-    int feather; // within what is drawn, the border to what is kept is blended over so many pixels
+    bool masked;    // some pixels are kept
+    uint8_t *rgb;   // [height, width, 3]; NULL: only the size is known, enough to resolve a request
+    uint8_t *drawn; // masked: [height, width], 255: regenerated, 0: kept
+    int feather;    // width of the blend inside the regenerated region, in pixels
 };
 
-// The middle of the image in the shape of `size`, scaled to it (bicubic); an image of that size
-// stays as it is, bit for bit. Where it has alpha and a mask is given, it is laid on white. Masks
-// are cut at half: nothing is half kept.
-// Errors: INVALID (a mask of another size, or with nothing to draw; *why names "mask"), NO_MEMORY.
+// Crops the center of the image to the aspect ratio of `size` and scales it (bicubic); an image of
+// that size is kept bit for bit. If there is a mask, an image with alpha is put on white. Masks are
+// thresholded at one half.
+// Errors: INVALID (a mask of another size, or nothing to regenerate; *why names "mask"), NO_MEMORY.
 // Owner: the caller destroys *out.
 enum err picture_edit_create(const struct picture_edit_params *p, struct picture_edit **out,
                              struct fault *why);
 void picture_edit_destroy(struct picture_edit **e);
 
-// The place of a w x h image in a square whose edge is its longer side: the image's center is the
-// square's. What the square has beyond the image is filled by mirroring it.
+// The box of a square, with the longer side as edge, centered on a w x h image. The area outside
+// the image is filled by mirroring.
 struct picture_box picture_edit_square(int w, int h);
-// What a stage starts from: the image in a square of this edge in [-1, 1], and 1 in the fourth
-// channel where it is kept. A square image is resized as diffusers does. Shape: out [edge, edge,
-// 4]. Errors: NO_MEMORY.
+// Computes a stage's input: the image in a square of this edge, in [-1, 1], and a fourth channel
+// that is 1 where pixels are kept. A square image is resized as in diffusers. Shape: out [edge,
+// edge, 4]. Errors: NO_MEMORY.
 enum err picture_edit_stage(const struct picture_edit *e, int edge, float *out);
-// The image with a drawn square in it: where it is kept, its own pixels, bit for bit; near that, a
-// blend; elsewhere what was drawn. Shape: square [edge, edge, 3], out [height, width, 3].
-// Errors: NO_MEMORY.
+// Places a generated square into the image: kept pixels stay unchanged bit for bit, pixels near
+// them are blended, the others are generated. Shape: square [edge, edge, 3], out [height, width,
+// 3]. Errors: NO_MEMORY.
 enum err picture_edit_compose(const struct picture_edit *e, const uint8_t *square, int edge,
                               uint8_t *out);
 

@@ -1,5 +1,5 @@
-// An image as a file, with what it was made from in its metadata: a text chunk per field and
-// A1111's infotext, which other tools read. Called by the program and by the server's thread pool.
+// Encodes an image as a file with its settings in the metadata: a text chunk per field, and A1111's
+// infotext, which other tools read. Called by the command line and by the server's thread pool.
 #include "picture.h"
 
 #include "buf.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// What A1111's own tools expect, in their order; other labels of the tables follow.
+// The fields that A1111's own tools expect first, in their order; the tables' other labels follow.
 static const char *const head[] = {"steps", "sampler", "guidance_scale", "seed", NULL};
 
 static bool is_head(const char *name)
@@ -30,7 +30,7 @@ static void add_value(struct buf *b, const char *name, const struct picture_requ
     check_write_text(value, at, listed, b);
 }
 
-// The lists in whole, of which the head has the first stage's value only.
+// Adds the complete lists; the head holds only the value of the first stage.
 static void add_stages(struct buf *b, const struct picture_request *r, const struct picture_used *u)
 {
     const struct check_field *f;
@@ -88,14 +88,14 @@ struct chunks {
     struct buf value[CODEC_MAX_TEXTS];
 };
 
-// The chunk to write the next value into.
+// Starts a chunk and returns the buffer for its value.
 static struct buf *chunk_begin(struct chunks *c, const char *key)
 {
     c->text[c->count].key = key;
     return &c->value[c->count];
 }
 
-// An empty value makes no chunk, unless it says something.
+// Ends the chunk; drops it if its value is empty, unless an empty value has a meaning.
 static void chunk_end(struct chunks *c, bool even_empty)
 {
     struct buf *b = &c->value[c->count];
@@ -170,7 +170,7 @@ struct check_size picture_file_size(const struct picture_used *u, int width, int
     return composed ? u->size : picture_fit_size(u, width);
 }
 
-// The pixels that the file shows: *out is NULL when they are p's own.
+// Computes the pixels to encode; *out is NULL if they are p's own.
 static enum err fit(const struct codec_params *p, const struct picture_request *r,
                     const struct picture_used *u, struct check_size *size, uint8_t **out)
 {

@@ -1,5 +1,6 @@
-// Sizes that a model does not draw: which stage is drawn instead, and what is kept of it. Called by
-// the engine when a request is resolved, and by whoever encodes images. Thread: any.
+// Sizes that no stage of a model generates: selects the stage to run instead, then crops and scales
+// its output. Called by the engine when a request is resolved, and by code that encodes images.
+// Thread: any.
 #include "picture.h"
 
 #include <string.h>
@@ -67,8 +68,8 @@ struct check_size picture_fit_size(const struct picture_used *u, int edge)
     return s;
 }
 
-// One axis, in units of which a drawn pixel has `unit` and a pixel of the result `step`, so that
-// every border is a whole number. offset: where the result begins.
+// One axis, in units chosen so that all borders are integers: a generated pixel is `unit` long, a
+// pixel of the result `step`. offset: where the result begins.
 struct axis {
     int64_t unit, step, offset;
 };
@@ -79,8 +80,8 @@ static int64_t overlap(const struct axis *a, int64_t from, int64_t to, int pixel
     return (to < end ? to : end) - (from > begin ? from : begin);
 }
 
-// The mean over the area of pixel (x, y) of the result, rounded to the nearest; exact, since a
-// weight is at most (2 * 65536)^2 and the sum of all weights step^2.
+// The mean over the area of pixel (x, y) of the result, rounded to nearest. Exact: a weight is at
+// most (2 * 65536)^2, and the weights sum to step^2.
 static void average(const uint8_t *rgb, int edge, const struct axis *ax, int x,
                     const struct axis *ay, int y, uint8_t out[3])
 {
@@ -104,7 +105,7 @@ static void average(const uint8_t *rgb, int edge, const struct axis *ax, int x,
 void picture_fit(const uint8_t *rgb, int edge, const struct check_size *size, uint8_t *out)
 {
     const int most = longer(size);
-    // The longer side takes all of the edge; of the other, as much is cut off at both ends.
+    // The longer side uses the full edge; the other axis is cropped equally at both ends.
     struct axis x = {.unit = 2 * (int64_t)most, .step = 2 * (int64_t)edge}, y = x;
     x.offset = (int64_t)edge * (most - size->width);
     y.offset = (int64_t)edge * (most - size->height);

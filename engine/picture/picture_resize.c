@@ -1,5 +1,5 @@
-// Pillow's bicubic resampling, see picture_resize.h. Called where images from outside become input
-// of a model, and where a model's image goes back into one of another size. Thread: any.
+// Pillow's bicubic resampling, see picture_resize.h. Called to scale input images for a model, and
+// to scale a model's output back to the size of an input image. Thread: any.
 #include "picture_resize.h"
 
 #include <math.h>
@@ -8,7 +8,7 @@
 
 enum { PRECISION = 22 };
 
-// What pixel i of the result is made of: `count` pixels and their weights.
+// The source pixels of each pixel i of the result: `count` pixels and their weights.
 struct taps {
     int *count;
     int32_t *pixel, *weight; // [size][most]
@@ -39,7 +39,7 @@ static int mirror(int i, int n)
     return i < n ? i : 2 * n - 1 - i;
 }
 
-// The pixels from first on, of an axis of n.
+// Sets the taps of pixel i, starting at source pixel `first` of an axis of n pixels.
 static void set_taps(struct taps *t, int i, int first, int n, double center, double widened,
                      double *k)
 {
@@ -57,7 +57,8 @@ static void set_taps(struct taps *t, int i, int first, int n, double center, dou
     }
 }
 
-// An axis of `in` pixels of which the span from `from` becomes `size` pixels. whole: it ends there.
+// Scales the span from `from` of an axis of `in` pixels to `size` pixels. whole: the span is the
+// whole axis, so taps end at its edges.
 static enum err taps_init(struct taps *t, int in, double from, double span, int size, bool whole)
 {
     const double scale = span / size, widened = scale < 1 ? 1 : scale, support = 2 * widened;
@@ -86,14 +87,14 @@ static enum err taps_init(struct taps *t, int in, double from, double span, int 
     return ERR_OK;
 }
 
-// The weights of a pixel add up to 1 in size 1.25 at most, so a sum of 8-bit values fits 32 bits.
+// The absolute weights of a pixel add up to 1.25 at most, so a sum of 8-bit values fits 32 bits.
 static uint8_t clip(int32_t sum)
 {
     sum >>= PRECISION;
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
-// Along each row of n pixels.
+// Resamples each row of n pixels.
 static void resize_rows(const struct taps *t, const uint8_t *in, size_t rows, size_t row,
                         size_t channels, int size, uint8_t *out)
 {
@@ -110,7 +111,7 @@ static void resize_rows(const struct taps *t, const uint8_t *in, size_t rows, si
         }
 }
 
-// The same for three channels, the usual case, in one go.
+// Likewise for three channels, the usual case, in one pass.
 static void resize_rows_3(const struct taps *t, const uint8_t *in, size_t rows, size_t row,
                           int size, uint8_t *out)
 {
@@ -131,7 +132,8 @@ static void resize_rows_3(const struct taps *t, const uint8_t *in, size_t rows, 
         }
 }
 
-// Down the columns: each row of the result is a sum of whole rows. sum: of a row, for scratch.
+// Resamples the columns: each row of the result is a weighted sum of whole rows. sum: scratch for
+// one row.
 static void resize_columns(const struct taps *t, const uint8_t *in, size_t row, int size,
                            int32_t *restrict sum, uint8_t *out)
 {
@@ -156,7 +158,7 @@ enum err picture_resize(const uint8_t *in, int w, int h, int channels,
     const struct picture_box all = {0, 0, w, h}, *b = box ? box : &all;
     const bool whole_x = b->x == 0 && b->width == w, whole_y = b->y == 0 && b->height == h;
     const size_t c = (size_t)channels, row = (size_t)w * c, out_row = (size_t)width * c;
-    // As in Pillow, a pass that changes nothing is skipped, not computed.
+    // As in Pillow, a pass that would change nothing is skipped.
     const bool skip_x = whole_x && width == w, skip_y = whole_y && height == h;
     struct taps x = {0}, y = {0};
     uint8_t *middle = NULL;
