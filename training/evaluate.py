@@ -9,6 +9,7 @@ Parts; the first four when none is named:
     robust     what odd prompts give
     sr         PSNR of the super-resolution stages against bicubic (in torch)
     sheets     the prompts of prompts.txt at every size
+    edit       objects replaced, added and recoloured, rough paintings, enlargement
     nouns      every noun, and nouns together, counted, coloured, placed, in other languages
 
 Each part writes PART.json, PART.md and a JPEG of pictures into --out.
@@ -25,14 +26,14 @@ import time
 import checker
 import sheet
 from atlas import Atlas
-from evaluation import diversity, guidance, nouns, robust, sheets, sr, table
+from evaluation import diversity, edit, guidance, nouns, robust, sheets, sr, table
 from evaluation.engine import Engine, tensor
 from world import scene as worlds
 from world.cast import Cast
 
 HERE = pathlib.Path(__file__).resolve().parent
 PARTS = {"table": table, "diversity": diversity, "guidance": guidance, "robust": robust, "sr": sr,
-         "sheets": sheets, "nouns": nouns}
+         "sheets": sheets, "edit": edit, "nouns": nouns}
 USUAL = ["table", "diversity", "guidance", "robust"]
 ON_SHEET = 12
 

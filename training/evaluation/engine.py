@@ -1,4 +1,4 @@
-"""Pictures drawn by the C engine, through `imagend generate --prompts`."""
+"""Pictures drawn, edited and enlarged by the C engine, through the command line."""
 
 import pathlib
 import subprocess
@@ -24,6 +24,28 @@ class Engine:
             if done.returncode:
                 raise SystemExit("imagend generate failed with %d" % done.returncode)
             return [Image.open(folder / ("p-%d.png" % (i + 1))).convert("RGB") for i in range(len(prompts))]
+
+    def edit(self, image, mask, prompt, seed, size, options=()):
+        """A PIL picture changed; mask: white where it is drawn anew, or None."""
+        given = {"image": image} if mask is None else {"image": image, "mask": mask}
+        return self._one(["generate", prompt, "--size", str(size), *self.options], given, seed, options)
+
+    def upscale(self, image, prompt, seed, options=()):
+        """Four times as large. What the part's options say of drawing does not apply."""
+        return self._one(["upscale", "--prompt", prompt], {"": image}, seed, options)
+
+    def _one(self, command, given, seed, options):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            command = [self.program, *command, "--model", self.model, "--seed", str(seed), "--quiet", "-o",
+                       folder / "out.png", *options]
+            for name, image in given.items():
+                image.save(folder / (name + "in.png"))
+                command += (["--" + name] if name else []) + [folder / (name + "in.png")]
+            done = subprocess.run(command)
+            if done.returncode:
+                raise SystemExit("imagend %s failed with %d" % (command[1], done.returncode))
+            return Image.open(folder / "out.png").convert("RGB")
 
 
 def tensor(pictures):

@@ -4,6 +4,7 @@ import threads  # noqa: F401  (before torch)
 
 import copy
 import pathlib
+import random
 import stat
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from PIL import Image
 
 import checker
 import sheet
-from evaluation import diversity, guidance, nouns, sr, table
+from evaluation import diversity, edit, guidance, nouns, sr, table
 from evaluation.engine import Engine, tensor
 from evaluation.judge import RELATIONS, SIZED_LAYOUTS, assign, judge, mean
 from tests import synthetic
@@ -41,6 +42,30 @@ def scenes(count, layouts=LAYOUTS[1:]):
 
 def other(names, name):
     return names[(names.index(name) + 1) % len(names)]
+
+
+class Editing(unittest.TestCase):
+    def test_what_is_asked_for_is_not_there_yet_and_lies_within_the_mask(self):
+        for number, (name, (make, _)) in enumerate(edit.CASES.items()):
+            rng = random.Random(number)
+            for seed in range(6):
+                image, hole, scene = make(rng, worlds.Mix(), seed)
+                after = edit.shown([scene])[0]
+                self.assertTrue(scene.caption and scene.names_place, name)
+                self.assertNotEqual(image.tobytes(), after.tobytes(), name)
+                if hole:
+                    own = image.copy()
+                    own.paste(after, mask=hole)
+                    self.assertTrue(edit.kept_as_they_were(image, own, hole))
+                    self.assertFalse(edit.kept_as_they_were(image, image.point(lambda v: v ^ 1), hole))
+                if name == "add an object":     # outside the mask, nothing but a touch of shadow differs
+                    error = (tensor([own]) - tensor([after])).abs()
+                    self.assertLess(float(error.max()), .15, (name, seed))
+
+    def test_a_daub_is_a_colour_of_the_palette(self):
+        self.assertEqual(edit.daub((.9, .1, .1)), edit.PALETTE[0])
+        image, _, scene = edit.painted(random.Random(0), worlds.Mix(), 1)
+        self.assertLessEqual(len(image.getcolors()), 2 + len(scene.objects))
 
 
 class Judging(unittest.TestCase):
