@@ -1,7 +1,7 @@
-// Config files of pipelines and T5 encoders, and the check of keys that all config files share;
-// those of schedulers and of UNet2DConditionModel are in hfconfig_scheduler.c and hfconfig_unet.c.
-// Called while a model is loaded or inspected, on any thread.
-// Source: the __init__ signatures of the diffusers and transformers classes.
+// Parses config files of pipelines and T5 encoders, and checks the keys of all config files;
+// hfconfig_scheduler.c and hfconfig_unet.c parse schedulers and UNet2DConditionModel. Called while
+// a model is loaded or inspected, on any thread. Source: the __init__ signatures of the diffusers
+// and transformers classes.
 #include "hfconfig.h"
 
 #include "hfconfig_priv.h"
@@ -18,7 +18,7 @@ void hfconfig_unsupported(struct json_reader *r, const char *key)
     json_fail(r, ERR_UNSUPPORTED, key, "%s is not supported", shown);
 }
 
-// null, or [null, null] as a pipeline has it for a component that it lacks.
+// null, or [null, null], which a pipeline has for a component that it lacks.
 static bool is_nothing(const struct json_t *v)
 {
     bool none = json_kind(v) == JSON_NONE || (json_kind(v) == JSON_LIST && json_count(v));
@@ -80,8 +80,8 @@ enum err hfconfig_from_text(const char *text, size_t len, const char *what, hfco
 
 // ---- model_index.json -----------------------------------------------------------------------
 
-// A component is [library, class], or [null, null] when the folder has none; -1 then, else which of
-// the classes it has (0 without a list of classes).
+// Reads a component: [library, class], or [null, null] if the folder has none. Returns -1 for none,
+// otherwise the index of the class in `classes` (0 if classes is NULL).
 static int component(struct json_reader *r, const char *key, const char *const *classes)
 {
     const struct json_t *v = json_find(r->map, key), *class = json_item(v, 1);
@@ -121,7 +121,7 @@ static void read_index(struct json_reader *r, void *out)
                                                HFCONFIG_HARMLESS("feature_extractor"),
                                                HFCONFIG_HARMLESS("requires_safety_checker"),
                                                {NULL}};
-    // The pipelines share their components: what differs is what a caller passes in.
+    // These pipelines have the same components; they differ only in the caller's inputs.
     static const struct {
         const char *name;
         enum hfconfig_pipeline pipeline;
@@ -169,10 +169,10 @@ static void read_index(struct json_reader *r, void *out)
 
 // ---- T5 -------------------------------------------------------------------------------------
 
-// feed_forward_proj: an activation, "gated-" before it for two input matrices.
+// feed_forward_proj: an activation, with "gated-" in front for two input matrices.
 static void read_feed_forward(struct json_reader *r, struct t5_config *c)
 {
-    // "gated-gelu" alone means the tanh form; a plain "gelu" is the exact one
+    // only "gated-gelu" means the tanh form; a plain "gelu" is exact
     static const struct {
         const char *name, *act;
         bool gated;
@@ -194,7 +194,7 @@ static void read_feed_forward(struct json_reader *r, struct t5_config *c)
             continue;
         c->gated = rows[i].gated;
         c->act = rows[i].value;
-        // newer files say the same again, and the library believes this second word
+        // newer files also have dense_act_fn, which overrides feed_forward_proj in the library
         if (strcmp(json_read_text(r, "dense_act_fn", rows[i].act), rows[i].act))
             hfconfig_unsupported(r, "dense_act_fn");
         if (json_read_bool(r, "is_gated_act", c->gated) != c->gated)
@@ -225,7 +225,7 @@ static const struct hfconfig_key t5_keys[] = {
     {"is_decoder", "false"},
     {"add_cross_attention", "false"},
     {"chunk_size_feed_forward", "0"},
-    // training, decoding and bookkeeping: an encoder's forward has none of it
+    // training, decoding and bookkeeping: unused by an encoder's forward pass
     HFCONFIG_HARMLESS("architectures"),
     HFCONFIG_HARMLESS("dtype"),
     HFCONFIG_HARMLESS("torch_dtype"),

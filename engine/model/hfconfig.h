@@ -1,7 +1,6 @@
-// Hugging Face config files as structs. Absent keys take the defaults of the diffusers or
-// transformers class; a key that changes arithmetic and has an unsupported value, and a key that is
-// in no table here and not null, is an error naming file, key and value. Callers: engine/model, the
-// pipeline.
+// Parses Hugging Face config files into structs. Absent keys take the defaults of the diffusers or
+// transformers class. Errors name file, key and value: a key that affects the arithmetic has an
+// unsupported value, or an unknown key is not null. Callers: engine/model, engine/pipeline.
 #ifndef IMAGEND_HFCONFIG_H
 #define IMAGEND_HFCONFIG_H
 
@@ -24,7 +23,7 @@ struct hfconfig_index {
     bool text_encoder, tokenizer; // false: [null, null], taken from another folder
     bool unet;
     int scheduler, image_noising_scheduler; // enum scheduler_class; -1: none
-    bool safety_checker, watermarker;       // named by the folder; not run
+    bool safety_checker, watermarker;       // listed in the folder; not run
 };
 
 // ---- T5 encoder -----------------------------------------------------------------------------
@@ -49,35 +48,35 @@ enum unet_cross_norm { UNET_NORM_NONE, UNET_NORM_LAYER, UNET_NORM_GROUP };
 
 // One entry of down_blocks or up_blocks, in the network's order.
 struct unet_block {
-    bool attention;      // SimpleCrossAttn{Down,Up}Block2D; false: Resnet{Down,Up}sampleBlock2D
-    int in, out;         // channels: into the first resnet (up: without the skip), and out of each
-    int skip_last;       // up: channels of the last resnet's skip; the other skips have `out`
-    int layers;          // resnets (up: layers_per_block + 1)
-    bool resample;       // a downsamplers.0 / upsamplers.0 follows
-    bool only_cross;     // no to_k, to_v
+    bool attention;  // SimpleCrossAttn{Down,Up}Block2D; false: Resnet{Down,Up}sampleBlock2D
+    int in, out;     // channels: input of the first resnet (up: without the skip), output of each
+    int skip_last;   // up: channels of the last resnet's skip; other skips have `out`
+    int layers;      // resnets (up: layers_per_block + 1)
+    bool resample;   // followed by downsamplers.0 or upsamplers.0
+    bool only_cross; // no to_k, to_v
     int heads, head_dim; // heads * head_dim == out; 0 without attention
 };
 
 struct unet_config {
-    int in_channels, out_channels; // of the image, before unshuffling by patch_size
+    int in_channels, out_channels; // of the image, before pixel-unshuffling by patch_size
     int sample_size;               // 0: not given
     int patch_size;                // pixel-unshuffle before conv_in, pixel-shuffle after conv_out
-    bool low_res_residual;         // the low-res channels of the input are added to the output
-    bool low_res_align_corners;    // how the low-res image is enlarged; see op_upsample_bilinear
+    bool low_res_residual;         // adds the input's low-res channels to the output
+    bool low_res_align_corners;    // for enlarging the low-res image; see op_upsample_bilinear
     int levels;
     int channels[UNET_MAX_LEVELS]; // block_out_channels
     struct unet_block down[UNET_MAX_LEVELS], up[UNET_MAX_LEVELS];
     enum unet_mid mid;
     int mid_heads, mid_head_dim; // mid attention (UNET_MID_CROSS)
     bool mid_only_cross;
-    float mid_scale_factor; // resnets of the mid block divide by it
+    float mid_scale_factor; // divisor of the mid block's resnet outputs
     bool mid_skip_time_act;
     enum hfconfig_act act; // act_fn: resnets, conv_norm_out, time and class MLPs
     int norm_groups;
     float norm_eps;
     int cross_dim;                   // cross_attention_dim: text width inside the network
-    enum unet_cross_norm cross_norm; // norm_cross; GROUP has always 32 groups
-    int text_dim;                    // width of the text states given to the network
+    enum unet_cross_norm cross_norm; // norm_cross; GROUP always has 32 groups
+    int text_dim;                    // width of the text states passed to the network
     bool text_proj;                  // encoder_hid_proj: text_dim -> cross_dim
     bool add_text;                   // addition_embed_type text: pooled from text_dim
     int add_heads;                   // of its attention pooling
@@ -87,26 +86,26 @@ struct unet_config {
     float freq_shift;
     bool time_act_set; // time_embedding_act_fn on the summed embedding
     enum hfconfig_act time_act;
-    bool skip_time_act;     // resnets apply no activation of their own to it
+    bool skip_time_act;     // resnets apply no activation to the time embedding
     bool scale_shift;       // resnet_time_scale_shift scale_shift; false: default (added)
-    float out_scale_factor; // resnets outside the mid block divide by it
+    float out_scale_factor; // divisor of all other resnet outputs
 };
 
 // ---- reading --------------------------------------------------------------------------------
-// Each reads one file. Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY.
+// Each function reads one file. Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY.
 
 enum err hfconfig_index_read(const char *path, struct hfconfig_index *out, struct fault *why);
 enum err hfconfig_t5_read(const char *path, struct t5_config *out, struct fault *why);
 enum err hfconfig_unet_read(const char *path, struct unet_config *out, struct fault *why);
-// Reads the keys as written. The sampler supplies defaults, because a class other than the file's
-// may run.
+// Reads only the keys that are present. The sampler supplies defaults, because another class than
+// the file's may be selected.
 enum err hfconfig_scheduler_read(const char *path, struct scheduler_config *out, struct fault *why);
-// The same for a class that model_index.json names, which overrides the file's own, as in
+// Likewise, for a class named by model_index.json, which overrides the file's own class, as in
 // diffusers.
 enum err hfconfig_scheduler_read_as(const char *path, enum scheduler_class cls,
                                     struct scheduler_config *out, struct fault *why);
 
-// The same from memory; `what` names the text in messages.
+// Likewise, from memory; `what` names the text in messages.
 enum err hfconfig_index_parse(const char *text, size_t len, const char *what,
                               struct hfconfig_index *out, struct fault *why);
 enum err hfconfig_t5_parse(const char *text, size_t len, const char *what, struct t5_config *out,

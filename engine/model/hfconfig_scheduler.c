@@ -1,6 +1,6 @@
-// scheduler_config.json as struct scheduler_config. Called while a model is loaded or inspected, on
-// any thread. Source: the __init__ signatures of the diffusers schedulers, and their loading of
-// each other's files: a class takes the keys it has and leaves the others alone.
+// Parses scheduler_config.json into struct scheduler_config. Called while a model is loaded or
+// inspected, on any thread. Source: the __init__ signatures of the diffusers schedulers, and how
+// they load each other's files: a class reads the keys that it has and ignores the others.
 #include "hfconfig.h"
 
 #include "hfconfig_priv.h"
@@ -22,8 +22,8 @@ static const struct hfconfig_key scheduler_keys[] = {
     SCHEDULER_KEYS(X)
 #undef X
         HFCONFIG_READ("trained_betas"),
-    // of diffusers schedulers that are not ours: a file keeps them from another class that it was
-    // made for or converted from, and the class that runs does not read them
+    // keys of other diffusers schedulers, left in a file that was made for or converted from
+    // another class; the selected class does not read them
     HFCONFIG_HARMLESS("alpha_cum_end"),
     HFCONFIG_HARMLESS("alpha_cum_start"),
     HFCONFIG_HARMLESS("base_image_seq_len"),
@@ -79,16 +79,16 @@ static const struct hfconfig_key scheduler_keys[] = {
     HFCONFIG_HARMLESS("t_max"),
     HFCONFIG_HARMLESS("t_min"),
     HFCONFIG_HARMLESS("tau_func"),
-    HFCONFIG_HARMLESS("tensor_format"), // of diffusers before 0.3
+    HFCONFIG_HARMLESS("tensor_format"), // diffusers before 0.3
     HFCONFIG_HARMLESS("threshold"),
-    HFCONFIG_HARMLESS("time_shift_type"), // only with use_dynamic_shifting
+    HFCONFIG_HARMLESS("time_shift_type"), // used only with use_dynamic_shifting
     HFCONFIG_HARMLESS("timestep_scaling"),
     HFCONFIG_HARMLESS("timestep_type"),
-    HFCONFIG_HARMLESS("timesteps"), // of diffusers before 0.2
+    HFCONFIG_HARMLESS("timesteps"), // diffusers before 0.2
     HFCONFIG_HARMLESS("upscale_mode"),
     {NULL}};
 
-// null is a word of its own where the table has it ("null" first).
+// null is a value of its own if the table lists it ("null" comes first).
 static int read_word(struct json_reader *r, const char *key, const char *const *names)
 {
     if (json_key(r, key) == JSON_NONE && !strcmp(names[0], "null"))
@@ -109,12 +109,12 @@ static bool read_bool(struct json_reader *r, const char *key)
 #define READ_BOOL(r, key) read_bool(r, #key)
 #define READ_WORD(r, key) read_word(r, #key, key##_names)
 
-// A word of another class's file, for a key that its class shares by name with DPMSolverMultistep:
-// that class takes some for its own, and the others of our classes have no such key.
+// Whether the value belongs to another class's key of the same name. DPMSolverMultistep replaces
+// some such values by its default; our other classes do not have these keys.
 static bool is_other_word(const struct json_reader *r, enum scheduler_class cls, const char *key)
 {
     static const char *const words[][3] = {
-        // key, word, whether DPMSolverMultistep takes it for its default
+        // key, value, whether DPMSolverMultistep replaces it by its default
         {"solver_type", "logrho", "yes"},      {"solver_type", "bh1", "yes"},
         {"solver_type", "bh2", "yes"},         {"algorithm_type", "deis", "yes"},
         {"algorithm_type", "data_prediction"}, {"algorithm_type", "noise_prediction"},
@@ -127,7 +127,7 @@ static bool is_other_word(const struct json_reader *r, enum scheduler_class cls,
     return false;
 }
 
-// flow_shift is Optional in diffusers, and read only with use_flow_sigmas.
+// flow_shift is Optional in diffusers and read only with use_flow_sigmas.
 static bool is_set(const struct json_reader *r, enum scheduler_class cls, const char *key)
 {
     const enum json_kind kind = json_key(r, key);
@@ -137,7 +137,7 @@ static bool is_set(const struct json_reader *r, enum scheduler_class cls, const 
 }
 
 struct target {
-    int cls; // -1: what the file says
+    int cls; // -1: the file's class
     struct scheduler_config *config;
 };
 

@@ -1,5 +1,5 @@
-// UNet2DConditionModel's config.json as struct unet_config. Called while a model is loaded or
-// inspected, on any thread. Source: diffusers UNet2DConditionModel.__init__, get_down_block,
+// Parses UNet2DConditionModel's config.json into struct unet_config. Called while a model is loaded
+// or inspected, on any thread. Source: diffusers UNet2DConditionModel.__init__, get_down_block,
 // get_mid_block, get_up_block; patch_size and low_res_* are this project's own keys.
 #include "hfconfig.h"
 #include "hfconfig_priv.h"
@@ -51,7 +51,7 @@ static const struct hfconfig_key unet_keys[] = {
     {"class_embeddings_concat", "false"},
     {"num_attention_heads", "null"},
     {"attention_type", "\"default\""},
-    // of block and embedding types that are refused by name
+    // keys of block and embedding types that are themselves unsupported
     HFCONFIG_HARMLESS("downsample_padding"),
     HFCONFIG_HARMLESS("dual_cross_attention"),
     HFCONFIG_HARMLESS("use_linear_projection"),
@@ -59,10 +59,10 @@ static const struct hfconfig_key unet_keys[] = {
     HFCONFIG_HARMLESS("reverse_transformer_layers_per_block"),
     HFCONFIG_HARMLESS("addition_time_embed_dim"),
     HFCONFIG_HARMLESS("projection_class_embeddings_input_dim"),
-    // softmax is always in f32 here; dropout is for training
+    // softmax is always computed in f32; dropout is for training only
     HFCONFIG_HARMLESS("upcast_attention"),
     HFCONFIG_HARMLESS("dropout"),
-    // what diffusers' EMAModel adds to the config of the weights that it averaged
+    // added by diffusers' EMAModel to the config of averaged weights
     HFCONFIG_HARMLESS("decay"),
     HFCONFIG_HARMLESS("min_decay"),
     HFCONFIG_HARMLESS("optimization_step"),
@@ -99,7 +99,7 @@ static float read_positive(struct json_reader *r, const char *key, double def)
 
 // ---- blocks ---------------------------------------------------------------------------------
 
-// attention: an array, one entry per block, whether the block's type has attention.
+// attention[i]: whether the type of block i has attention.
 static void read_block_types(struct json_reader *r, const char *key, const char *plain,
                              const char *cross, int levels, bool *attention)
 {
@@ -125,7 +125,7 @@ static void read_block_types(struct json_reader *r, const char *key, const char 
     }
 }
 
-// A bool for all blocks or a list of them.
+// Reads a bool for all blocks, or a list of them.
 static void read_bools(struct json_reader *r, const char *key, int levels, bool *out)
 {
     const struct json_t *v = json_find(r->map, key);
@@ -168,7 +168,7 @@ static void read_channels(struct json_reader *r, struct unet_config *c)
     json_read_ints(r, "block_out_channels", 0, 1, 1 << 15, c->levels, c->channels);
 }
 
-// What the lists of the config say, level by level, before it is laid out as blocks.
+// The per-level lists of the config, before they are combined into blocks.
 struct lists {
     bool down[UNET_MAX_LEVELS], up[UNET_MAX_LEVELS], only_cross[UNET_MAX_LEVELS];
     int layers[UNET_MAX_LEVELS], head_dim[UNET_MAX_LEVELS];
@@ -190,7 +190,7 @@ static void lay_out_blocks(struct json_reader *r, struct unet_config *c, const s
     int last = c->levels - 1;
 
     for (int i = 0; i <= last; i++) {
-        int j = last - i; // up blocks run from the innermost level outwards
+        int j = last - i; // up blocks go from the innermost level outwards
         c->down[i] = (struct unet_block){.attention = l->down[i],
                                          .in = c->channels[i ? i - 1 : 0],
                                          .out = c->channels[i],
@@ -205,7 +205,7 @@ static void lay_out_blocks(struct json_reader *r, struct unet_config *c, const s
                                        .resample = i < last,
                                        .only_cross = l->only_cross[j]};
         set_heads(r, &c->down[i], l->head_dim[i]);
-        // the library reverses every per-level list for the up blocks except this one
+        // diffusers reverses every per-level list for the up blocks except this one
         set_heads(r, &c->up[i], l->head_dim[i]);
     }
 }
@@ -223,7 +223,7 @@ static void read_mid(struct json_reader *r, struct unet_config *c, const struct 
     if (!is_null(r, "mid_block_type"))
         c->mid = mids[json_read_enum(r, "mid_block_type", 0, names)];
     c->mid_scale_factor = read_positive(r, "mid_block_scale_factor", 1);
-    // UNetMidBlock2D is not told about resnet_skip_time_act
+    // diffusers does not pass resnet_skip_time_act to UNetMidBlock2D
     c->mid_skip_time_act = c->skip_time_act && c->mid == UNET_MID_CROSS;
     if (c->mid != UNET_MID_CROSS)
         return;

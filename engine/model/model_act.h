@@ -1,4 +1,4 @@
-// What a config file calls an activation, as the operators call it. For t5.c and unet.c.
+// Maps an activation of a config file to the operators' enum. For t5.c and unet.c.
 #ifndef IMAGEND_MODEL_ACT_H
 #define IMAGEND_MODEL_ACT_H
 

@@ -1,6 +1,6 @@
-// One safetensors file: the mapping, the checks of its header, and the conversion to f32.
-// Callers: safetensors_set.c, weights.c, the golden program. Any thread once opened.
-// Source: the safetensors format, https://github.com/huggingface/safetensors#format
+// One safetensors file: memory mapping, header checks, conversion to f32. Callers:
+// safetensors_set.c, weights.c, the golden program. Any thread once opened. Source: the safetensors
+// format, https://github.com/huggingface/safetensors#format
 #include "safetensors.h"
 
 #include "file.h"
@@ -17,7 +17,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are read in place");
 
-enum { LENGTH_BYTES = 8, MAX_HEADER = 100000000 }; // the format's own limit
+enum { LENGTH_BYTES = 8, MAX_HEADER = 100000000 }; // MAX_HEADER: the format's limit
 
 static const struct {
     const char *name;
@@ -67,8 +67,8 @@ static uint32_t to_bits(float f)
     return bits;
 }
 
-// Without branches, so that compilers turn the loop into vector code. Subnormals go through an
-// integer conversion: a thread that flushes subnormal floats to zero reads the same weights.
+// Branch-free, so that compilers vectorize the loop. Subnormals are converted through integers, so
+// that a thread that flushes subnormal floats to zero reads the same weights.
 static void f16_to_f32(const unsigned char *restrict src, uint64_t n, float *restrict out)
 {
     const int32_t rebias = 112 << 23;
@@ -107,7 +107,7 @@ void safetensors_f32(const struct safetensor *t, uint64_t first, uint64_t n, flo
     case ST_F64: f64_to_f32(src, n, out); break;
     case ST_F16: f16_to_f32(src, n, out); break;
     case ST_BF16: bf16_to_f32(src, n, out); break;
-    default: memset(out, 0, n * sizeof *out); break; // callers ask safetensors_is_float first
+    default: memset(out, 0, n * sizeof *out); break; // callers check safetensors_is_float first
     }
 }
 
@@ -127,7 +127,7 @@ void safetensors_release(const struct safetensors *s, const struct safetensor *t
 struct header {
     const char *path;
     const struct json_t *doc;
-    const char *name; // the tensor at hand
+    const char *name; // the current tensor
     size_t head_bytes, data_bytes;
     struct fault *why;
 };
@@ -176,8 +176,8 @@ static enum err read_shape(const struct header *h, const struct json_t *v, struc
     return ERR_OK;
 }
 
-// Data beyond the end of the file: a truncated one when the header's tensors lie side by side, as
-// the format wants it, else nonsense.
+// The error for data beyond the end of the file: the file is truncated if the header's tensors are
+// contiguous, as the format requires; otherwise the header is malformed.
 static enum err outside(const struct header *h)
 {
     const struct json_t *v;
@@ -260,7 +260,7 @@ static int by_offset(const void *a, const void *b)
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-// The format wants tensors side by side, from the first byte of the data to the last.
+// The format requires tensors to be contiguous and to fill the data section.
 static enum err check_layout(struct header *h, struct safetensor *t, size_t n,
                              const unsigned char *data)
 {
@@ -351,8 +351,8 @@ static enum err map_file(const char *path, unsigned char **map, size_t *size, st
     return e;
 }
 
-// The length of the header, which the file begins with; whatever cannot be one tells what the file
-// is instead.
+// Checks the header's length, the first bytes of the file. If it is impossible, these bytes tell
+// what the file really is.
 static enum err check_length(const char *path, const struct safetensors_file *f, uint64_t *length,
                              struct fault *why)
 {

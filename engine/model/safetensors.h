@@ -1,7 +1,7 @@
-// Safetensors files, single or sharded, mapped into memory. Everything a header says is checked
-// against the file before it is used: length, shapes, dtypes, offsets, gaps and overlaps.
-// Callers: weights.c, the golden program, the fuzz targets. It knows nothing of networks.
-// Thread: open and close on one thread, reading on any.
+// Safetensors files, single or sharded, mapped into memory. Every statement of the header is
+// checked before use: length, shapes, dtypes, offsets, gaps and overlaps. Callers: weights.c, the
+// golden program, the fuzz targets. Knows nothing about networks. Thread: open and close on one
+// thread, reading on any.
 #ifndef IMAGEND_SAFETENSORS_H
 #define IMAGEND_SAFETENSORS_H
 
@@ -51,32 +51,34 @@ struct safetensors_params {
     const char *variant; // "fp16"; NULL: the plain files
 };
 
-// One file. Errors: NOT_FOUND, IO, FORMAT, NO_MEMORY; *why names file and tensor.
-// Owner: *out belongs to the caller, who gives it to safetensors_close.
+// Opens one file. Errors: NOT_FOUND, IO, FORMAT, NO_MEMORY; *why names file and tensor.
+// Owner: the caller closes *out with safetensors_close.
 enum err safetensors_open_file(const char *path, struct safetensors **out, struct fault *why);
-// base[.variant].safetensors, or the set of shards that base.safetensors.index[.variant].json
-// (or base[.variant].safetensors.index.json) lists: each tensor must be where the index says.
+// Opens base[.variant].safetensors, or the shards listed in base.safetensors.index[.variant].json
+// (or base[.variant].safetensors.index.json). Each tensor must be in the shard that the index
+// names.
 enum err safetensors_open(const struct safetensors_params *p, struct safetensors **out,
                           struct fault *why);
 void safetensors_close(struct safetensors **s);
-// Whether the folder has files of exactly this variant (NULL: plain ones), readable or not.
+// Whether the folder has files of exactly this variant (NULL: plain files), readable or not.
 bool safetensors_has(const struct safetensors_params *p);
-// Adds the variants that the folder has to a list of words, unless they are in it: "fp16, plain".
+// Adds the variants in the folder to a list of words, each once: "fp16, plain".
 void safetensors_variants(const struct safetensors_params *p, struct buf *words);
 
 size_t safetensors_count(const struct safetensors *s);
-const struct safetensor *safetensors_at(const struct safetensors *s, size_t i); // by name, sorted
+const struct safetensor *safetensors_at(const struct safetensors *s, size_t i); // sorted by name
 const struct safetensor *safetensors_find(const struct safetensors *s, const char *name);
 int safetensors_files(const struct safetensors *s);
 const char *safetensors_path(const struct safetensors *s, int file);
 
 size_t safetensors_dtype_bytes(enum safetensors_dtype dtype);
 const char *safetensors_dtype_name(enum safetensors_dtype dtype); // "F32"
-// Whether safetensors_f32 can read it: F64, F32, F16, BF16.
+// Whether safetensors_f32 can convert it: F64, F32, F16, BF16.
 bool safetensors_is_float(enum safetensors_dtype dtype);
-// Elements first .. first+n as f32. Exact for F32, F16 and BF16, NaN and infinity included.
+// Converts elements first .. first+n to f32. Exact for F32, F16 and BF16, including NaN and
+// infinity.
 void safetensors_f32(const struct safetensor *t, uint64_t first, uint64_t n, float *out);
-// Tell the system that the tensor's pages will not be read soon.
+// Tells the system that the tensor's pages will not be needed soon.
 void safetensors_release(const struct safetensors *s, const struct safetensor *t);
 
 #endif

@@ -1,4 +1,4 @@
-// What a folder has in place of the weights that were wanted, for the error that says so. Called by
+// The error for missing weights: finds out what the folder contains instead. Called by
 // safetensors_set.c, on one thread.
 #include "file.h"
 #include "safetensors_priv.h"
@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-// In the order in which they explain the most.
+// Ordered by how well each explains the missing weights.
 static const struct {
     const char *end, *what;
 } others[] = {
@@ -30,7 +30,7 @@ enum { OTHERS = sizeof others / sizeof *others, FINISHED = 5, NAME = 100 };
 
 struct found {
     char shard[NAME], weights[NAME], other[NAME];
-    int kind; // of other, an index of others; OTHERS: none
+    int kind; // kind of `other`, an index into others; OTHERS: none
 };
 
 static bool ends_with(const char *s, const char *end)
@@ -40,7 +40,7 @@ static bool ends_with(const char *s, const char *end)
     return n > m && !strcmp(s + n - m, end);
 }
 
-// Whether it is a shard of these weights; without a variant in mind, of any.
+// Whether the file is a shard of these weights; without a variant, of any weights.
 static bool is_shard(const struct safetensors_params *p, const char *name)
 {
     const size_t base = strlen(p->base), variant = p->variant ? strlen(p->variant) : 0;

@@ -1,4 +1,4 @@
-// What safetensors.c (one file) and safetensors_set.c (which files) share.
+// Shared by safetensors.c (one file) and safetensors_set.c (selection of files).
 #ifndef IMAGEND_SAFETENSORS_PRIV_H
 #define IMAGEND_SAFETENSORS_PRIV_H
 
@@ -20,11 +20,12 @@ struct safetensors {
     size_t count, cap;
 };
 
-// Map one file and append its tensors. Owner: s, also of what was done before an error.
+// Maps one file and appends its tensors. Owner: s, also for the tensors added before an error.
 enum err safetensors_add_file(struct safetensors *s, const char *path, struct fault *why);
-// Sort by name. Errors: FORMAT when a name occurs twice.
+// Sorts by name. Errors: FORMAT if a name occurs twice.
 enum err safetensors_sort(struct safetensors *s, struct fault *why);
-// The error of a folder that has no such files, saying what it has instead. Errors: NOT_FOUND, IO.
+// The error for a folder without such files; states what it contains instead. Errors: NOT_FOUND,
+// IO.
 enum err safetensors_missing(const struct safetensors_params *p, struct fault *why);
 
 #endif

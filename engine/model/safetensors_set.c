@@ -1,6 +1,6 @@
-// Which files hold a network's tensors: plain or variant names, single files or shards with an
-// index. Callers: weights.c and the golden program, on one thread.
-// Source: the file names of transformers and diffusers save_pretrained(variant=...).
+// Selects the files that contain a network's tensors: plain or variant names, single files or
+// shards with an index. Callers: weights.c and the golden program, on one thread. Source: the file
+// names of transformers' and diffusers' save_pretrained(variant=...).
 #include "buf.h"
 #include "json.h"
 #include "safetensors.h"
@@ -34,7 +34,7 @@ static enum err no_memory(const char *dir, struct fault *why)
 
 // ---- index ----------------------------------------------------------------------------------
 
-// A shard's name comes from outside: it may only name a file of the same folder.
+// A shard's name is untrusted: it must name a file in the same folder.
 static bool shard_name_ok(const char *s)
 {
     return s && !strchr(s, '/') && s[0] != '.' && ends_with(s, SUFFIX) && strlen(s) < 256;
@@ -82,7 +82,7 @@ static enum err add_shards(struct safetensors *s, const char *dir, const char *i
     return ERR_OK;
 }
 
-// The index and the shards must say the same, tensor by tensor.
+// Checks that index and shards agree on every tensor.
 static enum err check_map(const struct safetensors *s, const char *index, const struct json_t *map,
                           struct fault *why)
 {
@@ -130,7 +130,8 @@ struct choice {
     bool index;
 };
 
-// The file of this variant ("" for none) that is there: a single file before an index.
+// Selects the existing file of this variant ("" for none): a single file takes precedence over an
+// index.
 static enum err choose(const char *dir, const char *base, const char *variant, struct choice *c,
                        struct fault *why)
 {
@@ -148,7 +149,7 @@ static enum err choose(const char *dir, const char *base, const char *variant, s
         c->index = i > 0;
         if (!c->path)
             return no_memory(dir, why);
-        // A link that leads nowhere is chosen, so that opening it says so.
+        // A dangling link is selected too, so that opening it reports the error.
         if (!lstat(c->path, &st))
             return ERR_OK;
         free(c->path);
@@ -157,8 +158,8 @@ static enum err choose(const char *dir, const char *base, const char *variant, s
     return ERR_OK;
 }
 
-// The variant in a file name, or NULL: "fp16" of base.fp16.safetensors,
-// base.safetensors.index.fp16.json and base.fp16.safetensors.index.json. Shards are not meant.
+// The variant in a file name, or NULL: "fp16" in base.fp16.safetensors,
+// base.safetensors.index.fp16.json and base.fp16.safetensors.index.json. Not for shards.
 static char *variant_in(const char *name, const char *base)
 {
     static const char *const shape[][2] = {
@@ -181,7 +182,7 @@ static char *variant_in(const char *name, const char *base)
     return NULL;
 }
 
-// Without plain files the only variant there is will do; several need a word from the user.
+// Without plain files, selects the only variant; if there are several, the user must choose.
 static enum err only_variant(const struct safetensors_params *p, char **variant, struct fault *why)
 {
     enum err e = ERR_OK;

@@ -1,6 +1,6 @@
-// What a diffusers scheduler_config.json says: exactly the keys that the file holds, no defaults.
-// hfconfig.c fills it; pipeline/samplers.c applies the defaults of the class that will run, because
-// another class than the file's may be chosen and an absent key then takes that class's default.
+// The contents of a diffusers scheduler_config.json: only the keys that are present, no defaults.
+// hfconfig.c fills it; pipeline/samplers.c applies the defaults of the selected class, which may
+// not be the file's: an absent key takes the selected class's default.
 #ifndef IMAGEND_SCHEDULER_CONFIG_H
 #define IMAGEND_SCHEDULER_CONFIG_H
 
@@ -10,7 +10,7 @@
 enum scheduler_class { SCHEDULER_DDPM, SCHEDULER_DDIM, SCHEDULER_DPM_MULTISTEP };
 #define SCHEDULER_CLASS_NAMES "DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"
 
-// Values of the keys that are words. The names are in enum order, as the files spell them.
+// Values of the enumerated keys. The names are in enum order, spelled as in the files.
 enum beta_schedule { BETA_LINEAR, BETA_SCALED_LINEAR, BETA_SQUAREDCOS, BETA_SIGMOID };
 #define BETA_SCHEDULE_NAMES "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"
 
@@ -43,9 +43,9 @@ enum solver_type { SOLVER_MIDPOINT, SOLVER_HEUN };
 enum final_sigmas_type { FINAL_ZERO, FINAL_SIGMA_MIN };
 #define FINAL_SIGMAS_TYPE_NAMES "zero", "sigma_min"
 
-// Every key that any of the three classes knows: X(kind, C type, key). Kinds: INT, REAL (mind that
-// Python writes a bare -Infinity for lambda_min_clipped), BOOL, WORD (an enum above). A key outside
-// this list is refused unless it begins with '_' or no scheduler's arithmetic depends on it.
+// Every key of the three classes: X(kind, C type, key). Kinds: INT, REAL (Python writes a bare
+// -Infinity for lambda_min_clipped), BOOL, WORD (an enum above). Other keys are refused unless they
+// begin with '_' or affect no scheduler's arithmetic.
 #define SCHEDULER_KEYS(X)                                                                          \
     X(INT, int, num_train_timesteps)                                                               \
     X(REAL, double, beta_start)                                                                    \
@@ -86,8 +86,8 @@ enum scheduler_key {
 
 struct scheduler_config {
     enum scheduler_class cls;
-    uint64_t set;       // bit SCHEDULER_KEY_x: the file holds x
-    bool trained_betas; // the file holds betas of its own, not null
+    uint64_t set;       // bit SCHEDULER_KEY_x: the file contains x
+    bool trained_betas; // the file contains its own betas, not null
 #define X(kind, type, key) type key;
     SCHEDULER_KEYS(X)
 #undef X

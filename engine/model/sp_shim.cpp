@@ -1,5 +1,5 @@
-// SentencePiece behind a C face, see sp_shim.h: the only C++ of the program. No exception and no
-// C++ type leaves this file. Any thread.
+// A C interface to SentencePiece, see sp_shim.h: the only C++ of the program. No exception and no
+// C++ type crosses the interface. Any thread.
 #include "sp_shim.h"
 
 #include <cstdio>
@@ -64,7 +64,7 @@ extern "C" int sp_piece_id(const struct sp_model *m, const char *piece, size_t n
 {
     const absl::string_view text(piece, n);
     const int id = m->processor.PieceToId(text);
-    // the unknown id also stands for whatever is not in the vocabulary
+    // the unknown id is also returned for text that is not in the vocabulary
     if (id < 0 || id >= m->processor.GetPieceSize() || m->processor.IdToPiece(id) != text)
         return -1;
     return id;

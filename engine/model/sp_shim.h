@@ -1,4 +1,4 @@
-// SentencePiece behind a C face. Caller: tokenizer.c. Thread: a loaded model is only read.
+// A C interface to SentencePiece. Caller: tokenizer.c. Thread: a loaded model is read-only.
 #ifndef IMAGEND_SP_SHIM_H
 #define IMAGEND_SP_SHIM_H
 
@@ -11,21 +11,21 @@ extern "C" {
 
 struct sp_model;
 
-// What sp_load and sp_encode return.
+// Results of sp_load and sp_encode.
 enum sp_result { SP_OK, SP_MALFORMED, SP_NO_MEMORY };
 
-// A serialized model. add_dummy_prefix: as the model says, or false to switch it off. says: a line
-// about what is wrong. Owner: *out belongs to the caller (sp_free).
+// Loads a serialized model. add_dummy_prefix: true keeps the model's setting, false turns it off.
+// says: a message if the model is malformed. Owner: the caller frees *out with sp_free.
 enum sp_result sp_load(const void *bytes, size_t n, bool add_dummy_prefix, struct sp_model **out,
                        char *says, size_t says_size);
 void sp_free(struct sp_model **m);
 
 int sp_pieces(const struct sp_model *m);
-// -1 when the vocabulary has no such piece.
+// -1 if the vocabulary has no such piece.
 int sp_piece_id(const struct sp_model *m, const char *piece, size_t n);
 int sp_unknown_id(const struct sp_model *m);
 
-// Called with each piece: its normalized text, and the vocabulary's id of that text.
+// Called with each piece: its normalized text and that text's id in the vocabulary.
 typedef void sp_piece_fn(void *ctx, const char *piece, size_t n, int id);
 enum sp_result sp_encode(const struct sp_model *m, const char *text, size_t n, sp_piece_fn *fn,
                          void *ctx);

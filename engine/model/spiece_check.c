@@ -1,8 +1,7 @@
-// What a SentencePiece model must satisfy before the library may see it. The library trusts the
-// normalization rules in the file: it follows a double array wherever its offsets lead, and reads
-// texts from there. Caller: tokenizer_load.c, and a fuzz target. Any thread.
-// Source: sentencepiece_model.proto; the unit layout and common-prefix search of Darts-clone, as
-// sentencepiece's normalizer uses them.
+// Checks that a SentencePiece model is safe to load. The library trusts the normalization rules in
+// the file: it follows a double array wherever its offsets point and reads texts there. Callers:
+// tokenizer_load.c and a fuzz target. Any thread. Source: sentencepiece_model.proto; the unit
+// layout and common-prefix search of Darts-clone, as sentencepiece's normalizer uses them.
 #include "tokenizer_priv.h"
 
 #include <stdint.h>
@@ -47,7 +46,7 @@ static bool skip_bytes(struct wire *w, uint64_t n)
     return true;
 }
 
-// False at a malformed field; the caller stops at the end by itself.
+// Returns false for a malformed field; the caller checks for the end.
 static bool next_field(struct wire *w, struct field *f)
 {
     uint64_t tag, len;
@@ -72,22 +71,22 @@ static bool next_field(struct wire *w, struct field *f)
 
 // ---- the double array -----------------------------------------------------------------------
 
-enum { BLOCK = 256, MAX_MATCHES = 32 }; // the library has room for so many prefixes of a text
+enum { BLOCK = 256, MAX_MATCHES = 32 }; // MAX_MATCHES: the library's limit of prefix matches
 
 struct rules {
     const unsigned char *unit; // little-endian words
     uint32_t units;
-    const char *text; // replacements, each ends with a NUL
+    const char *text; // replacement texts, NUL-terminated
     size_t text_size;
     unsigned char *state;      // per unit: UNSEEN, OPEN, or DONE + the most matches below it
-    uint32_t *first, *sibling; // per base its first child, per unit its parent's next child
-    struct visit *stack;       // the units on the way to the one at hand
+    uint32_t *first, *sibling; // first child per base, next sibling per unit
+    struct visit *stack;       // the path to the current unit
     uint32_t depth;
 };
 
 struct visit {
-    uint32_t unit, next;   // next: the child to look at next
-    unsigned char matches; // the most below it so far
+    uint32_t unit, next;   // next: the child to visit next
+    unsigned char matches; // the maximum below it so far
 };
 
 enum { UNSEEN, OPEN, DONE };
@@ -110,7 +109,7 @@ static bool has_leaf(const struct rules *r, uint32_t i)
     return unit_at(r, i) >> 8 & 1;
 }
 
-// The children of a unit lie in one block of the array, and its replacement inside the texts.
+// Checks that the unit's children are inside the array, and its replacement inside the texts.
 static bool unit_ok(const struct rules *r, uint32_t i)
 {
     uint32_t base = base_of(r, i);
@@ -129,7 +128,7 @@ static bool push(struct rules *r, uint32_t i)
     return true;
 }
 
-// Close the unit on top. A root has no match of its own.
+// Closes the unit on top of the stack. A root has no match of its own.
 static bool pop(struct rules *r)
 {
     const struct visit *v = &r->stack[--r->depth];
@@ -143,8 +142,8 @@ static bool pop(struct rules *r)
     return true;
 }
 
-// A unit carries the label that leads to it, and so says what its parent's base must be. A leaf's
-// word has the top bit set and is nobody's child.
+// Links every unit to its parent: the unit's label implies the base of its parent. A leaf's word
+// has the top bit set and is not a child.
 static void link_children(struct rules *r)
 {
     for (uint32_t i = 0; i < r->units; i++)
@@ -158,8 +157,8 @@ static void link_children(struct rules *r)
     }
 }
 
-// Whether everything that can be reached from the root stays inside, ends, and matches a text at
-// most MAX_MATCHES times.
+// Whether everything reachable from the root is in bounds and acyclic, and no text has more than
+// MAX_MATCHES matches.
 static bool walk(struct rules *r)
 {
     link_children(r);
@@ -175,7 +174,7 @@ static bool walk(struct rules *r)
         }
         top->next = r->sibling[child];
         if (r->state[child] == OPEN)
-            return false; // a circle
+            return false; // a cycle
         if (r->state[child] == UNSEEN) {
             if (!push(r, child))
                 return false;
@@ -186,7 +185,7 @@ static bool walk(struct rules *r)
     return true;
 }
 
-// precompiled_charsmap: the array's size in bytes, the array, the texts.
+// Checks precompiled_charsmap: the array's size in bytes, the array, the texts.
 static const char *check_charsmap(struct wire w)
 {
     struct rules r = {0};

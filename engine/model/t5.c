@@ -1,5 +1,5 @@
 // The T5 v1.1 encoder: loading and recording. Called when an engine opens and when a prompt is not
-// in the text cache, on the engine's worker. Knows nothing of tokenizers or diffusion.
+// in the text cache, on the engine's worker. Knows nothing about tokenizers or diffusion.
 #include "t5.h"
 #include "model_act.h"
 
@@ -23,7 +23,7 @@ struct t5 {
 };
 
 struct load {
-    struct ops_device *dev; // NULL: account for the tensors only
+    struct ops_device *dev; // NULL: only count the tensors
     struct weights *w;
     enum dtype dtype;
     enum err err;
@@ -53,7 +53,7 @@ static void load_linear(struct load *l, struct op_weight **out, uint32_t rows, u
                          out);
 }
 
-// q, k and v read the same input: one product.
+// q, k and v have the same input, so they are one product.
 static void load_qkv(struct load *l, struct op_weight **out, uint32_t inner, uint32_t in,
                      const char *prefix)
 {
@@ -114,7 +114,7 @@ static void load_all(struct load *l, struct t5 *t)
     const uint32_t heads = (uint32_t)c->num_heads, buckets = (uint32_t)c->relative_buckets;
     const float *table;
 
-    // Some checkpoints hold the shared embedding a second time under the encoder's name.
+    // Some checkpoints store the shared embedding a second time, under the encoder's name.
     if (weights_has(l->w, "shared.weight")) {
         table = weights_f32(l->w, WEIGHTS_SHAPE(vocab, d), "shared.weight");
         weights_ignore(l->w, "encoder.embed_tokens.weight");
@@ -235,7 +235,7 @@ static void tap_part(const struct run *r, int layer, const char *point, const st
     tap_point(r, layer, point, &part);
 }
 
-// x += o(attention(rms(x))): no scaling of the scores, one position bias for all layers.
+// x += o(attention(rms(x))). Scores are not scaled; all layers share one position bias.
 static void record_attention(const struct run *r, int index, const struct tensor *x)
 {
     const struct t5_layer *y = &r->t->layer[index];

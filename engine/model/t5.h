@@ -1,5 +1,5 @@
-// T5EncoderModel (v1.1): token ids to a sequence of text vectors, driven by its config.json.
-// Thread: the engine's worker. Source: transformers T5EncoderModel, T5Stack.
+// T5EncoderModel (v1.1): maps token ids to a sequence of text vectors, as configured by its
+// config.json. Thread: the engine's worker. Source: transformers T5EncoderModel, T5Stack.
 #ifndef IMAGEND_T5_H
 #define IMAGEND_T5_H
 
@@ -22,8 +22,8 @@ struct t5_tap {
     void *ctx;
 };
 
-// Record the encoder. ids u32 [N, L]; valid u32 [N, L], 0 = padding; both mapped tensors with one
-// element per token (c = 1). Returns [N, L, d_model] f32, the output of final_layer_norm.
+// Records the encoder. ids u32 [N, L]; valid u32 [N, L], 0 = padding; both are mapped tensors with
+// one element per token (c = 1). Returns [N, L, d_model] f32, the output of final_layer_norm.
 struct tensor t5_record(const struct t5 *t, struct ops *o, const struct tensor *ids,
                         const struct tensor *valid, const struct t5_tap *tap);
 

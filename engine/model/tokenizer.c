@@ -1,6 +1,6 @@
-// Text to T5 ids. Callers: the pipeline's text part and the golden program, on any thread; a
-// tokenizer is only read. It knows nothing of encoders or prompts' meaning.
-// Source: transformers PreTrainedTokenizer.tokenize, T5Tokenizer.tokenize and _tokenize.
+// Converts text to T5 ids. Callers: the pipeline's text part and the golden program, on any thread;
+// a tokenizer is read-only. Knows nothing about encoders. Source: transformers
+// PreTrainedTokenizer.tokenize, T5Tokenizer.tokenize and _tokenize.
 #include "tokenizer.h"
 
 #include "buf.h"
@@ -43,7 +43,7 @@ struct ids {
     int *id;
     unsigned char *kind;
     size_t count, cap;
-    int skip; // pieces still to be dropped
+    int skip; // number of pieces still to drop
     bool failed;
 };
 
@@ -71,8 +71,8 @@ static void ids_deinit(struct ids *s)
     free(s->kind);
 }
 
-// The library turns pieces into ids by their text, added tokens first: an unknown run of text may
-// spell one.
+// The library maps pieces to ids by their text, added tokens first: an unknown piece may spell an
+// added token.
 static void on_piece(void *ctx, const char *piece, size_t n, int id)
 {
     struct ids *s = ctx;
@@ -98,7 +98,7 @@ static enum err encode_plain(struct ids *s, const char *text, size_t len)
     }
 }
 
-// Every white space as a plain one, where the tokenizer splits at all of them.
+// Replaces all white space by plain spaces, if the tokenizer splits at all of it.
 static enum err encode_pieces(struct ids *s, const char *text, size_t len)
 {
     struct buf plain = {0};
@@ -115,8 +115,8 @@ static enum err encode_pieces(struct ids *s, const char *text, size_t len)
     return e;
 }
 
-// Without legacy, a text that begins with a space keeps it: the unknown token is put before the
-// text and its pieces are dropped again, so that SentencePiece does not trim the space.
+// Without legacy, leading spaces are kept: the unknown token is put in front so that SentencePiece
+// does not trim them, and its pieces are dropped afterwards.
 static enum err encode_segment(struct ids *s, const char *text, size_t len)
 {
     struct buf with = {0};
@@ -133,7 +133,7 @@ static enum err encode_segment(struct ids *s, const char *text, size_t len)
     s->skip = s->t->unk_pieces;
     e = encode_pieces(s, with.data, with.len);
     if (s->skip > 0 && e == ERR_OK) {
-        // fewer pieces than the unknown token has: the library then keeps them all
+        // fewer pieces than the unknown token alone: the library then keeps all of them
         s->skip = 0;
         s->count = before;
         e = encode_pieces(s, with.data, with.len);
@@ -183,7 +183,8 @@ static const struct tokenizer_added *added_at(const struct tokenizer *t, const c
     return best;
 }
 
-// The text between two added tokens (NULL at either end), without the space that they eat.
+// Encodes the text between two added tokens (NULL at the text's ends), without the spaces that they
+// strip.
 static enum err encode_between(struct ids *s, const struct tokenizer_added *before,
                                const char *text, size_t len, const struct tokenizer_added *after)
 {
@@ -218,8 +219,8 @@ static enum err encode_text(struct ids *s, const char *text, size_t len)
     return s->failed ? ERR_NO_MEMORY : e;
 }
 
-// T5Tokenizer.tokenize without legacy: U+2581 in the text is a space, one is put in front, and it
-// goes again when a special token follows it.
+// T5Tokenizer.tokenize without legacy: U+2581 in the text becomes a space, and one is put in front,
+// which is dropped again if a special token follows.
 static enum err encode_modern(struct ids *s, const char *text, size_t len)
 {
     struct buf b = {0};
@@ -275,7 +276,7 @@ enum err tokenizer_encode(const struct tokenizer *t, const char *text, size_t le
         n = s.count < (size_t)length ? s.count : (size_t)length - 1;
         for (size_t i = 0; i < n; i++)
             ids[i] = (uint32_t)s.id[i];
-        // a text that ends with the end token does not get a second one
+        // a text that already ends with the end token does not get a second one
         if (!n || ids[n - 1] != (uint32_t)t->eos)
             ids[n++] = (uint32_t)t->eos;
         for (int i = 0; i < length; i++) {
@@ -346,7 +347,7 @@ enum err tokenizer_normalize(const struct tokenizer *t, const char *text, size_t
 static const char SIGMA[] = "\xce\xa3", SMALL_SIGMA[] = "\xcf\x83", FINAL_SIGMA[] = "\xcf\x82";
 enum { SIGMA_LEN = 2 };
 
-// Whether the first character of s that case rules do not look past is a cased one.
+// Whether the first character of s that is not case-ignorable is cased.
 static bool cased_after(const char *s, size_t n)
 {
     size_t len;
@@ -358,7 +359,7 @@ static bool cased_after(const char *s, size_t n)
     return false;
 }
 
-// The same backwards from the end of s.
+// Likewise, backwards from the end of s.
 static bool cased_before(const char *s, size_t n)
 {
     uint32_t c;
@@ -373,8 +374,8 @@ static bool cased_before(const char *s, size_t n)
     return false;
 }
 
-// Python's rule for the only letter whose lower case depends on what is around it; libunistring
-// draws the borders of words differently.
+// Lowercases sigma by Python's rule; it is the only letter whose lowercase depends on its
+// neighbors. libunistring finds word boundaries differently.
 static void lower_sigmas(struct buf *out, const char *s, size_t n)
 {
     size_t done = 0;

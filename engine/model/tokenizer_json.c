@@ -1,8 +1,8 @@
-// tokenizer.json of a fast T5 tokenizer as a SentencePiece model: a Unigram vocabulary, its
-// normalization rules and its way with spaces say the same in other words, so the library that
-// reads spiece.model reads them too. Called by tokenizer_load.c, on one thread. Source: the
-// serialization of Hugging Face tokenizers; transformers' T5Converter, which writes such files from
-// spiece.model; sentencepiece_model.proto.
+// Converts tokenizer.json of a fast T5 tokenizer to a SentencePiece model. Its Unigram vocabulary,
+// normalization rules and treatment of spaces are equivalent, so the library that reads
+// spiece.model can run it. Called by tokenizer_load.c, on one thread. Source: the serialization of
+// Hugging Face tokenizers; transformers' T5Converter, which writes such files from spiece.model;
+// sentencepiece_model.proto.
 #include "buf.h"
 #include "json.h"
 #include "text.h"
@@ -106,7 +106,7 @@ static bool is(const struct json_t *map, const char *key, const char *value)
     return s && !strcmp(s, value);
 }
 
-// Two or more spaces become one: SentencePiece does so by itself.
+// Whether the rule folds two or more spaces into one, which SentencePiece does anyway.
 static bool folds_spaces(const struct json_t *v)
 {
     return is(json_find(v, "pattern"), "Regex", " {2,}") &&
@@ -150,7 +150,7 @@ static enum err read_metaspace(struct source *s, const struct json_t *v)
         return unsupported(s, "pre_tokenizer", v);
     s->out->legacy = !strcmp(when, "always");
     s->out->prefix_space = strcmp(when, "never") != 0;
-    // Words that have been split apart would lose the space between them.
+    // Words that are already split would lose the space between them.
     if (!s->out->legacy &&
         (s->whitespace_split || (strcmp(when, "first") && strcmp(when, "never"))))
         return unsupported(s, "pre_tokenizer", v);
@@ -169,12 +169,12 @@ static enum err read_pre_tokenizer(struct source *s, const struct json_t *v)
         !is(json_item(list, 1), "type", "Metaspace"))
         return unsupported(s, "pre_tokenizer", v);
     s->whitespace_split = true;
-    // Rules of normalization come first, and T5's make spaces of white space themselves.
+    // Normalization rules run first, and T5's rules replace white space by spaces.
     s->out->any_space = !s->charsmap.len;
     return read_metaspace(s, json_item(list, 1));
 }
 
-// What is put around a text: the end token after it, nothing else.
+// The post-processor may only append the end token.
 static enum err read_post_processor(struct source *s, const struct json_t *v)
 {
     const struct json_t *single = json_find(v, "single");
@@ -190,7 +190,7 @@ static enum err read_post_processor(struct source *s, const struct json_t *v)
 
 // ---- vocabulary -------------------------------------------------------------------------------
 
-// Whether the id-th piece is a special token, which no text is made of.
+// Whether the id-th piece is a special token, which never occurs in ordinary text.
 static bool is_control(const struct source *s, const char *piece, size_t len, size_t id)
 {
     const struct json_t *added = json_find(s->doc, "added_tokens");

@@ -1,6 +1,6 @@
-// A tokenizer from its folder: spiece.model or tokenizer.json, and the JSON files beside it. Called
+// Opens a tokenizer folder: spiece.model or tokenizer.json, and the related JSON files. Called
 // while a model is loaded, on one thread. Source: transformers T5Tokenizer.__init__ and
-// from_pretrained of its base.
+// from_pretrained of its base class.
 #include "buf.h"
 #include "file.h"
 #include "json.h"
@@ -30,7 +30,7 @@ static enum err no_memory(struct loader *l)
 
 // ---- added tokens ---------------------------------------------------------------------------
 
-// A token of the same id is replaced, as an update of the library's dictionary does.
+// Adds a token; one with the same id is replaced, as dict.update does in the library.
 static enum err put_added(struct loader *l, struct tokenizer_added a)
 {
     struct tokenizer *t = l->t;
@@ -60,7 +60,7 @@ static enum err put_added(struct loader *l, struct tokenizer_added a)
     return ERR_OK;
 }
 
-// A token in a file: its text, or an object with its text and flags.
+// Reads a token: either its text, or an object with its text and flags.
 static enum err read_token(struct loader *l, const struct json_t *v, const char *key,
                            struct tokenizer_added *a)
 {
@@ -83,7 +83,7 @@ static enum err read_token(struct loader *l, const struct json_t *v, const char 
     return ERR_OK;
 }
 
-// Sentinels count down from the end of the vocabulary: <extra_id_0> is its last id.
+// Sentinel ids count down from the end of the vocabulary: <extra_id_0> is the last id.
 static enum err put_sentinels(struct loader *l, int count)
 {
     enum err e = ERR_OK;
@@ -120,7 +120,7 @@ static enum err put_special(struct loader *l, const struct json_t *v, const char
     return put_added(l, *a);
 }
 
-// How many sentinels the list of additional tokens stands for; they all look alike.
+// Counts the sentinels in the list of additional tokens; all have the same form.
 static enum err count_sentinels(struct loader *l, const struct json_t *list, int *count)
 {
     *count = l->extra_ids;
@@ -219,7 +219,7 @@ static enum err put_fast(struct loader *l)
     return e;
 }
 
-// What the two tell of the end and the unknown token must agree.
+// Checks that both files agree on the end token and the unknown token.
 static enum err check_fast(struct loader *l)
 {
     const struct tokenizer_added *end =
@@ -234,7 +234,7 @@ static enum err check_fast(struct loader *l)
                      fault_path(l->dir), what);
 }
 
-// special_tokens_map.json speaks before tokenizer_config.json, unless the latter lists every added
+// special_tokens_map.json overrides tokenizer_config.json, unless the latter lists every added
 // token itself.
 static const struct json_t *special(const struct loader *l, const char *key)
 {
@@ -339,7 +339,7 @@ static enum err read_config(struct loader *l, int legacy)
     return r.err;
 }
 
-// The bytes are a serialized model, from the file at path.
+// Loads the serialized model in bytes, read from the file at path.
 static enum err load_pieces(struct loader *l, const char *path, const struct buf *bytes)
 {
     const char *file = strrchr(path, '/') + 1, *wrong = spiece_check(bytes->data, bytes->len);
@@ -371,7 +371,7 @@ static enum err read_spiece(struct loader *l, const char *path)
     return e;
 }
 
-// A file, or a link to one that is gone, which reading it will say.
+// Whether the file exists; a dangling link counts, and reading it reports the error.
 static bool is_there(const char *path)
 {
     struct stat st;
@@ -379,7 +379,7 @@ static bool is_there(const char *path)
     return lstat(path, &st) == 0;
 }
 
-// Which of the two files there is: the slow tokenizer's, else the fast one's.
+// Selects the slow tokenizer's file if it exists, otherwise the fast one's.
 static enum err choose_model(struct loader *l, struct buf *slow, struct buf *fast)
 {
     buf_printf(slow, "%s/spiece.model", l->dir);

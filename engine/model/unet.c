@@ -1,6 +1,6 @@
-// Loading a U-Net: every tensor of the checkpoint is asked for by its name and shape, products that
-// read the same input are joined into one, and all of it is repacked into device memory. Called
-// when an engine opens, on its worker. Knows nothing of files (weights.c does) or of sampling.
+// Loads a U-Net: requests every tensor of the checkpoint by name and shape, joins matrix products
+// that have the same input, and repacks everything into device memory. Called when an engine opens,
+// on its worker. Knows nothing about files (see weights.c) or sampling.
 #include "model_act.h"
 #include "unet_internal.h"
 
@@ -10,7 +10,7 @@
 #include <string.h>
 
 struct load {
-    struct ops_device *dev; // NULL: account for the tensors only
+    struct ops_device *dev; // NULL: only count the tensors
     struct weights *w;
     enum dtype dtype;
     enum err err;
@@ -32,7 +32,7 @@ static void load_norm(struct load *l, struct norm *n, uint32_t c, const char *na
         l->err = tensor_upload(&n->beta, beta);
 }
 
-// One linear layer out of `parts` that read the same input: rows one after the other.
+// One linear layer joined from `parts` with the same input; their rows are concatenated.
 struct product {
     uint32_t in;
     int parts;
@@ -89,7 +89,7 @@ static void load_product(struct load *l, const struct product *p, struct op_weig
     free(bias);
 }
 
-// kernel 0: a linear layer, whose checkpoint tensor has two dimensions.
+// kernel 0: a linear layer, whose tensor in the checkpoint has two dimensions.
 static void load_layer(struct load *l, struct op_weight **out, uint32_t rows, uint32_t in,
                        uint32_t kernel, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 static void load_layer(struct load *l, struct op_weight **out, uint32_t rows, uint32_t in,
@@ -228,7 +228,7 @@ static void load_mid(struct load *l, struct unet *u)
     }
 }
 
-// Rows of one residual block's time_emb_proj, into the joined product.
+// Copies the rows of one residual block's time_emb_proj into the joined product.
 static void copy_time_rows(struct load *l, const struct unet *u, const struct resnet *r,
                            float *weight, float *bias)
 {
@@ -329,7 +329,7 @@ static void load_all(struct load *l, struct unet *u)
     load_time_proj(l, u);
 }
 
-// Channel views start at multiples of 4, and so do the parts of joined products.
+// Channel views, and the parts of joined products, must start at multiples of 4.
 static enum err check_channels(const struct unet_config *c, struct fault *why)
 {
     for (int i = 0; i < c->levels; i++) {

@@ -1,8 +1,8 @@
-// UNet2DConditionModel of DeepFloyd IF's kind: text-conditioned pixel diffusion, base and
-// super-resolution, driven by its config.json. What depends only on the text is computed once per
+// UNet2DConditionModel as in DeepFloyd IF: text-conditioned pixel diffusion, base and
+// super-resolution, as configured by config.json. The text-dependent part is computed once per
 // prompt into a `struct unet_text`; the rest is recorded once per batch size and replayed at every
-// step. Thread: the engine's worker.
-// Source: diffusers UNet2DConditionModel, unet_2d_blocks, resnet, attention_processor, embeddings.
+// step. Thread: the engine's worker. Source: diffusers UNet2DConditionModel, unet_2d_blocks,
+// resnet, attention_processor, embeddings.
 #ifndef IMAGEND_UNET_H
 #define IMAGEND_UNET_H
 
@@ -21,20 +21,20 @@ const struct unet_config *unet_get_config(const struct unet *u);
 uint64_t unet_parameters(const struct unet *u);
 
 // The text-dependent tensors of `entries` prompts of L tokens: keys and values of every attention,
-// and the pooled embedding. Owner: the caller destroys it, after the recordings that use it.
+// and the pooled embedding. Owner: the caller, who destroys it after the recordings that use it.
 struct unet_text;
 enum err unet_text_create(const struct unet *u, uint32_t entries, uint32_t length,
                           struct unet_text **out);
 void unet_text_destroy(struct unet_text **t);
 
-// Called with each named point while recording (names as in diffusers' named_modules); the callee
-// may record a copy of t. For tests and inspection.
+// Called with each named point while recording (names as in diffusers' named_modules); fn may
+// record a copy of t. For tests and inspection.
 struct unet_tap {
     void (*fn)(void *ctx, struct ops *o, const char *name, const struct tensor *t);
     void *ctx;
 };
 
-// Record the text part: states [n, L, encoder_hid_dim] -> entries first .. first + n of text.
+// Records the text part: states [n, L, encoder_hid_dim] -> entries first .. first + n of text.
 void unet_record_text(const struct unet *u, struct ops *o, const struct tensor *states,
                       struct unet_text *text, uint32_t first, const struct unet_tap *tap);
 
@@ -42,12 +42,12 @@ struct unet_inputs {
     const struct tensor *sample;      // [N, H/p, W/p, in_channels*p*p]: pixel-unshuffled by p
     const struct tensor *timestep;    // f32 [N]
     const struct tensor *noise_level; // f32 [N]; class_embed_type "timestep" only
-    const struct tensor *text_index;  // u32 [N]: sample's entry in text
+    const struct tensor *text_index;  // u32 [N]: each sample's entry in text
     const struct unet_text *text;
 };
 
-// Record one forward. Returns [N, H, W, out_channels]; its memory belongs to the recording.
-// H/p and W/p must divide by 2^(levels-1), else the recording fails with INVALID.
+// Records one forward pass. Returns [N, H, W, out_channels]; its memory belongs to the recording.
+// H/p and W/p must be multiples of 2^(levels-1), otherwise the recording fails with INVALID.
 struct tensor unet_record(const struct unet *u, struct ops *o, const struct unet_inputs *in,
                           const struct unet_tap *tap);
 

@@ -1,5 +1,6 @@
-// How one residual block, attention, text pooling or time embedding of the U-Net is recorded.
-// Called by unet.c on the engine's worker. Knows nothing of files or of the blocks' order.
+// Records one residual block, attention, text pooling or time embedding of the U-Net. Called by
+// unet.c and unet_record.c on the engine's worker. Knows nothing about files or the order of
+// blocks.
 #include "unet_internal.h"
 
 #include <math.h>
@@ -21,7 +22,7 @@ static struct tensor like(struct ops *o, const struct tensor *t, uint32_t c)
     return ops_temp(o, t->n, t->h, t->w, c);
 }
 
-// The norms of a residual block take norm_eps; those of an attention have diffusers' default.
+// Residual blocks use norm_eps; attention norms use diffusers' default.
 static const float attention_eps = 1e-5F;
 
 static void group_norm(const struct unet_run *r, const struct norm *norm, const struct tensor *x,
@@ -39,7 +40,7 @@ static void group_norm(const struct unet_run *r, const struct norm *norm, const 
                         });
 }
 
-// A tap wants the norm alone, which the network computes only together with what follows it.
+// A tap needs the norm by itself; the network computes it only fused with the next operator.
 static void tap_norm(const struct unet_run *r, const char *name, const char *point,
                      const struct norm *norm, const struct tensor *x)
 {
@@ -179,7 +180,7 @@ void attention_record(const struct unet_run *r, const struct attention *a, const
     unet_tap_point(r, a->name, NULL, y);
 }
 
-// cross_attention_norm "group_norm" has 32 groups whatever norm_groups says.
+// cross_attention_norm "group_norm" always has 32 groups, regardless of norm_groups.
 enum { NORM_CROSS_GROUPS = 32 };
 
 void attention_record_text(const struct unet_run *r, const struct attention *a,
@@ -209,8 +210,9 @@ void attention_record_text(const struct unet_run *r, const struct attention *a,
     unet_tap_point(r, a->name, "add_v_proj", &part);
 }
 
-// AttentionPooling: one query, the mean of the tokens plus a learned position; keys and values are
-// that class token and all the tokens. Its scale d^-1/4 on q and on k is d^-1/2 on their product.
+// AttentionPooling: one query, the mean of the tokens plus a learned position; keys and values come
+// from that class token and all tokens. Its scale d^-1/4 on both q and k equals d^-1/2 on their
+// product.
 static void pool_tokens(const struct unet_run *r, const struct tensor *x, const struct tensor *y)
 {
     const struct text_pool *p = &r->u->pool;
@@ -221,7 +223,7 @@ static void pool_tokens(const struct unet_run *r, const struct tensor *x, const 
     struct tensor k1 = ops_temp(o, n, 1, l, d), v1 = ops_temp(o, n, 1, l, d);
 
     op_mean_pixels(o, x, &token);
-    struct tensor tokens = tensor_reshape(&token, 1, 1, n); // one position for every sample
+    struct tensor tokens = tensor_reshape(&token, 1, 1, n); // one position for all samples
     op_add(o, &tokens, &p->position, 1, &tokens);
     op_linear(o, &token, p->q, NULL, &q);
     op_linear(o, &token, p->k, NULL, &k0);

@@ -1,5 +1,6 @@
-// The loaded network's parts, shared by unet.c (loading, the forward's order) and unet_blocks.c
-// (how one residual block, attention or text embedding is recorded). Not for other users.
+// The parts of the loaded network, shared by unet.c (loading), unet_record.c (order of a forward
+// pass) and unet_blocks.c (recording of a residual block, an attention or a text embedding).
+// Private to these files.
 #ifndef IMAGEND_UNET_INTERNAL_H
 #define IMAGEND_UNET_INTERNAL_H
 
@@ -13,7 +14,8 @@ struct norm {
 
 enum resample { RESAMPLE_NONE, RESAMPLE_DOWN, RESAMPLE_UP };
 
-// ResnetBlock2D. time_offset: first channel of its scale and shift in the fused time projection.
+// ResnetBlock2D. time_offset: the first channel of its scale and shift in the joined time
+// projection.
 struct resnet {
     char name[UNET_NAME];
     uint32_t in, out;
@@ -24,17 +26,17 @@ struct resnet {
     float out_scale;
 };
 
-// Attention with AttnAddedKVProcessor. The image's q, k and v are one product, as are the text's
-// k and v.
+// Attention with AttnAddedKVProcessor. The image's q, k and v are one matrix product; so are the
+// text's k and v.
 struct attention {
     char name[UNET_NAME];
     uint32_t channels, heads;
     bool cross_only;
     struct norm group_norm, norm_cross; // norm_cross.gamma.buf NULL: none
-    struct op_weight *qkv;              // q alone when cross_only
+    struct op_weight *qkv;              // only q if cross_only
     struct op_weight *text_kv;
     struct op_weight *out;
-    uint32_t text_slot; // its keys and values in unet_text
+    uint32_t text_slot; // index of its keys and values in unet_text
 };
 
 struct block {
@@ -65,13 +67,13 @@ struct unet {
     enum dtype dtype;
     enum op_act act, time_act; // config.act, config.time_act (ACT_NONE: not set)
     uint64_t parameters;
-    struct time_mlp time, level; // level: the noise level's (class_embedding)
-    struct op_weight *hid_proj;  // NULL: the states are used as they are
+    struct time_mlp time, level; // level: of the noise level (class_embedding)
+    struct op_weight *hid_proj;  // NULL: the states are used unchanged
     struct text_pool pool;       // pool.q NULL: none
     struct op_weight *conv_in, *conv_out;
     struct norm norm_out;
     struct block down[UNET_MAX_LEVELS], mid, up[UNET_MAX_LEVELS];
-    struct op_weight *time_proj; // all resnets' time_emb_proj, one product
+    struct op_weight *time_proj; // time_emb_proj of all resnets, as one product
     uint32_t time_proj_channels;
     uint32_t attentions;
 };
@@ -91,7 +93,7 @@ struct unet_run {
     struct tensor time_proj; // [N, 1, 1, time_proj_channels]
 };
 
-// Give t to the tap as "prefix.point" ("prefix" alone when point is NULL).
+// Passes t to the tap as "prefix.point" ("prefix" if point is NULL).
 void unet_tap_point(const struct unet_run *r, const char *prefix, const char *point,
                     const struct tensor *t);
 
@@ -106,7 +108,7 @@ void attention_record_text(const struct unet_run *r, const struct attention *a,
 // raw states [n, 1, L, D] -> y [n, 1, 1, time_embedding_dim].
 void text_pool_record(const struct unet_run *r, const struct tensor *states,
                       const struct tensor *y);
-// features [N, 1, 1, dim] -> y [N, 1, 1, time_embedding_dim] (+ residual when given).
+// features [N, 1, 1, dim] -> y [N, 1, 1, time_embedding_dim] (plus residual unless NULL).
 void time_mlp_record(const struct unet_run *r, const struct time_mlp *m,
                      const struct tensor *features, const struct tensor *residual,
                      const struct tensor *y);

@@ -1,20 +1,20 @@
-// The order of one U-Net forward: embeddings, down blocks, middle, up blocks, output. Called by the
-// stages and tests on the engine's worker. Knows nothing of files.
+// The order of one U-Net forward pass: embeddings, down blocks, middle, up blocks, output. Called
+// by the stages and tests on the engine's worker. Knows nothing about files.
 #include "unet_internal.h"
 
 #include <stdio.h>
 
 enum { MAX_SKIPS = UNET_MAX_LEVELS * (UNET_MAX_LAYERS + 1) + 1 };
 
-// A skip connection lives in the second half of the tensor that its up block will read, so that
-// the concatenation costs nothing: producer of the first half and skip write side by side.
+// A skip connection occupies the last channels of the tensor that its up block will read, so that
+// concatenation is free: the up path and the skip write side by side.
 struct skips {
     struct tensor joined[MAX_SKIPS];
-    uint32_t head[MAX_SKIPS]; // channels that come from the up path
+    uint32_t head[MAX_SKIPS]; // channels from the up path
     int count;
 };
 
-// Channels that reach each up residual block from the path above it, last skip first.
+// Computes the channels that each up residual block gets from the block before it, last skip first.
 static void find_heads(const struct unet *u, struct skips *s)
 {
     int total = 1;
@@ -39,7 +39,7 @@ static struct tensor push_skip(struct unet_run *r, struct skips *s, uint32_t n, 
     return tensor_channels(&s->joined[s->count++], head, c);
 }
 
-// Where the value that enters the next up residual block goes.
+// The destination of the next up residual block's input.
 static struct tensor next_head(const struct skips *s)
 {
     return tensor_channels(&s->joined[s->count - 1], 0, s->head[s->count - 1]);
@@ -90,7 +90,7 @@ static struct tensor embed_time(struct unet_run *r)
     return emb;
 }
 
-// Every residual block's time_emb_proj in one product; most activate the embedding first.
+// Computes every residual block's time_emb_proj as one product; most apply the activation first.
 static void project_time(struct unet_run *r, struct tensor *emb)
 {
     r->time_proj = ops_temp(r->o, emb->n, 1, 1, r->u->time_proj_channels);
@@ -135,7 +135,7 @@ static struct tensor record_down(struct unet_run *r, struct skips *s)
     return h;
 }
 
-// mid_block, from h into the head of the first up residual block's input.
+// Records mid_block, from h into the first channels of the first up residual block's input.
 static void record_mid(struct unet_run *r, const struct skips *s, const struct tensor *h)
 {
     const struct block *mid = &r->u->mid;

@@ -1,5 +1,5 @@
 // The checked view of one network's tensors, see weights.h. Callers: t5.c, unet.c and `inspect`,
-// each on one thread. It knows names, shapes and numbers, not what they are for.
+// each on one thread. Knows names, shapes and numbers, not their purpose.
 #include "weights.h"
 
 #include "buf.h"
@@ -11,7 +11,7 @@
 
 enum { SLOTS = 2, MAX_NAME = 256, MAX_PREFIXES = 8, SHOWN = 4 };
 
-// madvise has a cost of its own, so small tensors are left to the end
+// madvise itself costs time, so small tensors are released only when the file is closed
 enum { RELEASE_BYTES = 1 << 20 };
 
 struct slot {
@@ -23,7 +23,7 @@ struct slot {
 struct weights {
     struct safetensors *set;
     bool dry;
-    bool *used; // per tensor of the set
+    bool *used; // per tensor in the files
     struct slot slot[SLOTS];
     int next;
     bool no_memory;
@@ -236,7 +236,7 @@ void weights_stats(const struct weights *w, struct weights_stats *out)
         out->surplus += is_surplus(w, i);
 }
 
-// The first lines of a list, comma-separated.
+// Appends the first lines of a list, comma-separated.
 static void put_some(struct buf *b, const char *what, int count, const char *lines)
 {
     if (!count)

@@ -1,6 +1,6 @@
-// The weights of one network, asked for by name and expected shape and handed out as f32 one tensor
-// at a time, so that no more than one tensor is ever held unpacked. What does not fit is collected,
-// not met one by one: weights_finish names everything that is missing, misshapen or left over.
+// The weights of one network, requested by name and expected shape and returned as f32 one tensor
+// at a time, so that only one tensor is unpacked at once. Errors are collected, not returned one by
+// one: weights_finish names every tensor that is missing, misshapen or unused.
 //
 //   weights_open(&(struct weights_params){.dir = "unet", .base = "diffusion_pytorch_model"}, &w,
 //                why);
@@ -19,7 +19,7 @@ struct weights;
 
 struct weights_params {
     const char *dir, *base, *variant; // as safetensors_params
-    bool dry; // account only: nothing is converted and weights_f32 returns NULL
+    bool dry; // count only: nothing is converted and weights_f32 returns NULL
 };
 
 struct weights_shape {
@@ -27,21 +27,21 @@ struct weights_shape {
 };
 #define WEIGHTS_SHAPE(...) (&(const struct weights_shape){{__VA_ARGS__}})
 
-// Errors: those of safetensors_open. Owner: *out belongs to the caller (weights_close).
+// Errors: as safetensors_open. Owner: the caller closes *out with weights_close.
 enum err weights_open(const struct weights_params *p, struct weights **out, struct fault *why);
 void weights_close(struct weights **w);
 
-// The tensor in f32, row-major. Owner: w; the two latest results stay valid (weight and bias), an
-// older one is overwritten. NULL: missing, misshapen, not a float type, out of memory or a dry run;
-// the reason is kept for weights_finish, so callers just skip the upload.
+// Returns the tensor in f32, row-major. Owner: w; the two latest results stay valid (weight and
+// bias), older ones are overwritten. NULL if it is missing, misshapen, not a float type, out of
+// memory or in a dry run; weights_finish reports the reason, so callers simply skip the upload.
 const float *weights_f32(struct weights *w, const struct weights_shape *shape, const char *name_fmt,
                          ...) __attribute__((format(printf, 3, 4)));
-// The same for an optional tensor: NULL is not an error if it is absent.
+// Likewise for an optional tensor: NULL is not an error if it is absent.
 const float *weights_f32_optional(struct weights *w, const struct weights_shape *shape,
                                   const char *name_fmt, ...) __attribute__((format(printf, 3, 4)));
 bool weights_has(const struct weights *w, const char *name_fmt, ...)
     __attribute__((format(printf, 2, 3)));
-// Tensors whose names start with this prefix are ignored (T5's "decoder.").
+// Ignores tensors whose names start with this prefix (T5's "decoder.").
 void weights_ignore(struct weights *w, const char *prefix);
 
 // Errors: FORMAT with counts and the first names of each kind; NO_MEMORY.
@@ -54,8 +54,8 @@ struct weights_stats {
     int missing, misshapen, surplus;
 };
 void weights_stats(const struct weights *w, struct weights_stats *out);
-// One line per missing, misshapen and surplus tensor, for `imagend inspect`. Owner: the caller
-// frees it; NULL when there is nothing to say.
+// One line per missing, misshapen and unused tensor, for `imagend inspect`. Owner: the caller frees
+// it; NULL if there are none.
 char *weights_complaints(const struct weights *w);
 
 #endif

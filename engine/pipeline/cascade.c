@@ -1,5 +1,5 @@
-// Reading a model's folders and configs. Called when an engine opens and by inspect, on any thread.
-// Knows nothing of weights or devices.
+// Reads a model's folders and configs. Called when an engine opens and by inspect, on any thread.
+// Knows nothing about weights or devices.
 #include "cascade.h"
 
 #include "json.h"
@@ -12,8 +12,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-// What DeepFloyd's authors recommend for their two stages (100 and 50 steps in diffusers'
-// defaults).
+// The recommendations of DeepFloyd's authors for their two stages (diffusers' defaults: 100 and 50
+// steps).
 enum { IF_STEPS = 100, IF_SUPER_STEPS = 50, IF_NOISE_LEVEL = 250, MAX_JSON = 1 << 20 };
 static const float if_guidance = 7, if_super_guidance = 4;
 
@@ -24,7 +24,7 @@ static enum err join(char *out, const char *dir, const char *file, struct fault 
     return ERR_OK;
 }
 
-// Whether the folder has the file, or a link to one that is gone, which reading it will say.
+// Whether the folder has the file; a dangling link counts, and reading it reports the error.
 static bool exists(const char *dir, const char *file)
 {
     char path[CASCADE_PATH];
@@ -33,7 +33,8 @@ static bool exists(const char *dir, const char *file)
     return !join(path, dir, file, NULL) && lstat(path, &st) == 0;
 }
 
-// The config files of one pipeline folder; the first folder with a text encoder lends it to all.
+// Reads the config files of one pipeline folder. The first folder with a text encoder provides it
+// for all stages.
 static enum err read_network(struct cascade *c, struct cascade_network *n, struct fault *why)
 {
     struct hfconfig_index index;
@@ -74,7 +75,7 @@ static enum err read_network(struct cascade *c, struct cascade_network *n, struc
     return e;
 }
 
-// The network of a folder for a stage, read once however often it is named.
+// Adds a folder's network for a stage; reads it only once, even if it is named repeatedly.
 static enum err add_network(struct cascade *c, const char *dir, int stage, int *out,
                             struct fault *why)
 {
@@ -96,7 +97,7 @@ static enum err add_network(struct cascade *c, const char *dir, int stage, int *
     return read_network(c, n, why);
 }
 
-// One more stage, with what DeepFloyd's authors recommend.
+// Adds a stage with the recommendations of DeepFloyd's authors.
 static enum err add_stage(struct cascade *c, const char *dir, struct fault *why)
 {
     const int i = c->stages;
@@ -132,7 +133,7 @@ static const char *const stage_keys[] = {SETTINGS, "size", NULL};
 static const char *const preset_keys[] = {"stages", NULL};
 static const char *const preset_stage_keys[] = {SETTINGS, NULL};
 
-// "steps" or "timesteps": each takes the place of what was recommended before.
+// Reads "steps" or "timesteps"; either one replaces both inherited values.
 static void read_steps(struct json_reader *r, struct cascade_settings *s)
 {
     const enum json_kind kind = json_key(r, "timesteps");
@@ -211,7 +212,7 @@ static enum err read_preset_stage(struct cascade *c, const struct json_t *v, con
             e = add_network(c, folder, i, &s->network, why);
         if (e)
             return e;
-        // Another network comes with its own scheduler.
+        // Another network has its own scheduler.
         if (s->network != c->preset[0].stage[i].network) {
             s->sampler[0] = 0;
             s->timestep_count = 0;
@@ -302,7 +303,7 @@ static enum err read_cascade_json(const char *dir, struct cascade *c, struct fau
 
 // ---- checks -----------------------------------------------------------------------------------
 
-// What a network must be to draw its stage.
+// Checks that a network fits its stage.
 static enum err check_network(const struct cascade *c, int index, struct fault *why)
 {
     const struct cascade_network *n = &c->network[index], *own = &c->network[n->stage];
@@ -327,7 +328,7 @@ static enum err check_network(const struct cascade *c, int index, struct fault *
     return ERR_OK;
 }
 
-// Whether the stage can be sampled so: the sampler, its number of steps, the level of noise.
+// Checks a stage's settings: the sampler, its number of steps, the noise level.
 static enum err check_settings(const struct cascade *c, const struct cascade_preset *p, int i,
                                struct fault *why)
 {
@@ -352,7 +353,7 @@ static enum err check_settings(const struct cascade *c, const struct cascade_pre
                      *p->name ? ", " : "", i + 1, n->name, fault.code ? fault.msg : err_text(e));
 }
 
-// A stage must take what the one before it gives.
+// Checks that each stage's input has the size of the previous stage's output.
 static enum err check(const struct cascade *c, struct fault *why)
 {
     if (!c->text_dir[0] || !c->tokenizer_dir[0])

@@ -1,5 +1,6 @@
-// DDIMScheduler: the same marginals as DDPM with as little noise as eta says. A row of samplers.c's
-// class table; turns timesteps into coefficients and knows nothing of images or devices.
+// DDIMScheduler: the same marginals as DDPM, with the amount of noise that eta selects. Used
+// through the class table in samplers.c; turns timesteps into coefficients and knows nothing about
+// images or devices.
 #include "sampler_class.h"
 
 #include <math.h>
@@ -19,7 +20,7 @@ static const struct scheduler_config defaults = {
     .set_alpha_to_one = true,
 };
 
-// Add weight times the predicted noise, taken from the x0 before clipping, to the step.
+// Adds weight times the predicted noise, derived from the x0 before clipping, to the step.
 static void add_direction(struct sampler_step *s, enum prediction_type type, double signal,
                           double noise, double weight)
 {
@@ -53,7 +54,7 @@ static enum err plan(struct sampler_plan *p)
         struct sampler_step *s = &p->out->step[i];
         int prev = s->timestep - stride;
         float a = table[s->timestep], a_prev = prev >= 0 ? table[prev] : last;
-        // One minus a quotient near one: its rounding to float is part of the result.
+        // Rounding the quotient to float first is part of diffusers' result.
         float quotient = a / a_prev;
         double noise = (double)(1.0f - a), noise_prev = (double)(1.0f - a_prev);
         double variance = noise_prev / noise * (double)(1.0f - quotient);

@@ -1,5 +1,5 @@
-// DDPMScheduler: ancestral sampling, what DeepFloyd IF was made for. A row of samplers.c's class
-// table; turns timesteps into coefficients and knows nothing of images or devices.
+// DDPMScheduler: ancestral sampling, DeepFloyd IF's own scheduler. Used through the class table in
+// samplers.c; turns timesteps into coefficients and knows nothing about images or devices.
 #include "sampler_class.h"
 
 #include <math.h>
@@ -21,7 +21,7 @@ static const struct scheduler_config defaults = {
 
 static enum err check_variance(const struct sampler_plan *p)
 {
-    // There the scheduler takes the square root of a logarithm below zero.
+    // For this type diffusers takes the square root of a negative logarithm.
     if (p->config->variance_type == VARIANCE_FIXED_LARGE_LOG)
         return fault_set(
             p->why, ERR_UNSUPPORTED, "variance_type",
@@ -29,8 +29,8 @@ static enum err check_variance(const struct sampler_plan *p)
     return ERR_OK;
 }
 
-// The standard deviation of the noise that a step adds. Without a type, as the config of another
-// class may say it, diffusers computes fixed_small.
+// Sets the standard deviation of the noise that a step adds. Without a type, which another class's
+// config may lack, diffusers uses fixed_small.
 static void set_variance(struct sampler_step *s, enum variance_type type, double beta,
                          double variance)
 {
@@ -63,7 +63,7 @@ static enum err plan(struct sampler_plan *p)
         const float *table = p->schedule->alphas_cumprod;
         float a = table[s->timestep];
         float a_prev = i + 1 < p->out->steps ? table[s[1].timestep] : 1.0f;
-        // One minus a quotient near one: its rounding to float is part of the result.
+        // Rounding the quotient to float first is part of diffusers' result.
         float quotient = a / a_prev;
         double alpha = (double)quotient, beta = (double)(1.0f - quotient);
         double noise = (double)(1.0f - a), noise_prev = (double)(1.0f - a_prev);

@@ -1,4 +1,4 @@
-// What an engine tells of its model. Called by engine.c when it opens.
+// Fills model_info. Called by engine.c when it opens.
 #include "request.h"
 
 #include <stdio.h>

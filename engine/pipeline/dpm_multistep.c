@@ -1,6 +1,7 @@
-// DPMSolverMultistepScheduler: DPM-Solver++ of order 1 to 3, deterministic or with noise. A row of
-// samplers.c's class table; turns timesteps into coefficients and knows nothing of devices.
-// Sigmas are rounded to float before use, as in diffusers; what follows from them is double.
+// DPMSolverMultistepScheduler: DPM-Solver++ of order 1 to 3, deterministic or with noise. Used
+// through the class table in samplers.c; turns timesteps into coefficients and knows nothing about
+// devices. Sigmas are rounded to float before use, as in diffusers; values derived from them are
+// double.
 #include "sampler_class.h"
 
 #include <math.h>
@@ -61,7 +62,7 @@ static float sigma_of(const struct noise_schedule *ns, int t)
     return sqrtf((1.0f - a) / a);
 }
 
-// How many training timesteps stay above lambda_min_clipped.
+// The number of training timesteps above lambda_min_clipped.
 static int last_timestep(const struct sampler_plan *p)
 {
     const float *a = p->schedule->alphas_cumprod;
@@ -98,7 +99,7 @@ static enum err spaced_timesteps(struct sampler_plan *p)
     return ERR_OK;
 }
 
-// The training timestep, as a fraction, whose sigma this is.
+// The fractional training timestep that has this sigma.
 static double timestep_of_sigma(const struct noise_schedule *ns, double sigma)
 {
     double wanted = log(fmax(sigma, 1e-10));
@@ -110,7 +111,7 @@ static double timestep_of_sigma(const struct noise_schedule *ns, double sigma)
     return (1.0 - w) * low + w * (low + 1);
 }
 
-// Karras et al. 2022, rho 7. The cosine schedule's timesteps are cut, the others' rounded.
+// Karras et al. 2022, rho 7. For the cosine schedule timesteps are truncated, for others rounded.
 static enum err karras(struct sampler_plan *p)
 {
     const struct noise_schedule *ns = p->schedule;
@@ -157,7 +158,7 @@ static enum err plan_sigmas(struct sampler_plan *p)
     return ERR_OK;
 }
 
-// done: steps of this image before, which is not i in an edit.
+// The order of step i. done: number of steps run before; not i for an edit.
 static int order_at(const struct scheduler_config *c, int i, int done, int steps)
 {
     bool few = c->lower_order_final && steps < 15;
@@ -169,7 +170,7 @@ static int order_at(const struct scheduler_config *c, int i, int done, int steps
     return order;
 }
 
-// Log signal-to-noise ratio by sigma = noise / signal.
+// Log signal-to-noise ratio for sigma = noise / signal.
 static double lambda(double sigma)
 {
     return -log(sigma);
@@ -183,7 +184,7 @@ struct taylor {
 static struct taylor weights(const struct scheduler_config *c, int order, double h, double signal)
 {
     bool sde = c->algorithm_type == ALGORITHM_SDE_DPMPP;
-    // The decay over the step: exp(-h), or twice as fast where noise makes up for the rest.
+    // The decay over the step: exp(-h), or exp(-2h) if added noise makes up for it.
     double k = sde ? 2.0 * h : h, gone = -expm1(-k);
     struct taylor w = {.d0 = signal * gone};
     if (order == 2 && c->solver_type == SOLVER_MIDPOINT)

@@ -1,6 +1,6 @@
-// The facade: slots that carry images through the stages of the cascade, one forward per
-// engine_step. Called by the server's worker and the command line; see engine.h for the thread
-// rules. Loading a network is in network.c, one stage's sampling in stage.c, prompts are in text.c.
+// The public interface: slots that carry images through the stages of the cascade, one forward pass
+// per engine_step. Called by the server's worker and the command line; see engine.h for the thread
+// rules. network.c loads networks, stage.c samples one stage, text.c encodes prompts.
 #include "engine.h"
 
 #include "buf.h"
@@ -28,7 +28,7 @@ struct engine {
     struct ops_device *dev;
     struct cascade cascade;
     struct text *text;
-    struct network *network[CASCADE_MAX_NETWORKS]; // NULL: not needed so far
+    struct network *network[CASCADE_MAX_NETWORKS]; // NULL: not loaded yet
     struct model_info info;
     struct slot *slot;
     int *entries; // scratch of engine_step
@@ -99,8 +99,9 @@ static enum err load_network(struct engine *g, int index, struct fault *why)
         &g->network[index], why);
 }
 
-// The stages' own networks; one that only a preset uses is loaded when that is first asked for, but
-// must be complete. The largest images come first: their activations leave room for all others.
+// Loads the stages' own networks. A network that only a preset uses is loaded when the preset is
+// first requested, but its files are checked now. The largest images come first, because their
+// activations leave room for all others.
 static enum err load_networks(struct engine *g, struct fault *why)
 {
     enum err e = ERR_OK;
@@ -111,7 +112,7 @@ static enum err load_networks(struct engine *g, struct fault *why)
     return e;
 }
 
-// A model that does not fit: how far it came, and what its user can do.
+// The error for a model that does not fit: how far loading came, and what the user can do.
 static void explain_memory(const struct engine *g, struct fault *why)
 {
     const bool halves = ops_device_info(g->dev)->dtype == DT_F16;
@@ -321,7 +322,7 @@ static void post(const struct engine *g, const struct post *to, int slot,
     to->fn(to->ctx, &ev);
 }
 
-// Errors that concern the device and so every image.
+// Whether the error concerns the device and therefore every image.
 static bool is_fatal(enum err e)
 {
     return e == ERR_DEVICE_LOST || e == ERR_NO_DEVICE_MEMORY || e == ERR_TIMEOUT;
@@ -363,7 +364,7 @@ static enum err enter(struct engine *g, struct slot *s, struct fault *why)
     return e;
 }
 
-// Give places in the stages to the images that wait for one, oldest first.
+// Assigns free entries of the stages to waiting images, oldest first.
 static enum err fill_stages(struct engine *g, const struct post *to, struct fault *why)
 {
     for (;;) {
@@ -389,7 +390,7 @@ static enum err fill_stages(struct engine *g, const struct post *to, struct faul
     }
 }
 
-// The network that holds the oldest image goes next, so that none waits for ever; -1: none.
+// Selects the network with the oldest image, so that none waits forever; -1: none.
 static int choose_network(const struct engine *g)
 {
     int oldest = -1;
@@ -402,7 +403,7 @@ static int choose_network(const struct engine *g)
     return oldest < 0 ? -1 : network_of(&g->slot[oldest]);
 }
 
-// A tile is done; after the last one, what they make goes out, and on into the next stage.
+// Finishes a tile. After the last one, delivers the enlarged image and passes it to the next stage.
 static enum err finish_tile(struct engine *g, const struct post *to, int slot)
 {
     struct slot *s = &g->slot[slot];
@@ -428,7 +429,7 @@ static enum err finish_tile(struct engine *g, const struct post *to, int slot)
     return slot_enlarge(s, &g->cascade, rgb, width, height);
 }
 
-// The stage is done: its image goes out, and on into the next stage.
+// Finishes a stage: delivers its image and passes it to the next stage.
 static enum err finish_stage(struct engine *g, const struct post *to, int slot)
 {
     struct slot *s = &g->slot[slot];
@@ -458,7 +459,7 @@ static enum err finish_stage(struct engine *g, const struct post *to, int slot)
     return ERR_OK;
 }
 
-// An image that is no longer one; the others of its step are not concerned.
+// Fails an image that contains NaN or infinity; the others in its step are unaffected.
 static void fail_not_finite(struct engine *g, const struct post *to, int slot)
 {
     const struct slot *s = &g->slot[slot];

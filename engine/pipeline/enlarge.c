@@ -1,4 +1,5 @@
-// Tiles of an image that a super-resolution stage enlarges, see enlarge.h.
+// Tiles of an image that a super-resolution stage enlarges, see enlarge.h. Called by engine.c on
+// the engine's worker.
 #include "enlarge.h"
 
 #include "picture_resize.h"
@@ -13,7 +14,7 @@ struct enlarge {
     uint8_t *from, *to; // [height, width, 3], [height * factor, width * factor, 3]
 };
 
-// Tiles share at least a quarter of their width.
+// The number of tiles along one axis. Tiles overlap by at least a quarter of their width.
 static int along(int n, int low)
 {
     const int step = low - low / 4;
@@ -21,7 +22,7 @@ static int along(int n, int low)
     return n <= low ? 1 : (n - low + step - 1) / step + 1;
 }
 
-// Where the i-th of them begins: spread evenly, or one in the middle of what is too small.
+// The start of the i-th tile: evenly spaced, or centered if the image is smaller than a tile.
 static int place(int n, int low, int count, int i)
 {
     if (count == 1)
@@ -105,8 +106,8 @@ void enlarge_tile(const struct enlarge *e, float *low)
     }
 }
 
-// The weight of each pixel of a tile along one axis, in 1 / 65536: from nothing to all over what it
-// shares with the tile before.
+// The weight of a tile's pixel along one axis, in 1/65536: rises from 0 to 1 over the part shared
+// with the previous tile.
 static uint32_t fade(int n, int low, int count, int i, int factor, int pixel)
 {
     const int shared =

@@ -1,6 +1,6 @@
-// Enlarging an image by a super-resolution stage: in tiles that overlap when it is larger than what
-// the stage takes, one after the other, blended into the result. Called by engine.c on the engine's
-// worker. Knows pixels only, not what draws them.
+// Enlarges an image with a super-resolution stage: in overlapping tiles if it is larger than the
+// stage's input, one after the other, blended into the result. Called by engine.c on the engine's
+// worker. Handles pixels only, not the generation.
 #ifndef IMAGEND_ENLARGE_H
 #define IMAGEND_ENLARGE_H
 
@@ -11,22 +11,22 @@
 
 struct enlarge;
 
-// Tiles of an image for a stage that takes low x low pixels.
+// The number of tiles of an image for a stage with an input of low x low pixels.
 int enlarge_count(int width, int height, int low);
 
-// rgb [height, width, 3] is copied. A stage takes low x low pixels and gives high x high, a
-// multiple. The result is the image itself, enlarged without a model, until tiles are put in.
-// Errors: NO_MEMORY. Owner: the caller destroys *out.
+// rgb [height, width, 3] is copied. The stage maps low x low to high x high pixels, a multiple.
+// Until tiles are put in, the result is the image enlarged without a model. Errors: NO_MEMORY.
+// Owner: the caller destroys *out.
 enum err enlarge_create(const uint8_t *rgb, int width, int height, int low, int high,
                         struct enlarge **out);
 void enlarge_destroy(struct enlarge **e);
 
-int enlarge_done(const struct enlarge *e); // tiles put in
+int enlarge_done(const struct enlarge *e); // number of tiles put in
 bool enlarge_is_done(const struct enlarge *e);
-// The next tile: [low, low, 3] in [-1, 1]. Where it reaches beyond the image, that is mirrored.
+// The next tile: [low, low, 3] in [-1, 1], mirrored where it extends beyond the image.
 void enlarge_tile(const struct enlarge *e, float *low);
-// What became of it, [high, high, 3]. Over the width that it shares with its left and upper
-// neighbours it fades in.
+// Puts in the enlarged tile, [high, high, 3]. It fades in over the part shared with its left and
+// upper neighbors.
 void enlarge_put(struct enlarge *e, const uint8_t *rgb);
 // The result so far. Owner: e.
 const uint8_t *enlarge_image(const struct enlarge *e, int *width, int *height);

@@ -1,5 +1,5 @@
-// `imagend inspect`: what is behind a model folder, from its configs and the headers of its weight
-// files, without a device. Called by the command line.
+// `imagend inspect`: describes a model folder from its configs and the headers of its weight files,
+// without a device. Called by the command line.
 #include "engine.h"
 
 #include "buf.h"
@@ -17,7 +17,7 @@ struct totals {
     int incomplete;
 };
 
-// fault: of loading them, code 0 when they are fine.
+// fault: of loading the weights; code 0 if they are fine.
 static void add_weights(struct buf *b, const struct weights *w, const struct fault *fault,
                         struct totals *sum)
 {
@@ -134,7 +134,7 @@ static void inspect_preset(const struct cascade *c, const struct cascade_preset 
     }
 }
 
-// What can be done with images from outside.
+// Lists what the model can do with input images.
 static void inspect_abilities(const struct cascade *c, struct buf *b)
 {
     int scale[2];

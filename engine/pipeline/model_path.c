@@ -1,4 +1,4 @@
-// See model_path.h. Source: the folder layout of the huggingface_hub cache.
+// See model_path.h. Called by cascade.c. Source: the folder layout of the huggingface_hub cache.
 #include "model_path.h"
 
 #include "buf.h"
@@ -18,7 +18,7 @@ enum { MOST_ENTRIES = 3, ENTRY = 128 };
 
 // ---- names ------------------------------------------------------------------------------------
 
-// The last part of path[0 .. *end), which ends before it afterwards; len 0: there is none.
+// Returns the last component of path[0 .. *end) and sets *end before it; len 0: none left.
 static const char *last_part(const char *path, size_t *end, size_t *len)
 {
     size_t e = *end, b;
@@ -32,7 +32,7 @@ static const char *last_part(const char *path, size_t *end, size_t *len)
     return path + b;
 }
 
-// ".../models--OWNER--NAME/snapshots/HASH", as far as the length goes.
+// Matches ".../models--OWNER--NAME/snapshots/HASH" and extracts the name.
 static bool snapshot_name(const char *path, char *out, size_t n)
 {
     static const char repository[] = "models--", snapshots[] = "snapshots";
@@ -74,10 +74,10 @@ void model_path_name(const char *path, char *out, size_t n)
 
 // ---- explanations -----------------------------------------------------------------------------
 
-// Entries of a folder that have something in them, the first few by name.
+// Folder entries that contain a certain file, the first few by name.
 struct entries {
     char name[MOST_ENTRIES][ENTRY];
-    int count; // all of them
+    int count; // total number
 };
 
 static bool has(const char *dir, const char *name, const char *file)
@@ -106,7 +106,7 @@ static void keep(struct entries *e, const char *name)
         snprintf(e->name[at], ENTRY, "%s", name);
 }
 
-// Entries that begin with a prefix and hold a file ("": any).
+// Lists entries that begin with a prefix and contain a file ("": any entry).
 static void list(const char *dir, const char *prefix, const char *file, struct entries *out)
 {
     DIR *d = opendir(dir);
@@ -134,7 +134,7 @@ static enum err not_found(const char *path, struct fault *why)
                          : "");
 }
 
-// The folder of one repository in the cache: which snapshot to give.
+// The error for a repository's folder in the cache: names the snapshot to use instead.
 static enum err cache_entry(const char *path, struct fault *why)
 {
     struct entries complete;

@@ -7,12 +7,13 @@
 
 #include <stddef.h>
 
-// The name of the model in a folder: the repository's for a snapshot of a Hugging Face cache
-// (".../models--DeepFloyd--IF-I-XL-v1.0/snapshots/HASH": "IF-I-XL-v1.0"), else the folder's.
+// The name of the model in a folder: the repository's name for a snapshot of a Hugging Face cache
+// (".../models--DeepFloyd--IF-I-XL-v1.0/snapshots/HASH": "IF-I-XL-v1.0"), otherwise the folder's
+// name.
 void model_path_name(const char *path, char *out, size_t n);
 
-// The error for a path with neither model_index.json nor cascade.json: says what is there and what
-// to specify instead. Errors: NOT_FOUND, IO, always.
+// The error for a path with neither model_index.json nor cascade.json: states what the path is and
+// what to specify instead. Errors: always NOT_FOUND or IO.
 enum err model_path_explain(const char *path, struct fault *why);
 
 #endif

@@ -1,5 +1,5 @@
-// Loading a network and counting what its steps take. Called by engine.c, on the engine's worker.
-// Knows nothing of slots, requests or prompts.
+// Loads a network and accounts for the time of its steps. Called by engine.c, on the engine's
+// worker. Knows nothing about slots, requests or prompts.
 #include "network.h"
 
 #include "buf.h"
@@ -11,13 +11,13 @@
 
 enum {
     MAX_TIMINGS = 64,
-    // Pixels of all images that one stage samples at once; more wait for an entry.
+    // Maximum number of pixels that one stage samples at once on a CPU; other images wait.
     CPU_STAGE_PIXELS = 1 << 20,
     GPU_STAGE_PIXELS = 1 << 23,
 };
 
 struct network {
-    const char *name; // the cascade's
+    const char *name; // owned by the cascade
     struct unet *unet;
     struct stage *stage;
     uint64_t steps; // since the last profile
@@ -50,7 +50,7 @@ enum err network_check(const struct cascade *c, int index, struct weights **keep
     return e;
 }
 
-// Whether every preset samples with this network in a way that a lean stage can.
+// Whether a lean stage can run the samplers of all presets that use this network.
 static enum err find_lean(const struct network_params *p, int stage, bool *out, struct fault *why)
 {
     enum err e = ERR_OK;
@@ -111,8 +111,8 @@ static enum err create_stage(const struct network_params *p, struct network *n, 
                        .entries = fit < 1          ? 1
                                   : fit > p->slots ? p->slots
                                                    : fit,
-                       // On a CPU a large stage saves memory where it can: nobody chooses its
-                       // sampler.
+                       // On a CPU, super-resolution stages save memory where possible: requests
+                       // cannot override their sampler.
                        .lean = c->stage > 0 && d->cpu && lean,
                        .text_length = p->text_length,
                        .text_dim = p->text_dim,

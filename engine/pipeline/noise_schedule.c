@@ -1,5 +1,5 @@
-// Betas and their cumulative products. Called by samplers.c when an image is admitted; knows
-// nothing of steps. Arithmetic is float where torch's is, with torch's order of operations.
+// Computes betas and their cumulative products. Called by samplers.c when an image is admitted;
+// knows nothing about steps. Uses float where torch does, in torch's order of operations.
 #include "noise_schedule.h"
 
 #include <math.h>
@@ -40,7 +40,7 @@ static float beta_at(const struct scheduler_config *c, int i)
     return 0.0f;
 }
 
-// torch.cumprod accumulates floats in double.
+// torch.cumprod accumulates floats in double precision.
 static void accumulate(struct noise_schedule *s)
 {
     double product = 1.0;
@@ -50,7 +50,7 @@ static void accumulate(struct noise_schedule *s)
     }
 }
 
-// Shift and stretch sqrt(alphas_cumprod) so that the last is zero and the first stays.
+// Shifts and scales sqrt(alphas_cumprod) so that the last value is zero and the first is unchanged.
 static void rescale_zero_terminal_snr(struct noise_schedule *s)
 {
     float first = sqrtf(s->alphas_cumprod[0]), last = sqrtf(s->alphas_cumprod[s->count - 1]);
@@ -96,7 +96,8 @@ enum err noise_schedule_create(const struct scheduler_config *c, struct noise_sc
     accumulate(s);
     if (c->rescale_betas_zero_snr) {
         rescale_zero_terminal_snr(s);
-        // The solver divides by the signal; diffusers puts half precision's smallest number there.
+        // The solver divides by the signal, so diffusers uses fp16's smallest number instead of
+        // zero.
         if (c->cls == SCHEDULER_DPM_MULTISTEP)
             s->alphas_cumprod[n - 1] = 0x1p-24f;
     }

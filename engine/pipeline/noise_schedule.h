@@ -1,6 +1,6 @@
-// How much noise a training timestep carries: the betas of a scheduler config and what follows from
-// them. The tables are float32, as diffusers holds them, because the rounding of the last entries
-// of a cosine schedule reaches the images. Thread: any; a finished table is only read.
+// The noise level of each training timestep: a scheduler config's betas and the values derived from
+// them. The tables are float32, as in diffusers, because the rounding of the last entries of a
+// cosine schedule affects the images. Thread: any; a finished table is read-only.
 #ifndef IMAGEND_NOISE_SCHEDULE_H
 #define IMAGEND_NOISE_SCHEDULE_H
 
@@ -10,12 +10,12 @@
 struct noise_schedule {
     int count;             // training timesteps
     float *beta;           // [count]
-    float *alphas_cumprod; // [count]; 1 is a clean image, 0 nothing but noise
+    float *alphas_cumprod; // [count]; 1: clean image, 0: pure noise
 };
 
 enum { NOISE_SCHEDULE_MAX = 100000 };
 
-// c has every key set. Owner: *out belongs to the caller. Errors: UNSUPPORTED, NO_MEMORY.
+// c must have every key set. Owner: the caller destroys *out. Errors: UNSUPPORTED, NO_MEMORY.
 // Source: the constructors of the diffusers schedulers.
 enum err noise_schedule_create(const struct scheduler_config *c, struct noise_schedule **out,
                                struct fault *why);

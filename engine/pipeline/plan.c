@@ -1,4 +1,4 @@
-// engine_plan: requests checked against a model's config files alone. Called by the command line.
+// engine_plan: checks requests against a model's config files alone. Called by the command line.
 #include "engine.h"
 #include "request.h"
 

@@ -1,5 +1,5 @@
-// Checking a request against the model. Called when a request arrives and when it is admitted, on
-// any thread. Knows nothing of devices.
+// Checks a request against the model. Called when a request arrives and when it is admitted, on any
+// thread. Knows nothing about devices.
 #include "request.h"
 
 #include "utf8.h"
@@ -34,7 +34,7 @@ static enum err resolve_stage(const struct cascade_settings *c, const struct pic
     if (steps < 0 || steps > PICTURE_MAX_STEPS)
         return fault_set(why, ERR_INVALID, "steps", "steps must be 1 to %d, not %d",
                          PICTURE_MAX_STEPS, steps);
-    // Not a number fails every comparison.
+    // NaN fails every comparison.
     if (guidance != 0 && !(guidance >= 1 && guidance <= MAX_GUIDANCE))
         return fault_set(why, ERR_INVALID, "guidance_scale",
                          "guidance_scale must be 1 to %d, not %g", MAX_GUIDANCE, (double)guidance);

@@ -8,33 +8,35 @@
 #include "samplers.h"
 
 struct resolved {
-    const struct cascade_preset *preset; // of the cascade
+    const struct cascade_preset *preset; // borrowed from the cascade
     struct picture_used used;
     uint64_t seed;
     uint32_t picture;
 };
 
-// Errors: INVALID with the parameter named. out->used.steps holds the base stage's count only once
-// request_samplers has run, when a list of timesteps is asked for.
+// Errors: INVALID with the parameter named. If a timestep list is requested, out->used.steps of the
+// base stage is not set until request_samplers has run.
 enum err request_resolve(const struct cascade *c, const struct picture_request *r,
                          struct resolved *out, struct fault *why);
-// Its part about an input image: stages, size, strength, scale. Errors: INVALID, UNSUPPORTED.
+// The part of request_resolve for input images: stages, size, strength, scale. Errors: INVALID,
+// UNSUPPORTED.
 enum err request_resolve_edit(const struct cascade *c, const struct picture_request *r,
                               struct picture_used *out, struct fault *why);
-// Multiply the steps that are run by the tiles of an image that is enlarged.
+// Multiplies the steps to run by the number of tiles of an enlarged image.
 void request_count_tiles(const struct cascade *c, const struct picture_request *r,
                          struct picture_used *used);
-// All of model_info that the config files say.
+// Fills the fields of model_info that the config files determine.
 void request_describe(const struct cascade *c, struct model_info *to);
-// What images can be enlarged by, as model_info has it.
+// The enlargement factors, as in model_info.
 void request_scales(const struct cascade *c, int out[2]);
-// The decimal number that a float was written as, since 0.29F is not 0.29.
+// The shortest decimal number with the float's value, because 0.29F is not 0.29.
 double request_decimal(float v);
-// One sampler per stage that the image runs. Owner: the caller destroys each, also on error.
-// Errors: INVALID, UNSUPPORTED, NO_MEMORY.
+// Creates one sampler per stage that the image runs. Owner: the caller destroys each, also on
+// error. Errors: INVALID, UNSUPPORTED, NO_MEMORY.
 enum err request_samplers(const struct cascade *c, const struct picture_request *r,
                           struct resolved *what, struct sampler **sampler, struct fault *why);
-// Both of these, for what the request comes to; the samplers are not kept. Errors: as theirs.
+// Calls request_resolve and request_samplers and keeps only the resolved settings. Errors: as
+// theirs.
 enum err request_check(const struct cascade *c, const struct picture_request *r,
                        struct resolved *what, struct fault *why);
 

@@ -1,4 +1,4 @@
-// What a request with an input image comes to: how much of each stage is run, or which stages
+// Resolves a request with an input image: how many steps of each stage are run, or which stages
 // enlarge it. Called by request.c, on any thread.
 #include "enlarge.h"
 #include "picture_edit.h"
@@ -8,14 +8,14 @@
 #include <stdlib.h>
 
 enum { MAX_EDGE = 16384, MAX_PIXELS = 64 << 20 };
-// Of a first stage; what diffusers' pipelines default to.
+// Defaults of the first stage, as in diffusers' pipelines.
 static const float image_strength = 0.7F, mask_strength = 1;
 
 double request_decimal(float v)
 {
     char text[32];
 
-    // A float holds six digits of what was written.
+    // A float preserves six decimal digits.
     snprintf(text, sizeof text, "%.6g", (double)v);
     return strtod(text, NULL);
 }
@@ -30,7 +30,7 @@ static enum err resolve_strength(const struct picture_request *r, struct picture
 {
     for (int i = 0; i < out->stages; i++) {
         const float first = r->edit->masked ? mask_strength : image_strength;
-        // Not a number fails every comparison.
+        // NaN fails every comparison.
         if (r->strength[i] != 0 && !(r->strength[i] > 0 && r->strength[i] <= 1))
             return fault_set(why, ERR_INVALID, "strength",
                              "strength must be above 0 and at most 1, not %g",
@@ -45,7 +45,8 @@ static enum err resolve_image(const struct cascade *c, const struct picture_requ
 {
     const struct check_size own = {r->edit->width, r->edit->height};
     const int largest = c->size[c->stages - 1];
-    // Only what is kept, and what nobody asked for, may be larger than the model's images.
+    // Only an edit with a mask, or one whose size was not requested, may be larger than the model's
+    // images.
     const bool asked = r->size.width && !r->edit->masked;
     const bool larger = !asked && (own.width > largest || own.height > largest);
     const struct check_size any = {0, 0};
@@ -59,16 +60,16 @@ static enum err resolve_image(const struct cascade *c, const struct picture_requ
     if (e)
         return e;
     out->size = own;
-    // Without a mask nothing of the input is kept that would need its size.
+    // Without a mask nothing of the input is kept, so its size does not matter.
     if (!r->edit->masked)
         out->size = picture_fit_size(out, out->drawn.width);
     return resolve_strength(r, out, why);
 }
 
 // ---- enlarging
-// ------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------
 
-// By how much the stages first .. last enlarge; 0: not by a whole number.
+// The factor by which the stages first .. last enlarge; 0: not an integer.
 static int factor_of(const struct cascade *c, int first, int last)
 {
     for (int i = first; i <= last; i++)
@@ -99,8 +100,8 @@ static enum err refuse_scale(const struct cascade *c, int scale, struct fault *w
                      scales[1]);
 }
 
-// The last stages that enlarge so much, and of single ones the last whose input is not larger than
-// the image.
+// Selects the last stages that enlarge by the requested factor; among single stages, the last one
+// whose input is not larger than the image.
 static enum err choose_stages(const struct cascade *c, const struct picture_request *r,
                               struct picture_used *out, struct fault *why)
 {

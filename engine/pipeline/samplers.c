@@ -1,6 +1,6 @@
-// The table of samplers and how one is made: pick a class, settle every key of its config, space
-// the timesteps, let the class compute its coefficients. Called by cascade code when an image is
-// admitted or checked, on any thread; knows nothing of devices beyond the layout of a lane.
+// The sampler table, and the construction of a sampler: select a class, resolve every key of its
+// config, space the timesteps, let the class compute its coefficients. Called when an image is
+// admitted or checked, on any thread; knows nothing about devices except the layout of a lane.
 #include "samplers.h"
 
 #include "ops.h"
@@ -27,7 +27,7 @@ static const struct sampler_class *const classes[] = {
      .solver_order = (order),                                                                      \
      .use_karras_sigmas = (karras)}
 
-// What a user may ask for: a class, and the keys that the name stands for.
+// The samplers that a user can select: a class, and the keys that the name sets.
 static const struct {
     const char *name;
     struct scheduler_config wants;
@@ -57,7 +57,7 @@ const char *const *sampler_preset_names(void)
     return timesteps_preset_names();
 }
 
-// Take over every key that from holds.
+// Copies every key that `from` sets.
 static void merge(struct scheduler_config *to, const struct scheduler_config *from)
 {
 #define X(kind, type, key)                                                                         \
@@ -69,7 +69,8 @@ static void merge(struct scheduler_config *to, const struct scheduler_config *fr
     to->trained_betas |= from->trained_betas;
 }
 
-// The class's defaults, then the file's keys, then the keys that the sampler's name stands for.
+// Resolves all keys: the class's defaults, then the file's keys, then those set by the sampler's
+// name.
 static void settle(const struct scheduler_config *file, const struct scheduler_config *wants,
                    struct scheduler_config *out)
 {
@@ -204,7 +205,8 @@ static enum err find_row(const char *name, const struct scheduler_config **wants
     return unknown_name("sampler", name, sampler_names(), why);
 }
 
-// The list of timesteps that the caller gave or named; p->timesteps stays NULL without one.
+// Selects the list of timesteps that the caller passed or named; p->timesteps stays NULL if
+// neither.
 static enum err choose_timesteps(const struct sampler_params *given, int *preset,
                                  struct sampler_plan *p)
 {
@@ -227,7 +229,7 @@ static enum err choose_timesteps(const struct sampler_params *given, int *preset
     return ERR_OK;
 }
 
-// DPM-Solver leaves the key alone that a file keeps from another class.
+// DPM-Solver ignores clip_sample, which a file may keep from another class.
 static bool clips(const struct scheduler_config *c)
 {
     return c->clip_sample && c->cls != SCHEDULER_DPM_MULTISTEP;
@@ -252,7 +254,8 @@ static enum err check_threshold(const struct scheduler_config *c, struct fault *
 static void set_threshold(const struct scheduler_config *c, struct sampler *s)
 {
     if (c->thresholding) {
-        // With a cap of 1 the quantile cannot matter: it is a clip, and costs nothing.
+        // With a cap of 1 the quantile has no effect: dynamic thresholding is clipping, which is
+        // free.
         bool cap = c->sample_max_value > 1.0;
         s->threshold = cap ? THRESHOLD_DYNAMIC : THRESHOLD_CLIP;
         s->max_value = c->sample_max_value;
@@ -263,7 +266,7 @@ static void set_threshold(const struct scheduler_config *c, struct sampler *s)
     }
 }
 
-// How much of a clean image and of noise there is before step i.
+// The parts of clean image and noise before step i.
 static void mix_before(const struct sampler_plan *p, int i, double *signal, double *noise)
 {
     const struct sampler *s = p->out;
@@ -277,7 +280,7 @@ static void mix_before(const struct sampler_plan *p, int i, double *signal, doub
     }
 }
 
-// Leave out the steps before the first one.
+// Removes the steps before the first one to run.
 static void drop_steps(struct sampler_plan *p)
 {
     struct sampler *s = p->out;
@@ -361,7 +364,7 @@ enum err sampler_copy(const struct sampler *s, struct sampler **out)
     if (!c)
         return ERR_NO_MEMORY;
     *c = *s;
-    c->sigma = NULL; // of no use once the steps are planned
+    c->sigma = NULL; // not needed after planning
     c->step = malloc((size_t)s->steps * sizeof *c->step);
     if (!c->step) {
         free(c);

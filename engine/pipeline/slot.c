@@ -1,4 +1,4 @@
-// What a picture in flight brings to its stages, see slot.h.
+// An image being generated and its inputs to the stages, see slot.h. Called by engine.c.
 #include "slot.h"
 
 #include "picture_edit.h"
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TILE_SHIFT = 18 }; // of a tile's number in the number of its image
+enum { TILE_SHIFT = 18 }; // bit position of the tile's number in the image's number
 
 void slot_free(struct slot *s)
 {
@@ -53,7 +53,7 @@ enum err slot_enlarge(struct slot *s, const struct cascade *c, const uint8_t *rg
 
     if (e)
         return e;
-    enlarge_destroy(&s->enlarge); // which may hold rgb
+    enlarge_destroy(&s->enlarge); // only now: it may own rgb
     s->enlarge = next;
     free(s->picture);
     s->picture = malloc(3 * (size_t)low * (size_t)low * sizeof *s->picture);

@@ -1,5 +1,5 @@
-// A picture in flight: what it is made with, and what it brings to its stages. Called by engine.c,
-// which moves it through them. Thread: the engine's worker.
+// An image being generated: its settings and its inputs to the stages. Called by engine.c, which
+// moves it from stage to stage. Thread: the engine's worker.
 #ifndef IMAGEND_SLOT_H
 #define IMAGEND_SLOT_H
 
@@ -10,33 +10,33 @@
 struct slot {
     bool used;
     void *tag;
-    uint64_t order;                              // of admission
-    struct resolved what;                        // the request, every default filled in
-    struct sampler *sampler[PICTURE_MAX_STAGES]; // NULL once the stage has taken it
+    uint64_t order;                              // order of admission
+    struct resolved what;                        // the request with all defaults resolved
+    struct sampler *sampler[PICTURE_MAX_STAGES]; // NULL once the stage owns it
     float *text;                                 // [2, L, D]: prompt, negative prompt
-    int tokens;                                  // of the texts that were given
-    float *picture;                              // of the last stage, input of the next
-    float *original[PICTURE_MAX_STAGES];         // an edit: what each stage starts from, until then
-    bool masked;                                 // an edit that keeps some of the input
-    struct enlarge *enlarge;                     // an image that this stage enlarges; NULL: none
-    int stage, entry;                            // entry -1: waits for a place in the stage
-    int steps;                                   // of this stage, or of each of its tiles
+    int tokens;                                  // tokens of both prompts together
+    float *picture;                              // output of the last stage, input of the next
+    float *original[PICTURE_MAX_STAGES];         // edits: each stage's input, freed when used
+    bool masked;                                 // an edit that keeps part of the input
+    struct enlarge *enlarge;                     // the image that this stage enlarges; NULL: none
+    int stage, entry;                            // entry -1: waiting for an entry of the stage
+    int steps;                                   // of this stage, or of each tile in it
     double stage_began;
 };
 
 void slot_free(struct slot *s);
 
-// The prompts, as the stages take them. Errors: those of text_encode, NO_MEMORY.
+// Encodes the prompts for the stages. Errors: as text_encode, NO_MEMORY.
 enum err slot_encode(struct slot *s, struct text *text, const struct picture_request *r,
                      struct fault *why);
-// The input image in the form that the stages take; edit: NULL for none. Errors: NO_MEMORY.
+// Converts the input image for the stages; edit: may be NULL. Errors: NO_MEMORY.
 enum err slot_take_edit(struct slot *s, const struct cascade *c, const struct picture_edit *edit,
                         struct fault *why);
-// An image that the slot's stage enlarges: its tiles go through it one after the other. rgb may be
-// what the stage before made. Errors: NO_MEMORY.
+// Sets the image that the slot's stage enlarges, tile by tile. rgb may be the output of the
+// previous stage. Errors: NO_MEMORY.
 enum err slot_enlarge(struct slot *s, const struct cascade *c, const uint8_t *rgb, int width,
                       int height);
-// The number by which noise is drawn: of the image, or of its tile.
+// The number of the image, or of its tile, in the noise key.
 uint32_t slot_number(const struct slot *s);
 
 #endif

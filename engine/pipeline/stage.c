@@ -1,5 +1,5 @@
 // The sampling state of one stage and its recordings. Called by the engine and the golden program,
-// on the engine's worker. Knows nothing of prompts as text, files or other stages.
+// on the engine's worker. Knows nothing about prompt texts, files or other stages.
 #include "stage.h"
 
 #include <stdlib.h>
@@ -9,12 +9,12 @@ enum {
     HISTORY = 3,
     MAX_TIMINGS = 64,
     LANE_WORDS = sizeof(struct op_lane) / 4,
-    // Counter values of the noises that belong to no step; see op_lane.step.
+    // Counter values for noise outside of steps; see op_lane.step.
     STEP_INIT = 0x7fffffff,
     STEP_AUGMENT = 0x7ffffffe,
 };
 
-// What a recording of a step depends on besides the number of lanes.
+// The properties that select a step's recording, besides the number of lanes.
 enum step_kind { KIND_GUIDED = 1, KIND_DYNAMIC = 2, KIND_NOISE = 4, KIND_KEEP = 8, KINDS = 16 };
 
 struct entry {
@@ -27,7 +27,7 @@ struct entry {
     float noise_level;
     uint64_t seed;
     uint32_t picture;
-    struct ops *enter[2];         // text, low-res and what it starts from: noise, an edit's image
+    struct ops *enter[2];         // text, low-res input and start: noise, or an edit's image
     struct ops *rgb[1 + HISTORY]; // of x, of each history tensor
 };
 
@@ -39,9 +39,9 @@ struct step_recording {
 struct stage {
     struct stage_params p;
     struct entry *entry;
-    struct unet_text *text;                        // entries 2i: negative, 2i + 1: prompt
+    struct unet_text *text;                        // entry 2i: negative prompt, 2i + 1: prompt
     struct tensor x, low, noise, history[HISTORY]; // slot tensors
-    struct tensor original;          // likewise, once an edit with noised kept pixels was there
+    struct tensor original;          // likewise; created for the first edit with noised kept pixels
     struct tensor states;            // mapped: [2, 1, L, D]
     struct tensor low_source;        // mapped: [1, h, w, 3]
     struct tensor lanes, prepare[2]; // mapped: per lane; one lane each for init and augment
@@ -51,8 +51,8 @@ struct stage {
     const struct step_recording *last;
     struct ops_timing timing[MAX_TIMINGS];
     int timings;
-    double flops;   // of the steps that timing holds
-    float *scratch; // [height, width, 3], given noise
+    double flops;   // of the steps in timing
+    float *scratch; // [height, width, 3], noise from params.noise
 };
 
 static enum err slot_tensor(struct stage *s, struct tensor *t)
@@ -60,7 +60,7 @@ static enum err slot_tensor(struct stage *s, struct tensor *t)
     return tensor_create(s->p.dev, DT_F32, s->p.entries, s->p.height, s->p.width, 3, t);
 }
 
-// An entry's place in a slot tensor: its colours, without what the fourth channel of x says.
+// An entry's part of a slot tensor: its colors, without the fourth channel of x.
 static struct tensor colours(const struct tensor *slots, int entry)
 {
     const struct tensor slot = tensor_samples(slots, (uint32_t)entry, 1);
@@ -74,8 +74,8 @@ static enum err create_state(struct stage *s)
     const uint32_t n = s->p.entries;
     enum err e = tensor_create(dev, DT_F32, n, s->p.height, s->p.width, 4, &s->x);
 
-    // A step reads its history before it writes it, and the noise of an image that enters is used
-    // up before its first step.
+    // A step reads its history before writing it, and an entering image's noise is used before its
+    // first step.
     for (int i = 0; !e && i < (s->p.lean ? 1 : HISTORY); i++)
         e = slot_tensor(s, &s->history[i]);
     if (s->p.lean)
@@ -192,9 +192,9 @@ static enum err give_noise(struct stage *s, int entry, enum stage_noise kind, in
     return tensor_upload(&slot, s->scratch);
 }
 
-// What happens when an image enters: its text goes through the text part of the U-Net, its low-res
-// image is enlarged and noised, and x becomes noise, or an edit's image with noise. That noise
-// goes where the history will be, which no first step reads.
+// Records the entry of an image: its text passes through the text part of the U-Net, its low-res
+// image is enlarged and noised, and x is set to noise, or to an edit's image with noise. That noise
+// is stored in the history, which no first step reads.
 static enum err record_enter(struct stage *s, int entry, bool edit)
 {
     struct tensor low = s->p.low_height ? tensor_samples(&s->low, (uint32_t)entry, 1) : s->x;
@@ -228,7 +228,7 @@ static enum err record_enter(struct stage *s, int entry, bool edit)
     return e;
 }
 
-// What is kept goes apart from x, which is then all noised, and is put into it after each step.
+// Stores kept pixels apart from x, which is noised entirely; they are put into x after each step.
 static enum err upload_noised(struct stage *s, int entry, const float *original)
 {
     struct tensor slot = colours(&s->x, entry);
@@ -238,7 +238,7 @@ static enum err upload_noised(struct stage *s, int entry, const float *original)
 
     if (!s->original.buf)
         e = tensor_create(s->p.dev, DT_F32, s->p.entries, s->p.height, s->p.width, 4, &s->original);
-    // Only this picture has to do without.
+    // Only this image fails.
     if (e)
         return ERR_NO_MEMORY;
     rgb = malloc(3 * pixels * sizeof *rgb);
@@ -405,7 +405,7 @@ static enum err record_step(struct stage *s, uint32_t count, unsigned kind,
     return e;
 }
 
-// What a sampler wants of a step that adds noise, or of one that does not.
+// The kind of a sampler's step with or without added noise.
 static unsigned sampler_kind(const struct sampler *sampler, bool guided, bool noise)
 {
     return (guided ? KIND_GUIDED : 0) | (noise ? KIND_NOISE : 0) |
@@ -433,7 +433,7 @@ enum err stage_warm(struct stage *s, const struct sampler *sampler, float guidan
     return e;
 }
 
-// Write this step's parameters where the recording reads them; returns the kind of step.
+// Writes this step's parameters where the recording reads them; returns the kind of step.
 static unsigned fill_step(struct stage *s, const int *entry, int count)
 {
     struct op_lane *lanes = tensor_map(&s->lanes);

@@ -1,7 +1,7 @@
-// One stage of the cascade: a U-Net with the sampling state of the images that are in it. Each
-// image holds an entry; one forward advances any set of entries by one step, each with its own
-// timestep, prompt, guidance, sampler and seed. Recordings are made once per batch size and kind of
-// step and then replayed. Thread: the engine's worker. Knows nothing of prompts as text or files.
+// One stage of the cascade: a U-Net with the sampling state of the images in it. Each image has an
+// entry; one forward pass advances any set of entries by one step, each with its own timestep,
+// prompt, guidance, sampler and seed. Recordings are made once per batch size and kind of step,
+// then replayed. Thread: the engine's worker. Knows nothing about prompt texts or files.
 #ifndef IMAGEND_STAGE_H
 #define IMAGEND_STAGE_H
 
@@ -10,23 +10,23 @@
 
 struct stage;
 
-// Which noise an image needs; a test may give it instead of the generator.
+// The purpose of noise; a test may supply it instead of the generator.
 enum stage_noise { STAGE_NOISE_INIT, STAGE_NOISE_AUGMENT, STAGE_NOISE_STEP };
-// Fill z [height, width, 3] for this entry; step counts from 0. An edit's STAGE_NOISE_INIT is what
-// its image is mixed with.
+// Fills z [height, width, 3] for this entry; step counts from 0. For an edit, STAGE_NOISE_INIT is
+// the noise mixed into its image.
 typedef void stage_noise_fn(void *ctx, int entry, enum stage_noise kind, int step, float *z);
 
 struct stage_params {
     struct ops_device *dev;
     const struct unet *unet;                // must outlive the stage
     enum dtype dtype;                       // of activations
-    const struct scheduler_config *noising; // super-resolution: image_noising_scheduler; or NULL
-    uint32_t index;                         // of the stage in the cascade: part of the noise key
+    const struct scheduler_config *noising; // super-resolution: image_noising_scheduler; else NULL
+    uint32_t index;                         // of the stage in the cascade; part of the noise key
     uint32_t height, width;                 // pixels
     uint32_t low_height, low_width;         // of the low-res input; 0: a base stage
-    uint32_t entries;                       // images at most
+    uint32_t entries;                       // maximum number of images
     uint32_t text_length, text_dim;
-    // Only deterministic samplers of order 1 or 2: one tensor serves history and noise.
+    // Supports only deterministic samplers of order 1 or 2: one tensor serves history and noise.
     bool lean;
     stage_noise_fn *noise; // NULL: Philox on the device
     void *noise_ctx;
@@ -36,24 +36,25 @@ enum err stage_create(const struct stage_params *p, struct stage **out);
 void stage_destroy(struct stage **s);
 
 struct stage_start {
-    struct sampler *sampler; // taken over, also on error
+    struct sampler *sampler; // the stage takes ownership, also on error
     const float *text;       // [text_length, text_dim]
-    const float *negative;   // the same, or NULL when guidance is 1
+    const float *negative;   // likewise; NULL if guidance is 1
     float guidance;
     int guidance_interval[2]; // first and last timestep with guidance
     const float *low;         // [low_height, low_width, 3] in [-1, 1]; super-resolution only
-    // An edit: [height, width, 4], what it starts from in [-1, 1], and not 0 where that is kept as
-    // it is. NULL: a new image.
+    // An edit: [height, width, 4], its input in [-1, 1]; the fourth channel is nonzero where pixels
+    // are kept. NULL: a new image.
     const float *original;
-    bool noised; // what is kept is as noisy as the rest in every step; else clean, as in diffusers
+    bool noised; // kept pixels get the same noise as the others in every step; else clean, as in
+                 // diffusers
     int noise_level; // super-resolution only
     uint64_t seed;
     uint32_t picture;
 };
 // Whether a lean stage can run the sampler.
 bool stage_is_lean_sampler(const struct sampler *sampler);
-// Make the recordings that a first image with this sampler will need, so that it does not wait
-// for the driver's compiler. Errors: NO_DEVICE_MEMORY, DEVICE_LOST, NO_MEMORY.
+// Makes the recordings for a first image with this sampler, so that it does not wait for the
+// driver's compiler. Errors: NO_DEVICE_MEMORY, DEVICE_LOST, NO_MEMORY.
 enum err stage_warm(struct stage *s, const struct sampler *sampler, float guidance,
                     const int interval[2]);
 
@@ -62,29 +63,29 @@ enum err stage_warm(struct stage *s, const struct sampler *sampler, float guidan
 enum err stage_enter(struct stage *s, const struct stage_start *start, int *entry,
                      struct fault *why);
 void stage_leave(struct stage *s, int entry);
-int stage_free(const struct stage *s); // entries free
+int stage_free(const struct stage *s); // number of free entries
 
-// Advance the entries by one step each. Errors: DEVICE_LOST, NO_DEVICE_MEMORY, TIMEOUT.
+// Advances the entries by one step each. Errors: DEVICE_LOST, NO_DEVICE_MEMORY, TIMEOUT.
 enum err stage_step(struct stage *s, const int *entry, int count);
-// Whether all that the entry's last step computed was finite; once it was not, the image is lost.
+// Whether every value of the entry's last step was finite; if not, the image is lost.
 bool stage_is_finite(const struct stage *s, int entry);
-int stage_steps(const struct stage *s, int entry); // in all
+int stage_steps(const struct stage *s, int entry); // total number
 int stage_steps_done(const struct stage *s, int entry);
 
-// The image so far: [height, width, 3] f32, and RGB of it; before the first step, what it starts
-// from. rgb stays valid until the next call.
+// The current image: [height, width, 3] f32, or RGB; before the first step, its start. rgb is valid
+// until the next call.
 enum err stage_picture(struct stage *s, int entry, float *out);
 enum err stage_rgb(struct stage *s, int entry, const uint8_t **rgb);
-// RGB of the clean image that the last step predicted.
+// RGB of the clean image predicted by the last step.
 enum err stage_preview(struct stage *s, int entry, const uint8_t **rgb);
 
 // For tests: the U-Net output of the last stage_step [B, H, W, out_channels], negative prompts
-// first when guided; and the low-res input of an entry after noising [height, width, 3].
+// first if guided; and an entry's low-res input after noising [height, width, 3].
 const struct tensor *stage_output(const struct stage *s);
 enum err stage_low(struct stage *s, int entry, float *out);
 
-// What the steps took on the device since the last call, summed per operator class, and their
-// floating point operations; returns how many classes. Nothing unless opened with profile.
+// Device time of the steps since the last call, summed per operator class, and their floating-point
+// operations; returns the number of classes. Nothing unless opened with profile.
 int stage_timings(struct stage *s, struct ops_timing *out, int max, double *flops);
 
 #endif

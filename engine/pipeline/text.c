@@ -1,5 +1,5 @@
-// The text side of the cascade. Called when an image is admitted, on the engine's worker. Knows
-// nothing of diffusion.
+// The text part of the cascade, see text.h. Called when an image is admitted, on the engine's
+// worker. Knows nothing about diffusion.
 #include "text.h"
 
 #include "buf.h"
@@ -11,7 +11,7 @@
 struct cached {
     char *prompt; // after tokenizer_prompt; NULL: free
     float *states;
-    int tokens, total; // that fit, and that the prompt has
+    int tokens, total; // tokens used, and tokens in the prompt
     uint64_t used;
 };
 
@@ -57,7 +57,8 @@ enum err text_parts_open(const struct text_params *p, struct text_parts *parts, 
 
     memset(parts, 0, sizeof *parts);
     e = open_tokenizer(p, parts);
-    // Large weights are not read for a tokenizer that is of no use; a look at them is cheap.
+    // If the tokenizer is unusable, the large weights are not loaded, but their headers are
+    // checked.
     if (e && why)
         *why = parts->tokenizer_fault;
     if (e && p->dev)

@@ -1,4 +1,4 @@
-// Prompts to text states: tokenizer, T5 encoder and a cache of what was encoded lately. Called by
+// Encodes prompts to text states: tokenizer, T5 encoder and a cache of recent prompts. Called by
 // the engine and the golden program. Thread: the engine's worker.
 #ifndef IMAGEND_TEXT_H
 #define IMAGEND_TEXT_H
@@ -13,20 +13,19 @@ struct text_params {
     const char *tokenizer_dir, *encoder_dir, *variant;
     const struct t5_config *config;
     enum dtype dtype; // of the weights; activations are f32
-    int cached;       // prompts kept; at least 2
+    int cached;       // prompts in the cache; at least 2
 };
 enum err text_open(const struct text_params *p, struct text **out, struct fault *why);
 
-// What text_open reads from files, opened and checked. Without a device (p->dev NULL) the weights
-// are checked from their headers and not read.
+// The files of a text_open, opened and checked. Without a device (p->dev NULL) the weights are
+// checked from their headers but not loaded.
 struct text_parts {
     struct tokenizer *tokenizer;
     struct weights *weights;
     struct t5 *t5;
     struct fault tokenizer_fault, weights_fault; // code 0: fine
 };
-// Owner: the caller gives *parts to text_parts_deinit, also on error. Errors: the first of the
-// faults.
+// Owner: the caller calls text_parts_deinit, also on error. Errors: the first fault.
 enum err text_parts_open(const struct text_params *p, struct text_parts *parts, struct fault *why);
 void text_parts_deinit(struct text_parts *parts);
 
@@ -39,12 +38,12 @@ const struct t5 *text_encoder(const struct text *t);
 
 struct text_states {
     const float *v; // [L, D]
-    int tokens;     // of the L, what is no padding
+    int tokens;     // of L, without padding
     int cut;        // tokens of the prompt that did not fit
 };
-// The prompt, lower-cased and stripped first as the IF pipelines do.
-// Owner: the cache; valid until two further prompts have been encoded.
-// Errors: INVALID (not UTF-8), NOT_FINITE, DEVICE_LOST, NO_DEVICE_MEMORY, NO_MEMORY.
+// Encodes the prompt, lowercased and stripped first as in the IF pipelines. Owner: the cache; valid
+// until two further prompts have been encoded. Errors: INVALID (not UTF-8), NOT_FINITE,
+// DEVICE_LOST, NO_DEVICE_MEMORY, NO_MEMORY.
 enum err text_encode(struct text *t, const char *prompt, struct text_states *out,
                      struct fault *why);
 void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses);

@@ -1,6 +1,6 @@
-// The presets by which DeepFloyd IF names its schedules. Each is a string of counts: the training
-// timesteps fall into as many equal sections, and each section gives its count of evenly spaced
-// points. Called by samplers.c; knows nothing of noise.
+// DeepFloyd IF's named lists of timesteps. Each is a string of counts: the training timesteps are
+// divided into that many equal sections, and each section contributes its count of evenly spaced
+// points. Called by samplers.c; knows nothing about noise.
 #include "timesteps.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-// See variant.h. Reads folders, not weights.
+// Selects weight files by variant, see variant.h. Called by cascade.c. Reads folders, not weights.
 #include "variant.h"
 
 #include "buf.h"
@@ -19,7 +19,7 @@ struct weights_params cascade_weights(const struct cascade *c, int index, char *
     };
 }
 
-// Looks for the component's files; those of another kind are added to a list.
+// Looks for the component's files; adds other variants to a list.
 static bool find(const struct cascade *c, int index, struct buf *missing, struct buf *others)
 {
     char dir[CASCADE_PATH + 8];
