@@ -67,6 +67,8 @@ enum err codec_encode(const struct codec_params *p, struct buf *out, struct faul
                          p->quality);
     if (p->texts < 0 || p->texts > CODEC_MAX_TEXTS)
         return fault_set(why, ERR_INVALID, "text", "too many metadata entries: %d", p->texts);
+    if (p->comment && !utf8_valid(p->comment, strlen(p->comment), NULL))
+        return fault_set(why, ERR_INVALID, "comment", "the comment is not valid UTF-8");
     if (p->xmp && strlen(p->xmp) > CODEC_MAX_XMP)
         return fault_set(why, ERR_INVALID, "xmp", "the XMP metadata is larger than %d bytes",
                          CODEC_MAX_XMP);

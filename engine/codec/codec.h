@@ -16,8 +16,9 @@ enum codec_format { CODEC_PNG, CODEC_JPEG, CODEC_WEBP, CODEC_FORMATS };
 
 enum {
     CODEC_MAX_TEXTS = 32,
-    CODEC_MAX_XMP = 60000, // bytes: must fit one JPEG segment
-    CODEC_LOSSLESS = 100,  // the quality at which WebP becomes lossless
+    CODEC_MAX_XMP = 60000,          // bytes: must fit one JPEG segment
+    CODEC_MAX_TEXT_BYTES = 1 << 20, // of the texts that are read from a file
+    CODEC_LOSSLESS = 100,           // the quality at which WebP becomes lossless
 };
 
 // ---- writing ----------------------------------------------------------------------------------
@@ -35,6 +36,9 @@ struct codec_params {
     const struct codec_text *text; // PNG only, written as tEXt or iTXt chunks
     int texts;
     const char *xmp; // an XMP packet for the file's metadata; NULL: none
+    // UTF-8, JPEG and WebP only, written as EXIF user comment, where A1111 stores an image's
+    // settings; NULL: none. Omitted from a JPEG if it does not fit one segment (64 kB).
+    const char *comment;
 };
 
 // Appends the file to *out. Errors: INVALID (an edge too long for the format, a bad quality, text
@@ -74,6 +78,23 @@ struct codec_image {
 enum err codec_decode(const void *data, size_t size, const struct codec_limits *l,
                       struct codec_image *out, struct fault *why);
 void codec_image_deinit(struct codec_image *i);
+
+// The texts in a file's metadata: those of a PNG by their keys, a JPEG's comment as "comment", an
+// EXIF user comment as CODEC_TEXT_COMMENT.
+struct codec_texts {
+    int count;
+    struct codec_text text[CODEC_MAX_TEXTS]; // UTF-8, never empty; owned
+    size_t bytes;                            // of all values
+};
+#define CODEC_TEXT_COMMENT "UserComment"
+
+// Reads these texts and checks that the file is complete. Does not decode pixels, so the size of
+// the image does not matter. Errors and l: as codec_decode. Owner: the caller gives *out to
+// codec_texts_deinit.
+enum err codec_read_texts(const void *data, size_t size, const struct codec_limits *l,
+                          struct codec_texts *out, struct fault *why);
+const char *codec_texts_find(const struct codec_texts *t, const char *key); // NULL: none
+void codec_texts_deinit(struct codec_texts *t);
 
 // ---- names ------------------------------------------------------------------------------------
 

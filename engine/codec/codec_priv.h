@@ -21,6 +21,11 @@ struct codec_reader {
     struct fault *why;
 };
 
+// Fills *r, with default limits where l has none.
+void codec_open(struct codec_reader *r, const void *data, size_t size, const struct codec_limits *l,
+                struct fault *why);
+// Recognizes the format by its first bytes. Errors: INVALID (empty, too large, another format).
+enum err codec_recognize(struct codec_reader *r, enum codec_format *out);
 // Checks the size against the limits, then allocates out->rgba. extra: other bytes that decoding
 // needs. Errors: INVALID, NO_MEMORY, with *r->why filled.
 enum err codec_begin(struct codec_reader *r, uint32_t width, uint32_t height, uint64_t extra);
@@ -35,6 +40,14 @@ enum err codec_read_webp(struct codec_reader *r);
 
 // The orientation in EXIF data, with or without the "Exif" prefix; 1 if not stated.
 int codec_exif_orientation(const uint8_t *data, size_t size);
+// Appends the user comment of EXIF data as UTF-8; nothing if there is none.
+void codec_exif_comment(const uint8_t *data, size_t size, struct buf *out);
+// Appends EXIF data, without the "Exif" prefix, that contains only a user comment.
+void codec_put_exif(struct buf *b, const char *comment);
+// Appends a character as UTF-8; an invalid one, or NUL, becomes U+FFFD.
+void codec_put_utf8(struct buf *b, uint32_t c);
+// Appends text as UTF-8, without trailing NULs. utf8: it may be UTF-8; otherwise it is Latin-1.
+void codec_put_text(struct buf *b, const uint8_t *p, size_t n, bool utf8);
 // Rotates and mirrors the image as the orientation says. Errors: NO_MEMORY.
 enum err codec_turn(struct codec_image *i, int orientation);
 

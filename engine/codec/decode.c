@@ -95,10 +95,9 @@ static const struct signature *recognize(const uint8_t *data, size_t size)
     return NULL;
 }
 
-static enum err decode(struct codec_reader *r)
+enum err codec_recognize(struct codec_reader *r, enum codec_format *out)
 {
     const struct signature *s = recognize(r->data, r->size);
-    enum err e;
 
     if (!r->size)
         return codec_refuse(r, "is empty: it has no bytes");
@@ -108,33 +107,49 @@ static enum err decode(struct codec_reader *r)
         return codec_refuse(r, "is not a PNG, JPEG or WebP file");
     if (s->format < 0)
         return codec_refuse(r, "is %s file; convert it to PNG, JPEG or WebP", s->name);
-    r->out->format = (enum codec_format)s->format;
-    e = readers[s->format](r);
+    *out = (enum codec_format)s->format;
+    return ERR_OK;
+}
+
+static enum err decode(struct codec_reader *r)
+{
+    enum err e = codec_recognize(r, &r->out->format);
+
+    if (!e)
+        e = readers[r->out->format](r);
     if (e)
         return e;
     r->out->alpha = has_alpha(r->out);
     return codec_turn(r->out, r->orientation) ? no_memory(r) : ERR_OK;
 }
 
+void codec_open(struct codec_reader *r, const void *data, size_t size, const struct codec_limits *l,
+                struct fault *why)
+{
+    *r = (struct codec_reader){.data = data, .size = size, .orientation = 1, .why = why};
+    if (l)
+        r->limits = *l;
+    if (!r->limits.name)
+        r->limits.name = "image";
+    if (!r->limits.bytes)
+        r->limits.bytes = CODEC_MAX_BYTES;
+    if (!r->limits.edge)
+        r->limits.edge = CODEC_MAX_EDGE;
+    if (!r->limits.pixels)
+        r->limits.pixels = CODEC_MAX_PIXELS;
+    if (!r->limits.memory)
+        r->limits.memory = CODEC_MAX_MEMORY;
+}
+
 enum err codec_decode(const void *data, size_t size, const struct codec_limits *l,
                       struct codec_image *out, struct fault *why)
 {
-    struct codec_reader r = {.data = data, .size = size, .out = out, .orientation = 1, .why = why};
+    struct codec_reader r;
     enum err e;
 
     memset(out, 0, sizeof *out);
-    if (l)
-        r.limits = *l;
-    if (!r.limits.name)
-        r.limits.name = "image";
-    if (!r.limits.bytes)
-        r.limits.bytes = CODEC_MAX_BYTES;
-    if (!r.limits.edge)
-        r.limits.edge = CODEC_MAX_EDGE;
-    if (!r.limits.pixels)
-        r.limits.pixels = CODEC_MAX_PIXELS;
-    if (!r.limits.memory)
-        r.limits.memory = CODEC_MAX_MEMORY;
+    codec_open(&r, data, size, l, why);
+    r.out = out;
     e = decode(&r);
     if (e)
         codec_image_deinit(out);

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <webp/encode.h>
 
-enum { FIRST_CHUNK = 12, HAS_XMP = 4 };
+enum { FIRST_CHUNK = 12, HAS_XMP = 4, HAS_EXIF = 8 };
 
 static void put_u32(struct buf *b, size_t v)
 {
@@ -19,26 +19,40 @@ static void put_u24(struct buf *b, int v)
     buf_add(b, bytes, sizeof bytes);
 }
 
+static void put_chunk(struct buf *out, const char *name, const char *data, size_t n)
+{
+    buf_puts(out, name);
+    put_u32(out, n);
+    buf_add(out, data, n);
+    if (n % 2)
+        buf_putc(out, 0);
+}
+
 // Writes the extended file format: a feature header, the chunk of the simple format, the metadata.
 // Source: WebP Container Specification.
 static void put_extended(const struct codec_params *p, const uint8_t *simple, size_t n,
                          struct buf *out)
 {
-    const size_t xmp = strlen(p->xmp), odd = xmp % 2, image = n - FIRST_CHUNK;
+    const size_t start = out->len;
+    struct buf exif = {0};
 
-    buf_puts(out, "RIFF");
-    put_u32(out, 4 + 18 + image + 8 + xmp + odd);
-    buf_puts(out, "WEBPVP8X");
+    buf_add(out, "RIFF\0\0\0\0WEBPVP8X", 16);
     put_u32(out, 10);
-    put_u32(out, HAS_XMP);
+    put_u32(out, (p->xmp ? HAS_XMP : 0) | (p->comment ? HAS_EXIF : 0));
     put_u24(out, p->width - 1);
     put_u24(out, p->height - 1);
-    buf_add(out, simple + FIRST_CHUNK, image);
-    buf_puts(out, "XMP ");
-    put_u32(out, xmp);
-    buf_puts(out, p->xmp);
-    if (odd)
-        buf_putc(out, 0);
+    buf_add(out, simple + FIRST_CHUNK, n - FIRST_CHUNK);
+    if (p->comment) {
+        codec_put_exif(&exif, p->comment);
+        put_chunk(out, "EXIF", exif.data, exif.len);
+    }
+    if (p->xmp)
+        put_chunk(out, "XMP ", p->xmp, strlen(p->xmp));
+    out->failed |= exif.failed;
+    buf_deinit(&exif);
+    const size_t size = out->len - start - 8;
+    for (size_t i = 0; !out->failed && i < 4; i++)
+        out->data[start + 4 + i] = (char)(size >> 8 * i);
 }
 
 enum err codec_encode_webp(const struct codec_params *p, struct buf *out)
@@ -50,7 +64,7 @@ enum err codec_encode_webp(const struct codec_params *p, struct buf *out)
             ? WebPEncodeLosslessRGB(p->rgb, p->width, p->height, stride, &mem)
             : WebPEncodeRGB(p->rgb, p->width, p->height, stride, (float)p->quality, &mem);
 
-    if (n > FIRST_CHUNK && p->xmp)
+    if (n > FIRST_CHUNK && (p->xmp || p->comment))
         put_extended(p, mem, n, out);
     else if (n)
         buf_add(out, mem, n);

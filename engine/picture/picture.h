@@ -142,6 +142,14 @@ void picture_xmp(struct buf *b, const struct picture_request *r);
 // Writes A1111's "infotext" of an image. sampler: replaces the sampler's name; may be NULL.
 void picture_infotext(struct buf *b, const struct picture_request *r, const struct picture_used *u,
                       const char *sampler);
+// Writes the fields of an infotext as a JSON object, the prompts as "Prompt" and "Negative prompt";
+// "Size: 64x32" becomes "Size-1" and "Size-2". At most 256 fields are read. Source:
+// parse_generation_parameters of A1111's infotext_utils, without the settings that it adds.
+void picture_infotext_fields(struct buf *b, const char *infotext);
+// Writes the metadata of an image file as members of a JSON object, without its braces: "info", the
+// infotext or ""; "items", the other texts; "parameters", the fields of the infotext. Errors: as
+// codec_read_texts.
+enum err picture_file_info(const void *data, size_t n, struct buf *b, struct fault *why);
 // Appends the file to *out, in the size of picture_file_size. The last stage's image of an edit
 // with a mask is composed with r->edit. The metadata states how the image was made; p->text is
 // ignored. Errors: as codec_encode.

@@ -196,6 +196,7 @@ enum err picture_encode(const struct codec_params *p, const struct picture_reque
 {
     struct codec_params fitted = *p;
     struct check_size size;
+    struct buf infotext = {0};
     uint8_t *rgb = NULL;
     enum err e;
     if (!r->prompt || !p->rgb || p->width < 1 || u->stages < 1 || u->stages > PICTURE_MAX_STAGES ||
@@ -210,8 +211,15 @@ enum err picture_encode(const struct codec_params *p, const struct picture_reque
     fitted.width = size.width;
     fitted.height = size.height;
     fitted.rgb = rgb ? rgb : p->rgb;
-    e = p->format == CODEC_PNG ? encode_png(&fitted, r, u, out, why)
-                               : codec_encode(&fitted, out, why);
+    if (p->format != CODEC_PNG)
+        picture_infotext(&infotext, r, u, NULL);
+    fitted.comment = infotext.len ? infotext.data : NULL;
+    if (infotext.failed)
+        e = fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    else
+        e = p->format == CODEC_PNG ? encode_png(&fitted, r, u, out, why)
+                                   : codec_encode(&fitted, out, why);
+    buf_deinit(&infotext);
     free(rgb);
     return e;
 }

@@ -195,7 +195,7 @@ const struct cli_about cli_about_generate = {
             "Generate images from PROMPT and write them as PNG, JPEG or WebP files. Unset options "
             "default to the "
             "preset, then to the model's own recommendation, which \"imagend inspect\" shows. The "
-            "settings that reproduce an image are stored in the text chunks of a PNG.",
+            "settings that reproduce an image are stored in its metadata.",
             NULL},
     .options = options,
 };

@@ -5,10 +5,28 @@
 
 #include "codec.h"
 #include "fuzz.h"
+#include "utf8.h"
+
+#include <string.h>
 
 // Small limits, so that an input takes milliseconds.
 static const struct codec_limits fuzz_limits = {
     .name = "image", .edge = 512, .pixels = 1 << 16, .memory = 4 << 20};
+
+static inline void fuzz_texts(const uint8_t *data, size_t size)
+{
+    struct codec_texts t;
+    struct fault why = {0};
+    const enum err e = codec_read_texts(data, size, &fuzz_limits, &t, &why);
+
+    FUZZ_REQUIRE(e ? why.code == e && why.msg[0] && !t.count : t.count <= CODEC_MAX_TEXTS);
+    for (int i = 0; i < t.count; i++) {
+        const char *key = t.text[i].key, *value = t.text[i].value;
+        FUZZ_REQUIRE(*key && *value && utf8_valid(key, strlen(key), NULL));
+        FUZZ_REQUIRE(utf8_valid(value, strlen(value), NULL));
+    }
+    codec_texts_deinit(&t);
+}
 
 static inline void fuzz_image(const uint8_t *data, size_t size, enum codec_format format)
 {
@@ -16,6 +34,7 @@ static inline void fuzz_image(const uint8_t *data, size_t size, enum codec_forma
     struct fault why = {0};
     const enum err e = codec_decode(data, size, &fuzz_limits, &i, &why);
 
+    fuzz_texts(data, size);
     if (e) {
         FUZZ_REQUIRE(e == ERR_INVALID || e == ERR_NO_MEMORY);
         FUZZ_REQUIRE(why.code == e && why.msg[0] && !i.rgba);

@@ -5,6 +5,7 @@
 #include "picture.h"
 #include "program.h"
 #include "test.h"
+#include "text.h"
 
 #include <png.h>
 #include <stdlib.h>
@@ -320,6 +321,81 @@ static void infotext(void)
     buf_deinit(&b);
 }
 
+// A1111's own rules, as its parser applies them.
+static void infotext_fields(void)
+{
+    static const struct {
+        const char *text, *json;
+    } rows_[] = {
+        {"", "{'Prompt':'','Negative prompt':''}"},
+        {"a cat", "{'Prompt':'a cat','Negative prompt':''}"},
+        {" a cat,\n on a mat \nNegative prompt: dog\n mouse\nSteps: 20, Sampler: Euler a, Seed: 9, "
+         "Size: 512x768, Model hash: 45dee52b\n",
+         "{'Prompt':'a cat,\\non a mat','Negative prompt':'dog\\nmouse','Steps':'20',"
+         "'Sampler':'Euler a','Seed':'9','Size-1':'512','Size-2':'768','Model hash':'45dee52b'}"},
+        // Fewer than three settings are none.
+        {"a\nSteps: 20, Seed: 1", "{'Prompt':'a\\nSteps: 20, Seed: 1','Negative prompt':''}"},
+        {"a\nNegative prompt: Steps: 1, Seed: 2\nab: 1, cd: 2, ef: 3",
+         "{'Prompt':'a','Negative prompt':'Steps: 1, Seed: 2','ab':'1','cd':'2','ef':'3'}"},
+        {"ab: 1, cd: 2, ef: 3", "{'Prompt':'','Negative prompt':'','ab':'1','cd':'2','ef':'3'}"},
+        // Values in quotes, also wrong ones.
+        {"ab: \"1, \\\"2\\\"\", cd: \"3\" 4, ef: \"5, gh: \"\\q\"",
+         "{'Prompt':'','Negative prompt':'','ab':'1, \\\"2\\\"','cd':'\\\"3\\\" 4',"
+         "'ef':'\\\"5','gh':'\\\"\\\\q\\\"'}"},
+        // Keys of one character, empty values, sizes that are none.
+        {"a: 1, ab:, (Model-x/y: 2, Size: 3x, size: x4, s z: 3x4x5, 12: 34",
+         "{'Prompt':'','Negative prompt':'','Model-x/y':'2','Size':'3x','size':'x4','s z':'3x4x5',"
+         "'12':'34'}"},
+        // The last of a name counts.
+        {"ab: 1, Size: 3x4, ab: 2, Size-2: 5, Prompt: p",
+         "{'Negative prompt':'','Size-1':'3','ab':'2','Size-2':'5','Prompt':'p'}"},
+    };
+    for (size_t i = 0; i < sizeof rows_ / sizeof *rows_; i++) {
+        struct buf b = {0};
+        char want[512] = "";
+        for (const char *s = rows_[i].json; *s; s++)
+            want[s - rows_[i].json] = *s == '\'' ? '"' : *s;
+        picture_infotext_fields(&b, rows_[i].text);
+        CHECK_STR(b.data, want);
+        buf_deinit(&b);
+    }
+}
+
+// What picture_encode writes in any format is read as the same fields.
+static void file_info(void)
+{
+    static const uint8_t rgb[64 * 64 * 3];
+    const struct picture_request r = {
+        .prompt = "a \xe2\x82\xac", .negative_prompt = "b", .seed = 3};
+    for (int format = 0; format < CODEC_FORMATS; format++) {
+        const struct codec_params p = {.format = (enum codec_format)format,
+                                       .quality = 90,
+                                       .width = 64,
+                                       .height = 64,
+                                       .rgb = rgb};
+        struct picture_used u = used;
+        struct buf file = {0}, b = {0}, text = {0}, json = {0};
+        struct fault why = {0};
+        u.stages = 1;
+        u.size = u.drawn = (struct check_size){64, 64};
+        CHECK_MSG(!picture_encode(&p, &r, &u, &file, &why), "%s", why.msg);
+        CHECK_MSG(!picture_file_info(file.data, file.len, &b, &why), "%s", why.msg);
+        picture_infotext(&text, &r, &u, NULL);
+        buf_puts(&json, "\"info\":");
+        text_json(&json, text.data);
+        CHECK_MSG(!strncmp(b.data, json.data, json.len), "%s", b.data);
+        CHECK(strstr(b.data,
+                     "\"parameters\":{\"Prompt\":\"a \xe2\x82\xac\",\"Negative prompt\":\"b\","));
+        CHECK(strstr(b.data, "\"Seed\":\"3\",\"Size-1\":\"64\",\"Size-2\":\"64\","));
+        CHECK_INT(strstr(b.data, "\"items\":{}") != NULL, format != CODEC_PNG);
+        buf_deinit(&file);
+        buf_deinit(&b);
+        buf_deinit(&text);
+        buf_deinit(&json);
+    }
+    CHECK_INT(picture_file_info("hello", 5, &(struct buf){0}, &(struct fault){0}), ERR_INVALID);
+}
+
 // ---- fields -----------------------------------------------------------------------------------
 
 static void fields(void)
@@ -374,6 +450,8 @@ int main(void)
     encoded_size();
     warnings();
     infotext();
+    infotext_fields();
+    file_info();
     fields();
     sizes();
     read_back();
