@@ -1,5 +1,5 @@
-// The pipeline cache on disk: one file per device and driver version, with a header of our own
-// that is checked before the driver sees a byte of it. Called when a device opens and closes.
+// The pipeline cache on disk: one file per device and driver version, with our own header, which is
+// checked before the driver sees the data. Called when a device opens and closes.
 #include "hash.h"
 #include "vk_internal.h"
 
@@ -39,7 +39,7 @@ static struct cache_header make_header(const struct vk_device *dev, const void *
     return h;
 }
 
-// The driver's own header too: a driver need not survive somebody else's data.
+// Also checks the driver's own header: drivers may crash on foreign data.
 static bool is_ours(const struct vk_device *dev, const void *data, size_t bytes)
 {
     VkPipelineCacheHeaderVersionOne v;
@@ -146,14 +146,14 @@ enum err vk_cache_save(struct vk_device *dev)
         !(data = malloc(bytes)) ||
         vkGetPipelineCacheData(dev->handle, dev->cache, &bytes, data) != VK_SUCCESS || !bytes) {
         free(data);
-        return ERR_OK; // a driver with nothing to keep
+        return ERR_OK; // the driver has nothing to keep
     }
     struct cache_header h = make_header(dev, data, bytes);
     char *slash = strrchr(dev->cache_path, '/');
     *slash = 0;
-    (void)vk_make_dirs(dev->cache_path); // the write below tells
+    (void)vk_make_dirs(dev->cache_path); // the write below reports failure
     *slash = '/';
-    // Two processes may save at once: each renames a whole file of its own into place.
+    // Two processes may save at once: each renames its own complete file into place.
     int n = snprintf(tmp, sizeof tmp, "%s.%ld", dev->cache_path, (long)getpid());
     if (n > 0 && (size_t)n < sizeof tmp && write_file(tmp, &h, data)) {
         if (!rename(tmp, dev->cache_path))

@@ -1,7 +1,7 @@
-// Commands: a list of dispatches and copies, recorded once into a VkCommandBuffer and replayed.
-// Descriptor sets and texel views are made while recording and live as long as the command;
-// barriers follow from the byte ranges that the bindings say they read and write. Called by
-// engine/ops on the engine's thread. Knows nothing of what the shaders compute.
+// Commands: lists of dispatches and copies, recorded once into a VkCommandBuffer and replayed.
+// Descriptor sets and texel views are created while recording and live as long as the command;
+// barriers are derived from the byte ranges that the bindings read and write. Called by engine/ops
+// on the engine's thread. Knows nothing about the shaders' computations.
 #include "vk_internal.h"
 
 #include <stdlib.h>
@@ -16,10 +16,10 @@ struct view {
     VkDeviceSize offset, bytes;
     VkFormat format;
     VkBufferView handle;
-    int next; // in its bucket, -1 at the end
+    int next; // next in its bucket, -1: none
 };
 
-// Bytes touched since the last barrier.
+// A range of bytes accessed since the last barrier.
 struct touched {
     VkBuffer buf;
     size_t begin, end;
@@ -36,7 +36,7 @@ struct vk_cmd {
 
     VkDescriptorPool *pools;
     int npools, cap_pools;
-    uint32_t left_sets, left_storage, left_texel; // in the newest pool
+    uint32_t left_sets, left_storage, left_texel; // free in the newest pool
 
     struct view *views;
     int nviews, cap_views, bucket[VIEW_BUCKETS];
@@ -92,13 +92,13 @@ enum err vk_cmd_create(struct vk_device *dev, struct vk_cmd **out)
         vk_cmd_destroy(&cmd);
         return e;
     }
-    // Earlier submissions, earlier runs of this one, and what the CPU wrote.
+    // Waits for earlier submissions, earlier runs of this command, and host writes.
     barrier(cmd, VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_WRITE_BIT, work_stages, work_access);
     *out = cmd;
     return ERR_OK;
 }
 
-// A caller that gave up waiting may still destroy: the driver must have let go of it first.
+// A caller may destroy a command after its wait timed out; the driver must finish it first.
 static void wait_until_idle(struct vk_cmd *cmd)
 {
     VkSemaphoreWaitInfo info = {
@@ -144,11 +144,11 @@ static bool conflicts(const struct vk_cmd *cmd, const struct touched *t)
     return false;
 }
 
-// One barrier before this work when any of its ranges meets an earlier one with a write between
-// them; then remember the ranges.
+// Adds one barrier before this work if one of its ranges conflicts with an earlier one; then
+// remembers the ranges.
 static enum err order(struct vk_cmd *cmd, const struct touched *t, int n)
 {
-    bool wait = cmd->dev->profile && cmd->ntouched; // each timestamp pair sees its own work only
+    bool wait = cmd->dev->profile && cmd->ntouched; // timestamp pairs measure only their own work
     for (int i = 0; i < n && !wait; i++)
         wait = conflicts(cmd, &t[i]);
     if (wait) {
@@ -213,10 +213,10 @@ static enum err allocate_set(struct vk_cmd *cmd, const struct vk_pipeline *pipe,
     return VK_CALL(cmd->dev, vkAllocateDescriptorSets, cmd->dev->handle, &info, set);
 }
 
-// The bytes that a view of this binding spans. llvmpipe's key of compiled code overlays bits 8 to
-// 15 of a texel buffer's size with a mip level and compiles every shader once more where they are
-// all zero, as sizes of 64 KiB times n have it. The zeros kept behind each buffer avoid that
-// without changing what an out-of-range read returns.
+// The number of bytes that a view of this binding spans. In llvmpipe's key of compiled code a mip
+// level overlays bits 8 to 15 of a texel buffer's size; if all are zero, as in multiples of 64 KiB,
+// it compiles every shader once more. The zeros kept after each buffer avoid that without changing
+// out-of-range reads.
 static size_t view_bytes(const struct vk_binding *b)
 {
     bool at_end = b->offset + b->bytes == b->buf->bytes;

@@ -1,5 +1,6 @@
-// Opening and closing a device, its queue and timeline, and waiting for it. Called by engine/ops
-// on the engine's thread. Knows nothing of what is computed. Features are taken by capability.
+// Opens and closes a device with its queue and timeline, and waits for it. Called by engine/ops on
+// the engine's thread. Knows nothing about computations. Uses features by capability, not by device
+// name.
 #include "vk_internal.h"
 
 #include <ctype.h>
@@ -101,7 +102,7 @@ struct feature_chain {
     uint32_t extension_count;
 };
 
-// Ask for every feature that some shader may use and the device offers, and for nothing else.
+// Requests the features that some shader may use and the device offers, and no others.
 static void want_features(struct feature_chain *c, const struct vk_physical *ph)
 {
     VkPhysicalDeviceVulkan12Features has12 = {
@@ -152,8 +153,8 @@ static void want_extensions(struct feature_chain *c, const struct vk_physical *p
         if (ph->size_control_ext)
             c->extensions[c->extension_count++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
     }
-    // Texel reads past the end must give zero: kernels use it as padding. robustBufferAccess
-    // alone allows any value inside the buffer.
+    // Kernels use texel reads past the end as zero padding. robustBufferAccess alone may return any
+    // value in the buffer.
     if (ph->robustness2 && c->core.features.robustBufferAccess) {
         c->robust.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ROBUSTNESS_2_FEATURES_EXT;
         c->robust.robustBufferAccess2 = VK_TRUE;
@@ -204,8 +205,8 @@ static enum err open_queue(struct vk_device *dev)
     return e ? e : VK_CALL(dev, vkCreateCommandPool, dev->handle, &pool, NULL, &dev->commands);
 }
 
-// Mesa keeps compiled code of software devices on disk, which the pipeline cache does not hold.
-// Its place must be in the environment before the driver is loaded.
+// Mesa keeps the compiled code of software devices on disk, because the pipeline cache does not
+// contain it. The location must be in the environment before the driver is loaded.
 static void place_driver_cache(const char *cache_dir)
 {
     char dir[4096];
@@ -265,7 +266,7 @@ void vk_device_close(struct vk_device **pdev)
     if (dev->handle) {
         vkDeviceWaitIdle(dev->handle);
         if (dev->cache)
-            (void)vk_cache_save(dev); // only a later start's speed is at stake
+            (void)vk_cache_save(dev); // failure only slows the next start
         vkDestroyPipelineCache(dev->handle, dev->cache, NULL);
         vk_memory_deinit(dev);
         vkDestroyCommandPool(dev->handle, dev->commands, NULL);

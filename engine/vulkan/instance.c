@@ -1,5 +1,5 @@
-// The Vulkan instance: the loader, and what each physical device can do. Called by device.c, on the
-// thread that opens a device. Chooses nothing: device.c does.
+// The Vulkan instance: the loader, and the capabilities of each physical device. Called by
+// device.c, which selects a device, on the thread that opens it.
 #include "vk_internal.h"
 
 #include <stdio.h>
@@ -136,7 +136,7 @@ static void fill_limits(struct vk_physical *ph, const VkPhysicalDeviceProperties
     caps->max_bindings = lim->maxPerStageResources;
     caps->max_storage_range = lim->maxStorageBufferRange;
     caps->max_texel_elements = lim->maxTexelBufferElements;
-    // 16: a vec4, which shaders may read at any binding's start.
+    // 16: shaders may read a vec4 at the start of any binding.
     caps->offset_alignment = max_of(
         16, max_of(lim->minStorageBufferOffsetAlignment, lim->minTexelBufferOffsetAlignment));
     memcpy(ph->cache_uuid, p->pipelineCacheUUID, VK_UUID_SIZE);
@@ -179,7 +179,7 @@ static bool fill_features(struct vk_physical *ph)
     return f12.timelineSemaphore;
 }
 
-// What the system can give without swapping, less some for the rest of this process; 0: unknown.
+// Memory available without swapping, minus a reserve for the rest of this process; 0: unknown.
 static VkDeviceSize host_budget(void)
 {
     FILE *f = fopen("/proc/meminfo", "r");
@@ -202,7 +202,7 @@ VkDeviceSize vk_physical_budget(const struct vk_physical *ph, uint32_t heap)
     vkGetPhysicalDeviceMemoryProperties2(ph->handle, &props);
     VkDeviceSize size = props.memoryProperties.memoryHeaps[heap].size;
     VkDeviceSize free = budget.heapBudget[heap];
-    // A software device takes its memory from the system, whatever its driver calls its size.
+    // A software device uses system memory, regardless of the size that its driver reports.
     if (ph->type == VK_PHYSICAL_DEVICE_TYPE_CPU && host_budget() > size)
         return host_budget();
     return free && free < size ? free : size;
@@ -220,7 +220,8 @@ static void fill_memory(struct vk_physical *ph)
     ph->caps.memory_bytes = best;
 }
 
-// Returns false for a device that cannot be used: older than 1.2, no compute, no timeline.
+// Returns false for an unusable device: older than Vulkan 1.2, no compute queue, no timeline
+// semaphores.
 static bool inspect(struct vk_physical *ph)
 {
     VkPhysicalDeviceProperties base;

@@ -1,6 +1,6 @@
-// Device memory: slabs, each one allocation with one VkBuffer over it, cut into buffers from a
-// sorted list of free spans; and the copies between the CPU and memory it cannot see. Called by
-// engine/ops and command.c on the engine's thread. Knows bytes only.
+// Device memory: slabs, each one allocation with one VkBuffer, divided into buffers by a sorted
+// list of free spans; and copies to and from memory that is not mapped. Called by engine/ops and
+// command.c on the engine's thread. Handles bytes only.
 #include "vk_internal.h"
 
 #include <stdlib.h>
@@ -17,7 +17,7 @@ struct vk_slab {
     uint8_t *map;
     size_t bytes;
     uint32_t type;
-    int live;             // buffers in it
+    int live;             // number of buffers
     struct vk_span *free; // sorted by offset, never adjacent
     int spans, cap_spans;
 };
@@ -57,7 +57,7 @@ static bool choose_types(struct vk_device *dev, uint32_t bits)
                                       VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD;
     uint32_t *t = dev->heap_type;
     bool shared = shares_memory(dev);
-    // Across a bus the mapped part of device memory is slow to read and often small.
+    // On a discrete device, mapped device memory is slow to read and often small.
     bool device = (shared && (find_type(dev, bits, local | seen | cached, odd, &t[VK_DEVICE]) ||
                               find_type(dev, bits, local | seen, odd, &t[VK_DEVICE]))) ||
                   find_type(dev, bits, local, odd, &t[VK_DEVICE]);
@@ -173,14 +173,14 @@ static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
     if (!e && mapped)
         e = VK_CALL(dev, vkMapMemory, dev->handle, slab->memory, 0, VK_WHOLE_SIZE, 0, &map);
     slab->map = map;
-    // A driver that has no host memory for device memory is reported as out of device memory.
+    // Report a driver that is out of host memory as out of device memory.
     return e == ERR_NO_MEMORY ? vk_fail(dev, ERR_NO_DEVICE_MEMORY, "%s", vk_device_why(dev, e)) : e;
 }
 
 static enum err slab_create(struct vk_device *dev, uint32_t type, size_t bytes,
                             struct vk_slab **out)
 {
-    // llvmpipe compiles code apart for texel buffers over power-of-two sizes: have one kind only.
+    // llvmpipe compiles separate code for texel buffers with power-of-two sizes: avoid those sizes.
     if (!(bytes & (bytes - 1)))
         bytes += VK_SUBALLOC_ALIGN;
     if (dev->stats.reserved > dev->stats.limit || bytes > dev->stats.limit - dev->stats.reserved)
@@ -221,7 +221,7 @@ static void slab_remove(struct vk_device *dev, struct vk_slab *slab)
     slab_destroy(dev, slab);
 }
 
-// The tightest span that holds `bytes`, or -1.
+// The index of the smallest span of at least `bytes`, or -1.
 static int find_span(const struct vk_slab *slab, size_t bytes)
 {
     int best = -1;
@@ -244,7 +244,7 @@ static size_t take_span(struct vk_slab *slab, int i, size_t bytes)
     return offset;
 }
 
-// Never needs memory: every live buffer has reserved the place its span may need.
+// Cannot fail: every live buffer has reserved the entry that its span may need.
 static void give_span(struct vk_slab *slab, size_t offset, size_t bytes)
 {
     int i = 0;
@@ -280,7 +280,7 @@ static enum err find_place(struct vk_device *dev, uint32_t type, size_t span, st
             return ERR_OK;
         }
     *at = 0;
-    // Requests above half a slab get their own, so that they leave no large hole behind.
+    // Buffers larger than half a slab get their own slab, so that they leave no large hole.
     e = span > VK_SLAB_BYTES / 2 ? ERR_NO_DEVICE_MEMORY
                                  : slab_create(dev, type, VK_SLAB_BYTES, slab);
     return e == ERR_NO_DEVICE_MEMORY ? slab_create(dev, type, span, slab) : e;
@@ -409,7 +409,7 @@ void vk_memory_stats(const struct vk_device *dev, struct vk_memory_stats *out)
 
 // ---- copies ---------------------------------------------------------------------------------
 
-// One piece of a copy between buf and the staging buffer.
+// Copies one piece between buf and the staging buffer.
 static enum err move_piece(struct vk_buffer *buf, size_t offset, size_t bytes, bool up)
 {
     struct vk_device *dev = buf->dev;

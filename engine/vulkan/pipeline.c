@@ -1,5 +1,5 @@
-// Compute pipelines: SPIR-V, specialization constants and binding types to a VkPipeline with its
-// layout. Called by engine/ops, from several threads at once. Knows no shader by name.
+// Compute pipelines: creates a VkPipeline and its layout from SPIR-V, specialization constants and
+// binding types. Called by engine/ops, on several threads at once. Knows no shader by name.
 #include "vk_internal.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-// Timestamps around dispatches, summed per pipeline name. Called by command.c while recording and
-// by engine/ops when a command has run. Times the device only, never the CPU.
+// Timestamps around dispatches, summed by pipeline name. Called by command.c while recording and by
+// engine/ops after a command has run. Measures device time only.
 #include "vk_internal.h"
 
 #include <stdlib.h>
@@ -71,7 +71,7 @@ int vk_marks_sum(struct vk_device *dev, const struct vk_marks *m, struct vk_timi
         int marks = m->count - first < MARKS_PER_POOL ? m->count - first : MARKS_PER_POOL;
         if (vkGetQueryPoolResults(dev->handle, pool_of(m, first), 0, 2 * (uint32_t)marks, sizeof t,
                                   t, sizeof t[0], VK_QUERY_RESULT_64_BIT) != VK_SUCCESS)
-            return n; // it has not run yet
+            return n; // has not run yet
         for (int i = 0; i < marks; i++)
             add(out, &n, max, m->names[first + i],
                 (double)((t[2 * i + 1] - t[2 * i]) & mask) * dev->ph.timestamp_seconds);

@@ -1,5 +1,5 @@
-// What Vulkan calls return, as codes and as words, and the last failure of a device. Called by
-// every file of this layer, and by engine/ops for its own limits. Any thread.
+// Results of Vulkan calls as error codes and text, and the last failure of a device. Called by all
+// files of this layer, and by engine/ops for its own limits. Any thread.
 #include "vk_internal.h"
 
 #include <stdio.h>
@@ -63,7 +63,7 @@ enum err vk_error(struct vk_device *dev, const char *call, VkResult r)
     if (e == ERR_DEVICE_LOST)
         atomic_store(&dev->lost, true);
     const char *name = vk_result_name(r);
-    // A result that is newer than the table keeps its number.
+    // A result newer than the table is shown as a number.
     return strcmp(name, "VK_ERROR_UNKNOWN") != 0 || r == VK_ERROR_UNKNOWN
                ? vk_fail(dev, e, "%s: %s", call, name)
                : vk_fail(dev, e, "%s: VkResult %d", call, (int)r);

@@ -1,6 +1,6 @@
-// Sanitizer builds only, otherwise empty: what address and thread sanitizers are told about the
-// Vulkan loader, drivers and layers, which we can neither fix nor rebuild. Called by the
-// sanitizers' run time. Everything of ours stays checked.
+// For sanitizer builds, otherwise empty: suppressions for the Vulkan loader, drivers and layers,
+// which we can neither fix nor rebuild. Called by the sanitizers' runtime. Our own code stays
+// checked.
 #include "vk_internal.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -10,8 +10,8 @@ const char *__lsan_default_options(void);
 const char *__lsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void);
 
-// The loader unloads drivers when an instance closes; a report about one of them could then no
-// longer be matched with its name.
+// The loader unloads drivers when an instance closes; reports about them could then no longer be
+// matched by name.
 int dlclose(void *handle)
 {
     return 0;
@@ -22,7 +22,7 @@ const char *__lsan_default_options(void)
     return "print_suppressions=0";
 }
 
-// Each device that lavapipe opens loses 128 bytes; LLVM and the validation layer keep tables.
+// lavapipe leaks 128 bytes per opened device; LLVM and the validation layer keep tables.
 const char *__lsan_default_suppressions(void)
 {
     return "leak:libvulkan_lvp\n"
@@ -30,7 +30,7 @@ const char *__lsan_default_suppressions(void)
            "leak:libVkLayer_\n";
 }
 
-// Mesa's queues and futexes, and machine code made at run time, are invisible to the checker.
+// The checker cannot see Mesa's queues and futexes, nor machine code generated at run time.
 const char *__tsan_default_suppressions(void)
 {
     return "called_from_lib:libvulkan_lvp\n"

@@ -1,7 +1,6 @@
-// The validation layer: asking for it, counting its messages, and proving that it reports what it
-// is asked to report before anyone trusts its silence. Called by instance.c and device.c on the
-// thread that opens a device; messages may come from any thread. Its own tests are in
-// vk_validation.
+// The validation layer: requests it, counts its messages, and proves that it reports hazards before
+// its silence is trusted. Called by instance.c and device.c on the thread that opens a device;
+// messages may come from any thread. Tests: vk_validation.
 #include "vk_internal.h"
 
 #include <stdio.h>
@@ -10,8 +9,8 @@
 static const char layer_name[] = "VK_LAYER_KHRONOS_validation";
 static const char *const layer_names[] = {layer_name};
 
-// Messages of devices that are closed too: those of vkDestroyDevice come when no one else is left
-// to count them. The one global of this layer.
+// Counts the messages of closed devices too, because vkDestroyDevice can still cause some. The only
+// global variable of this layer.
 static atomic_uint all_messages;
 
 static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
@@ -44,7 +43,7 @@ enum err vk_validation_check(struct vk_device *dev)
                : ERR_OK;
 }
 
-// ---- asking for the layer ---------------------------------------------------------------------
+// ---- the layer ----------------------------------------------------------------------------------
 
 static const VkLayerProperties *find_layer(const VkLayerProperties *list, uint32_t n)
 {
@@ -73,8 +72,8 @@ static bool layer_takes_settings(void)
     return false;
 }
 
-// Layers since 1.3.272 take settings by name. Those since 1.3.296 look at the memory that shaders
-// touch only if they are told to.
+// Layers since 1.3.272 take settings by name. Those since 1.3.296 check the memory accesses of
+// shaders only if told to.
 static void want_settings(struct vk_validation *v)
 {
     static const char *const names[] = {"validate_sync", "syncval_shader_accesses_heuristic"};
@@ -155,8 +154,8 @@ static const uint32_t hazard_spirv[] = {
 #include "hazard.inc"
 };
 
-// Two dispatches that copy a word onto itself and are said to read it only, so that no barrier is
-// recorded between the write of the first and the read of the second. They are never submitted.
+// Records two dispatches that copy a word onto itself but declare only a read, so no barrier is
+// recorded between the first write and the second read. They are never submitted.
 static enum err record_hazard(struct vk_device *dev, struct vk_pipeline *pipe,
                               struct vk_buffer *buf)
 {
@@ -189,7 +188,7 @@ enum err vk_validation_prove(struct vk_device *dev, struct fault *why)
     enum err e = vk_pipeline_create(dev, &p, &pipe);
     if (!e)
         e = vk_buffer_create(dev, VK_DEVICE, sizeof(uint32_t), &buf);
-    dev->profile = false; // it keeps dispatches apart, and with them the hazard
+    dev->profile = false; // it separates dispatches, which would hide the hazard
     atomic_store(&inst->proving, true);
     if (!e)
         e = record_hazard(dev, pipe, buf);

@@ -1,5 +1,4 @@
-// Shared by the files of this layer: the device's state and a few helpers. Private to
-// engine/vulkan.
+// Shared by the files of this layer: the device's state and helpers. Private to engine/vulkan.
 #ifndef IMAGEND_VK_INTERNAL_H
 #define IMAGEND_VK_INTERNAL_H
 
@@ -13,19 +12,20 @@ enum { VK_MAX_PHYSICAL = 16, VK_FAULT_KINDS = 3 };
 
 #define VK_SLAB_BYTES ((size_t)64 << 20)
 #define VK_SUBALLOC_ALIGN ((size_t)256)
-#define VK_GUARD_BYTES ((size_t)256) // zeros behind every buffer: see view_bytes in command.c
+#define VK_GUARD_BYTES ((size_t)256) // zeros after every buffer, see view_bytes in command.c
 #define VK_STAGING_BYTES ((size_t)4 << 20)
 
-// ---- instance.c: the loader, and what physical devices can do -----------------------------------
+// ---- instance.c: the loader and physical devices
+// -------------------------------------------------
 
 struct vk_instance {
     VkInstance handle;
     VkDebugUtilsMessengerCreateInfoEXT messenger_info;
     VkDebugUtilsMessengerEXT messenger; // of the validation layer, or NULL
-    atomic_uint messages;               // validation warnings and errors
-    atomic_bool proving;                // messages are expected: count them as proofs, quietly
+    atomic_uint messages;               // number of validation warnings and errors
+    atomic_bool proving;                // expect messages: count them in proofs without printing
     atomic_uint proofs;
-    bool fatal; // IMAGEND_VALIDATION=fatal: a message makes the next call fail
+    bool fatal; // IMAGEND_VALIDATION=fatal: after a message the next call fails
 };
 
 struct vk_physical {
@@ -36,15 +36,15 @@ struct vk_physical {
     uint32_t subgroup_min, subgroup_max;
     uint8_t cache_uuid[VK_UUID_SIZE];
     VkDeviceSize max_allocation, max_buffer;
-    double timestamp_seconds; // of one tick
+    double timestamp_seconds; // duration of one tick
     bool budget, size_control, size_control_ext, robustness2, maintenance4, maintenance4_ext;
     VkPhysicalDeviceMemoryProperties memory;
 };
 
-// Owner: the caller, who passes *inst to vk_instance_close; it must not move while open.
+// Owner: the caller closes *inst with vk_instance_close; it must not move while open.
 enum err vk_instance_open(struct vk_instance *inst, bool validation, struct fault *why);
 void vk_instance_close(struct vk_instance *inst);
-// The usable devices, best first. Errors: NO_DEVICE with the reason in *why.
+// Finds the usable devices, best first. Errors: NO_DEVICE with the reason in *why.
 enum err vk_physical_find(const struct vk_instance *inst, struct vk_physical *out, int max,
                           int *count, struct fault *why);
 VkDeviceSize vk_physical_budget(const struct vk_physical *ph, uint32_t heap);
@@ -53,8 +53,8 @@ VkDeviceSize vk_physical_budget(const struct vk_physical *ph, uint32_t heap);
 
 // "VK_ERROR_DEVICE_LOST"; never NULL.
 const char *vk_result_name(VkResult r);
-// The enum err of what the Vulkan function `call` returned; keeps both for vk_device_why, and
-// remembers a lost device.
+// Converts the result of the Vulkan function `call` to an enum err; keeps both for vk_device_why
+// and remembers a lost device.
 enum err vk_error(struct vk_device *dev, const char *call, VkResult r);
 #define VK_CALL(dev, call, ...) vk_error((dev), #call, call(__VA_ARGS__))
 
@@ -75,7 +75,7 @@ struct vk_device {
     bool profile;
     atomic_bool lost;
     pthread_mutex_t why_lock;
-    struct fault why;                 // the last failure; param is not used
+    struct fault why;                 // the last failure; param is unused
     atomic_int fault[VK_FAULT_KINDS]; // countdowns of vk_fault_inject; 0: off
 
     // memory.c
@@ -86,14 +86,14 @@ struct vk_device {
     VkCommandBuffer transfer;
 };
 
-// True when an injected fault of this kind is due now.
+// True if an injected fault of this kind is due now.
 bool vk_fault_due(struct vk_device *dev, enum vk_fault kind);
-// Submit cb and advance the timeline.
+// Submits cb and advances the timeline.
 enum err vk_queue_submit(struct vk_device *dev, VkCommandBuffer cb, uint64_t *ticket);
 
 // ---- validation.c -----------------------------------------------------------------------------
 
-// VK_EXT_layer_settings, which Debian 12's headers do not have yet.
+// VK_EXT_layer_settings, which Debian 12's headers lack.
 #define VK_SETTINGS_EXTENSION "VK_EXT_layer_settings"
 enum { VK_SETTINGS_STRUCTURE = 1000496000, VK_SETTING_BOOL = 0, VK_SETTINGS = 2 };
 struct vk_layer_setting {
@@ -109,7 +109,7 @@ struct vk_layer_settings {
     const struct vk_layer_setting *setting;
 };
 
-// What an instance with validation is created from.
+// The creation parameters of an instance with validation.
 struct vk_validation {
     VkDebugUtilsMessengerCreateInfoEXT messages;
     VkValidationFeaturesEXT features;
@@ -117,15 +117,15 @@ struct vk_validation {
     struct vk_layer_settings settings;
 };
 
-// Adds the layer to *info, which points into *v then. Errors: UNSUPPORTED when it is not installed.
+// Adds the layer to *info, which then points into *v. Errors: UNSUPPORTED if it is not installed.
 enum err vk_validation_want(struct vk_instance *inst, struct vk_validation *v,
                             VkInstanceCreateInfo *info, struct fault *why);
 enum err vk_validation_open(struct vk_instance *inst, struct fault *why);
 void vk_validation_close(struct vk_instance *inst);
-// Commits a synchronization hazard (which is not run) and looks whether it was reported; at once OK
-// without validation. Errors: UNSUPPORTED when it was not.
+// Records a synchronization hazard (never run) and checks that it was reported; OK immediately
+// without validation. Errors: UNSUPPORTED if it was not reported.
 enum err vk_validation_prove(struct vk_device *dev, struct fault *why);
-// ERR_INTERNAL when validation messages are fatal and there were any, else OK.
+// ERR_INTERNAL if validation messages are fatal and there were any, else OK.
 enum err vk_validation_check(struct vk_device *dev);
 
 // ---- memory.c -------------------------------------------------------------------------------
@@ -133,10 +133,10 @@ enum err vk_validation_check(struct vk_device *dev);
 struct vk_buffer {
     struct vk_device *dev;
     struct vk_slab *slab;
-    VkBuffer handle;      // the slab's
-    size_t offset, bytes; // of this buffer in the slab
+    VkBuffer handle;      // the slab's handle
+    size_t offset, bytes; // within the slab
     size_t span;          // bytes taken from the slab
-    uint8_t *map;         // NULL when the CPU cannot see it
+    uint8_t *map;         // NULL if not mapped
 };
 
 enum err vk_memory_init(struct vk_device *dev, size_t limit);
@@ -155,10 +155,10 @@ struct vk_pipeline {
     uint32_t push_bytes;
 };
 
-// Opens the driver's cache with what cache_dir holds; whatever is wrong with it is no error.
+// Opens the driver's cache with the contents of cache_dir; a bad cache file is not an error.
 enum err vk_cache_open(struct vk_device *dev, const char *cache_dir);
-// What the cache file holds for the driver, or NULL when there is none that can be trusted.
-// Owner: the caller frees it.
+// The driver's data from the cache file; NULL if missing or not trustworthy. Owner: the caller
+// frees it.
 void *vk_cache_load(const struct vk_device *dev, size_t *bytes);
 // Creates dir and its parents. Errors: IO.
 enum err vk_make_dirs(const char *dir);
@@ -171,7 +171,7 @@ struct vk_marks {
     int npools, cap_pools, count, cap_names;
 };
 
-// Timestamp before and after a dispatch; both belong to the mark that begin opened.
+// Write timestamps before and after a dispatch; both belong to the mark that begin opened.
 enum err vk_marks_begin(struct vk_device *dev, struct vk_marks *m, VkCommandBuffer cb,
                         const char *name);
 void vk_marks_end(struct vk_device *dev, struct vk_marks *m, VkCommandBuffer cb);
@@ -184,7 +184,7 @@ void vk_sanitize(void);
 
 // ---- helpers --------------------------------------------------------------------------------
 
-// Make room for `need` elements of `size` bytes in *array. Returns false when memory is out.
+// Makes room for `need` elements of `size` bytes in *array. Returns false if out of memory.
 bool vk_reserve(void *array, int *cap, int need, size_t size);
 
 static inline size_t vk_align(size_t n, size_t a)
