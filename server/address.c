@@ -1,4 +1,4 @@
-// Parsing of web addresses, see address.h. Called by the settings, the router and proxy.c.
+// Parses web addresses, see address.h. Called by the settings, the router and proxy.c. Any thread.
 #include "address.h"
 
 #include "buf.h"
@@ -47,7 +47,7 @@ static bool take_name(const char *s, size_t n, bool v6, struct address *out)
     return !v6 || inet_pton(AF_INET6, out->host, ip) == 1;
 }
 
-// n bytes of "host[:port]"; the scheme is set.
+// Parses n bytes of "host[:port]"; out->scheme is already set.
 static bool take_authority(const char *s, size_t n, struct address *out)
 {
     const bool v6 = n && *s == '[';
@@ -134,7 +134,7 @@ bool address_prefix(const char *path, size_t n, char out[ADDRESS_PREFIX])
         const bool begins = i && path[i - 1] == '/';
         if (!isalnum((unsigned char)path[i]) && !strchr("/-._~%!$&()*+=:@", path[i]))
             return false;
-        // "//host" would be another server, "/../" another place.
+        // "//host" would be another server, and "/../" another folder.
         if (begins && (path[i] == '/' || path[i] == '.'))
             return false;
     }

@@ -1,5 +1,6 @@
-// Keys are kept as SHA-256 only: they are long random words, so a slow password hash would add
-// nothing. Every key is compared at every request, so that time tells nothing. Loop thread.
+// API keys, see auth.h. Only their SHA-256 is stored: keys are long random strings, so a slow
+// password hash would add nothing. Every request is compared with every key, so that timing reveals
+// nothing. Loop thread.
 #include "auth.h"
 
 #include "buf.h"
@@ -19,12 +20,12 @@ struct key {
     char name[64], hash[65];
     unsigned scopes;
     double rate, burst;    // requests per second; 0: no limit
-    double tokens, filled; // the bucket, and when it was filled last
+    double tokens, filled; // the token bucket, and when it was last filled
 };
 
 struct auth {
     struct key *keys;
-    struct key *retired; // requests in progress may still hold their names
+    struct key *retired; // requests in progress may still point to their names
     int count;
 };
 
@@ -193,11 +194,11 @@ enum err auth_create(const char *file, struct auth **out, struct fault *why)
 
 void auth_replace(struct auth *a, struct auth **fresh)
 {
-    // Keep the token buckets: a reload must not reset a rate limit.
+    // Keep the token buckets: a reload must not reset rate limits.
     for (struct key *k = (*fresh)->keys; k; k = k->next) {
         const struct key *old = key_find(a->keys, k->name);
         if (old && old->rate > 0 && k->rate > 0) {
-            k->tokens = old->tokens; // no more than the burst, once it is spent
+            k->tokens = old->tokens; // capped at the new burst when spent
             k->filled = old->filled;
         }
     }

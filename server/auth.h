@@ -12,22 +12,23 @@
 struct auth;
 struct buf;
 
-// file NULL or "": authentication is disabled. Errors: NOT_FOUND, IO, INVALID (a line, or a file
-// without any key).
+// file NULL or "": authentication is disabled. Errors: NOT_FOUND, IO, INVALID (a bad line, or a
+// file without keys).
 enum err auth_create(const char *file, struct auth **out, struct fault *why);
 void auth_destroy(struct auth **a);
-// Replaces the keys of a by those of *fresh. Owner: takes *fresh, which is NULL afterwards.
+// Replaces the keys of a by those of *fresh. Owner: takes *fresh and sets it to NULL.
 void auth_replace(struct auth *a, struct auth **fresh);
 int auth_count(const struct auth *a);
 
-// For router_auth.check. *owner lives as long as a. Errors: INVALID (no such key), BUSY.
+// For router_auth.check. *owner lives as long as a. Errors: INVALID (unknown key), BUSY (rate
+// limit).
 enum err auth_check(void *auth, const char *key, const char **owner, unsigned *scopes,
                     double *retry);
 
-// Like auth_create, from the content of a file. Errors: INVALID, NO_MEMORY.
+// Like auth_create, from text. Errors: INVALID, NO_MEMORY.
 enum err auth_parse(const char *text, size_t n, struct auth **out, struct fault *why);
 
-// Creates a key: the key itself, which is shown once, and its line for the keys file. Errors:
+// Creates a key: the key itself, which is shown only once, and its line for the keys file. Errors:
 // INVALID (name or scopes), INTERNAL.
 enum err auth_new_key(const char *name, const char *scopes, struct buf *key, struct buf *line,
                       struct fault *why);

@@ -1,5 +1,5 @@
-// Content coding, charset and byte order marks of request bodies. Called by the router; knows
-// nothing of routes or JSON.
+// Content coding, charset and byte order marks of request bodies, see body.h. Called by the router;
+// knows nothing about routes or JSON.
 #include "body.h"
 
 #include "buf.h"
@@ -11,7 +11,7 @@
 
 enum {
     GUNZIP_CHUNK = 64 << 10,
-    GUNZIP_WINDOW = 16 + MAX_WBITS, // zlib's way to ask for gzip
+    GUNZIP_WINDOW = 16 + MAX_WBITS, // zlib's flag for gzip
 };
 
 // ---- what the headers say -----------------------------------------------------------------------
@@ -21,7 +21,7 @@ static bool is_word(const char *s, size_t n, const char *word)
     return strlen(word) == n && !strncasecmp(s, word, n);
 }
 
-// The value of "; charset=" without quotes; false: there is none.
+// Finds the value of "; charset=" without quotes; false if there is none.
 static bool find_charset(const char *type, const char **value, size_t *n)
 {
     static const char name[] = "charset=";
@@ -69,7 +69,7 @@ static enum err gunzip_fault(int code, size_t max, const struct buf *out, struct
                          : "Content-Encoding is gzip, but the request body is not valid gzip data");
 }
 
-// Several members, one after the other, are one file, too.
+// A gzip file may consist of several members.
 static int gunzip_members(z_stream *z, size_t max, struct buf *out)
 {
     int code = Z_OK;
@@ -112,7 +112,8 @@ enum err body_gunzip(struct buf *body, size_t max, struct fault *why)
 
 // ---- text ---------------------------------------------------------------------------------------
 
-// What UTF-16 and UTF-32 begin with: a mark, or an ASCII character among zeros, as JSON does.
+// Recognizes UTF-16 and UTF-32 by a byte order mark, or by zeros around an ASCII character, as in
+// JSON.
 static const char *wide_encoding(const unsigned char *s, size_t n)
 {
     if (n >= 4 && s[0] == 0xff && s[1] == 0xfe && !s[2] && !s[3])

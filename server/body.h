@@ -1,4 +1,4 @@
-// Decodes the body of a request into UTF-8 text for its route. Any thread.
+// Decodes a request body into UTF-8 text. Called by the router. Any thread.
 #ifndef IMAGEND_BODY_H
 #define IMAGEND_BODY_H
 
@@ -15,8 +15,8 @@ enum err body_check_headers(const char *encoding, const char *type, bool *gzip, 
 // Decompresses body in place to at most max bytes; an empty body stays empty. Source: RFC 1952.
 // Errors: INVALID (not gzip, or truncated), FORMAT (more than max, as in buf_read_file), NO_MEMORY.
 enum err body_gunzip(struct buf *body, size_t max, struct fault *why);
-// *begin: offset of the text after a byte order mark. Errors: INVALID (not UTF-8), naming the
-// encoding that the body seems to use.
+// Sets *begin to the offset of the text after a byte order mark. Errors: INVALID (not UTF-8),
+// naming the encoding that the body seems to use.
 enum err body_text(const struct buf *body, size_t *begin, struct fault *why);
 
 #endif

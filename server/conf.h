@@ -14,7 +14,7 @@ struct buf;
 struct conf {
     char *config, *listen, *model, *model_aliases, *variant, *device, *dtype, *cache_dir;
     int slots;
-    double memory_limit; // bytes, as all sizes
+    double memory_limit; // bytes, like all sizes
     char *data_dir;
     int store; // CONF_STORE_*
     int queue_limit, queue_limit_per_key, running_limit_per_key;
@@ -33,32 +33,32 @@ struct conf {
 
 enum { CONF_STORE_SQLITE, CONF_STORE_MEMORY };
 
-// Sets every option from defaults, file, environment and argv (flags only).
-// *help: --help was given, nothing else happened. Errors: INVALID with the option in why->param.
+// Sets every option from defaults, file, environment and argv (flags only). *help: --help was given
+// and nothing was set. Errors: INVALID with the option in why->param.
 enum err conf_load(struct conf *c, int argc, char **argv, bool *help, struct fault *why);
 void conf_deinit(struct conf *c);
 
-// Checks that each IMAGEND_NAME of the environment is an option. Not used at startup, because an
+// Checks that each IMAGEND_NAME in the environment is an option. Not used at startup, because an
 // orchestrator may set variables with the same prefix. Errors: INVALID.
 enum err conf_check_environment(struct fault *why);
 
-// Parse the text of a file into c. Errors: INVALID, naming the line.
+// Parses the text of a configuration file into c. Errors: INVALID, naming the line.
 enum err conf_parse(struct conf *c, const char *text, size_t n, struct fault *why);
-// The configuration that conf_reload would produce, to be checked first. Owner: out borrows from
+// The configuration that conf_reload would produce, for checking it first. Owner: out borrows from
 // both.
 void conf_preview(const struct conf *running, const struct conf *fresh, struct conf *out);
 // Applies the options that may change at run time; *ignored names (comma-separated) changed options
 // that need a restart.
 void conf_reload(struct conf *running, struct conf *fresh, char *ignored, size_t n);
 
-// "host:port", "[v6]:port", ":port". Errors: INVALID.
+// Parses the option `listen`: "host:port", "[v6]:port", ":port". Errors: INVALID.
 enum err conf_listen(const struct conf *c, char *host, size_t n, int *port, struct fault *why);
 // Whether only this machine can reach the listening address.
 bool conf_is_local(const char *host);
 
-// Option number i of the table, from 0; false after the last.
+// Describes option i of the table, from 0; false after the last.
 struct conf_about {
-    const char *name, *value, *def, *help; // value: what stands for it, NULL with choices
+    const char *name, *value, *def, *help; // value: placeholder in the help, NULL with choices
     const char *const *choices;            // NULL: any value
     bool flag, reload, in_file;
 };
@@ -66,7 +66,7 @@ bool conf_about(int i, struct conf_about *out);
 
 void conf_markdown(struct buf *out); // for docs/configuration.md
 void conf_file(struct buf *out);     // config/imagend.conf: the defaults
-void conf_show(const struct conf *c,
-               struct buf *out); // as a file; contains paths of secrets, not the secrets
+// In the format of a configuration file, with the paths of secrets but not the secrets.
+void conf_show(const struct conf *c, struct buf *out);
 
 #endif

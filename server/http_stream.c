@@ -1,5 +1,5 @@
-// Answers that take time: deferred ones and streams, and noticing that the client has left while
-// the library does not look at its socket. Loop thread.
+// Deferred responses and streams, and detection of clients that disconnect while the library does
+// not watch their socket. Loop thread.
 #include "http_impl.h"
 
 #include "clock.h"
@@ -9,7 +9,7 @@
 
 enum { HTTP_KEEPALIVE_SECONDS = 15 };
 
-// ---- the client leaves ------------------------------------------------------------------------
+// ---- disconnects -------------------------------------------------------------------------------
 
 static void on_watch_closed(uv_handle_t *h)
 {
@@ -44,8 +44,8 @@ void http_abandon(struct http_request *r)
     http_resume(r);
 }
 
-// A client that closes only its sending half is treated as gone, too: on the wire the two look the
-// same until something is sent.
+// A client that closes only its sending half is treated as disconnected: the two look the same
+// until something is sent.
 static void on_watch(uv_poll_t *poll, int status, int events)
 {
     if (status < 0 || events & UV_DISCONNECT)
@@ -66,7 +66,7 @@ void http_watch(struct http_request *r)
     uv_poll_start(poll, UV_DISCONNECT, on_watch);
 }
 
-// ---- later --------------------------------------------------------------------------------------
+// ---- streams -----------------------------------------------------------------------------------
 
 void http_defer(struct http_request *r, void (*gone)(void *ctx), void *ctx)
 {
@@ -74,8 +74,8 @@ void http_defer(struct http_request *r, void (*gone)(void *ctx), void *ctx)
     r->gone_ctx = ctx;
 }
 
-// The library asks for bytes. Nothing to give: suspend before returning 0, or it asks again at
-// once.
+// Called by the library for more bytes. If there are none, suspend before returning 0; otherwise it
+// calls again immediately.
 static ssize_t on_read(void *cls, uint64_t pos, char *to, size_t max)
 {
     struct http_request *r = cls;
@@ -95,7 +95,7 @@ static ssize_t on_read(void *cls, uint64_t pos, char *to, size_t max)
     r->stream_at += n;
     r->sent += n;
     if (r->stream_at == r->stream.len) {
-        // An idle stream keeps no buffer: there may be ten thousand of them.
+        // An idle stream keeps no buffer, because there may be ten thousand of them.
         buf_deinit(&r->stream);
         r->stream_at = 0;
     }

@@ -1,5 +1,5 @@
-// Alone in its file: the kernel's header and the C library's, which microhttpd.h includes, cannot
-// meet, and only the kernel's counts bytes.
+// See http_tcp.h. A separate file, because the kernel's header conflicts with the C library's,
+// which microhttpd.h includes, and only the kernel's counts bytes. Any thread.
 #include "http_tcp.h"
 
 #include <linux/tcp.h>
@@ -9,7 +9,7 @@
 
 bool http_tcp_look(int fd, struct http_tcp *out)
 {
-    enum { CLOSE_WAIT = 8 }; // of the kernel's states
+    enum { CLOSE_WAIT = 8 }; // one of the kernel's TCP states
     struct tcp_info info;
     socklen_t n = sizeof info;
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) ||

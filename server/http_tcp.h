@@ -1,4 +1,4 @@
-// What the system knows of a TCP connection's progress. Any thread.
+// The progress of a TCP connection, as reported by the system. Any thread.
 #ifndef IMAGEND_HTTP_TCP_H
 #define IMAGEND_HTTP_TCP_H
 
@@ -6,12 +6,12 @@
 #include <stdint.h>
 
 struct http_tcp {
-    uint64_t received, acked; // bytes from the other side, and of ours that it has
-    bool pending;             // it does not have all of ours
-    bool ended;               // it sends no more
+    uint64_t received, acked; // bytes received, and sent bytes that were acknowledged
+    bool pending;             // some sent bytes are not acknowledged yet
+    bool ended;               // the peer will send no more
 };
 
-// False, and *out stays, where the system does not tell.
+// False, leaving *out unchanged, if the system does not report it.
 bool http_tcp_look(int fd, struct http_tcp *out);
 
 #endif

@@ -1,5 +1,5 @@
-// The certificate that new TLS connections get. It can be replaced while the server runs; one that
-// is replaced lives until the connections that may have begun with it are closed. Loop thread.
+// The certificate for new TLS connections. It can be replaced while the server runs; an old one
+// lives until the connections that may use it are closed. Loop thread.
 #include "http_impl.h"
 
 #include <gnutls/abstract.h>
@@ -85,7 +85,7 @@ void http_tls_destroy(struct http_tls **t)
 
 // ---- in force ---------------------------------------------------------------------------------
 
-// The library has no argument for its callback; a process has one server.
+// The library's callback has no argument; a process has one server.
 static struct http_tls *tls_newest;
 
 int http_tls_choose(gnutls_session_t session, const gnutls_datum_t *ca, int n,
@@ -98,7 +98,7 @@ int http_tls_choose(gnutls_session_t session, const gnutls_datum_t *ca, int n,
     return 0;
 }
 
-// A connection may use the certificate that was the newest when it began, or any later one.
+// A connection uses the certificate that was the newest when it began, or a later one.
 static void tls_free_old(struct http_server *s)
 {
     while (s->tls != tls_newest && !s->tls->connections) {

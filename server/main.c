@@ -1,4 +1,4 @@
-// The program: one table of commands. Each command is a main of its own.
+// The program: a table of commands, each with its own main function.
 #include "cli.h"
 #include "program.h"
 #include "serve.h"
@@ -37,7 +37,7 @@ static int run(const struct cli_command *c, int argc, char **argv)
     return 0;
 }
 
-// A full disk or a closed pipe under standard output is a failure too.
+// A failed write to standard output (full disk, closed pipe) fails the command.
 static int finish(int status)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
@@ -51,7 +51,7 @@ int main(int argc, char **argv)
     const char *name = argc > 1 ? argv[1] : "";
     struct buf usage = {0};
 
-    // A program that reads what is printed gets each line at once.
+    // Line-buffered, so that a reading program gets each line immediately.
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (!*name) {
         cli_write_usage(&usage);

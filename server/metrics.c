@@ -1,4 +1,4 @@
-// The metrics table and its text format. Loop thread; knows nothing of the parts that it measures.
+// The metrics table and its text format. Loop thread; knows nothing about the measured components.
 #include "metrics.h"
 
 #include "buf.h"
@@ -68,7 +68,7 @@ static const struct metric_row {
 struct series {
     struct series *next;
     char *labels;
-    double value; // of histograms: the sum
+    double value; // histograms: the sum
     double bucket[METRIC_BUCKETS];
 };
 
@@ -95,7 +95,7 @@ void metrics_destroy(struct metrics **m)
     *m = NULL;
 }
 
-// NULL when out of memory: a number is lost then, nothing else.
+// Returns NULL if out of memory; only that value is lost.
 static struct series *series_get(struct metrics *m, enum metric id, const char *labels)
 {
     struct series **at = &m->series[id], *s;

@@ -1,5 +1,5 @@
-// Metrics in Prometheus's text format, all in one table; time series are created when a label first
-// appears. Loop thread.
+// Metrics in Prometheus's text format, all in one table. A time series is created when its labels
+// first appear. Loop thread.
 #ifndef IMAGEND_METRICS_H
 #define IMAGEND_METRICS_H
 

@@ -1,4 +1,4 @@
-// Parsing multipart/form-data, see multipart.h. Called by routes that take uploads, on any thread.
+// Parses multipart/form-data, see multipart.h. Called by routes that accept uploads, on any thread.
 #include "multipart.h"
 
 #include "buf.h"
@@ -13,11 +13,11 @@ enum { MAX_BOUNDARY = 70 };
 static const char form_data[] = "multipart/form-data";
 
 struct parser {
-    const char *at, *end; // of the body, what is left
+    const char *at, *end; // the rest of the body
     char delimiter[4 + MAX_BOUNDARY + 1];
-    size_t delimiter_size; // with the line break before it
+    size_t delimiter_size; // including the line break before it
     struct multipart *out;
-    struct buf text; // offsets into it, until it is complete
+    struct buf text; // parts hold offsets into it until it is complete
     size_t offset[MULTIPART_MAX_PARTS][3];
     struct fault *why;
 };
@@ -27,15 +27,15 @@ static enum err refuse(struct parser *p, const char *what)
     return fault_set(p->why, ERR_INVALID, "", "part %d of the form %s", p->out->parts + 1, what);
 }
 
-// ---- parameters of headers
-// ------------------------------------------------------------------------
+// ---- header parameters -------------------------------------------------------------------------
 
 static bool is_token(unsigned char c)
 {
     return c > ' ' && c < 127 && !strchr("()<>@,;:\\\"/[]?=", c);
 }
 
-// What follows a backslash is itself; the octets that browsers write as %22, %0D and %0A are these.
+// Reads a quoted string. A backslash quotes the next character; %22, %0D and %0A, as browsers write
+// them, are decoded.
 static bool put_quoted(const char **at, const char *end, struct buf *out)
 {
     const char *s = *at + 1;
@@ -120,10 +120,9 @@ static enum err read_boundary(struct parser *p, const char *type)
                              "Content-Type multipart/form-data has no valid boundary");
 }
 
-// ---- parts
-// ----------------------------------------------------------------------------------------
+// ---- parts -------------------------------------------------------------------------------------
 
-// Keeps a text with its NUL; returns where.
+// Stores a text with its NUL; returns its offset.
 static size_t keep(struct parser *p, const char *s, size_t n)
 {
     const size_t offset = p->text.len;
@@ -182,7 +181,7 @@ static void read_type(struct parser *p, const char *at, const char *end)
     p->offset[p->out->parts][2] = offset;
 }
 
-// Whether the header is `name`; then *at is where its value begins.
+// Whether the header is `name`; if so, sets *at to the start of its value.
 static bool is_header(const char **at, const char *end, const char *name)
 {
     const size_t n = strlen(name);
@@ -216,7 +215,7 @@ static enum err read_header(struct parser *p, const char *at, const char *end)
     return ERR_OK;
 }
 
-// The header lines and the empty line after them.
+// Reads the header lines and the empty line after them.
 static enum err read_headers(struct parser *p)
 {
     const char *begin = p->at;
@@ -237,7 +236,7 @@ static enum err read_headers(struct parser *p)
     return p->offset[p->out->parts][0] ? ERR_OK : refuse(p, "has no name");
 }
 
-// After a delimiter: true at the start of a part, false after the last one.
+// Reads the end of a delimiter: *more is true at the start of a part, false after the last part.
 static enum err after_delimiter(struct parser *p, bool *more)
 {
     *more = false;
@@ -266,7 +265,7 @@ static enum err read_part(struct parser *p, bool *more)
     e = read_headers(p);
     if (e)
         return e;
-    // An empty part may have lost the line break before the delimiter.
+    // An empty part may lack the line break before the delimiter.
     if ((size_t)(p->end - p->at) >= p->delimiter_size - 2 &&
         !memcmp(p->at, p->delimiter + 2, p->delimiter_size - 2))
         p->at -= 2;
@@ -287,8 +286,8 @@ static enum err parse(struct parser *p, const char *type)
 
     if (e)
         return e;
-    keep(p, "", 0); // so that no name is at 0
-    // What comes before the first delimiter is not part of the form.
+    keep(p, "", 0); // so that no name has offset 0
+    // Text before the first delimiter is not part of the form.
     const char *first = p->delimiter + 2;
     const size_t n = p->delimiter_size - 2;
     if ((size_t)(p->end - p->at) >= n && !memcmp(p->at, first, n)) {

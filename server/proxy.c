@@ -1,6 +1,6 @@
-// Forwarded headers. A proxy adds to what it was told, so the first scheme and host are those that
-// the client used, and of the clients the last one that no trusted proxy is: what is before it may
-// be invented. Called by the router; knows no requests.
+// Forwarded headers, see proxy.h. Each proxy appends, so the first scheme and host are the
+// client's. The client address is the last one that is not a trusted proxy, because earlier ones
+// may be forged. Called by the router; knows nothing about requests.
 #include "proxy.h"
 
 #include "buf.h"
@@ -23,7 +23,7 @@ enum { SPACE_BITS = 128, V4_BITS = 32 };
 
 static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
 
-// *v4: it was written as an IPv4 address.
+// *v4: the text was an IPv4 address.
 static bool parse_ip(const char *s, unsigned char ip[16], bool *v4)
 {
     memcpy(ip, mapped, sizeof mapped);
@@ -114,7 +114,8 @@ static void trim(const char **s, size_t *n)
         --*n;
 }
 
-// "192.0.2.1", "192.0.2.1:80", "2001:db8::1", "[2001:db8::1]:80" into an address as text.
+// Extracts the address, without a port, from "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or
+// "[2001:db8::1]:80".
 static bool take_client(const char *s, size_t n, char out[48])
 {
     unsigned char ip[16];
@@ -138,7 +139,7 @@ static bool take_client(const char *s, size_t n, char out[48])
     return inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? ip + 12 : ip, out, 48);
 }
 
-// From the last one back, while each is a trusted proxy itself.
+// Searches backwards from the last address, as long as each is a trusted proxy.
 static void take_clients(const struct proxy_trust *t, const char *list, char out[48])
 {
     for (size_t end = strlen(list); end;) {
@@ -205,7 +206,7 @@ static void take_prefix(const char *s, size_t n, char out[ADDRESS_PREFIX])
 
 // ---- Forwarded: for=192.0.2.1;proto=https;host="a.test", for=...
 
-// The length of what comes before one of `ends` outside quotes.
+// The length of the text before the first of `ends` outside quotes.
 static size_t span(const char *s, const char *ends)
 {
     bool quoted = false;

@@ -1,5 +1,5 @@
-// Reads and checks the files and lists that the configuration names. Knows nothing of the running
-// server; the caller applies the result or drops it.
+// Reads and checks the files and lists that the configuration names. Knows nothing about the
+// running server; the caller applies or discards the result.
 #include "settings.h"
 
 #include "auth.h"
@@ -12,7 +12,7 @@
 
 enum { SETTINGS_MAX_PEM = 1 << 20 };
 
-// "a, b" into a list.
+// Splits "a, b" into a list.
 static enum err read_list(const char *option, const char *text, struct settings_list *l,
                           struct fault *why)
 {
@@ -51,7 +51,7 @@ static enum err read_hosts(const struct conf *c, bool local, struct settings *ou
     return err;
 }
 
-// Whether it is spelled as browsers spell it, or it would never match.
+// Whether the origin is spelled as browsers spell it; otherwise it would never match.
 static bool is_origin(const char *s)
 {
     struct address a;
@@ -82,7 +82,8 @@ static enum err read_origins(const struct conf *c, struct settings *out, struct 
 
 // ---- public-url -------------------------------------------------------------------------------
 
-// Without a scheme it is HTTPS, except for what cannot have a certificate that browsers accept.
+// Without a scheme, HTTPS is assumed, except for hosts that cannot have a certificate that browsers
+// accept.
 static bool parse_url(const char *url, struct address *a, const char **rest)
 {
     char host[ADDRESS_HOST];
@@ -171,7 +172,7 @@ static enum err read_secret(const struct conf *c, char **out, struct fault *why)
     return ERR_OK;
 }
 
-// ---- all of it --------------------------------------------------------------------------------
+// ---- all settings -------------------------------------------------------------------------------
 
 static enum err check_exposure(const struct conf *c, const struct auth *auth, const char *host,
                                struct fault *why)

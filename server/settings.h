@@ -1,5 +1,5 @@
 // Settings that are more than plain values: keys, certificate, webhook secret, lists of names. They
-// are read and checked as a whole at startup, on reload and by `imagend config check`, and take
+// are read and checked together at startup, on reload and by `imagend config check`, and take
 // effect only if all of them are valid.
 #ifndef IMAGEND_SETTINGS_H
 #define IMAGEND_SETTINGS_H
@@ -29,15 +29,15 @@ struct settings {
     struct settings_list origins, hosts;
     struct proxy_trust proxies;
     struct address public_origin;
-    char *public_url, public_prefix[ADDRESS_PREFIX]; // normalised; "": not configured
-    bool any_host;                                   // hosts do not matter
+    char *public_url, public_prefix[ADDRESS_PREFIX]; // normalized; "": not configured
+    bool any_host;                                   // any Host header is accepted
 };
 
-// Owner: the caller, settings_deinit, also after an error. Errors: INVALID, NOT_FOUND, IO, with the
-// option in why->param; among them INVALID for a server that would be open to everyone.
+// Owner: the caller calls settings_deinit, also on error. Errors: INVALID, NOT_FOUND, IO, with the
+// option in why->param; INVALID also for a server that would be open to everyone.
 enum err settings_read(const struct conf *c, struct settings *out, struct fault *why);
 void settings_deinit(struct settings *s);
-// For the router. Owner: s, which must not move.
+// Borrows the router's part of s, which must not move.
 struct router_web settings_web(const struct settings *s);
 
 #endif

@@ -1,4 +1,4 @@
-// Frames of text/event-stream on an http stream. Loop thread; called by the routes that stream.
+// Writes text/event-stream to an HTTP stream. Loop thread; called by the routes that stream.
 #include "sse.h"
 
 #include "buf.h"

@@ -1,5 +1,5 @@
-// What the commands outside this folder are, and those that describe the program itself: for
-// --help, the manual page and shell completion.
+// Descriptions of the commands outside this folder and of those that describe the program itself,
+// for --help, the manual pages and shell completion. Only data.
 #include "cli.h"
 
 const struct cli_about cli_about_serve = {

@@ -1,35 +1,35 @@
-// The commands of the program, and the tables that describe them: parsing, --help, manual pages and
-// shell completion all come from these. Thread: one.
+// The program's commands and the tables that describe them; argument parsing, --help, manual pages
+// and shell completion are all derived from these. Thread: one.
 #ifndef IMAGEND_CLI_H
 #define IMAGEND_CLI_H
 
 #include "buf.h"
 #include "codec.h"
 
-// An option of a command (name without "--"), or one of its words (value: its own arguments).
+// An option of a command (name without "--"), or one of its subcommands (value: its arguments).
 struct cli_option {
     const char *name;
-    char letter;       // of the short form; 0: none
-    const char *value; // what stands for the value, as in FILE, DIR or a|b; NULL: takes none
+    char letter;       // short form; 0: none
+    const char *value; // placeholder of the value, such as FILE, DIR or a|b; NULL: takes none
     const char *help;
-    const char *field; // of picture_table, that the value is for; NULL: none
-    const char *legal; // what the value may be, for the error that says so
+    const char *field; // the field of picture_table that it sets; NULL: none
+    const char *legal; // legal values, for the error message
 };
 
-// What a command is, for people. Lists end with a NULL, a {0} or both.
+// The description of a command for users. Lists end with NULL or {0}.
 struct cli_about {
     const char *name;
     const char *summary;              // one line
-    const char *const *synopsis;      // each after "imagend "
+    const char *const *synopsis;      // each without the leading "imagend "
     const char *const *text;          // paragraphs
-    const struct cli_option *words;   // NULL: takes none
-    const struct cli_option *options; // NULL: has none but --help
-    const char *argument; // DIR, FILE or COMMAND: what the shells complete; NULL: nothing
-    bool conf;            // takes the options of the service too (conf.h)
+    const struct cli_option *words;   // subcommands; NULL: none
+    const struct cli_option *options; // NULL: none except --help
+    const char *argument;             // DIR, FILE or COMMAND, for shell completion; NULL: none
+    bool conf;                        // also takes the options of the service (conf.h)
 };
 
-// run takes the arguments after the name and returns the exit status: 0, 1 (failed) or 2 (wrong
-// usage) with one sentence on stderr; or CLI_HELP, for main to print the command's help.
+// run receives the arguments after the command's name and returns the exit status: 0, 1 (failed) or
+// 2 (wrong usage, with one sentence on stderr), or CLI_HELP to make main print the command's help.
 struct cli_command {
     const struct cli_about *about;
     int (*run)(int argc, char **argv);
@@ -54,21 +54,21 @@ int cli_help(int argc, char **argv);
 // ---- arguments and help (options.c, help.c) -----------------------------------------------------
 
 enum { CLI_END = -2, CLI_WRONG = -3 };
-// The next option of the arguments after a command's name: its index in about's options with the
-// value in optarg, or CLI_HELP, CLI_END (optind is the first word), CLI_WRONG (a sentence was
-// printed). optind must be 0 before the first call.
+// Reads the next option: returns its index in about->options, with the value in optarg, or
+// CLI_HELP, CLI_END (optind is the first word), CLI_WRONG (a sentence was printed). optind must be
+// 0 before the first call.
 int cli_next_option(int argc, char **argv, const struct cli_about *about);
 
-// The list of commands, and one command's help.
+// Write the list of commands, and the help of one command.
 void cli_write_usage(struct buf *out);
 void cli_write_help(struct buf *out, const struct cli_about *about);
-// Refuse a command that does not exist: one sentence that suggests the nearest. Returns 2.
+// Refuses an unknown command with one sentence that suggests the nearest. Returns 2.
 int cli_unknown(const char *name);
 
 // ---- prompts and images (prompts.c, output.c) --------------------------------------------------
 
-// A file of prompts, one per line; blank lines hold none but count. line[i] points into text and is
-// NULL for a blank line.
+// A file of prompts, one per line. Blank lines count but contain no prompt. line[i] points into
+// text, or is NULL for a blank line.
 struct cli_prompts {
     struct buf text;
     char **line;
@@ -76,8 +76,8 @@ struct cli_prompts {
 };
 
 // path "-" is standard input. Errors: NOT_FOUND, IO, FORMAT (larger than 64 MB), INVALID,
-// NO_MEMORY, with *why filled.
-// Owner: *p begins as zeros and is given to cli_prompts_deinit whatever comes back.
+// NO_MEMORY, with *why filled. Owner: *p starts zeroed; the caller calls cli_prompts_deinit, also
+// on error.
 enum err cli_prompts_read(struct cli_prompts *p, const char *path, struct fault *why);
 void cli_prompts_deinit(struct cli_prompts *p);
 
@@ -86,15 +86,15 @@ struct cli_output {
     bool many;        // FILE becomes FILE-1, FILE-2, ...
     // set by cli_output_check
     bool standard;
-    enum codec_format format; // by the extension of path
+    enum codec_format format; // from the extension of path
     unsigned mode;            // permissions of new files
 };
 
-// Whether images can be written there. Errors: INVALID, NOT_FOUND, IO with *why filled.
+// Checks that images can be written there. Errors: INVALID, NOT_FOUND, IO with *why filled.
 enum err cli_output_check(struct cli_output *o, struct fault *why);
-// The file of the image with this index, which counts from 0.
+// The file name of the image with this index, from 0.
 void cli_output_name(const struct cli_output *o, int index, char *out, size_t n);
-// Errors: IO with *why filled; a file that was there stays as it was.
+// Errors: IO with *why filled; an existing file is then unchanged.
 enum err cli_output_write(const struct cli_output *o, const char *path, const void *data,
                           size_t size, struct fault *why);
 

@@ -1,5 +1,5 @@
-// `imagend completion`: completion code for three shells, from the tables of commands and options.
-// Called by main, and by the build for `meson install`.
+// `imagend completion`: completion scripts for three shells, from the tables of commands and
+// options. Called by main, and by the build for `meson install`.
 #include "cli.h"
 #include "conf.h"
 
@@ -8,7 +8,7 @@
 
 enum kind { KIND_FLAG, KIND_VALUE, KIND_FILE, KIND_DIR, KIND_CHOICE };
 
-// An option as the shells need it, wherever its table is.
+// An option in the form that completion needs, from any table.
 struct entry {
     const char *name, *help;
     char letter;
@@ -37,8 +37,7 @@ static void conf_entry(const struct conf_about *o, struct entry *e)
     }
 }
 
-// Number i of the options that a command takes: its own, --help, the service's. False after the
-// last.
+// The i-th option of a command: its own, --help, then the service's. False after the last.
 static bool entry_at(const struct cli_about *about, int i, struct entry *e)
 {
     struct conf_about conf;
@@ -80,7 +79,7 @@ static void write_names(struct buf *out)
         buf_printf(out, "%s%s", c == cli_commands ? "" : " ", c->about->name);
 }
 
-// s inside single quotes, with a backslash before each of the characters in special.
+// Writes s for single quotes, with a backslash before each character in special.
 static void write_quoted(struct buf *out, const char *s, const char *special)
 {
     for (; *s; s++) {
@@ -93,8 +92,7 @@ static void write_quoted(struct buf *out, const char *s, const char *special)
     }
 }
 
-// ---- Bash
-// -----------------------------------------------------------------------------------------
+// ---- Bash --------------------------------------------------------------------------------------
 
 static void write_bash_value(struct buf *out, const char *command, const struct entry *e)
 {
@@ -163,8 +161,7 @@ static void write_bash(struct buf *out)
                   "complete -F _imagend imagend\n");
 }
 
-// ---- Zsh
-// ------------------------------------------------------------------------------------------
+// ---- Zsh ---------------------------------------------------------------------------------------
 
 static void write_zsh_option(struct buf *out, const struct entry *e)
 {
@@ -231,8 +228,7 @@ static void write_zsh(struct buf *out)
                   "    _imagend \"$@\"\nfi\n");
 }
 
-// ---- fish
-// -----------------------------------------------------------------------------------------
+// ---- fish --------------------------------------------------------------------------------------
 
 static void write_fish_option(struct buf *out, const char *command, const struct entry *e)
 {

@@ -1,6 +1,5 @@
-// `imagend generate` and `imagend upscale`: images from the command line, with a progress bar per
-// stage on a terminal.
-// Called by main on its only thread.
+// `imagend generate` and `imagend upscale`: generates images from the command line, with a progress
+// bar per stage on a terminal. Called by main on its only thread.
 #include "generate.h"
 
 #include "program.h"
@@ -16,10 +15,10 @@ struct drawing {
     const struct generate_options *o;
     struct engine *engine;
     bool bar;
-    int done, started; // of the images, and of the lines of the file of prompts
+    int done, started; // numbers of images done, and of prompt lines started
     double seconds[PICTURE_MAX_STAGES];
     int failed;
-    bool stop; // nothing more can be saved
+    bool stop; // writing failed; generate no more
 };
 
 static void draw_bar(const struct engine_event *ev)
@@ -34,7 +33,7 @@ static void draw_bar(const struct engine_event *ev)
         fputc('\n', stderr);
 }
 
-// What is asked of the engine for the image with this index.
+// The engine's request for the image with this index.
 static struct picture_request request_of(const struct generate_options *o, int index)
 {
     struct picture_request r = o->request;
@@ -65,7 +64,7 @@ static enum err encode(const struct drawing *d, const struct engine_event *ev,
     return e;
 }
 
-// The lines of the terminal that belong to a finished image.
+// Prints the lines for a finished image.
 static void tell(const struct drawing *d, const struct engine_event *ev, const char *path,
                  const struct picture_request *r)
 {
@@ -95,7 +94,7 @@ static void save(struct drawing *d, const struct engine_event *ev)
         e = fault_set(&why, ERR_NO_MEMORY, NULL, "%s", err_text(ERR_NO_MEMORY));
     if (!e) {
         e = cli_output_write(&d->o->output, path, file.data, file.len, &why);
-        // Whatever comes next could not be written either.
+        // Later images could not be written either.
         d->stop = e != ERR_OK;
     }
     if (e)
@@ -128,7 +127,7 @@ static void on_event(void *ctx, const struct engine_event *ev)
     }
 }
 
-// Everything that can be refused before the weights are read: the request of every image.
+// Checks the request of every image before the weights are read.
 static enum err check_all(const struct generate_options *o, struct fault *why)
 {
     struct engine_plan *plan = NULL;

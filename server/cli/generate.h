@@ -1,5 +1,5 @@
-// `imagend generate` and `imagend upscale` in parts: their arguments (generate_options.c), the
-// input image (input.c), and drawing (generate.c).
+// `imagend generate` and `imagend upscale`: their arguments (generate_options.c), the input image
+// (input.c) and the generation (generate.c). Thread: one.
 #ifndef IMAGEND_GENERATE_H
 #define IMAGEND_GENERATE_H
 
@@ -14,23 +14,23 @@ struct generate_options {
     struct cli_output output;
     const char *prompts_file;
     const char *image, *mask;  // files; NULL: none
-    struct picture_edit *edit; // what they are, once read
+    struct picture_edit *edit; // the decoded files, once read
     int pictures;
     bool counted, quiet, no_provenance;
 };
 
 enum { GENERATE_PROCEED = -2 };
 
-// One sentence on standard error; returns the exit status of wrong usage.
+// Prints one sentence to standard error; returns the exit status for wrong usage.
 int generate_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-// Returns an exit status, CLI_HELP or GENERATE_PROCEED. Owner: o->prompts is the caller's to free,
-// whatever comes back.
+// Returns an exit status, CLI_HELP or GENERATE_PROCEED. Owner: the caller frees o->prompts in any
+// case.
 int generate_parse(int argc, char **argv, struct generate_options *o);
 int generate_parse_upscale(int argc, char **argv, struct generate_options *o);
-// The files of the input image, if there are any, into o->edit and the request. Errors: INVALID
-// (not an image, or a mask that does not fit), NOT_FOUND, IO, NO_MEMORY, with *why filled. Owner:
-// o->edit is the caller's to destroy, whatever comes back.
+// Reads the input image and its mask, if any, into o->edit and the request. Errors: INVALID (not an
+// image, or a mask that does not fit), NOT_FOUND, IO, NO_MEMORY, with *why filled. Owner: the
+// caller destroys o->edit, also on error.
 enum err generate_read_input(struct generate_options *o, struct fault *why);
 
 #endif

@@ -96,13 +96,13 @@ enum option_code {
     OPT_PROFILE,
     OPT_NO_PROVENANCE,
     OPT_QUIET,
-    OPT_COUNT, // of generate
+    OPT_COUNT, // options of generate
     OPT_SCALE = OPT_COUNT,
     OPT_PROMPT,
     OPT_ALL,
 };
 
-// What several commands say of an option.
+// Help texts shared by several commands.
 static const char help_model[] = "a cascade folder, or diffusers pipeline folders in stage order, "
                                  "separated by commas (default: the installed model)";
 static const char help_variant[] = "use the weight files of this variant, such as fp16";
@@ -245,7 +245,7 @@ const struct cli_about cli_about_upscale = {
     .argument = "FILE",
 };
 
-// The text options need no reading; false when the option is another one.
+// Sets an option with a plain text value; false for any other option.
 static bool take_text(struct generate_options *o, int option, const char *value)
 {
     switch (option) {
@@ -277,13 +277,13 @@ static bool take_number(struct generate_options *o, int option, const char *valu
     }
 }
 
-// A value for a field of the request, by the field's own rules.
+// Parses a value for a field of the request by the field's rules.
 static bool take_field(struct generate_options *o, int option, const struct cli_option *row,
                        const char *value)
 {
     char text[256];
 
-    // The base stage takes no noise level, so the values begin at the next.
+    // The base stage has no noise level, so the values start with the next stage.
     if (option == OPT_NOISE && strchr(value, '-'))
         return false;
     if (snprintf(text, sizeof text, "-1,%s", value) < (int)sizeof text && option == OPT_NOISE)
@@ -298,7 +298,7 @@ static bool take(struct generate_options *o, int option, const struct cli_option
                       : take_text(o, option, value) || take_number(o, option, value);
 }
 
-// Returns an exit status, or GENERATE_PROCEED. words: arguments that are no options.
+// Returns an exit status, or GENERATE_PROCEED. words: number of arguments that are not options.
 static int read_prompts(struct generate_options *o, int words)
 {
     struct fault why = {0};
@@ -312,7 +312,7 @@ static int read_prompts(struct generate_options *o, int words)
     return GENERATE_PROCEED;
 }
 
-// The options of one of the commands. Returns an exit status, CLI_HELP or GENERATE_PROCEED.
+// Reads the options of one of the commands. Returns an exit status, CLI_HELP or GENERATE_PROCEED.
 static int read_options(int argc, char **argv, const struct cli_about *about,
                         const enum option_code *codes, struct generate_options *o)
 {

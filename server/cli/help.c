@@ -1,5 +1,5 @@
-// What the commands are, as text for a terminal: `imagend help`, --help, and the errors that point
-// there. Called by main and the commands.
+// Help for a terminal: `imagend help`, --help, and the usage errors that point to them. Called by
+// main and the commands.
 #include "cli.h"
 #include "conf.h"
 #include "program.h"
@@ -10,7 +10,7 @@
 
 enum { COLUMNS = 80, INDENT = 26 };
 
-// Words of text, wrapped; the first line begins in column at, the others in column indent.
+// Writes wrapped text; the first line starts in column at, the others in column indent.
 static void write_wrapped(struct buf *out, const char *text, int at, int indent)
 {
     bool first = true;

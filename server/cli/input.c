@@ -1,4 +1,4 @@
-// The input image of a command and its mask, from files. Called by generate.c on the only thread.
+// Reads a command's input image and its mask from files. Called by generate.c on the only thread.
 #include "generate.h"
 
 #include "codec.h"

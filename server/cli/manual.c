@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-// Text that roff prints as it is. A hyphen stays a minus sign, as options are typed with it.
+// Escapes text for roff. A hyphen becomes a minus sign, so that options can be copied.
 static void write_text(struct buf *out, const char *text)
 {
     for (const char *s = text; *s; s++) {
@@ -44,7 +44,7 @@ static void write_title(struct buf *out, const char *name, const char *section, 
         name, section, program_version, book);
 }
 
-// A row of a list: what is typed in bold, what stands for it in italics.
+// Writes a list item: the literal part in bold, the placeholder in italics.
 static void write_term(struct buf *out, const char *typed, const char *stands)
 {
     buf_puts(out, ".TP\n\\fB");

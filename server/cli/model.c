@@ -1,4 +1,4 @@
-// The commands that only look: inspect, devices. Called by main.
+// The commands that only inspect: inspect, devices. Called by main.
 #include "cli.h"
 
 #include "engine.h"

@@ -1,5 +1,5 @@
-// Options of the commands, parsed by getopt_long from the tables of cli.h. Called by the commands.
-// An error names the option that is wrong, not its neighbour.
+// Parses the options of the commands with getopt_long, from the tables of cli.h. Called by the
+// commands. Errors name the wrong option, not its neighbor.
 #include "cli.h"
 #include "text.h"
 
@@ -44,7 +44,7 @@ static int by_letter(const struct cli_option *options, int letter)
     return CLI_WRONG;
 }
 
-// The option that was meant; NULL when none is near or several begin like this.
+// The option to suggest; NULL if none is near or several match.
 static const char *nearest(const struct option *longs, const char *name)
 {
     const char *best = NULL;
@@ -73,8 +73,8 @@ static void unknown_option(const struct spelling *s, const char *given, const ch
         fprintf(stderr, "imagend: unknown option --%s; see imagend %s --help\n", name, command);
 }
 
-// given: the word that getopt read last. Its optopt is 0 for an unknown long option, the letter of
-// a short one, or the code of a known one whose value is missing or unwanted.
+// given: the word that getopt read last. optopt is 0 for an unknown long option, the letter of a
+// short option, or the code of a known option whose value is missing or not allowed.
 static int wrong(const struct spelling *s, const char *given, int result, const char *command)
 {
     char name[64];
@@ -105,7 +105,7 @@ int cli_next_option(int argc, char **argv, const struct cli_about *about)
 
     spell(about->options, &s);
     opterr = 0;
-    // getopt expects a name first, which is the word before the arguments.
+    // getopt expects a program name first: the word before the arguments.
     option = getopt_long(argc + 1, argv - 1, s.shorts, s.longs, NULL);
     if (option == -1) {
         optind--;

@@ -1,6 +1,6 @@
-// Where `imagend generate` writes its images: checked before a model is loaded, written under a
-// temporary name and renamed, so that a full disk leaves no half file. Called by generate.c on the
-// only thread.
+// Output files of `imagend generate`: checked before a model is loaded, written under a temporary
+// name and renamed, so that a full disk leaves no partial file. Called by generate.c on the only
+// thread.
 #include "cli.h"
 
 #include <errno.h>
@@ -30,7 +30,7 @@ void cli_output_name(const struct cli_output *o, int index, char *out, size_t n)
         snprintf(out, n, "%s-%d", o->path, index + 1);
 }
 
-// The folder that a file is in; false when its name is too long for a temporary file in it.
+// The folder of a file; false if its name is too long for a temporary file in it.
 static bool folder_of(const char *path, char out[LONGEST_FOLDER])
 {
     const char *slash = strrchr(path, '/');
@@ -69,7 +69,7 @@ static enum err check_standard_output(const struct cli_output *o, struct fault *
     return ERR_OK;
 }
 
-// Creates a temporary file beside the path; -1 with errno set when that cannot be.
+// Creates a temporary file in the folder of path; -1 with errno set on failure.
 static int create_beside(const char *path, char name[PATH_MAX])
 {
     char folder[LONGEST_FOLDER];
@@ -116,7 +116,7 @@ enum err cli_output_check(struct cli_output *o, struct fault *why)
     o->mode = 0666 & ~mask;
     o->standard = !strcmp(o->path, "-");
     o->format = CODEC_PNG;
-    // A file that grows past a limit is an error of its write, not the end of the program.
+    // A file size limit must fail the write, not kill the program.
     signal(SIGXFSZ, SIG_IGN);
     if (o->standard)
         return check_standard_output(o, why);
@@ -128,7 +128,7 @@ enum err cli_output_check(struct cli_output *o, struct fault *why)
                          "%.100s%sout.png",
                          o->path, o->path, o->path[n - 1] == '/' ? "" : "/");
     e = check_format(o, why);
-    // A device or a pipe takes what is written to it, and is not replaced.
+    // Devices and pipes are written to directly, not replaced.
     if (e || (!stat(o->path, &st) && !S_ISREG(st.st_mode)))
         return e;
     return check_folder(o, why);
@@ -150,13 +150,13 @@ static bool write_all(int fd, const void *data, size_t size)
     return true;
 }
 
-// Under a temporary name first. The file keeps the permissions that one of its name had.
+// Writes a temporary file and renames it. Keeps the permissions of an existing file.
 static bool replace(const char *path, mode_t mode, const void *data, size_t size)
 {
     char name[PATH_MAX], real[PATH_MAX];
     struct stat st;
 
-    if (realpath(path, real)) // a link stays, what it leads to is replaced
+    if (realpath(path, real)) // keeps a symbolic link and replaces its target
         path = real;
     if (!stat(path, &st))
         mode = st.st_mode & 07777;

@@ -1,4 +1,5 @@
-// A file of prompts for `imagend generate --prompts`. Called by generate.c on the only thread.
+// Reads a file of prompts for `imagend generate --prompts`. Called by generate.c on the only
+// thread.
 #include "cli.h"
 
 #include <stdlib.h>
@@ -38,7 +39,7 @@ static int split(struct cli_prompts *p, char *at, char *end)
     return prompts;
 }
 
-// What the bytes are that no prompts can be read from; NULL: text.
+// Names the format of bytes that are not text; NULL: text.
 static const char *is_not_text(const struct buf *b)
 {
     if (b->len >= 2 && (!memcmp(b->data, "\xff\xfe", 2) || !memcmp(b->data, "\xfe\xff", 2)))
