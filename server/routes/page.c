@@ -18,25 +18,26 @@ static void set_page_headers(struct call *c)
     http_set_header(c->http, "Cache-Control", "no-cache");
 }
 
-static void reply_file(struct call *c, const char *type, const unsigned char *data, size_t n)
+static void reply_file(struct call *c, const char *name)
 {
-    set_page_headers(c);
-    http_reply_bytes(c->http, 200, type, data, n, NULL, NULL);
+    for (const struct page_file *f = page_files; f->name; f++) {
+        if (strcmp(f->name, name))
+            continue;
+        set_page_headers(c);
+        http_reply_bytes(c->http, 200, f->type, f->data, f->size, NULL, NULL);
+        return;
+    }
+    call_error(c, 404, NULL, NULL, "the page has no file %.100s", name);
 }
 
 static void page_get(struct call *c)
 {
-    reply_file(c, "text/html; charset=utf-8", page_html, page_html_size);
+    reply_file(c, "index.html");
 }
 
-static void css_get(struct call *c)
+static void file_get(struct call *c)
 {
-    reply_file(c, "text/css; charset=utf-8", page_css, page_css_size);
-}
-
-static void js_get(struct call *c)
-{
-    reply_file(c, "text/javascript; charset=utf-8", page_js, page_js_size);
+    reply_file(c, c->arg[0]);
 }
 
 // ---- /docs --------------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ static void docs_get(struct call *c)
         &b,
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
         "content=\"width=device-width, initial-scale=1\"><title>imagend: API</title><link rel=icon "
-        "href=\"data:,\"><link rel=stylesheet href=page.css><body><main "
+        "href=\"data:,\"><link rel=stylesheet href=page/page.css><body><main "
         "class=docs><header><h1>imagend: API</h1><p class=muted><a href=\"openapi.json\">OpenAPI "
         "document</a> · <a href=\"./\">web page</a></p></header>");
     while ((r = router_next(c->router, &at))) {
@@ -111,8 +112,7 @@ static void docs_get(struct call *c)
     }
 const struct route routes_page[] = {
     PAGE("/", page_get, ROUTE_LINKS, "text/html"),
-    PAGE("/page.css", css_get, 0, "text/css"),
-    PAGE("/page.js", js_get, 0, "text/javascript"),
+    PAGE("/page/{file}", file_get, 0, "text/javascript"),
     PAGE("/docs", docs_get, ROUTE_LINKS, "text/html"),
     {0},
 };

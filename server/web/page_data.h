@@ -4,7 +4,13 @@
 
 #include <stddef.h>
 
-extern const unsigned char page_html[], page_css[], page_js[];
-extern const size_t page_html_size, page_css_size, page_js_size;
+struct page_file {
+    const char *name, *type; // type: of HTTP
+    const unsigned char *data;
+    size_t size;
+};
+
+// Ends with a row whose name is NULL.
+extern const struct page_file page_files[];
 
 #endif

@@ -1,4 +1,6 @@
 """The API's description says what the server does."""
+import re
+
 from harness import is_png, main, Server
 
 
@@ -40,10 +42,17 @@ def test_schema_and_validation_agree(s):
 def test_docs_and_page(s):
     docs = s.get("/docs")
     assert docs.status == 200 and b"<code>negative_prompt</code>" in docs.body
-    for path in ("/", "/page.css", "/page.js", "/docs"):
+    files = re.findall(rb'"(page/[^"]+)"', s.get("/").body)
+    assert {b"page/page.css", b"page/page.js", b"page/api.js"} <= set(files), files
+    for path in ("/", "/docs", *("/" + name.decode() for name in files)):
         a = s.get(path)
         assert a.status == 200 and "default-src 'none'" in a.headers["content-security-policy"]
         assert b"http://" not in a.body and b"https://" not in a.body, "no outside resources"
+        # What a script imports is loaded with the page, not one after the other.
+        for name in re.findall(rb'from "[.]/([^"]+)"', a.body):
+            assert b"page/" + name in files, (path, name)
+    for path in ("/page/", "/page/none.js", "/page/index.html/x", "/page/..%2fpage.js"):
+        assert s.get(path).status == 404, path
 
 
 main(globals())

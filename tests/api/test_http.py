@@ -97,7 +97,7 @@ def test_security_headers(s):
         h = s.get(path).headers
         assert h["x-content-type-options"] == "nosniff" and h["referrer-policy"] == "no-referrer"
         assert "access-control-allow-origin" not in s.get(path, Origin="https://x.test").headers
-    for path in ("/", "/docs", "/page.js", "/page.css"):
+    for path in ("/", "/docs", "/page/page.js", "/page/page.css"):
         h = s.get(path).headers
         assert "default-src 'none'" in h["content-security-policy"], path
         assert "frame-ancestors 'none'" in h["content-security-policy"], path

@@ -179,8 +179,8 @@ def behind(kind, *flags, changes=(), **env):
 
 
 def check_page(at):
-    for path, kind, text in (("", "text/html", b"imagend"), ("page.css", "text/css", b"{"),
-                             ("page.js", "text/javascript", b"fetch"), ("docs", "text/html", b"<h2>"),
+    for path, kind, text in (("", "text/html", b"imagend"), ("page/page.css", "text/css", b"{"),
+                             ("page/api.js", "text/javascript", b"fetch"), ("docs", "text/html", b"<h2>"),
                              ("openapi.json", "application/json", b"/v1/jobs")):
         r = at.read("GET", path)
         assert r.status == 200 and text in r.text, (at.base, path, r.status, r.text)

@@ -98,7 +98,7 @@ def test_pages_with_links_have_one_address():
             a = s.get(path)
             assert a.status == 200 and b"<!doctype html" in a.body[:100].lower(), (path, a.status)
         # A proxy may leave the prefix of public-url before our paths.
-        for path in ("/images/v1/models", "/images/models/", "/images/page.css", "/images//healthz"):
+        for path in ("/images/v1/models", "/images/models/", "/images/page/page.css", "/images//healthz"):
             assert s.get(path).status == 200, path
         assert s.get("/imagesv1/models").status == 404
     finally:

@@ -42,8 +42,7 @@ ROUTES = {
     "GET /readyz": ("none", "common"),
     "GET /metrics": ("admin", "common"),
     "GET /": ("none", "common"),
-    "GET /page.css": ("none", "common"),
-    "GET /page.js": ("none", "common"),
+    "GET /page/{file}": ("none", "common"),
     "GET /docs": ("none", "common"),
 }
 BODIES = {
@@ -106,6 +105,8 @@ def filled(route, job):
     method, path = route.split(" ")
     if path == "/v1/models/{id}":
         path = "/v1/models/fake"
+    elif path == "/page/{file}":
+        path = "/page/page.js"
     elif path == "/v1/models/{owner}/{id}":
         path = "/v1/models/openai/fake"
     elif path == "/v1/files/{id}/{name}":

@@ -115,7 +115,7 @@ await run({
     const s = await serve({ FAKE_STEP_MS: "1" });
     const { page, context } = await open(s);
     await context.grantPermissions(["clipboard-read", "clipboard-write"]);
-    await page.click("summary");
+    await page.click("#more summary");
     await page.fill("#steps", "3");
     await page.fill("#guidance", "2.5");
     await page.fill("#count", "3");
@@ -184,7 +184,7 @@ await run({
   async cancelAndReload() {
     const s = await serve({ FAKE_STEP_MS: "500", FAKE_SLOTS: "1" });
     const { page, problems } = await open(s);
-    await page.click("summary");
+    await page.click("#more summary");
     await page.fill("#steps", "300");
     await draw(page, "the first", "64");
     await draw(page, "the second", "64");
@@ -212,7 +212,7 @@ await run({
     const { page } = await open(s);
     await page.click("#draw");
     assert.equal(await page.$eval("#prompt", (p) => p.validity.valueMissing), true);
-    await page.click("summary");
+    await page.click("#more summary");
     await page.fill("#prompt", "x");
     await page.fill("#seed", "12");
     await page.evaluate(() => document.getElementById("form").setAttribute("novalidate", ""));

@@ -54,10 +54,9 @@ def texts(root):
             for line, text in literals(path):
                 if " " in text:
                     yield path, line, text
-    for name in ("index.html", "page.js"):
-        path = root / "server/web" / name
+    for path in sorted([root / "server/web/index.html", *(root / "server/web").glob("*.js")]):
         for i, line in enumerate(path.read_text().split("\n"), 1):
-            shown = re.findall(r'"([^"]* [^"]*)"|>([^<>]+)<', line) if name == "index.html" else re.findall(
+            shown = re.findall(r'"([^"]* [^"]*)"|>([^<>]+)<', line) if path.suffix == ".html" else re.findall(
                 r'"([^"]* [^"]*)"()', line)
             for a, b in shown:
                 yield path, i, a or b

@@ -1,0 +1,73 @@
+// What the page says: sizes, times, and errors beside the field that caused them.
+import { $, key } from "./api.js";
+
+// The name of a field in the API, and the id of its element.
+const FIELDS = { prompt: "prompt", negative_prompt: "negative", size: "size", n: "count",
+  preset: "preset", seed: "seed", picture: "picture", steps: "steps", guidance_scale: "guidance",
+  sampler: "sampler", strength: "strength" };
+
+export const sides = (size) => String(size).includes("x") ? size.split("x").map(Number) : [size, size];
+export const sizeText = (size) => sides(size)[0] === sides(size)[1] ? sides(size)[0] + " px"
+  : sides(size).join(" × ") + " px";
+export const seconds = (s) => s < 90 ? Math.max(1, Math.round(s)) + " s" : Math.round(s / 60) + " min";
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
+
+// How much of an image a strength changes: each word up to its strength.
+const STRENGTHS = [[.25, "subtle"], [.45, "gentle"], [.65, "balanced"], [.85, "strong"],
+  [.99, "almost new"], [1, "all new"]];
+export const strengthWord = (strength) => STRENGTHS.find(([most]) => strength <= most)[1];
+
+// Announces to those who do not see the page.
+export function say(text) { $("status").textContent = text; }
+
+const field = (error) => $(FIELDS[error.param]);
+
+export function words(error) {
+  if (error.status === 401) {
+    $("key-field").hidden = false;
+    return key.get() ? "This API key is not valid." : "This server requires an API key.";
+  }
+  if (error.status === 429)
+    return sentence(error.message) + " Try again in " + error.retry + " s.";
+  if (error.status === 503) return "The server is not ready: " + sentence(error.message);
+  if (error.local) return sentence(error.message);
+  if (!error.status) return "Cannot reach the server.";
+  if (adviceOn(error)) return sentence(error.message) + " " + adviceOn(error);
+  const label = field(error) && field(error).labels[0].textContent;
+  return sentence(label ? error.message.replace('"' + error.param + '"', label) : error.message);
+}
+
+function adviceOn(error) {
+  if (error.status === 413) return "Choose a smaller image.";
+  return { image: "Choose another image, or save it as PNG or JPEG first.",
+    mask: "Clear the marks and mark the area again.", scale: "Choose a smaller factor." }[error.param];
+}
+
+// Shows the error beside the button and focuses the field that caused it.
+export function complain(error) {
+  $("message").textContent = words(error);
+  const wrong = error.status === 401 ? $("key") : field(error);
+  if (!wrong) {
+    $("message").scrollIntoView({ block: "nearest" });
+    return;
+  }
+  if ($("more").contains(wrong)) $("more").open = true;
+  wrong.setAttribute("aria-invalid", "true");
+  wrong.setAttribute("aria-describedby", "message");
+  wrong.focus();
+  $("message").scrollIntoView({ block: "nearest" });
+}
+
+export function settle() {
+  $("message").textContent = "";
+  for (const wrong of document.querySelectorAll("[aria-invalid]")) {
+    wrong.removeAttribute("aria-invalid");
+    wrong.removeAttribute("aria-describedby");
+  }
+  $("seed").setAttribute("aria-describedby", "seed-help");
+}
+
+// An error that is the page's own, with what to do.
+export function fault(message) {
+  return Object.assign(new Error(message), { local: true });
+}
