@@ -1,6 +1,6 @@
-// Input images that jobs refer to, each kept once however many jobs have it, under the SHA-256 of
-// its bytes; gone with the last of these jobs. On disk where the store holds files, else in memory.
-// Thread: the loop's, except attachments_get and attachments_put.
+// Input images of jobs. Each file is stored once, named by the SHA-256 of its bytes, and deleted
+// with the last job that refers to it. On disk if the store holds files, else in memory. Thread:
+// the loop's, except attachments_get and attachments_put.
 #ifndef IMAGEND_ATTACHMENTS_H
 #define IMAGEND_ATTACHMENTS_H
 
@@ -16,30 +16,30 @@ struct job_spec;
 struct picture_edit;
 struct store;
 
-// most: bytes of all together. Errors: NO_MEMORY.
+// most: maximum bytes of all files together. Errors: NO_MEMORY.
 enum err attachments_create(struct store *store, size_t most, struct attachments **out);
-void attachments_destroy(struct attachments **a); // files stay
+void attachments_destroy(struct attachments **a); // keeps the files on disk
 void attachments_set_most(struct attachments *a, size_t most);
 
-// One more reference to a name; file is what is kept under it, of which the reference is taken over
-// from the caller, also on error. Errors: BUSY (all together would be too large), NO_MEMORY.
+// Adds a reference to a name, and its file if it is new. Owner: takes the reference to file, also
+// on error. Errors: BUSY (the files together would be too large), NO_MEMORY.
 enum err attachments_add(struct attachments *a, const char *name, struct blob *file,
                          struct fault *why);
-// Put a file that was added on disk, where the store holds files, so that it needs no memory. A
-// pool thread's; the loop must hold a reference meanwhile. Errors: IO, NO_MEMORY.
+// Writes an added file to disk, if the store holds files, and frees its memory. The loop must hold
+// a reference meanwhile. Thread: the pool's. Errors: IO, NO_MEMORY.
 enum err attachments_put(struct attachments *a, const char *name, struct fault *why);
-// A reference that a job of the store has, from before this process began.
+// Adds the reference of a job loaded from the store.
 enum err attachments_adopt(struct attachments *a, const char *name);
-// Once every job is adopted: remove files that no job refers to.
+// Deletes files without references; call it after every job has been adopted.
 void attachments_sweep(struct attachments *a);
-// One reference less; the last one removes the file. name: NULL for nothing.
+// Removes a reference; the last one deletes the file. name: may be NULL.
 void attachments_release(struct attachments *a, const char *name);
 
-// Thread: any that knows of a reference. Owner: *out is a new reference. Errors: NOT_FOUND, IO.
+// Thread: any; a reference must be held. Owner: *out is a new reference. Errors: NOT_FOUND, IO.
 enum err attachments_get(struct attachments *a, const char *name, struct blob **out,
                          struct fault *why);
-// The input image of a job with its pixels; *out stays NULL for a job without one. Thread: any.
-// Owner: the caller destroys *out. Errors: as attachments_get and job_input_decode.
+// Decodes a job's input image; *out stays NULL for a job without one. Thread: any. Owner: the
+// caller destroys *out. Errors: as attachments_get and job_input_decode.
 enum err attachments_open(struct attachments *a, const struct job_spec *spec,
                           struct picture_edit **out, struct fault *why);
 size_t attachments_bytes(const struct attachments *a);

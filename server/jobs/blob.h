@@ -1,5 +1,5 @@
-// Immutable bytes with a reference count: an encoded image on its way from the thread pool to
-// the store and to several clients at once.
+// Immutable bytes with a reference count: an encoded image, shared by the thread pool, the store
+// and any number of clients. Thread: any.
 #ifndef IMAGEND_BLOB_H
 #define IMAGEND_BLOB_H
 
@@ -11,8 +11,8 @@ struct blob {
     const uint8_t *data;
 };
 
-// Takes over data (malloc), also when it fails. Owner: the caller holds one reference; NULL when
-// out of memory. Thread: any, as for all of these.
+// Owner: takes data (from malloc), even on failure; the caller holds one reference. NULL if out of
+// memory.
 struct blob *blob_create(uint8_t *data, size_t size);
 struct blob *blob_ref(struct blob *b);
 void blob_unref(struct blob **b);

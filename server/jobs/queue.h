@@ -1,5 +1,5 @@
-// The one queue of images that wait for a slot: round-robin over owners, and within an owner by
-// priority, then first come first served. Thread: any; the queue has its own lock.
+// The queue of images that wait for a slot: round-robin over owners; within an owner by priority,
+// then first come, first served. Thread: any; the queue has its own lock.
 #ifndef IMAGEND_QUEUE_H
 #define IMAGEND_QUEUE_H
 
@@ -17,46 +17,48 @@ struct queue;
 // Whether the previews of an image are watched.
 enum work_watched { WATCHED_NOT, WATCHED_ONCE, WATCHED_ALWAYS };
 
-// One image to draw. The loop thread makes and frees it; from queue_take to its last event it is
-// the worker's, which may only read spec and image.
+// One image to generate. The loop thread creates and frees it. From queue_take to its last event it
+// belongs to the worker, which may read only spec and image.
 struct work {
     struct work *next;
     struct job *job; // the loop thread's
     const struct job_spec *spec;
     int picture;
-    atomic_bool cancelled; // the loop asks, the worker answers between two steps
-    uint64_t order;        // first come; kept when the image goes back into the queue
+    atomic_bool cancelled; // set by the loop; the worker responds between two steps
+    uint64_t order;        // order of arrival; kept if the image returns to the queue
     int ahead;             // set by queue_rank
     bool in_slot;          // the loop thread's
-    atomic_int watched;    // enum work_watched: the loop sets it, the worker takes a WATCHED_ONCE
-    // The worker's: where it is, how many previews were due and how many were rendered.
+    atomic_int watched;    // enum work_watched: set by the loop; the worker clears WATCHED_ONCE
+    // For the worker: position, number of previews due and rendered.
     int slot, stage, stages, step, steps, previews_due, previews;
-    int first_step[PICTURE_MAX_STAGES + 1]; // of each stage, counted over all; last: how many
+    // First step of each stage, counted over all stages; last entry: the total.
+    int first_step[PICTURE_MAX_STAGES + 1];
 };
 
 struct queue *queue_create(void);
-void queue_destroy(struct queue **q); // must be empty
+void queue_destroy(struct queue **q); // the queue must be empty
 
-// Errors: NO_MEMORY; the image is not in the queue then.
+// Errors: NO_MEMORY; the image is then not queued.
 enum err queue_push(struct queue *q, struct work *w);
-// Whether it was still there; if not, a worker has it.
+// False if the image is no longer queued because a worker has it.
 bool queue_remove(struct queue *q, struct work *w);
 // The next image in fair order, or NULL.
 struct work *queue_take(struct queue *q);
-// An image that was taken has left its slot.
+// Call when a taken image has left its slot.
 void queue_leave(struct queue *q, const struct work *w);
-// Wait until something changed since *seen (0 at first), or until queue_wake; at most seconds.
+// Waits until the queue has changed since *seen (initially 0), or until queue_wake, at most this
+// many seconds.
 void queue_wait(struct queue *q, uint64_t *seen, double seconds);
 void queue_wake(struct queue *q);
 
-// Images of one owner that may be in slots at once; 0: no limit.
+// Maximum number of an owner's images in slots at once; 0: no limit.
 void queue_set_running_limit(struct queue *q, int per_owner);
 // While held, queue_take skips durable work, which waits for the restart.
 void queue_hold(struct queue *q, bool hold);
 
 int queue_length(struct queue *q);
 int queue_owner_length(struct queue *q, const char *owner);
-// Set `ahead` of every waiting image to the number that will be taken before it.
+// Sets `ahead` of every waiting image to the number of images that will be taken before it.
 void queue_rank(struct queue *q);
 
 #endif

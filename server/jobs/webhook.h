@@ -1,5 +1,5 @@
-// Delivers webhooks on a thread of its own. Disabled unless hosts are allowed; private addresses
-// are called only if the host is listed by its full name.
+// Delivers webhooks on its own thread. Disabled unless hosts are allowed; private addresses are
+// called only if the host is listed by its full name.
 #ifndef IMAGEND_WEBHOOK_H
 #define IMAGEND_WEBHOOK_H
 
@@ -24,7 +24,7 @@ struct webhook_params {
 
 // Errors: NO_MEMORY, INTERNAL.
 enum err webhook_create(const struct webhook_params *p, struct webhook **out, struct fault *why);
-// Signs the deliveries that start from now on. Errors: NO_MEMORY (nothing changes). Thread: loop.
+// Replaces the secret for later deliveries. Errors: NO_MEMORY (nothing changes). Thread: loop.
 enum err webhook_set_secret(struct webhook *w, const char *secret);
 // Aborts deliveries in progress; closed is called when the last handle is closed.
 void webhook_close(struct webhook *w, void (*closed)(void *ctx), void *ctx);
@@ -32,7 +32,7 @@ void webhook_close(struct webhook *w, void (*closed)(void *ctx), void *ctx);
 // Checks that the URL is valid and its host allowed. allow NULL or "": no host.
 enum err webhook_check(const char *allow, const char *url, struct fault *why);
 struct sockaddr;
-// Whether an address belongs to this machine, its networks or a group. Thread: any.
+// Whether an address is local, private or multicast. Thread: any.
 bool webhook_is_private(const struct sockaddr *address);
 // Copies its arguments. Errors: NO_MEMORY. Thread: loop.
 enum err webhook_send(struct webhook *w, const char *id, const char *url, const char *body);

@@ -1,5 +1,5 @@
 // A worker is the thread that owns one engine. Between steps it moves images from the queue into
-// free slots, and it reports to the loop thread by events.
+// free slots; it reports to the loop thread by events.
 #ifndef IMAGEND_WORKER_H
 #define IMAGEND_WORKER_H
 
@@ -18,7 +18,7 @@ struct job_spec;
 struct uv_loop_s;
 struct worker;
 
-// Counters since the worker started; one snapshot per step.
+// Counters since the worker started, updated after each step.
 struct worker_stats {
     uint64_t device_bytes, device_peak_bytes;
     uint64_t text_cache_hits, text_cache_misses;
@@ -27,15 +27,15 @@ struct worker_stats {
 enum worker_event_type {
     WORKER_READY,     // the engine is open
     WORKER_DOWN,      // opening failed, see fault; the worker keeps trying
-    WORKER_TICK,      // a step ran: stage, seconds, step = images in it
-    WORKER_ADMITTED,  // work got a slot: used
-    WORKER_STEP,      // of one image
+    WORKER_TICK,      // a step ran: stage, seconds, step = number of images in it
+    WORKER_ADMITTED,  // work entered a slot: used
+    WORKER_STEP,      // one image advanced by a step
     WORKER_PREVIEW,   // rgb
-    WORKER_STAGE,     // a stage of one image is done, seconds long
-    WORKER_DRAWN,     // rgb; work is the loop's again, as for the three below
+    WORKER_STAGE,     // one image finished a stage, after `seconds`
+    WORKER_DRAWN,     // rgb; work belongs to the loop again, as for the next three
     WORKER_FAILED,    // fault
-    WORKER_CANCELLED, // as asked by work->cancelled
-    WORKER_LOST,      // the device was lost under it
+    WORKER_CANCELLED, // in response to work->cancelled
+    WORKER_LOST,      // the device was lost
 };
 
 struct worker_event {
@@ -55,7 +55,7 @@ struct worker_params {
     struct queue *queue;
     struct attachments *attachments;
     struct engine_params engine; // its strings must outlive the worker
-    // Called on the loop thread; the event is freed afterwards, its rgb by the callee.
+    // Called on the loop thread. The worker frees the event afterwards, the callee its rgb.
     void (*event)(void *ctx, struct worker_event *ev);
     void *ctx;
 };
@@ -67,15 +67,15 @@ enum err worker_create(const struct worker_params *p, struct worker **out, struc
 void worker_stop(struct worker *w, void (*closed)(void *ctx), void *ctx);
 
 // Checks whether the engine can generate the request, and resolves its settings. Thread: any.
-// Errors: INVALID with *why filled; BUSY while there is no engine.
+// Errors: INVALID with *why filled; BUSY if there is no engine.
 enum err worker_check(struct worker *w, const struct job_spec *spec, struct picture_used *used,
                       struct fault *why);
 // Thread: any.
 struct worker_stats worker_stats(struct worker *w);
-// What the last engine told; NULL before the first one was ready. Thread: loop.
+// The model of the last engine; NULL before the first was ready. Thread: loop.
 const struct model_info *worker_model(const struct worker *w);
 bool worker_ready(const struct worker *w); // Thread: loop.
-// Look at cancellations soon. Thread: any.
+// Makes the worker check for cancellations soon. Thread: any.
 void worker_poke(struct worker *w);
 
 #endif

@@ -1,5 +1,5 @@
-// A1111's options, its model, and lists of things that a cascade does not have, which front ends
-// request at startup. Called by the route table of a1111.c.
+// A1111's options and model, and empty lists of features that a cascade lacks; front ends request
+// them at startup. Called through the route table in a1111.c. Loop thread.
 #include "a1111.h"
 
 #include "json.h"

@@ -1,5 +1,5 @@
-// Samplers and schedulers by the names that A1111 gives them: one table for requests, answers and
-// lists. Called by a1111.c on the loop thread; knows the engine's samplers by name only.
+// A1111's names of samplers and schedulers: one table for requests, responses and lists. Called by
+// a1111.c on the loop thread; knows the engine's samplers by name only.
 #include "a1111.h"
 
 #include "text.h"
@@ -10,7 +10,7 @@
 
 enum { PLAIN, KARRAS, SCHEDULES, NAME_SIZE = 64 };
 
-// Rows without engine names are samplers of A1111 that the engine lacks: requests may name them.
+// Rows without engine names are A1111 samplers that the engine lacks; requests may still name them.
 static const struct sampler {
     const char *label, *alias[2];
     const char *engine[SCHEDULES];
@@ -19,7 +19,7 @@ static const struct sampler {
     {"DDIM", {NULL}, {"ddim"}},
     {"DPM++ 2M", {"k_dpmpp_2m"}, {"dpm++2m", "dpm++2m-karras"}},
     {"DPM++ 3M", {NULL}, {"dpm++3m", "dpm++3m-karras"}},
-    // Multistep, order 2: A1111's DPM++ SDE is the singlestep one.
+    // Multistep, order 2: A1111's DPM++ SDE is the single-step variant.
     {"DPM++ 2M SDE", {"k_dpmpp_2m_sde"}, {"dpm++sde", "dpm++sde-karras"}},
     {.label = "DPM++ SDE", .alias = {"k_dpmpp_sde"}},
     {.label = "DPM++ 2M SDE Heun", .alias = {"k_dpmpp_2m_sde_heun"}},
@@ -43,7 +43,7 @@ enum { SAMPLERS = sizeof samplers / sizeof *samplers };
 
 static const struct scheduler {
     const char *name, *label, *alias;
-    int schedule; // of sampler.engine; -1: the engine lacks it
+    int schedule; // index into sampler.engine; -1: not available
     double rho;
     bool inner_model;
 } schedulers[] = {
@@ -62,7 +62,7 @@ static const struct scheduler {
 };
 enum { SCHEDULERS = sizeof schedulers / sizeof *schedulers, AUTOMATIC = 0 };
 
-// Lower case, without what separates words.
+// Lowercases and removes word separators.
 static void fold(const char *name, char out[NAME_SIZE])
 {
     size_t n = 0;
@@ -112,7 +112,7 @@ static const struct scheduler *find_scheduler(const char *name)
     return NULL;
 }
 
-// "DPM++ 2M Karras" into its parts.
+// Splits "DPM++ 2M Karras" into sampler and scheduler.
 static const struct sampler *find_with_suffix(const char *folded, const struct scheduler **with)
 {
     for (int i = 0; i < SCHEDULERS; i++) {
@@ -143,7 +143,7 @@ static bool model_has(const struct model_info *m, const char *engine)
     return false;
 }
 
-// The sampler of a request that names one. False: it is in no list.
+// Finds a sampler that a request names. False if it is in no list.
 static bool find_named(const struct model_info *m, const char *name, const char *scheduler,
                        struct a1111_sampler *out)
 {
@@ -189,7 +189,7 @@ bool a1111_sampler_find(const struct model_info *m, const char *sampler, const c
         return find_named(m, sampler, scheduler, out);
     if (with == &schedulers[AUTOMATIC] || !m)
         return true;
-    // A schedule for the model's own sampler, which stays unnamed when the schedule is its own.
+    // A schedule for the model's default sampler, which stays unnamed if the schedule is its own.
     if (!find_named(m, m->stage[0].sampler, scheduler, out))
         out->missing_scheduler = with ? with->label : scheduler;
     if (out->engine && !strcmp(out->engine, m->stage[0].sampler))

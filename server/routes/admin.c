@@ -1,4 +1,4 @@
-// For operators and their tools: alive, ready, metrics.
+// Endpoints for operators: liveness, readiness, metrics. Loop thread.
 #include "app.h"
 
 #include "buf.h"

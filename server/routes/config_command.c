@@ -1,5 +1,5 @@
-// `imagend config`: check and show the options, print the default file and the tables of
-// docs/configuration.md, make an API key.
+// `imagend config`: checks and shows the options, prints the default file and the tables of
+// docs/configuration.md, creates API keys. Called by main.
 #include "serve.h"
 
 #include "app.h"
@@ -64,7 +64,7 @@ static int config_options(const char *what, int argc, char **argv)
     return err ? fail(&why) : 0;
 }
 
-// One JSON object per line.
+// Prints the routes, one JSON object per line.
 static int config_routes(void)
 {
     struct buf b = {0};

@@ -1,5 +1,6 @@
-// Shared by every API that generates images: building a job's spec from fields, repeated requests,
-// images as responses. Called by the route files; knows no API's own format.
+// Shared by the APIs that generate images: building a job's spec from request fields, idempotent
+// requests, responses with images. Called by the route files on the loop thread; knows no API's own
+// format.
 #include "app.h"
 
 #include "buf.h"
@@ -22,7 +23,8 @@ enum job_format draw_format(int choice)
     return choice == JPG ? JOB_JPEG : (enum job_format)choice;
 }
 
-// The stages that an image of this size uses; 0: the size is invalid, which jobs_submit reports.
+// The number of stages for an image of this size; 0: the size is invalid, which jobs_submit
+// reports.
 static int stages_of(const struct model_info *m, const struct check_size *size)
 {
     struct picture_used used;

@@ -1,4 +1,4 @@
-// Shared by the files of the native API; a job as JSON.
+// Shared by the files of the native API; writes a job as JSON. Loop thread.
 #ifndef IMAGEND_NATIVE_H
 #define IMAGEND_NATIVE_H
 
@@ -10,7 +10,7 @@ struct buf;
 // NULL.
 struct job *native_find(struct call *c);
 void native_add_job(struct call *c, const struct job *j, struct buf *b);
-// Seconds until a queued job is probably done.
+// Estimated seconds until a queued job is done.
 double native_estimate(const struct app *app, const struct job *j);
 void native_events(struct call *c);
 

@@ -1,5 +1,6 @@
-// GET /v1/jobs/{id}/events: a job's life as server-sent events. A stream that comes back with
-// Last-Event-ID gets what it missed, or the job's state when that is too long ago.
+// GET /v1/jobs/{id}/events: the events of a job as server-sent events. A stream that reconnects
+// with Last-Event-ID gets the events that it missed, or the job's state if that was too long ago.
+// Loop thread.
 #include "native.h"
 
 #include "buf.h"
@@ -55,8 +56,9 @@ static void add_data(struct call *c, const struct job *j, const struct job_event
     buf_printf(b, ",\"progress\":%.4f}", job_progress(j));
 }
 
-// What all watchers of a job get is written once. The end is not shared, since the addresses in it
-// depend on how the client reached us; nor are previews, of which a stream may get an older one.
+// Events for all watchers of a job are formatted once. The end is not shared, because its URLs
+// depend on how the client reached the server; nor are previews, because a stream may get an older
+// one.
 static bool send_event(struct call *c, const struct job *j, const struct job_event *ev)
 {
     struct app *app = c->app;
@@ -112,7 +114,7 @@ static void on_event(struct job_watch *watch, const struct job_event *ev)
     }
 }
 
-// What the stream missed since event `last`. Previews are sent once, the latest of each image.
+// Sends the events missed since event `last`. Only the latest preview of each image is sent again.
 static bool send_missed(struct call *c, const struct job *j, uint64_t last)
 {
     const bool known = last && last <= j->events && j->events - last <= JOB_RING;

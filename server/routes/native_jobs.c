@@ -1,5 +1,5 @@
-// The native API: POST, list, look at, cancel and forget jobs, fetch their images. Jobs made here
-// are durable. The event stream is in native_events.c.
+// The native API: create, list, show, cancel and delete jobs, fetch their images. Jobs created here
+// are durable. native_events.c streams events. Loop thread.
 #include "native.h"
 
 #include "buf.h"
@@ -230,7 +230,7 @@ static void job_image(struct call *c)
         draw_reply_image(c, j, (int)i);
 }
 
-// /v1/files/{id}/{token}-{i}.{format}: whoever has the address may have the image.
+// /v1/files/{id}/{token}-{i}.{format}: anyone with the URL may fetch the image.
 static void file_get(struct call *c)
 {
     const struct app *app = c->app;
@@ -293,7 +293,7 @@ static void jobs_list(struct call *c)
     call_json(c, 200, &b);
 }
 
-// ---- what this server can do --------------------------------------------------------------------
+// ---- model and device --------------------------------------------------------------------------
 
 static void add_names(struct buf *b, const char *name, const char *const *list)
 {

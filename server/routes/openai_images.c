@@ -59,16 +59,16 @@ static const struct check_table images_check = {
     .more_at = offsetof(struct images_fields, picture),
 };
 
-// One request that waits for its job.
+// A request that waits for its job.
 struct images_wait {
     struct job_watch watch;
     struct call *call;
     struct images_fields fields;
-    const char *raw_type; // answer with the bytes of this type
+    const char *raw_type; // respond with the bytes of this type
     int64_t created;      // unix seconds
 };
 
-// ---- the answers --------------------------------------------------------------------------------
+// ---- responses ----------------------------------------------------------------------------------
 
 // The text counts as the tokenizer counted it, once for all images; an image counts one token
 // per 16x16 pixels.
@@ -241,7 +241,7 @@ static void on_event(struct job_watch *watch, const struct job_event *ev)
         stream_picture(w, ev);
 }
 
-// A job that an idempotent request found may have progressed already, or finished.
+// A job found through an Idempotency-Key may already have progressed or finished.
 static void catch_up(struct images_wait *w)
 {
     struct app *app = w->call->app;

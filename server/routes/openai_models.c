@@ -1,4 +1,4 @@
-// GET /v1/models and /v1/models/{id}: the one model that is loaded, under all of its names.
+// GET /v1/models and /v1/models/{id}: the loaded model under all its names. Loop thread.
 #include "openai.h"
 
 #include "buf.h"
@@ -11,12 +11,11 @@
 
 enum { NAME_SIZE = 256 };
 
-// OpenAI's own names. New models appear often, so those of its image family are known by their
-// prefix.
+// OpenAI's model names. New models appear often, so its image models are recognized by prefix.
 static const char *const families[] = {"gpt-image-", "chatgpt-image-"};
 static const char *const url_models[] = {"dall-e-2", "dall-e-3"};
 
-// Cuts "-2026-04-21" off.
+// Removes a date such as "-2026-04-21".
 static void cut_date(char *name)
 {
     static const char form[] = "-dddd-dd-dd";
@@ -31,7 +30,7 @@ static void cut_date(char *name)
     name[n - width] = 0;
 }
 
-// Routers such as LiteLLM put the provider before the name.
+// Routers such as LiteLLM prepend the provider's name.
 static const char *skip_provider(const char *name)
 {
     static const char provider[] = "openai/";
@@ -59,7 +58,7 @@ bool openai_model_gives_urls(const char *name)
     return false;
 }
 
-// Walks the names of model-aliases: *at = the option's text first; false at the end.
+// Iterates over the names in model-aliases: *at = the option's text first; false at the end.
 static bool next_alias(const char **at, char out[NAME_SIZE])
 {
     *at += strspn(*at, ", ");
@@ -89,7 +88,7 @@ bool openai_model_known(struct app *app, const char *name)
            openai_model_gives_urls(name);
 }
 
-// root: the model that a name stands for.
+// root: the model behind an alias.
 static void add_model(struct buf *b, const struct app *app, const char *id)
 {
     buf_puts(b, "{\"id\":");
@@ -123,7 +122,7 @@ void openai_models_get(struct call *c)
     struct app *app = c->app;
     char name[NAME_SIZE];
     struct buf b = {0};
-    // A name with a slash in it is two segments of the path.
+    // A name that contains a slash is two path segments.
     snprintf(name, sizeof name, "%s%s%s", c->arg[0], c->arg[1] ? "/" : "",
              c->arg[1] ? c->arg[1] : "");
     if (!jobs_model(app->jobs) || !openai_model_known(app, name)) {

@@ -1,5 +1,5 @@
-// GET /openapi.json: the API's description (OpenAPI 3.1), written from the route table and the
-// field tables that validate requests.
+// GET /openapi.json: the API description (OpenAPI 3.1), generated from the route table and the
+// field tables that validate requests. Loop thread.
 #include "app.h"
 
 #include "buf.h"
@@ -11,7 +11,7 @@
 
 enum { LIVE_MAX = 24 };
 
-// The lists that only the loaded model knows.
+// Lists that only the loaded model knows.
 struct live {
     const struct model_info *model;
     char text[LIVE_MAX][48];
@@ -85,7 +85,7 @@ static void add_answers(struct buf *b, const struct route *r)
     buf_puts(b, ",\"responses\":{");
     for (int i = 0; i < 4 && r->answer[i].status; i++) {
         const struct route_answer *a = &r->answer[i];
-        // The media types of one status stand together in the table.
+        // The table lists the media types of one status next to each other.
         if (i && r->answer[i - 1].status == a->status) {
             buf_printf(b, ",\"%s\":{}", a->type);
             continue;
@@ -122,7 +122,7 @@ static void add_operation(struct buf *b, const struct route *r)
     buf_puts(b, "}");
 }
 
-// Operations of one path belong into one object: the first route of a path writes them all.
+// Operations of one path form one object: the first route of a path writes them all.
 static void add_paths(struct call *c, struct buf *b)
 {
     const struct route *r, *other;

@@ -1,5 +1,5 @@
 // The server's life cycle: from options to a running loop, and from SIGTERM to exit. Called by
-// main. Knows every part of the server, but no part's internals.
+// main. Connects all parts of the server without knowing their internals.
 #include "serve.h"
 
 #include "app.h"
@@ -27,10 +27,10 @@ enum { SERVE_TICK_MS = 50, SERVE_FLUSH_MS = 1000 };
 enum serve_phase { SERVE_RUNNING, SERVE_ANNOUNCED, SERVE_DRAINING, SERVE_FLUSHING, SERVE_CLOSED };
 
 struct serve {
-    struct app app; // first: the parts below hand it back as ctx
-    int status;     // of the process
+    struct app app; // must be first: other parts pass it back as ctx
+    int status;     // exit status of the process
     struct conf conf;
-    struct settings settings; // in force; its certificate is the HTTP server's
+    struct settings settings; // current settings; the HTTP server owns its certificate
     uv_loop_t loop;
     uv_signal_t sigterm, sigint, sighup;
     uv_timer_t timer;
@@ -71,9 +71,9 @@ static void on_http_closed(void *ctx)
     serve_close_rest(s);
 }
 
-// Announced: /readyz fails, which load balancers notice. Draining: no new work, running work
-// finishes. Flushing: the last responses are sent. Each phase ends early when nothing is left in
-// it.
+// The phases. Announced: /readyz fails, so that load balancers notice. Draining: no new work is
+// accepted, running work finishes. Flushing: the last responses are sent. Each phase ends early
+// when nothing is left to do.
 static void on_tick(uv_timer_t *timer)
 {
     struct serve *s = timer->data;
@@ -121,7 +121,7 @@ static void on_stop(uv_signal_t *handle, int signum)
     uv_timer_start(&s->timer, on_tick, 0, SERVE_TICK_MS);
 }
 
-// ---- options that may change ----------------------------------------------------------------
+// ---- reload ------------------------------------------------------------------------------------
 
 static struct jobs_limits serve_limits(const struct conf *c)
 {

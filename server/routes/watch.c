@@ -1,5 +1,5 @@
-// One log line and one count per request, and numbers of the job core into metrics. Loop thread.
-// Prompts, keys and bodies never come here.
+// Writes one log line and updates the metrics for each request, and records measurements of the job
+// core. Loop thread. Never sees prompts, keys or bodies.
 #include "watch.h"
 
 #include "buf.h"
@@ -15,10 +15,10 @@ static void log_request(struct http_request *r, const struct route *route, const
                         double seconds)
 {
     const char *path = http_path(r);
-    // The address of a result opens it to whoever knows it.
+    // Anyone with a result's URL can fetch it.
     if (strstr(path, "/files/"))
         path = route ? route->path : "/v1/files/";
-    // Probes arrive every few seconds and are not worth a log line.
+    // Probes arrive every few seconds and are not logged.
     const bool probe =
         !strcmp(path, "/healthz") || !strcmp(path, "/readyz") || !strcmp(path, "/metrics");
     const enum log_level level = probe ? LOG_DEBUG : LOG_INFO;
@@ -48,7 +48,7 @@ void watch_request(void *app, struct http_request *r, const struct route *route,
     const struct app *a = app;
     const double seconds = clock_seconds() - http_started(r);
     char labels[256];
-    // Only routes of the table become labels: a client must not be able to make series.
+    // Only routes in the table become labels: clients must not be able to create time series.
     snprintf(labels, sizeof labels, "method=\"%s\",route=\"%s\",status=\"%d\"",
              route ? route->method : "", route ? route->path : "", http_status(r));
     metric_add(a->metrics, METRIC_HTTP_REQUESTS, labels, 1);
@@ -81,7 +81,7 @@ void watch_jobs(void *app, enum jobs_measure m, int which, double value)
     }
 }
 
-// A label's value may hold what a device calls itself.
+// A label's value may contain a device's arbitrary name.
 static void add_label(struct buf *b, const char *name, const char *value)
 {
     buf_printf(b, "%s%s=\"", b->len ? "," : "", name);
