@@ -14,7 +14,7 @@ layout(std430, binding = 3) writeonly buffer y_block { vec4 v[]; } y;
 
 void main()
 {
-    lane l = lanes.v[gl_WorkGroupID.z];
+    op_lane l = lanes.v[gl_WorkGroupID.z];
     uint i = gl_WorkGroupID.x * p.run * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
 
     for (uint k = 0; k < p.run && i < p.pixels; k++, i += gl_WorkGroupSize.x) {

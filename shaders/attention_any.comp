@@ -39,13 +39,13 @@ float attend(uint channel, uint first0, uint first1)
         bool second = key >= p.keys0;
         uint pixel = second ? first1 + key - p.keys0 : first0 + key;
         bool on = true;
-        if ((PARTS & PART_VALID) != 0)
+        if ((PARTS & ATTENTION_VALID) != 0)
             on = second || is_valid(n, second ? 0 : key);
         float s = 0;
         for (uint d = head * p.d; d < (head + 1) * p.d; d++)
             s += q_at(d) * k_at(second, pixel, d);
         s *= p.scale;
-        if ((PARTS & PART_BIAS) != 0)
+        if ((PARTS & ATTENTION_BIAS) != 0)
             s += bias_at(query, key, head);
         s = on ? s : NEVER;
         float higher = max(top, s), keep = exp(top - higher);
@@ -66,7 +66,7 @@ void main()
     n = pixel / p.queries;
     query = pixel % p.queries;
     uint first0 = first_key0(n, PARTS), first1 = 0;
-    if ((PARTS & PART_SECOND) != 0)
+    if ((PARTS & ATTENTION_SECOND) != 0)
         first1 = first_key1(n, PARTS);
     vec4 v = vec4(0);
     for (uint i = 0; i < 4; i++)

@@ -24,7 +24,7 @@ void main()
     uint lane = gl_SubgroupInvocationID, n = gl_WorkGroupID.z;
     uint query = gl_WorkGroupID.x * (P * SG) + lane;
     uint first0 = first_key0(n, PARTS), first1 = 0;
-    if ((PARTS & PART_SECOND) != 0)
+    if ((PARTS & ATTENTION_SECOND) != 0)
         first1 = first_key1(n, PARTS);
     [[unroll]] for (uint g = 0; g < P; g++) {
         uint pixel = n * p.queries + min(query + g * SG, p.queries - 1);
@@ -42,7 +42,7 @@ void main()
 #define KEY_COUNT p.keys0
 #define FIRST first0
 #define KEY0 0
-#define MASKED ((PARTS & PART_VALID) != 0)
+#define MASKED ((PARTS & ATTENTION_VALID) != 0)
 #include "attention_lane.glsl"
 #undef KEYS
 #undef VALUES
@@ -60,7 +60,7 @@ void main()
 #define FIRST first1
 #define KEY0 p.keys0
 #define MASKED false
-    if ((PARTS & PART_SECOND) != 0) {
+    if ((PARTS & ATTENTION_SECOND) != 0) {
 #include "attention_lane.glsl"
     }
     [[unroll]] for (uint g = 0; g < P; g++)

@@ -22,7 +22,7 @@ void main()
     uint n = gl_WorkGroupID.z;
     uint query = gl_WorkGroupID.x * gl_WorkGroupSize.x + gl_LocalInvocationIndex;
     uint first0 = first_key0(n, PARTS), first1 = 0;
-    if ((PARTS & PART_SECOND) != 0)
+    if ((PARTS & ATTENTION_SECOND) != 0)
         first1 = first_key1(n, PARTS);
     uint mine = n * p.queries + min(query, p.queries - 1);
     [[unroll]] for (uint d = 0; d < D4; d++) {
@@ -36,7 +36,7 @@ void main()
 #define KEY_COUNT p.keys0
 #define FIRST first0
 #define KEY0 0
-#define MASKED ((PARTS & PART_VALID) != 0)
+#define MASKED ((PARTS & ATTENTION_VALID) != 0)
 #include "attention_tile.glsl"
 #undef KEYS
 #undef VALUES
@@ -54,7 +54,7 @@ void main()
 #define FIRST first1
 #define KEY0 p.keys0
 #define MASKED false
-    if ((PARTS & PART_SECOND) != 0) {
+    if ((PARTS & ATTENTION_SECOND) != 0) {
 #include "attention_tile.glsl"
     }
     if (query >= p.queries)

@@ -17,7 +17,7 @@ layout(std430, binding = 2) buffer x_block { vec4 v[]; } x;
 
 void main()
 {
-    lane l = lanes.v[gl_WorkGroupID.z];
+    op_lane l = lanes.v[gl_WorkGroupID.z];
     uvec2 key = uvec2(l.seed_lo, l.seed_hi);
     uint i = gl_WorkGroupID.x * p.run * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
 

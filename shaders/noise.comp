@@ -13,7 +13,7 @@ layout(std430, binding = 1) writeonly buffer y_block { vec4 v[]; } y;
 
 void main()
 {
-    lane l = lanes.v[gl_WorkGroupID.z];
+    op_lane l = lanes.v[gl_WorkGroupID.z];
     uvec2 key = uvec2(l.seed_lo, l.seed_hi);
     uint i = gl_WorkGroupID.x * p.run * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
     uint quads = (p.pixels + 3) / 4, to = p.y.base + l.slot * p.pixels * p.y.cs;

@@ -25,7 +25,7 @@ shared uint found_bin, found_before, above;
 uint me;
 
 // The bits of |x0|.
-uvec3 keys(lane l, uint i)
+uvec3 keys(op_lane l, uint i)
 {
     uint at = p.m.base + (gl_WorkGroupID.x * p.pixels + i) * p.m.cs;
     vec3 old = LOAD_STATE(x, p.x.base + (l.slot * p.pixels + i) * p.x.cs).xyz;
@@ -42,7 +42,7 @@ void clear_bins()
     barrier();
 }
 
-void count_first(lane l)
+void count_first(op_lane l)
 {
     for (uint i = me; i < p.pixels; i += gl_WorkGroupSize.x) {
         uvec3 key = keys(l, i);
@@ -62,7 +62,7 @@ void count_key(uint key, uint prefix, uint shift, bool last)
         atomicMin(above, key);
 }
 
-void count_next(lane l, uint prefix, uint shift)
+void count_next(op_lane l, uint prefix, uint shift)
 {
     for (uint i = me; i < p.pixels; i += gl_WorkGroupSize.x) {
         uvec3 key = keys(l, i);
@@ -105,7 +105,7 @@ uint next_larger(uint prefix, uint bin)
 
 void main()
 {
-    lane l = lanes.v[gl_WorkGroupID.x];
+    op_lane l = lanes.v[gl_WorkGroupID.x];
     precise float rank = l.quantile * float(3 * p.pixels - 1), t, s;
     uint low = uint(rank), left = low, prefix;
 

@@ -45,7 +45,7 @@ void history_store(const uint which, uint pixel, vec4 v)
 }
 
 // By how much z is scaled besides lane.noise: the model's variance channels 3..5.
-vec3 deviation(lane l, vec3 v)
+vec3 deviation(op_lane l, vec3 v)
 {
     vec3 f = (v + 1) * 0.5;
     vec3 h = 0.5 * (f * l.logvar_max + (1 - f) * l.logvar_min);
@@ -62,7 +62,7 @@ uint not_finite(vec3 v)
 
 // now: the history tensor that receives x0; past: h1 and h2 are used. Returns whether x0, before
 // its threshold, the variance or the new x is not finite.
-uint step_pixel(lane l, float s, uint i, const uint now, const bool past)
+uint step_pixel(op_lane l, float s, uint i, const uint now, const bool past)
 {
     uint at = l.slot * p.pixels + i;
     uint m_at = p.m.base + (gl_WorkGroupID.z * p.pixels + i) * p.m.cs;
@@ -100,7 +100,7 @@ uint step_pixel(lane l, float s, uint i, const uint now, const bool past)
 
 // Software rasterizers run both sides of a branch and discard one; a loop of no trips costs them
 // one trip. So the choices that are the same for a whole lane are loops, of which one runs.
-uint step_pixels(lane l, float s, const uint now, const bool past)
+uint step_pixels(op_lane l, float s, const uint now, const bool past)
 {
     bool mine = l.history == now && (l.c1 != 0 || l.c2 != 0) == past;
     uint i = gl_WorkGroupID.x * p.run * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
@@ -114,7 +114,7 @@ uint step_pixels(lane l, float s, const uint now, const bool past)
 
 void main()
 {
-    lane l = lanes.v[gl_WorkGroupID.z];
+    op_lane l = lanes.v[gl_WorkGroupID.z];
     float s = l.threshold == THRESHOLD_DYNAMIC ? limit.v[gl_WorkGroupID.z] : l.max_value;
 
     uint bad = step_pixels(l, s, 0, false);

@@ -2,11 +2,7 @@
 // shape, never at the batch. Called by engine/model while it records. Thread: the engine's worker.
 #include "ops_internal.h"
 
-// Software rasterizers of Mesa 22.3 silently end all loops of an invocation after 65535 trips.
-enum { MAX_TRIPS = 60000, MAX_HEAD = 128 };
-
-// Parts, as in attention.glsl.
-enum { PART_INDEX0 = 1, PART_INDEX1 = 2, PART_BIAS = 4, PART_VALID = 8, PART_SECOND = 16 };
+enum { MAX_HEAD = 128 };
 
 static uint32_t key_count(const struct tensor *k)
 {
@@ -54,9 +50,9 @@ static bool fits(const struct op_attention_params *p)
 static uint32_t parts(const struct op_attention_params *p)
 {
     bool second = p->segments > 1;
-    return (p->segment[0].index ? PART_INDEX0 : 0) |
-           (second && p->segment[1].index ? PART_INDEX1 : 0) | (p->bias ? PART_BIAS : 0) |
-           (p->valid ? PART_VALID : 0) | (second ? PART_SECOND : 0);
+    return (p->segment[0].index ? ATTENTION_INDEX0 : 0) |
+           (second && p->segment[1].index ? ATTENTION_INDEX1 : 0) | (p->bias ? ATTENTION_BIAS : 0) |
+           (p->valid ? ATTENTION_VALID : 0) | (second ? ATTENTION_SECOND : 0);
 }
 
 static struct push_attention make_push(const struct ops *o, const struct op_attention_params *p)
@@ -135,8 +131,8 @@ static void choose_any(struct ops *o, struct ops_call *call, const struct push_a
     call->spec[0] = local;
     ops_groups(o, push->n * push->queries * vectors, local, call->groups);
     size_t trips = 4 * (keys * (push->d + 2) + 2);
-    if (dev->caps->cpu && trips > MAX_TRIPS)
-        ops_exceeds(o, "attention", q, "loop trips in one invocation", trips, MAX_TRIPS);
+    if (dev->caps->cpu)
+        ops_require_trips(o, "attention", q, trips);
 }
 
 void op_attention(struct ops *o, const struct op_attention_params *p)
@@ -157,11 +153,11 @@ void op_attention(struct ops *o, const struct op_attention_params *p)
     double keys = (double)push.keys0 + push.keys1;
     call.flops = 4.0 * push.n * push.queries * keys * p->q->c;
     bool fits_vectors = push.d % 4 == 0 && push.d <= MAX_HEAD;
-    bool tile = dev->path == PATH_TILE && (!dev->caps->cpu || keys < MAX_TRIPS);
+    bool tile = dev->path == PATH_TILE && (!dev->caps->cpu || keys < QUIRK_MAX_TRIPS);
     if (fits_vectors && tile)
         choose_tile(&call, &push);
     else if (fits_vectors && dev->path != PATH_TILE &&
-             keys / dev->caps->subgroup_size + 4 < MAX_TRIPS)
+             keys / dev->caps->subgroup_size + 4 < QUIRK_MAX_TRIPS)
         choose_lane(dev, &call, &push);
     else
         choose_any(o, &call, &push, p->q);

@@ -36,22 +36,22 @@ struct map_params {
     float scale;
 };
 
+static void map(struct ops *o, const struct map_params *m);
+
+static void map_sample(struct ops *o, const struct tensor *const t[], const void *params)
+{
+    struct map_params one = *(const struct map_params *)params;
+    one.a = t[0];
+    one.b = t[1];
+    one.y = t[2];
+    map(o, &one);
+}
+
 static void map(struct ops *o, const struct map_params *m)
 {
-    if (ops_too_large(o, m->a) || ops_too_large(o, m->y)) {
-        for (uint32_t n = 0; n < m->y->n; n++) {
-            struct tensor a = tensor_samples(m->a, n, 1), y = tensor_samples(m->y, n, 1), b;
-            struct map_params one = *m;
-            one.a = &a;
-            one.y = &y;
-            if (m->b) {
-                b = tensor_samples(m->b, n, 1);
-                one.b = &b;
-            }
-            map(o, &one);
-        }
+    const struct tensor *split[] = {m->a, m->b, m->y};
+    if (ops_by_sample(o, split, 3, map_sample, m))
         return;
-    }
     struct push_map push = {
         .a = ops_view(o, m->a),
         .b = ops_view(o, m->b),

@@ -1,28 +1,11 @@
 // Linear layers and convolutions: shape checks, the choice of kernel and tile, one dispatch each.
 // The choice looks at one sample's shape, never at the batch. Called by engine/model while it
 // records. Thread: the engine's worker.
-#include "ops_internal.h"
-
-// Software rasterizers of Mesa 22.3 silently end all loops of an invocation after 65535 trips.
-enum { MAX_TRIPS = 60000 };
+#include "walk.h"
 
 struct tile {
     uint32_t mb, p, kv;
 };
-
-// Parts of the epilogue, as in lane.glsl.
-enum { PART_MUL = 1, PART_RESIDUAL = 2, PART_SCALE = 4 };
-
-static void require_trips(struct ops *o, const char *op, const struct tensor *x, uint32_t trips)
-{
-    if (trips > MAX_TRIPS)
-        ops_exceeds(o, op, x, "loop trips in one invocation", trips, MAX_TRIPS);
-}
-
-static bool same_shape(const struct tensor *a, const struct tensor *b)
-{
-    return a->n == b->n && a->h == b->h && a->w == b->w && a->c == b->c;
-}
 
 static bool shapes_fit(const struct tensor *x, const struct op_weight *w,
                        const struct op_epilogue *e, const struct tensor *y)
@@ -59,13 +42,8 @@ static uint32_t epilogue_parts(const struct op_epilogue *e)
 {
     if (!e)
         return 0;
-    return (e->mul ? PART_MUL : 0) | (e->residual ? PART_RESIDUAL : 0) |
-           (e->scale != 0 && e->scale != 1 ? PART_SCALE : 0);
-}
-
-static uint32_t blocks(uint32_t count, uint32_t size)
-{
-    return (count + size - 1) / size;
+    return (e->mul ? MATMUL_MUL : 0) | (e->residual ? MATMUL_RESIDUAL : 0) |
+           (e->scale != 0 && e->scale != 1 ? MATMUL_SCALE : 0);
 }
 
 static double matmul_flops(const struct tensor *x, const struct op_weight *w)
@@ -92,23 +70,26 @@ static struct tile conv_tile(const struct tensor *x, uint32_t sg)
     return (struct tile){.mb = sg < 8 ? 8 : sg, .p = x->h % 8 == 0 || x->h >= 32 ? 8 : 4, .kv = 1};
 }
 
-// The product of each sample by itself.
-static void each_sample(struct ops *o, const struct tensor *x, const struct op_weight *w,
-                        const struct op_epilogue *e, const struct tensor *y)
+struct product {
+    const struct op_weight *w;
+    struct op_epilogue epilogue;
+};
+
+static void product_of_sample(struct ops *o, const struct tensor *const t[], const void *params)
 {
-    for (uint32_t n = 0; n < x->n; n++) {
-        struct tensor xs = tensor_samples(x, n, 1), ys = tensor_samples(y, n, 1), mul, residual;
-        struct op_epilogue es = e ? *e : (struct op_epilogue){0};
-        if (es.mul) {
-            mul = tensor_samples(es.mul, n, 1);
-            es.mul = &mul;
-        }
-        if (es.residual) {
-            residual = tensor_samples(es.residual, n, 1);
-            es.residual = &residual;
-        }
-        op_conv2d(o, &xs, w, &es, &ys);
-    }
+    const struct product *p = params;
+    struct op_epilogue e = p->epilogue;
+    e.mul = t[2];
+    e.residual = t[3];
+    op_conv2d(o, t[0], p->w, &e, t[1]);
+}
+
+static bool by_sample(struct ops *o, const struct tensor *x, const struct op_weight *w,
+                      const struct op_epilogue *e, const struct tensor *y)
+{
+    const struct product p = {w, e ? *e : (struct op_epilogue){0}};
+    const struct tensor *split[] = {x, y, p.epilogue.mul, p.epilogue.residual};
+    return ops_by_sample(o, split, 4, product_of_sample, &p);
 }
 
 static void lane_call(struct ops *o, enum kernel_id kernel, const struct tensor *x,
@@ -128,12 +109,12 @@ static void lane_call(struct ops *o, enum kernel_id kernel, const struct tensor 
         .push = &push,
         .flops = matmul_flops(x, w),
     };
-    call.groups[0] = blocks(w->out, tile.mb);
+    call.groups[0] = blocks_of(w->out, tile.mb);
     if (kernel == K_CONV3_LANE) {
-        call.groups[1] = blocks(x->w, sg) * blocks(x->h, tile.p);
+        call.groups[1] = blocks_of(x->w, sg) * blocks_of(x->h, tile.p);
         call.groups[2] = x->n;
     } else {
-        call.groups[1] = blocks(push.pixels, tile.p * sg);
+        call.groups[1] = blocks_of(push.pixels, tile.p * sg);
         call.groups[2] = 1;
     }
     ops_dispatch(o, &call);
@@ -147,7 +128,8 @@ static void tile_call(struct ops *o, const struct tensor *x, const struct op_wei
     struct push_matmul push = make_push(o, x, w, e, y);
     // Per tap and 16 channels: the loops over tiles, over the quarters of one, and its end.
     if (ops_recorder_device(o)->caps->cpu)
-        require_trips(o, "matmul_tile", x, w->kernel * w->kernel * (blocks(push.k4, 4) * 6 + 2));
+        ops_require_trips(o, "matmul_tile", x,
+                          w->kernel * w->kernel * (blocks_of(push.k4, 4) * 6 + 2));
     ops_dispatch(o,
                  &(struct ops_call){
                      .kernel = K_MATMUL_TILE,
@@ -157,7 +139,7 @@ static void tile_call(struct ops *o, const struct tensor *x, const struct op_wei
                      .spec = {LOCAL, w->kernel, e ? e->act : ACT_NONE, epilogue_parts(e)},
                      .arg = {x, &w->packed, &w->bias, e ? e->mul : NULL, e ? e->residual : NULL, y},
                      .push = &push,
-                     .groups = {blocks(w->out, SIDE), blocks(push.pixels, SIDE), 1},
+                     .groups = {blocks_of(w->out, SIDE), blocks_of(push.pixels, SIDE), 1},
                      .shared_bytes = 2 * 16 * 17 * 16, // w_tile and x_tile
                      .flops = matmul_flops(x, w),
                  });
@@ -169,16 +151,14 @@ void op_linear(struct ops *o, const struct tensor *x, const struct op_weight *w,
     const struct ops_device *dev = ops_recorder_device(o);
     if (!ops_require(o, w->kernel == 1 && w->path == dev->path && shapes_fit(x, w, e, y)))
         return;
-    if (ops_too_large(o, x) || ops_too_large(o, y)) {
-        each_sample(o, x, w, e, y);
+    if (by_sample(o, x, w, e, y))
         return;
-    }
     if (w->path == PATH_TILE) {
         tile_call(o, x, w, e, y);
         return;
     }
     struct tile t = linear_tile(x, dev->caps->subgroup_size);
-    require_trips(o, "linear", x, vec4s(w->in) / t.kv + 2);
+    ops_require_trips(o, "linear", x, vec4s(w->in) / t.kv + 2);
     lane_call(o, K_LINEAR_LANE, x, w, e, y, t);
 }
 
@@ -192,14 +172,12 @@ void op_conv2d(struct ops *o, const struct tensor *x, const struct op_weight *w,
     }
     if (!ops_require(o, w->path == dev->path && shapes_fit(x, w, e, y)))
         return;
-    if (ops_too_large(o, x) || ops_too_large(o, y)) {
-        each_sample(o, x, w, e, y);
+    if (by_sample(o, x, w, e, y))
         return;
-    }
     if (w->path == PATH_TILE) {
         tile_call(o, x, w, e, y);
         return;
     }
-    require_trips(o, "conv2d", x, 3 * (vec4s(w->in) + 2));
+    ops_require_trips(o, "conv2d", x, 3 * (vec4s(w->in) + 2));
     lane_call(o, K_CONV3_LANE, x, w, e, y, conv_tile(x, dev->caps->subgroup_size));
 }

@@ -45,7 +45,7 @@ static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
     size_t pixels = (size_t)x->h * x->w;
     size_t trips = (pixels / (local >> lanes) + 2) * blocks_of(block, 1u << lanes);
     size_t bytes = pixels * vec4s(x->c) * 4 * tensor_dtype_bytes(x->dtype);
-    if (local & (local - 1) || 3 * trips + group > WALK_MAX_TRIPS ||
+    if (local & (local - 1) || 3 * trips + group > QUIRK_MAX_TRIPS ||
         (caps->cpu ? bytes > CPU_CACHED : trips > GPU_TRIPS) ||
         16 * local + 64 * block > caps->max_shared_bytes)
         return false;
@@ -98,7 +98,7 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
     uint32_t before = (blocks - 1) * w.stride, left = push.pixels - before * push.walk.run;
     push.parts = before + (left < w.stride ? left : w.stride);
     uint32_t fold = walk_local(o, FOLD_LOCAL), c = 4 * vec4s(x->c);
-    walk_require_trips(o, "group_norm", x, (size_t)push.parts / fold * (push.group + 1) * 2);
+    ops_require_trips(o, "group_norm", x, (size_t)push.parts / fold * (push.group + 1) * 2);
     if (ops_error(o))
         return;
     struct tensor parts = ops_temp_dtype(o, DT_F32, x->n, 1, 1, push.parts * 2 * c);
@@ -143,26 +143,22 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
     ops_release(o, &lines);
 }
 
+static void group_norm_sample(struct ops *o, const struct tensor *const t[], const void *params)
+{
+    struct op_group_norm_params one = *(const struct op_group_norm_params *)params;
+    one.x = t[0];
+    one.y = t[1];
+    one.scale_shift = t[2];
+    op_group_norm(o, &one);
+}
+
 void op_group_norm(struct ops *o, const struct op_group_norm_params *p)
 {
-    if (!ops_require(o, group_norm_fits(p)))
+    const struct tensor *split[] = {p->x, p->y, p->scale_shift};
+    if (!ops_require(o, group_norm_fits(p)) || ops_by_sample(o, split, 3, group_norm_sample, p))
         return;
-    if (!ops_too_large(o, p->x) && !ops_too_large(o, p->y)) {
-        if (!group_norm_once(o, p))
-            group_norm_parts(o, p);
-        return;
-    }
-    for (uint32_t n = 0; n < p->x->n; n++) {
-        struct tensor x = tensor_samples(p->x, n, 1), y = tensor_samples(p->y, n, 1), ss;
-        struct op_group_norm_params one = *p;
-        one.x = &x;
-        one.y = &y;
-        if (p->scale_shift) {
-            ss = tensor_samples(p->scale_shift, n, 1);
-            one.scale_shift = &ss;
-        }
-        op_group_norm(o, &one);
-    }
+    if (!group_norm_once(o, p))
+        group_norm_parts(o, p);
 }
 
 struct row_norm_params {
@@ -196,8 +192,8 @@ static void row_norm(struct ops *o, const struct row_norm_params *p)
         .push = &push,
     };
     ops_groups(o, push.pixels, 1, call.groups);
-    walk_require_trips(o, p->rms ? "rms_norm" : "layer_norm", x,
-                       3 * (size_t)(vec4s(x->c) / local + 2));
+    ops_require_trips(o, p->rms ? "rms_norm" : "layer_norm", x,
+                      3 * (size_t)(vec4s(x->c) / local + 2));
     ops_dispatch(o, &call);
 }
 

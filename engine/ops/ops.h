@@ -9,6 +9,7 @@
 #ifndef IMAGEND_OPS_H
 #define IMAGEND_OPS_H
 
+#include "shared.h" // enum op_act, struct op_lane
 #include "tensor.h"
 
 struct ops_device;
@@ -28,7 +29,6 @@ struct ops_device_info {
     char name[256], driver[256];
     bool cpu;
     enum dtype dtype; // storage of activations and weights
-    bool storage_f16;
     const char *load; // how kernels read operands: "texel", "buffer", "tile"
     size_t memory_bytes;
 };
@@ -100,8 +100,6 @@ void op_weight_destroy(struct op_weight **w);
 size_t op_weight_bytes(const struct op_weight *w);
 
 // ---- matrix products ------------------------------------------------------------------------
-
-enum op_act { ACT_NONE, ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU }; // GELU: exact (erf)
 
 // y = (act(x W + bias) * mul + residual) * scale, each part optional.
 struct op_epilogue {
@@ -189,35 +187,6 @@ void op_time_embed(struct ops *o, const struct tensor *t, bool flip, float freq_
                    const struct tensor *y);
 
 // ---- sampling ---------------------------------------------------------------------------------
-
-// One image's place in a step: written by the CPU into a mapped u32 tensor before each run, read
-// by the sampling ops. The layout is shared with the shaders (shaders/include/push.h, struct lane).
-// A guided lane uses two samples of the U-Net's batch: `uncond`, `cond`.
-//
-// Slot tensors hold the state of every slot, [slots, H, W, 4]: x, x0 history, low-res. In the
-// fourth channel of x, anything but 0 marks a pixel that an edit keeps.
-struct op_lane {
-    uint32_t slot;                 // which state this lane works on
-    uint32_t seed_lo, seed_hi;     // Philox key
-    uint32_t picture, stage, step; // Philox counter
-    uint32_t history;              // which of the history tensors receives this step's x0 (0..2)
-    uint32_t threshold;            // 0: none, 1: clip to +-max_value, 2: dynamic
-    float guidance;                // 1: the text branch alone
-    float px, pm;                  // x0 = px x + pm m            (m: model output after guidance)
-    float cx, cm, c0;              // x' = cx x + cm m + c0 x0
-    float c1, c2;  //    + c1 h1 + c2 h2          (x0 of the last and last but one step)
-    float noise;   //    + noise z                (z: normal)
-    float learned; // 1: z is scaled by exp(.5 logvar) from the variance channels v,
-                   // 2: by sqrt(v)
-    float logvar_min, logvar_max;
-    float max_value; // clip range, or cap of the dynamic threshold
-    float quantile;  // of |x0|, dynamic threshold
-    float timestep, noise_level;
-    uint32_t not_finite; // written by op_sampler_step: not 0 when it met NaN or infinity
-    // A kept pixel becomes kept_signal original + kept_noise z; 0, 0: it is left alone (op_keep).
-    float kept_signal, kept_noise;
-    uint32_t pad[5];
-};
 
 // z ~ N(0, 1): Philox4x32-10 keyed by the lane's seed, counter (element/4, step, stage, picture),
 // Box-Muller. Writes dst[lane.slot], channels 0..2 of each pixel; element = (h*W + w)*3 + c.

@@ -134,7 +134,6 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
     snprintf(dev->info.name, sizeof dev->info.name, "%s", dev->caps->name);
     snprintf(dev->info.driver, sizeof dev->info.driver, "%s", dev->caps->driver);
     dev->info.cpu = dev->caps->cpu;
-    dev->info.storage_f16 = true; // halves travel packed in words: no feature is needed
     dev->info.memory_bytes = dev->caps->memory_bytes;
     e = vk_buffer_create(dev->vk, VK_DEVICE, 256, &dev->absent);
     if (e) {

@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 #include "ops.h"
+#include "quirks.h"
 
 // How matrix products run on this device.
 enum ops_path {
@@ -75,11 +76,17 @@ struct view ops_view(const struct ops *o, const struct tensor *t);
 // A grid of `count` invocations in workgroups of `local`; the shader's linear_id() numbers them.
 void ops_groups(const struct ops *o, size_t count, uint32_t local, uint32_t groups[3]);
 struct ops_device *ops_recorder_device(const struct ops *o);
-// One binding cannot span all samples of t, but may one of them: the caller takes them one by one.
-bool ops_too_large(const struct ops *o, const struct tensor *t);
+// Where one binding cannot span all samples of one of these tensors (NULL: absent), calls `one` for
+// each sample, with the tensors cut down to it, and returns true.
+typedef void ops_sample_fn(struct ops *o, const struct tensor *const t[], const void *params);
+enum { OPS_MAX_SPLIT = 4 };
+bool ops_by_sample(struct ops *o, const struct tensor *const t[], int count, ops_sample_fn *one,
+                   const void *params);
 // Fails the recording with UNSUPPORTED: op on t needs `need` of `what`, and there are `most`.
 void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const char *what,
                  size_t need, size_t most);
+// Fails the recording with UNSUPPORTED when an invocation's loops are longer than drivers can.
+void ops_require_trips(struct ops *o, const char *op, const struct tensor *t, size_t trips);
 // Fails the recording with INVALID, which names the calling function, unless ok. Returns ok and
 // that nothing failed before.
 bool ops_require_at(struct ops *o, bool ok, const char *function);

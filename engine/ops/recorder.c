@@ -74,10 +74,30 @@ void ops_fail(struct ops *o, enum err e)
         o->error = e;
 }
 
-bool ops_too_large(const struct ops *o, const struct tensor *t)
+static bool too_large(const struct ops *o, const struct tensor *t)
 {
     size_t bytes = tensor_span(t) * tensor_dtype_bytes(t->dtype);
     return t->n > 1 && bytes > o->dev->caps->max_storage_range;
+}
+
+bool ops_by_sample(struct ops *o, const struct tensor *const t[], int count, ops_sample_fn *one,
+                   const void *params)
+{
+    uint32_t samples = 0;
+    for (int i = 0; i < count; i++)
+        if (t[i] && too_large(o, t[i]))
+            samples = t[i]->n;
+    for (uint32_t n = 0; n < samples; n++) {
+        struct tensor cut[OPS_MAX_SPLIT];
+        const struct tensor *at[OPS_MAX_SPLIT] = {0};
+        for (int i = 0; i < count; i++)
+            if (t[i]) {
+                cut[i] = tensor_samples(t[i], n, 1);
+                at[i] = &cut[i];
+            }
+        one(o, at, params);
+    }
+    return samples > 0;
 }
 
 void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const char *what,
@@ -90,6 +110,12 @@ void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const ch
             vk_fail(o->dev->vk, ERR_UNSUPPORTED,
                     "%s on %s [%u, %u, %u, %u] needs %zu %s, but %.60s allows only %zu", op,
                     dtypes[t->dtype], t->n, t->h, t->w, t->c, need, what, o->dev->caps->name, most);
+}
+
+void ops_require_trips(struct ops *o, const char *op, const struct tensor *t, size_t trips)
+{
+    if (trips > QUIRK_MAX_TRIPS)
+        ops_exceeds(o, op, t, "loop trips in one invocation", trips, QUIRK_MAX_TRIPS);
 }
 
 bool ops_require_at(struct ops *o, bool ok, const char *function)
@@ -161,16 +187,6 @@ void ops_groups(const struct ops *o, size_t count, uint32_t local, uint32_t grou
     groups[2] = 1;
 }
 
-// llvmpipe compiles a shader once more for texel buffers whose size has zeros in bits 8 to 15
-// (they overlay another part of its key). Where a neighbour follows, the view may reach a little
-// into it: kernels that rely on zeros outside of an operand use an index far away.
-enum { KEY_STEP = 256 };
-
-static bool spoils_key(size_t bytes)
-{
-    return !(bytes >> 8 & 255);
-}
-
 // Bytes that t's binding spans.
 static size_t bound_bytes(const struct ops *o, const struct tensor *t)
 {
@@ -191,7 +207,7 @@ static enum load_path choose_load(const struct ops *o, const struct ops_call *ca
         if (!t || !kernel_reads_operand(k->bindings[i]))
             continue;
         size_t texel = 4 * tensor_dtype_bytes(t->dtype);
-        if ((bound_bytes(o, t) + KEY_STEP) / texel > o->dev->caps->max_texel_elements)
+        if ((bound_bytes(o, t) + QUIRK_TEXEL_STEP) / texel > o->dev->caps->max_texel_elements)
             return LOAD_BUFFER;
     }
     return LOAD_TEXEL;
@@ -218,8 +234,10 @@ static enum err bind(struct ops *o, const struct ops_call *call, int i, enum loa
     *b = (struct vk_binding){.buf = t->buf, .offset = offset, .bytes = bytes};
     b->access = letter == 'w' ? VK_WRITE : letter == 'u' ? VK_READ_WRITE : VK_READ;
     if (operand && load == LOAD_TEXEL) {
-        if (spoils_key(bytes) && vk_buffer_bytes(t->buf) - offset - bytes >= KEY_STEP)
-            b->bytes += KEY_STEP;
+        // The view may reach a little into a neighbour: kernels that rely on zeros outside of an
+        // operand use an index far away.
+        if (quirk_texel_size(bytes) && vk_buffer_bytes(t->buf) - offset - bytes >= QUIRK_TEXEL_STEP)
+            b->bytes += QUIRK_TEXEL_STEP;
     } else if (bytes > o->dev->caps->max_storage_range) {
         ops_exceeds(o, k->name, t, "bytes in one storage buffer (maxStorageBufferRange)", bytes,
                     o->dev->caps->max_storage_range);

@@ -14,9 +14,9 @@ void op_mean_pixels(struct ops *o, const struct tensor *x, const struct tensor *
     if (!ops_require(o, maps_fit(x, y) && x->c == y->c && y->h * y->w == 1))
         return;
     uint32_t local = walk_local(o, LOCAL), lanes = walk_lanes(vec4s(x->c), local);
-    while (lanes && x->h * x->w / (local >> lanes) > WALK_MAX_TRIPS / 2)
+    while (lanes && x->h * x->w / (local >> lanes) > QUIRK_MAX_TRIPS / 2)
         lanes--;
-    walk_require_trips(o, "mean_pixels", x, (size_t)x->h * x->w / (local >> lanes));
+    ops_require_trips(o, "mean_pixels", x, (size_t)x->h * x->w / (local >> lanes));
     if (local & (local - 1))
         ops_fail(o, ERR_UNSUPPORTED);
     struct push_shape push = {
@@ -51,19 +51,21 @@ struct rows_params {
     float sy, sx, first_y, first_x;
 };
 
+static void rows(struct ops *o, const struct rows_params *r);
+
+static void rows_sample(struct ops *o, const struct tensor *const t[], const void *params)
+{
+    struct rows_params one = *(const struct rows_params *)params;
+    one.x = t[0];
+    one.y = t[1];
+    rows(o, &one);
+}
+
 static void rows(struct ops *o, const struct rows_params *r)
 {
-    const struct tensor *x = r->x;
-    if (ops_too_large(o, x) || ops_too_large(o, r->y)) {
-        for (uint32_t n = 0; n < x->n; n++) {
-            struct tensor xs = tensor_samples(x, n, 1), ys = tensor_samples(r->y, n, 1);
-            struct rows_params one = *r;
-            one.x = &xs;
-            one.y = &ys;
-            rows(o, &one);
-        }
+    const struct tensor *x = r->x, *split[] = {x, r->y};
+    if (ops_by_sample(o, split, 2, rows_sample, r))
         return;
-    }
     uint32_t local = walk_local(o, LOCAL), lanes = walk_lanes(vec4s(x->c), local);
     uint32_t stride = local >> lanes, blocks = blocks_of(vec4s(x->c), 1u << lanes);
     struct push_shape push = {
@@ -171,7 +173,7 @@ static void shuffle(struct ops *o, enum kernel_id kernel, uint32_t p, const stru
         .push = &push,
         .groups = {blocks_of(low->w, local), low->h, low->n},
     };
-    walk_require_trips(o, kernel_get(kernel)->name, low, (size_t)low->c * 6);
+    ops_require_trips(o, kernel_get(kernel)->name, low, (size_t)low->c * 6);
     ops_dispatch(o, &call);
 }
 

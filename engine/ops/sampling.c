@@ -5,8 +5,7 @@
 
 enum { LOCAL = 64, SELECT_LOCAL = 1024, CPU_SELECT_LOCAL = 64, SELECT_BYTES = 16 << 10 };
 
-_Static_assert(sizeof(struct op_lane) == sizeof(struct lane) && sizeof(struct lane) == 128,
-               "C and GLSL must agree on the layout of a lane");
+_Static_assert(sizeof(struct op_lane) == 128, "a lane is 32 words of the table");
 
 // A shader indexes the table from the start of its binding.
 static bool is_lane_table(const struct ops *o, const struct tensor *t)
@@ -136,7 +135,7 @@ static void find_limits(struct ops *o, const struct op_sampler_params *p,
         .groups = {p->lanes->n, 1, 1},
         .shared_bytes = SELECT_BYTES,
     };
-    walk_require_trips(o, "quantile", p->x, 3 * (size_t)(push.pixels / local + 2) + 3072);
+    ops_require_trips(o, "quantile", p->x, 3 * (size_t)(push.pixels / local + 2) + 3072);
     ops_dispatch(o, &call);
 }
 

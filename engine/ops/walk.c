@@ -4,12 +4,6 @@
 
 enum { CPU_WORKGROUPS = 32, CPU_RUN = 64, GPU_RUN = 4, MAX_BLOCKS = 6 };
 
-void walk_require_trips(struct ops *o, const char *op, const struct tensor *t, size_t trips)
-{
-    if (trips > WALK_MAX_TRIPS)
-        ops_exceeds(o, op, t, "loop trips in one invocation", trips, WALK_MAX_TRIPS);
-}
-
 uint32_t walk_local(const struct ops *o, uint32_t on_gpu)
 {
     const struct vk_caps *caps = ops_recorder_device(o)->caps;

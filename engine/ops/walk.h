@@ -5,13 +5,6 @@
 
 #include "ops_internal.h"
 
-// All loops of one invocation together stay below this many trips: software rasterizers of
-// Mesa 22.3 end them silently after 65535.
-enum { WALK_MAX_TRIPS = 60000 };
-
-// Fails the recording with UNSUPPORTED when one invocation's loops are longer than that.
-void walk_require_trips(struct ops *o, const char *op, const struct tensor *t, size_t trips);
-
 // One subgroup on a software device, where a workgroup is a loop over its subgroups anyway.
 uint32_t walk_local(const struct ops *o, uint32_t on_gpu);
 

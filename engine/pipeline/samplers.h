@@ -13,13 +13,10 @@
 
 #include "err.h"
 #include "scheduler_config.h"
+#include "shared.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-
-struct op_lane;
-
-enum sampler_threshold { THRESHOLD_NONE, THRESHOLD_CLIP, THRESHOLD_DYNAMIC };
 
 // The factor of z in addition to `noise`, from the variance channels v of the model's output.
 enum sampler_learned {
@@ -45,7 +42,7 @@ struct sampler {
     double *sigma; // [steps + 1] if the class has sigmas, else NULL
     // An edit starts from signal x + noise z with a clean image x; a new image starts from noise.
     double start_signal, start_noise;
-    enum sampler_threshold threshold;
+    enum op_threshold threshold;
     double max_value;    // THRESHOLD_CLIP: the range; THRESHOLD_DYNAMIC: the cap
     double quantile;     // THRESHOLD_DYNAMIC
     bool stochastic;     // some step adds noise

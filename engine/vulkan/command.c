@@ -213,14 +213,12 @@ static enum err allocate_set(struct vk_cmd *cmd, const struct vk_pipeline *pipe,
     return VK_CALL(cmd->dev, vkAllocateDescriptorSets, cmd->dev->handle, &info, set);
 }
 
-// The number of bytes that a view of this binding spans. In llvmpipe's key of compiled code a mip
-// level overlays bits 8 to 15 of a texel buffer's size; if all are zero, as in multiples of 64 KiB,
-// it compiles every shader once more. The zeros kept after each buffer avoid that without changing
-// out-of-range reads.
+// The bytes that a view of this binding spans: the zeros kept behind each buffer lengthen a size
+// that drivers are bad at, without changing what an out-of-range read returns.
 static size_t view_bytes(const struct vk_binding *b)
 {
     bool at_end = b->offset + b->bytes == b->buf->bytes;
-    return at_end && !(b->bytes >> 8 & 255) ? b->bytes + VK_GUARD_BYTES : b->bytes;
+    return at_end && quirk_texel_size(b->bytes) ? b->bytes + VK_GUARD_BYTES : b->bytes;
 }
 
 static enum err find_view(struct vk_cmd *cmd, const struct vk_binding *b, VkFormat format,

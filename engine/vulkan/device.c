@@ -93,7 +93,6 @@ enum err vk_device_list(struct vk_caps *caps, int max, int *count, struct fault 
 
 struct feature_chain {
     VkPhysicalDeviceFeatures2 core;
-    VkPhysicalDeviceVulkan11Features f11;
     VkPhysicalDeviceVulkan12Features f12;
     VkPhysicalDeviceMaintenance4Features m4;
     VkPhysicalDeviceSubgroupSizeControlFeatures size;
@@ -102,36 +101,16 @@ struct feature_chain {
     uint32_t extension_count;
 };
 
-// Requests the features that some shader may use and the device offers, and no others.
+// What the shaders use and the device offers, and nothing else: halves are packed in words.
 static void want_features(struct feature_chain *c, const struct vk_physical *ph)
 {
-    VkPhysicalDeviceVulkan12Features has12 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
-    VkPhysicalDeviceVulkan11Features has11 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, .pNext = &has12};
-    VkPhysicalDeviceFeatures2 has = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-                                     .pNext = &has11};
-    vkGetPhysicalDeviceFeatures2(ph->handle, &has);
-
+    VkPhysicalDeviceFeatures has;
+    vkGetPhysicalDeviceFeatures(ph->handle, &has);
     c->core.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
-    c->core.pNext = &c->f11;
-    c->core.features.robustBufferAccess = has.features.robustBufferAccess;
-    c->core.features.shaderInt16 = has.features.shaderInt16;
-    c->core.features.shaderInt64 = has.features.shaderInt64;
-    c->f11.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES;
-    c->f11.pNext = &c->f12;
-    c->f11.storageBuffer16BitAccess = has11.storageBuffer16BitAccess;
+    c->core.pNext = &c->f12;
+    c->core.features.robustBufferAccess = has.robustBufferAccess;
     c->f12.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES;
     c->f12.timelineSemaphore = VK_TRUE;
-    c->f12.storageBuffer8BitAccess = has12.storageBuffer8BitAccess;
-    c->f12.shaderFloat16 = has12.shaderFloat16;
-    c->f12.shaderInt8 = has12.shaderInt8;
-    c->f12.scalarBlockLayout = has12.scalarBlockLayout;
-    c->f12.bufferDeviceAddress = has12.bufferDeviceAddress;
-    c->f12.shaderSubgroupExtendedTypes = has12.shaderSubgroupExtendedTypes;
-    c->f12.subgroupBroadcastDynamicId = has12.subgroupBroadcastDynamicId;
-    c->f12.vulkanMemoryModel = has12.vulkanMemoryModel;
-    c->f12.vulkanMemoryModelDeviceScope = has12.vulkanMemoryModelDeviceScope;
 }
 
 static void want_extensions(struct feature_chain *c, const struct vk_physical *ph)

@@ -144,8 +144,7 @@ static void fill_limits(struct vk_physical *ph, const VkPhysicalDeviceProperties
 
 static bool fill_features(struct vk_physical *ph)
 {
-    struct vk_caps *caps = &ph->caps;
-    bool is13 = caps->api_version >= VK_API_VERSION_1_3;
+    bool is13 = ph->caps.api_version >= VK_API_VERSION_1_3;
     VkPhysicalDeviceMaintenance4Features m4 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_FEATURES};
     VkPhysicalDeviceSubgroupSizeControlFeatures size = {
@@ -154,10 +153,8 @@ static bool fill_features(struct vk_physical *ph)
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ROBUSTNESS_2_FEATURES_EXT};
     VkPhysicalDeviceVulkan12Features f12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
-    VkPhysicalDeviceVulkan11Features f11 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES, .pNext = &f12};
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-                                          .pNext = &f11};
+                                          .pNext = &f12};
     void **tail = &f12.pNext;
     if (is13 || ph->maintenance4_ext) {
         *tail = &m4;
@@ -173,9 +170,6 @@ static bool fill_features(struct vk_physical *ph)
     ph->maintenance4 = m4.maintenance4;
     ph->size_control = size.subgroupSizeControl;
     ph->robustness2 = robust.robustBufferAccess2;
-    caps->storage_f16 = f11.storageBuffer16BitAccess;
-    caps->arithmetic_f16 = f12.shaderFloat16;
-    caps->buffer_address = f12.bufferDeviceAddress;
     return f12.timelineSemaphore;
 }
 

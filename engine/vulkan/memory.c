@@ -68,22 +68,20 @@ static bool choose_types(struct vk_device *dev, uint32_t bits)
     return device && upload && readback;
 }
 
-static VkBufferCreateInfo buffer_info(const struct vk_device *dev, size_t bytes)
+static VkBufferCreateInfo buffer_info(size_t bytes)
 {
-    VkBufferUsageFlags address =
-        dev->ph.caps.buffer_address ? VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT : 0;
     return (VkBufferCreateInfo){
         .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
         .size = bytes,
         .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
-                 VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT | address,
+                 VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
         .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
     };
 }
 
 enum err vk_memory_init(struct vk_device *dev, size_t limit)
 {
-    VkBufferCreateInfo info = buffer_info(dev, VK_SUBALLOC_ALIGN);
+    VkBufferCreateInfo info = buffer_info(VK_SUBALLOC_ALIGN);
     VkMemoryRequirements need;
     VkBuffer probe;
     enum err e = VK_CALL(dev, vkCreateBuffer, dev->handle, &info, NULL, &probe);
@@ -150,18 +148,13 @@ static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
     void *map = NULL;
     if (slab->bytes > dev->ph.max_buffer || slab->bytes > dev->ph.max_allocation)
         return too_large(dev, slab->bytes);
-    VkBufferCreateInfo info = buffer_info(dev, slab->bytes);
+    VkBufferCreateInfo info = buffer_info(slab->bytes);
     enum err e = VK_CALL(dev, vkCreateBuffer, dev->handle, &info, NULL, &slab->handle);
     if (e)
         return e;
     vkGetBufferMemoryRequirements(dev->handle, slab->handle, &need);
-    VkMemoryAllocateFlagsInfo address = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
-        .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT,
-    };
     VkMemoryAllocateInfo memory = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
-        .pNext = dev->ph.caps.buffer_address ? &address : NULL,
         .allocationSize = need.size,
         .memoryTypeIndex = slab->type,
     };
@@ -180,8 +173,7 @@ static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
 static enum err slab_create(struct vk_device *dev, uint32_t type, size_t bytes,
                             struct vk_slab **out)
 {
-    // llvmpipe compiles separate code for texel buffers with power-of-two sizes: avoid those sizes.
-    if (!(bytes & (bytes - 1)))
+    if (quirk_slab_size(bytes))
         bytes += VK_SUBALLOC_ALIGN;
     if (dev->stats.reserved > dev->stats.limit || bytes > dev->stats.limit - dev->stats.reserved)
         return vk_fail(dev, ERR_NO_DEVICE_MEMORY,

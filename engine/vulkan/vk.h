@@ -32,10 +32,7 @@ struct vk_caps {
     char driver[256];
     uint32_t api_version, vendor_id, device_id, driver_version;
     uint8_t uuid[16];
-    bool cpu;         // a software device: launch cost and caches are different
-    bool storage_f16; // 16-bit storage buffers
-    bool arithmetic_f16;
-    bool buffer_address;
+    bool cpu;                  // a software device: launch cost and caches weigh differently
     bool subgroup_shuffle;     // shuffle and arithmetic in compute shaders
     bool texel_f32, texel_f16; // uniform texel buffers of RGBA32F, RGBA16F
     bool timestamps;

@@ -2,6 +2,7 @@
 #ifndef IMAGEND_VK_INTERNAL_H
 #define IMAGEND_VK_INTERNAL_H
 
+#include "quirks.h"
 #include "vk.h"
 
 #include <pthread.h>
@@ -12,7 +13,7 @@ enum { VK_MAX_PHYSICAL = 16, VK_FAULT_KINDS = 3 };
 
 #define VK_SLAB_BYTES ((size_t)64 << 20)
 #define VK_SUBALLOC_ALIGN ((size_t)256)
-#define VK_GUARD_BYTES ((size_t)256) // zeros after every buffer, see view_bytes in command.c
+#define VK_GUARD_BYTES ((size_t)QUIRK_TEXEL_STEP) // zeros behind every buffer, for longer views
 #define VK_STAGING_BYTES ((size_t)4 << 20)
 
 // ---- instance.c: the loader and physical devices

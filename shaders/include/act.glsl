@@ -1,5 +1,4 @@
-// Activation functions, numbered as enum op_act of ops.h.
-const uint ACT_NONE = 0, ACT_SILU = 1, ACT_GELU = 2, ACT_GELU_TANH = 3, ACT_RELU = 4;
+// Activation functions, numbered as in shared.h.
 
 float silu(float x) { return x / (1 + exp(-x)); }
 

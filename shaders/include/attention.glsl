@@ -12,8 +12,6 @@ INPUT_F32(7, bias);
 INPUT_U32(8, valid);
 OUTPUT(9, y);
 
-const uint PART_INDEX0 = 1, PART_INDEX1 = 2, PART_BIAS = 4, PART_VALID = 8, PART_SECOND = 16;
-
 // Lower than every score; finite, so that differences of it are numbers.
 const float NEVER = -1e30;
 
@@ -21,7 +19,7 @@ const float NEVER = -1e30;
 uint first_key0(uint n, uint parts)
 {
     uint from = n;
-    if ((parts & PART_INDEX0) != 0)
+    if ((parts & ATTENTION_INDEX0) != 0)
         from = index0.v[4 * (p.index0.base + n * p.index0.cs)];
     return from * p.keys0;
 }
@@ -29,7 +27,7 @@ uint first_key0(uint n, uint parts)
 uint first_key1(uint n, uint parts)
 {
     uint from = n;
-    if ((parts & PART_INDEX1) != 0)
+    if ((parts & ATTENTION_INDEX1) != 0)
         from = index1.v[4 * (p.index1.base + n * p.index1.cs)];
     return from * p.keys1;
 }

@@ -30,7 +30,7 @@ for (uint j = 0; j < KEY_COUNT; j += SG) {
         float top = highest[g];
         [[unroll]] for (uint m = 0; m < SG; m++) {
             float v = s[m * P + g] * p.scale;
-            if ((PARTS & PART_BIAS) != 0)
+            if ((PARTS & ATTENTION_BIAS) != 0)
                 v += bias_at(min(query + g * SG, p.queries - 1), KEY0 + min(j + m, KEY_COUNT - 1),
                              gl_WorkGroupID.y);
             v = on[m] != 0 ? v : NEVER;

@@ -21,7 +21,7 @@ for (uint j = 0; j < KEY_COUNT; j += BLOCK) {
             on[m] = j + b + m < KEY_COUNT;
             if (MASKED)
                 on[m] = on[m] && is_valid(n, key);
-            if ((PARTS & PART_BIAS) != 0)
+            if ((PARTS & ATTENTION_BIAS) != 0)
                 s[m] += bias_at(min(query, p.queries - 1), KEY0 + key, gl_WorkGroupID.y);
         }
         s = mix(vec4(NEVER), s, on);

@@ -2,9 +2,7 @@
 #ifndef LANES_ACCESS
 #define LANES_ACCESS readonly
 #endif
-layout(std430, binding = 0) LANES_ACCESS buffer lanes_block { lane v[]; } lanes;
-
-const uint THRESHOLD_CLIP = 1, THRESHOLD_DYNAMIC = 2;
+layout(std430, binding = 0) LANES_ACCESS buffer lanes_block { op_lane v[]; } lanes;
 
 // The model's output after guidance. Guidance 1 is the text branch itself, as it would be in a step
 // without guidance. `precise`: the kernel that measures x0 and the one that uses it must agree to
@@ -15,7 +13,7 @@ vec3 guide(vec3 uncond, vec3 cond, float guidance)
     return guidance == 1 ? cond : m;
 }
 // x0 before thresholding.
-vec3 predict(lane l, vec3 x, vec3 m)
+vec3 predict(op_lane l, vec3 x, vec3 m)
 {
     precise vec3 x0 = l.px * x + l.pm * m;
     return x0;

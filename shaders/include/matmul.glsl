@@ -7,17 +7,15 @@ INPUT(3, mul);
 INPUT(4, residual);
 OUTPUT(5, y);
 
-const uint PART_MUL = 1, PART_RESIDUAL = 2, PART_SCALE = 4;
-
 // v: four channels of one pixel, bias included; m: which four.
 void finish(vec4 v, uint pixel, uint m)
 {
     v = act4(ACT, v);
-    if ((PARTS & PART_MUL) != 0)
+    if ((PARTS & MATMUL_MUL) != 0)
         v *= LOAD(mul, p.mul.base + pixel * p.mul.cs + m);
-    if ((PARTS & PART_RESIDUAL) != 0)
+    if ((PARTS & MATMUL_RESIDUAL) != 0)
         v += LOAD(residual, p.residual.base + pixel * p.residual.cs + m);
-    if ((PARTS & PART_SCALE) != 0)
+    if ((PARTS & MATMUL_SCALE) != 0)
         v *= p.scale;
     STORE(y, p.y.base + pixel * p.y.cs + m, v);
 }

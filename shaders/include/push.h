@@ -1,14 +1,14 @@
 // Push constants and buffer records, read by C and by GLSL so that they exist once. Only uint,
 // float and `VIEW` members: both sides then agree on the layout. At most 128 bytes per struct.
-// Source of the records: engine/ops/ops.h says what the fields mean.
 #ifndef PUSH_H
 #define PUSH_H
+
+#include "shared.h"
 
 #ifdef VULKAN  // GLSL
 #define VIEW view
 #define WALK walk
 #else
-#include <sys/types.h>
 #define VIEW struct view
 #define WALK struct walk
 #endif
@@ -18,33 +18,18 @@ struct view {
     uint base, cs;
 };
 
-// struct op_lane of ops.h.
-struct lane {
-    uint slot;
-    uint seed_lo, seed_hi;
-    uint picture, stage, step;
-    uint history;
-    uint threshold;
-    float guidance;
-    float px, pm;
-    float cx, cm, c0;
-    float c1, c2;
-    float noise;
-    float learned;
-    float logvar_min, logvar_max;
-    float max_value;
-    float quantile;
-    float timestep, noise_level;
-    uint not_finite;
-    float kept_signal, kept_noise;
-    uint pad[5];
-};
 // The step in the counter of the noise of kept pixels, which is one noise for all steps.
 #define LANE_STEP_KEPT 0x7ffffffdu
 
 struct push_probe {
     uint count;
 };
+
+SHARED_ENUM(matmul_part) // of the epilogue
+    SHARED_VALUE(MATMUL_MUL, 1)
+    SHARED_VALUE(MATMUL_RESIDUAL, 2)
+    SHARED_VALUE(MATMUL_SCALE, 4)
+SHARED_END
 
 // Linear and convolution. k4, m4: vec4s of input and output channels. h, w: of one sample.
 struct push_matmul {
@@ -53,6 +38,14 @@ struct push_matmul {
     uint k4, m4;
     float scale;
 };
+
+SHARED_ENUM(attention_part)
+    SHARED_VALUE(ATTENTION_INDEX0, 1)
+    SHARED_VALUE(ATTENTION_INDEX1, 2)
+    SHARED_VALUE(ATTENTION_BIAS, 4)
+    SHARED_VALUE(ATTENTION_VALID, 8)
+    SHARED_VALUE(ATTENTION_SECOND, 16)
+SHARED_END
 
 // Attention. Vec4 units except: bias, valid and index are scalars (valid_*: element steps).
 struct push_attention {
