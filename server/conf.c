@@ -316,9 +316,13 @@ static enum err load_environment(struct conf *c, struct fault *why)
 
 enum err conf_check_environment(struct fault *why)
 {
+    // For whoever works on the engine, which reads them itself: CONTRIBUTING.md.
+    static const char *const diagnostic[] = {"IMAGEND_KERNEL=", "IMAGEND_VALIDATION="};
     for (char **e = environ; *e; e++) {
         const size_t n = strcspn(*e, "=");
         bool known = strncmp(*e, env_prefix, ENV_PREFIX) != 0;
+        for (size_t i = 0; i < sizeof diagnostic / sizeof *diagnostic; i++)
+            known = known || !strncmp(*e, diagnostic[i], strlen(diagnostic[i]));
         for (int i = 0; i < OPTIONS && !known; i++) {
             char name[ENV_NAME];
             env_name(&options[i], name);

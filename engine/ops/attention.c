@@ -1,6 +1,8 @@
-// Attention: shape checks, the choice of kernel, one dispatch. The choice looks at one sample's
+// Attention: shape checks, one dispatch, and the plans of its kernels, which look at one sample's
 // shape, never at the batch. Called by engine/model while it records. Thread: the engine's worker.
-#include "ops_internal.h"
+#include "walk.h"
+
+#include <string.h>
 
 enum { MAX_HEAD = 128 };
 
@@ -86,80 +88,91 @@ static struct push_attention make_push(const struct ops *o, const struct op_atte
     return push;
 }
 
-static void choose_lane(const struct ops_device *dev, struct ops_call *call,
-                        const struct push_attention *push)
+// ---- plans ----------------------------------------------------------------------------------
+
+static bool fits_vectors(const struct problem *p)
 {
-    uint32_t sg = dev->caps->subgroup_size, p = 1;
-    // Queries per lane: as many as the unrolled body bears, but no more than there are. Its machine
-    // code grows with p * d, and so does the time to compile it.
-    while (p < 4 && 2 * p * push->d <= 128 && p * sg < push->queries)
-        p *= 2;
-    call->kernel = K_ATTENTION_LANE;
-    call->specs = 5;
-    uint32_t spec[] = {sg, sg, push->d / 4, p, call->spec[0]};
-    for (int i = 0; i < call->specs; i++)
-        call->spec[i] = spec[i];
-    call->groups[0] = (push->queries + p * sg - 1) / (p * sg);
-    call->groups[1] = push->heads;
-    call->groups[2] = push->n;
+    return p->d % 4 == 0 && p->d <= MAX_HEAD;
 }
 
-static void choose_tile(struct ops_call *call, const struct push_attention *push)
+static double work(const struct problem *p, double queries)
+{
+    return 4.0 * p->n * queries * p->keys * p->heads * p->d;
+}
+
+bool plan_attention_lane(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
+{
+    const uint32_t sg = caps->subgroup_size, queries = p->h * p->w;
+    uint32_t each = 1;
+    // Queries per lane: as many as the unrolled body bears, but no more than there are. Its machine
+    // code grows with each * d, and so does the time to compile it.
+    while (each < 4 && 2 * each * p->d <= 128 && each * sg < queries)
+        each *= 2;
+    const uint32_t spec[] = {sg, sg, p->d / 4, each, p->parts};
+    call->specs = sizeof spec / sizeof spec[0];
+    memcpy(call->spec, spec, sizeof spec);
+    call->groups[0] = blocks_of(queries, each * sg);
+    call->groups[1] = p->heads;
+    call->groups[2] = p->n;
+    call->trips = p->keys / sg + 4;
+    call->work = work(p, (double)call->groups[0] * each * sg);
+    return fits_vectors(p);
+}
+
+bool plan_attention_tile(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
 {
     enum { LOCAL = 64, BLOCK = 16 };
-    call->kernel = K_ATTENTION_TILE;
-    call->specs = 4;
-    uint32_t spec[] = {LOCAL, push->d / 4, BLOCK, call->spec[0]};
-    for (int i = 0; i < call->specs; i++)
-        call->spec[i] = spec[i];
-    call->groups[0] = (push->queries + LOCAL - 1) / LOCAL;
-    call->groups[1] = push->heads;
-    call->groups[2] = push->n;
-    call->shared_bytes = (size_t)2 * BLOCK * (push->d / 4) * 16; // k_tile and v_tile
+    const uint32_t queries = p->h * p->w;
+    const uint32_t spec[] = {LOCAL, p->d / 4, BLOCK, p->parts};
+    call->specs = sizeof spec / sizeof spec[0];
+    memcpy(call->spec, spec, sizeof spec);
+    call->groups[0] = blocks_of(queries, LOCAL);
+    call->groups[1] = p->heads;
+    call->groups[2] = p->n;
+    call->shared_bytes = (size_t)2 * BLOCK * (p->d / 4) * 16; // k_tile and v_tile
+    call->trips = p->keys;
+    call->work = work(p, (double)call->groups[0] * LOCAL);
+    return fits_vectors(p);
 }
 
-// Fails the recording when the sequence is too long for one invocation's loops.
-static void choose_any(struct ops *o, struct ops_call *call, const struct push_attention *push,
-                       const struct tensor *q)
+bool plan_attention_any(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
 {
-    const struct ops_device *dev = ops_recorder_device(o);
-    uint32_t local = dev->caps->cpu ? dev->caps->subgroup_size : 64;
-    size_t keys = (size_t)push->keys0 + push->keys1, vectors = vec4s(push->heads * push->d);
-    call->kernel = K_ATTENTION_ANY;
+    const uint32_t local = caps->cpu ? caps->subgroup_size : 64, queries = p->h * p->w;
     call->specs = 2;
-    call->spec[1] = call->spec[0];
     call->spec[0] = local;
-    ops_groups(o, push->n * push->queries * vectors, local, call->groups);
-    size_t trips = 4 * (keys * (push->d + 2) + 2);
-    if (dev->caps->cpu)
-        ops_require_trips(o, "attention", q, trips);
+    call->spec[1] = p->parts;
+    ops_groups(caps, (size_t)p->n * queries * vec4s(p->heads * p->d), local, call->groups);
+    call->trips = 4 * ((size_t)p->keys * (p->d + 2) + 2);
+    call->work = work(p, queries);
+    return true;
 }
+
+// ---- operator -------------------------------------------------------------------------------
 
 void op_attention(struct ops *o, const struct op_attention_params *p)
 {
-    const struct ops_device *dev = ops_recorder_device(o);
     if (!ops_require(o, fits(p)))
         return;
-    bool second = p->segments > 1;
-    struct push_attention push = make_push(o, p);
-    struct ops_call call = {
-        .dtype = p->q->dtype,
-        .spec = {parts(p)},
-        .arg = {p->q, p->segment[0].k, p->segment[0].v, second ? p->segment[1].k : NULL,
-                second ? p->segment[1].v : NULL, p->segment[0].index,
-                second ? p->segment[1].index : NULL, p->bias, p->valid, p->y},
-        .push = &push,
+    const bool second = p->segments > 1;
+    const struct push_attention push = make_push(o, p);
+    const struct problem problem = {
+        .n = push.n,
+        .h = p->q->h,
+        .w = p->q->w,
+        .keys = push.keys0 + push.keys1,
+        .heads = push.heads,
+        .d = push.d,
+        .parts = parts(p),
     };
-    double keys = (double)push.keys0 + push.keys1;
-    call.flops = 4.0 * push.n * push.queries * keys * p->q->c;
-    bool fits_vectors = push.d % 4 == 0 && push.d <= MAX_HEAD;
-    bool tile = dev->path == PATH_TILE && (!dev->caps->cpu || keys < QUIRK_MAX_TRIPS);
-    if (fits_vectors && tile)
-        choose_tile(&call, &push);
-    else if (fits_vectors && dev->path != PATH_TILE &&
-             keys / dev->caps->subgroup_size + 4 < QUIRK_MAX_TRIPS)
-        choose_lane(dev, &call, &push);
-    else
-        choose_any(o, &call, &push, p->q);
-    ops_dispatch(o, &call);
+    ops_dispatch(
+        o, &(struct ops_call){
+               .op = OP_ATTENTION,
+               .dtype = p->q->dtype,
+               .problem = &problem,
+               .arg = {p->q, p->segment[0].k, p->segment[0].v, second ? p->segment[1].k : NULL,
+                       second ? p->segment[1].v : NULL, p->segment[0].index,
+                       second ? p->segment[1].index : NULL, p->bias, p->valid, p->y},
+               .push = &push,
+               .flops = 4.0 * push.n * push.queries * problem.keys * p->q->c,
+           });
 }

@@ -61,7 +61,7 @@ static void map(struct ops *o, const struct map_params *m)
     bool flat = m->add != ADD_PIXEL && is_flat(m->a) && is_flat(m->b) && is_flat(m->y);
     struct walk_plan w = plan(o, &push, m->y, flat, m->add == ADD_PIXEL);
     struct ops_call call = {
-        .kernel = K_MAP,
+        .op = OP_MAP,
         .dtype = m->y->dtype,
         .specs = 4,
         .spec = {w.local, w.blocks, m->act, m->add},
@@ -101,7 +101,7 @@ void op_copy(struct ops *o, const struct tensor *x, const struct tensor *y)
     struct push_map push = {.a = ops_view(o, x), .y = ops_view(o, y)};
     struct walk_plan w = plan(o, &push, y, is_flat(x) && is_flat(y), false);
     struct ops_call call = {
-        .kernel = K_COPY,
+        .op = OP_COPY,
         .dtype = y->dtype,
         .weight_dtype = x->dtype,
         .specs = 2,

@@ -35,7 +35,7 @@ void op_embed(struct ops *o, const struct tensor *ids, const struct tensor *tabl
     }
     struct tensor part[PARTS];
     struct ops_call call = {
-        .kernel = K_EMBED,
+        .op = OP_EMBED,
         .dtype = y->dtype,
         .weight_dtype = table->dtype,
         .specs = 2,
@@ -91,7 +91,7 @@ void op_relative_bias(struct ops *o, const struct tensor *table, uint32_t max_di
             push.limit[push.limits++] = d;
     uint32_t local = walk_local(o, LOCAL);
     struct ops_call call = {
-        .kernel = K_RELATIVE_BIAS,
+        .op = OP_RELATIVE_BIAS,
         .specs = 1,
         .spec = {local},
         .arg = {table, bias},
@@ -118,7 +118,7 @@ void op_time_embed(struct ops *o, const struct tensor *t, bool flip, float freq_
         .divisor = (float)(y->c / 2) - freq_shift,
     };
     struct ops_call call = {
-        .kernel = K_TIME_EMBED,
+        .op = OP_TIME_EMBED,
         .dtype = y->dtype,
         .specs = 1,
         .spec = {local},

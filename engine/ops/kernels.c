@@ -1,81 +1,72 @@
-// The rows of the kernel table with their SPIR-V, and what a device must have for each. Called by
-// the recorder and the choice of a path. It knows names and bytes, not what a kernel computes.
+// The rows of the kernel table. Each gets its builds from shaders/meson.build. Called by the choice
+// (choose.c) alone. The rates are measurements on lavapipe (Zen 4, one core) and guesses for GPUs:
+// only their order matters.
 #include "kernels.h"
 
 #include "spirv.h"
 
-#include <stdio.h>
-#include <string.h>
-
 // clang-format off
-#define CODE(name) {spirv_##name, sizeof spirv_##name}
-#define CODES(t00, t01, t10, t11, b00, b01, b10, b11)                                              \
-    {{{CODE(t00), CODE(t01)}, {CODE(t10), CODE(t11)}},                                             \
-     {{CODE(b00), CODE(b01)}, {CODE(b10), CODE(b11)}}}
+#define SHADER(shader) .name = #shader, .build = builds_##shader,                                  \
+    .builds = sizeof builds_##shader / sizeof builds_##shader[0]
+#define TAKES(operands, push) .bindings = (operands), .push_bytes = sizeof(struct push_##push)
+// An operator with one row.
+#define ROW(op, shader, operands, push) {SHADER(shader), .ops = 1u << OP_##op, TAKES(operands, push)}
+
+static const struct kernel rows[] = {
+    // Matrix products. The unrolled body of a lane kernel grows with the square of the subgroup: at
+    // 32 lanes it would take compilers minutes and no longer fit into registers.
+    {SHADER(linear_lane), .ops = 1u << OP_LINEAR, TAKES("xmrxxw", matmul),
+     .shuffles = true, .subgroup = {4, 16}, .layout = LAYOUT_LANES, .rate = {35, 100},
+     .plan = plan_linear_lane},
+    {SHADER(conv3_lane), .ops = 1u << OP_CONV3, TAKES("xmrxxw", matmul),
+     .shuffles = true, .subgroup = {4, 16}, .layout = LAYOUT_LANES, .rate = {40, 100},
+     .plan = plan_conv3_lane},
+    {SHADER(matmul_tile), .ops = 1u << OP_LINEAR | 1u << OP_CONV3, TAKES("xmrxxw", matmul),
+     .layout = LAYOUT_ROWS, .rate = {2, 3000}, .plan = plan_matmul_tile},
+
+    {SHADER(attention_lane), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
+     .shuffles = true, .subgroup = {4, 16}, .rate = {20, 100}, .plan = plan_attention_lane},
+    {SHADER(attention_tile), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
+     .rate = {2, 1000}, .plan = plan_attention_tile},
+    {SHADER(attention_any), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
+     .rate = {.3f, 30}, .plan = plan_attention_any},
+
+    {SHADER(probe), .ops = 1u << OP_PROBE, TAKES("xw", probe), .shuffles = true},
+    ROW(MAP, map, "xxw", map),
+    ROW(COPY, copy, "rw", map),
+    ROW(GROUP_NORM, group_norm, "xrrrw", group_norm),
+    ROW(GROUP_NORM_PARTS, group_norm_parts, "xw", group_norm_parts),
+    ROW(GROUP_NORM_FOLD, group_norm_fold, "rrrrw", group_norm_parts),
+    ROW(GROUP_NORM_APPLY, group_norm_apply, "xrw", group_norm_parts),
+    ROW(ROW_NORM, row_norm, "xrrw", row_norm),
+    ROW(MEAN_PIXELS, mean_pixels, "xw", shape),
+    ROW(AVG_POOL2, avg_pool2, "xw", shape),
+    ROW(UPSAMPLE_NEAREST2, upsample_nearest2, "xw", shape),
+    ROW(UPSAMPLE_BILINEAR, upsample_bilinear, "xw", shape),
+    ROW(PIXEL_UNSHUFFLE, pixel_unshuffle, "xw", shape),
+    ROW(PIXEL_SHUFFLE, pixel_shuffle, "xw", shape),
+    ROW(EMBED, embed, "rrrrrw", embed),
+    ROW(RELATIVE_BIAS, relative_bias, "rw", relative_bias),
+    ROW(TIME_EMBED, time_embed, "rw", time_embed),
+    ROW(NOISE, noise, "rw", noise),
+    ROW(GATHER_INPUT, gather_input, "rssw", gather),
+    ROW(QUANTILE, quantile, "rxsw", sampler),
+    ROW(SAMPLER_STEP, sampler_step, "uxsuuuusr", sampler),
+    ROW(ADD_NOISE, add_noise, "rssw", sampler),
+    ROW(KEEP, keep, "rsu", sampler),
+    ROW(TO_RGB8, to_rgb8, "xu", rgb8),
+};
 // clang-format on
 
-// One macro per axes word of shaders/meson.build: which variant serves which case.
-#define AXES_ONE(s) CODES(s, s, s, s, s, s, s, s)
-#define AXES_DTYPE(s) CODES(s##_f32, s##_f32, s##_f16, s##_f16, s##_f32, s##_f32, s##_f16, s##_f16)
-#define AXES_LOAD(s)                                                                               \
-    CODES(s##_f32_texel, s##_f32_texel, s##_f16_texel, s##_f16_texel, s##_f32_buffer,              \
-          s##_f32_buffer, s##_f16_buffer, s##_f16_buffer)
-#define AXES_MATMUL(s)                                                                             \
-    CODES(s##_f32_texel, s##_f32_texel, s##_f16_texel, s##_f16_texel, s##_f32_bufferf32,           \
-          s##_f32_bufferf16, s##_f16_bufferf32, s##_f16_bufferf16)
-#define AXES_TILE(s)                                                                               \
-    CODES(s##_f32_f32, s##_f32_f16, s##_f16_f32, s##_f16_f16, s##_f32_f32, s##_f32_f16,            \
-          s##_f16_f32, s##_f16_f16)
+_Static_assert(OP_COUNT <= 32, "operators are bits of a word");
+_Static_assert(sizeof rows / sizeof rows[0] <= 64, "rows are bits of a wish");
 
-static const struct kernel kernels[KERNEL_COUNT] = {
-#define X(id, shader, axes, bindings_, push, needs_)                                               \
-    [K_##id] = {.name = #shader,                                                                   \
-                .bindings = bindings_,                                                             \
-                .push_bytes = sizeof(struct push),                                                 \
-                .needs = (needs_),                                                                 \
-                .code = AXES_##axes(shader)},
-    KERNEL_MAP(X)
-#undef X
-};
-
-const struct kernel *kernel_get(enum kernel_id id)
+int kernel_count(void)
 {
-    return &kernels[id];
+    return sizeof rows / sizeof rows[0];
 }
 
-bool kernel_reads_operand(char letter)
+const struct kernel *kernel_at(int row)
 {
-    return strchr("xms", letter) != NULL;
-}
-
-// Returns need > have.
-static bool too_few(const struct kernel *k, const char *what, uint32_t need, uint32_t have,
-                    char *text)
-{
-    if (need > have)
-        snprintf(text, KERNEL_LACK, "%s needs %u %s, but the device allows only %u", k->name, need,
-                 what, have);
-    return need > have;
-}
-
-bool kernel_lacks(const struct kernel *k, const struct vk_caps *caps, enum load_path load,
-                  char text[KERNEL_LACK])
-{
-    uint32_t texel = 0, all = (uint32_t)strlen(k->bindings);
-    for (uint32_t i = 0; load == LOAD_TEXEL && i < all; i++)
-        texel += kernel_reads_operand(k->bindings[i]);
-    if ((k->needs & NEED_SUBGROUP) && !caps->subgroup_shuffle) {
-        snprintf(text, KERNEL_LACK, "%s needs subgroup shuffles, which the device does not support",
-                 k->name);
-        return true;
-    }
-    if (texel && !(caps->texel_f32 && caps->texel_f16)) {
-        snprintf(text, KERNEL_LACK, "%s needs uniform texel buffers of RGBA32F and RGBA16F",
-                 k->name);
-        return true;
-    }
-    return too_few(k, "bytes of push constants", k->push_bytes, caps->max_push_bytes, text) ||
-           too_few(k, "storage buffers", all - texel, caps->max_storage_bindings, text) ||
-           too_few(k, "texel buffers", texel, caps->max_texel_bindings, text) ||
-           too_few(k, "buffers", all, caps->max_bindings, text);
+    return &rows[row];
 }

@@ -1,6 +1,6 @@
-// THE kernel table: every GPU program is one row here. Names, variants and bindings meet in this
-// file; kernels.c attaches the SPIR-V. Everything that runs on the device is looked up by
-// (kernel, activation dtype, weight dtype, load path) and specialized by constants.
+// THE kernel table: every GPU program is one row of kernels.c, which says what the program needs of
+// a device, which calls it takes and what they cost. kernel_choose picks a row for each call; no
+// operator chooses by itself. Not for other layers. Thread: the engine's worker.
 #ifndef IMAGEND_KERNELS_H
 #define IMAGEND_KERNELS_H
 
@@ -8,77 +8,146 @@
 #include "tensor.h"
 #include "vk.h"
 
-// What a kernel may count on; NEED_SUBGROUP are the kernels of software devices, NEED_SHARED those
-// of GPUs. A row that needs something the device lacks is never chosen.
-enum kernel_need { NEED_NONE = 0, NEED_SUBGROUP = 1, NEED_SHARED = 2 };
+struct ops_call;
+struct ops_device;
 
-// X(ID, shader, axes of shaders/meson.build, bindings, push struct, needs)
-// Bindings, one letter each, in binding order:
-//   x  activation operand, read through the load path (texel or storage buffer)
-//   m  a matrix product's weights, the same way
-//   s  a slot's state, the same way; always f32
-//   r  storage buffer, read    w  written    u  read and written
-#define KERNEL_MAP(X)                                                                              \
-    X(PROBE, probe, LOAD, "xw", push_probe, NEED_SUBGROUP)                                         \
-    X(LINEAR_LANE, linear_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)                      \
-    X(CONV3_LANE, conv3_lane, MATMUL, "xmrxxw", push_matmul, NEED_SUBGROUP)                        \
-    X(MATMUL_TILE, matmul_tile, TILE, "xmrxxw", push_matmul, NEED_SHARED)                          \
-    X(ATTENTION_LANE, attention_lane, LOAD, "xxxxxrrrrw", push_attention, NEED_SUBGROUP)           \
-    X(ATTENTION_TILE, attention_tile, DTYPE, "xxxxxrrrrw", push_attention, NEED_SHARED)            \
-    X(ATTENTION_ANY, attention_any, LOAD, "xxxxxrrrrw", push_attention, NEED_NONE)                 \
-    X(MAP, map, LOAD, "xxw", push_map, NEED_NONE)                                                  \
-    X(COPY, copy, TILE, "rw", push_map, NEED_NONE)                                                 \
-    X(GROUP_NORM, group_norm, LOAD, "xrrrw", push_group_norm, NEED_NONE)                           \
-    X(GROUP_NORM_PARTS, group_norm_parts, LOAD, "xw", push_group_norm_parts, NEED_NONE)            \
-    X(GROUP_NORM_FOLD, group_norm_fold, DTYPE, "rrrrw", push_group_norm_parts, NEED_NONE)          \
-    X(GROUP_NORM_APPLY, group_norm_apply, LOAD, "xrw", push_group_norm_parts, NEED_NONE)           \
-    X(ROW_NORM, row_norm, LOAD, "xrrw", push_row_norm, NEED_NONE)                                  \
-    X(MEAN_PIXELS, mean_pixels, LOAD, "xw", push_shape, NEED_NONE)                                 \
-    X(AVG_POOL2, avg_pool2, LOAD, "xw", push_shape, NEED_NONE)                                     \
-    X(UPSAMPLE_NEAREST2, upsample_nearest2, LOAD, "xw", push_shape, NEED_NONE)                     \
-    X(UPSAMPLE_BILINEAR, upsample_bilinear, LOAD, "xw", push_shape, NEED_NONE)                     \
-    X(PIXEL_UNSHUFFLE, pixel_unshuffle, LOAD, "xw", push_shape, NEED_NONE)                         \
-    X(PIXEL_SHUFFLE, pixel_shuffle, LOAD, "xw", push_shape, NEED_NONE)                             \
-    X(EMBED, embed, TILE, "rrrrrw", push_embed, NEED_NONE)                                         \
-    X(RELATIVE_BIAS, relative_bias, ONE, "rw", push_relative_bias, NEED_NONE)                      \
-    X(TIME_EMBED, time_embed, DTYPE, "rw", push_time_embed, NEED_NONE)                             \
-    X(NOISE, noise, ONE, "rw", push_noise, NEED_NONE)                                              \
-    X(GATHER_INPUT, gather_input, LOAD, "rssw", push_gather, NEED_NONE)                            \
-    X(QUANTILE, quantile, LOAD, "rxsw", push_sampler, NEED_NONE)                                   \
-    X(SAMPLER_STEP, sampler_step, LOAD, "uxsuuuusr", push_sampler, NEED_NONE)                      \
-    X(ADD_NOISE, add_noise, LOAD, "rssw", push_sampler, NEED_NONE)                                 \
-    X(KEEP, keep, LOAD, "rsu", push_sampler, NEED_NONE)                                            \
-    X(TO_RGB8, to_rgb8, LOAD, "xu", push_rgb8, NEED_NONE)
-
-enum kernel_id {
-#define X(id, shader, axes, bindings, push, needs) K_##id,
-    KERNEL_MAP(X)
-#undef X
-        KERNEL_COUNT
+// What a row computes. Most operators have one row; those with several are planned.
+enum op {
+    OP_PROBE,
+    OP_LINEAR,
+    OP_CONV3,
+    OP_ATTENTION,
+    OP_MAP,
+    OP_COPY,
+    OP_GROUP_NORM,
+    OP_GROUP_NORM_PARTS,
+    OP_GROUP_NORM_FOLD,
+    OP_GROUP_NORM_APPLY,
+    OP_ROW_NORM,
+    OP_MEAN_PIXELS,
+    OP_AVG_POOL2,
+    OP_UPSAMPLE_NEAREST2,
+    OP_UPSAMPLE_BILINEAR,
+    OP_PIXEL_UNSHUFFLE,
+    OP_PIXEL_SHUFFLE,
+    OP_EMBED,
+    OP_RELATIVE_BIAS,
+    OP_TIME_EMBED,
+    OP_NOISE,
+    OP_GATHER_INPUT,
+    OP_QUANTILE,
+    OP_SAMPLER_STEP,
+    OP_ADD_NOISE,
+    OP_KEEP,
+    OP_TO_RGB8,
+    OP_COUNT
 };
 
-enum load_path { LOAD_TEXEL, LOAD_BUFFER };
+// ---- rows -----------------------------------------------------------------------------------
 
-struct kernel_code {
+enum operand_load { LOAD_BUFFER, LOAD_TEXEL, LOAD_COUNT };
+
+// Storages, as bits.
+enum { STORED_F32 = 1, STORED_F16 = 2, STORED_ANY = ~0 };
+
+// One build of a shader; generated from shaders/meson.build.
+struct kernel_build {
+    enum operand_load load; // how operands are read
+    unsigned act, weight;   // storages of activations and weights that it reads
+    const char *name;
     const uint32_t *words;
     size_t bytes;
 };
 
-struct kernel {
-    const char *name; // also the name in timings
-    const char *bindings;
-    uint32_t push_bytes;
-    unsigned needs;                   // enum kernel_need, or-ed
-    struct kernel_code code[2][2][2]; // [load path][activations f16][weights f16]
+// The orders in which weights are packed (weight.c).
+enum weight_layout {
+    LAYOUT_ANY,   // not packed yet
+    LAYOUT_LANES, // [out/SG][dx][in/4][dy][SG][4]
+    LAYOUT_ROWS,  // [out][tap][in/4][4]
 };
 
-const struct kernel *kernel_get(enum kernel_id id);
+// What a planned operator is asked for. Shapes are those of one sample: a choice must not depend on
+// who shares the batch. n is for the grid alone.
+struct problem {
+    uint32_t n, h, w;        // pixels or tokens; of attention: queries
+    uint32_t in, out, taps;  // matrix products
+    uint32_t keys, heads, d; // attention
+    enum op_act act;
+    uint32_t parts; // enum matmul_part, enum attention_part
+    enum weight_layout layout;
+};
 
-enum { KERNEL_LACK = 160 };
-// True, with a phrase in text, when the device lacks what every call of this kernel needs.
-bool kernel_lacks(const struct kernel *k, const struct vk_caps *caps, enum load_path load,
-                  char text[KERNEL_LACK]);
-// Letters of the bindings that follow the load path.
+struct kernel {
+    const char *name; // also the name in timings
+    const struct kernel_build *build;
+    int builds;
+    uint32_t ops; // 1 << enum op, or-ed
+    // One letter each, in binding order:
+    //   x  activation operand, read as the build loads (texel or storage buffer)
+    //   m  a matrix product's weights, the same way
+    //   s  a slot's state, the same way; always f32
+    //   r  storage buffer, read    w  written    u  read and written
+    const char *bindings;
+    uint32_t push_bytes;
+    bool shuffles; // subgroups that the probe has found to work
+    struct {
+        uint32_t least, most; // lanes of a subgroup; 0: any
+    } subgroup;
+    enum weight_layout layout; // of the weights that it reads
+    // Estimated GFLOP/s of one core of a software device, and of a GPU: the cheapest row is chosen.
+    struct {
+        float cpu, gpu;
+    } rate;
+    // Planned operators: false when the row does not take this problem, else fills call's
+    // constants, grid, shared memory, loop trips and flops, idle lanes included.
+    bool (*plan)(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
+};
+
+int kernel_count(void);
+const struct kernel *kernel_at(int row);
+
+// The plans, beside their operators.
+bool plan_linear_lane(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
+bool plan_conv3_lane(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
+bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
+bool plan_attention_lane(const struct vk_caps *caps, const struct problem *p,
+                         struct ops_call *call);
+bool plan_attention_tile(const struct vk_caps *caps, const struct problem *p,
+                         struct ops_call *call);
+bool plan_attention_any(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
+
+// ---- choice ---------------------------------------------------------------------------------
+
+// Which rows and loads a device prefers to cheaper ones, and what its probes found broken.
+struct kernel_wish {
+    uint64_t rows;                // 1 << row
+    unsigned ops;                 // 1 << enum op: with a wished row
+    unsigned loads, broken_loads; // 1 << enum operand_load
+    bool broken_shuffles;
+};
+
+struct kernel_choice {
+    const struct kernel *kernel;
+    const struct kernel_build *build;
+};
+
+enum { KERNEL_WHY = 256 };
+
+// The cheapest row and build that take the call; fills what the row plans of *call. False, with a
+// phrase in why: there is none. Depends on one sample's shape, the storages and the device alone,
+// except for the load of operands, which changes no bit of a result.
+bool kernel_choose(const struct ops_device *dev, struct ops_call *call, struct kernel_choice *out,
+                   char why[KERNEL_WHY]);
+
+// Parses a list of names, each a row's, a word of one ("lane"), or a load ("texel"). Errors:
+// INVALID for an unknown name; UNSUPPORTED when the device has nothing that a name stands for.
+enum err kernel_wish(const struct ops_device *dev, const char *names, struct kernel_wish *out,
+                     char why[KERNEL_WHY]);
+
+// False, with a phrase, when the device lacks what every row of some operator needs.
+bool kernels_suffice(const struct ops_device *dev, char why[KERNEL_WHY]);
+
+// True of the binding letters that are read as the build loads.
 bool kernel_reads_operand(char letter);
 
 #endif

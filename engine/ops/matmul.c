@@ -1,7 +1,9 @@
-// Linear layers and convolutions: shape checks, the choice of kernel and tile, one dispatch each.
-// The choice looks at one sample's shape, never at the batch. Called by engine/model while it
+// Linear layers and convolutions: shape checks, one dispatch each, and the plans of their kernels.
+// A plan looks at one sample's shape, never at the batch. Called by engine/model while it
 // records. Thread: the engine's worker.
 #include "walk.h"
+
+#include <string.h>
 
 struct tile {
     uint32_t mb, p, kv;
@@ -46,38 +48,90 @@ static uint32_t epilogue_parts(const struct op_epilogue *e)
            (e->scale != 0 && e->scale != 1 ? MATMUL_SCALE : 0);
 }
 
-static double matmul_flops(const struct tensor *x, const struct op_weight *w)
-{
-    return 2.0 * tensor_pixels(x) * w->in * w->out * w->kernel * w->kernel;
-}
+// ---- plans ----------------------------------------------------------------------------------
 
 // Few loads per multiply-add want large tiles; tiles that hang over the end waste lanes. mb must be
 // a multiple of the subgroup size.
-static struct tile linear_tile(const struct tensor *x, uint32_t sg)
+static struct tile linear_tile(uint32_t tokens, uint32_t sg)
 {
-    uint32_t tokens = x->h * x->w;
     if (tokens <= sg)
         return (struct tile){.mb = 32, .p = 1, .kv = 1};
     if (tokens <= 2 * sg)
         return (struct tile){.mb = 32, .p = 2, .kv = 1};
     if (tokens % (8 * sg) == 0 || tokens >= 32 * sg)
-        return (struct tile){.mb = sg > 16 ? sg : 16, .p = 8, .kv = 1};
+        return (struct tile){.mb = 16, .p = 8, .kv = 1};
     return (struct tile){.mb = 32, .p = 4, .kv = 1};
 }
 
-static struct tile conv_tile(const struct tensor *x, uint32_t sg)
+static void lane_call(const struct vk_caps *caps, const struct problem *p, struct tile t,
+                      struct ops_call *call)
 {
-    return (struct tile){.mb = sg < 8 ? 8 : sg, .p = x->h % 8 == 0 || x->h >= 32 ? 8 : 4, .kv = 1};
+    const uint32_t sg = caps->subgroup_size;
+    const uint32_t spec[] = {sg, sg, t.mb, t.p, t.kv, p->act, p->parts};
+    call->specs = sizeof spec / sizeof spec[0];
+    memcpy(call->spec, spec, sizeof spec);
+    call->groups[0] = blocks_of(p->out, t.mb);
 }
 
-struct product {
+static double work(const struct problem *p, double outputs)
+{
+    return 2.0 * p->n * outputs * vec4s(p->in) * 4 * p->taps;
+}
+
+bool plan_linear_lane(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
+{
+    const uint32_t sg = caps->subgroup_size, tokens = p->h * p->w;
+    const struct tile t = linear_tile(tokens, sg);
+    lane_call(caps, p, t, call);
+    call->groups[1] = blocks_of(p->n * tokens, t.p * sg);
+    call->groups[2] = 1;
+    call->trips = vec4s(p->in) / t.kv + 2;
+    call->work = work(p, (double)call->groups[0] * t.mb * tokens);
+    return true;
+}
+
+bool plan_conv3_lane(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
+{
+    const uint32_t sg = caps->subgroup_size;
+    const struct tile t = {
+        .mb = sg < 8 ? 8 : sg, .p = p->h % 8 == 0 || p->h >= 32 ? 8 : 4, .kv = 1};
+    const uint32_t columns = blocks_of(p->w, sg), lines = blocks_of(p->h, t.p);
+    lane_call(caps, p, t, call);
+    call->groups[1] = columns * lines;
+    call->groups[2] = p->n;
+    call->trips = 3 * (vec4s(p->in) + 2);
+    call->work = work(p, (double)call->groups[0] * t.mb * columns * sg * lines * t.p);
+    return true;
+}
+
+// Tiles of 64 output channels by 64 pixels, of all samples in a row; see matmul_tile.comp.
+bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
+{
+    enum { LOCAL = 64, SIDE = 64 };
+    const uint32_t pixels = p->h * p->w;
+    const uint32_t spec[] = {LOCAL, p->taps == 1 ? 1 : 3, p->act, p->parts};
+    call->specs = sizeof spec / sizeof spec[0];
+    memcpy(call->spec, spec, sizeof spec);
+    call->groups[0] = blocks_of(p->out, SIDE);
+    call->groups[1] = blocks_of(p->n * pixels, SIDE);
+    call->groups[2] = 1;
+    call->shared_bytes = 2 * 16 * 17 * 16; // w_tile and x_tile
+    // Per tap and 16 channels: the loops over tiles, over the quarters of one, and its end.
+    call->trips = p->taps * (blocks_of(vec4s(p->in), 4) * 6 + 2);
+    call->work = work(p, (double)call->groups[0] * SIDE * pixels);
+    return true;
+}
+
+// ---- operators ------------------------------------------------------------------------------
+
+struct product_params {
     const struct op_weight *w;
     struct op_epilogue epilogue;
 };
 
 static void product_of_sample(struct ops *o, const struct tensor *const t[], const void *params)
 {
-    const struct product *p = params;
+    const struct product_params *p = params;
     struct op_epilogue e = p->epilogue;
     e.mul = t[2];
     e.residual = t[3];
@@ -87,97 +141,50 @@ static void product_of_sample(struct ops *o, const struct tensor *const t[], con
 static bool by_sample(struct ops *o, const struct tensor *x, const struct op_weight *w,
                       const struct op_epilogue *e, const struct tensor *y)
 {
-    const struct product p = {w, e ? *e : (struct op_epilogue){0}};
+    const struct product_params p = {w, e ? *e : (struct op_epilogue){0}};
     const struct tensor *split[] = {x, y, p.epilogue.mul, p.epilogue.residual};
     return ops_by_sample(o, split, 4, product_of_sample, &p);
 }
 
-static void lane_call(struct ops *o, enum kernel_id kernel, const struct tensor *x,
-                      const struct op_weight *w, const struct op_epilogue *e,
-                      const struct tensor *y, struct tile tile)
+static void product(struct ops *o, const struct tensor *x, const struct op_weight *w,
+                    const struct op_epilogue *e, const struct tensor *y)
 {
-    const struct ops_device *dev = ops_recorder_device(o);
-    uint32_t sg = dev->caps->subgroup_size;
-    struct push_matmul push = make_push(o, x, w, e, y);
-    struct ops_call call = {
-        .kernel = kernel,
-        .dtype = y->dtype,
-        .weight_dtype = w->packed.dtype,
-        .specs = 7,
-        .spec = {sg, sg, tile.mb, tile.p, tile.kv, e ? e->act : ACT_NONE, epilogue_parts(e)},
-        .arg = {x, &w->packed, &w->bias, e ? e->mul : NULL, e ? e->residual : NULL, y},
-        .push = &push,
-        .flops = matmul_flops(x, w),
+    const struct push_matmul push = make_push(o, x, w, e, y);
+    const struct problem problem = {
+        .n = x->n,
+        .h = x->h,
+        .w = x->w,
+        .in = w->in,
+        .out = w->out,
+        .taps = w->kernel * w->kernel,
+        .act = e ? e->act : ACT_NONE,
+        .parts = epilogue_parts(e),
+        .layout = w->layout,
     };
-    call.groups[0] = blocks_of(w->out, tile.mb);
-    if (kernel == K_CONV3_LANE) {
-        call.groups[1] = blocks_of(x->w, sg) * blocks_of(x->h, tile.p);
-        call.groups[2] = x->n;
-    } else {
-        call.groups[1] = blocks_of(push.pixels, tile.p * sg);
-        call.groups[2] = 1;
-    }
-    ops_dispatch(o, &call);
-}
-
-// Tiles of 64 output channels by 64 pixels, of all samples in a row; see matmul_tile.comp.
-static void tile_call(struct ops *o, const struct tensor *x, const struct op_weight *w,
-                      const struct op_epilogue *e, const struct tensor *y)
-{
-    enum { LOCAL = 64, SIDE = 64 };
-    struct push_matmul push = make_push(o, x, w, e, y);
-    // Per tap and 16 channels: the loops over tiles, over the quarters of one, and its end.
-    if (ops_recorder_device(o)->caps->cpu)
-        ops_require_trips(o, "matmul_tile", x,
-                          w->kernel * w->kernel * (blocks_of(push.k4, 4) * 6 + 2));
     ops_dispatch(o,
                  &(struct ops_call){
-                     .kernel = K_MATMUL_TILE,
+                     .op = w->kernel == 1 ? OP_LINEAR : OP_CONV3,
                      .dtype = y->dtype,
                      .weight_dtype = w->packed.dtype,
-                     .specs = 4,
-                     .spec = {LOCAL, w->kernel, e ? e->act : ACT_NONE, epilogue_parts(e)},
+                     .problem = &problem,
                      .arg = {x, &w->packed, &w->bias, e ? e->mul : NULL, e ? e->residual : NULL, y},
                      .push = &push,
-                     .groups = {blocks_of(w->out, SIDE), blocks_of(push.pixels, SIDE), 1},
-                     .shared_bytes = 2 * 16 * 17 * 16, // w_tile and x_tile
-                     .flops = matmul_flops(x, w),
+                     .flops = 2.0 * push.pixels * w->in * w->out * problem.taps,
                  });
 }
 
 void op_linear(struct ops *o, const struct tensor *x, const struct op_weight *w,
                const struct op_epilogue *e, const struct tensor *y)
 {
-    const struct ops_device *dev = ops_recorder_device(o);
-    if (!ops_require(o, w->kernel == 1 && w->path == dev->path && shapes_fit(x, w, e, y)))
-        return;
-    if (by_sample(o, x, w, e, y))
-        return;
-    if (w->path == PATH_TILE) {
-        tile_call(o, x, w, e, y);
-        return;
-    }
-    struct tile t = linear_tile(x, dev->caps->subgroup_size);
-    ops_require_trips(o, "linear", x, vec4s(w->in) / t.kv + 2);
-    lane_call(o, K_LINEAR_LANE, x, w, e, y, t);
+    if (ops_require(o, w->kernel == 1 && shapes_fit(x, w, e, y)) && !by_sample(o, x, w, e, y))
+        product(o, x, w, e, y);
 }
 
 void op_conv2d(struct ops *o, const struct tensor *x, const struct op_weight *w,
                const struct op_epilogue *e, const struct tensor *y)
 {
-    const struct ops_device *dev = ops_recorder_device(o);
-    if (w->kernel == 1) {
+    if (w->kernel == 1)
         op_linear(o, x, w, e, y);
-        return;
-    }
-    if (!ops_require(o, w->path == dev->path && shapes_fit(x, w, e, y)))
-        return;
-    if (by_sample(o, x, w, e, y))
-        return;
-    if (w->path == PATH_TILE) {
-        tile_call(o, x, w, e, y);
-        return;
-    }
-    ops_require_trips(o, "conv2d", x, 3 * (vec4s(w->in) + 2));
-    lane_call(o, K_CONV3_LANE, x, w, e, y, conv_tile(x, dev->caps->subgroup_size));
+    else if (ops_require(o, shapes_fit(x, w, e, y)) && !by_sample(o, x, w, e, y))
+        product(o, x, w, e, y);
 }

@@ -63,7 +63,7 @@ static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
         .eps = p->eps,
     };
     struct ops_call call = {
-        .kernel = K_GROUP_NORM,
+        .op = OP_GROUP_NORM,
         .dtype = x->dtype,
         .specs = 4,
         .spec = {local, block, p->act, p->scale_shift != NULL},
@@ -107,7 +107,7 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
     parts.cs = parts.c;
     lines.cs = lines.c;
     struct ops_call statistics = {
-        .kernel = K_GROUP_NORM_PARTS,
+        .op = OP_GROUP_NORM_PARTS,
         .dtype = x->dtype,
         .specs = 2,
         .spec = {w.local, w.blocks},
@@ -116,7 +116,7 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
         .groups = {blocks, w.groups[1], w.groups[2]},
     };
     struct ops_call line = {
-        .kernel = K_GROUP_NORM_FOLD,
+        .op = OP_GROUP_NORM_FOLD,
         .dtype = x->dtype,
         .specs = 2,
         .spec = {fold, p->scale_shift != NULL},
@@ -125,7 +125,7 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
         .groups = {p->groups, 1, x->n},
     };
     struct ops_call apply = {
-        .kernel = K_GROUP_NORM_APPLY,
+        .op = OP_GROUP_NORM_APPLY,
         .dtype = x->dtype,
         .specs = 3,
         .spec = {w.local, w.blocks, p->act},
@@ -184,14 +184,14 @@ static void row_norm(struct ops *o, const struct row_norm_params *p)
     };
     uint32_t local = walk_local(o, ROW_LOCAL);
     struct ops_call call = {
-        .kernel = K_ROW_NORM,
+        .op = OP_ROW_NORM,
         .dtype = x->dtype,
         .specs = 3,
         .spec = {local, p->rms, p->beta != NULL},
         .arg = {x, p->gamma, p->beta, p->y},
         .push = &push,
     };
-    ops_groups(o, push.pixels, 1, call.groups);
+    ops_groups(ops_recorder_device(o)->caps, push.pixels, 1, call.groups);
     ops_require_trips(o, p->rms ? "rms_norm" : "layer_norm", x,
                       3 * (size_t)(vec4s(x->c) / local + 2));
     ops_dispatch(o, &call);

@@ -29,7 +29,6 @@ struct ops_device_info {
     char name[256], driver[256];
     bool cpu;
     enum dtype dtype; // storage of activations and weights
-    const char *load; // how kernels read operands: "texel", "buffer", "tile"
     size_t memory_bytes;
 };
 

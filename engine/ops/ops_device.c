@@ -6,38 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *path_names[PATH_COUNT] = {"texel", "buffer", "tile"};
-
-static enum load_path load_of(enum ops_path path)
-{
-    return path == PATH_TEXEL ? LOAD_TEXEL : LOAD_BUFFER;
-}
-
-// Every kernel that the path may choose must find what it needs; else says what is missing.
-static bool path_possible(const struct vk_caps *caps, enum ops_path path, char lacks[KERNEL_LACK])
-{
-    const unsigned others = path == PATH_TILE ? NEED_SUBGROUP : NEED_SHARED;
-    for (int i = 0; i < KERNEL_COUNT; i++) {
-        const struct kernel *k = kernel_get((enum kernel_id)i);
-        if (!(k->needs & others) && kernel_lacks(k, caps, load_of(path), lacks))
-            return false;
-    }
-    return true;
-}
-
-static void use_path(struct ops_device *dev, enum ops_path path)
-{
-    dev->path = path;
-    dev->load = load_of(path);
-    dev->info.load = path_names[path];
-}
-
 static enum err record_probe(struct ops *o, const struct tensor *x, const struct tensor *y)
 {
     uint32_t sg = ops_recorder_device(o)->caps->subgroup_size;
     struct push_probe push = {.count = sg};
     ops_dispatch(o, &(struct ops_call){
-                        .kernel = K_PROBE,
+                        .op = OP_PROBE,
                         .dtype = x->dtype,
                         .specs = 1,
                         .spec = {sg},
@@ -49,12 +23,14 @@ static enum err record_probe(struct ops *o, const struct tensor *x, const struct
     return e ? e : ops_run(o);
 }
 
-// *good: the device does what the lane kernels of its path and this dtype rely on.
-static enum err probe(struct ops_device *dev, enum dtype dtype, bool *good)
+// *good: the device does what the lane kernels rely on, with operands of this load and dtype.
+static enum err probe(struct ops_device *dev, enum operand_load load, bool *good)
 {
+    const enum dtype dtype = dev->info.dtype;
     uint32_t sg = dev->caps->subgroup_size;
     struct tensor x = {0}, y = {0};
     struct ops *o = NULL;
+    dev->wish.loads = 1u << load;
     float *v = calloc(sg, 4 * sizeof *v);
     enum err e = v ? ERR_OK : ERR_NO_MEMORY;
     for (uint32_t i = 0; !e && i < 4 * sg; i++)
@@ -78,29 +54,58 @@ static enum err probe(struct ops_device *dev, enum dtype dtype, bool *good)
     tensor_destroy(&x);
     tensor_destroy(&y);
     free(v);
+    dev->wish.loads = 0;
     return e;
 }
 
-// Software devices: lanes, by the cheapest load that the driver has and gets right. Others: tiles.
-static enum err choose_path(struct ops_device *dev, struct fault *why)
+// Finds out which loads a software device gets right, the cheaper one first: drivers of these have
+// been wrong. A load that is right proves the subgroups too.
+static enum err prove(struct ops_device *dev, struct fault *why)
 {
-    char lacks[KERNEL_LACK];
-    for (enum ops_path path = PATH_TEXEL; dev->caps->cpu && path < PATH_TILE; path++) {
-        if (!path_possible(dev->caps, path, lacks))
+    const struct vk_caps *caps = dev->caps;
+    bool good = false;
+    if (!caps->cpu || !caps->subgroup_shuffle)
+        return ERR_OK;
+    for (int load = LOAD_TEXEL; !good && load >= LOAD_BUFFER; load--) {
+        if (load == LOAD_TEXEL && !(caps->texel_f32 && caps->texel_f16))
             continue;
-        use_path(dev, path);
-        bool good;
-        enum err e = probe(dev, dev->info.dtype, &good);
+        enum err e = probe(dev, (enum operand_load)load, &good);
         if (e)
-            return fault_set(why, e, "device", "%.60s cannot run a compute shader: %s",
-                             dev->caps->name, ops_device_why(dev, e));
-        if (good)
-            return ERR_OK;
+            return fault_set(why, e, "device", "%.60s cannot run a compute shader: %s", caps->name,
+                             ops_device_why(dev, e));
+        if (!good)
+            dev->wish.broken_loads |= 1u << load;
     }
-    if (!path_possible(dev->caps, PATH_TILE, lacks))
-        return fault_set(why, ERR_UNSUPPORTED, "device", "%.60s cannot be used: %s",
-                         dev->caps->name, lacks);
-    use_path(dev, PATH_TILE);
+    dev->wish.broken_shuffles = !good;
+    dev->wish.broken_loads &= ~(1u << LOAD_BUFFER); // the tiles load so, and were not tried
+    return ERR_OK;
+}
+
+enum err ops_device_prefer(struct ops_device *dev, const char *kernels)
+{
+    struct kernel_wish wish;
+    char text[KERNEL_WHY];
+    enum err e = kernel_wish(dev, kernels, &wish, text);
+    if (!e && !kernels_suffice(dev, text))
+        e = ERR_UNSUPPORTED;
+    if (e)
+        return vk_fail(dev->vk, e, "%s", text);
+    dev->wish = wish;
+    return ERR_OK;
+}
+
+// What the device can do, and what the environment wants of it.
+static enum err choose_kernels(struct ops_device *dev, struct fault *why)
+{
+    enum err e = prove(dev, why);
+    if (e)
+        return e;
+    if ((e = ops_device_prefer(dev, NULL)))
+        return fault_set(why, e, "device", "%.60s cannot be used: %s", dev->caps->name,
+                         ops_device_why(dev, e));
+    const char *kernels = getenv("IMAGEND_KERNEL");
+    if (kernels && (e = ops_device_prefer(dev, kernels)))
+        return fault_set(why, e, "device", "IMAGEND_KERNEL: %s", ops_device_why(dev, e));
     return ERR_OK;
 }
 
@@ -147,7 +152,7 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
     }
     e = choose_dtype(dev, p->dtype, why);
     if (!e)
-        e = choose_path(dev, why);
+        e = choose_kernels(dev, why);
     if (e)
         goto fail;
     *out = dev;
@@ -170,15 +175,6 @@ void ops_device_close(struct ops_device **dp)
     }
     free(dev);
     *dp = NULL;
-}
-
-enum err ops_device_set_path(struct ops_device *dev, enum ops_path path)
-{
-    char lacks[KERNEL_LACK];
-    if (!path_possible(dev->caps, path, lacks))
-        return vk_fail(dev->vk, ERR_UNSUPPORTED, "%s", lacks);
-    use_path(dev, path);
-    return ERR_OK;
 }
 
 const struct ops_device_info *ops_device_info(const struct ops_device *dev)

@@ -7,16 +7,9 @@
 #include "ops.h"
 #include "quirks.h"
 
-// How matrix products run on this device.
-enum ops_path {
-    PATH_TEXEL,  // lane-sliced kernels, operands from texel buffers (software devices)
-    PATH_BUFFER, // lane-sliced kernels, operands from storage buffers
-    PATH_TILE,   // shared-memory tiles (GPUs)
-    PATH_COUNT
-};
-
 struct pipeline_key {
-    uint8_t kernel, load, act_f16, weight_f16;
+    struct kernel_choice choice;
+    bool act_f16, weight_f16; // what texel views of operands hold
     int specs;
     uint32_t spec[VK_MAX_SPEC];
 };
@@ -31,8 +24,7 @@ struct ops_device {
     struct vk_device *vk;
     const struct vk_caps *caps;
     struct ops_device_info info;
-    enum ops_path path;
-    enum load_path load;
+    struct kernel_wish wish;
     struct vk_buffer *absent; // stands for operands that are not there
     struct pipeline *pipelines;
     int pipeline_count, pipeline_room;
@@ -40,10 +32,12 @@ struct ops_device {
     int recording;                   // recordings between begin and end
 };
 
-// Lets tests run the kernels of other devices. Only while no weights and recordings exist; a test
-// may also point dev->caps at limits that are lower than the device's. Errors: UNSUPPORTED when the
-// device lacks what the path needs, or its limits what a kernel needs.
-enum err ops_device_set_path(struct ops_device *dev, enum ops_path path);
+// Prefers these kernels (a list for kernel_wish; NULL: none) wherever they can run, for tests, the
+// benchmark and the environment's IMAGEND_KERNEL. Weights keep the order that they were packed in.
+// A test may also point dev->caps at limits that are lower than the device's. Errors: INVALID for
+// an unknown name; UNSUPPORTED when the device, with these limits, cannot run what is named, or
+// some operator at all.
+enum err ops_device_prefer(struct ops_device *dev, const char *kernels);
 
 // The place of the pipeline with this key in dev->pipelines, made on demand (still without its
 // Vulkan object); -1 when out of memory.
@@ -55,15 +49,18 @@ void pipelines_destroy(struct ops_device *dev);
 // ---- recording --------------------------------------------------------------------------------
 
 struct ops_call {
-    enum kernel_id kernel;
-    enum dtype dtype;        // of the activations: picks the variant; f16 or anything else
-    enum dtype weight_dtype; // of the weights, kernels with an `m` binding
+    enum op op;
+    enum dtype dtype;              // of the activations: picks the build; f16 or anything else
+    enum dtype weight_dtype;       // of the weights, kernels with an `m` binding
+    const struct problem *problem; // planned operators: the row fills what follows but arg and push
     int specs;
     uint32_t spec[VK_MAX_SPEC];                // the first is the workgroup's size
     const struct tensor *arg[VK_MAX_BINDINGS]; // binding order; NULL: absent
     const void *push;                          // the kernel's push struct
     uint32_t groups[3];
     size_t shared_bytes; // of one workgroup, where a kernel has arrays that are worth counting
+    size_t trips;        // of one invocation's loops
+    double work;         // flops with those of idle lanes
     double flops;
 };
 // Records one dispatch. Does nothing once the recording has failed. Operands that are too large for
@@ -71,10 +68,20 @@ struct ops_call {
 // UNSUPPORTED for what the device's limits do not allow.
 void ops_dispatch(struct ops *o, const struct ops_call *call);
 
+// More than a device allows, in words for a fault.
+struct excess {
+    const char *what;
+    size_t need, most;
+};
+void ops_exceeds_text(const struct ops_device *dev, const char *op, const struct tensor *t,
+                      const struct excess *x, char text[KERNEL_WHY]);
+// Bytes that t's binding spans.
+size_t ops_bound_bytes(const struct ops_device *dev, const struct tensor *t);
+
 // Where t lies in its binding, for push structs. All zero when t is NULL.
 struct view ops_view(const struct ops *o, const struct tensor *t);
 // A grid of `count` invocations in workgroups of `local`; the shader's linear_id() numbers them.
-void ops_groups(const struct ops *o, size_t count, uint32_t local, uint32_t groups[3]);
+void ops_groups(const struct vk_caps *caps, size_t count, uint32_t local, uint32_t groups[3]);
 struct ops_device *ops_recorder_device(const struct ops *o);
 // Where one binding cannot span all samples of one of these tensors (NULL: absent), calls `one` for
 // each sample, with the tensors cut down to it, and returns true.
@@ -115,7 +122,7 @@ bool activations_release(struct activations *a, const struct tensor *t);
 struct op_weight {
     struct tensor packed, bias; // bias f32, zeros when the layer has none
     uint32_t out, in, kernel;
-    enum ops_path path; // whose layout packed is in
+    enum weight_layout layout; // of packed
 };
 
 uint16_t half_from_float(float f);

@@ -13,7 +13,7 @@ int pipeline_find(struct ops_device *dev, const struct pipeline_key *key)
 {
     for (int i = 0; i < dev->pipeline_count; i++) {
         const struct pipeline_key *k = &dev->pipelines[i].key;
-        if (k->kernel == key->kernel && k->load == key->load && k->act_f16 == key->act_f16 &&
+        if (k->choice.build == key->choice.build && k->act_f16 == key->act_f16 &&
             k->weight_f16 == key->weight_f16 && k->specs == key->specs &&
             !memcmp(k->spec, key->spec, (size_t)k->specs * sizeof k->spec[0]))
             return i;
@@ -33,7 +33,7 @@ int pipeline_find(struct ops_device *dev, const struct pipeline_key *key)
 static enum vk_binding_type binding_type(char letter, const struct pipeline_key *key)
 {
     bool f16 = letter == 'm' ? key->weight_f16 : letter == 'x' && key->act_f16;
-    if (!kernel_reads_operand(letter) || key->load != LOAD_TEXEL)
+    if (!kernel_reads_operand(letter) || key->choice.build->load != LOAD_TEXEL)
         return VK_STORAGE;
     return f16 ? VK_TEXEL_F16 : VK_TEXEL_F32;
 }
@@ -41,16 +41,16 @@ static enum vk_binding_type binding_type(char letter, const struct pipeline_key 
 static enum err create(struct ops_device *dev, struct pipeline *pipe)
 {
     const struct pipeline_key *key = &pipe->key;
-    const struct kernel *k = kernel_get(key->kernel);
-    const struct kernel_code *code = &k->code[key->load][key->act_f16][key->weight_f16];
+    const struct kernel *k = key->choice.kernel;
+    const struct kernel_build *build = key->choice.build;
     struct vk_pipeline_params p = {
         .name = k->name,
-        .spirv = code->words,
-        .spirv_bytes = code->bytes,
+        .spirv = build->words,
+        .spirv_bytes = build->bytes,
         .bindings = (int)strlen(k->bindings),
         .push_bytes = k->push_bytes,
         .specs = key->specs,
-        .subgroup_size = k->needs & NEED_SUBGROUP ? dev->caps->subgroup_size : 0,
+        .subgroup_size = k->shuffles ? dev->caps->subgroup_size : 0,
     };
     memcpy(p.spec, key->spec, sizeof p.spec);
     for (int i = 0; i < p.bindings; i++)

@@ -103,13 +103,10 @@ bool ops_by_sample(struct ops *o, const struct tensor *const t[], int count, ops
 void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const char *what,
                  size_t need, size_t most)
 {
-    static const char *const dtypes[] = {
-        [DT_F32] = "f32", [DT_F16] = "f16", [DT_U32] = "u32", [DT_U8] = "u8"};
+    char text[KERNEL_WHY];
+    ops_exceeds_text(o->dev, op, t, &(struct excess){what, need, most}, text);
     if (!o->error)
-        o->error =
-            vk_fail(o->dev->vk, ERR_UNSUPPORTED,
-                    "%s on %s [%u, %u, %u, %u] needs %zu %s, but %.60s allows only %zu", op,
-                    dtypes[t->dtype], t->n, t->h, t->w, t->c, need, what, o->dev->caps->name, most);
+        o->error = vk_fail(o->dev->vk, ERR_UNSUPPORTED, "%s", text);
 }
 
 void ops_require_trips(struct ops *o, const char *op, const struct tensor *t, size_t trips)
@@ -178,45 +175,19 @@ struct view ops_view(const struct ops *o, const struct tensor *t)
     return (struct view){.base = (uint32_t)(rest / 4), .cs = t->cs / 4};
 }
 
-void ops_groups(const struct ops *o, size_t count, uint32_t local, uint32_t groups[3])
+void ops_groups(const struct vk_caps *caps, size_t count, uint32_t local, uint32_t groups[3])
 {
-    size_t all = (count + local - 1) / local, most = o->dev->caps->max_groups[0];
+    size_t all = (count + local - 1) / local, most = caps->max_groups[0];
     size_t rows = (all + most - 1) / most;
     groups[0] = (uint32_t)(rows > 1 ? (all + rows - 1) / rows : all);
     groups[1] = (uint32_t)rows;
     groups[2] = 1;
 }
 
-// Bytes that t's binding spans.
-static size_t bound_bytes(const struct ops *o, const struct tensor *t)
+static enum err bind(struct ops *o, const struct ops_call *call, int i,
+                     const struct kernel_choice *c, struct vk_binding *b)
 {
-    size_t element = tensor_dtype_bytes(t->dtype);
-    size_t bytes = t->offset * element - aligned_offset(o, t) + tensor_span(t) * element;
-    // Shaders see words; tensor_create leaves room for the last.
-    return t->dtype == DT_U8 ? (bytes + 3) / 4 * 4 : bytes;
-}
-
-// The device's own load path, unless an operand is too large for it.
-static enum load_path choose_load(const struct ops *o, const struct ops_call *call,
-                                  const struct kernel *k)
-{
-    if (o->dev->load != LOAD_TEXEL)
-        return o->dev->load;
-    for (int i = 0; k->bindings[i]; i++) {
-        const struct tensor *t = call->arg[i];
-        if (!t || !kernel_reads_operand(k->bindings[i]))
-            continue;
-        size_t texel = 4 * tensor_dtype_bytes(t->dtype);
-        if ((bound_bytes(o, t) + QUIRK_TEXEL_STEP) / texel > o->dev->caps->max_texel_elements)
-            return LOAD_BUFFER;
-    }
-    return LOAD_TEXEL;
-}
-
-static enum err bind(struct ops *o, const struct ops_call *call, int i, enum load_path load,
-                     struct vk_binding *b)
-{
-    const struct kernel *k = kernel_get(call->kernel);
+    const struct kernel *k = c->kernel;
     const char letter = k->bindings[i];
     const struct tensor *t = call->arg[i];
     bool operand = kernel_reads_operand(letter);
@@ -230,10 +201,10 @@ static enum err bind(struct ops *o, const struct ops_call *call, int i, enum loa
         return ERR_INVALID;
     if (operand && (t->dtype == DT_F16) != (want == DT_F16))
         return ERR_INVALID; // the variant would read the wrong storage
-    size_t offset = aligned_offset(o, t), bytes = bound_bytes(o, t);
+    size_t offset = aligned_offset(o, t), bytes = ops_bound_bytes(o->dev, t);
     *b = (struct vk_binding){.buf = t->buf, .offset = offset, .bytes = bytes};
     b->access = letter == 'w' ? VK_WRITE : letter == 'u' ? VK_READ_WRITE : VK_READ;
-    if (operand && load == LOAD_TEXEL) {
+    if (operand && c->build->load == LOAD_TEXEL) {
         // The view may reach a little into a neighbour: kernels that rely on zeros outside of an
         // operand use an index far away.
         if (quirk_texel_size(bytes) && vk_buffer_bytes(t->buf) - offset - bytes >= QUIRK_TEXEL_STEP)
@@ -259,51 +230,20 @@ static struct record *new_record(struct ops *o)
     return memset(&o->records[o->count], 0, sizeof o->records[0]);
 }
 
-// The tensor that says best how large the call is: the result.
-static const struct tensor *result_of(const struct ops_call *call, const struct kernel *k)
+static enum err append(struct ops *o, const struct ops_call *asked)
 {
-    const struct tensor *t = NULL;
-    for (int i = 0; k->bindings[i]; i++)
-        if (call->arg[i] && (!t || strchr("wu", k->bindings[i])))
-            t = call->arg[i];
-    return t;
-}
-
-// Fails the recording when the device's limits do not allow the call.
-static bool within_limits(struct ops *o, const struct ops_call *call, enum load_path load)
-{
-    const struct kernel *k = kernel_get(call->kernel);
-    const struct vk_caps *caps = o->dev->caps;
-    char lacks[KERNEL_LACK];
-    const struct tensor *t = result_of(call, k);
-    if (kernel_lacks(k, caps, load, lacks))
-        ops_fail(o, vk_fail(o->dev->vk, ERR_UNSUPPORTED, "%s (%.60s)", lacks, caps->name));
-    if (call->spec[0] > caps->max_workgroup_invocations)
-        ops_exceeds(o, k->name, t, "invocations in a workgroup", call->spec[0],
-                    caps->max_workgroup_invocations);
-    if (call->shared_bytes > caps->max_shared_bytes)
-        ops_exceeds(o, k->name, t, "bytes of shared memory", call->shared_bytes,
-                    caps->max_shared_bytes);
-    for (int i = 0; i < 3; i++)
-        if (call->groups[i] > caps->max_groups[i])
-            ops_exceeds(o, k->name, t, "workgroups along one axis", call->groups[i],
-                        caps->max_groups[i]);
-    return !o->error;
-}
-
-static enum err append(struct ops *o, const struct ops_call *call)
-{
-    const struct kernel *k = kernel_get(call->kernel);
     struct ops_device *dev = o->dev;
-    const enum load_path load = choose_load(o, call, k);
+    struct ops_call planned = *asked, *call = &planned;
+    struct kernel_choice c;
+    char why[KERNEL_WHY];
+    if (!kernel_choose(dev, call, &c, why))
+        return vk_fail(dev->vk, ERR_UNSUPPORTED, "%s", why);
+    const struct kernel *k = c.kernel;
     for (int i = 0; i < 3; i++)
         if (!call->groups[i])
             return ERR_INVALID;
-    if (!within_limits(o, call, load))
-        return o->error;
     struct pipeline_key key = {
-        .kernel = (uint8_t)call->kernel,
-        .load = (uint8_t)load,
+        .choice = c,
         .act_f16 = call->dtype == DT_F16,
         .weight_f16 = call->weight_dtype == DT_F16,
         .specs = call->specs,
@@ -313,15 +253,14 @@ static enum err append(struct ops *o, const struct ops_call *call)
     if (!r)
         return ERR_NO_MEMORY;
     for (int i = 0; k->bindings[i]; i++) {
-        enum err e = bind(o, call, i, load, &r->dispatch.binding[i]);
+        enum err e = bind(o, call, i, &c, &r->dispatch.binding[i]);
         if (e)
             return e;
     }
     r->pipeline = pipeline_find(dev, &key);
     if (r->pipeline < 0)
         return ERR_NO_MEMORY;
-    if (k->push_bytes)
-        memcpy(r->push, call->push, k->push_bytes);
+    memcpy(r->push, call->push, k->push_bytes);
     memcpy(r->dispatch.groups, call->groups, sizeof call->groups);
     o->count++;
     o->flops += call->flops;

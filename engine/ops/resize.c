@@ -28,7 +28,7 @@ void op_mean_pixels(struct ops *o, const struct tensor *x, const struct tensor *
         .c = x->c,
     };
     struct ops_call call = {
-        .kernel = K_MEAN_PIXELS,
+        .op = OP_MEAN_PIXELS,
         .dtype = x->dtype,
         .specs = 1,
         .spec = {local},
@@ -44,7 +44,7 @@ struct size {
 };
 
 struct rows_params {
-    enum kernel_id kernel;
+    enum op op;
     const struct tensor *x, *y;
     struct size walked, other; // the map whose rows are walked; push's oh and ow
     struct size push;          // push's h and w
@@ -83,7 +83,7 @@ static void rows(struct ops *o, const struct rows_params *r)
         .first_x = r->first_x,
     };
     struct ops_call call = {
-        .kernel = r->kernel,
+        .op = r->op,
         .dtype = x->dtype,
         .specs = 1,
         .spec = {local},
@@ -100,10 +100,9 @@ void op_avg_pool2(struct ops *o, const struct tensor *x, const struct tensor *y)
     if (!ops_require(o, ok))
         return;
     struct size small = {y->h, y->w}, large = {x->h, x->w};
-    rows(
-        o,
-        &(struct rows_params){
-            .kernel = K_AVG_POOL2, .x = x, .y = y, .walked = small, .push = small, .other = large});
+    rows(o,
+         &(struct rows_params){
+             .op = OP_AVG_POOL2, .x = x, .y = y, .walked = small, .push = small, .other = large});
 }
 
 void op_upsample_nearest2(struct ops *o, const struct tensor *x, const struct tensor *y)
@@ -112,7 +111,7 @@ void op_upsample_nearest2(struct ops *o, const struct tensor *x, const struct te
     if (!ops_require(o, ok))
         return;
     struct size small = {x->h, x->w}, large = {y->h, y->w};
-    rows(o, &(struct rows_params){.kernel = K_UPSAMPLE_NEAREST2,
+    rows(o, &(struct rows_params){.op = OP_UPSAMPLE_NEAREST2,
                                   .x = x,
                                   .y = y,
                                   .walked = small,
@@ -136,7 +135,7 @@ void op_upsample_bilinear(struct ops *o, bool align_corners, const struct tensor
     if (!ops_require(o, maps_fit(x, y) && x->c == y->c && x->h && x->w))
         return;
     struct size small = {x->h, x->w}, large = {y->h, y->w};
-    rows(o, &(struct rows_params){.kernel = K_UPSAMPLE_BILINEAR,
+    rows(o, &(struct rows_params){.op = OP_UPSAMPLE_BILINEAR,
                                   .x = x,
                                   .y = y,
                                   .walked = large,
@@ -149,11 +148,11 @@ void op_upsample_bilinear(struct ops *o, bool align_corners, const struct tensor
 }
 
 // low: the map with few pixels and many channels, c: channels of the other one.
-static void shuffle(struct ops *o, enum kernel_id kernel, uint32_t p, const struct tensor *x,
+static void shuffle(struct ops *o, enum op op, uint32_t p, const struct tensor *x,
                     const struct tensor *y)
 {
-    const struct tensor *low = kernel == K_PIXEL_UNSHUFFLE ? y : x;
-    const struct tensor *high = kernel == K_PIXEL_UNSHUFFLE ? x : y;
+    const struct tensor *low = op == OP_PIXEL_UNSHUFFLE ? y : x;
+    const struct tensor *high = op == OP_PIXEL_UNSHUFFLE ? x : y;
     bool ok = maps_fit(x, y) && p && high->h == low->h * p && high->w == low->w * p;
     if (!ops_require(o, ok && low->c == high->c * p * p))
         return;
@@ -165,7 +164,7 @@ static void shuffle(struct ops *o, enum kernel_id kernel, uint32_t p, const stru
     struct push_shape push = {
         .x = ops_view(o, x), .y = ops_view(o, y), .h = low->h, .w = low->w, .c = high->c};
     struct ops_call call = {
-        .kernel = kernel,
+        .op = op,
         .dtype = x->dtype,
         .specs = 2,
         .spec = {local, p},
@@ -173,16 +172,17 @@ static void shuffle(struct ops *o, enum kernel_id kernel, uint32_t p, const stru
         .push = &push,
         .groups = {blocks_of(low->w, local), low->h, low->n},
     };
-    ops_require_trips(o, kernel_get(kernel)->name, low, (size_t)low->c * 6);
+    ops_require_trips(o, op == OP_PIXEL_UNSHUFFLE ? "pixel_unshuffle" : "pixel_shuffle", low,
+                      (size_t)low->c * 6);
     ops_dispatch(o, &call);
 }
 
 void op_pixel_unshuffle(struct ops *o, uint32_t p, const struct tensor *x, const struct tensor *y)
 {
-    shuffle(o, K_PIXEL_UNSHUFFLE, p, x, y);
+    shuffle(o, OP_PIXEL_UNSHUFFLE, p, x, y);
 }
 
 void op_pixel_shuffle(struct ops *o, uint32_t p, const struct tensor *x, const struct tensor *y)
 {
-    shuffle(o, K_PIXEL_SHUFFLE, p, x, y);
+    shuffle(o, OP_PIXEL_SHUFFLE, p, x, y);
 }

@@ -37,7 +37,7 @@ void op_noise(struct ops *o, const struct tensor *lanes, const struct tensor *ds
         .run = walk_run(o, quads, 1, local),
     };
     struct ops_call call = {
-        .kernel = K_NOISE,
+        .op = OP_NOISE,
         .specs = 1,
         .spec = {local},
         .arg = {lanes, dst},
@@ -80,7 +80,7 @@ void op_gather_input(struct ops *o, const struct tensor *lanes, const struct ten
         .w = y->w,
     };
     struct ops_call call = {
-        .kernel = K_GATHER_INPUT,
+        .op = OP_GATHER_INPUT,
         .dtype = y->dtype,
         .specs = 4,
         .spec = {local, patch, low != NULL, guided},
@@ -126,7 +126,7 @@ static void find_limits(struct ops *o, const struct op_sampler_params *p,
     while (local > caps->max_workgroup_invocations)
         local /= 2;
     struct ops_call call = {
-        .kernel = K_QUANTILE,
+        .op = OP_QUANTILE,
         .dtype = p->m->dtype,
         .specs = 2,
         .spec = {local, p->guided},
@@ -152,7 +152,7 @@ void op_sampler_step(struct ops *o, const struct op_sampler_params *p)
     struct push_sampler push = sampler_push(o, p, p->dynamic ? &limit : NULL);
     push.run = walk_run(o, push.pixels, 1, local);
     struct ops_call call = {
-        .kernel = K_SAMPLER_STEP,
+        .op = OP_SAMPLER_STEP,
         .dtype = p->m->dtype,
         .specs = 3,
         .spec = {local, p->guided, p->m->c == 6},
@@ -181,7 +181,7 @@ void op_add_noise(struct ops *o, const struct tensor *lanes, const struct tensor
         .run = walk_run(o, pixels, 1, local),
     };
     struct ops_call call = {
-        .kernel = K_ADD_NOISE,
+        .op = OP_ADD_NOISE,
         .specs = 1,
         .spec = {local},
         .arg = {lanes, x, noise, y},
@@ -204,7 +204,7 @@ void op_keep(struct ops *o, const struct tensor *lanes, const struct tensor *ori
         .run = walk_run(o, pixels, 1, local),
     };
     struct ops_call call = {
-        .kernel = K_KEEP,
+        .op = OP_KEEP,
         .specs = 1,
         .spec = {local},
         .arg = {lanes, original, x},
@@ -228,7 +228,7 @@ void op_to_rgb8(struct ops *o, const struct tensor *x, const struct tensor *y)
         .run = walk_run(o, quads, 1, local),
     };
     struct ops_call call = {
-        .kernel = K_TO_RGB8,
+        .op = OP_TO_RGB8,
         .dtype = x->dtype,
         .specs = 1,
         .spec = {local},

@@ -56,7 +56,7 @@ static enum err pack(const struct op_weight_params *p, struct shape s, struct op
     for (uint32_t row = 0; !e && row < s.rows; row += sg) {
         if (row + sg > p->out)
             memset(block, 0, count * sizeof *block);
-        if (row < p->out && w->path == PATH_TILE)
+        if (row < p->out && w->layout == LAYOUT_ROWS)
             fill_row(p, s, row, block);
         else if (row < p->out)
             fill_lanes(p, s, sg, row, block);
@@ -85,6 +85,27 @@ static enum err pack_bias(struct ops_device *dev, const struct op_weight_params 
     return e;
 }
 
+// The layout of the kernel that would be chosen for a map of middling size.
+static enum err choose_layout(struct ops_device *dev, const struct op_weight_params *p,
+                              enum weight_layout *layout)
+{
+    enum { SIDE = 32 };
+    const struct problem problem = {
+        .n = 1, .h = SIDE, .w = SIDE, .in = p->in, .out = p->out, .taps = p->kernel * p->kernel};
+    struct ops_call call = {
+        .op = p->kernel == 1 ? OP_LINEAR : OP_CONV3,
+        .dtype = dev->info.dtype,
+        .weight_dtype = p->dtype,
+        .problem = &problem,
+    };
+    struct kernel_choice c;
+    char why[KERNEL_WHY];
+    if (!kernel_choose(dev, &call, &c, why))
+        return vk_fail(dev->vk, ERR_UNSUPPORTED, "%s", why);
+    *layout = c.kernel->layout;
+    return ERR_OK;
+}
+
 enum err op_weight_create(struct ops_device *dev, const struct op_weight_params *p,
                           struct op_weight **out)
 {
@@ -98,16 +119,20 @@ enum err op_weight_create(struct ops_device *dev, const struct op_weight_params 
         return vk_fail(dev->vk, ERR_UNSUPPORTED,
                        "the weights [%u, %u, %u, %u] have more elements than shaders can index",
                        p->out, p->in, p->kernel, p->kernel);
+    enum weight_layout layout;
+    enum err e = choose_layout(dev, p, &layout);
+    if (e)
+        return e;
     struct op_weight *w = calloc(1, sizeof *w);
     if (!w)
         return ERR_NO_MEMORY;
     w->out = p->out;
     w->in = p->in;
     w->kernel = p->kernel;
-    w->path = dev->path;
-    enum err e = tensor_create(dev, p->dtype, 1, 1, (uint32_t)vectors, 4, &w->packed);
+    w->layout = layout;
+    e = tensor_create(dev, p->dtype, 1, 1, (uint32_t)vectors, 4, &w->packed);
     if (!e)
-        e = pack(p, s, w, w->path == PATH_TILE ? 1 : dev->caps->subgroup_size);
+        e = pack(p, s, w, layout == LAYOUT_ROWS ? 1 : dev->caps->subgroup_size);
     if (!e)
         e = pack_bias(dev, p, s, w);
     if (e)

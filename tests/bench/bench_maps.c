@@ -285,8 +285,7 @@ int main(int argc, char **argv)
         return 1;
     }
     b.dtype = dtype && !strcmp(dtype, "f16") ? DT_F16 : DT_F32;
-    printf("%s, operands by %s, %s\n", ops_device_info(b.dev)->name, ops_device_info(b.dev)->load,
-           b.dtype == DT_F16 ? "f16" : "f32");
+    printf("%s, %s\n", ops_device_info(b.dev)->name, b.dtype == DT_F16 ? "f16" : "f32");
     printf("%-14s %-14s %-14s %9s %9s %8s %8s %5s\n", "operator", "network", "shape", "us",
            "busy us", "ns/float", "busy", "disp");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)

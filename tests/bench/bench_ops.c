@@ -2,7 +2,8 @@
 // of the machine's multiply-add peak measured in the same minute, and the ratio to OpenBLAS where
 // the shape is a plain product. Best of several runs: the machine may be shared. "busy" counts
 // processor time instead of wall time, which other programs disturb less.
-// Usage: bench_ops [name part ...]; BENCH_SECONDS per shape (default 0.5), BENCH_DTYPE=f16.
+// Usage: bench_ops [name part ...]; BENCH_SECONDS per shape (default 0.5), BENCH_DTYPE=f16;
+// IMAGEND_KERNEL=name for another kernel.
 #include "bench.h"
 #include "ops_internal.h"
 
@@ -235,20 +236,14 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_ops: %s\n", why.msg);
         return 1;
     }
-    const char *path = getenv("BENCH_PATH");
-    for (int i = 0; path && i < PATH_COUNT; i++)
-        if (!ops_device_set_path(dev, (enum ops_path)i) &&
-            !strcmp(ops_device_info(dev)->load, path))
-            break;
     dtype = ops_device_info(dev)->dtype;
     double peak = 0;
     for (int i = 0; i < 5; i++) {
         double now = bench_peak(threads);
         peak = now > peak ? now : peak;
     }
-    printf("%s, operands by %s, %s storage, %d threads, peak %.0f GFLOP/s\n",
-           ops_device_info(dev)->name, ops_device_info(dev)->load, dtype == DT_F16 ? "f16" : "f32",
-           threads, peak * 1e-9);
+    printf("%s, %s storage, %d threads, peak %.0f GFLOP/s\n", ops_device_info(dev)->name,
+           dtype == DT_F16 ? "f16" : "f32", threads, peak * 1e-9);
     printf("%-9s %-10s %-26s %8s %8s %6s %8s %6s %8s %6s\n", "operator", "net", "shape", "ms",
            "GFLOP/s", "peak", "busy", "peak", "OpenBLAS", "ratio");
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)

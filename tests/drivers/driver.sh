@@ -1,8 +1,8 @@
 #!/bin/sh
 # The operator, golden and engine suites on one Vulkan driver, and images that must come out as
 # lavapipe draws them: driver.sh lavapipe|swiftshader BUILD [all]. A test; 77 when the driver is not
-# installed. Without `all` it is the part that fits into ./run test: each operator on the path that
-# the driver takes by itself, the smallest fixtures, one stage. Also called by roots.sh.
+# installed. Without `all` it is the part that fits into ./run test: each operator with the
+# kernels that the driver gets by itself, the smallest fixtures, one stage. Also called by roots.sh.
 set -eu
 driver=$1
 build=$2
@@ -93,7 +93,7 @@ lavapipe:*llvmpipe* | swiftshader:*SwiftShader*) step "$device ($own)" ;;
 *) die "$own opens another device: $device" ;;
 esac
 
-[ -n "$all" ] || export IMAGEND_TEST_PATH=own
+[ -n "$all" ] || export IMAGEND_TEST_WAY=own
 for ops in "$build"/tests/ops/test_ops_*; do
     [ -d "$ops" ] || check "${ops##*/test_}" "$ops"
 done

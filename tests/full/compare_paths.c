@@ -30,7 +30,8 @@ struct forward {
     int points;
 };
 
-static const char *const path_names[PATH_COUNT] = {"texel", "buffer", "tile"};
+enum { WAYS = 3 };
+static const char *const ways[WAYS] = {"lane,texel", "lane,buffer", "tile,buffer"};
 
 // ---- taps -------------------------------------------------------------------------------------
 
@@ -196,19 +197,18 @@ static enum err load(struct ops_device *dev, const char *dir, struct unet **out,
 }
 
 // Returns false for a way that this device lacks, or whose bindings are too small for the weights.
-static bool forward(struct forward *f, enum ops_path path, const char *dtype, const char *dir,
-                    uint32_t edge)
+static bool forward(struct forward *f, int way, const char *dtype, const char *dir, uint32_t edge)
 {
-    static char label[2 * PATH_COUNT][16];
+    static char label[2 * WAYS][24];
     struct fault why = {0};
     struct inputs in = {0};
     struct unet *u = NULL;
-    char *name = label[2 * path + !strcmp(dtype, "f16")];
-    snprintf(name, sizeof label[0], "%s %s", path_names[path], dtype);
+    char *name = label[2 * way + !strcmp(dtype, "f16")];
+    snprintf(name, sizeof label[0], "%s %s", ways[way], dtype);
     f->label = name;
     enum err e = ops_device_open(&(struct ops_open_params){.dtype = dtype}, &f->dev, &why);
     if (!e)
-        e = ops_device_set_path(f->dev, path);
+        e = ops_device_prefer(f->dev, ways[way]);
     bool possible = e != ERR_UNSUPPORTED;
     if (!e)
         e = load(f->dev, dir, &u, &why);
@@ -261,18 +261,18 @@ int main(int argc, char **argv)
 {
     if (argc < 2)
         return test_skip("usage: compare_paths UNET [EDGE [f32|f16]]");
-    struct forward *f = calloc(2 * PATH_COUNT, sizeof *f);
+    struct forward *f = calloc(2 * WAYS, sizeof *f);
     uint32_t edge = argc > 2 ? (uint32_t)atoi(argv[2]) : 16;
     struct forward *first = NULL;
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (int half = 0; f && half < 2; half++)
-        for (int path = 0; path < PATH_COUNT; path++) {
-            struct forward *at = &f[2 * path + half];
-            if (half && path != PATH_TEXEL && path != PATH_TILE)
+        for (int way = 0; way < WAYS; way++) {
+            struct forward *at = &f[2 * way + half];
+            if (half && way == 1)
                 continue;
             if (argc > 3 && strcmp(argv[3], half ? "f16" : "f32") != 0)
                 continue;
-            if (!forward(at, (enum ops_path)path, half ? "f16" : "f32", argv[1], edge))
+            if (!forward(at, way, half ? "f16" : "f32", argv[1], edge))
                 continue;
             if (!first)
                 first = at;
@@ -280,7 +280,7 @@ int main(int argc, char **argv)
                 compare(first, at, half ? bound_f16 : bound_f32);
         }
     CHECK(first != NULL);
-    for (int i = 0; f && i < 2 * PATH_COUNT; i++)
+    for (int i = 0; f && i < 2 * WAYS; i++)
         free_points(&f[i], true);
     free(f);
     return test_end();

@@ -15,18 +15,29 @@ struct ops_device *op_test_device(void)
     return device;
 }
 
+// Ways to run matrix products and attention, and how their operands are read.
+static const char *const ways[] = {"lane,texel", "lane,buffer", "tile,buffer"};
+static const char *way = "own";
+
+const char *op_test_way(void)
+{
+    return way;
+}
+
 int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype))
 {
     struct ops_device *dev = op_test_device();
     if (!dev)
         return test_skip("no Vulkan device");
-    const char *only = getenv("IMAGEND_TEST_PATH");
-    if (only && !strcmp(only, "own"))
-        only = ops_device_info(dev)->load;
-    for (int path = 0; path < PATH_COUNT; path++) {
-        if (ops_device_set_path(dev, (enum ops_path)path) != ERR_OK)
-            continue;
-        if (only && strcmp(only, ops_device_info(dev)->load) != 0)
+    const char *only = getenv("IMAGEND_TEST_WAY");
+    if (only && !strcmp(only, "own")) {
+        body(dev, DT_F32);
+        body(dev, DT_F16);
+        return op_test_close();
+    }
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        way = ways[i];
+        if ((only && strcmp(only, way) != 0) || ops_device_prefer(dev, way) != ERR_OK)
             continue;
         body(dev, DT_F32);
         body(dev, DT_F16);
@@ -34,9 +45,26 @@ int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype))
     return op_test_close();
 }
 
+// Which builds this test has run: the coverage of the kernel table.
+static void print_kernels(void)
+{
+    printf("kernels:");
+    for (int row = 0; row < kernel_count(); row++)
+        for (int b = 0; b < kernel_at(row)->builds; b++) {
+            const struct kernel_build *build = &kernel_at(row)->build[b];
+            bool ran = false;
+            for (int i = 0; i < device->pipeline_count; i++)
+                ran = ran || device->pipelines[i].key.choice.build == build;
+            if (ran)
+                printf(" %s", build->name);
+        }
+    printf("\n");
+}
+
 int op_test_close(void)
 {
     CHECK_INT(ops_device_validation_messages(device), 0);
+    print_kernels();
     ops_device_close(&device);
     return test_end();
 }
@@ -44,8 +72,7 @@ int op_test_close(void)
 const char *op_test_variant(const struct ops_device *dev, enum dtype dtype)
 {
     static char name[32];
-    snprintf(name, sizeof name, "%s %s", dtype == DT_F16 ? "f16" : "f32",
-             ops_device_info(dev)->load);
+    snprintf(name, sizeof name, "%s %s", dtype == DT_F16 ? "f16" : "f32", way);
     return name;
 }
 

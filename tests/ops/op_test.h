@@ -14,11 +14,13 @@
 struct ops_device *op_test_device(void);
 // Closes the device, checks that the validation layers were silent, and returns the exit status.
 int op_test_close(void);
-// Runs body for every path that the device can take and both dtypes, then op_test_close. The
-// environment's IMAGEND_TEST_PATH names one path, or `own`: the one that the device takes by
-// itself.
+// Runs body for every way of computing that the device can take (lists for ops_device_prefer) and
+// both dtypes, then op_test_close. The environment's IMAGEND_TEST_WAY names one way, or `own`: what
+// the device chooses by itself.
 int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype));
-// f32 and f16 by name, with the path, for messages.
+// The way under test.
+const char *op_test_way(void);
+// f32 and f16 by name, with the way, for messages.
 const char *op_test_variant(const struct ops_device *dev, enum dtype dtype);
 
 // n values in [-1, 1), the same for the same seed, rounded to dtype.

@@ -215,7 +215,7 @@ static int buffer_pipelines(const struct ops_device *dev)
 {
     int n = 0;
     for (int i = 0; i < dev->pipeline_count; i++)
-        n += dev->pipelines[i].key.load == LOAD_BUFFER;
+        n += dev->pipelines[i].key.choice.build->load == LOAD_BUFFER;
     return n;
 }
 
@@ -224,7 +224,7 @@ static void test_texels(struct ops_device *dev, enum dtype dtype)
 {
     struct vk_caps low = *dev->caps;
     struct rig r;
-    if (dev->path != PATH_TEXEL)
+    if (!strstr(op_test_way(), "texel"))
         return;
     low.max_texel_elements = 1;
     rig_open(&r, dev, dtype);
@@ -339,11 +339,12 @@ static void test_errors(struct ops_device *dev, enum dtype dtype)
         linear(o, &r, &y.t);
         enum err e = ops_end(o);
         dev->caps = own;
-        if (dev->path == PATH_TILE ? errors[i].tile : errors[i].lane) {
+        bool tile = r.linear->layout == LAYOUT_ROWS;
+        if (tile ? errors[i].tile : errors[i].lane) {
             const char *why = ops_device_why(dev, e);
             CHECK_INT(e, ERR_UNSUPPORTED);
             CHECK_MSG(strstr(why, errors[i].says) &&
-                          strstr(why, dev->path == PATH_TILE ? "matmul_tile" : "linear_lane"),
+                          strstr(why, tile ? "matmul_tile" : "linear_lane"),
                       "expected \"%s\": %s", errors[i].says, why);
             CHECK_MSG(strstr(why, own->name), "no device: %s", why);
             CHECK_MSG(errors[i].lower == push || strstr(why, ", 10, 8, 24] needs "), "no shape: %s",
@@ -376,27 +377,102 @@ static void test_trips(struct ops_device *dev, enum dtype dtype)
     tensor_destroy(&gamma);
 }
 
-// A path of which some kernel can never run is not taken.
-static void test_paths(struct ops_device *dev)
+// What is wished for must be possible, under a known name, and every operator with it.
+static void test_wishes(struct ops_device *dev)
 {
     const struct vk_caps *own = dev->caps;
-    const enum ops_path path = dev->path;
+    const struct kernel_wish wish = dev->wish;
+    const bool lanes = own->subgroup_size >= 4 && own->subgroup_size <= 16;
+    static const char *const all[] = {"lane,texel", "lane,buffer", "tile,buffer"};
     struct vk_caps low = *own;
     dev->caps = &low;
     low.max_storage_bindings = 4;
-    for (int i = 0; i < PATH_COUNT; i++) {
-        CHECK_INT(ops_device_set_path(dev, (enum ops_path)i), ERR_UNSUPPORTED);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        CHECK_INT(ops_device_prefer(dev, all[i]), ERR_UNSUPPORTED);
         const char *why = ops_device_why(dev, ERR_UNSUPPORTED);
-        CHECK_MSG(strstr(why, "storage buffers, but the device allows only 4"), "%s", why);
+        CHECK_MSG(strstr(why, "storage buffers, but the device allows only 4") || !lanes, "%s",
+                  why);
     }
     low = *own;
     low.texel_f16 = false;
-    CHECK_INT(ops_device_set_path(dev, PATH_TEXEL), ERR_UNSUPPORTED);
+    CHECK_INT(ops_device_prefer(dev, "texel"), ERR_UNSUPPORTED);
+    CHECK_INT(ops_device_prefer(dev, "linear_lane,texel"), ERR_UNSUPPORTED);
+    CHECK_INT(ops_device_prefer(dev, "linear_lane"), lanes ? ERR_OK : ERR_UNSUPPORTED);
+    low.subgroup_size = 32;
+    CHECK_INT(ops_device_prefer(dev, "lane"), ERR_UNSUPPORTED);
+    CHECK(strstr(ops_device_why(dev, ERR_UNSUPPORTED), "needs subgroups of 4 to 16 lanes"));
+    low.subgroup_size = own->subgroup_size;
     low.subgroup_shuffle = false;
-    CHECK_INT(ops_device_set_path(dev, PATH_BUFFER), ERR_UNSUPPORTED);
-    CHECK_INT(ops_device_set_path(dev, PATH_TILE), ERR_OK);
+    CHECK_INT(ops_device_prefer(dev, "lane,buffer"), ERR_UNSUPPORTED);
+    CHECK_INT(ops_device_prefer(dev, "tile,buffer"), ERR_OK);
+    CHECK_INT(ops_device_prefer(dev, "matmul_tile,fast"), ERR_INVALID);
+    CHECK_STR(ops_device_why(dev, ERR_INVALID), "\"fast\" is not the name of a kernel");
     dev->caps = own;
-    CHECK_INT(ops_device_set_path(dev, path), ERR_OK);
+    dev->wish = wish;
+}
+
+// The row that this call would run.
+static const char *chosen(struct ops_device *dev, struct ops_call *call)
+{
+    struct kernel_choice c;
+    char why[KERNEL_WHY];
+    return kernel_choose(dev, call, &c, why) ? c.kernel->name : "";
+}
+
+// The cheapest row that takes the problem, by the kind of device; a wished one where it can; the
+// same whatever the batch.
+static void test_choice(struct ops_device *dev)
+{
+    const struct vk_caps *own = dev->caps;
+    const struct kernel_wish wish = dev->wish;
+    struct vk_caps caps = *own;
+    struct problem linear = {.n = 1, .h = 8, .w = 8, .in = 64, .out = 64, .taps = 1};
+    struct problem attention = {.n = 1, .h = 8, .w = 8, .keys = 64, .heads = 2, .d = 32};
+    dev->caps = &caps;
+    caps.subgroup_size = 8;
+    for (uint32_t n = 1; n <= 64; n *= 8) {
+        linear.n = attention.n = n;
+        struct ops_call l = {.op = OP_LINEAR, .problem = &linear};
+        struct ops_call a = {.op = OP_ATTENTION, .problem = &attention};
+        caps.cpu = true;
+        dev->wish = (struct kernel_wish){0};
+        CHECK_STR(chosen(dev, &l), "linear_lane");
+        CHECK_STR(chosen(dev, &a), "attention_lane");
+        attention.d = 6;
+        CHECK_STR(chosen(dev, &a), "attention_any");
+        attention.d = 32;
+        dev->wish.broken_shuffles = true;
+        CHECK_STR(chosen(dev, &l), "matmul_tile");
+        caps.cpu = dev->wish.broken_shuffles = false;
+        CHECK_STR(chosen(dev, &l), "matmul_tile");
+        CHECK_STR(chosen(dev, &a), "attention_tile");
+        CHECK_INT(ops_device_prefer(dev, "attention_any,linear_lane"), ERR_OK);
+        CHECK_STR(chosen(dev, &l), "linear_lane");
+        CHECK_STR(chosen(dev, &a), "attention_any");
+        linear.layout = LAYOUT_ROWS; // packed before the wish
+        CHECK_STR(chosen(dev, &l), "matmul_tile");
+        linear.layout = LAYOUT_ANY;
+    }
+    dev->caps = own;
+    dev->wish = wish;
+}
+
+// The environment's wish holds from the start, and a name that is none opens nothing.
+static void test_environment(void)
+{
+    struct fault why = {0};
+    struct ops_device *dev = NULL;
+    struct problem p = {.n = 1, .h = 8, .w = 8, .keys = 64, .heads = 2, .d = 32};
+    struct ops_call call = {.op = OP_ATTENTION, .problem = &p};
+    setenv("IMAGEND_KERNEL", "attention_any", 1);
+    CHECK_INT(ops_device_open(&(struct ops_open_params){0}, &dev, &why), ERR_OK);
+    if (dev)
+        CHECK_STR(chosen(dev, &call), "attention_any");
+    ops_device_close(&dev);
+    setenv("IMAGEND_KERNEL", "attention_all", 1);
+    CHECK_INT(ops_device_open(&(struct ops_open_params){0}, &dev, &why), ERR_INVALID);
+    CHECK_STR(why.msg, "IMAGEND_KERNEL: \"attention_all\" is not the name of a kernel");
+    unsetenv("IMAGEND_KERNEL");
 }
 
 static void body(struct ops_device *dev, enum dtype dtype)
@@ -407,7 +483,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
     test_errors(dev, dtype);
     test_trips(dev, dtype);
     if (dtype == DT_F32)
-        test_paths(dev);
+        test_wishes(dev), test_choice(dev), test_environment();
 }
 
 int main(void)

@@ -159,7 +159,7 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
 static bool possible(const struct ops_device *dev, enum dtype dtype, const struct row *r)
 {
     size_t bytes = (size_t)r->out * r->x.c * r->kernel * r->kernel * tensor_dtype_bytes(dtype);
-    return dev->load == LOAD_TEXEL || bytes <= dev->caps->max_storage_range;
+    return strstr(op_test_way(), "texel") || bytes <= dev->caps->max_storage_range;
 }
 
 static void body(struct ops_device *dev, enum dtype dtype)

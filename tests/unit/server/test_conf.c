@@ -271,6 +271,9 @@ static void test_names(void)
     CHECK(strstr(why.msg, "IMAGEND_QUEUE_LIMIT") != NULL);
     unsetenv("IMAGEND_QUEUE_LIMT");
     CHECK_INT(conf_check_environment(&why), ERR_OK);
+    setenv("IMAGEND_KERNEL", "attention_any", 1); // the engine's
+    CHECK_INT(conf_check_environment(&why), ERR_OK);
+    unsetenv("IMAGEND_KERNEL");
     // The file that the environment names, and the one that a flag names instead.
     write_file("queue-limit = 5\n");
     setenv("IMAGEND_CONFIG", file, 1);
