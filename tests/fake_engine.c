@@ -232,8 +232,8 @@ static enum err fake_scale(const struct picture_request *r, struct picture_used 
     out->scale = r->scale;
     out->first = r->scale == 16 || r->edit->width < fake_sizes[1] ? 1 : 2;
     out->stages = r->scale == 16 ? FAKE_STAGES : out->first + 1;
-    out->size = (struct check_size){r->edit->width * r->scale, r->edit->height * r->scale};
-    out->drawn = out->size;
+    out->drawn = (struct check_size){r->edit->width * r->scale, r->edit->height * r->scale};
+    out->size = r->size.width ? r->size : out->drawn;
     return ERR_OK;
 }
 
@@ -442,8 +442,8 @@ static void fake_draw(struct engine *e, const struct fake_slot *s, struct engine
     const int left = picture_steps(&s->with, s->stage) - s->step;
     if (s->with.scale) {
         const int less = fake_sizes[s->with.stages - 1] / fake_sizes[s->stage];
-        w = s->with.size.width / less;
-        h = s->with.size.height / less;
+        w = s->with.drawn.width / less;
+        h = s->with.drawn.height / less;
     }
     e->rgb = realloc(e->rgb, (size_t)w * (size_t)h * 3);
     if (!e->rgb)

@@ -61,6 +61,9 @@ void fake_see_request(const struct picture_request *r)
         buf_printf(&b, ",\"edit\":{\"size\":[%d,%d],\"drawn\":%d,\"feather\":%d,\"scale\":%d",
                    r->edit->width, r->edit->height, r->edit->drawn ? drawn : -1, r->edit->feather,
                    r->scale);
+        if (r->edit->fill || r->edit->zoom)
+            buf_printf(&b, ",\"fill\":%d,\"zoom\":[%d,%d,%d]", (int)r->edit->fill, r->edit->zoom,
+                       r->edit->left, r->edit->top);
         for (int i = 0; i < PICTURE_MAX_STAGES; i++)
             buf_printf(&b, "%s%.9g", i ? "," : ",\"strength\":[", (double)r->strength[i]);
         buf_puts(&b, "]}");

@@ -57,8 +57,7 @@ static void fill_mask(const struct codec_image *m, enum picture_mask kind, bool 
     }
 }
 
-// The largest centered box with the aspect ratio of `size`.
-static struct picture_box middle(int w, int h, const struct check_size *size)
+struct picture_box picture_edit_middle(int w, int h, const struct check_size *size)
 {
     struct picture_box b = {0, 0, w, h};
 
@@ -72,18 +71,54 @@ static struct picture_box middle(int w, int h, const struct check_size *size)
     return b;
 }
 
-// Scales *px to the size of the result. Takes ownership of *px, even on error.
-static enum err fit(uint8_t **px, int w, int h, int channels, const struct check_size *size)
+struct canvas {
+    const uint8_t *px;
+    int w, h, channels;
+};
+
+// The whole image in the middle, its outermost pixels repeated around it.
+static enum err pad(const struct canvas *in, const struct check_size *size, uint8_t *out)
 {
-    const struct picture_box b = middle(w, h, size);
+    const bool wide = (int64_t)in->w * size->height > (int64_t)in->h * size->width;
+    int w = wide ? size->width : (int)((int64_t)in->w * size->height / in->h);
+    int h = wide ? (int)((int64_t)in->h * size->width / in->w) : size->height;
+    const size_t c = (size_t)in->channels;
+    enum err e = ERR_NO_MEMORY;
+
+    w += !w;
+    h += !h;
+    uint8_t *inner = malloc((size_t)w * (size_t)h * c);
+    if (inner)
+        e = picture_resize(in->px, in->w, in->h, in->channels, NULL, w, h, inner);
+    for (int y = 0; !e && y < size->height; y++)
+        for (int x = 0; x < size->width; x++, out += c) {
+            const int from_x = x - (size->width - w) / 2, from_y = y - (size->height - h) / 2;
+            const size_t column = (size_t)(from_x < 0 ? 0 : from_x < w ? from_x : w - 1);
+            const size_t row = (size_t)(from_y < 0 ? 0 : from_y < h ? from_y : h - 1);
+            memcpy(out, inner + (row * (size_t)w + column) * c, c);
+        }
+    free(inner);
+    return e;
+}
+
+// Scales *px, w x h pixels, to the size of the result. Takes ownership of *px, even on error.
+static enum err fit(uint8_t **px, const struct canvas *of, const struct check_size *size,
+                    enum picture_fit how)
+{
+    const struct canvas in = {*px, of->w, of->h, of->channels};
+    const struct picture_box b = picture_edit_middle(in.w, in.h, size);
+    const size_t pixels = (size_t)size->width * (size_t)size->height;
     uint8_t *out;
     enum err e = ERR_NO_MEMORY;
 
-    if (size->width == w && size->height == h)
+    if (size->width == in.w && size->height == in.h)
         return ERR_OK;
-    out = malloc((size_t)size->width * (size_t)size->height * (size_t)channels);
-    if (out)
-        e = picture_resize(*px, w, h, channels, &b, size->width, size->height, out);
+    out = malloc(pixels * (size_t)in.channels);
+    if (out && how == PICTURE_FIT_PAD)
+        e = pad(&in, size, out);
+    else if (out)
+        e = picture_resize(in.px, in.w, in.h, in.channels, how == PICTURE_FIT_CROP ? &b : NULL,
+                           size->width, size->height, out);
     free(*px);
     *px = out;
     return e;
@@ -118,6 +153,9 @@ static enum err check(const struct picture_edit_params *p, struct fault *why)
     if (p->feather < PICTURE_FEATHER_AUTO || p->feather > PICTURE_MAX_FEATHER)
         return fault_set(why, ERR_INVALID, "feather", "feather must be 0 to %d, not %d",
                          PICTURE_MAX_FEATHER, p->feather);
+    if (p->options.padding < 0 || p->options.padding > PICTURE_MAX_PADDING)
+        return fault_set(why, ERR_INVALID, "padding", "padding must be 0 to %d, not %d",
+                         PICTURE_MAX_PADDING, p->options.padding);
     if (longer(p->size.width ? p->size.width : i->width,
                p->size.height ? p->size.height : i->height) > PICTURE_MAX_EDIT_EDGE)
         return fault_set(why, ERR_INVALID, "image",
@@ -130,7 +168,8 @@ static enum err fill(struct picture_edit *e, const struct picture_edit_params *p
 {
     const struct codec_image *i = p->image, *mask = p->mask;
     const size_t pixels = (size_t)i->width * (size_t)i->height;
-    const bool own = !mask && i->alpha;
+    const bool own = !mask && i->alpha && !p->options.opaque;
+    const struct canvas rgb = {NULL, i->width, i->height, 3}, one = {NULL, i->width, i->height, 1};
     const struct check_size size = {e->width, e->height};
 
     e->rgb = malloc(3 * pixels);
@@ -139,7 +178,7 @@ static enum err fill(struct picture_edit *e, const struct picture_edit_params *p
     if (!e->rgb || ((mask || own) && !e->drawn))
         return no_memory(why);
     fill_rgb(i, !own, e->rgb);
-    if (fit(&e->rgb, i->width, i->height, 3, &size))
+    if (fit(&e->rgb, &rgb, &size, p->options.fit))
         return no_memory(why);
     e->masked = e->drawn;
     if (!e->drawn)
@@ -148,9 +187,40 @@ static enum err fill(struct picture_edit *e, const struct picture_edit_params *p
         fill_mask(i, PICTURE_MASK_TRANSPARENT, p->invert, e->drawn);
     else
         fill_mask(mask, p->kind, p->invert, e->drawn);
-    if (fit(&e->drawn, i->width, i->height, 1, &size))
+    if (fit(&e->drawn, &one, &size, p->options.fit))
         return no_memory(why);
     return cut(e->drawn, (size_t)e->width * (size_t)e->height, why);
+}
+
+// Where a square begins that has the center of first .. last, inside 0 .. n if possible.
+static int place(int first, int last, int edge, int n)
+{
+    const int at = (first + last + 1 - edge) / 2;
+
+    if (edge >= n)
+        return (n - edge) / 2;
+    return at < 0 ? 0 : at > n - edge ? n - edge : at;
+}
+
+static void zoom(struct picture_edit *e, int padding)
+{
+    int left = e->width, right = -1, top = e->height, bottom = -1;
+
+    for (int y = 0; y < e->height; y++)
+        for (int x = 0; x < e->width; x++) {
+            if (!e->drawn[(size_t)y * (size_t)e->width + (size_t)x])
+                continue;
+            left = x < left ? x : left;
+            right = x > right ? x : right;
+            top = y < top ? y : top;
+            bottom = y;
+        }
+    const int edge = longer(right - left + 1, bottom - top + 1) + 2 * padding;
+    if (edge >= longer(e->width, e->height))
+        return;
+    e->zoom = edge;
+    e->left = place(left, right, edge, e->width);
+    e->top = place(top, bottom, edge, e->height);
 }
 
 enum err picture_edit_create(const struct picture_edit_params *p, struct picture_edit **out,
@@ -170,9 +240,12 @@ enum err picture_edit_create(const struct picture_edit_params *p, struct picture
     e->feather = p->feather;
     if (p->feather == PICTURE_FEATHER_AUTO)
         e->feather = longer(e->width, e->height) / 256 + (longer(e->width, e->height) < 256);
+    e->fill = p->options.fill;
     err = fill(e, p, why);
     if (err)
         picture_edit_destroy(&e);
+    else if (e->masked && p->options.zoom)
+        zoom(e, p->options.padding);
     *out = e;
     return err;
 }
@@ -199,7 +272,9 @@ struct picture_box picture_edit_square(int w, int h)
 
 enum err picture_edit_stage(const struct picture_edit *e, int edge, float *out)
 {
-    const struct picture_box square = picture_edit_square(e->width, e->height);
+    const struct picture_box whole = picture_edit_square(e->width, e->height);
+    const struct picture_box part = {e->left, e->top, e->zoom, e->zoom};
+    const struct picture_box square = e->zoom ? part : whole;
     const size_t pixels = (size_t)edge * (size_t)edge;
     uint8_t *px = malloc(4 * pixels), *mask = px + 3 * pixels;
     enum err err = ERR_NO_MEMORY;
@@ -214,6 +289,32 @@ enum err picture_edit_stage(const struct picture_edit *e, int edge, float *out)
         out[4 * k + 3] = e->drawn && mask[k] < HALF;
     }
     free(px);
+    if (!err && e->drawn && e->fill != PICTURE_FILL_IMAGE)
+        err = picture_fill(e->fill, edge, out);
+    return err;
+}
+
+// Places the square that the model saw into the image.
+static enum err unzoom(const struct picture_edit *e, const uint8_t *square, int edge, uint8_t *out)
+{
+    const struct check_size size = {e->zoom, e->zoom};
+    const size_t width = (size_t)e->width;
+    uint8_t *part = malloc((size_t)e->zoom * (size_t)e->zoom * 3);
+    enum err err = part ? ERR_OK : ERR_NO_MEMORY;
+
+    if (!err && edge < e->zoom)
+        err = picture_resize(square, edge, edge, 3, NULL, e->zoom, e->zoom, part);
+    else if (!err)
+        picture_fit(square, edge, &size, part);
+    memcpy(out, e->rgb, width * (size_t)e->height * 3);
+    for (int y = 0; !err && y < e->zoom; y++)
+        for (int x = 0; x < e->zoom; x++) {
+            const int to_x = e->left + x, to_y = e->top + y;
+            if (to_x >= 0 && to_x < e->width && to_y >= 0 && to_y < e->height)
+                memcpy(out + 3 * ((size_t)to_y * width + (size_t)to_x),
+                       part + 3 * ((size_t)y * (size_t)e->zoom + (size_t)x), 3);
+        }
+    free(part);
     return err;
 }
 
@@ -227,6 +328,8 @@ static enum err unsquare(const struct picture_edit *e, const uint8_t *square, in
     const struct picture_box part = {(most - e->width) * scale / 2, (most - e->height) * scale / 2,
                                      e->width * scale, e->height * scale};
 
+    if (e->zoom)
+        return unzoom(e, square, edge, out);
     if (edge < most)
         return picture_resize(square, edge, edge, 3, &part, e->width, e->height, out);
     picture_fit(square, edge, &size, out);

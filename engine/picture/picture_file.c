@@ -5,6 +5,7 @@
 #include "buf.h"
 #include "codec.h"
 #include "picture_edit.h"
+#include "picture_resize.h"
 #include "program.h"
 
 #include <stdlib.h>
@@ -165,8 +166,10 @@ void picture_xmp(struct buf *b, const struct picture_request *r)
 struct check_size picture_file_size(const struct picture_used *u, int width, int height,
                                     bool composed)
 {
+    const bool whole = width == u->drawn.width && height == u->drawn.height;
+
     if (u->scale)
-        return (struct check_size){width, height};
+        return whole ? u->size : (struct check_size){width, height};
     return composed ? u->size : picture_fit_size(u, width);
 }
 
@@ -184,8 +187,11 @@ static enum err fit(const struct codec_params *p, const struct picture_request *
     *out = malloc((size_t)size->width * (size_t)size->height * 3);
     if (!*out)
         return ERR_NO_MEMORY;
+    const struct picture_box b = picture_edit_middle(p->width, p->height, size);
     if (compose)
         e = picture_edit_compose(r->edit, p->rgb, p->width, *out);
+    else if (u->scale)
+        e = picture_resize(p->rgb, p->width, p->height, 3, &b, size->width, size->height, *out);
     else
         picture_fit(p->rgb, p->width, size, *out);
     return e;

@@ -141,9 +141,9 @@ static enum err resolve_scale(const struct cascade *c, const struct picture_requ
             why, ERR_INVALID, r->sampler ? "sampler" : "timesteps",
             "%s applies to the first stage, which does not run to enlarge an image; omit it",
             r->sampler ? "sampler" : "timesteps");
-    if (r->size.width && (r->size.width != width || r->size.height != height))
+    if (r->size.width > width || r->size.height > height)
         return fault_set(why, ERR_INVALID, "size",
-                         "\"size\" is %dx%d, but %d times the input image is %lldx%lld; omit it",
+                         "\"size\" is %dx%d, but %d times the input image is only %lldx%lld",
                          r->size.width, r->size.height, r->scale, (long long)width,
                          (long long)height);
     if (width > MAX_EDGE || height > MAX_EDGE || width * height > MAX_PIXELS)
@@ -153,7 +153,8 @@ static enum err resolve_scale(const struct cascade *c, const struct picture_requ
             "and %d in total",
             r->scale, (long long)width, (long long)height, MAX_EDGE, MAX_PIXELS);
     out->scale = r->scale;
-    out->size = out->drawn = (struct check_size){(int)width, (int)height};
+    out->drawn = (struct check_size){(int)width, (int)height};
+    out->size = r->size.width ? r->size : out->drawn;
     return ERR_OK;
 }
 

@@ -65,6 +65,11 @@ static const struct check_field spec_fields[] = {
     {"mask_invert", CHECK_BOOL, 0, S(input.mask_invert)},
     {"feather", CHECK_INT, 0, S(input.feather), PICTURE_FEATHER_AUTO, PICTURE_MAX_FEATHER,
      .def = "-1"},
+    {"fit", CHECK_INT, 0, S(input.options.fit), 0, PICTURE_FIT_PAD},
+    {"fill", CHECK_INT, 0, S(input.options.fill), 0, PICTURE_FILL_GRAY},
+    {"opaque", CHECK_BOOL, 0, S(input.options.opaque)},
+    {"zoom", CHECK_BOOL, 0, S(input.options.zoom)},
+    {"padding", CHECK_INT, 0, S(input.options.padding), 0, PICTURE_MAX_PADDING},
     {"input_size", CHECK_SIZE, 0, S(input.size), 1, 65536},
     {"masked", CHECK_BOOL, 0, S(input.masked)},
     {"durable", CHECK_BOOL, 0, S(durable), .def = "true"},
@@ -125,6 +130,7 @@ enum err job_input_decode(struct job_input *in, const struct picture_request *r,
         .invert = in->mask_invert,
         .size = r->scale ? (struct check_size){0, 0} : r->size,
         .feather = in->feather,
+        .options = in->options,
     };
     *out = NULL;
     enum err err = decode(image, "image", &pixels, why);

@@ -28,7 +28,8 @@ struct job_input {
     const char *image, *mask; // names of attachments; NULL: none
     int mask_kind;            // enum picture_mask
     bool mask_invert;
-    int feather;            // as in picture_edit_params
+    int feather; // as in picture_edit_params
+    struct picture_edit_options options;
     struct check_size size; // of the image as it is edited; 0x0: there is none
     bool masked;            // some of it is kept
 };

@@ -14,7 +14,7 @@
 
 enum { MAX_RGB = 3 * 512 * 512, W = 90, H = 64 };
 
-enum job { PLAIN, IMAGE, WEAK, MASKED, LARGE_MASKED, TALL, FOUR, TILED, JOBS };
+enum job { PLAIN, IMAGE, WEAK, MASKED, LARGE_MASKED, TALL, FOUR, TILED, SMALLER, ZOOMED, JOBS };
 
 static struct picture_edit *edits[JOBS];
 static struct picture_request requests[JOBS] = {
@@ -26,10 +26,13 @@ static struct picture_request requests[JOBS] = {
     [TALL] = {.prompt = "a dog", .seed = 7, .steps = {3, 2}},
     [FOUR] = {.prompt = "", .seed = 8, .steps = {0, 3}, .scale = 4},
     [TILED] = {.prompt = "", .seed = 8, .steps = {0, 2}, .scale = 4},
+    [SMALLER] = {.prompt = "", .seed = 8, .steps = {0, 2}, .scale = 4, .size = {50, 40}},
+    [ZOOMED] = {.prompt = "a dog", .seed = 7, .steps = {2, 2}, .strength = {0.5F}},
 };
 static const int shapes[JOBS][2] = {
-    [IMAGE] = {64, 64}, [WEAK] = {64, 64}, [MASKED] = {64, 48}, [LARGE_MASKED] = {150, 100},
-    [TALL] = {50, 200}, [FOUR] = {16, 16}, [TILED] = {40, 20},
+    [IMAGE] = {64, 64},          [WEAK] = {64, 64},    [MASKED] = {64, 48},
+    [LARGE_MASKED] = {150, 100}, [TALL] = {50, 200},   [FOUR] = {16, 16},
+    [TILED] = {40, 20},          [SMALLER] = {40, 20}, [ZOOMED] = {150, 100},
 };
 
 struct result {
@@ -113,7 +116,13 @@ static void make_edits(void)
         for (int k = 0; k < w * h; k++)
             memset(mask.rgba + 4 * k, k % w > w / 2 && k / w > h / 4 ? 255 : 0, 3);
         p.image = &image;
-        p.mask = i == MASKED || i == LARGE_MASKED ? &mask : NULL;
+        p.mask = i == MASKED || i == LARGE_MASKED || i == ZOOMED ? &mask : NULL;
+        for (int k = 0; i == ZOOMED && k < w * h; k++) // a spot of 10 x 20
+            memset(mask.rgba + 4 * k,
+                   k % w >= 100 && k % w < 110 && k / w >= 10 && k / w < 30 ? 255 : 0, 3);
+        if (i == ZOOMED)
+            p.options = (struct picture_edit_options){
+                .fill = PICTURE_FILL_NOISE, .zoom = true, .padding = 8};
         CHECK_MSG(!picture_edit_create(&p, &edits[i], &why), "%s", why.msg);
         requests[i].edit = edits[i];
         codec_image_deinit(&image);
@@ -166,6 +175,8 @@ static void test_alone(struct result *alone)
         [TALL] = {2, 4, 64, 64, 16, 64, {2, 2}},
         [FOUR] = {1, 3, 64, 64, 64, 64, {0, 3}},
         [TILED] = {1, 12, 160, 80, 160, 80, {0, 12}},
+        [SMALLER] = {1, 12, 160, 80, 50, 40, {0, 12}},
+        [ZOOMED] = {2, 3, 64, 64, 150, 100, {1, 2}},
     };
     for (int i = 0; i < JOBS; i++) {
         admit((enum job)i);
@@ -204,6 +215,14 @@ static void test_company(const struct result *alone)
     same(alone, r, MASKED);
     same(alone, r, PLAIN);
     same(alone, r, LARGE_MASKED);
+    forget(r);
+    admit(ZOOMED);
+    admit(IMAGE);
+    admit(SMALLER);
+    finish(r);
+    same(alone, r, ZOOMED);
+    same(alone, r, IMAGE);
+    same(alone, r, SMALLER);
     forget(r);
     // Into places that others have left, kept pixels and all.
     admit(PLAIN);
@@ -294,7 +313,7 @@ static void test_refused(void)
         {{.prompt = "a", .edit = image, .scale = 16}, "scale", ERR_INVALID},
         {{.prompt = "a", .edit = image, .scale = 4, .strength = {0.5F}}, "strength", ERR_INVALID},
         {{.prompt = "a", .edit = image, .scale = 4, .sampler = "ddim"}, "sampler", ERR_INVALID},
-        {{.prompt = "a", .edit = image, .scale = 4, .size = {64, 64}}, "size", ERR_INVALID},
+        {{.prompt = "a", .edit = image, .scale = 4, .size = {257, 64}}, "size", ERR_INVALID},
         {{.prompt = "a", .edit = masked, .scale = 4}, "mask", ERR_INVALID},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -339,8 +358,10 @@ static int test_model(const char *model, struct result *alone)
     test_company(alone);
     test_kept(alone, MASKED);
     test_kept(alone, LARGE_MASKED);
+    test_kept(alone, ZOOMED);
     test_square(alone, MASKED);
     test_square(alone, LARGE_MASKED);
+    test_square(alone, ZOOMED);
     test_strength(alone);
     engine_close(&engine);
     return 0;

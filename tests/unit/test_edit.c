@@ -98,6 +98,8 @@ static void refused(void)
         {{.feather = -2}, "feather", "0 to 256, not -2"},
         {{.feather = 257}, "feather", "0 to 256, not 257"},
         {{.size = {8193, 10}}, "image", "at most 8192"},
+        {{.options.padding = -1}, "padding", "0 to 4096, not -1"},
+        {{.options.padding = 4097}, "padding", "0 to 4096, not 4097"},
     };
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         struct picture_edit_params p = rows[r].p;
@@ -256,6 +258,180 @@ static void there_and_back(void)
     }
 }
 
+// ---- options ------------------------------------------------------------------------------------
+
+// An image that is not scaled: which of its pixels are in the result, and where; and the ends of
+// one that is.
+static void fits(void)
+{
+    static const struct {
+        enum picture_fit fit;
+        int w, h;
+        struct check_size size;
+        int left, top; // of the image in the result; negative: cut off
+    } rows[] = {
+        {PICTURE_FIT_CROP, 12, 8, {8, 8}, -2, 0},  {PICTURE_FIT_CROP, 8, 12, {8, 8}, 0, -2},
+        {PICTURE_FIT_PAD, 12, 8, {12, 12}, 0, 2},  {PICTURE_FIT_PAD, 8, 12, {12, 12}, 2, 0},
+        {PICTURE_FIT_PAD, 8, 8, {9, 8}, 0, 0},     {PICTURE_FIT_PAD, 1, 5, {40, 5}, 19, 0},
+        {PICTURE_FIT_STRETCH, 9, 7, {9, 7}, 0, 0},
+    };
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        const int w = rows[r].w, h = rows[r].h;
+        const int box[4] = {0, 0, w / 2 + 1, h / 2};
+        struct codec_image i = image(w, h, 7), m = mask(w, h, box, false);
+        struct picture_edit *e = edit(&(struct picture_edit_params){
+            .image = &i, .mask = &m, .size = rows[r].size, .options.fit = rows[r].fit});
+        CHECK(e->width == rows[r].size.width && e->height == rows[r].size.height);
+        for (int k = 0; k < e->width * e->height; k++) {
+            int x = k % e->width - rows[r].left, y = k / e->width - rows[r].top;
+            x = x < 0 ? 0 : x < w ? x : w - 1;
+            y = y < 0 ? 0 : y < h ? y : h - 1;
+            CHECK(!memcmp(e->rgb + 3 * k, i.rgba + 4 * (y * w + x), 3));
+            CHECK_INT(e->drawn[k], m.rgba[4 * (y * w + x)]);
+        }
+        picture_edit_destroy(&e);
+        codec_image_deinit(&i);
+        codec_image_deinit(&m);
+    }
+    // Stretched: all of the image is in the result.
+    struct codec_image i = image(64, 16, 7);
+    for (int k = 0; k < 64 * 16; k++)
+        memset(i.rgba + 4 * k, k % 64 * 4, 3);
+    static const struct check_size square_size = {16, 16};
+    static const int ends[3][2] = {{6 + 96, 255 - 96 - 6}, {6, 255 - 9}, {6, 255 - 9}};
+    for (int how = 0; how < 3; how++) {
+        struct picture_edit *e = edit(&(struct picture_edit_params){
+            .image = &i, .size = square_size, .options.fit = (enum picture_fit)how});
+        CHECK_NEAR(e->rgb[3 * 8 * 16], ends[how][0], 8);
+        CHECK_NEAR(e->rgb[3 * (8 * 16 + 15)], ends[how][1], 8);
+        picture_edit_destroy(&e);
+    }
+    codec_image_deinit(&i);
+}
+
+// Alpha is a mask, unless it is said to be none.
+static void opaque(void)
+{
+    struct codec_image i = image(2, 1, 1);
+    memcpy(i.rgba, (uint8_t[]){0, 100, 255, 51, 9, 8, 7, 0}, 8);
+    i.alpha = true;
+    struct picture_edit *e =
+        edit(&(struct picture_edit_params){.image = &i, .options.opaque = true});
+    CHECK(!e->drawn && !e->masked);
+    CHECK(!memcmp(e->rgb, (uint8_t[]){204, 224, 255, 255, 255, 255}, 6));
+    picture_edit_destroy(&e);
+    codec_image_deinit(&i);
+}
+
+// What a stage starts from, left half kept: kept pixels never change, the others as said.
+static void fills(void)
+{
+    enum { EDGE = 32, KEPT = 15 }; // an odd number, so that pairs of pixels are mixed
+    const int box[4] = {KEPT, 0, EDGE, EDGE}, all[4] = {0, 0, EDGE, EDGE};
+    struct codec_image i = image(EDGE, EDGE, 3), m = mask(EDGE, EDGE, box, false);
+    struct codec_image full = mask(EDGE, EDGE, all, false);
+    float own[EDGE * EDGE * 4], out[EDGE * EDGE * 4], again[EDGE * EDGE * 4];
+    // Above red, below blue, and what is to be replaced green.
+    for (int k = 0; k < EDGE * EDGE; k++)
+        memcpy(i.rgba + 4 * k,
+               k % EDGE >= KEPT      ? (uint8_t[]){0, 255, 0}
+               : k < EDGE * EDGE / 2 ? (uint8_t[]){255, 0, 0}
+                                     : (uint8_t[]){0, 0, 255},
+               3);
+    for (int fill = 0; fill <= PICTURE_FILL_GRAY; fill++) {
+        struct picture_edit *e = edit(&(struct picture_edit_params){
+            .image = &i, .mask = &m, .options.fill = (enum picture_fill)fill});
+        double mean = 0, square_mean = 0;
+        CHECK_INT(picture_edit_stage(e, EDGE, fill ? out : own), ERR_OK);
+        CHECK_INT(picture_edit_stage(e, EDGE, again), ERR_OK);
+        CHECK(!memcmp(fill ? out : own, again, sizeof again));
+        for (int k = 0; fill && k < EDGE * EDGE; k++) {
+            const float *p = out + 4 * k;
+            const bool kept = k % EDGE < KEPT;
+            CHECK_INT(p[3], kept);
+            if (kept)
+                CHECK(!memcmp(p, own + 4 * k, 4 * sizeof *p));
+            else if (fill == PICTURE_FILL_GRAY)
+                CHECK(p[0] == 0 && p[1] == 0 && p[2] == 0);
+            else if (fill == PICTURE_FILL_AROUND) // no green; red above, blue below
+                CHECK(p[1] < -0.99F &&
+                      (k % EDGE > 19 || abs(k / EDGE - 16) < 9 || p[k / EDGE < 16 ? 0 : 2] > 0));
+            mean += kept ? 0 : p[0] / (EDGE * (EDGE - KEPT));
+            square_mean += kept ? 0 : p[0] * p[0] / (EDGE * (EDGE - KEPT));
+        }
+        if (fill == PICTURE_FILL_NOISE) { // 544 normals: within four standard errors
+            CHECK_NEAR(mean, 0, 4 / sqrt(544));
+            CHECK_NEAR(square_mean, 1, 4 * sqrt(2.0 / 544));
+        }
+        // The seam is a blend with the image itself, whatever a stage started from.
+        uint8_t drawn[EDGE * EDGE * 3], result[EDGE * EDGE * 3];
+        memset(drawn, 200, sizeof drawn);
+        e->feather = 4;
+        CHECK_INT(picture_edit_compose(e, drawn, EDGE, result), ERR_OK);
+        CHECK_NEAR(result[3 * KEPT + 1], 255 - 55 / 5.0, 1);
+        picture_edit_destroy(&e);
+        // Nothing is around: gray.
+        e = edit(&(struct picture_edit_params){
+            .image = &i, .mask = &full, .options.fill = (enum picture_fill)fill});
+        CHECK_INT(picture_edit_stage(e, EDGE, out), ERR_OK);
+        CHECK(fill != PICTURE_FILL_AROUND || (out[0] == 0 && out[4 * EDGE * EDGE - 2] == 0));
+        picture_edit_destroy(&e);
+    }
+    codec_image_deinit(&i);
+    codec_image_deinit(&m);
+    codec_image_deinit(&full);
+}
+
+// The square around a mask: where it is, what the model sees of it, and where that goes back to.
+static void zooms(void)
+{
+    enum { EDGE = 16 };
+    static const struct {
+        int w, h, box[4], padding, zoom, left, top;
+    } rows[] = {
+        {64, 48, {20, 10, 36, 20}, 0, 16, 20, 7},   {64, 48, {20, 10, 24, 14}, 6, 16, 14, 4},
+        {64, 48, {0, 0, 4, 4}, 6, 16, 0, 0},        {64, 48, {60, 44, 64, 48}, 6, 16, 48, 32},
+        {64, 8, {30, 2, 34, 6}, 6, 16, 24, -4},     {64, 48, {1, 1, 2, 2}, 100, 0, 0, 0},
+        {16, 16, {0, 0, 16, 16}, 0, 0, 0, 0},       {64, 48, {8, 8, 56, 40}, 0, 48, 8, 0},
+        {100, 100, {10, 20, 42, 30}, 0, 32, 10, 9},
+    };
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        const int w = rows[r].w, h = rows[r].h;
+        struct codec_image i = image(w, h, 5), m = mask(w, h, rows[r].box, false);
+        struct picture_edit *e = edit(&(struct picture_edit_params){
+            .image = &i, .mask = &m, .options = {.zoom = true, .padding = rows[r].padding}});
+        float stage[EDGE * EDGE * 4];
+        uint8_t drawn[EDGE * EDGE * 3], *out = malloc((size_t)(w * h) * 3);
+        CHECK_INT(e->zoom, rows[r].zoom);
+        CHECK_INT(e->left, rows[r].left);
+        CHECK_INT(e->top, rows[r].top);
+        CHECK_INT(picture_edit_stage(e, EDGE, stage), ERR_OK);
+        for (int k = 0; e->zoom == EDGE && k < EDGE * EDGE; k++) { // as large: pixel for pixel
+            const int x = e->left + k % EDGE, y = e->top + k / EDGE;
+            if (y < 0 || y >= h)
+                continue;
+            CHECK_NEAR(stage[4 * k], i.rgba[4 * (y * w + x)] / 127.5 - 1, 1e-6);
+            CHECK_INT(stage[4 * k + 3], m.rgba[4 * (y * w + x)] == 0);
+        }
+        for (int k = 0; k < EDGE * EDGE * 3; k++)
+            drawn[k] = (uint8_t)lrintf(stage[k / 3 * 4 + k % 3] * 127.5F + 127.5F);
+        CHECK_INT(picture_edit_compose(e, drawn, EDGE, out), ERR_OK);
+        for (int k = 0; k < w * h; k++)
+            if (e->zoom == EDGE || !e->drawn[k])
+                CHECK(!memcmp(out + 3 * k, i.rgba + 4 * k, 3));
+        memset(drawn, 77, sizeof drawn);
+        e->feather = 0;
+        CHECK_INT(picture_edit_compose(e, drawn, EDGE, out), ERR_OK);
+        for (int k = 0; k < w * h; k++)
+            if (e->drawn[k])
+                CHECK_INT(out[3 * k], 77);
+        picture_edit_destroy(&e);
+        codec_image_deinit(&i);
+        codec_image_deinit(&m);
+        free(out);
+    }
+}
+
 // A model that only repeats pixels: whatever the tiles, the result is the image with each pixel
 // repeated, and every pixel of it comes from some tile.
 static void tiles(void)
@@ -326,6 +502,10 @@ int main(void)
     square();
     compose();
     there_and_back();
+    fits();
+    opaque();
+    fills();
+    zooms();
     tiles();
     fades();
     return test_end();

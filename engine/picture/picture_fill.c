@@ -1,0 +1,91 @@
+// What an edit starts from where its mask marks pixels, see picture_edit.h. Called by
+// picture_edit.c. Thread: any.
+#include "picture_edit.h"
+
+#include "rng.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHANNELS = 4 };
+
+static const float *pixel(const float *px, int edge, int x, int y)
+{
+    x = x < 0 ? 0 : x < edge ? x : edge - 1;
+    y = y < 0 ? 0 : y < edge ? y : edge - 1;
+    return px + CHANNELS * ((size_t)y * (size_t)edge + (size_t)x);
+}
+
+// The mean of each 2 x 2 pixels, weighted by the fourth channel; its weight is 1 if any has some.
+static void halve(const float *px, int edge, int half, float *out)
+{
+    for (int y = 0; y < half; y++)
+        for (int x = 0; x < half; x++, out += CHANNELS) {
+            float sum[CHANNELS] = {0};
+            for (int k = 0; k < 4; k++) {
+                const int from_x = 2 * x + k % 2, from_y = 2 * y + k / 2;
+                const float *p = pixel(px, edge, from_x, from_y);
+                if (from_x >= edge || from_y >= edge)
+                    continue;
+                for (int c = 0; c < 3; c++)
+                    sum[c] += p[c] * p[3];
+                sum[3] += p[3];
+            }
+            for (int c = 0; c < 3; c++)
+                out[c] = sum[3] > 0 ? sum[c] / sum[3] : 0;
+            out[3] = sum[3] > 0;
+        }
+}
+
+// Pixels without a weight become those of half the size, bilinear.
+static void double_into(const float *half_px, int half, float *px, int edge)
+{
+    for (int y = 0; y < edge; y++)
+        for (int x = 0; x < edge; x++, px += CHANNELS) {
+            // The nearest pixel has three quarters of each axis, its neighbour the rest.
+            const int near_x = x / 2, near_y = y / 2;
+            const int far_x = near_x + (x % 2 ? 1 : -1), far_y = near_y + (y % 2 ? 1 : -1);
+            const float *a = pixel(half_px, half, near_x, near_y);
+            const float *b = pixel(half_px, half, far_x, near_y);
+            const float *c = pixel(half_px, half, near_x, far_y);
+            const float *d = pixel(half_px, half, far_x, far_y);
+            for (int k = 0; px[3] == 0 && k < 3; k++)
+                px[k] = (9 * a[k] + 3 * b[k] + 3 * c[k] + d[k]) / 16;
+        }
+}
+
+// From the pixels that are kept to the others: averages of ever larger areas. Source: Gortler et
+// al., "The Lumigraph", SIGGRAPH 1996, the pull-push algorithm.
+static enum err fill_around(int edge, float *px)
+{
+    const int half = (edge + 1) / 2;
+    float *smaller;
+    enum err e = ERR_OK;
+
+    if (edge == 1)
+        return ERR_OK;
+    smaller = malloc((size_t)half * (size_t)half * CHANNELS * sizeof *smaller);
+    if (!smaller)
+        return ERR_NO_MEMORY;
+    halve(px, edge, half, smaller);
+    e = fill_around(half, smaller);
+    if (!e)
+        double_into(smaller, half, px, edge);
+    free(smaller);
+    return e;
+}
+
+enum err picture_fill(enum picture_fill how, int edge, float *px)
+{
+    const size_t pixels = (size_t)edge * (size_t)edge;
+    // Not the noise of any seed, so that it differs from what is added later.
+    const struct rng_place place = {.seed = UINT64_MAX, .stage = (uint32_t)edge};
+
+    if (how == PICTURE_FILL_AROUND)
+        return fill_around(edge, px);
+    for (size_t k = 0; how != PICTURE_FILL_IMAGE && k < pixels; k++)
+        for (size_t c = 0; px[CHANNELS * k + 3] == 0 && c < 3; c++)
+            px[CHANNELS * k + c] =
+                how == PICTURE_FILL_NOISE ? rng_normal(&place, (uint32_t)(3 * k + c)) : 0;
+    return ERR_OK;
+}
