@@ -75,7 +75,7 @@ static const struct conf_option options[] = {
         "maximum number of finished jobs to keep"),
     NUM("keep-bytes", CONF_BYTES, keep_bytes, "2G", 1, 1e15, R, "maximum size of all kept results"),
     NUM("input-bytes", CONF_BYTES, input_bytes, "512M", 1, 1e15, R,
-        "maximum size of the input images of all jobs"),
+        "maximum size of the input images of all jobs, and of those being uploaded"),
     TEXT("keys-file", keys_file, "", R, "FILE", "path of the keys file; empty: no authentication"),
     {"provenance", CONF_BOOL, O(provenance), "true", 0, 0, 0, NULL, "true|false",
      "mark images as generated in their XMP metadata (DigitalSourceType)"},

@@ -150,15 +150,20 @@ static enum MHD_Result http_answer(struct http_request *r)
 static enum MHD_Result http_upload(struct http_request *r, const char *data, size_t *n)
 {
     struct http_server *s = r->server;
-    if (r->body.len + *n > s->p.max_body)
-        r->refused = true;
-    if (r->refused || r->response)
-        buf_deinit(&r->body);
+    const size_t whole = r->body.len + *n;
     r->received += *n;
-    if (r->received > HTTP_DROP * s->p.max_body)
-        return MHD_NO;
-    if (!r->refused && !r->response)
+    if (whole > r->max_body)
+        r->refused = true;
+    else if (!r->refused && !r->response && !http_claim_body(r, whole))
+        r->refused = r->crowded = true;
+    if (r->refused || r->response) {
+        http_drop_body(r);
+        r->dropped += *n;
+    } else {
         buf_add(&r->body, data, *n);
+    }
+    if (r->dropped > HTTP_DROP * s->p.max_body)
+        return MHD_NO;
     *n = 0;
     return MHD_YES;
 }

@@ -18,6 +18,8 @@ struct http_tls;
 // A refused body is read and dropped up to this multiple of max_body, so that the connection stays
 // open. If Content-Length exceeds that, the response is sent immediately and the connection closed.
 enum { HTTP_DROP = 8 };
+// Bytes per second that a client must send of what its body has beyond max_body.
+enum { HTTP_SLOWEST = 256 << 10 };
 
 typedef void http_fn(void *ctx, struct http_request *r);
 
@@ -27,6 +29,7 @@ struct http_params {
     int port;                    // 0: any free one
     struct http_tls *tls;        // NULL: plain HTTP; the server takes it
     size_t max_body, max_header; // bytes
+    size_t max_bodies;           // bytes of all bodies larger than max_body together
     int max_connections;
     double receive_seconds; // for a whole request to arrive
     double idle_seconds;    // without a request
@@ -44,6 +47,7 @@ enum err http_open(const struct http_params *p, struct http_server **out, struct
 enum err http_tls_create(const char *cert, const char *key, struct http_tls **out,
                          struct fault *why);
 void http_tls_destroy(struct http_tls **t);
+void http_set_max_bodies(struct http_server *s, size_t max_bodies);
 // New connections get this certificate from now on; only for a server that speaks TLS.
 // Owner: takes *tls, which is NULL afterwards.
 void http_use_tls(struct http_server *s, struct http_tls **tls);
@@ -67,8 +71,15 @@ void http_join_header(const struct http_request *r, const char *name, struct buf
 // Calls fn for each query parameter.
 void http_each_query(const struct http_request *r,
                      void (*fn)(void *ctx, const char *name, const char *value), void *ctx);
-struct buf *http_body(struct http_request *r);           // may be rewritten in place
-bool http_too_large(const struct http_request *r);       // the body was longer than allowed
+struct buf *http_body(struct http_request *r);     // may be rewritten in place
+bool http_too_large(const struct http_request *r); // the body was longer than allowed
+bool http_crowded(const struct http_request *r);   // there was no room for it among others
+// Admit a body of this size instead of max_body; in head only.
+void http_allow_body(struct http_request *r, size_t max_body);
+// Reserve the memory of a body before it comes; false: large bodies of other requests take it.
+bool http_claim_body(struct http_request *r, size_t size);
+// The body has been used, and others may have its memory.
+void http_drop_body(struct http_request *r);
 const char *http_id(const struct http_request *r);       // X-Request-Id, taken or made
 const char *http_trace_id(const struct http_request *r); // of traceparent; "" without
 const char *http_client(const struct http_request *r);   // address

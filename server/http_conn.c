@@ -185,6 +185,13 @@ static bool conn_stuck(const struct http_server *s, struct http_conn *c, const s
     return now - c->moved > s->p.send_seconds;
 }
 
+// How long a request may take to arrive: of a large body, longer as it comes.
+static double receive_time(const struct http_server *s, const struct http_request *r)
+{
+    const double beyond = r ? (double)r->received - (double)s->p.max_body : 0;
+    return s->p.receive_seconds + (beyond > 0 ? beyond / HTTP_SLOWEST : 0);
+}
+
 // A connection without a request is idle until bytes arrive; from then on the whole request must
 // arrive in time, so that slow clients cannot hold connections.
 static bool conn_late(const struct http_server *s, struct http_conn *c, const struct http_tcp *tcp,
@@ -196,7 +203,7 @@ static bool conn_late(const struct http_server *s, struct http_conn *c, const st
     c->receiving |= receiving;
     c->ended = tcp->ended;
     const double limit = c->ended       ? CONN_ENDED_SECONDS // what is missing never comes
-                         : c->receiving ? s->p.receive_seconds
+                         : c->receiving ? receive_time(s, c->request)
                                         : s->p.idle_seconds;
     return now - c->since > limit;
 }

@@ -40,6 +40,7 @@ struct http_server {
     struct http_request *wake, **wake_end;
     struct http_linger *linger;
     int connections, busy, lingers, handles;
+    size_t bodies; // bytes that requests have claimed for theirs
     bool quiet, closing, running, again;
     void (*closed)(void *ctx);
     void *closed_ctx;
@@ -59,9 +60,9 @@ struct http_request {
     char id[72], trace[40], client[48];
     struct buf body;
     double started;
-    size_t received, sent;
+    size_t max_body, claimed, received, dropped, sent;
     int status;
-    bool handled, refused, queued, suspended, close;
+    bool handled, refused, crowded, queued, suspended, close;
     struct MHD_Response *response;
     struct http_extra extra[HTTP_MAX_HEADERS];
     int extras;

@@ -86,6 +86,7 @@ struct http_request *http_request_create(struct http_server *s, struct MHD_Conne
     if (r->conn)
         r->conn->request = r;
     r->started = clock_seconds();
+    r->max_body = s->p.max_body;
     snprintf(r->method, sizeof r->method, "%s", method);
     const char *id = http_header(r, "X-Request-Id");
     if (id && plain_id(id, sizeof r->id))
@@ -116,7 +117,7 @@ void http_request_free(struct http_request *r)
         free(r->extra[i].name);
         free(r->extra[i].value);
     }
-    buf_deinit(&r->body);
+    http_drop_body(r);
     buf_deinit(&r->stream);
     free(r->raw);
     free(r->path);
@@ -216,6 +217,43 @@ struct buf *http_body(struct http_request *r)
 bool http_too_large(const struct http_request *r)
 {
     return r->refused;
+}
+
+bool http_crowded(const struct http_request *r)
+{
+    return r->crowded;
+}
+
+void http_allow_body(struct http_request *r, size_t max_body)
+{
+    r->max_body = max_body;
+}
+
+bool http_claim_body(struct http_request *r, size_t size)
+{
+    struct http_server *s = r->server;
+    const size_t more = size > r->claimed ? size - r->claimed : 0;
+    // The others are bounded by their size and the number of connections, and must not wait for
+    // these.
+    if (size <= s->p.max_body || !more)
+        return true;
+    if (s->bodies > s->p.max_bodies || more > s->p.max_bodies - s->bodies)
+        return false;
+    s->bodies += more;
+    r->claimed += more;
+    return true;
+}
+
+void http_drop_body(struct http_request *r)
+{
+    r->server->bodies -= r->claimed;
+    r->claimed = 0;
+    buf_deinit(&r->body);
+}
+
+void http_set_max_bodies(struct http_server *s, size_t max_bodies)
+{
+    s->p.max_bodies = max_bodies;
 }
 
 const char *http_id(const struct http_request *r)

@@ -6,6 +6,7 @@
 #include "buf.h"
 #include "http.h"
 #include "json.h"
+#include "multipart.h"
 #include "text.h"
 
 #include <stdio.h>
@@ -31,6 +32,11 @@ void router_destroy(struct router **r)
 void router_set_web(struct router *r, const struct router_web *web)
 {
     r->p.web = *web;
+}
+
+void router_set_max_image_body(struct router *r, size_t max_image_body)
+{
+    r->p.max_image_body = max_image_body;
 }
 
 void router_set_draining(struct router *r, double retry_seconds)
@@ -100,10 +106,50 @@ static bool authorize(struct call *c)
     return false;
 }
 
-static void refuse_size(struct call *c, const char *what)
+static bool takes_images(const struct call *c)
 {
-    call_error(c, 413, NULL, NULL, "%s is larger than %zu bytes (max-body)", what,
-               c->router->p.max_body);
+    return c->route && c->route->flags & ROUTE_IMAGES;
+}
+
+static size_t body_limit(const struct call *c)
+{
+    return takes_images(c) ? c->router->p.max_image_body : c->router->p.max_body;
+}
+
+static void refuse_size(struct call *c)
+{
+    call_error(c, 413, NULL, NULL,
+               takes_images(c) ? "the request body is larger than %zu bytes, the maximum for "
+                                 "requests with images (input-bytes)"
+                               : "the request body is larger than %zu bytes (max-body)",
+               body_limit(c));
+}
+
+static void refuse_crowded(struct call *c)
+{
+    enum { RETRY_SECONDS = 5 };
+    call_set_retry(c, RETRY_SECONDS);
+    call_error(c, 503, NULL, NULL,
+               "too many images are being uploaded at the same time; try again later");
+}
+
+static bool is_json(const char *type)
+{
+    static const char name[] = "application/json";
+    const size_t n = sizeof name - 1;
+    return type && !strncasecmp(type, name, n) && (!type[n] || strchr("; ", type[n]));
+}
+
+// Before the body comes, as far as its length is known.
+static bool check_body_size(struct call *c, unsigned long long n)
+{
+    if (n > body_limit(c))
+        refuse_size(c);
+    else if (!http_claim_body(c->http, (size_t)n))
+        refuse_crowded(c);
+    else
+        return true;
+    return false;
 }
 
 static bool check_body_headers(struct call *c)
@@ -114,10 +160,10 @@ static bool check_body_headers(struct call *c)
     const bool optional = c->route->flags & ROUTE_EMPTY_BODY;
     const unsigned long long n = length ? strtoull(length, NULL, 10) : 0;
     struct fault why;
-    if (n > c->router->p.max_body) {
-        refuse_size(c, "the request body");
+    if (takes_images(c))
+        http_allow_body(c->http, body_limit(c));
+    if (!check_body_size(c, n))
         return false;
-    }
     if (!(c->route->flags & ROUTE_BODY) || (optional && !n && !chunked))
         return true;
     if (!length && !chunked) {
@@ -129,19 +175,19 @@ static bool check_body_headers(struct call *c)
         call_error(c, 415, NULL, why.param, "%s", why.msg);
         return false;
     }
-    if (!type || strncasecmp(type, "application/json", 16) ||
-        (type[16] && !strchr("; ", type[16]))) {
-        call_error(c, 415, NULL, NULL,
-                   "unsupported Content-Type; send the body as application/json");
-        return false;
-    }
-    return true;
+    const bool form = c->route->flags & ROUTE_FORM;
+    if (is_json(type) || (form && multipart_is(type)))
+        return true;
+    call_error(c, 415, NULL, NULL, "unsupported Content-Type; send the body as application/json%s",
+               form ? " or multipart/form-data" : "");
+    return false;
 }
 
 static void call_free(void *user)
 {
     struct call *c = user;
     json_destroy(&c->body);
+    router_form_free(c);
     free(c->fields);
     free(c->path);
     free(c);
@@ -217,6 +263,8 @@ static enum err take_fields(struct call *c, struct fault *why)
             check_defaults(route->body, c->fields);
         return ERR_OK;
     }
+    if (route->flags & ROUTE_FORM && multipart_is(http_header(c->http, "Content-Type")))
+        return router_take_form(c, why);
     err = body_text(body, &begin, why);
     if (!err)
         err = json_parse(body->data ? body->data + begin : "", body->len - begin, "request body",
@@ -230,14 +278,20 @@ static enum err take_fields(struct call *c, struct fault *why)
 static bool unpack_body(struct call *c)
 {
     struct fault why = {0};
-    if (http_too_large(c->http)) {
-        refuse_size(c, "the request body");
+    const size_t most = c->router->p.max_body;
+    if (http_crowded(c->http)) {
+        refuse_crowded(c);
         return false;
     }
-    const enum err err =
-        c->gzip ? body_gunzip(http_body(c->http), c->router->p.max_body, &why) : ERR_OK;
+    if (http_too_large(c->http)) {
+        refuse_size(c);
+        return false;
+    }
+    // Images do not become smaller by it, so that the larger limit is not for these.
+    const enum err err = c->gzip ? body_gunzip(http_body(c->http), most, &why) : ERR_OK;
     if (err == ERR_FORMAT)
-        refuse_size(c, "the decompressed request body");
+        call_error(c, 413, NULL, NULL,
+                   "the decompressed request body is larger than %zu bytes (max-body)", most);
     else if (err)
         call_fault(c, &why, 1);
     return !err;

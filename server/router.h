@@ -12,6 +12,7 @@
 
 struct buf;
 struct http_request;
+struct multipart;
 struct router;
 
 enum scope { SCOPE_NONE = 0, SCOPE_READ = 1, SCOPE_GENERATE = 2, SCOPE_ADMIN = 4 };
@@ -26,6 +27,8 @@ enum route_flags {
     ROUTE_EMPTY_BODY = 8, // the body may be missing
     ROUTE_LINKS = 16,     // a page with relative links
     ROUTE_EXACT = 32,     // only the exact path matches, so that proxies can block it
+    ROUTE_IMAGES = 64,    // the body may hold images: max_image_body instead of max_body
+    ROUTE_FORM = 128,     // the body may be multipart/form-data instead of JSON
 };
 
 // One request on its way through a handler.
@@ -37,10 +40,11 @@ struct call {
     const char *arg[2]; // what "{...}" in the path matched
     const char *owner;  // name of the API key, "" without keys
     unsigned scopes;
-    struct json_t *body; // parsed; NULL without
-    void *fields;        // what the field table filled, route->fields_size bytes
-    char *path;          // arg points into it
-    bool gzip;           // the body has to be unpacked
+    struct json_t *body;    // parsed; NULL without; of a form, its fields as text
+    struct multipart *form; // the parts, where the body is a form; NULL: it is not
+    void *fields;           // what the field table filled, route->fields_size bytes
+    char *path;             // arg points into it
+    bool gzip;              // the body has to be unpacked
     enum route_errors errors;
     struct proxy_said via;
 };
@@ -85,7 +89,7 @@ struct router_params {
     void *app;
     struct router_auth auth;
     struct router_web web;
-    size_t max_body, max_header;
+    size_t max_body, max_image_body, max_header;
     // A request is over, for log and metrics; route NULL when none matched.
     void (*done)(void *app, struct http_request *r, const struct route *route, const char *owner);
 };
@@ -99,6 +103,7 @@ void router_handle(void *router, struct http_request *r);
 void router_finished(void *router, struct http_request *r);
 // After a reload. What it points to must outlive the router or the next call.
 void router_set_web(struct router *r, const struct router_web *web);
+void router_set_max_image_body(struct router *r, size_t max_image_body);
 void router_set_draining(struct router *r, double retry_seconds);
 // Whether path matches pattern; the segments of "{...}" are cut out of path.
 bool router_match(const char *pattern, char *path, const char *arg[2]);

@@ -12,6 +12,11 @@ struct router {
 
 enum { ROUTER_METHODS = 128 };
 
+// router_form.c
+// The parts of a form, its fields as a JSON object, and from that the route's own.
+enum err router_take_form(struct call *c, struct fault *why);
+void router_form_free(struct call *c);
+
 // router_answer.c
 void call_set_retry(struct call *c, double seconds);
 

@@ -253,6 +253,22 @@ static enum err refuse_kind(struct fault *why, const struct check_field *f, cons
     }
 }
 
+// What is in it is for its route to read.
+static enum err check_file(const struct check_field *f, const struct json_t *v, struct fault *why)
+{
+    const bool list = json_kind(v) == JSON_LIST && f->max > 1;
+    const size_t n = list ? json_count(v) : 1;
+    if (!n || (double)n > f->max)
+        return fault_set(why, ERR_INVALID, f->name, "\"%s\" must have 1 to %g images, not %zu",
+                         f->name, f->max, n);
+    for (size_t i = 0; i < n; i++) {
+        const struct json_t *item = list ? json_item(v, i) : v;
+        if (json_kind(item) != JSON_TEXT && json_kind(item) != JSON_MAP)
+            return refuse_json(why, f, "a string or an object", item);
+    }
+    return ERR_OK;
+}
+
 static enum err read_value(const struct check_field *f, const struct json_t *v, char *at,
                            struct fault *why)
 {
@@ -292,9 +308,45 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
         }
         json_show(v, shown, sizeof shown);
         return put_time(f, text ? text : shown, at, why);
+    case CHECK_FILE: return check_file(f, v, why);
     case CHECK_ANY: break;
     }
     return ERR_OK;
+}
+
+// ---- from text
+// -----------------------------------------------------------------------------------
+
+static enum err read_number_text(const struct check_field *f, const char *s, char *at,
+                                 struct fault *why)
+{
+    char *end;
+    errno = 0;
+    if (f->type == CHECK_NUMBER || f->type == CHECK_NUMBERS) {
+        const double v = strtod(s, &end);
+        return *s && !*end ? put_number(f, v, at, why) : refuse_text(why, f, "a number", s);
+    }
+    const long long v = strtoll(s, &end, 10);
+    if (!*s || *end || errno)
+        return refuse_text(why, f, "an integer", s);
+    return f->type == CHECK_SEED ? put_seed(f, v, at, why) : put_int(f, v, at, why);
+}
+
+static enum err read_list_text(const struct check_field *f, const char *s, char *at,
+                               struct fault *why)
+{
+    const size_t width = f->type == CHECK_INTS ? sizeof(int) : sizeof(float);
+    char item[64];
+    for (int i = 0;; i++) {
+        const size_t n = strcspn(s, ",");
+        if (i == CHECK_LIST || n >= sizeof item)
+            return refuse_text(why, f, "up to 3 numbers", s);
+        snprintf(item, sizeof item, "%.*s", (int)n, s);
+        const enum err err = read_number_text(f, item, at + (size_t)i * width, why);
+        if (err || !s[n])
+            return err;
+        s += n + 1;
+    }
 }
 
 // ---- lax tables ---------------------------------------------------------------------------------
@@ -346,8 +398,16 @@ static enum err lax_number(const struct check_field *f, const char *s, char *at,
 
 static bool is_lax(const struct check_table *t, const struct check_field *f)
 {
-    return t->lax && (f->type == CHECK_INT || f->type == CHECK_SEED || f->type == CHECK_NUMBER ||
-                      f->type == CHECK_BOOL);
+    switch (f->type) {
+    case CHECK_INT:
+    case CHECK_SEED:
+    case CHECK_NUMBER:
+    case CHECK_BOOL:
+    case CHECK_INTS:
+    case CHECK_NUMBERS:
+    case CHECK_TIME: return t->lax;
+    default: return false;
+    }
 }
 
 static enum err read_lax(const struct check_field *f, const char *s, size_t n, char *at,
@@ -365,12 +425,30 @@ static enum err read_lax(const struct check_field *f, const char *s, size_t n, c
     return f->type == CHECK_BOOL ? lax_bool(f, word, at, why) : lax_number(f, word, at, why);
 }
 
+// Types that forms and query strings can only send as text.
+static enum err read_lax_text(const struct check_field *f, const char *s, char *at,
+                              struct fault *why)
+{
+    if (f->type != CHECK_TIME)
+        return read_list_text(f, s, at, why);
+    const bool seconds = *s && !s[strspn(s, "0123456789")] && strlen(s) <= 12;
+    if (!seconds || strtoll(s, NULL, 10) > LAST_SECOND)
+        return put_time(f, s, at, why);
+    *(int64_t *)(void *)at = strtoll(s, NULL, 10) * 1000;
+    return ERR_OK;
+}
+
 static enum err read_lax_json(const struct check_field *f, const struct json_t *v, char *at,
                               struct fault *why)
 {
     char text[64];
     size_t n = 0;
     const char *s = json_text(v, &n);
+    const bool list = f->type == CHECK_INTS || f->type == CHECK_NUMBERS;
+    if ((list || f->type == CHECK_TIME) && s && strlen(s) == n)
+        return read_lax_text(f, s, at, why);
+    if (list || f->type == CHECK_TIME)
+        return read_value(f, v, at, why);
     switch (json_kind(v)) {
     case JSON_TEXT: return read_lax(f, s, n, at, why);
     case JSON_BOOL: snprintf(text, sizeof text, "%d", json_bool(v)); break;
@@ -428,39 +506,7 @@ enum err check_object(const struct check_table *t, const struct json_t *object, 
     return ERR_OK;
 }
 
-// ---- from text: queries, command lines, defaults ------------------------------------------------
-
-static enum err read_number_text(const struct check_field *f, const char *s, char *at,
-                                 struct fault *why)
-{
-    char *end;
-    errno = 0;
-    if (f->type == CHECK_NUMBER || f->type == CHECK_NUMBERS) {
-        const double v = strtod(s, &end);
-        return *s && !*end ? put_number(f, v, at, why) : refuse_text(why, f, "a number", s);
-    }
-    const long long v = strtoll(s, &end, 10);
-    if (!*s || *end || errno)
-        return refuse_text(why, f, "an integer", s);
-    return f->type == CHECK_SEED ? put_seed(f, v, at, why) : put_int(f, v, at, why);
-}
-
-static enum err read_list_text(const struct check_field *f, const char *s, char *at,
-                               struct fault *why)
-{
-    const size_t width = f->type == CHECK_INTS ? sizeof(int) : sizeof(float);
-    char item[64];
-    for (int i = 0;; i++) {
-        const size_t n = strcspn(s, ",");
-        if (i == CHECK_LIST || n >= sizeof item)
-            return refuse_text(why, f, "up to 3 numbers", s);
-        snprintf(item, sizeof item, "%.*s", (int)n, s);
-        const enum err err = read_number_text(f, item, at + (size_t)i * width, why);
-        if (err || !s[n])
-            return err;
-        s += n + 1;
-    }
-}
+// ---- queries, command lines, defaults -----------------------------------------------------------
 
 static enum err read_text(const struct check_field *f, const char *s, char *at, struct fault *why)
 {
@@ -480,6 +526,7 @@ static enum err read_text(const struct check_field *f, const char *s, char *at, 
         *(bool *)at = *s == 't';
         return ERR_OK;
     case CHECK_TIME: return put_time(f, s, at, why);
+    case CHECK_FILE:
     case CHECK_ANY: break;
     }
     return ERR_OK;
@@ -495,7 +542,10 @@ enum err check_query(const struct check_table *t, const char *name, const char *
                    ? fault_set(why, ERR_INVALID, name, "unknown query parameter \"%.60s\"", name)
                    : ERR_OK;
     char *at = (char *)out + offset;
-    return is_lax(t, f) ? read_lax(f, value, strlen(value), at, why) : read_text(f, value, at, why);
+    const bool scalar = f->type == CHECK_INT || f->type == CHECK_SEED || f->type == CHECK_NUMBER ||
+                        f->type == CHECK_BOOL;
+    return t->lax && scalar ? read_lax(f, value, strlen(value), at, why)
+                            : read_text(f, value, at, why);
 }
 
 void check_defaults(const struct check_table *t, void *out)

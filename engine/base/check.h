@@ -27,6 +27,7 @@ enum check_type {
     CHECK_SIZE,    // struct check_size: an edge of min..max, "WxH", or "auto" (0x0)
     CHECK_CHARS,   // char[max + 1]; otherwise like TEXT
     CHECK_TIME,    // int64_t unix ms, from RFC 3339 text or unix seconds
+    CHECK_FILE,    // text or an object, or up to max of them in a list; stays in the document
     CHECK_ANY,     // accepted and ignored
 };
 
@@ -61,7 +62,8 @@ struct check_table {
     const struct check_field *fields;
     int count;
     bool strict; // unknown fields are refused
-    bool lax;    // numbers and booleans may be spelled as pydantic accepts them: "7", 64.0, "on"
+    // Numbers, lists, times and booleans may be text, and what pydantic accepts: "7", 64.0, "on".
+    bool lax;
     // Another table, whose struct is embedded at offset more_at. Its rows come first; rows whose
     // name also occurs in this table are skipped.
     const struct check_table *more;

@@ -40,6 +40,18 @@ static void add_numbers(struct buf *b, const struct check_field *f, const char *
     buf_puts(b, null ? "}},{\"type\":\"null\"}]" : "}}]");
 }
 
+static void add_file(struct buf *b, const struct check_field *f, bool null)
+{
+    static const char one[] = "{\"type\":[\"string\",\"object\"]}";
+    if (f->max > 1)
+        buf_printf(
+            b,
+            "\"oneOf\":[%s,{\"type\":\"array\",\"minItems\":1,\"maxItems\":%.0f,\"items\":%s}%s]",
+            one, f->max, one, null ? ",{\"type\":\"null\"}" : "");
+    else
+        buf_printf(b, "\"type\":[\"string\",\"object\"%s]", null ? ",\"null\"" : "");
+}
+
 static void add_default(struct buf *b, const struct check_field *f)
 {
     if (!f->def || (f->type == CHECK_INT && f->def[0] == '0' && f->min > 0))
@@ -85,6 +97,7 @@ static void add_field(const struct check_field *f, check_live_fn *live, void *ct
     case CHECK_INTS: add_numbers(b, f, "integer", null); break;
     case CHECK_NUMBERS: add_numbers(b, f, "number", null); break;
     case CHECK_TIME: buf_puts(b, "\"type\":[\"string\",\"integer\",\"null\"]"); break;
+    case CHECK_FILE: add_file(b, f, null); break;
     case CHECK_ANY: break;
     }
     if (f->choices)

@@ -36,6 +36,7 @@ bool check_has_value(const struct check_field *f, const void *at, int listed)
             if (!is_unset(f, item_at(f, at, i)))
                 return true;
         return false;
+    case CHECK_FILE:
     case CHECK_ANY: return false;
     default: return true;
     }
@@ -101,6 +102,7 @@ void check_write_value(const struct check_field *f, const void *at, int listed, 
         }
         buf_puts(out, "]");
         break;
+    case CHECK_FILE:
     case CHECK_ANY: break;
     }
 }

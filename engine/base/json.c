@@ -219,6 +219,21 @@ bool json_next(const struct json_t *map, void **at, const char **key, const stru
     return true;
 }
 
+struct json_t *json_map_create(void)
+{
+    return json_object();
+}
+
+bool json_put_text(struct json_t *map, const char *key, const char *text, size_t len)
+{
+    return !json_object_set_new(map, key, json_stringn(text, len));
+}
+
+void json_remove(struct json_t *map, const char *key)
+{
+    json_object_del(map, key);
+}
+
 void json_show(const struct json_t *v, char *out, size_t n)
 {
     // 15 digits, so that 0.9999 prints as 0.9999.

@@ -52,6 +52,13 @@ bool json_given(const struct json_t *map, const char *key);                // pr
 // Iterates over a map in its order: start with *at = NULL; false at the end.
 bool json_next(const struct json_t *map, void **at, const char **key, const struct json_t **value);
 
+// ---- changing a document --------------------------------------------------------------------
+
+struct json_t *json_map_create(void); // NULL: out of memory
+// Adds or replaces a text. False: it is not UTF-8, or memory ran out.
+bool json_put_text(struct json_t *map, const char *key, const char *text, size_t len);
+void json_remove(struct json_t *map, const char *key); // what was found in it is gone
+
 // ---- reading an object ----------------------------------------------------------------------
 
 struct json_reader {

@@ -56,23 +56,28 @@ void text_base64(struct buf *b, const void *data, size_t n)
 
 bool text_unbase64(struct buf *b, const char *text)
 {
-    size_t n = strlen(text);
+    size_t n = strlen(text), digits = 0;
+    uint8_t value[256] = {0}; // plus 1; 0: not a digit
     uint32_t v = 0;
-    int bits = 0;
+    for (uint8_t i = 0; i < 64; i++)
+        value[(uint8_t)base64_set[i]] = (uint8_t)(i + 1);
     while (n && text[n - 1] == '=')
         n--;
+    if (n && !buf_reserve(b, n / 4 * 3 + 3))
+        return false;
     for (size_t i = 0; i < n; i++) {
-        const char *at = strchr(base64_set, text[i]);
-        if (!at)
+        const uint8_t d = value[(uint8_t)text[i]];
+        if (!d && (text[i] == '\n' || text[i] == '\r'))
+            continue;
+        if (!d)
             return false;
-        v = v << 6 | (uint32_t)(at - base64_set);
-        bits += 6;
-        if (bits >= 8) {
-            bits -= 8;
-            buf_putc(b, (char)(v >> bits));
-        }
+        v = v << 6 | (uint32_t)(d - 1);
+        if (++digits % 4 != 1)
+            b->data[b->len++] = (char)(v >> (digits % 4 == 0 ? 0 : digits % 4 == 3 ? 2 : 4));
     }
-    return n % 4 != 1;
+    if (n)
+        b->data[b->len] = 0;
+    return digits % 4 != 1;
 }
 
 void text_hex(struct buf *b, const void *data, size_t n)

@@ -13,7 +13,8 @@ void text_json(struct buf *b, const char *s);
 // Appends n bytes as base64 with padding (RFC 4648, no line breaks).
 void text_base64(struct buf *b, const void *data, size_t n);
 
-// Appends the decoded base64 text. False if it is not base64; padding is optional.
+// Appends the decoded base64 text. False if it is not base64; padding is optional, and line breaks
+// are skipped.
 bool text_unbase64(struct buf *b, const char *text);
 
 // Appends n bytes as lowercase hexadecimal.

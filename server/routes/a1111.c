@@ -49,7 +49,8 @@ static const struct check_field txt2img_table[] = {
 };
 #undef F
 // Fields for which A1111 has its own name.
-static const char *const txt2img_without[] = {"sampler", "guidance_scale", "size", NULL};
+static const char *const txt2img_without[] = {"sampler",  "guidance_scale", "size",
+                                              "strength", "scale",          NULL};
 static const struct check_table txt2img_check = {
     CHECK_ROWS("TextToImageRequest", txt2img_table),
     .lax = true,

@@ -6,6 +6,8 @@
 #include "buf.h"
 #include "conf.h"
 #include "http.h"
+#include "input.h"
+#include "multipart.h"
 #include "sha256.h"
 #include "text.h"
 
@@ -53,6 +55,20 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_s
             spec->request.steps[s] = low ? (m->stage[s].steps + 1) / 2 : m->stage[s].steps * 2;
 }
 
+// A repeated form has another boundary.
+static void hash_form(const struct multipart *form, char hash[65])
+{
+    struct buf b = {0};
+    for (int i = 0; i < form->parts; i++) {
+        const struct multipart_part *part = &form->part[i];
+        sha256_hex(part->data, part->size, hash);
+        text_json(&b, part->name);
+        buf_puts(&b, hash);
+    }
+    sha256_hex(b.data ? b.data : "", b.len, hash);
+    buf_deinit(&b);
+}
+
 enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct fault *why)
 {
     struct app *app = c->app;
@@ -65,7 +81,14 @@ enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct
     if (!*key || strlen(key) > 255)
         return fault_set(why, ERR_INVALID, "Idempotency-Key",
                          "Idempotency-Key must be 1 to 255 bytes long");
-    sha256_hex(body->data ? body->data : "", body->len, hash);
+    // The first of them answers the others, once it is a job.
+    if (input_waits(app, c->owner, key))
+        return fault_set(why, ERR_BUSY, "",
+                         "another request with this Idempotency-Key is still being accepted");
+    if (c->form)
+        hash_form(c->form, hash);
+    else
+        sha256_hex(body->data ? body->data : "", body->len, hash);
     *job = jobs_find_key(app->jobs, c->owner, key);
     if (!*job || (!strcmp((*job)->spec.body_hash, hash)))
         return ERR_OK;
@@ -76,12 +99,20 @@ enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct
 
 void draw_reused(struct call *c, const struct fault *why)
 {
+    if (why->code != ERR_BUSY || !*why->param) {
+        call_fault(c, why, 1);
+        return;
+    }
     // OpenAI's clients retry a 409 unless told not to.
     http_set_header(c->http, "x-should-retry", "false");
-    if (why->code == ERR_BUSY)
-        call_error(c, 409, "idempotency_key_reused", why->param, "%s", why->msg);
-    else
-        call_fault(c, why, 1);
+    call_error(c, 409, "idempotency_key_reused", why->param, "%s", why->msg);
+}
+
+void draw_refuse(struct call *c, const struct fault *why)
+{
+    const struct app *app = c->app;
+    const struct jobs_stats s = jobs_stats(app->jobs);
+    call_fault(c, why, jobs_wait_estimate(app->jobs, s.queued + s.running) / 2);
 }
 
 struct job *draw_submit(struct call *c, const struct job_spec *spec)
@@ -94,8 +125,7 @@ struct job *draw_submit(struct call *c, const struct job_spec *spec)
     full.request_id = http_id(c->http);
     if (!jobs_submit(app->jobs, &full, &job, &why))
         return job;
-    const struct jobs_stats s = jobs_stats(app->jobs);
-    call_fault(c, &why, jobs_wait_estimate(app->jobs, s.queued + s.running) / 2);
+    draw_refuse(c, &why);
     return NULL;
 }
 

@@ -5,15 +5,22 @@
 #include "buf.h"
 #include "clock.h"
 #include "http.h"
-#include "program.h"
+#include "input.h"
+#include "json.h"
 #include "text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum task { TASK_GENERATE, TASK_EDIT, TASK_UPSCALE };
+static const char *const tasks[] = {"generate", "edit", "upscale", NULL};
+static const char *const mask_kinds[] = {"light", "transparent", NULL};
+
 struct jobs_fields {
     struct picture_request picture;
+    int task, mask_kind, feather;
+    bool mask_invert;
     const char *webhook_url;
     int n, format, quality, previews, preview_format, priority;
     int64_t deadline;
@@ -21,6 +28,25 @@ struct jobs_fields {
 
 #define F(field) offsetof(struct jobs_fields, field)
 static const struct check_field jobs_table[] = {
+    {"task", CHECK_ENUM, CHECK_NULL, F(task), .choices = tasks,
+     .help = "generate an image from the prompt, edit the input image, or upscale it; defaults to "
+             "edit with an image, and to generate without one"},
+    {"prompt", CHECK_TEXT, CHECK_NULL, F(picture.prompt), 1, PICTURE_MAX_PROMPT,
+     .help = "what the image shows; required to generate, optional to edit or upscale"},
+    {"image", CHECK_FILE, CHECK_NULL, 0, .max = 1,
+     .help = "the image to edit or upscale, as PNG, JPEG or WebP: base64, a data URL, or "
+             "{\"job\": id, \"index\": i} for an image of one of your jobs; in a form, a file"},
+    {"mask", CHECK_FILE, CHECK_NULL, 0, .max = 1,
+     .help = "an image of the same size that says which pixels to repaint; the others remain as "
+             "they are"},
+    {"mask_kind", CHECK_ENUM, CHECK_NULL, F(mask_kind), .choices = mask_kinds, .def = "light",
+     .help = "repaint where the mask is light, or where it is transparent"},
+    {"mask_invert", CHECK_BOOL, CHECK_NULL, F(mask_invert), .def = "false",
+     .help = "repaint the other pixels instead"},
+    {"feather", CHECK_INT, CHECK_NULL, F(feather), PICTURE_FEATHER_AUTO, PICTURE_MAX_FEATHER,
+     .def = "-1",
+     .help = "width in pixels of the blend between repainted and kept pixels; -1 selects it by the "
+             "size of the image"},
     {"n", CHECK_INT, 0, F(n), 1, JOB_MAX_PICTURES, .def = "1", .help = "number of images"},
     {"format", CHECK_ENUM, 0, F(format), .choices = draw_formats, .def = "png",
      .help = "file format of the images"},
@@ -60,7 +86,14 @@ static void add_request(struct buf *b, const struct job *j)
 {
     const struct job_spec *s = &j->spec;
     buf_puts(b, ",\"request\":{");
+    buf_printf(b, "\"task\":\"%s\",",
+               tasks[s->request.scale  ? TASK_UPSCALE
+                     : s->request.edit ? TASK_EDIT
+                                       : TASK_GENERATE]);
     picture_json(b, &s->request, &j->used);
+    if (s->request.edit)
+        buf_printf(b, ",\"input_size\":\"%dx%d\",\"masked\":%s", s->input.size.width,
+                   s->input.size.height, s->input.masked ? "true" : "false");
     buf_printf(b, ",\"n\":%d", s->n);
     buf_printf(b, ",\"format\":\"%s\",\"quality\":%d,\"previews\":%d,\"priority\":%d}",
                job_format_name(s->format), s->quality, s->previews, s->priority);
@@ -151,18 +184,74 @@ struct job *native_find(struct call *c)
     return NULL;
 }
 
-static void jobs_post(struct call *c)
+// What is wrong with the task as such; what the model makes of it is the job core's to say.
+static enum err check_task(struct call *c, const struct jobs_fields *f, const struct input *in,
+                           struct fault *why)
 {
-    const struct jobs_fields *f = c->fields;
-    struct job *job;
-    struct fault why = {0};
-    char hash[65];
-    if (draw_idempotent(c, hash, &job, &why)) {
-        draw_reused(c, &why);
-        return;
-    }
-    struct job_spec spec = {
+    const char *name = tasks[f->task];
+    const bool image = input_given(&in->image);
+    if (f->task == TASK_GENERATE && image)
+        return fault_set(why, ERR_INVALID, "image", "the task generate takes no \"image\"");
+    if (f->task != TASK_GENERATE && !image)
+        return fault_set(why, ERR_INVALID, "image", "the task %s requires an \"image\"", name);
+    if (f->task == TASK_GENERATE && !f->picture.prompt)
+        return fault_set(why, ERR_INVALID, "prompt", "\"prompt\" is required");
+    if (f->task != TASK_UPSCALE && f->picture.scale)
+        return fault_set(why, ERR_INVALID, "scale",
+                         "\"scale\" applies to the task upscale only, not to %s", name);
+    if (f->task == TASK_UPSCALE && f->picture.size.width)
+        return fault_set(why, ERR_INVALID, "size",
+                         "\"size\" does not apply to the task upscale; use \"scale\"");
+    if (f->task != TASK_EDIT && json_given(c->body, "strength"))
+        return fault_set(why, ERR_INVALID, "strength",
+                         "\"strength\" applies to the task edit only, not to %s", name);
+    if (f->task == TASK_UPSCALE && input_given(&in->mask))
+        return fault_set(why, ERR_INVALID, "mask", "the task upscale takes no \"mask\"");
+    static const char *const of_masks[] = {"mask_kind", "mask_invert", "feather"};
+    for (size_t i = 0; !input_given(&in->mask) && i < sizeof of_masks / sizeof *of_masks; i++)
+        if (json_given(c->body, of_masks[i]) && !image)
+            return fault_set(why, ERR_INVALID, of_masks[i], "\"%s\" applies to an input image only",
+                             of_masks[i]);
+    return ERR_OK;
+}
+
+// Takes the images of the request, and settles what is to be done.
+static enum err take_task(struct call *c, struct jobs_fields *f, struct input *in,
+                          struct fault *why)
+{
+    const struct app *app = c->app;
+    const struct model_info *m = jobs_model(app->jobs);
+    enum err err = input_take(c, "image", &in->image, why);
+    if (!err)
+        err = input_take(c, "mask", &in->mask, why);
+    if (err)
+        return err;
+    if (!json_given(c->body, "task"))
+        f->task = input_given(&in->image) ? TASK_EDIT : TASK_GENERATE;
+    err = check_task(c, f, in, why);
+    if (err)
+        return err;
+    if (f->task == TASK_UPSCALE && !f->picture.scale && m && !m->scale[0])
+        return fault_set(why, ERR_UNSUPPORTED, "task",
+                         "this model cannot enlarge images: it has no super-resolution stage");
+    if (f->task == TASK_UPSCALE && !f->picture.scale && m)
+        f->picture.scale = m->scale[0];
+    if (!f->picture.prompt)
+        f->picture.prompt = "";
+    return ERR_OK;
+}
+
+static void accepted(struct call *c, struct job *job)
+{
+    http_set_header(c->http, "Location", "%s/v1/jobs/%s", call_prefix(c), job->id);
+    reply_job(c, 202, job);
+}
+
+static struct job_spec jobs_spec(struct call *c, const struct jobs_fields *f, const char *hash)
+{
+    return (struct job_spec){
         .request = f->picture,
+        .input = {.mask_kind = f->mask_kind, .mask_invert = f->mask_invert, .feather = f->feather},
         .n = f->n,
         .format = draw_format(f->format),
         .quality = f->quality,
@@ -177,16 +266,28 @@ static void jobs_post(struct call *c)
         .idempotency_key = *hash ? http_header(c->http, "Idempotency-Key") : NULL,
         .body_hash = *hash ? hash : NULL,
     };
-    if (spec.deadline && spec.deadline <= clock_unix_ms()) {
+}
+
+static void jobs_post(struct call *c)
+{
+    struct jobs_fields *f = c->fields;
+    struct input in = {0};
+    struct job *job;
+    struct fault why = {0};
+    char hash[65];
+    if (draw_idempotent(c, hash, &job, &why)) {
+        draw_reused(c, &why);
+    } else if (job) {
+        accepted(c, job);
+    } else if (f->deadline && f->deadline <= clock_unix_ms()) {
         call_error(c, 400, NULL, "deadline", "\"deadline\" is in the past");
-        return;
+    } else if (take_task(c, f, &in, &why)) {
+        input_deinit(&in);
+        call_fault(c, &why, 1);
+    } else {
+        const struct job_spec spec = jobs_spec(c, f, hash);
+        input_submit(c, &spec, &in, accepted);
     }
-    if (!job)
-        job = draw_submit(c, &spec);
-    if (!job)
-        return;
-    http_set_header(c->http, "Location", "%s/v1/jobs/%s", call_prefix(c), job->id);
-    reply_job(c, 202, job);
 }
 
 static void job_get(struct call *c)
@@ -293,97 +394,6 @@ static void jobs_list(struct call *c)
     call_json(c, 200, &b);
 }
 
-// ---- model and device --------------------------------------------------------------------------
-
-static void add_names(struct buf *b, const char *name, const char *const *list)
-{
-    buf_printf(b, ",\"%s\":[", name);
-    for (int i = 0; list[i]; i++) {
-        buf_puts(b, i ? "," : "");
-        text_json(b, list[i]);
-    }
-    buf_puts(b, "]");
-}
-
-static void add_stages(struct buf *b, const struct model_info *m)
-{
-    buf_puts(b, ",\"stages\":[");
-    for (int i = 0; i < m->stages; i++) {
-        const struct model_stage *s = &m->stage[i];
-        buf_printf(b,
-                   "%s{\"size\":%d,\"steps\":%d,\"guidance_scale\":%.6g,\"noise_level\":%d,"
-                   "\"sampler\":",
-                   i ? "," : "", s->size, s->steps, (double)s->guidance_scale, s->noise_level);
-        text_json(b, s->sampler);
-        buf_puts(b, ",\"name\":");
-        text_json(b, s->name);
-        buf_puts(b, "}");
-    }
-    buf_puts(b, "]");
-}
-
-static void add_presets(struct buf *b, const struct model_info *m)
-{
-    buf_puts(b, ",\"presets\":[");
-    for (int i = 0; i < m->presets; i++) {
-        const struct model_preset *p = &m->preset[i];
-        buf_printf(b, "%s{\"name\":", i ? "," : "");
-        text_json(b, p->name);
-        buf_puts(b, ",\"sampler\":");
-        text_json(b, p->sampler);
-        buf_puts(b, ",\"steps\":[");
-        for (int s = 0; s < m->stages; s++)
-            buf_printf(b, "%s%d", s ? "," : "", p->steps[s]);
-        buf_puts(b, "],\"guidance_scale\":[");
-        for (int s = 0; s < m->stages; s++)
-            buf_printf(b, "%s%.6g", s ? "," : "", (double)p->guidance_scale[s]);
-        buf_puts(b, "]}");
-    }
-    buf_puts(b, "]");
-}
-
-static void capabilities_get(struct call *c)
-{
-    const struct app *app = c->app;
-    const struct model_info *m = jobs_model(app->jobs);
-    const struct jobs_limits *limits = jobs_limits(app->jobs);
-    const struct jobs_stats s = jobs_stats(app->jobs);
-    struct buf b = {0};
-    if (!m) {
-        struct fault why = {0};
-        jobs_ready(app->jobs, &why);
-        call_fault(c, &why, 2);
-        return;
-    }
-    buf_puts(&b, "{\"version\":");
-    text_json(&b, program_version);
-    buf_puts(&b, ",\"model\":");
-    text_json(&b, m->name);
-    buf_puts(&b, ",\"device\":");
-    text_json(&b, m->device);
-    buf_puts(&b, ",\"sizes\":[");
-    for (int i = 0; i < m->stages; i++)
-        buf_printf(&b, "%s%d", i ? "," : "", m->stage[i].size);
-    buf_puts(&b, "]");
-    add_stages(&b, m);
-    add_presets(&b, m);
-    add_names(&b, "samplers", m->samplers);
-    add_names(&b, "timesteps", m->timesteps);
-    buf_printf(
-        &b,
-        ",\"formats\":[\"png\",\"jpeg\",\"webp\"],\"limits\":{\"n\":%d,\"prompt_bytes\":32000,"
-        "\"steps\":1000,\"previews\":%d,\"priority\":%d,\"queue\":%d,\"queue_per_key\":%d,"
-        "\"keep_seconds\":%lld},",
-        JOB_MAX_PICTURES, JOB_MAX_PREVIEWS, JOB_MAX_PRIORITY, limits->queued,
-        limits->queued_per_owner, (long long)(limits->keep_ms / 1000));
-    buf_printf(&b,
-               "\"slots\":%d,\"queued\":%d,\"running\":%d,\"seconds_per_picture\":%.4f,"
-               "\"features\":{\"batching\":\"step\",\"streaming\":true,\"cancel\":true,"
-               "\"idempotency\":true,\"img2img\":false}}",
-               s.slots, s.queued, s.running, s.seconds_per_picture);
-    call_json(c, 200, &b);
-}
-
 #define JSON_ANSWER(help)                                                                          \
     {                                                                                              \
         {                                                                                          \
@@ -391,8 +401,8 @@ static void capabilities_get(struct call *c)
         }                                                                                          \
     }
 const struct route routes_native[] = {
-    {"POST", "/v1/jobs", jobs_post, SCOPE_GENERATE, ROUTE_BODY, ERRORS_OPENAI, "jobs",
-     "Submit a background job", .body = &jobs_check_table,
+    {"POST", "/v1/jobs", jobs_post, SCOPE_GENERATE, ROUTE_BODY | ROUTE_IMAGES | ROUTE_FORM,
+     ERRORS_OPENAI, "jobs", "Submit a background job", .body = &jobs_check_table,
      .fields_size = sizeof(struct jobs_fields),
      .answer = {{202, "application/json", "the accepted job; the Location header holds its URL"}}},
     {"GET", "/v1/jobs", jobs_list, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
@@ -413,7 +423,7 @@ const struct route routes_native[] = {
     {"GET", "/v1/files/{id}/{name}", file_get, SCOPE_NONE, 0, ERRORS_OPENAI, "jobs",
      "An image by its unguessable URL, without an API key",
      .answer = {{200, "image/png", "the image, in the format of the job"}}},
-    {"GET", "/v1/capabilities", capabilities_get, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
+    {"GET", "/v1/capabilities", native_capabilities, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
      "Model, sizes, samplers, limits and current load", .answer = JSON_ANSWER("the capabilities")},
     {0},
 };

@@ -53,10 +53,12 @@ static const struct check_field images_table[] = {
     {"user", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
 };
 #undef F
+static const char *const images_without[] = {"strength", "scale", NULL};
 static const struct check_table images_check = {
     CHECK_ROWS("CreateImageRequest", images_table),
     .more = &picture_table,
     .more_at = offsetof(struct images_fields, picture),
+    .without = images_without,
 };
 
 // A request that waits for its job.

@@ -102,6 +102,17 @@ static void add_answers(struct buf *b, const struct route *r)
     buf_puts(b, "\"}}}}}");
 }
 
+static void add_body(struct buf *b, const struct route *r)
+{
+    static const char *const types[] = {"application/json", "multipart/form-data"};
+    buf_printf(b, ",\"requestBody\":{\"required\":%s,\"content\":{",
+               r->flags & ROUTE_EMPTY_BODY ? "false" : "true");
+    for (int i = 0; i < (r->flags & ROUTE_FORM ? 2 : 1); i++)
+        buf_printf(b, "%s\"%s\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}", i ? "," : "",
+                   types[i], r->body->name);
+    buf_puts(b, "}}");
+}
+
 static void add_operation(struct buf *b, const struct route *r)
 {
     for (const char *m = r->method; *m; m++)
@@ -110,10 +121,7 @@ static void add_operation(struct buf *b, const struct route *r)
     text_json(b, r->summary);
     add_parameters(b, r);
     if (r->body)
-        buf_printf(b,
-                   ",\"requestBody\":{\"required\":%s,\"content\":{\"application/json\":{"
-                   "\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}}}",
-                   r->flags & ROUTE_EMPTY_BODY ? "false" : "true", r->body->name);
+        add_body(b, r);
     if (r->scope)
         buf_printf(b, ",\"security\":[{\"key\":[\"%s\"]}]", scope_name(r->scope));
     else

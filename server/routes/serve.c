@@ -6,6 +6,7 @@
 #include "auth.h"
 #include "buf.h"
 #include "clock.h"
+#include "codec.h"
 #include "conf.h"
 #include "http.h"
 #include "log.h"
@@ -136,6 +137,14 @@ static struct jobs_limits serve_limits(const struct conf *c)
     };
 }
 
+// An image and a mask, each as large as can be read, in base64, and what comes with them.
+static size_t serve_image_body(const struct conf *c)
+{
+    const double most = 2.0 * CODEC_MAX_BYTES * 4 / 3 + c->max_body;
+    const double body = c->input_bytes < most ? c->input_bytes : most;
+    return (size_t)(body > c->max_body ? body : c->max_body);
+}
+
 // Everything has been read and checked; nothing below can fail.
 static void serve_apply(struct serve *s, struct settings *fresh)
 {
@@ -152,6 +161,8 @@ static void serve_apply(struct serve *s, struct settings *fresh)
     s->settings = *fresh;
     const struct router_web web = settings_web(&s->settings);
     router_set_web(s->app.router, &web);
+    router_set_max_image_body(s->app.router, serve_image_body(&s->conf));
+    http_set_max_bodies(s->app.http, (size_t)s->conf.input_bytes);
     settings_deinit(&old);
     jobs_set_limits(s->app.jobs, &limits);
     if (s->settings.webhook_secret)
@@ -246,6 +257,7 @@ static enum err serve_open_http(struct serve *s, const char *host, int port, str
         .auth = {auth_check, s->settings.auth},
         .web = settings_web(&s->settings),
         .max_body = (size_t)c->max_body,
+        .max_image_body = serve_image_body(c),
         .max_header = (size_t)c->max_header,
         .done = watch_request,
     };
@@ -257,6 +269,7 @@ static enum err serve_open_http(struct serve *s, const char *host, int port, str
         .port = port,
         .tls = s->settings.tls,
         .max_body = (size_t)c->max_body,
+        .max_bodies = (size_t)c->input_bytes,
         .max_header = (size_t)c->max_header,
         .max_connections = c->max_connections,
         .receive_seconds = c->receive_timeout,

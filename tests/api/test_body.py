@@ -39,7 +39,7 @@ def refusals(key):
         (404, "POST", "/nothing/at/all", {}),
         (405, "PUT", "/v1/jobs", bearer(key)),
         (403, "POST", "/v1/jobs", {"Sec-Fetch-Site": "cross-site", **bearer(key)}),
-        (415, "POST", "/v1/jobs", {**bearer(key), "Content-Type": "text/plain"}),
+        (415, "POST", "/v1/images/generations", {**bearer(key), "Content-Type": "text/plain"}),
     )
 
 
@@ -85,7 +85,7 @@ def test_refusals_of_chunked_bodies():
         for size, headers, status in ((1000, {}, 401), (5 * MEGABYTE, {}, 401),
                                       (5 * MEGABYTE, bearer(key), 413)):
             with socket.create_connection(("127.0.0.1", s.port), PATIENCE) as c:
-                c.sendall(head("POST", "/v1/jobs", None, Transfer_Encoding="chunked", **headers))
+                c.sendall(head("POST", "/v1/images/generations", None, Transfer_Encoding="chunked", **headers))
                 c.sendall(chunked(size))
                 assert read_response(c)[0] == status, (size, headers)
                 c.sendall(head("GET", "/healthz", None))
@@ -102,7 +102,7 @@ def test_a_client_that_asks_first_is_answered_at_once():
                                       (100, 24, bearer(key))):
             with socket.create_connection(("127.0.0.1", s.port), PATIENCE) as c:
                 start = time.monotonic()
-                c.sendall(head("POST", "/v1/jobs", size, Expect="100-continue", **headers))
+                c.sendall(head("POST", "/v1/images/generations", size, Expect="100-continue", **headers))
                 assert c.recv(12) == b"HTTP/1.1 %d" % status, (status, size)
                 assert time.monotonic() - start < 20  # a request that is waited for gets 30 s
     finally:
@@ -136,7 +136,7 @@ def test_refusals_reach_curl():
                     for expect in ([], ["-H", "Expect:"], ["-0"]):
                         for status, to, more in (
                                 (401, "/v1/jobs", []), (404, "/nothing", []),
-                                (413 if size > MEGABYTE else 400, "/v1/jobs",
+                                (413 if size > MEGABYTE else 400, "/v1/images/generations",
                                  ["-H", "Authorization: Bearer " + key])):
                             got = curl(*expect, *more, "-H", "Content-Type: application/json",
                                        "--data-binary", "@" + path, url + to)

@@ -1,5 +1,6 @@
 """Every limit: at it, one beyond it, and both again after SIGHUP has changed it or must not have. A
 numeric option without a test of its name below fails, and so does a field whose range is not kept."""
+import base64
 import gzip
 import json
 import os
@@ -12,7 +13,7 @@ import tempfile
 import threading
 import time
 
-from harness import PATIENCE, PROGRAM, UNTOLD, Server, eventually, main
+from harness import PATIENCE, PROGRAM, UNTOLD, Server, eventually, main, make_png
 from test_ops import bearer, keys_file, new_key
 
 OPTIONS = dict(re.findall(r"^  --([a-z-]+) (N|BYTES|SECONDS)\b",
@@ -21,9 +22,6 @@ OPTIONS = dict(re.findall(r"^  --([a-z-]+) (N|BYTES|SECONDS)\b",
 RELOADED = set(re.findall(r"^\| `([a-z-]+)` \| [^|]* \| yes \|",
                           subprocess.run([PROGRAM, "config", "table"], capture_output=True,
                                          text=True).stdout, re.M))
-
-# No route reaches these yet; server_inputs has them.
-ELSEWHERE = {"input-bytes"}
 
 
 class Limited:
@@ -75,7 +73,7 @@ class Limited:
 
 def test_every_option_has_a_test():
     assert len(OPTIONS) > 10 and len(RELOADED) > 10
-    for name in OPTIONS.keys() - ELSEWHERE:
+    for name in OPTIONS:
         assert "test_" + name.replace("-", "_") in globals(), f"no test of the limit {name}"
 
 
@@ -317,7 +315,7 @@ def test_keep_bytes():
 # ---- what a request may be --------------------------------------------------------------------
 
 def padded(size):
-    head = b'{"prompt":"a","size":64,"seed":1'
+    head = b'{"prompt":"a","size":"64x64","seed":1'
     return head + b" " * (size - len(head) - 1) + b"}"
 
 
@@ -326,7 +324,7 @@ def test_max_body():
     s = t.server
 
     def send(data, coding=None, chunked=False):
-        head = (f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head = (f"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 f"Connection: close\r\nAuthorization: Bearer {t.keys['a']}\r\n"
                 + (f"Content-Encoding: {coding}\r\n" if coding else ""))
         if chunked:
@@ -338,11 +336,11 @@ def test_max_body():
     try:
         for limit in (4096, 4096):
             for chunked in (False, True):
-                for size, status in ((limit - 1, 202), (limit, 202), (limit + 1, 413), (3 * limit, 413)):
+                for size, status in ((limit - 1, 200), (limit, 200), (limit + 1, 413), (3 * limit, 413)):
                     got, raw = send(padded(size), chunked=chunked)
                     assert got == status, (size, chunked, raw)
-                    assert status == 202 or b"max-body" in raw and str(limit).encode() in raw, raw
-            for size, status in ((limit, 202), (limit + 1, 413)):
+                    assert status == 200 or b"max-body" in raw and str(limit).encode() in raw, raw
+            for size, status in ((limit, 200), (limit + 1, 413)):
                 got, raw = send(gzip.compress(padded(size)), "gzip")
                 assert got == status, (size, raw)
             assert "changes to these options need a restart: max-body" in t.reload(max_body=100000)
@@ -532,6 +530,38 @@ def test_send_timeout():
         t.close()
 
 
+def test_input_bytes():
+    """Of the images of all jobs: the next one waits for room. One that never fits is refused, as is the body
+    that would hold it."""
+    image = make_png(300, 100, lambda x, y: (x & 255, y, x * y & 255))
+    others = [make_png(300, 100, lambda x, y: (x & 255, y, (x * y + i) & 255)) for i in (1, 2)]
+    size = max(len(i) for i in (image, *others))
+    t = Limited(keys=False, max_body=1024, input_bytes=2 * size)
+    try:
+        def put(image):
+            return t.ask("POST", "/v1/jobs", {"prompt": "a", "size": 64,
+                                              "image": base64.b64encode(image).decode()})
+        with t.server.held():
+            jobs = [put(i) for i in (image, others[0])]
+            assert [a.status for a in jobs] == [202, 202], [a.body for a in jobs]
+            a = put(others[1])
+            assert a.status == 429 and int(a.headers["retry-after"]) >= 1, a.body
+        for a in jobs:
+            t.server.wait_job(a.json["id"])
+            assert t.ask("DELETE", "/v1/jobs/" + a.json["id"]).status == 204
+        assert put(others[1]).status == 202
+        t.reload(max_body=1024, input_bytes=size)
+        a = put(make_png(300, 200, lambda x, y: (x & 255, y, x * y & 255)))
+        assert a.status == 413 and "input-bytes" in a.json["error"]["message"], a.body
+        t.reload(max_body=1024, input_bytes=10)
+        a = put(make_png(4, 4, lambda x, y: (0, 0, 0)))
+        assert a.status == 400 and a.json["error"]["param"] == "image", a.body
+        t.reload(max_body=1024, input_bytes="10M")
+        assert put(image).status == 202
+    finally:
+        t.close()
+
+
 def test_slots():
     t = Limited(keys=False, slots=3)
     try:
@@ -681,8 +711,8 @@ def test_rates_before_and_after_a_reload():
 ROUTES = {"CreateImageRequest": ("/v1/images/generations", {"prompt": "a", "size": "64x64"}, 400),
           "CreateJobRequest": ("/v1/jobs", {"prompt": "a", "size": 64}, 400),
           "TextToImageRequest": ("/sdapi/v1/txt2img", {"prompt": "a", "width": 64, "height": 64}, 422)}
-# What has a meaning only beside an input image, and is refused without one.
-OF_IMAGES = ("strength", "scale")
+# What has a meaning only beside an input image, and is refused without one: its words.
+OF_IMAGES = {"strength": b"task edit only", "scale": b"task upscale only", "feather": b"input image only"}
 # What a field needs beside it.
 WITH = {"partial_images": {"stream": True}}
 
@@ -718,7 +748,7 @@ def test_every_field_has_its_range():
                     continue
                 for value in good:
                     a = s.post(path, {**body, **WITH.get(field, {}), field: value})
-                    known = b"needs an input image" in a.body and field in OF_IMAGES
+                    known = field in OF_IMAGES and OF_IMAGES[field] in a.body
                     assert known or a.status in (200, 202), (name, field, str(value)[:40], a.body[:300])
                     tried += 1
                 for value in bad:

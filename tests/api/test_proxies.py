@@ -243,7 +243,7 @@ def check_leaving(at, server):
 
 
 def check_refusal(at):
-    r = at.read("POST", "v1/jobs", b" " * (5 << 20), Content_Type="application/json")
+    r = at.read("POST", "v1/images/generations", b" " * (5 << 20), Content_Type="application/json")
     assert r.status == 413 and b"max-body" in r.text, (at.base, r.status, r.text)
     r = at.read("POST", "v1/image/generations", {"prompt": "a"})
     assert r.status == 404 and b"did you mean" in r.text, (at.base, r.text)

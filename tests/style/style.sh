@@ -73,7 +73,7 @@ expect_none "$(
     layer engine/pipeline $base $picture engine/codec/codec.h engine/ops engine/model \
         engine/pipeline engine/engine.h
     layer server/jobs $base $picture engine/codec/codec.h engine/engine.h server/jobs
-    layer server/routes $base $picture server server/jobs server/routes server/web
+    layer server/routes $base $picture engine/codec/codec.h server server/jobs server/routes server/web
 )" "includes that look up"
 expect_none "$(find engine server -name '*.[ch]' ! -path 'engine/codec/*' -print0 |
     xargs -0 grep -nE '^#include <(png|jpeglib|webp/.*)\.h>' || true)" \

@@ -1,0 +1,333 @@
+// Input images of requests, see input.h. Called by the routes that take images.
+#include "input.h"
+
+#include "buf.h"
+#include "http.h"
+#include "json.h"
+#include "multipart.h"
+#include "text.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+// ---- from text ----------------------------------------------------------------------------------
+
+static bool begins(const char *s, const char *with)
+{
+    return !strncasecmp(s, with, strlen(with));
+}
+
+// "scheme://": the server does not fetch what others could make it fetch.
+static bool is_url(const char *s)
+{
+    const size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+.-");
+    return n && !strncmp(s + n, "://", 3);
+}
+
+static enum err take_blob(struct buf *b, struct input_file *out, struct fault *why)
+{
+    const size_t size = b->len;
+    out->blob = b->failed ? NULL : blob_create((uint8_t *)buf_take(b), size);
+    buf_deinit(b);
+    return out->blob ? ERR_OK : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+}
+
+static enum err read_text(const char *name, const char *s, struct input_file *out,
+                          struct fault *why)
+{
+    struct buf b = {0};
+    if (is_url(s))
+        return fault_set(why, ERR_INVALID, name,
+                         "\"%s\" is the URL %.60s, but this server does not fetch images: send the "
+                         "image itself, as base64 or a data URL",
+                         name, s);
+    if (begins(s, "data:")) {
+        const char *comma = strchr(s, ',');
+        static const char base64[] = ";base64";
+        const size_t n = sizeof base64 - 1;
+        if (!comma || comma - s < (int)n || strncasecmp(comma - n, base64, n))
+            return fault_set(why, ERR_INVALID, name,
+                             "\"%s\" must be a data URL in base64, such as "
+                             "data:image/png;base64,iVBORw0...",
+                             name);
+        s = comma + 1;
+    }
+    if (!*s)
+        return fault_set(why, ERR_INVALID, name, "\"%s\" is empty", name);
+    if (!text_unbase64(&b, s) && !b.failed) {
+        buf_deinit(&b);
+        return fault_set(why, ERR_INVALID, name, "\"%s\" is not valid base64 or a data URL", name);
+    }
+    return take_blob(&b, out, why);
+}
+
+// ---- from JSON ----------------------------------------------------------------------------------
+
+static enum err read_job(const char *name, const struct json_t *v, struct input_file *out,
+                         struct fault *why)
+{
+    static const char *const keys[] = {"job", "index", NULL};
+    struct fault inner = {0};
+    struct json_reader r = json_reader(v, name, ERR_INVALID, &inner);
+    json_only_keys(&r, keys);
+    const char *job = json_read_text(&r, "job", "");
+    out->index = (int)json_read_int(&r, "index", 0, 0, JOB_MAX_PICTURES - 1);
+    if (r.err)
+        return fault_set(why, r.err, name, "\"%s\": %s", name, inner.msg);
+    if (!*job)
+        return fault_set(why, ERR_INVALID, name,
+                         "\"%s\" must be base64, a data URL, or an object with \"job\" and "
+                         "\"index\"",
+                         name);
+    // A longer id is cut, and is no job's.
+    strncpy(out->job, job, sizeof out->job - 1);
+    return ERR_OK;
+}
+
+static enum err read_reference(const char *name, const struct json_t *v, struct input_file *out,
+                               struct fault *why)
+{
+    static const char *const keys[] = {"image_url", NULL};
+    struct fault inner = {0};
+    struct json_reader r = json_reader(v, name, ERR_INVALID, &inner);
+    if (json_given(v, "file_id"))
+        return fault_set(why, ERR_INVALID, name,
+                         "\"%s\": file_id is not supported, because this server keeps no uploaded "
+                         "files; send image_url with a data URL",
+                         name);
+    json_only_keys(&r, keys);
+    const char *url = json_read_text(&r, "image_url", "");
+    return r.err ? fault_set(why, r.err, name, "\"%s\": %s", name, inner.msg)
+                 : read_text(name, url, out, why);
+}
+
+enum err input_read(const char *name, const struct json_t *v, struct input_file *out,
+                    struct fault *why)
+{
+    size_t n = 0;
+    const char *text = json_text(v, &n);
+    *out = (struct input_file){0};
+    if (text && strlen(text) != n)
+        return fault_set(why, ERR_INVALID, name, "\"%s\" is not valid base64 or a data URL", name);
+    if (text)
+        return read_text(name, text, out, why);
+    if (json_find(v, "image_url") || json_find(v, "file_id"))
+        return read_reference(name, v, out, why);
+    return read_job(name, v, out, why);
+}
+
+// ---- from a form --------------------------------------------------------------------------------
+
+// A field of text, not a file: what a JSON body would hold.
+static enum err read_field(const char *name, const struct multipart_part *part,
+                           struct input_file *out, struct fault *why)
+{
+    struct json_t *doc = NULL;
+    struct buf text = {0};
+    enum err err;
+    buf_add(&text, part->data, part->size);
+    if (text.failed)
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    if (part->size && *part->data == '{') {
+        err = json_parse(text.data, text.len, name, ERR_INVALID, &doc, why);
+        if (err)
+            fault_set(why, err, name, "\"%s\" is not valid JSON", name);
+        else
+            err = input_read(name, doc, out, why);
+        json_destroy(&doc);
+    } else {
+        err = read_text(name, text.data ? text.data : "", out, why);
+    }
+    buf_deinit(&text);
+    return err;
+}
+
+static enum err read_part(const char *name, const struct multipart_part *part,
+                          struct input_file *out, struct fault *why)
+{
+    struct buf b = {0};
+    // Programs that forget the file name still tell the type, or send bytes that are no text.
+    const bool text =
+        !part->filename && strncmp(part->type, "image/", 6) && !memchr(part->data, 0, part->size);
+    *out = (struct input_file){0};
+    if (text)
+        return read_field(name, part, out, why);
+    if (!part->size)
+        return fault_set(why, ERR_INVALID, name, "\"%s\" is an empty file", name);
+    buf_add(&b, part->data, part->size);
+    return take_blob(&b, out, why);
+}
+
+// ---- from a request -----------------------------------------------------------------------------
+
+static enum err refuse_many(const char *name, size_t n, struct fault *why)
+{
+    return fault_set(why, ERR_INVALID, name,
+                     "\"%s\" holds %zu images; this server takes one image per request", name, n);
+}
+
+static bool is_named(const struct multipart_part *part, const char *name)
+{
+    const size_t n = strlen(name);
+    return !strncmp(part->name, name, n) && (!part->name[n] || !strcmp(part->name + n, "[]"));
+}
+
+static enum err take_part(struct call *c, const char *name, struct input_file *out,
+                          struct fault *why)
+{
+    const struct multipart_part *first = NULL;
+    size_t n = 0;
+    for (int i = 0; i < c->form->parts; i++)
+        if (is_named(&c->form->part[i], name) && !n++)
+            first = &c->form->part[i];
+    if (n > 1)
+        return refuse_many(name, n, why);
+    return first ? read_part(name, first, out, why) : ERR_OK;
+}
+
+enum err input_take(struct call *c, const char *name, struct input_file *out, struct fault *why)
+{
+    const struct json_t *v = json_find(c->body, name);
+    *out = (struct input_file){0};
+    if (c->form)
+        return take_part(c, name, out, why);
+    if (!json_given(c->body, name))
+        return ERR_OK;
+    if (json_kind(v) == JSON_LIST && json_count(v) > 1)
+        return refuse_many(name, json_count(v), why);
+    const enum err err =
+        input_read(name, json_kind(v) == JSON_LIST ? json_item(v, 0) : v, out, why);
+    json_remove(c->body, name);
+    return err;
+}
+
+void input_deinit(struct input *in)
+{
+    blob_unref(&in->image.blob);
+    blob_unref(&in->mask.blob);
+    *in = (struct input){0};
+}
+
+// ---- submission ---------------------------------------------------------------------------------
+
+// A call whose images are being looked at.
+struct input_wait {
+    struct input_wait *next, **prev; // of the app's
+    struct call *call;
+    struct jobs_intake *intake;
+    input_then_fn *then;
+};
+
+static void wait_end(struct input_wait *w)
+{
+    *w->prev = w->next;
+    if (w->next)
+        w->next->prev = w->prev;
+    free(w);
+}
+
+static void on_gone(void *ctx)
+{
+    struct input_wait *w = ctx;
+    jobs_intake_forget(w->intake);
+    wait_end(w);
+}
+
+bool input_waits(const struct app *app, const char *owner, const char *idempotency_key)
+{
+    for (const struct input_wait *w = app->inputs; w; w = w->next) {
+        const char *key = http_header(w->call->http, "Idempotency-Key");
+        if (key && !strcmp(key, idempotency_key) && !strcmp(w->call->owner, owner))
+            return true;
+    }
+    return false;
+}
+
+static void on_submitted(void *ctx, struct job *job, const struct fault *why)
+{
+    struct input_wait *w = ctx;
+    struct call *c = w->call;
+    input_then_fn *then = w->then;
+    wait_end(w);
+    http_defer(c->http, NULL, NULL);
+    if (job)
+        then(c, job);
+    else
+        draw_refuse(c, why);
+}
+
+static enum err find_image(struct call *c, const char *name, struct input_file *f,
+                           struct fault *why)
+{
+    const struct app *app = c->app;
+    struct job *job = *f->job ? jobs_find(app->jobs, f->job) : NULL;
+    if (!*f->job)
+        return ERR_OK;
+    // Do not reveal that a job of another key exists.
+    if (!job || strcmp(job->spec.owner, c->owner))
+        return fault_set(why, ERR_INVALID, name, "\"%s\": no such job", name);
+    if (f->index >= job->spec.n)
+        return fault_set(why, ERR_INVALID, name,
+                         "\"%s\": the job has %d image%s; indexes start at 0", name, job->spec.n,
+                         job->spec.n > 1 ? "s" : "");
+    const enum err err = jobs_image(app->jobs, job, f->index, &f->blob, why);
+    return err == ERR_NOT_FOUND
+               ? fault_set(why, ERR_INVALID, name, "\"%s\": image %d of this job is not available",
+                           name, f->index)
+               : err;
+}
+
+static enum err submit(struct call *c, const struct job_spec *spec, struct input *in,
+                       input_then_fn *then, struct fault *why)
+{
+    struct app *app = c->app;
+    struct input_wait *w;
+    enum err err = find_image(c, "image", &in->image, why);
+    if (!err)
+        err = find_image(c, "mask", &in->mask, why);
+    if (err)
+        return err;
+    const struct jobs_input from = {spec, in->image.blob, in->mask.blob};
+    w = malloc(sizeof *w);
+    if (!w)
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    w->call = c;
+    w->then = then;
+    err = jobs_submit_input(app->jobs, &from, on_submitted, w, &w->intake, why);
+    if (err) {
+        free(w);
+        return err;
+    }
+    w->next = app->inputs;
+    w->prev = &app->inputs;
+    if (w->next)
+        w->next->prev = &w->next;
+    app->inputs = w;
+    http_drop_body(c->http);
+    if (c->form)
+        c->form->parts = 0; // they were in the body
+    http_defer(c->http, on_gone, w);
+    return ERR_OK;
+}
+
+void input_submit(struct call *c, const struct job_spec *spec, struct input *in,
+                  input_then_fn *then)
+{
+    struct job_spec full = *spec;
+    struct fault why = {0};
+    full.owner = c->owner;
+    full.request_id = http_id(c->http);
+    if (!input_given(&in->image) && input_given(&in->mask)) {
+        fault_set(&why, ERR_INVALID, "mask", "\"mask\" needs an \"image\" that it is for");
+        draw_refuse(c, &why);
+    } else if (input_given(&in->image)) {
+        if (submit(c, &full, in, then, &why))
+            draw_refuse(c, &why);
+    } else {
+        struct job *job = draw_submit(c, spec);
+        if (job)
+            then(c, job);
+    }
+    input_deinit(in);
+}

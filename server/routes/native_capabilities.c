@@ -1,0 +1,115 @@
+// GET /v1/capabilities: what this server and its model can do, its limits and its load. Called by
+// the router, on the loop thread.
+#include "native.h"
+
+#include "buf.h"
+#include "codec.h"
+#include "picture_edit.h"
+#include "program.h"
+#include "text.h"
+
+static void add_names(struct buf *b, const char *name, const char *const *list)
+{
+    buf_printf(b, ",\"%s\":[", name);
+    for (int i = 0; list[i]; i++) {
+        buf_puts(b, i ? "," : "");
+        text_json(b, list[i]);
+    }
+    buf_puts(b, "]");
+}
+
+static void add_stages(struct buf *b, const struct model_info *m)
+{
+    buf_puts(b, ",\"stages\":[");
+    for (int i = 0; i < m->stages; i++) {
+        const struct model_stage *s = &m->stage[i];
+        buf_printf(b,
+                   "%s{\"size\":%d,\"steps\":%d,\"guidance_scale\":%.6g,\"noise_level\":%d,"
+                   "\"sampler\":",
+                   i ? "," : "", s->size, s->steps, (double)s->guidance_scale, s->noise_level);
+        text_json(b, s->sampler);
+        buf_puts(b, ",\"name\":");
+        text_json(b, s->name);
+        buf_puts(b, "}");
+    }
+    buf_puts(b, "]");
+}
+
+static void add_presets(struct buf *b, const struct model_info *m)
+{
+    buf_puts(b, ",\"presets\":[");
+    for (int i = 0; i < m->presets; i++) {
+        const struct model_preset *p = &m->preset[i];
+        buf_printf(b, "%s{\"name\":", i ? "," : "");
+        text_json(b, p->name);
+        buf_puts(b, ",\"sampler\":");
+        text_json(b, p->sampler);
+        buf_puts(b, ",\"steps\":[");
+        for (int s = 0; s < m->stages; s++)
+            buf_printf(b, "%s%d", s ? "," : "", p->steps[s]);
+        buf_puts(b, "],\"guidance_scale\":[");
+        for (int s = 0; s < m->stages; s++)
+            buf_printf(b, "%s%.6g", s ? "," : "", (double)p->guidance_scale[s]);
+        buf_puts(b, "]}");
+    }
+    buf_puts(b, "]");
+}
+
+// The tasks, and what an input image may be.
+static void add_input(struct buf *b, const struct model_info *m, const struct jobs_limits *limits)
+{
+    buf_printf(b, "\"tasks\":[\"generate\",\"edit\"%s],\"scales\":[",
+               m->scale[0] ? ",\"upscale\"" : "");
+    for (int i = 0; i < 2 && m->scale[i]; i++)
+        buf_printf(b, "%s%d", i ? "," : "", m->scale[i]);
+    buf_printf(b,
+               "],\"input\":{\"formats\":[\"png\",\"jpeg\",\"webp\"],\"bytes\":%zu,\"edge\":%d,"
+               "\"mask_kinds\":[\"light\",\"transparent\"]},",
+               limits->input_bytes < CODEC_MAX_BYTES ? limits->input_bytes
+                                                     : (size_t)CODEC_MAX_BYTES,
+               PICTURE_MAX_EDIT_EDGE);
+}
+
+void native_capabilities(struct call *c)
+{
+    const struct app *app = c->app;
+    const struct model_info *m = jobs_model(app->jobs);
+    const struct jobs_limits *limits = jobs_limits(app->jobs);
+    const struct jobs_stats s = jobs_stats(app->jobs);
+    struct buf b = {0};
+    if (!m) {
+        struct fault why = {0};
+        jobs_ready(app->jobs, &why);
+        call_fault(c, &why, 2);
+        return;
+    }
+    buf_puts(&b, "{\"version\":");
+    text_json(&b, program_version);
+    buf_puts(&b, ",\"model\":");
+    text_json(&b, m->name);
+    buf_puts(&b, ",\"device\":");
+    text_json(&b, m->device);
+    buf_puts(&b, ",\"sizes\":[");
+    for (int i = 0; i < m->stages; i++)
+        buf_printf(&b, "%s%d", i ? "," : "", m->stage[i].size);
+    buf_puts(&b, "]");
+    add_stages(&b, m);
+    add_presets(&b, m);
+    add_names(&b, "samplers", m->samplers);
+    add_names(&b, "timesteps", m->timesteps);
+    buf_printf(
+        &b,
+        ",\"formats\":[\"png\",\"jpeg\",\"webp\"],\"limits\":{\"n\":%d,\"prompt_bytes\":32000,"
+        "\"steps\":1000,\"previews\":%d,\"priority\":%d,\"queue\":%d,\"queue_per_key\":%d,"
+        "\"keep_seconds\":%lld},",
+        JOB_MAX_PICTURES, JOB_MAX_PREVIEWS, JOB_MAX_PRIORITY, limits->queued,
+        limits->queued_per_owner, (long long)(limits->keep_ms / 1000));
+    add_input(&b, m, limits);
+    buf_printf(
+        &b,
+        "\"slots\":%d,\"queued\":%d,\"running\":%d,\"seconds_per_picture\":%.4f,"
+        "\"features\":{\"batching\":\"step\",\"streaming\":true,\"cancel\":true,"
+        "\"idempotency\":true,\"img2img\":true,\"edit\":true,\"inpaint\":true,\"upscale\":%s}}",
+        s.slots, s.queued, s.running, s.seconds_per_picture, m->scale[0] ? "true" : "false");
+    call_json(c, 200, &b);
+}

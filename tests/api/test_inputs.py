@@ -1,0 +1,480 @@
+"""Input images over HTTP: how they come in, what is refused and why, and what they may cost."""
+import base64
+import http.client
+import json
+import os
+import threading
+import time
+import zlib
+
+from harness import PATIENCE, Server, b64, eventually, is_png, main, make_png, read_png
+from test_ops import bearer, keys_file, new_key
+
+BOUNDARY = "a-boundary"
+IMAGE = make_png(80, 60, lambda x, y: (3 * x, 4 * y, 77))
+# The right half is repainted.
+LIGHT = make_png(80, 60, lambda x, y: (255 * (x >= 40),) * 3)
+CLEAR = make_png(80, 60, lambda x, y: (9, 9, 9, 0 if x >= 40 else 255))
+
+
+def text(data):
+    return base64.b64encode(data).decode()
+
+
+def url(data, kind="image/png"):
+    return f"data:{kind};base64,{text(data)}"
+
+
+def form(parts):
+    """parts: (name, text), or (name, bytes) of a file."""
+    out = b""
+    for name, value in parts:
+        file = isinstance(value, bytes)
+        out += (f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"' +
+                ('; filename="x.png"\r\nContent-Type: image/png' if file else "") + "\r\n\r\n").encode()
+        out += (value if file else str(value).encode()) + b"\r\n"
+    return out + f"--{BOUNDARY}--\r\n".encode()
+
+
+def post_form(s, path, parts, **headers):
+    return s.request("POST", path, form(parts),
+                     {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", **headers})
+
+
+def rows_of(s, job, i=0):
+    return read_png(s.get(f"/v1/jobs/{job['id']}/images/{i}").body)
+
+
+def is_kept(rows):
+    """The left half is the input's own, the right half is not."""
+    source = read_png(IMAGE)[2]
+    return (all(a[:120] == b[:120] for a, b in zip(rows, source)) and
+            any(a[160:] != b[160:] for a, b in zip(rows, source)))
+
+
+def accepted(s, answer):
+    assert answer.status == 202, answer.body
+    job = s.wait_job(answer.json["id"])
+    assert job["status"] == "done", job
+    return job
+
+
+# ---- every way in -------------------------------------------------------------------------------
+
+def test_every_way_to_send_an_image(s):
+    """One job's image, however it was sent: the same bytes, the same result."""
+    fields = {"prompt": "a", "seed": 7, "mask": text(LIGHT)}
+    first = accepted(s, s.post("/v1/jobs", {**fields, "image": text(IMAGE)}))
+    assert first["request"]["task"] == "edit" and first["request"]["input_size"] == "80x60"
+    image = s.get(f"/v1/jobs/{first['id']}/images/0").body
+    assert is_kept(read_png(image)[2])
+    wrapped = "\n".join(text(IMAGE)[i:i + 76] for i in range(0, 10**6, 76)).strip()
+    plain = text(IMAGE).rstrip("=")
+    for value in (url(IMAGE), url(IMAGE, "application/octet-stream"), plain, wrapped,
+                  {"image_url": url(IMAGE)}):
+        job = accepted(s, s.post("/v1/jobs", {**fields, "image": value}))
+        assert s.get(f"/v1/jobs/{job['id']}/images/0").body == image, str(value)[:50]
+    parts = list(fields.items())
+    for value in (IMAGE, text(IMAGE), url(IMAGE), json.dumps({"image_url": url(IMAGE)})):
+        for name in ("image", "image[]"):
+            job = accepted(s, post_form(s, "/v1/jobs", [*parts, (name, value)]))
+            assert s.get(f"/v1/jobs/{job['id']}/images/0").body == image, (name, value[:50])
+    # An earlier result.
+    made = accepted(s, s.post("/v1/jobs", {"prompt": "b", "size": "80x60", "n": 2}))
+    for i in (0, 1):
+        source = rows_of(s, made, i)[2]
+        reference = {"job": made["id"], "index": i}
+        for a in (s.post("/v1/jobs", {**fields, "image": reference}),
+                  post_form(s, "/v1/jobs", [*parts, ("image", json.dumps(reference))])):
+            rows = rows_of(s, accepted(s, a))[2]
+            assert all(a[:120] == b[:120] for a, b in zip(rows, source)), i
+
+
+def test_masks(s):
+    body = {"prompt": "a", "seed": 7, "image": text(IMAGE)}
+    dark = make_png(80, 60, lambda x, y: (255 * (x < 40),) * 3)
+    for more in ({"mask": text(LIGHT)}, {"mask": url(LIGHT), "mask_kind": "light"},
+                 {"mask": text(CLEAR), "mask_kind": "transparent"},
+                 {"mask": text(dark), "mask_invert": True}, {"mask": text(LIGHT), "feather": 0}):
+        job = accepted(s, s.post("/v1/jobs", {**body, **more}))
+        assert job["request"]["masked"] and job["request"]["strength"][0] == 1
+        assert is_kept(rows_of(s, job)[2]), list(more)
+        parts = [("prompt", "a"), ("image", IMAGE), *((k, v if k != "mask_invert" else "true")
+                                                      for k, v in more.items())]
+        assert is_kept(rows_of(s, accepted(s, post_form(s, "/v1/jobs", parts)))[2]), list(more)
+    # An image's own transparent pixels are a mask, too.
+    job = accepted(s, s.post("/v1/jobs", {"prompt": "a", "image": text(CLEAR)}))
+    assert job["request"]["masked"]
+    mask = accepted(s, s.post("/v1/jobs", {**body, "image": text(LIGHT), "strength": 0.3}))
+    job = accepted(s, s.post("/v1/jobs", {**body, "mask": {"job": mask["id"], "index": 0}}))
+    assert job["request"]["masked"]
+
+
+def test_tasks(s):
+    """What is done follows from what is sent, or from the task."""
+    image = {"image": text(IMAGE)}
+    for body, task in (({"prompt": "a"}, "generate"), ({"prompt": "a", **image}, "edit"), (image, "edit"),
+                       ({"prompt": "a", "task": "generate"}, "generate"),
+                       ({"task": "edit", **image}, "edit"), ({"task": None, **image}, "edit"),
+                       ({"task": "upscale", **image}, "upscale")):
+        job = accepted(s, s.post("/v1/jobs", {"seed": 1, **body}))
+        assert job["request"]["task"] == task, (list(body), job)
+        width = {"generate": 1024, "edit": 80, "upscale": 320}[task]
+        assert job["images"][0]["width"] == width, job["images"]
+    job = accepted(s, s.post("/v1/jobs", {"task": "upscale", "scale": 16, **image}))
+    assert job["images"][0]["width"] == 1280 and job["request"]["scale"] == 16
+    job = accepted(s, s.post("/v1/jobs", {"prompt": "a", "strength": 0.5, "size": "40x40", **image}))
+    assert job["request"]["strength"][0] == 0.5 and job["images"][0]["width"] == 40
+    c = s.get("/v1/capabilities").json
+    assert c["tasks"] == ["generate", "edit", "upscale"] and c["scales"] == [4, 16]
+    assert c["input"] == {"formats": ["png", "jpeg", "webp"], "bytes": 50 << 20, "edge": 8192,
+                          "mask_kinds": ["light", "transparent"]}
+    assert all(c["features"][name] is True for name in ("edit", "inpaint", "upscale"))
+
+
+def test_fields_of_forms(s):
+    """Values come as text; what is not a value of the field is refused by its name."""
+    parts = [("prompt", "a b"), ("n", "2"), ("seed", "5"), ("size", "64x64"), ("steps", "3"),
+             ("guidance_scale", "2.5"), ("deadline", str(int(time.time()) + 600)), ("mask_invert", "false")]
+    parts.remove(("mask_invert", "false"))
+    job = accepted(s, post_form(s, "/v1/jobs", parts))
+    r = job["request"]
+    assert (r["prompt"], r["n"], r["seed"], r["steps"], r["guidance_scale"]) == ("a b", 2, 5, [3], [2.5]), r
+    job = accepted(s, post_form(s, "/v1/jobs", [("prompt", "a"), ("size", "256"), ("steps", "3,2")]))
+    assert job["request"]["steps"] == [3, 2]
+    for parts, param in (([("n", "two")], "n"), ([("n", "2.5")], "n"), ([("steps", "a")], "steps"),
+                         ([("steps", "1,2,3,4")], "steps"), ([("deadline", "soon")], "deadline"),
+                         ([("deadline", "9" * 30)], "deadline"), ([("size", "big")], "size"),
+                         ([("nothing", "1")], "nothing"), ([("n", "1"), ("n", "1")], "n"),
+                         ([("prompt", "b")], "prompt"), ([("format", b"\xff\xfe")], "format")):
+        a = post_form(s, "/v1/jobs", [("prompt", "a"), *parts])
+        assert a.status == 400 and a.json["error"]["param"] == param, (parts, a.body)
+    a = s.request("POST", "/v1/jobs", b"x", {"Content-Type": "multipart/form-data"})
+    assert a.status == 400 and a.json["error"]["param"] == "Content-Type", a.body
+    cut = form([("prompt", "a")])[:-30]
+    a = s.request("POST", "/v1/jobs", cut, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
+    assert a.status == 400 and "truncated" in a.json["error"]["message"], a.body
+    # Routes without images take no forms.
+    a = post_form(s, "/v1/images/generations", [("prompt", "a")])
+    assert a.status == 415, a.body
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+def chunk(kind, data):
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def png_of(width, height, data, colour=2):
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, colour, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def bomb():
+    """800 MB of zeros in less than a megabyte."""
+    packer = zlib.compressobj(9)
+    rows = bytes(16384 * 3 + 1) * 64
+    return png_of(16384, 16384, b"".join(packer.compress(rows) for _ in range(256)) + packer.flush())
+
+
+BAD = {  # name: (image, mask, what names it, words of the message)
+    "truncated": (IMAGE[:len(IMAGE) // 2], None, "image", "truncated"),
+    "header only": (IMAGE[:33], None, "image", "truncated"),
+    "zero bytes": (b"", None, "image", "empty"),
+    "text named .png": (b"this is not an image\n" * 5, None, "image", "PNG, JPEG or WebP"),
+    "20,000 px": (png_of(20000, 20000, zlib.compress(bytes(60001))), None, "image", "20000"),
+    "20,000 px on one side": (png_of(20000, 1, zlib.compress(bytes(60001))), None, "image", "20000"),
+    "a bomb": (bomb(), None, "image", "pixels"),
+    "mask of another size": (IMAGE, make_png(79, 60, lambda x, y: (255,) * 3), "mask", "79x60"),
+    "mask that is no image": (IMAGE, b"text", "mask", "PNG, JPEG or WebP"),
+    "mask cut off": (IMAGE, LIGHT[:60], "mask", "truncated"),
+    "mask of zero bytes": (IMAGE, b"", "mask", "empty"),
+    "mask with nothing to draw": (IMAGE, make_png(80, 60, lambda x, y: (0, 0, 0, 255)), "mask", "pixel"),
+}
+# How each route takes an image and a mask: (path, fields, of JSON or a form, names, status).
+ROUTES = {
+    "jobs, JSON": ("/v1/jobs", {"prompt": "a"}, "json", ("image", "mask"), 400),
+    "jobs, form": ("/v1/jobs", {"prompt": "a"}, "form", ("image", "mask"), 400),
+}
+
+
+def send(s, route, image, mask=None, **headers):
+    path, fields, how, names, _ = ROUTES[route]
+    if how == "form":
+        parts = [*fields.items(), (names[0], image), *([(names[1], mask)] if mask is not None else [])]
+        return post_form(s, path, parts, **headers)
+    body = {**fields}
+    for name, value in zip(names, (image, mask)):
+        if value is None:
+            continue
+        value = text(value) if isinstance(value, bytes) else value
+        body[name.split("[")[0]] = [value] if name.endswith("[]") else value
+    return s.request("POST", path, body, headers)
+
+
+def refused(route, answer, param, words, what):
+    status = ROUTES[route][4]
+    assert answer.status == status, (route, what, answer.status, answer.body[:300])
+    error = answer.json.get("error")
+    said = error["message"] if isinstance(error, dict) else answer.json["detail"]
+    assert words in said, (route, what, said)
+    if isinstance(error, dict):
+        assert error["param"] == param and error["type"] == "invalid_request_error", (route, what, error)
+    else:
+        assert param in said, (route, what, said)
+
+
+def test_bad_images(s):
+    """Each is refused at once, by every route, with the parameter that it came in."""
+    for route, (_, _, _, names, _) in ROUTES.items():
+        for what, (image, mask, param, words) in BAD.items():
+            if mask is not None and names[1] is None:
+                continue
+            start = time.monotonic()
+            answer = send(s, route, image, mask)
+            refused(route, answer, param, words, what)
+            assert time.monotonic() - start < 10, (route, what)
+    assert s.get("/healthz").status == 200
+
+
+def test_bad_sources(s):
+    """URLs, files elsewhere, jobs and indexes that are not there."""
+    job = accepted(s, s.post("/v1/jobs", {"prompt": "a", "size": 64, "n": 2}))["id"]
+    sources = (
+        ("http://example.com/a.png", "does not fetch"), ("HTTPS://example.com/a.png", "does not fetch"),
+        ("ftp://example.com/a.png", "does not fetch"), ("file:///etc/passwd", "does not fetch"),
+        ("data:image/png,abc", "data URL in base64"), ("data:image/png;base64", "data URL in base64"),
+        ("data:image/png;base64,", "empty"), ("", "empty"), ("????", "not valid base64"),
+        ("abc\0def", "not valid base64"), ({"file_id": "file-1"}, "file_id is not supported"),
+        ({"image_url": "https://example.com/a.png"}, "does not fetch"), ({"image_url": 5}, "image_url"),
+        ({"image_url": url(IMAGE), "detail": "high"}, "detail"), ({}, "must be base64"),
+        ({"job": job, "index": 2}, "2 images"), ({"job": job, "index": -1}, "index"),
+        ({"job": job, "index": 99}, "index"), ({"job": job, "index": "0"}, "index"),
+        ({"job": "job_" + "0" * 32, "index": 0}, "no such job"), ({"job": job + "0" * 99}, "no such job"),
+        ({"job": ""}, "must be base64"), ({"job": job, "picture": 0}, "picture"), (5, "string or an object"),
+        ([], "string or an object"), ([text(IMAGE)], "string or an object"),
+    )
+    for value, words in sources:
+        for name, body in (("image", {}), ("mask", {"image": text(IMAGE)})):
+            a = s.post("/v1/jobs", {"prompt": "a", **body, name: value})
+            assert a.status == 400 and a.json["error"]["param"] == name, (value, a.status, a.body)
+            assert words in a.json["error"]["message"], (value, a.body)
+    a = post_form(s, "/v1/jobs", [("prompt", "a"), *[("image[]", IMAGE)] * 17])
+    assert a.status == 400 and "17 images" in a.json["error"]["message"], a.body
+    a = post_form(s, "/v1/jobs", [("prompt", "a"), ("image", IMAGE), ("image", IMAGE)])
+    assert a.status == 400 and "2 images" in a.json["error"]["message"], a.body
+    a = post_form(s, "/v1/jobs", [("prompt", "a"), ("image", "{")])
+    assert a.status == 400 and a.json["error"]["param"] == "image", a.body
+
+
+def test_fields_that_do_not_go_together(s):
+    image = {"image": text(IMAGE)}
+    for body, param in (({}, "prompt"), ({"prompt": ""}, "prompt"), ({"prompt": "a", "task": "edit"}, "image"),
+                        ({"task": "upscale"}, "image"), ({"prompt": "a", "task": "generate", **image}, "image"),
+                        ({"prompt": "a", "mask": text(LIGHT)}, "mask"),
+                        ({"prompt": "a", "strength": 0.5}, "strength"), ({"prompt": "a", "scale": 4}, "scale"),
+                        ({"scale": 4, **image}, "scale"), ({"task": "upscale", "scale": 3, **image}, "scale"),
+                        ({"task": "upscale", "size": 64, **image}, "size"),
+                        ({"task": "upscale", "strength": 0.5, **image}, "strength"),
+                        ({"task": "upscale", "mask": text(LIGHT), **image}, "mask"),
+                        ({"prompt": "a", "feather": 3}, "feather"), ({"prompt": "a", "mask_invert": True}, "mask_invert"),
+                        ({"prompt": "a", "strength": 0, **image}, "strength"),
+                        ({"prompt": "a", "strength": 0.01, **image}, "strength"),
+                        ({"task": "paint", **image}, "task")):
+        a = s.post("/v1/jobs", body)
+        assert a.status == 400 and a.json["error"]["param"] == param, (list(body), param, a.status, a.body)
+
+
+def test_images_of_another_key():
+    """They are as absent as those of no job at all."""
+    made = {name: new_key(name, "generate,read") for name in ("owner", "other")}
+    s = Server("--keys-file", keys_file(*(line for _, line in made.values())))
+    try:
+        keys = {name: bearer(key) for name, (key, _) in made.items()}
+        a = s.request("POST", "/v1/jobs", {"prompt": "a", "size": 64}, keys["owner"])
+        job = s.wait_job(a.json["id"], **keys["owner"])["id"]
+        for route, (_, _, how, _, status) in ROUTES.items():
+            if status != 400:
+                continue
+            values = [{"job": j, "index": 0} for j in (job, "job_" + "0" * 32)]
+            if how == "form":
+                values = [json.dumps(v) for v in values]
+            theirs, nobodys = (send(s, route, v, **keys["other"]) for v in values)
+            assert theirs.status == nobodys.status == 400 and theirs.body == nobodys.body, (route, theirs.body)
+            mine = send(s, route, values[0], **keys["owner"])
+            assert mine.status in (200, 202), (route, mine.body)
+    finally:
+        assert s.close() == 0
+
+
+# ---- sizes and memory ---------------------------------------------------------------------------
+
+def noise(edge):
+    """A PNG of three bytes per pixel that nothing can compress."""
+    raw = b"".join(b"\0" + os.urandom(3 * edge) for _ in range(edge))
+    return png_of(edge, edge, zlib.compress(raw, 0))
+
+
+def test_the_body_may_be_as_large_as_images_are():
+    """Only where images are taken; the other routes keep max-body."""
+    s = Server("--max-body", "2000", "--input-bytes", "300000")
+    try:
+        image = noise(240)
+        assert 150_000 < len(image) < 200_000
+        job = accepted(s, send(s, "jobs, form", image))
+        assert s.delete("/v1/jobs/" + job["id"]).status == 204
+        accepted(s, send(s, "jobs, JSON", image))
+        big = noise(340)
+        assert len(big) > 300_000
+        for route in ("jobs, form", "jobs, JSON"):
+            a = send(s, route, big)
+            assert a.status == 413 and "input-bytes" in a.json["error"]["message"], a.body
+        for path, status in (("/v1/jobs", 413), ("/v1/images/generations", 413)):
+            size = 300_001 if path == "/v1/jobs" else 2001
+            for body in ("x" * size, iter([b"x" * size])):
+                a = s.request("POST", path, body)
+                assert a.status == status, (path, a.body)
+        # A little compressed text cannot become a large body.
+        import gzip
+        packed = gzip.compress(json.dumps({"prompt": "a", "image": "A" * 100_000}).encode())
+        a = s.request("POST", "/v1/jobs", packed, {"Content-Encoding": "gzip"})
+        assert a.status == 413 and "max-body" in a.json["error"]["message"], a.body
+        # Chunked, so that the size is not known before.
+        for job in s.get("/v1/jobs").json["data"]:
+            assert s.delete("/v1/jobs/" + job["id"]).status == 204
+        data = form([("prompt", "a"), ("image", image)])
+        a = s.request("POST", "/v1/jobs", iter([data[i:i + 10000] for i in range(0, len(data), 10000)]),
+                      {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
+        accepted(s, a)
+        # One without an end is given up soon after its limit.
+        c = s.raw(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                  b"Transfer-Encoding: chunked\r\n\r\n", read=False)
+        sent = 0
+        try:
+            while sent < 64 << 20:
+                c.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+                sent += 65536
+        except OSError:
+            pass
+        assert sent < 32 << 20, "the connection was not closed"
+        c.close()
+    finally:
+        assert s.close() == 0
+
+
+def peak(s):
+    with open(f"/proc/{s.process.pid}/status") as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith("VmHWM"))
+
+
+def test_memory_stays_bounded_while_many_upload():
+    """64 clients with 20 MB each: those that fit are taken, the others are told to come again."""
+    limit, count = 128 << 20, 64
+    s = Server("--input-bytes", str(limit), "--queue-limit", "200")
+    try:
+        image = noise(2600)
+        assert 20_000_000 < len(image) < 22_000_000
+        body = form([("prompt", "a"), ("size", "64"), ("image", image)])
+        said, lock = {}, threading.Lock()
+
+        def upload(until):
+            while True:
+                try:
+                    a = s.request("POST", "/v1/jobs", body,
+                                  {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
+                except OSError:  # it was told before it had sent all
+                    continue
+                with lock:
+                    said[a.status] = said.get(a.status, 0) + 1
+                assert a.status in (202, 429, 503), a.body
+                if a.status == 202 or time.monotonic() > until:
+                    return
+                assert int(a.headers["retry-after"]) >= 1
+                time.sleep(0.3)
+        accepted(s, s.request("POST", "/v1/jobs", body,
+                              {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}))
+        before = peak(s)
+        until = time.monotonic() + 120
+        threads = [threading.Thread(target=upload, args=(until,)) for _ in range(count)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert said.get(202) == count, said
+        assert said.get(503), f"nobody had to come again: {said}"
+        print(f"peak of {count} uploads: {peak(s) >> 20} MB, of one: {before >> 20} MB; {said}")
+        # Twice the limit, for what arrives and what is looked at, and the pixels of four at a time.
+        assert peak(s) < 2 * limit + 6 * before, (peak(s) >> 20, before >> 20)
+        # An ordinary request finds room meanwhile, and afterwards all of it is free again.
+        assert s.post("/v1/jobs", {"prompt": "a", "size": 64}).status == 202
+    finally:
+        assert s.close() == 0
+
+
+def test_ordinary_requests_do_not_wait_for_uploads():
+    s = Server("--input-bytes", "2M", "--max-body", "100K")
+    try:
+        head = (f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; "
+                f"boundary={BOUNDARY}\r\nContent-Length: 1500000\r\n\r\n").encode()
+        slow = s.raw(head, read=False)
+        slow.sendall(bytes(200_000))
+        eventually(lambda: send(s, "jobs, form", noise(600)).status == 503, what="a full house")
+        a = send(s, "jobs, form", noise(600))
+        assert a.status == 503 and int(a.headers["retry-after"]) >= 1, a.body
+        assert "uploaded at the same time" in a.json["error"]["message"], a.body
+        accepted(s, send(s, "jobs, form", IMAGE))
+        accepted(s, s.post("/v1/jobs", {"prompt": "a", "size": 64}))
+        slow.close()
+        eventually(lambda: send(s, "jobs, form", noise(600)).status == 202, what="room again")
+    finally:
+        assert s.close() == 0
+
+
+def test_a_client_that_leaves_makes_no_job():
+    s = Server()
+    try:
+        image = noise(1500)
+        body = form([("prompt", "gone"), ("size", "64"), ("image", image)])
+        head = (f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; "
+                f"boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n").encode()
+        for _ in range(5):
+            c = s.raw(head + body, read=False)
+            c.close()
+        accepted(s, send(s, "jobs, form", IMAGE))
+        made = [j["request"]["prompt"] for j in s.get("/v1/jobs").json["data"]]
+        assert len(made) < 6, made
+    finally:
+        assert s.close() == 0
+
+
+def test_repeated_forms():
+    """The same request again is the same job, whatever its boundary is."""
+    s = Server()
+    try:
+        parts = [("prompt", "a"), ("size", "64"), ("image", IMAGE)]
+        first = post_form(s, "/v1/jobs", parts, **{"Idempotency-Key": "k"})
+        accepted(s, first)
+        other = form(parts).replace(BOUNDARY.encode(), b"another")
+        a = s.request("POST", "/v1/jobs", other, {"Content-Type": "multipart/form-data; boundary=another",
+                                                  "Idempotency-Key": "k"})
+        assert a.status == 202 and a.json["id"] == first.json["id"], a.body
+        a = post_form(s, "/v1/jobs", [*parts[:2], ("image", LIGHT)], **{"Idempotency-Key": "k"})
+        assert a.status == 409, a.body
+        # At the same time: one of them makes the job, the others are told to wait for it.
+        big = [("prompt", "a"), ("size", "64"), ("image", noise(1200))]
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(
+            post_form(s, "/v1/jobs", big, **{"Idempotency-Key": "m"}))) for _ in range(6)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(PATIENCE)
+        assert {a.status for a in answers} <= {202, 503}, [a.status for a in answers]
+        assert len({a.json["id"] for a in answers if a.status == 202}) == 1
+        assert post_form(s, "/v1/jobs", big, **{"Idempotency-Key": "m"}).status == 202
+    finally:
+        assert s.close() == 0
+
+
+if __name__ == "__main__":
+    main(globals())
