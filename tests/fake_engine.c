@@ -1,24 +1,23 @@
-// engine.h without a device: deterministic pictures in microseconds, for every test of the server.
-// Linked instead of the engine. It ends the program when it is called as no engine may be: from two
-// threads, with a request that was to be refused, for a slot that is not in use. Environment:
-//   FAKE_STEP_MS     time of one step
-//   FAKE_SLOTS       slots where none are asked for
-//   FAKE_OPEN_FAILS  how many opens fail first, with FAKE_OPEN_ERROR (no_device)
+// engine.h without a device: deterministic images in microseconds, for all tests of the server.
+// Linked in place of the engine. It aborts when misused: called from two threads, with a request
+// that should have been refused, or for a slot that is not in use. Environment:
+//   FAKE_STEP_MS     duration of one step
+//   FAKE_SLOTS       default number of slots
+//   FAKE_OPEN_FAILS  number of opens that fail at first, with FAKE_OPEN_ERROR (no_device)
 //   FAKE_PRESETS     0: none
-//   FAKE_HELD        a file: while it is there, no open succeeds, and no picture gets further than
-//   the
-//                    step that it names, 0 when empty
-//   FAKE_FAULT       what an open or a picture that fails says
-//   FAKE_PREVIEWS    a file that gets a line for each preview rendered
-//   FAKE_SEEN        a file that gets a line of JSON for each open and each picture taken in
-// Words in a prompt cause trouble, with an error of err.h where CODE stands, or the first one:
-//   [fail CODE]      the picture fails in its second step (not_finite)
-//   [refuse CODE]    it is not taken in (no_memory)
-//   [lose CODE]      it takes the engine with it, once per process (device_lost)
-//   [lose always]    each time it is drawn
-//   [lose preview]   when a preview is rendered, once per process
-//   [slow]           each step with it takes a tenth of a second
-//   [hang]           it takes no step
+//   FAKE_HELD        a file: while it exists, opening fails, and images stop at the step number
+//                    that it contains (empty: 0)
+//   FAKE_FAULT       message of a failed open or image
+//   FAKE_PREVIEWS    a file that gets a line for each rendered preview
+//   FAKE_SEEN        a file that gets a line of JSON for each open and each admitted image
+// Words in a prompt cause errors; CODE is an error name of err.h, or omitted for the one shown:
+//   [fail CODE]      the image fails in its second step (not_finite)
+//   [refuse CODE]    the image is not admitted (no_memory)
+//   [lose CODE]      the image loses the engine, once per process (device_lost)
+//   [lose always]    the image loses the engine every time
+//   [lose preview]   rendering a preview loses the engine, once per process
+//   [slow]           each step of the image takes a tenth of a second
+//   [hang]           the image makes no progress
 #include "engine.h"
 
 #include "fake_seen.h"

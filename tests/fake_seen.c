@@ -1,4 +1,5 @@
-// Writes down what the fake engine is given, so that tests can see what reaches an engine.
+// Records the fake engine's parameters, so that tests can see what reaches an engine. Called by
+// fake_engine.c.
 #include "fake_seen.h"
 
 #include "buf.h"

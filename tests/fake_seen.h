@@ -1,4 +1,5 @@
-// What the fake engine was given, as lines of JSON in the file that FAKE_SEEN names. Thread: any.
+// Records the fake engine's parameters as lines of JSON in the file that FAKE_SEEN names. Thread:
+// any.
 #ifndef IMAGEND_FAKE_SEEN_H
 #define IMAGEND_FAKE_SEEN_H
 

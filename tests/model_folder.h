@@ -1,5 +1,5 @@
-// A temporary cascade for tests of cascade.json and of presets: base and sr are the tiny golden
-// models, base-fast is base with a DDIM scheduler and without a text encoder of its own.
+// A temporary cascade for tests of cascade.json and presets: base and sr are the tiny golden
+// models, base-fast is base with a DDIM scheduler and without its own text encoder.
 #ifndef IMAGEND_MODEL_FOLDER_H
 #define IMAGEND_MODEL_FOLDER_H
 

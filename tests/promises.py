@@ -3,10 +3,10 @@
 
 usage: promises.py BUILD_FOLDER IMAGEND FAKE_IMAGEND [--list]
 
-What is promised comes from where it is promised: options and metrics from `imagend config table`, routes from `imagend
-config routes`, fields from the OpenAPI description that the program serves, functions from the headers, topics from the
-headings of README.md and docs. Each needs a row in promises.md; a row must name only what exists, and
-tests that exist: `name` is a meson test, `name:function` a function of it. --list prints what has no row yet.
+The list of promises is extracted from the program: options and metrics from `imagend config table`, routes from
+`imagend config routes`, fields from the OpenAPI document that the program serves, functions from the headers, topics
+from the headings of README.md and docs. Each needs a row in promises.md. A row may name only promises and tests that
+exist: `name` is a meson test, `name:function` a function of it. --list prints promises without a row.
 """
 import json
 import pathlib

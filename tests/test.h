@@ -1,5 +1,5 @@
-// A test program's few words: CHECK counts and prints, test_end gives the exit status.
-// A test that cannot run here returns test_skip(why), which meson reads as skipped.
+// Macros for test programs: CHECK counts and prints, test_end gives the exit status. A test that
+// cannot run here returns test_skip(why), which meson reports as skipped.
 #ifndef IMAGEND_TEST_H
 #define IMAGEND_TEST_H
 

@@ -1,8 +1,8 @@
 """Runs one server for a test file and speaks HTTP to it. Standard library only.
 
-Every test function in a module gets a shared `Server` argument when it has one; `main(globals())`
-runs them all, prints a line for each that fails or calls skip(), and exits with 1 if any failed, else with
-77, by which meson counts the file as skipped, if any could not run.
+A test function with a parameter gets the module's shared `Server`. `main(globals())` runs all test functions and
+prints a line for each that fails or calls skip(). It exits with 1 if any failed, otherwise with 77, which meson
+counts as skipped, if any could not run.
 """
 import atexit
 import base64

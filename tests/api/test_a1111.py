@@ -1,4 +1,4 @@
-"""The subset of A1111's API, spoken as Open WebUI and SillyTavern speak it."""
+"""The subset of A1111's API, used as Open WebUI and SillyTavern use it."""
 import base64
 import json
 import threading

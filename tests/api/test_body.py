@@ -1,4 +1,4 @@
-"""Request bodies: refused while they still come, compressed, and in other encodings."""
+"""Request bodies: refused while still arriving, compressed, and in other encodings."""
 import gzip
 import http.client
 import os

@@ -1,4 +1,4 @@
-"""`imagend generate` on an engine whose pictures cost nothing: options, files, what it says."""
+"""`imagend generate` on the fake engine: options, files, output."""
 import os
 import resource
 import subprocess

@@ -1,5 +1,5 @@
-"""The requests that widespread clients send without any settings, as their sources spell them, and
-what each of them reads from the response."""
+"""The requests that widespread clients send with their default settings, as in their sources, and
+the parts of the response that they read."""
 import base64
 import json
 import struct

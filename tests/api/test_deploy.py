@@ -1,5 +1,5 @@
-"""What is in deploy/: each file is checked by the program that reads it, and what they say of ours
-(options, addresses, metrics, times) against this program."""
+"""The files in deploy/: the program that reads each file checks it, and everything that they state about
+imagend (options, addresses, metrics, times) is compared with the program."""
 import os
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""The API's description says what the server does."""
+"""The API description matches the server's behavior."""
 import re
 
 from harness import is_png, main, Server

@@ -1,4 +1,4 @@
-"""How jobs are drawn: quality and formats of what comes out, deadlines, turns of owners, estimates, progress."""
+"""How jobs run: quality and formats of the results, deadlines, fairness between owners, estimates, progress."""
 import base64
 import math
 import os

@@ -1,4 +1,4 @@
-"""`imagend generate --image` and `imagend upscale` on an engine whose pictures cost nothing."""
+"""`imagend generate --image` and `imagend upscale` on the fake engine."""
 import json
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The service with the real engine and a tiny model: the same answers, real pictures."""
+"""The service with the real engine and a tiny model: the same responses, real images."""
 import base64
 import json
 import os

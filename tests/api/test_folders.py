@@ -1,5 +1,5 @@
-"""Model folders that people have, as mutations of the golden ones: `inspect` and `generate` must agree
-on each, and say what is wrong and what to do."""
+"""Broken and unusual model folders, made from the golden ones: `inspect` and `generate` must agree on each,
+and say what is wrong and what to do."""
 import base64
 import json
 import os

@@ -1,4 +1,4 @@
-"""How the client sees the server: public-url, and what proxies say that are trusted."""
+"""How clients see the server: public-url, and the headers of trusted proxies."""
 import json
 
 from harness import Server, eventually, main

@@ -1,4 +1,4 @@
-"""What HTTP itself asks of the server: methods, sizes, broken and slow clients."""
+"""The HTTP protocol itself: methods, sizes, broken and slow clients."""
 import json
 import re
 import resource

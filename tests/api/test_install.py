@@ -1,5 +1,5 @@
-"""`meson install`: what it brings, and that the installed program works from any folder, moved
-elsewhere and through a link."""
+"""`meson install`: the installed files, and that the installed program works from any folder, after being moved
+and through a link."""
 import json
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The native API: jobs, events, cancelling, keeping, listing."""
+"""The native API: jobs, events, cancellation, retention, lists."""
 import base64
 import json
 import math

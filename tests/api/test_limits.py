@@ -1,5 +1,5 @@
-"""Every limit: at it, one beyond it, and both again after SIGHUP has changed it or must not have. A
-numeric option without a test of its name below fails, and so does a field whose range is not kept."""
+"""Every limit: at the limit, one beyond it, and both again after SIGHUP, which may or may not change it. A
+numeric option without a test of its name below fails, and so does a field whose range is not enforced."""
 import base64
 import gzip
 import json

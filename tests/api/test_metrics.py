@@ -1,4 +1,4 @@
-"""Every metric counts what its line in the table says, and nothing else."""
+"""Every metric counts exactly what its row in the table says."""
 import contextlib
 import re
 import socket

@@ -1,4 +1,4 @@
-"""No response tells a client where anything is on the server's disk; the log does."""
+"""No response contains a path on the server's disk; the log does."""
 import json
 import os
 import shutil

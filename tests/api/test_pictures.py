@@ -1,4 +1,4 @@
-"""An image's size, what was cut off its prompt, and drawing one of several again, in every API."""
+"""In every API: an image's size, truncated prompts, and reproducing one image of several."""
 import base64
 import json
 import os

@@ -1,4 +1,4 @@
-"""Previews cost a pass over the device each: what is rendered is what is due and looked at."""
+"""Each preview costs device time: only previews that are due and watched are rendered."""
 import base64
 import contextlib
 import os

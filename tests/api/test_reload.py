@@ -1,4 +1,4 @@
-"""SIGHUP: everything is read and checked before anything is in force; what is wrong changes nothing."""
+"""SIGHUP: everything is read and checked before anything takes effect; an error changes nothing."""
 import os
 import shutil
 import signal

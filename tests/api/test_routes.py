@@ -1,4 +1,4 @@
-"""Paths as clients spell them, what is suggested for a path that does not exist, and CORS."""
+"""Spellings of paths, suggestions for unknown paths, and CORS."""
 import http.client
 import json
 import re

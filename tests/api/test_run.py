@@ -1,5 +1,5 @@
-"""The script `run` itself, with programs in place of apt-get, meson and ninja that only write down
-how they were called: what it installs, how it configures, and how it counts."""
+"""The script `run` itself, with stand-ins for apt-get, meson and ninja that only record their arguments: the
+packages it installs, the build options, and how it counts results."""
 import contextlib
 import os
 import re

@@ -1,4 +1,4 @@
-"""What keeps the server from starting: one sentence that names the option, and nothing is left behind."""
+"""Errors at startup: one sentence that names the option, and nothing is left behind."""
 import os
 import subprocess
 import tempfile

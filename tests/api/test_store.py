@@ -1,4 +1,4 @@
-"""Durability: what was accepted survives the process, whatever ends it."""
+"""Durability: accepted jobs survive the process, however it ends."""
 import os
 import random
 import shutil

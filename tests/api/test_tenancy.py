@@ -1,5 +1,5 @@
-"""Who may do what: every route of the program's route table, asked by the owner of a job, by other keys
-with each scope, with a wrong key and without one. A route that has no row here fails the test."""
+"""Access control: every route of the program's route table, called by the owner of a job, by other keys
+with each scope, with a wrong key and without one. A route without a row here fails the test."""
 import base64
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What the engine can do to the server: each of its errors, at each place; and what reaches it."""
+"""Engine errors: each of them, in each place; and the parameters that reach the engine."""
 import base64
 import json
 import os

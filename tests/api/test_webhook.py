@@ -1,4 +1,4 @@
-"""Webhooks: off by default, allowed hosts only, signed, tried again."""
+"""Webhooks: off by default, allowed hosts only, signed, retried."""
 import hashlib
 import hmac
 import http.server

@@ -1,4 +1,4 @@
-// What the bench programs share. Benches print tables and never fail on a slow machine.
+// Shared by the benchmarks, which print tables and never fail on a slow machine.
 #ifndef IMAGEND_BENCH_H
 #define IMAGEND_BENCH_H
 

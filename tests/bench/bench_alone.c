@@ -1,6 +1,6 @@
-// The engine without a server, to compare the service with: bench_alone MODEL SIZE. Opens the
-// model, then reads lines "IN_FLIGHT PICTURES" and answers each with the seconds that it took to
-// draw so many pictures of SIZE, so many at once. Uses the engine's face only.
+// The engine without a server, for comparison with the service: bench_alone MODEL SIZE. Opens the
+// model, then reads lines "IN_FLIGHT PICTURES" and answers each with the seconds that PICTURES
+// images of SIZE took, IN_FLIGHT at a time. Uses engine.h only.
 #include "engine.h"
 
 #include "clock.h"

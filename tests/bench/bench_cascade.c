@@ -1,6 +1,6 @@
-// The whole cascade: how soon it is ready, how long each stage takes, where the time goes, memory;
-// and the same for each preset, with its share of the full settings' time.
-// Usage: bench_cascade [MODEL [RUNS]]; medians of RUNS pictures (3). Uses the engine's face only.
+// The whole cascade: time to readiness, time of each stage and operator, memory; and the same for
+// each preset, relative to the default settings. Usage: bench_cascade [MODEL [RUNS]]; medians of
+// RUNS images (default 3). Uses engine.h only.
 #include "engine.h"
 
 #include "clock.h"

@@ -1,12 +1,12 @@
 """The service under load, as tables: bench_serve.py IMAGEND FAKE LOAD ALONE MODEL [PART...].
 
-requests  small requests, with the server on one core and pictures that cost nothing
-streams   event streams that stay open, and how long others wait meanwhile
-overload  ten times as many requests as there are pictures, against a short queue; both engines
-engine    pictures per minute, beside those of the engine alone in the same run
+requests  small requests, with the server on one core and the fake engine
+streams   event streams that stay open, and how long other clients wait meanwhile
+overload  ten times more requests than the engine can handle, with a short queue; both engines
+engine    images per minute, compared with the engine alone in the same run
 
-All parts when none is named; those with the real engine only if MODEL is there. BENCH_SECONDS is
-how long a measurement takes, BENCH_CLIENTS which rows the last table has.
+Runs all parts if none is named; those with the real engine only if MODEL exists. BENCH_SECONDS is the
+duration of a measurement; BENCH_CLIENTS selects the rows of the last table.
 """
 import json
 import os

@@ -1,9 +1,9 @@
 // A load generator for the service, on this machine only. Prints one line of JSON.
 //   load [options] METHOD PATH [BODY]
-// Closed loop: every connection repeats the request as soon as its answer is there. With --rate an
-// open loop: requests start at fixed times whatever the answers do, each on a connection that is
-// free, and an answer's time counts from when its request was due. With --hold the connections are
-// streams of server-sent events, which are opened and kept.
+// By default a closed loop: every connection repeats the request as soon as it has the response.
+// With --rate an open loop: requests start at fixed times, each on a free connection, and a
+// response time counts from the request's scheduled start. With --hold the connections are
+// server-sent event streams that stay open.
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>

@@ -1,5 +1,5 @@
-// The machine's f32 peak: independent multiply-adds on every register of the widest vectors the
-// processor has, one thread per core. See bench.h.
+// The machine's peak f32 rate: independent multiply-adds on all of the processor's widest vector
+// registers, one thread per core. See bench.h.
 #include "bench.h"
 
 #include <pthread.h>

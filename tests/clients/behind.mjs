@@ -1,5 +1,5 @@
-// The web page in headless Chromium at each of the addresses given, as they are behind proxies:
-// behind.mjs ADDRESS... Names end in .test and mean this machine; certificates are not checked.
+// The web page in headless Chromium at each of the given addresses, which are behind proxies:
+// behind.mjs ADDRESS... Names end in .test and resolve to this machine; certificates are not checked.
 import assert from "node:assert/strict";
 import { openBrowser } from "./server.mjs";
 

@@ -1,4 +1,4 @@
-// Starts one server, and a browser where one is wanted, for a client test.
+// Starts a server for a client test, and a browser if requested.
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,8 +1,8 @@
 #!/bin/sh
-# The Debian package on a fresh system: deb.sh [RELEASE...], Debian 12 and 13 when none is named. For each
-# release it builds the package with `./run deb` in one root of debootstrap, and in another installs it,
-# draws, serves under systemd, upgrades, removes and purges it. Needs root, debootstrap and Debian's
-# packages; the roots are kept out of the tree, in IMAGEND_ROOTS. A test (suite slow), and for hands.
+# The Debian package on a fresh system: deb.sh [RELEASE...], by default Debian 12 and 13. For each
+# release it builds the package with `./run deb` in one debootstrap root; in another it installs it,
+# generates images, serves under systemd, upgrades, removes and purges it. Needs root, debootstrap and
+# Debian's packages; the roots are outside the tree, in IMAGEND_ROOTS. A test (suite slow), also for manual use.
 set -eu
 root=$(readlink -f "$(dirname "$0")/../..")
 roots=${IMAGEND_ROOTS:-/var/tmp/imagend-roots}

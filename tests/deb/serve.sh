@@ -1,6 +1,6 @@
 #!/bin/sh
-# What an administrator does with the service, on a system that systemd has booted. deb.sh puts it there;
-# the last line of its log is "served" when all is well.
+# What an administrator does with the service, on a system booted with systemd. deb.sh copies it there;
+# the last line of its log is "served" on success.
 exec >/var/log/try.log 2>&1
 trap "systemctl poweroff" EXIT
 set -eux

@@ -1,6 +1,6 @@
-// Draws images and writes their pixels as PPM files, which need no decoder to be compared:
-// draw MODEL SIZE FOLDER PROMPT SEED... writes FOLDER/SEED.ppm. Called by driver.sh, once per
-// driver. Uses the engine's face only.
+// Generates images and writes their pixels as PPM files, which need no decoder to compare: draw
+// MODEL SIZE FOLDER PROMPT SEED... writes FOLDER/SEED.ppm. Called by driver.sh, once per driver.
+// Uses engine.h only.
 #include "engine.h"
 
 #include <stdio.h>

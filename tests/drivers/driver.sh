@@ -1,8 +1,8 @@
 #!/bin/sh
-# The operator, golden and engine suites on one Vulkan driver, and images that must come out as
-# lavapipe draws them: driver.sh lavapipe|swiftshader BUILD [all]. A test; 77 when the driver is not
-# installed. Without `all` it is the part that fits into ./run test: each operator with the
-# kernels that the driver gets by itself, the smallest fixtures, one stage. Also called by roots.sh.
+# The operator, golden and engine suites on one Vulkan driver, and images that must equal lavapipe's:
+# driver.sh lavapipe|swiftshader BUILD [all]. A test; 77 if the driver is not installed. Without `all`
+# it runs the part that fits into ./run test: each operator with the driver's default kernels, the
+# smallest fixtures, one stage. Also called by roots.sh.
 set -eu
 driver=$1
 build=$2

@@ -1,7 +1,7 @@
 #!/bin/sh
-# driver.sh with the lavapipe of other Debian releases, each in a root made by debootstrap, where
-# `./run build` builds as a user would: roots.sh BUILD. A slow test; wants root, a Debian mirror, 3 GB
-# of disk in BUILD/roots, which is kept. Exits with 77 when none could be run.
+# driver.sh with the lavapipe of other Debian releases, each in a debootstrap root where `./run build`
+# builds as a user would: roots.sh BUILD. A slow test; needs root, a Debian mirror, and 3 GB of disk in
+# BUILD/roots, which is kept. Exits with 77 if none could run.
 set -eu
 build=$1
 source=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)

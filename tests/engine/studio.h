@@ -1,6 +1,6 @@
-// Images drawn without the engine: with noise of its own (Philox written out in studio.c), its own
-// samplers per stage and a text encoder that has encoded nothing else. Only the networks and the
-// arithmetic of one step are shared, which the golden suite compares with diffusers.
+// Images generated without the engine: with separate code for noise (Philox in studio.c) and slots,
+// a sampler per stage, and a text encoder with an empty cache. Only the networks and the arithmetic
+// of one step are shared; the golden suite compares these with diffusers.
 #ifndef IMAGEND_STUDIO_H
 #define IMAGEND_STUDIO_H
 

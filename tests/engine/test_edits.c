@@ -1,8 +1,7 @@
-// Edits and enlarged images by the engine, on the tiny cascade of the golden fixtures, with the
-// pixels that a mask keeps clean and noised: bit-equal
-// alone and in company, the input's own pixels where a mask keeps them, the steps that a strength
-// leaves, the sizes and stages of what is enlarged, and what is refused. That an edit's steps are
-// diffusers' is checked by the golden program.
+// Edits and enlarged images by the engine, on the tiny cascade of the golden fixtures, with kept
+// pixels clean and noised: bit-equal alone and with others; the input's own pixels where a mask
+// keeps them; the steps that a strength leaves; the sizes and stages of enlarged images; refused
+// requests. The golden program checks that the steps match diffusers.
 #include "buf.h"
 #include "codec.h"
 #include "engine.h"

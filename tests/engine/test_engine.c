@@ -1,7 +1,6 @@
-// The engine on the tiny cascade of the golden fixtures: a picture is bit-equal whoever shares its
-// batch, joins, leaves or is cancelled; the same seed gives the same picture; what cannot be drawn
-// is refused by name; slots are counted. `test_engine small` is the part of it that slow drivers
-// run.
+// The engine on the tiny cascade of the golden fixtures: an image is bit-equal whatever shares its
+// batch, joins, leaves or is cancelled; the same seed gives the same image; invalid requests are
+// refused by name; slots are counted. `test_engine small` is the part that slow drivers run.
 #include "engine.h"
 #include "test.h"
 

@@ -1,6 +1,6 @@
-// A lost device and exhausted device memory come back as errors from every call of a stage and of
-// the text encoder, and everything can still be freed. A picture that becomes NaN or infinite is
-// known at that step, and the others of its batch are not concerned.
+// A lost device and exhausted device memory are returned as errors by every call of a stage and of
+// the text encoder, and everything can still be freed. An image that becomes NaN or infinite is
+// detected at that step, and the others in its batch are unaffected.
 #include "cascade.h"
 #include "ops_internal.h"
 #include "stage.h"

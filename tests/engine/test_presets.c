@@ -1,6 +1,6 @@
-// Presets on a tiny cascade: what they resolve to, that another network is loaded when first needed
-// and really draws, that its pictures are bit-equal in any company, and that memory which does not
-// suffice for it costs nobody else a picture.
+// Presets on a tiny cascade: their settings, that another network is loaded at first use and really
+// used, that its images are bit-equal in any batch, and that a lack of memory for it costs no other
+// image.
 #include "buf.h"
 #include "engine.h"
 #include "model_folder.h"

@@ -1,6 +1,5 @@
-// Every setting of a request reaches the pixels: the engine's images against images that studio.c
-// draws by itself. Also: when guidance acts, what a preview shows, and that a stage that saves
-// memory draws what another one does.
+// Every setting of a request affects the pixels: the engine's images equal those of studio.c. Also:
+// when guidance acts, previews, and that a stage that saves memory gives the same images.
 #include "engine.h"
 #include "model_folder.h"
 #include "studio.h"

@@ -1,5 +1,5 @@
-// Slots and what they hold: many prompts and a small cache of texts, old images beside new ones,
-// cancelled and failed images, more images than a stage has places for.
+// Slots and their contents: many prompts with a small text cache, old images beside new ones,
+// cancelled and failed images, more images than a stage has entries.
 #include "engine.h"
 #include "model_folder.h"
 #include "studio.h"

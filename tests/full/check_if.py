@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The program on a folder of DeepFloyd IF's layout and widths: IF-I-M with a T5-XXL of two layers.
+"""The program on a folder with DeepFloyd IF's layout and widths: IF-I-M with a T5-XXL of two layers.
 
     check_if.py IMAGEND COMPARE_PATHS
 
-Exit status 77 where disk or memory is too small. Standard library only.
+Exits with 77 if disk or memory is too small. Standard library only.
 """
 import os
 import re

@@ -1,7 +1,7 @@
-// compare_paths UNET [EDGE [f32|f16]]: one forward of a U-Net of any size through every way that
-// this device can compute matrix products, in f32 and f16, with the outputs of all blocks compared.
-// Tiles and lanes share no code in matrix products and attention, so what they agree on is not one
-// kernel's mistake. Run by check_if.py on folders that make_if.py wrote.
+// compare_paths UNET [EDGE [f32|f16]]: one forward pass of a U-Net of any size with every matrix
+// product kernel that the device supports, in f32 and f16, comparing the outputs of all blocks.
+// Tiles and lanes share no code in matrix products and attention, so an error of one kernel cannot
+// go unnoticed. Run by check_if.py on folders from make_if.py.
 #include "hfconfig.h"
 #include "ops_internal.h"
 #include "test.h"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes a folder as DeepFloyd IF's are on Hugging Face: every file name, key and shape, at full
-size, with random weights. What the program does with such a folder needs no trained weights.
+"""Writes a folder like DeepFloyd IF's on Hugging Face: every file name, key and shape, at full size, with
+random weights. Testing the program on such a folder needs no trained weights.
 
     make_if.py IF-I-XL /tmp/if --variant fp16 --t5-layers 2
 

@@ -1,4 +1,4 @@
-// Any bytes as a request's body, plain and compressed, and as the headers that describe one.
+// Any bytes as a request body, plain and compressed, and as the headers that describe it.
 #include "body.h"
 #include "buf.h"
 #include "fuzz.h"

@@ -1,4 +1,5 @@
-// Any text as the cascade.json of a folder with good networks; what is read must hold together.
+// Any text as the cascade.json of a folder with valid networks; an accepted cascade must be
+// consistent.
 #include "cascade.h"
 #include "fuzz.h"
 #include "model_folder.h"

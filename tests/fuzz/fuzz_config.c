@@ -1,4 +1,4 @@
-// Any text as any of the config files.
+// Any text as each of the config files.
 #include "fuzz.h"
 #include "hfconfig.h"
 #include "json.h"

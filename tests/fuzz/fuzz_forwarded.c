@@ -1,5 +1,4 @@
-// Any bytes as what proxies say of a request, as the list of those that are trusted, and as a web
-// address.
+// Any bytes as forwarded headers, as the list of trusted proxies, and as a web address.
 #include "address.h"
 #include "buf.h"
 #include "fuzz.h"

@@ -1,5 +1,5 @@
-// What the fuzz targets of image formats share: any bytes after a format's signature are an image
-// within the limits, or an error that says why.
+// Shared by the fuzz targets of image formats: any bytes after a format's signature are an image
+// within the limits, or an error with a message.
 #ifndef IMAGEND_FUZZ_IMAGE_H
 #define IMAGEND_FUZZ_IMAGE_H
 

@@ -1,4 +1,4 @@
-// Any text as the index of a sharded set, beside two good shards.
+// Any text as the index of a sharded checkpoint, with two valid shards.
 #include "fuzz.h"
 #include "fuzz_files.h"
 #include "safetensors.h"

@@ -1,4 +1,4 @@
-// Any text as an infotext: its fields are a JSON object without a key twice.
+// Any text as an infotext; the fields form a JSON object without duplicate keys.
 #include "buf.h"
 #include "fuzz.h"
 #include "json.h"

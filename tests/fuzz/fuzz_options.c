@@ -1,5 +1,5 @@
-// Any bytes as a configuration file, as a file of API keys, and as the small texts that come with
-// requests: base64, sizes, webhook addresses.
+// Any bytes as a configuration file, as a keys file, and as the small texts in requests: base64,
+// sizes, webhook URLs.
 #include "app.h"
 #include "auth.h"
 #include "buf.h"

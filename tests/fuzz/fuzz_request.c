@@ -1,5 +1,5 @@
-// Any bytes as the body of each route that takes one, through the same parser and field tables as
-// the server's; what is accepted must be within what the table says.
+// Any bytes as the body of each route that takes one, with the server's parser and field tables;
+// accepted values must be within the table's limits.
 #include "app.h"
 #include "buf.h"
 #include "fuzz.h"

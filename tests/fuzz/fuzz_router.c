@@ -1,4 +1,4 @@
-// Any bytes as a host, and as a path and a query: against every route, and every query table.
+// Any bytes as a Host header, and as a path and query, against every route and query table.
 #include "app.h"
 #include "fuzz.h"
 

@@ -1,4 +1,4 @@
-// A safetensors file of any bytes: opened or refused, and what is opened can be read whole.
+// Any bytes as a safetensors file; if it opens, every tensor can be read.
 #include "fuzz.h"
 #include "hash.h"
 #include "safetensors.h"

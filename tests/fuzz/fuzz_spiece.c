@@ -1,4 +1,4 @@
-// Any bytes as a SentencePiece model; what loads must also encode.
+// Any bytes as a SentencePiece model; if it loads, it must also encode.
 #include "fuzz.h"
 #include "tokenizer_priv.h"
 

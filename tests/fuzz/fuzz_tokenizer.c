@@ -1,5 +1,5 @@
-// Any text as each of the tokenizer's JSON files, beside a good SentencePiece model. The input's
-// first byte says which file.
+// Any text as each of the tokenizer's JSON files, with a valid SentencePiece model. The input's
+// first byte selects the file.
 #include "buf.h"
 #include "fuzz.h"
 #include "fuzz_files.h"

@@ -1,4 +1,4 @@
-// Any text as a tokenizer.json; what loads must also encode, with ids of its own vocabulary.
+// Any text as a tokenizer.json; if it loads, it must also encode, with ids in its own vocabulary.
 #include "fuzz.h"
 #include "fuzz_files.h"
 #include "tokenizer.h"

@@ -1,4 +1,4 @@
-// Runs a fuzz target over every file of its corpus: what the fuzzers found stays found.
+// Runs a fuzz target over every file of its corpus, so that bugs found by fuzzing stay fixed.
 #include "fuzz.h"
 
 #include <dirent.h>

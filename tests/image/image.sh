@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds the container image as the Dockerfile says, with buildah and a base made by debootstrap, and
-# runs it as an operator would: not as root, on a read-only root file system, without capabilities.
-# Called by `./run image`; needs root, debootstrap, buildah, iproute2 and Debian's packages, no
-# registry and no container engine. Everything is kept in the folder build-image.
+# Builds the container image from the Dockerfile with buildah and a base image made by debootstrap, and
+# runs it as an operator would: as an ordinary user, with a read-only root file system, without capabilities.
+# Called by `./run image`; needs root, debootstrap, buildah, iproute2 and Debian's packages, but no
+# registry and no container engine. All files are in the folder build-image.
 set -eu
 root=$(readlink -f "$(dirname "$0")/../..")
 work=$root/build-image

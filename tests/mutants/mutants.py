@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mutation testing: puts one small fault at a time into a copy of the tree and runs the test that has to notice it.
+"""Mutation testing: puts one small fault at a time into a copy of the tree and runs the test that must notice it.
 
 usage: mutants.py [--jobs N] [--list] [--check] [NAME...]
 
@@ -13,8 +13,8 @@ A mutant is an entry of a *.mutants file in this folder:
     +    the lines with the fault
 
 A mutant is killed when its test fails, crashes or runs out of time ("out of time" in the list); a mutant that does not
-compile, or whose text is not in the file any more, is an error of the mutant. Faults that no test can notice are not
-listed: what only costs speed, what a later check catches as well, what only a GPU would show. NAME selects mutants
+compile, or whose text is no longer in the file, is an error of the mutant. Faults that no test can notice are not
+listed: those that only cost speed, that a later check catches too, or that only a GPU would show. NAME selects mutants
 whose file or name contains it. --check only verifies that every entry applies. The exit status is 0 when every mutant
 was killed.
 """

@@ -1,6 +1,6 @@
-// Whole pipeline trajectories, all noise given, against IFPipeline, IFSuperResolutionPipeline and
-// the four that edit (edit.c): text states, U-Net outputs, guided outputs, samples after every
-// step, and the picture.
+// Complete pipeline runs with recorded noise, compared with IFPipeline, IFSuperResolutionPipeline
+// and the four editing pipelines (edit.c): text states, U-Net outputs, guided outputs, samples
+// after every step, and the image.
 #include "pipeline.h"
 
 #include <limits.h>

@@ -1,5 +1,5 @@
-// Tables of what diffusers' editing pipelines compute before anything is drawn: the size that an
-// image gets, its pixels and its mask's in that size, and the steps that a strength leaves.
+// Tables of the values that diffusers' editing pipelines compute before sampling: the size of an
+// image, its pixels and its mask's in that size, and the steps that a strength leaves.
 #include "pipeline.h"
 
 #include "picture_resize.h"

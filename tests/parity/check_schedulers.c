@@ -1,5 +1,5 @@
-// Noise schedules, timestep lists and step tables against diffusers; the steps run on the device,
-// through op_sampler_step, free from x_init to the last sample.
+// Noise schedules, timestep lists and step tables compared with diffusers; the steps run on the
+// device, through op_sampler_step, from x_init to the last sample.
 #include "golden.h"
 
 #include "hfconfig.h"

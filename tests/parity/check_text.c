@@ -1,4 +1,5 @@
-// Token ids, normalisation, captions and the T5 encoder against transformers and sentencepiece.
+// Token ids, normalization, captions and the T5 encoder compared with transformers and
+// sentencepiece.
 #include "golden.h"
 
 #include "buf.h"

@@ -1,4 +1,4 @@
-// One U-Net forward with all its named activations against diffusers.
+// One U-Net forward pass with all its named activations, compared with diffusers.
 #include "golden.h"
 
 #include "hfconfig.h"

@@ -1,4 +1,4 @@
-// Reading fixture tensors and comparing with them. Called by the checks.
+// Reads fixture tensors and compares with them. Called by the checks.
 #include "golden.h"
 
 #include <math.h>

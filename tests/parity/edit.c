@@ -1,7 +1,7 @@
-// What diffusers' four editing pipelines do before and around the steps: images and masks as given
-// become tensors, and masks blend after each step. Called by check_pipeline.c; which pipeline it is
-// follows from the call's arguments. Facts: IFImg2ImgPipeline, IFInpaintingPipeline and their
-// super-resolution twins of diffusers 0.35.
+// The work of diffusers' four editing pipelines before and around the steps: converting images and
+// masks to tensors, and blending with the mask after each step. Called by check_pipeline.c; the
+// arguments of a call determine its pipeline. Source: IFImg2ImgPipeline, IFInpaintingPipeline and
+// their super-resolution variants in diffusers 0.35.
 #include "pipeline.h"
 
 #include "ops.h"

@@ -1,5 +1,5 @@
-// exported MODEL DATA: the tokenizer and the networks of a trained cascade give in C what they gave
-// in torch when they were exported. DATA holds text.safetensors and one file per stage, made by
+// exported MODEL DATA: the tokenizer and networks of a trained cascade compute the same in C as in
+// torch when they were exported. DATA contains text.safetensors and one file per stage, written by
 // training/export.py.
 #include "golden.h"
 

@@ -1,4 +1,4 @@
-// Loading the pipeline folder that recorded calls run on. Called by check_pipeline.c.
+// Loads the pipeline folder of recorded calls. Called by check_pipeline.c.
 #include "pipeline.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
-// golden DIR [--dtype f32|f16] [--device NAME] [--only TEXT] [--quiet]: check every fixture that
-// DIR's manifest.json lists (or those whose name contains TEXT), and that DIR holds nothing else.
-// Exit status 0 only when all is well.
+// golden DIR [--dtype f32|f16] [--device NAME] [--only TEXT] [--quiet]: checks every fixture in
+// DIR's manifest.json (or those whose name contains TEXT), and that DIR contains nothing else. The
+// exit status is 0 only if everything matches.
 #include "golden.h"
 
 #include <dirent.h>

@@ -1,6 +1,6 @@
-// The parity program: everything in a fixture folder that real diffusers and transformers wrote is
-// computed here and compared with the manifest's tolerance, one line per comparison. A fixture, a
-// tensor or a file that nobody looked at is a failure, unless it is named as skipped.
+// The parity program: recomputes everything that diffusers and transformers wrote into a fixture
+// folder and compares it with the manifest's tolerance, one line per comparison. A fixture, tensor
+// or file that was not checked is a failure, unless it is listed as skipped.
 #ifndef IMAGEND_GOLDEN_H
 #define IMAGEND_GOLDEN_H
 

@@ -1,5 +1,5 @@
-// Recorded calls of diffusers' pipelines: the folder that a call runs on, and the call with all
-// that it needs and gives. Shared by the files that check them; see golden.h for the program.
+// Recorded calls of diffusers' pipelines: the folder of a call, and its inputs and outputs. Shared
+// by the files that check them; see golden.h for the program.
 #ifndef IMAGEND_PIPELINE_H
 #define IMAGEND_PIPELINE_H
 

@@ -1,5 +1,5 @@
-// Activations at named points: a tap that keeps what the fixture has a reference for, and their
-// comparison once the recording has run. Called by the checks of T5 and of the U-Net.
+// Activations at named points: a tap that keeps those with a reference in the fixture, and their
+// comparison after the recording has run. Called by the checks of T5 and of the U-Net.
 #include "golden.h"
 
 #include <stdio.h>

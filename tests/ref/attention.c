@@ -1,4 +1,4 @@
-// Reference of attention: all scores of a row at once, in double.
+// Reference of attention: all scores of a row at once, in double. Used by tests/ops.
 #include "ref.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-// Reference of linear layers and convolutions.
+// Reference of linear layers and convolutions. Used by tests/ops.
 #include "ref.h"
 
 #include <math.h>

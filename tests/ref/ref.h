@@ -1,4 +1,4 @@
-// Plain C references of the operators: double sums, dense NHWC, no cleverness. Tests compare the
+// Plain C references of the operators: double sums, dense NHWC, no optimizations. Tests compare the
 // shaders with these, so nothing here may share code with engine/ops.
 #ifndef IMAGEND_REF_H
 #define IMAGEND_REF_H

@@ -1,4 +1,4 @@
-// References of every operator that is not a matrix product, in the manner of ref.h.
+// References of all operators other than matrix products; see ref.h.
 #ifndef IMAGEND_REF_MAPS_H
 #define IMAGEND_REF_MAPS_H
 

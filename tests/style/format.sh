@@ -1,6 +1,6 @@
 #!/bin/sh
-# Check the C format against .clang-format, or apply it: format.sh [--fix]. Called by `./run format`
-# and by the test "style"; exits with 77 without the one version of clang-format that decides.
+# Checks the C format against .clang-format, or applies it: format.sh [--fix]. Called by `./run format`
+# and by the test "style"; exits with 77 if the required version of clang-format is missing.
 set -eu
 cd "$(dirname "$0")/../.."
 # Versions disagree about some macros and casts. Debian 12 and 13 both have this one.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every header compiles alone, and twice in one file: it includes what it needs and has a guard.
+# Every header compiles alone, and when included twice: it includes what it needs and has a guard.
 # headers.sh [CC...]. A test.
 set -eu
 cd "$(dirname "$0")/../.."

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What a compiler does not check: format, stray whitespace, which layer includes which, file sizes.
-# A test: exits non-zero and names every place that is wrong; 77 without the right clang-format.
+# Checks that a compiler does not make: format, stray whitespace, includes between layers, file sizes.
+# A test: exits non-zero and lists every violation; 77 without the right clang-format.
 set -eu
 cd "$(dirname "$0")/../.."
 bad=0

@@ -1,4 +1,4 @@
-// cascade.json: what its stages and presets mean, and that whatever is wrong is refused by name.
+// cascade.json: the meaning of its stages and presets, and that every error is refused by name.
 #include "cascade.h"
 #include "model_folder.h"
 #include "test.h"

@@ -1,5 +1,5 @@
-// Field tables: what each type of field takes and refuses, in strict, open and lax tables, from
-// JSON and from text, and that what was read is written again as it was.
+// Field tables: the values that each field type accepts and refuses, in strict, open and lax
+// tables, from JSON and from text, and that values are written back unchanged.
 #include "buf.h"
 #include "check.h"
 #include "json.h"

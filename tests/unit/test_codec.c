@@ -1,4 +1,4 @@
-// Every format that codec_encode writes, read back by its own library; and what it refuses.
+// Every format of codec_encode, read back by its own library; and its errors.
 #include "buf.h"
 #include "codec.h"
 #include "test.h"

@@ -1,6 +1,6 @@
-// codec_decode: every kind of PNG, JPEG and WebP that this file writes with the libraries
-// themselves comes back as the pixels that went in, the right way up; and what it refuses.
-// `test_decode DIR` also writes these files to a folder, as a corpus for the fuzz targets.
+// codec_decode: every kind of PNG, JPEG and WebP, written here with the libraries themselves,
+// decodes to the original pixels in the right orientation; and its errors. `test_decode DIR` also
+// writes these files to a folder, as a corpus for the fuzz targets.
 #include "buf.h"
 #include "clock.h"
 #include "codec.h"

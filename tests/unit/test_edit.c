@@ -1,5 +1,5 @@
-// Input images on their way to a stage and back: masks, sizes, the square, what is kept bit for
-// bit, the blend at its border; and the tiles of images that are enlarged.
+// Input images from file to stage and back: masks, sizes, the square, pixels kept bit for bit, the
+// blend at their border; and the tiles of enlarged images.
 #include "codec.h"
 #include "enlarge.h"
 #include "picture.h"

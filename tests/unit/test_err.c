@@ -1,4 +1,4 @@
-// Every error code has a text and a name, and a fault carries what it was given.
+// Every error code has a text and a name, and a fault keeps its values.
 #include "err.h"
 #include "test.h"
 

@@ -1,5 +1,5 @@
-// What is said of files that cannot be read: missing ones, links that lead nowhere, and files that
-// hold something else than their names promise.
+// Error messages for unreadable files: missing ones, dangling links, and files whose content does
+// not match their names.
 #include "buf.h"
 #include "file.h"
 #include "json.h"

@@ -1,4 +1,4 @@
-// JSON: what is refused and how it is named, what Python writes beyond the standard, and readers.
+// JSON: refused texts and their errors, Python's extensions to the standard, and readers.
 #include "buf.h"
 #include "json.h"
 #include "test.h"

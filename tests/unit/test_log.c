@@ -1,4 +1,4 @@
-// One record, one line, whatever is in it: levels, both formats, quoting, the time in UTC.
+// Each record is one line, whatever its content: levels, both formats, quoting, the time in UTC.
 #include "buf.h"
 #include "json.h"
 #include "log.h"

@@ -1,5 +1,5 @@
-// A PNG written by picture_encode, read back by libpng: the pixels, and every text chunk; how
-// images are scaled, which sizes there are, what is said of one, and the ends of its fields.
+// A PNG written by picture_encode, read back by libpng: the pixels and every text chunk; image
+// scaling, sizes, warnings, and the limits of fields.
 #include "buf.h"
 #include "codec.h"
 #include "picture.h"

@@ -1,4 +1,5 @@
-// The version, the default model and the user's folders. Nothing may be installed beside this test.
+// The version, the default model and the user's folders. Nothing may be installed next to this
+// test.
 #include "program.h"
 #include "test.h"
 

@@ -1,4 +1,4 @@
-// Philox against the published known answers, and the normals' convention and statistics.
+// Philox compared with the published test vectors; the convention and statistics of the normals.
 #include "rng.h"
 #include "test.h"
 

@@ -1,6 +1,6 @@
-// Every sampler against the tables that diffusers made: betas, lists of timesteps, step by step
-// trajectories. Argument: a folder of the layout of tests/golden. Needs no device; a step is run by
-// the plain C reference.
+// Every sampler compared with tables made by diffusers: betas, lists of timesteps, step-by-step
+// trajectories. Argument: a folder with the layout of tests/golden. Needs no device; the plain C
+// reference runs the steps.
 #include "hfconfig.h"
 #include "json.h"
 #include "noise_schedule.h"

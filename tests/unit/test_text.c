@@ -1,5 +1,5 @@
-// UTF-8 validity, Python's white space, the cache hash, mistyped names, and how bytes are written
-// as JSON, base64 and hexadecimal.
+// UTF-8 validity, Python's white space, the cache hash, mistyped names, and JSON, base64 and
+// hexadecimal output.
 #include "buf.h"
 #include "hash.h"
 #include "test.h"

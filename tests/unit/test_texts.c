@@ -1,5 +1,5 @@
 // codec_read_texts: texts of PNG files written by libpng, comments of JPEG and WebP files in every
-// spelling of EXIF, what codec_encode writes, and what is refused.
+// EXIF spelling, the output of codec_encode, and errors.
 #include "buf.h"
 #include "clock.h"
 #include "codec.h"

@@ -1,4 +1,5 @@
-// Config files: the golden folders' values, defaults, and how what we do not have is named.
+// Config files: the golden folders' values, defaults, and the errors that name unsupported keys and
+// values.
 #include "buf.h"
 #include "hfconfig.h"
 #include "test.h"

@@ -1,4 +1,4 @@
-// Safetensors files: what malformed ones say, number conversions, variants, sharded sets.
+// Safetensors files: errors for malformed ones, number conversions, variants, sharded sets.
 #include "safetensors.h"
 #include "test.h"
 

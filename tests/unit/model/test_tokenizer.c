@@ -1,5 +1,5 @@
-// The tokenizer against the reference tokenizer's ids, in both of its modes, SentencePiece's
-// normalization, Python's lower().strip(), and what broken folders say.
+// The tokenizer compared with the reference tokenizer's ids, in both modes; SentencePiece's
+// normalization, Python's lower().strip(), and errors for broken folders.
 #include "buf.h"
 #include "json.h"
 #include "test.h"

@@ -1,5 +1,5 @@
-// tokenizer.json: the golden spiece.model, rewritten as the fast tokenizer's file, must give the
-// golden token ids; and whatever a fast tokenizer may be that ours is not is refused by name.
+// tokenizer.json: the golden spiece.model, converted to the fast tokenizer's file, must give the
+// golden token ids; unsupported settings of fast tokenizers are refused by name.
 #include "buf.h"
 #include "json.h"
 #include "test.h"

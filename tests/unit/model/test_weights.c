@@ -1,4 +1,4 @@
-// The checked view of a network's tensors: what is handed out, and what weights_finish says.
+// The checked view of a network's tensors: returned values, and the errors of weights_finish.
 #include "test.h"
 #include "weights.h"
 

@@ -1,5 +1,5 @@
-// API keys: the whole hash counts, scopes and owners belong to the key that was given, rates are
-// kept at their limit and across a reload.
+// API keys: the whole hash is compared, each key has its own scopes and owner, rates are enforced
+// at their limit and across a reload.
 #include "auth.h"
 #include "buf.h"
 #include "router.h"

@@ -1,5 +1,5 @@
-// Options: every row of the table, from each of its sources, at its limits and beyond them, and
-// across a reload. The rows come from the table itself (conf_about), so that none is forgotten.
+// Options: every row of the table, from each source, at its limits and beyond them, and across a
+// reload. The rows come from the table itself (conf_about), so none is forgotten.
 #include "buf.h"
 #include "conf.h"
 #include "test.h"

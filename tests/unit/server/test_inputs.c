@@ -1,6 +1,6 @@
 // Jobs with input images in the job core, with the fake engine and both stores: decoded before they
-// are accepted, kept once under their hash and as long as a job has them, composed in the result,
-// bounded, and found again after a restart.
+// are accepted, stored once under their hash until no job uses them, composed in the result,
+// limited in size, and found again after a restart.
 #include "buf.h"
 #include "clock.h"
 #include "codec.h"

@@ -1,5 +1,5 @@
-// Prometheus's text format: counters add up, gauges are set, the buckets of histograms are
-// cumulative, series are told apart by their labels.
+// Prometheus's text format: counters add up, gauges are set, histogram buckets are cumulative,
+// labels separate series.
 #include "buf.h"
 #include "metrics.h"
 #include "test.h"

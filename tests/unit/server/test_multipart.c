@@ -1,4 +1,4 @@
-// multipart/form-data: bodies as clients write them, and what is refused, by name.
+// multipart/form-data: bodies as clients write them, and named errors.
 #include "multipart.h"
 #include "test.h"
 

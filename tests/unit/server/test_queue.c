@@ -1,4 +1,4 @@
-// The queue's order: owners in turn, priority within an owner, limits, holding back, ranks.
+// The queue's order: round-robin over owners, priority within an owner, limits, holding, ranks.
 #include "job.h"
 #include "queue.h"
 #include "test.h"

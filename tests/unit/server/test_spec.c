@@ -1,4 +1,4 @@
-// A job's spec survives being written and read; damaged ones are refused.
+// A job's spec is unchanged after writing and reading; damaged ones are refused.
 #include "job.h"
 #include "test.h"
 

@@ -1,5 +1,5 @@
-// The stores by themselves: everything that a job is comes back from a closed store, in the order
-// of creation; images are private files that go with their job.
+// The stores alone: a reopened store returns every field of a job, in order of creation; images are
+// private files that are deleted with their job.
 #include "blob.h"
 #include "store.h"
 #include "test.h"

@@ -1,4 +1,4 @@
-// Which addresses webhooks may call: hosts by the list, and what lies behind a name by its number.
+// The addresses that webhooks may call: host names by the list, their resolved addresses by range.
 #include "test.h"
 #include "webhook.h"
 

@@ -1,5 +1,5 @@
-// The pipeline cache file: written whole, read back, and ignored without an error when a byte of
-// it is not what this device wrote.
+// The pipeline cache file: written completely, read back, and ignored without an error if a byte
+// differs from what this device wrote.
 #include "hash.h"
 #include "vk_fixture.h"
 #include "vk_internal.h"

@@ -1,6 +1,6 @@
-// Commands: chains of dependent dispatches and copies give what their order says, on every replay;
-// wrong bindings are refused; timings name the pipelines. Under the validation setup this is
-// where missing barriers show.
+// Commands: chains of dependent dispatches and copies give the results of sequential execution, on
+// every replay; wrong bindings are refused; timings name the pipelines. With the validation setup,
+// this test shows missing barriers.
 #include "vk_fixture.h"
 #include "vk_internal.h"
 

@@ -1,4 +1,4 @@
-// Choosing a device, losing it, waiting for it, and pipelines made by several threads at once.
+// Selecting a device, losing it, waiting for it, and pipelines created by several threads at once.
 #include "vk_fixture.h"
 
 #include <pthread.h>

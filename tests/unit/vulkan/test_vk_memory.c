@@ -1,5 +1,5 @@
-// Device memory: buffers never overlap and start as zeros, freed space joins up again, the limit
-// holds, and a failed allocation leaves everything as it was.
+// Device memory: buffers never overlap and start as zeros, freed spans are merged, the limit is
+// enforced, and a failed allocation changes nothing.
 #include "vk_fixture.h"
 #include "vk_internal.h"
 

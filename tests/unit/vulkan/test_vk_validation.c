@@ -1,6 +1,6 @@
-// The validation switch works: a dispatch that hides a write from the barriers is seen by
-// synchronization validation, counted, and an error where messages are fatal; a layer that reports
-// nothing is not accepted. Prints those messages, which are wanted here.
+// Validation works: synchronization validation detects a dispatch that hides a write from the
+// barriers, the message is counted, and it is an error if messages are fatal; a layer that reports
+// nothing is refused. The printed messages are expected.
 #include "vk_fixture.h"
 
 // a -> b, b -> a, where the first says that it only reads b.

@@ -1,4 +1,4 @@
-// Open a device, move bytes there and back, run a shader once and many times, read texels.
+// Opens a device, copies bytes to it and back, runs a shader once and many times, reads texels.
 #include "vk_fixture.h"
 
 static void test_copy(struct vk_device *dev)

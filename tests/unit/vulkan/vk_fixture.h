@@ -1,4 +1,4 @@
-// What the tests of the Vulkan layer share: a device, two small pipelines, and dispatches of them.
+// Shared by the tests of the Vulkan layer: a device, two small pipelines, and dispatches of them.
 #ifndef IMAGEND_VK_FIXTURE_H
 #define IMAGEND_VK_FIXTURE_H
 
