@@ -157,6 +157,8 @@ enum err t5_load(struct ops_device *dev, const struct t5_config *config, struct 
         goto fail;
     }
     load_all(&l, t);
+    if (!l.err && dev)
+        l.err = ops_device_settle(dev);
     if (l.err) {
         e = fault_set(why, l.err, NULL, "loading the text encoder: %s", ops_device_why(dev, l.err));
         goto fail;

@@ -374,6 +374,8 @@ enum err unet_load(struct ops_device *dev, const struct unet_config *config, str
     u->act = model_act(config->act);
     u->time_act = config->time_act_set ? model_act(config->time_act) : ACT_NONE;
     load_all(&l, u);
+    if (!l.err && dev)
+        l.err = ops_device_settle(dev);
     if (l.err) {
         e = fault_set(why, l.err, NULL, "loading the U-Net: %s", ops_device_why(dev, l.err));
         goto fail;

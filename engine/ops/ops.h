@@ -41,6 +41,9 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
 void ops_device_close(struct ops_device **dev);
 const struct ops_device_info *ops_device_info(const struct ops_device *dev);
 void ops_device_memory(const struct ops_device *dev, struct ops_memory *out);
+// Waits until everything that was uploaded has arrived: once per network. Errors: DEVICE_LOST,
+// TIMEOUT.
+enum err ops_device_settle(struct ops_device *dev);
 // Describes the last failure with this code: the Vulkan call and its result, or the operator, its
 // shape, the limit and the device. Never NULL. Owner: the device's, until its next failure.
 const char *ops_device_why(const struct ops_device *dev, enum err e);

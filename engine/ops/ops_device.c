@@ -189,6 +189,11 @@ void ops_device_memory(const struct ops_device *dev, struct ops_memory *out)
     *out = (struct ops_memory){s.used, s.peak, s.reserved, s.limit};
 }
 
+enum err ops_device_settle(struct ops_device *dev)
+{
+    return vk_upload_finish(dev->vk);
+}
+
 const char *ops_device_why(const struct ops_device *dev, enum err e)
 {
     return vk_device_why(dev->vk, e);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PIECE_BYTES = 1 << 20 };
 enum { BLOCK = 32 }; // output channels are padded to this, so that no kernel tile needs a check
 
 // Vec4s of input channels, and output channels, of the packed weights.
@@ -46,26 +47,32 @@ static void fill_row(const struct op_weight_params *p, struct shape s, uint32_t 
             to[(size_t)tap * s.k4 * 4 + in] = from[(size_t)in * s.taps + tap];
 }
 
+// Packs groups of sg rows, and uploads as many at a time as make a piece of some size.
 static enum err pack(const struct op_weight_params *p, struct shape s, struct op_weight *w,
                      uint32_t sg)
 {
-    size_t count = (size_t)sg * s.taps * s.k4 * 4, bytes = tensor_dtype_bytes(p->dtype);
-    float *block = calloc(count, sizeof *block);
-    uint16_t *halves = p->dtype == DT_F16 ? malloc(count * sizeof *halves) : NULL;
-    enum err e = block && (halves || p->dtype != DT_F16) ? ERR_OK : ERR_NO_MEMORY;
-    for (uint32_t row = 0; !e && row < s.rows; row += sg) {
-        if (row + sg > p->out)
-            memset(block, 0, count * sizeof *block);
-        if (row < p->out && w->layout == LAYOUT_ROWS)
-            fill_row(p, s, row, block);
-        else if (row < p->out)
-            fill_lanes(p, s, sg, row, block);
+    const size_t count = (size_t)sg * s.taps * s.k4 * 4, bytes = tensor_dtype_bytes(p->dtype);
+    const size_t groups = s.rows / sg, fit = PIECE_BYTES / (count * sizeof(float));
+    const size_t most = fit < 1 ? 1 : fit < groups ? fit : groups;
+    float *piece = malloc(most * count * sizeof *piece);
+    uint16_t *halves = p->dtype == DT_F16 ? malloc(most * count * sizeof *halves) : NULL;
+    enum err e = piece && (halves || p->dtype != DT_F16) ? ERR_OK : ERR_NO_MEMORY;
+    for (size_t first = 0, n; !e && first < groups; first += n) {
+        n = groups - first < most ? groups - first : most;
+        memset(piece, 0, n * count * sizeof *piece);
+        for (size_t g = 0; g < n && (first + g) * sg < p->out; g++) {
+            const uint32_t row = (uint32_t)(first + g) * sg;
+            if (w->layout == LAYOUT_ROWS)
+                fill_row(p, s, row, piece + g * count);
+            else
+                fill_lanes(p, s, sg, row, piece + g * count);
+        }
         if (halves)
-            halves_from_floats(block, count, halves);
-        e = vk_upload(w->packed.buf, row / sg * count * bytes, halves ? (void *)halves : block,
-                      count * bytes);
+            halves_from_floats(piece, n * count, halves);
+        e = vk_upload(w->packed.buf, first * count * bytes, halves ? (void *)halves : piece,
+                      n * count * bytes);
     }
-    free(block);
+    free(piece);
     free(halves);
     return e;
 }

@@ -408,7 +408,9 @@ enum err vk_submit(struct vk_cmd *cmd, uint64_t *ticket)
 {
     if (cmd->err || !cmd->ended)
         return cmd->err ? cmd->err : ERR_INVALID;
-    enum err e = vk_queue_submit(cmd->dev, cmd->handle, ticket);
+    enum err e = vk_ring_submit(cmd->dev);
+    if (!e)
+        e = vk_queue_submit(cmd->dev, cmd->handle, ticket);
     if (e)
         return e;
     cmd->ticket = *ticket;

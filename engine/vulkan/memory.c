@@ -1,6 +1,6 @@
 // Device memory: slabs, each one allocation with one VkBuffer, divided into buffers by a sorted
-// list of free spans; and copies to and from memory that is not mapped. Called by engine/ops and
-// command.c on the engine's thread. Handles bytes only.
+// list of free spans. Called by engine/ops and command.c on the engine's thread. Handles bytes
+// only.
 #include "vk_internal.h"
 
 #include <stdlib.h>
@@ -95,13 +95,7 @@ enum err vk_memory_init(struct vk_device *dev, size_t limit)
     uint32_t heap = dev->ph.memory.memoryTypes[dev->heap_type[VK_DEVICE]].heapIndex;
     dev->ph.caps.memory_bytes = vk_physical_budget(&dev->ph, heap);
     dev->stats.limit = limit ? limit : dev->ph.caps.memory_bytes;
-    VkCommandBufferAllocateInfo cb = {
-        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
-        .commandPool = dev->commands,
-        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
-        .commandBufferCount = 1,
-    };
-    return VK_CALL(dev, vkAllocateCommandBuffers, dev->handle, &cb, &dev->transfer);
+    return ERR_OK;
 }
 
 // ---- slabs ----------------------------------------------------------------------------------
@@ -118,7 +112,7 @@ static void slab_destroy(struct vk_device *dev, struct vk_slab *slab)
 
 void vk_memory_deinit(struct vk_device *dev)
 {
-    vk_buffer_destroy(&dev->staging);
+    vk_ring_close(dev);
     for (struct vk_slab *s = dev->slabs, *next; s; s = next) {
         next = s->next;
         slab_destroy(dev, s);
@@ -204,6 +198,8 @@ static enum err slab_create(struct vk_device *dev, uint32_t type, size_t bytes,
 
 static void slab_remove(struct vk_device *dev, struct vk_slab *slab)
 {
+    if (vk_upload_finish(dev)) // copies into it may be pending, also after a failure
+        vkDeviceWaitIdle(dev->handle);
     struct vk_slab **at = &dev->slabs;
     while (*at != slab)
         at = &(*at)->next;
@@ -278,54 +274,6 @@ static enum err find_place(struct vk_device *dev, uint32_t type, size_t span, st
     return e == ERR_NO_DEVICE_MEMORY ? slab_create(dev, type, span, slab) : e;
 }
 
-static enum err transfer_begin(struct vk_device *dev)
-{
-    VkCommandBufferBeginInfo info = {
-        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
-        .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT,
-    };
-    VkMemoryBarrier barrier = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-        .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
-        .dstAccessMask = VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
-    };
-    enum err e = VK_CALL(dev, vkBeginCommandBuffer, dev->transfer, &info);
-    if (!e)
-        vkCmdPipelineBarrier(dev->transfer,
-                             VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
-                             VK_PIPELINE_STAGE_TRANSFER_BIT, 0, 1, &barrier, 0, NULL, 0, NULL);
-    return e;
-}
-
-static enum err transfer_run(struct vk_device *dev)
-{
-    uint64_t ticket;
-    VkMemoryBarrier barrier = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-        .srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
-        .dstAccessMask = VK_ACCESS_HOST_READ_BIT,
-    };
-    vkCmdPipelineBarrier(dev->transfer, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT,
-                         0, 1, &barrier, 0, NULL, 0, NULL);
-    enum err e = VK_CALL(dev, vkEndCommandBuffer, dev->transfer);
-    if (!e)
-        e = vk_queue_submit(dev, dev->transfer, &ticket);
-    return e ? e : vk_wait(dev, ticket, 60);
-}
-
-static enum err clear(struct vk_buffer *buf)
-{
-    if (buf->map) {
-        memset(buf->map, 0, buf->span);
-        return ERR_OK;
-    }
-    enum err e = transfer_begin(buf->dev);
-    if (e)
-        return e;
-    vkCmdFillBuffer(buf->dev->transfer, buf->handle, buf->offset, buf->span, 0);
-    return transfer_run(buf->dev);
-}
-
 enum err vk_buffer_create(struct vk_device *dev, enum vk_heap heap, size_t bytes,
                           struct vk_buffer **out)
 {
@@ -356,13 +304,14 @@ enum err vk_buffer_create(struct vk_device *dev, enum vk_heap heap, size_t bytes
     *buf = (struct vk_buffer){
         .dev = dev, .slab = slab, .handle = slab->handle, .bytes = bytes, .span = span};
     buf->offset = take_span(slab, at, span);
-    buf->map = slab->map ? slab->map + buf->offset : NULL;
+    if (slab->map && !(heap == VK_DEVICE && dev->unmapped))
+        buf->map = slab->map + buf->offset;
     slab->live++;
     dev->stats.buffers++;
     dev->stats.used += span;
     if (dev->stats.used > dev->stats.peak)
         dev->stats.peak = dev->stats.used;
-    if ((e = clear(buf)))
+    if ((e = vk_ring_clear(buf)))
         vk_buffer_destroy(&buf);
     *out = buf;
     return e;
@@ -397,74 +346,4 @@ void *vk_buffer_map(struct vk_buffer *buf)
 void vk_memory_stats(const struct vk_device *dev, struct vk_memory_stats *out)
 {
     *out = dev->stats;
-}
-
-// ---- copies ---------------------------------------------------------------------------------
-
-// Copies one piece between buf and the staging buffer.
-static enum err move_piece(struct vk_buffer *buf, size_t offset, size_t bytes, bool up)
-{
-    struct vk_device *dev = buf->dev;
-    struct vk_buffer *st = dev->staging;
-    VkBufferCopy region = {
-        .srcOffset = up ? st->offset : buf->offset + offset,
-        .dstOffset = up ? buf->offset + offset : st->offset,
-        .size = bytes,
-    };
-    enum err e = transfer_begin(dev);
-    if (e)
-        return e;
-    vkCmdCopyBuffer(dev->transfer, up ? st->handle : buf->handle, up ? buf->handle : st->handle, 1,
-                    &region);
-    return transfer_run(dev);
-}
-
-static enum err check_copy(const struct vk_buffer *buf, size_t offset, size_t bytes)
-{
-    if (atomic_load(&buf->dev->lost))
-        return ERR_DEVICE_LOST;
-    return offset > buf->bytes || bytes > buf->bytes - offset ? ERR_INVALID : ERR_OK;
-}
-
-static enum err open_staging(struct vk_device *dev)
-{
-    return dev->staging ? ERR_OK
-                        : vk_buffer_create(dev, VK_READBACK, VK_STAGING_BYTES, &dev->staging);
-}
-
-enum err vk_upload(struct vk_buffer *buf, size_t offset, const void *src, size_t bytes)
-{
-    enum err e = check_copy(buf, offset, bytes);
-    if (e || !bytes)
-        return e;
-    if (buf->map) {
-        memcpy(buf->map + offset, src, bytes);
-        return ERR_OK;
-    }
-    e = open_staging(buf->dev);
-    for (size_t done = 0, n; !e && done < bytes; done += n) {
-        n = bytes - done < VK_STAGING_BYTES ? bytes - done : VK_STAGING_BYTES;
-        memcpy(buf->dev->staging->map, (const uint8_t *)src + done, n);
-        e = move_piece(buf, offset + done, n, true);
-    }
-    return e;
-}
-
-enum err vk_download(struct vk_buffer *buf, size_t offset, void *dst, size_t bytes)
-{
-    enum err e = check_copy(buf, offset, bytes);
-    if (e || !bytes)
-        return e;
-    if (buf->map) {
-        memcpy(dst, buf->map + offset, bytes);
-        return ERR_OK;
-    }
-    e = open_staging(buf->dev);
-    for (size_t done = 0, n; !e && done < bytes; done += n) {
-        n = bytes - done < VK_STAGING_BYTES ? bytes - done : VK_STAGING_BYTES;
-        e = move_piece(buf, offset + done, n, false);
-        if (!e)
-            memcpy((uint8_t *)dst + done, buf->dev->staging->map, n);
-    }
-    return e;
 }

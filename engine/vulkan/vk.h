@@ -92,13 +92,20 @@ void vk_buffer_destroy(struct vk_buffer **buf);
 size_t vk_buffer_bytes(const struct vk_buffer *buf);
 void *vk_buffer_map(struct vk_buffer *buf); // NULL if not mapped
 
-// Copies through a persistent staging buffer and waits; a plain memcpy if the buffer is mapped.
+// Copy to a buffer; what is submitted later sees it. A plain memcpy if the buffer is mapped, else
+// through a ring of staging segments, without waiting; src may be reused at once.
 enum err vk_upload(struct vk_buffer *buf, size_t offset, const void *src, size_t bytes);
+// Wait until all uploads have arrived. Errors: DEVICE_LOST, TIMEOUT.
+enum err vk_upload_finish(struct vk_device *dev);
+// Copy from a buffer, and wait.
 enum err vk_download(struct vk_buffer *buf, size_t offset, void *dst, size_t bytes);
+// A test hook: buffers of VK_DEVICE that are created from now on are not mapped, as on a GPU.
+void vk_unmap_device_memory(struct vk_device *dev, bool on);
 
 struct vk_memory_stats {
     size_t used, peak, reserved, limit; // bytes
     unsigned slabs, buffers;
+    unsigned transfers, transfer_waits; // submissions of the staging ring, and waits for them
 };
 void vk_memory_stats(const struct vk_device *dev, struct vk_memory_stats *out);
 

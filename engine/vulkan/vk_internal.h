@@ -9,12 +9,11 @@
 #include <stdatomic.h>
 #include <vulkan/vulkan.h>
 
-enum { VK_MAX_PHYSICAL = 16, VK_FAULT_KINDS = 3 };
+enum { VK_MAX_PHYSICAL = 16, VK_FAULT_KINDS = 3, VK_RING_SEGMENTS = 4 };
 
 #define VK_SLAB_BYTES ((size_t)64 << 20)
 #define VK_SUBALLOC_ALIGN ((size_t)256)
 #define VK_GUARD_BYTES ((size_t)QUIRK_TEXEL_STEP) // zeros behind every buffer, for longer views
-#define VK_STAGING_BYTES ((size_t)4 << 20)
 
 // ---- instance.c: the loader and physical devices
 // -------------------------------------------------
@@ -83,8 +82,18 @@ struct vk_device {
     uint32_t heap_type[3]; // memory type of each enum vk_heap
     struct vk_slab *slabs;
     struct vk_memory_stats stats;
-    struct vk_buffer *staging;
-    VkCommandBuffer transfer;
+    bool unmapped; // a test hook
+
+    struct {
+        struct vk_segment {
+            struct vk_buffer *buf; // created when first needed
+            VkCommandBuffer commands;
+            uint64_t ticket; // of its last submission; 0: waited for
+            size_t used;
+            bool open; // commands are being recorded
+        } segment[VK_RING_SEGMENTS];
+        int at;
+    } ring; // upload.c
 };
 
 // True if an injected fault of this kind is due now.
@@ -142,6 +151,14 @@ struct vk_buffer {
 
 enum err vk_memory_init(struct vk_device *dev, size_t limit);
 void vk_memory_deinit(struct vk_device *dev);
+
+// ---- upload.c -------------------------------------------------------------------------------
+
+// Zeros buf; pending, like an upload, if it is not mapped.
+enum err vk_ring_clear(struct vk_buffer *buf);
+// Submits what is pending, so that later submissions see it.
+enum err vk_ring_submit(struct vk_device *dev);
+void vk_ring_close(struct vk_device *dev);
 
 // ---- pipeline.c, cache.c ----------------------------------------------------------------------
 

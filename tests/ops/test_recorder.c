@@ -183,6 +183,39 @@ static void test_weights(struct ops_device *dev)
     op_weight_destroy(&w);
 }
 
+// Memory that the CPU cannot see gets the same weights in either order, in few submissions and one
+// wait.
+static void test_unmapped(struct ops_device *dev, const char *kernels)
+{
+    enum { IN = 40, OUT = 1000 };
+    const struct kernel_wish wish = dev->wish;
+    struct vk_memory_stats before, after;
+    struct op_weight *seen, *unseen;
+    if (ops_device_prefer(dev, kernels))
+        return;
+    seen = weight(dev, OUT, IN, 3);
+    vk_unmap_device_memory(dev->vk, true);
+    vk_memory_stats(dev->vk, &before);
+    unseen = weight(dev, OUT, IN, 3);
+    CHECK_INT(ops_device_settle(dev), ERR_OK);
+    vk_memory_stats(dev->vk, &after);
+    vk_unmap_device_memory(dev->vk, false);
+    size_t n = tensor_span(&seen->packed), bytes = n * sizeof(float);
+    float *a = malloc(bytes), *b = malloc(bytes);
+    CHECK(bytes > 1 << 20 && !vk_buffer_map(unseen->packed.buf));
+    CHECK_INT(vk_download(seen->packed.buf, 0, a, bytes), ERR_OK);
+    CHECK_INT(vk_download(unseen->packed.buf, 0, b, bytes), ERR_OK);
+    CHECK(!memcmp(a, b, bytes));
+    CHECK_MSG(after.transfers - before.transfers <= 2 &&
+                  after.transfer_waits - before.transfer_waits <= 2,
+              "%u submissions, %u waits", after.transfers - before.transfers,
+              after.transfer_waits - before.transfer_waits);
+    op_weight_destroy(&seen);
+    op_weight_destroy(&unseen);
+    dev->wish = wish;
+    free(a), free(b);
+}
+
 // What recording y = conv(x) with these shapes says.
 static enum err record(struct ops_device *dev, struct ref_shape x, struct ref_shape y,
                        const struct op_weight *w)
@@ -306,6 +339,8 @@ int main(void)
     test_mapped(dev);
     test_memory(dev);
     test_weights(dev);
+    test_unmapped(dev, "tile");
+    test_unmapped(dev, "lane");
     test_errors(dev);
     test_calls(dev);
     test_attention_fits(dev);

@@ -186,14 +186,8 @@ static void test_unmapped(void)
     CHECK(dev && a && b);
     if (!dev || !a || !b)
         return;
-    const struct vk_physical ph = dev->ph;
-    uint32_t upload = dev->heap_type[VK_UPLOAD], readback = dev->heap_type[VK_READBACK];
-    dev->ph.type = VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
-    dev->heap_type[VK_UPLOAD] = dev->heap_type[VK_READBACK] = UINT32_MAX;
+    vk_unmap_device_memory(dev, true);
     CHECK_INT(vk_buffer_create(dev, VK_DEVICE, BYTES, &buf), ERR_OK);
-    dev->ph = ph;
-    dev->heap_type[VK_UPLOAD] = upload;
-    dev->heap_type[VK_READBACK] = readback;
     CHECK(!vk_buffer_map(buf));
     CHECK_INT(vk_download(buf, 0, b, BYTES), ERR_OK);
     CHECK(is_all(b, BYTES, 0));
@@ -212,6 +206,63 @@ static void test_unmapped(void)
     vk_device_close(&dev);
     free(a);
     free(b);
+}
+
+// Many small uploads cost few submissions and one wait, arrive in order, and are seen by what is
+// submitted after them.
+static void test_ring(void)
+{
+    enum { N = 3000, WORDS = 512, TAIL = 100 };
+    struct vk_open_params p = {0};
+    struct vk_device *dev = open_device(&p);
+    struct vk_memory_stats before, after;
+    struct vk_buffer *buf, *sum;
+    struct vk_pipeline *pipe;
+    struct vk_cmd *cmd;
+    uint32_t v[WORDS], got[WORDS];
+    int wrong = 0;
+    CHECK(dev);
+    if (!dev)
+        return;
+    vk_unmap_device_memory(dev, true);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, (size_t)N * sizeof v, &buf), ERR_OK);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, sizeof v, &sum), ERR_OK);
+    CHECK_INT(make_add(dev, 2, &pipe), ERR_OK);
+    CHECK_INT(vk_upload_finish(dev), ERR_OK);
+    vk_memory_stats(dev, &before);
+    for (uint32_t i = 0; i < N; i++) {
+        for (uint32_t k = 0; k < WORDS; k++)
+            v[k] = i + k;
+        wrong += vk_upload(buf, i * sizeof v, v, sizeof v) != ERR_OK;
+        v[0] = 7 * i; // over the last one
+        wrong += vk_upload(buf, i * sizeof v, v, sizeof v[0]) != ERR_OK;
+    }
+    CHECK_INT(vk_upload_finish(dev), ERR_OK);
+    vk_memory_stats(dev, &after);
+    CHECK(after.transfers - before.transfers <= 3 &&
+          after.transfer_waits - before.transfer_waits <= 3);
+    for (uint32_t i = 0; i < N; i++) {
+        wrong += vk_download(buf, i * sizeof v, got, sizeof got) != ERR_OK;
+        wrong += got[0] != 7 * i || got[1] != i + 1 || got[WORDS - 1] != i + WORDS - 1;
+    }
+    CHECK_INT(wrong, 0);
+    CHECK_INT(vk_cmd_create(dev, &cmd), ERR_OK);
+    record_add(cmd, pipe, (struct range){buf, 0}, (struct range){sum, 0}, TAIL, 1);
+    CHECK_INT(vk_cmd_end(cmd), ERR_OK);
+    for (uint32_t k = 0; k < WORDS; k++)
+        v[k] = 10 * k;
+    CHECK_INT(vk_upload(buf, 0, v, sizeof v), ERR_OK); // pending while cmd is submitted
+    CHECK_INT(run(dev, cmd), ERR_OK);
+    CHECK_INT(vk_download(sum, 0, got, sizeof got), ERR_OK);
+    for (uint32_t k = 0; k < WORDS; k++)
+        wrong += got[k] != (k < TAIL ? 20 * k + 1 : 0);
+    CHECK_INT(wrong, 0);
+    CHECK_INT(vk_upload(buf, 0, v, sizeof v), ERR_OK); // pending while its memory goes
+    vk_buffer_destroy(&buf);
+    vk_buffer_destroy(&sum);
+    vk_cmd_destroy(&cmd);
+    vk_pipeline_destroy(&pipe);
+    vk_device_close(&dev);
 }
 
 static void test_fault(struct vk_device *dev)
@@ -242,6 +293,7 @@ int main(void)
     test_limit();
     test_driver_limit();
     test_unmapped();
+    test_ring();
     CHECK_INT(vk_validation_messages(NULL), 0);
     return test_end();
 }
