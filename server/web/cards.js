@@ -46,8 +46,10 @@ function makeCard(job, asked, index) {
 }
 
 function about(request, index) {
-  const parts = [sizeText(request.size), "seed " + request.seed, request.steps.join("+") + " steps",
-    "guidance " + request.guidance_scale.map((g) => Math.round(g * 10) / 10).join("/")];
+  // Stages that an upscaled image does not pass have no steps.
+  const run = (list) => list.filter((_, stage) => request.steps[stage]);
+  const parts = [sizeText(request.size), "seed " + request.seed, run(request.steps).join("+") + " steps",
+    "guidance " + run(request.guidance_scale).map((g) => Math.round(g * 10) / 10).join("/")];
   const strength = request.strength && [request.strength].flat()[0];
   if (strength) parts.push("strength " + strength + ", " + strengthWord(strength));
   if (request.scale) parts.push("upscaled " + request.scale + "×");

@@ -1,5 +1,5 @@
-// The input image: opening it, brushing marks and paint by pointer or keyboard, undo. Says what
-// changed by the event "change-input" of #editor, and what to enlarge by "upscale".
+// The input image: opening it, brushing marks and paint by pointer or keyboard, undo. Events of
+// #editor tell the page: "new-input", "change-input" (after every step), and "upscale" (by what).
 import { $ } from "./api.js";
 import { openInput, sourceOf } from "./input.js";
 import { newCanvas } from "./paint.js";
@@ -110,7 +110,6 @@ function showUpscale() {
 async function open(input) {
   if (!input) throw fault("this browser no longer has the input image; choose it again");
   const next = await openInput(input);
-  const fresh = !current;
   [current, painting, stroke] = [input, next, null];
   for (const canvas of [$("canvas"), tinted = newCanvas(1, 1)]) {
     canvas.width = painting.work.width;
@@ -123,7 +122,7 @@ async function open(input) {
   $("editor-size").textContent = sizeText(painting.width + "x" + painting.height);
   $("editor").hidden = false;
   $("layer").hidden = current.source.blank || !can.inpaint;
-  if (fresh || $("layer").hidden) pick("layer", $("layer").hidden ? "paint" : "mark");
+  if ($("layer").hidden) pick("layer", "paint");
   showUpscale();
   changed();
 }
@@ -132,7 +131,9 @@ async function openSource(source) {
   settle();
   try {
     const size = $("size").value || $("size").dataset.other;
+    pick("layer", "mark");
     await open({ source, size: sides(size).join("x"), steps: source.blank ? [] : undefined });
+    $("editor").dispatchEvent(new Event("new-input"));
     say((source.blank ? "Empty canvas, " : "Image opened, ") + $("editor-size").textContent);
     $("editor").scrollIntoView({ block: "start" });
     $("canvas").focus({ preventScroll: true });
@@ -371,8 +372,11 @@ function setAbilities(abilities) {
   }));
 }
 
+// The server has deleted the job of this image; the page still has its file.
+function becomeFile() { current = { ...current, source: { file: painting.file } }; }
+
 export const editor = {
-  can, open, openSource, close, input, setSize, setAbilities,
+  can, open, openSource, close, input, becomeFile, setSize, setAbilities,
   isOpen: () => Boolean(current),
   isBlank: () => Boolean(current && current.source.blank),
   isMarked: () => marked,

@@ -36,10 +36,10 @@ async function fileOf(source) {
 
 export async function openInput(input) {
   if (input.source.blank) return createPainting(null, ...sides(input.size), input.steps);
-  const image = await decode(await fileOf(input.source));
+  const file = await fileOf(input.source), image = await decode(file);
   const steps = input.steps ||
     (hasTransparency(image) ? [{ layer: "mark", kind: "transparent" }] : []);
-  return createPainting(image, image.naturalWidth, image.naturalHeight, steps);
+  return Object.assign(createPainting(image, image.naturalWidth, image.naturalHeight, steps), { file });
 }
 
 // A file as the server can read it.

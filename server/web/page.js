@@ -121,15 +121,24 @@ async function draw() {
   }
   asked.task = "edit";
   asked.strength = Number($("strength").value);
+  await submitInput(asked, editor.isMarked());
+}
+
+async function submitInput(asked, marked) {
   const input = editor.input();
-  await submit(asked, await bodyWith(asked, input, editor.painting(), editor.isMarked()), input);
+  try {
+    await submit(asked, await bodyWith(asked, input, editor.painting(), marked), input);
+  } catch (error) {
+    if (error.param !== "image" || !input.source.job) throw error;
+    editor.becomeFile();
+    await submitInput(asked, marked);
+  }
 }
 
 async function upscale(scale) {
   const { prompt, seed } = fields();
   const asked = { ...prompt && { prompt }, ...seed !== undefined && { seed }, task: "upscale", scale, previews: PREVIEWS };
-  const input = editor.input();
-  await submit(asked, await bodyWith(asked, input, editor.painting(), false), input);
+  await submitInput(asked, false);
 }
 
 // ---- startup ----------------------------------------------------------------------------------
@@ -207,5 +216,9 @@ $("size").addEventListener("change", () => editor.setSize($("size").value));
 $("gallery").addEventListener("again", (event) => again(event.detail));
 $("gallery").addEventListener("edit", (event) => editor.openSource(event.detail));
 $("editor").addEventListener("change-input", showInput);
+$("editor").addEventListener("new-input", () => {
+  $("strength").dataset.chosen = "";
+  showInput();
+});
 $("editor").addEventListener("upscale", (event) => start(() => upscale(event.detail)));
 describe().then(restore);

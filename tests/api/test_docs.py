@@ -64,7 +64,7 @@ def test_docs_and_page(s):
         # What a script imports is loaded with the page, not one after the other.
         for name in re.findall(rb'from "[.]/([^"]+)"', a.body):
             assert b"page/" + name in files, (path, name)
-    for path in ("/page/", "/page/none.js", "/page/index.html/x", "/page/..%2fpage.js"):
+    for path in ("/page/", "/page/none.js", "/page/page.jx", "/page/index.html/x", "/page/..%2fpage.js"):
         assert s.get(path).status == 404, path
 
 
