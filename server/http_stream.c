@@ -131,7 +131,8 @@ bool http_stream_write(struct http_request *r, const void *data, size_t n)
 {
     if (r->broken || r->stream_done)
         return false;
-    if (r->stream.len - r->stream_at + n > HTTP_STREAM_MAX || r->stream.failed) {
+    // One event may be larger: an image in base64.
+    if (r->stream.len - r->stream_at > HTTP_STREAM_MAX || r->stream.failed) {
         http_abandon(r);
         return false;
     }

@@ -74,18 +74,32 @@ static bool is_without(const struct check_table *t, const char *name)
     return false;
 }
 
+static int count_rows(const struct check_table *t)
+{
+    return t->count + (t->more ? count_rows(t->more) : 0);
+}
+
+// NULL: left out.
+static const struct check_field *row_at(const struct check_table *t, int at, size_t *offset)
+{
+    const int others = t->more ? count_rows(t->more) : 0;
+    const bool own = at >= others;
+    const struct check_field *f = own ? &t->fields[at - others] : row_at(t->more, at, offset);
+    if (!f || is_without(t, f->name) || (!own && find_own(t, f->name)))
+        return NULL;
+    *offset = own ? f->offset : *offset + t->more_at;
+    return f;
+}
+
 const struct check_field *check_next(const struct check_table *t, int *at, size_t *offset)
 {
-    const int others = t->more ? t->more->count : 0;
-    for (; *at < others + t->count; ++*at) {
-        const bool own = *at >= others;
-        const struct check_field *f = own ? &t->fields[*at - others] : &t->more->fields[*at];
-        if (is_without(t, f->name) || (!own && find_own(t, f->name)))
-            continue;
-        if (offset)
-            *offset = f->offset + (own ? 0 : t->more_at);
-        ++*at;
-        return f;
+    size_t place = 0;
+    while (*at < count_rows(t)) {
+        const struct check_field *f = row_at(t, (*at)++, &place);
+        if (f && offset)
+            *offset = place;
+        if (f)
+            return f;
     }
     return NULL;
 }

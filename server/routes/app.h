@@ -55,7 +55,10 @@ enum job_format draw_format(int choice);
 // Applies a quality. low: the preset "fast", or half the model's steps without one; high and above:
 // twice its steps; otherwise the model's own settings. An explicit preset or explicit steps take
 // precedence.
-void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec);
+// edit: how many stages it uses is not known before its image has been read; only the first one's
+// steps change.
+void draw_apply_quality(struct app *app, enum draw_quality quality, bool edit,
+                        struct job_spec *spec);
 
 // Looks up the job that was created with the request's Idempotency-Key; *job is NULL if there is
 // none. Fills hash for the new job. Errors: INVALID (malformed), BUSY (used with another body, or

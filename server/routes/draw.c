@@ -36,7 +36,8 @@ static int stages_of(const struct model_info *m, const struct check_size *size)
     return picture_choose(edge, m->stages, size, &used, NULL) ? 0 : used.stages;
 }
 
-void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_spec *spec)
+void draw_apply_quality(struct app *app, enum draw_quality quality, bool edit,
+                        struct job_spec *spec)
 {
     static const char fast[] = "fast";
     const struct model_info *m = jobs_model(app->jobs);
@@ -49,7 +50,7 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, struct job_s
             return;
         }
     const bool low = quality == DRAW_LOW, high = quality >= DRAW_HIGH;
-    const int stages = m && (low || high) ? stages_of(m, &spec->request.size) : 0;
+    const int stages = !m || (!low && !high) ? 0 : edit ? 1 : stages_of(m, &spec->request.size);
     for (int s = 0; s < stages; s++)
         if (!spec->request.steps[s] && !(named && s == 0))
             spec->request.steps[s] = low ? (m->stage[s].steps + 1) / 2 : m->stage[s].steps * 2;

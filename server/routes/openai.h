@@ -2,7 +2,30 @@
 #ifndef IMAGEND_OPENAI_H
 #define IMAGEND_OPENAI_H
 
-#include "app.h"
+#include "input.h"
+
+// The fields that all image endpoints of this API share; first in the struct of each endpoint.
+struct images_fields {
+    struct picture_request picture;
+    const char *model;
+    int n, quality, response_format, output_format, compression, partial_images, background;
+    bool stream;
+};
+struct edits_fields {
+    struct images_fields images;
+    int fidelity;
+};
+enum { RESPONSE_URL = 1 }; // of response_format
+extern const struct check_table openai_images_table;
+// Submits what the fields and the settings of a spec say, and responds as these endpoints do.
+// take: fills in the spec and reads the images, once it is certain that a new job is needed; NULL:
+// there are none. Errors of take: INVALID, NO_MEMORY.
+typedef enum err openai_take_fn(struct call *c, struct job_spec *spec, struct input *in,
+                                struct fault *why);
+void openai_images_run(struct call *c, openai_take_fn *take);
+void openai_edits_post(struct call *c);
+void openai_variations_post(struct call *c);
+extern const struct check_table openai_edits_check, openai_variations_check;
 
 void openai_models_list(struct call *c);
 void openai_models_get(struct call *c);

@@ -1,31 +1,25 @@
-// POST /v1/images/generations, as OpenAI's clients speak it: JSON with base64 or URLs, the raw
-// image, or a stream with partial images. One waiting request follows one job.
-#include "app.h"
+// POST /v1/images/generations, and what edits and variations have in common with it, as OpenAI's
+// clients speak it: JSON with base64 or URLs, the raw image, or a stream with partial images. One
+// waiting request follows one job.
+#include "openai.h"
 
 #include "buf.h"
 #include "http.h"
 #include "json.h"
-#include "openai.h"
 #include "sse.h"
 #include "text.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 static const char *const response_formats[] = {"b64_json", "url", NULL};
 static const char *const backgrounds[] = {"auto", "opaque", "transparent", NULL};
-enum { BACKGROUND_TRANSPARENT = 2, RESPONSE_URL = 1 };
-
-struct images_fields {
-    struct picture_request picture;
-    const char *model;
-    int n, quality, response_format, output_format, compression, partial_images, background;
-    bool stream;
-};
+enum { BACKGROUND_TRANSPARENT = 2 };
 
 #define F(field) offsetof(struct images_fields, field)
-static const struct check_field images_table[] = {
+static const struct check_field common_fields[] = {
     {"model", CHECK_TEXT, CHECK_NULL, F(model), 0, 200, .live = "models",
      .help = "a name from /v1/models; OpenAI's image model names, dated or prefixed with openai/, "
              "select the loaded model"},
@@ -53,13 +47,14 @@ static const struct check_field images_table[] = {
     {"user", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},
 };
 #undef F
-static const char *const images_without[] = {"strength", "scale", NULL};
-static const struct check_table images_check = {
-    CHECK_ROWS("CreateImageRequest", images_table),
+const struct check_table openai_images_table = {
+    CHECK_ROWS("Images", common_fields),
     .more = &picture_table,
     .more_at = offsetof(struct images_fields, picture),
-    .without = images_without,
 };
+static const char *const without_input[] = {"strength", "scale", NULL};
+static const struct check_table images_check = {
+    .name = "CreateImageRequest", .more = &openai_images_table, .without = without_input};
 
 // A request that waits for its job.
 struct images_wait {
@@ -72,18 +67,23 @@ struct images_wait {
 
 // ---- responses ----------------------------------------------------------------------------------
 
+static size_t image_tokens(const struct check_size *size)
+{
+    return ((size_t)size->width * (size_t)size->height + 255) / 256;
+}
+
 // The text counts as the tokenizer counted it, once for all images; an image counts one token
 // per 16x16 pixels.
 static void add_usage(struct buf *b, const struct job *job)
 {
-    const size_t in = (size_t)(job->used.tokens + job->used.negative_tokens);
-    const size_t pixels = (size_t)job->used.size.width * (size_t)job->used.size.height;
-    const size_t out = (pixels + 255) / 256 * (size_t)job->spec.n;
+    const size_t text = (size_t)(job->used.tokens + job->used.negative_tokens);
+    const size_t in = text + image_tokens(&job->spec.input.size);
+    const size_t out = image_tokens(&job->used.size) * (size_t)job->spec.n;
     buf_printf(b,
                "\"usage\":{\"input_tokens\":%zu,\"output_tokens\":%zu,\"total_tokens\":%zu,"
-               "\"input_tokens_details\":{\"text_tokens\":%zu,\"image_tokens\":0},"
+               "\"input_tokens_details\":{\"text_tokens\":%zu,\"image_tokens\":%zu},"
                "\"output_tokens_details\":{\"text_tokens\":0,\"image_tokens\":%zu}}",
-               in, out, in + out, in, out);
+               in, out, in + out, text, in - text, out);
 }
 
 static void add_properties(struct buf *b, const struct images_wait *w, enum job_format format)
@@ -154,8 +154,10 @@ static void stream_picture(struct images_wait *w, const struct job_event *ev)
 {
     const struct job *job = w->watch.job;
     const bool partial = ev->type == JOB_EVENT_PREVIEW;
-    const char *type = partial ? "image_generation.partial_image" : "image_generation.completed";
     struct buf b = {0};
+    char type[48];
+    snprintf(type, sizeof type, "%s.%s", job->spec.request.edit ? "image_edit" : "image_generation",
+             partial ? "partial_image" : "completed");
     buf_printf(&b, "{\"type\":\"%s\",\"b64_json\":\"", type);
     text_base64(&b, ev->blob->data, ev->blob->size);
     buf_printf(&b, "\",\"created_at\":%lld,", (long long)w->created);
@@ -259,33 +261,6 @@ static void catch_up(struct images_wait *w)
         finish(w);
 }
 
-static void follow(struct call *c, struct job *job, const char *raw_type)
-{
-    struct app *app = c->app;
-    struct images_wait *w = calloc(1, sizeof *w);
-    if (!w) {
-        jobs_cancel(app->jobs, job);
-        call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
-        return;
-    }
-    w->fields = *(const struct images_fields *)c->fields;
-    w->call = c;
-    w->raw_type = raw_type;
-    w->created = job->created / 1000;
-    w->watch.previews = w->fields.stream;
-    w->watch.event = on_event;
-    w->watch.ctx = w;
-    jobs_watch(app->jobs, job, &w->watch);
-    http_set_header(c->http, "X-Imagend-Job", "%s", job->id);
-    if (w->fields.stream)
-        sse_start(c->http, on_gone, w);
-    else
-        http_defer(c->http, on_gone, w);
-    catch_up(w);
-}
-
-// ---- the request --------------------------------------------------------------------------------
-
 // The media type of an Accept header that asks for an image, and its format.
 static const char *accept_picture(const struct http_request *r, int *format)
 {
@@ -303,10 +278,40 @@ static const char *accept_picture(const struct http_request *r, int *format)
     return NULL;
 }
 
+static void follow(struct call *c, struct job *job)
+{
+    struct app *app = c->app;
+    struct images_wait *w = calloc(1, sizeof *w);
+    int format;
+    if (!w) {
+        jobs_cancel(app->jobs, job);
+        call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
+        return;
+    }
+    w->fields = *(const struct images_fields *)c->fields;
+    w->call = c;
+    w->raw_type = accept_picture(c->http, &format);
+    w->created = job->created / 1000;
+    w->watch.previews = w->fields.stream;
+    w->watch.event = on_event;
+    w->watch.ctx = w;
+    jobs_watch(app->jobs, job, &w->watch);
+    http_set_header(c->http, "X-Imagend-Job", "%s", job->id);
+    if (w->fields.stream)
+        sse_start(c->http, on_gone, w);
+    else
+        http_defer(c->http, on_gone, w);
+    catch_up(w);
+}
+
+// ---- the request --------------------------------------------------------------------------------
+
 static enum err images_spec(struct call *c, struct images_fields *f, const char *raw_type,
                             struct job_spec *spec, struct fault *why)
 {
-    struct app *app = c->app;
+    const char *format = json_text(json_find(c->body, "response_format"), NULL);
+    if ((!format || !*format) && openai_model_gives_urls(f->model))
+        f->response_format = RESPONSE_URL;
     if (f->background == BACKGROUND_TRANSPARENT)
         return fault_set(why, ERR_INVALID, "background",
                          "\"background\": transparent is not supported; use opaque or auto");
@@ -331,21 +336,18 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
         .preview_format = draw_format(f->output_format),
         .keep = f->response_format == RESPONSE_URL && !raw_type && !f->stream,
     };
-    draw_apply_quality(app, (enum draw_quality)f->quality, spec);
     return ERR_OK;
 }
 
-static void images_post(struct call *c)
+void openai_images_run(struct call *c, openai_take_fn *take)
 {
     struct images_fields *f = c->fields;
     struct job_spec spec;
+    struct input in = {0};
     struct fault why = {0};
     struct job *job;
     char hash[65];
     const char *raw_type = accept_picture(c->http, &f->output_format);
-    const char *format = json_text(json_find(c->body, "response_format"), NULL);
-    if ((!format || !*format) && openai_model_gives_urls(f->model))
-        f->response_format = RESPONSE_URL;
     if (f->model && !openai_model_known(c->app, f->model)) {
         call_error(c, 404, "model_not_found", "model", "the model \"%.80s\" does not exist",
                    f->model);
@@ -359,14 +361,25 @@ static void images_post(struct call *c)
         draw_reused(c, &why);
         return;
     }
-    if (!job) {
-        spec.idempotency_key = *hash ? http_header(c->http, "Idempotency-Key") : NULL;
-        spec.body_hash = *hash ? hash : NULL;
-        spec.keep |= *hash != 0;
-        job = draw_submit(c, &spec);
+    if (job) {
+        follow(c, job);
+        return;
     }
-    if (job)
-        follow(c, job, raw_type);
+    spec.idempotency_key = *hash ? http_header(c->http, "Idempotency-Key") : NULL;
+    spec.body_hash = *hash ? hash : NULL;
+    spec.keep |= *hash != 0;
+    if (take && take(c, &spec, &in, &why)) {
+        input_deinit(&in);
+        call_fault(c, &why, 1);
+        return;
+    }
+    draw_apply_quality(c->app, (enum draw_quality)f->quality, take != NULL, &spec);
+    input_submit(c, &spec, &in, follow);
+}
+
+static void images_post(struct call *c)
+{
+    openai_images_run(c, NULL);
 }
 
 const struct route routes_openai[] = {
@@ -375,6 +388,21 @@ const struct route routes_openai[] = {
      .fields_size = sizeof(struct images_fields),
      .answer = {{200, "application/json", "the images"},
                 {200, "text/event-stream", "partial and final images, if stream is true"},
+                {200, "image/png",
+                 "the image itself, if Accept is image/png, image/jpeg or image/webp"}}},
+    {"POST", "/v1/images/edits", openai_edits_post, SCOPE_GENERATE,
+     ROUTE_BODY | ROUTE_IMAGES | ROUTE_FORM, ERRORS_OPENAI, "images",
+     "Edit an image and wait for the result", .body = &openai_edits_check,
+     .fields_size = sizeof(struct edits_fields),
+     .answer = {{200, "application/json", "the edited images"},
+                {200, "text/event-stream", "partial and final images, if stream is true"},
+                {200, "image/png",
+                 "the image itself, if Accept is image/png, image/jpeg or image/webp"}}},
+    {"POST", "/v1/images/variations", openai_variations_post, SCOPE_GENERATE,
+     ROUTE_BODY | ROUTE_IMAGES | ROUTE_FORM, ERRORS_OPENAI, "images",
+     "Vary an image without a prompt", .body = &openai_variations_check,
+     .fields_size = sizeof(struct images_fields),
+     .answer = {{200, "application/json", "the images"},
                 {200, "image/png",
                  "the image itself, if Accept is image/png, image/jpeg or image/webp"}}},
     {"GET", "/v1/models", openai_models_list, SCOPE_READ, 0, ERRORS_OPENAI, "models",

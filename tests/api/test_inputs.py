@@ -195,6 +195,10 @@ BAD = {  # name: (image, mask, what names it, words of the message)
 ROUTES = {
     "jobs, JSON": ("/v1/jobs", {"prompt": "a"}, "json", ("image", "mask"), 400),
     "jobs, form": ("/v1/jobs", {"prompt": "a"}, "form", ("image", "mask"), 400),
+    "edits, JSON": ("/v1/images/edits", {"prompt": "a"}, "references", ("images[]", "mask"), 400),
+    "edits, form": ("/v1/images/edits", {"prompt": "a"}, "form", ("image", "mask"), 400),
+    "variations, JSON": ("/v1/images/variations", {}, "json", ("image", None), 400),
+    "variations, form": ("/v1/images/variations", {}, "form", ("image", None), 400),
 }
 
 
@@ -208,6 +212,8 @@ def send(s, route, image, mask=None, **headers):
         if value is None:
             continue
         value = text(value) if isinstance(value, bytes) else value
+        if how == "references" and isinstance(value, str):
+            value = {"image_url": "data:image/png;base64," + value}
         body[name.split("[")[0]] = [value] if name.endswith("[]") else value
     return s.request("POST", path, body, headers)
 
@@ -232,7 +238,9 @@ def test_bad_images(s):
                 continue
             start = time.monotonic()
             answer = send(s, route, image, mask)
-            refused(route, answer, param, words, what)
+            named = names[param == "mask"].removesuffix("[]")
+            # What the file itself is like is told of the image, whatever its field is called.
+            refused(route, answer, named if words in ("empty",) else param, words, what)
             assert time.monotonic() - start < 10, (route, what)
     assert s.get("/healthz").status == 200
 

@@ -708,7 +708,10 @@ def test_rates_before_and_after_a_reload():
 
 # ---- fields -----------------------------------------------------------------------------------
 
-ROUTES = {"CreateImageRequest": ("/v1/images/generations", {"prompt": "a", "size": "64x64"}, 400),
+SMALL = base64.b64encode(make_png(8, 8, lambda x, y: (x, y, 0))).decode()
+ROUTES = {"CreateImageEditRequest": ("/v1/images/edits", {"prompt": "a", "image": SMALL, "size": "64x64"}, 400),
+          "CreateImageVariationRequest": ("/v1/images/variations", {"image": SMALL, "size": "64x64"}, 400),
+          "CreateImageRequest": ("/v1/images/generations", {"prompt": "a", "size": "64x64"}, 400),
           "CreateJobRequest": ("/v1/jobs", {"prompt": "a", "size": 64}, 400),
           "TextToImageRequest": ("/sdapi/v1/txt2img", {"prompt": "a", "width": 64, "height": 64}, 422)}
 # What has a meaning only beside an input image, and is refused without one: its words.
@@ -748,7 +751,8 @@ def test_every_field_has_its_range():
                     continue
                 for value in good:
                     a = s.post(path, {**body, **WITH.get(field, {}), field: value})
-                    known = field in OF_IMAGES and OF_IMAGES[field] in a.body
+                    known = field in OF_IMAGES and (OF_IMAGES[field] in a.body or
+                                                    b"leaves no step" in a.body)
                     assert known or a.status in (200, 202), (name, field, str(value)[:40], a.body[:300])
                     tried += 1
                 for value in bad:

@@ -5,7 +5,7 @@ import json
 import subprocess
 import threading
 
-from harness import PATIENCE, PROGRAM, Server, eventually, is_png, main
+from harness import PATIENCE, PROGRAM, Server, eventually, is_png, main, make_png
 from test_ops import bearer, keys_file, new_key
 
 # What a route needs, apart from what the program's own table says; and what it is about:
@@ -13,6 +13,8 @@ from test_ops import bearer, keys_file, new_key
 # "draw" makes a job of the caller's, "open" is for whoever knows the address.
 ROUTES = {
     "POST /v1/images/generations": ("generate", "draw"),
+    "POST /v1/images/edits": ("generate", "draw"),
+    "POST /v1/images/variations": ("generate", "draw"),
     "GET /v1/models": ("read", "common"),
     "GET /v1/models/{id}": ("read", "common"),
     "GET /v1/models/{owner}/{id}": ("read", "common"),
@@ -45,8 +47,11 @@ ROUTES = {
     "GET /page/{file}": ("none", "common"),
     "GET /docs": ("none", "common"),
 }
+INPUT = base64.b64encode(make_png(8, 8, lambda x, y: (x, y, 0))).decode()
 BODIES = {
     "POST /v1/images/generations": {"prompt": "a", "size": "64x64", "response_format": "url"},
+    "POST /v1/images/edits": {"prompt": "a", "image": INPUT, "response_format": "url"},
+    "POST /v1/images/variations": {"image": INPUT},
     "POST /v1/jobs": {"prompt": "a", "size": 64},
     "POST /sdapi/v1/txt2img": {"prompt": "a", "width": 64, "height": 64},
     "POST /sdapi/v1/img2img": {},

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { eventually, need, run, serve } from "./server.mjs";
 
 need("openai");
-const { default: OpenAI } = await import("openai");
+const { default: OpenAI, toFile } = await import("openai");
 const client = (server, more) =>
   new OpenAI({ apiKey: "none", baseURL: server.url + "/v1", ...more });
 const png = (b64) => Buffer.from(b64, "base64").subarray(1, 4).toString() === "PNG";
@@ -91,6 +91,57 @@ await run({
       OpenAI.ConflictError);
     assert.equal(await s.stop(), 0);
     assert.equal(s.log.match(/status=409/g).length, 1, "a 409 must not be retried");
+  },
+
+  async edit() {
+    const s = await serve();
+    const c = client(s);
+    // A result is the next input.
+    const first = await c.images.generate({ prompt: "a", size: "64x64", seed: 1 });
+    const bytes = Buffer.from(first.data[0].b64_json, "base64");
+    const image = () => toFile(bytes, "image.png", { type: "image/png" });
+    const a = await c.images.edit({ image: await image(), prompt: "a red ball", n: 2, seed: 3 });
+    assert.equal(a.data.length, 2);
+    assert.ok(png(a.data[0].b64_json) && a.seed === 3 && a.size === "64x64");
+    assert.equal(a.usage.input_tokens_details.image_tokens, 16);
+    const b = await c.images.edit({ image: [await image()], prompt: "a", model: "gpt-image-1",
+      input_fidelity: "high", quality: "low", background: "opaque", output_format: "jpeg" });
+    assert.equal(Buffer.from(b.data[0].b64_json, "base64").subarray(0, 2).toString("hex"), "ffd8");
+    // A mask with nothing transparent says nothing.
+    await assert.rejects(async () => c.images.edit({ image: await image(), mask: await image(), prompt: "a" }),
+      (e) => e instanceof OpenAI.BadRequestError && e.param === "mask");
+    await assert.rejects(async () => c.images.edit({ image: [await image(), await image()], prompt: "a" }),
+      (e) => e instanceof OpenAI.BadRequestError && e.param === "image");
+    await assert.rejects(async () => c.images.edit({ image: await toFile(Buffer.from("no"), "a.png"), prompt: "a" }),
+      (e) => e instanceof OpenAI.BadRequestError && e.param === "image");
+    assert.equal(await s.stop(), 0);
+  },
+
+  async editAsStream() {
+    const s = await serve();
+    const c = client(s);
+    const first = await c.images.generate({ prompt: "a", size: "256x256" });
+    const image = await toFile(Buffer.from(first.data[0].b64_json, "base64"), "image.png");
+    const types = [];
+    for await (const event of await c.images.edit({ image, prompt: "a", stream: true, partial_images: 2 })) {
+      types.push(event.type);
+      assert.ok(png(event.b64_json));
+    }
+    assert.deepEqual(types, ["image_edit.partial_image", "image_edit.partial_image", "image_edit.completed"]);
+    assert.equal(await s.stop(), 0);
+  },
+
+  async variation() {
+    const s = await serve();
+    const c = client(s);
+    const first = await c.images.generate({ prompt: "a", size: "64x64" });
+    const image = () => toFile(Buffer.from(first.data[0].b64_json, "base64"), "image.png");
+    const a = await c.images.createVariation({ image: await image(), n: 2, size: "256x256" });
+    assert.equal(a.data.length, 2);
+    assert.equal((await fetch(a.data[1].url)).headers.get("content-type"), "image/png");
+    const b = await c.images.createVariation({ image: await image(), response_format: "b64_json" });
+    assert.ok(png(b.data[0].b64_json));
+    assert.equal(await s.stop(), 0);
   },
 
   async retriesWithRetryAfter() {
