@@ -25,7 +25,7 @@ static const struct check_field edits_fields[] = {
      .help = "instead of image, as a list with one {\"image_url\": data URL}; file_id is not "
              "supported"},
     {"mask", CHECK_FILE, CHECK_NULL, 0, .max = 1,
-     .help = "an image of the same size that is transparent where the image is to be repainted; "
+     .help = "an image of the same size that is transparent where the image is repainted; "
              "every other pixel remains as it is"},
     {"input_fidelity", CHECK_ENUM, CHECK_NULL, offsetof(struct edits_fields, fidelity),
      .choices = fidelities, .def = "low",

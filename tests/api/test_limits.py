@@ -709,8 +709,9 @@ def test_rates_before_and_after_a_reload():
 # ---- fields -----------------------------------------------------------------------------------
 
 SMALL = base64.b64encode(make_png(8, 8, lambda x, y: (x, y, 0))).decode()
-ROUTES = {"CreateImageEditRequest": ("/v1/images/edits", {"prompt": "a", "image": SMALL, "size": "64x64"}, 400),
-          "CreateImageVariationRequest": ("/v1/images/variations", {"image": SMALL, "size": "64x64"}, 400),
+ROUTES = {"CreateImageEditRequest": ("/v1/images/edits", {"prompt": "a", "image": SMALL, "size": "64x64", "strength": 1}, 400),
+          "CreateImageVariationRequest": ("/v1/images/variations", {"image": SMALL, "size": "64x64", "strength": 1},
+                                          400),
           "CreateImageRequest": ("/v1/images/generations", {"prompt": "a", "size": "64x64"}, 400),
           "CreateJobRequest": ("/v1/jobs", {"prompt": "a", "size": 64}, 400),
           "TextToImageRequest": ("/sdapi/v1/txt2img", {"prompt": "a", "width": 64, "height": 64}, 422)}
