@@ -1,5 +1,5 @@
-// The option table and its three sources. Called by main before anything runs, and again on reload.
-// Knows nothing of what the options do.
+// The option table and its three sources. Called by main before anything else runs, and again on
+// reload. Knows nothing about the effects of options.
 #include "conf.h"
 
 #include "buf.h"
@@ -25,7 +25,7 @@ struct conf_option {
     double min, max;
     unsigned flags;
     const char *const *choices;
-    const char *value; // what stands for it in the help
+    const char *value; // placeholder in the help
     const char *help;
 };
 
@@ -219,8 +219,7 @@ static void file_name(const struct conf_option *o, char name[ENV_NAME])
     snprintf(name, ENV_NAME, "%s", o->name);
 }
 
-// Refuse a name that no option has in this source, and suggest the nearest. given may go on with a
-// value after '='.
+// Refuses an unknown option name and suggests the nearest. given may include '=' and a value.
 static enum err refuse_name(struct fault *why, const char *given,
                             void (*spell)(const struct conf_option *o, char name[ENV_NAME]))
 {
@@ -316,7 +315,7 @@ static enum err load_environment(struct conf *c, struct fault *why)
 
 enum err conf_check_environment(struct fault *why)
 {
-    // For whoever works on the engine, which reads them itself: CONTRIBUTING.md.
+    // Variables for developers, read by the engine itself; see CONTRIBUTING.md.
     static const char *const diagnostic[] = {"IMAGEND_KERNEL=", "IMAGEND_VALIDATION="};
     for (char **e = environ; *e; e++) {
         const size_t n = strcspn(*e, "=");
@@ -334,7 +333,7 @@ enum err conf_check_environment(struct fault *why)
     return ERR_OK;
 }
 
-// With only_config, nothing but --config is taken: its file must be read before the other flags.
+// With only_config, only --config is read, because its file must be loaded before the other flags.
 static enum err load_flags(struct conf *c, int argc, char **argv, bool only_config, bool *help,
                            struct fault *why)
 {
@@ -365,7 +364,7 @@ static enum err load_flags(struct conf *c, int argc, char **argv, bool only_conf
     return ERR_OK;
 }
 
-// The defaults that depend on the machine and the user.
+// Sets the defaults that depend on the machine and the user.
 static enum err set_defaults(struct conf *c, struct fault *why)
 {
     char folder[4096];
@@ -452,7 +451,7 @@ void conf_reload(struct conf *running, struct conf *fresh, char *ignored, size_t
             snprintf(ignored + len, n - len, "%s%s", len ? ", " : "", o->name);
             continue;
         }
-        // Swapped, so that conf_deinit of fresh frees the old text.
+        // Swapped, so that conf_deinit(fresh) frees the old text.
         memcpy(swap, a, size);
         memcpy(a, b, size);
         memcpy(b, swap, size);

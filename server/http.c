@@ -1,6 +1,7 @@
-// libmicrohttpd inside libuv: its epoll descriptor is polled, its time-outs are a timer, and it
-// runs only when one of them fires. Limits and the life of the daemon are here; connections are in
-// http_conn.c, requests in http_request.c. Loop thread; knows nothing of routes or jobs.
+// Runs libmicrohttpd inside libuv: its epoll descriptor is polled, its timeouts are a timer, and it
+// runs only when one of them fires. This file contains limits and the life of the daemon;
+// connections are in http_conn.c, requests in http_request.c. Loop thread; knows nothing about
+// routes or jobs.
 #include "http_impl.h"
 
 #include "clock.h"
@@ -20,7 +21,7 @@ enum {
     HTTP_POOL_EXTRA = 16 << 10,
     HTTP_BACKLOG = 4096,
     HTTP_WAKE_BATCH = 100,
-    HTTP_OTHER_FILES = 128, // descriptors that are no connections: store, images, devices
+    HTTP_OTHER_FILES = 128, // descriptors other than connections: store, images, devices
 };
 
 // ---- running the library ----------------------------------------------------------------------
@@ -30,7 +31,7 @@ static void on_timeout(uv_timer_t *timer);
 static void http_run(struct http_server *s)
 {
     MHD_UNSIGNED_LONG_LONG ms;
-    // A callback of the library must not run it again; what it asks for happens right after.
+    // The library's callbacks must not run it again; it runs again right afterwards.
     if (s->running) {
         s->again = true;
         return;
@@ -76,8 +77,8 @@ void http_resume(struct http_request *r)
     http_kick(r->server);
 }
 
-// One event may go to ten thousand streams. They are resumed in groups with a turn of the loop in
-// between, so that other clients do not wait for all of them.
+// One event may go to ten thousand streams. They are resumed in groups, with a turn of the loop
+// after each, so that other clients do not wait for all of them.
 static void on_waker(uv_idle_t *idle)
 {
     struct http_server *s = idle->data;
@@ -146,7 +147,7 @@ static enum MHD_Result http_answer(struct http_request *r)
 }
 
 // A client that is still sending does not read an error response, so the rest of its body is read
-// and dropped, within limits.
+// and discarded, within limits.
 static enum MHD_Result http_upload(struct http_request *r, const char *data, size_t *n)
 {
     struct http_server *s = r->server;
@@ -168,8 +169,8 @@ static enum MHD_Result http_upload(struct http_request *r, const char *data, siz
     return MHD_YES;
 }
 
-// Whether the client has to be answered before its body: there is too much of it, or none of it
-// comes before the client is told to go on.
+// Whether the client must get a response before its body: the body is too large, or the client
+// waits for "100 Continue".
 static bool http_answers_early(const struct http_request *r)
 {
     const char *length = http_header(r, MHD_HTTP_HEADER_CONTENT_LENGTH);
@@ -267,8 +268,8 @@ static enum err http_listen(struct http_server *s, struct fault *why)
     return ERR_OK;
 }
 
-// Out of descriptors the library stops accepting and does not always start again, so there must be
-// enough for every connection that it may open.
+// Without free descriptors the library stops accepting and does not always resume, so there must be
+// enough for every allowed connection.
 static void http_make_room(struct http_server *s)
 {
     const rlim_t wanted = (rlim_t)s->p.max_connections + HTTP_OTHER_FILES;
@@ -297,7 +298,7 @@ static struct MHD_Daemon *http_start(struct http_server *s)
     struct MHD_OptionItem options[] = {
         {MHD_OPTION_LISTEN_SOCKET, s->listen_fd, NULL},
         {MHD_OPTION_CONNECTION_LIMIT, s->p.max_connections, NULL},
-        {MHD_OPTION_CONNECTION_TIMEOUT, 0, NULL}, // http_conn.c has its own
+        {MHD_OPTION_CONNECTION_TIMEOUT, 0, NULL}, // http_conn.c implements it
         {MHD_OPTION_CONNECTION_MEMORY_LIMIT, (intptr_t)(s->p.max_header + HTTP_POOL_EXTRA), NULL},
         {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
         {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},

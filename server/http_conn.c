@@ -1,5 +1,5 @@
-// Connections: how long each may take, and the end of those that were refused while they still
-// sent. Loop thread; knows requests only as something that is in progress or not.
+// Connections: timeouts, and closing connections that were refused while the client was still
+// sending. Loop thread; knows only whether a request is in progress.
 #include "http_impl.h"
 
 #include "clock.h"
@@ -12,10 +12,10 @@
 #include <unistd.h>
 
 enum {
-    LINGER_MAX = 64,        // connections at once
-    LINGER_BYTES = 1 << 28, // of one
+    LINGER_MAX = 64,        // maximum number of connections
+    LINGER_BYTES = 1 << 28, // per connection
     LINGER_CHUNK = 64 << 10,
-    LINGER_READS = 16, // at once, so that nobody else waits
+    LINGER_READS = 16, // per turn, so that other clients need not wait
     CONN_ENDED_SECONDS = 1,
 };
 
@@ -30,9 +30,8 @@ struct http_linger {
 
 // ---- refused while still sending ----------------------------------------------------------------
 
-// A socket that is closed with bytes unread is reset, and the client may lose the response that it
-// was sent. So the bytes are read and dropped until the client has seen the end of the response, or
-// for so long.
+// Closing a socket with unread bytes resets it, and the client may lose the response. So the bytes
+// are read and discarded until the client has received the whole response, or until a timeout.
 
 static void on_linger_closed(uv_handle_t *h)
 {
@@ -141,8 +140,8 @@ void http_on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     *c->prev = c->next;
     if (c->next)
         c->next->prev = c->prev;
-    // At its limit the library takes the listening socket out of its epoll set, and back in
-    // only when it runs again.
+    // At its limit the library removes the listening socket from its epoll set, and adds it again
+    // only when it runs.
     if (s->connections-- >= s->p.max_connections)
         http_kick(s);
     if (c->linger && !s->closing)
@@ -172,8 +171,8 @@ void http_conn_idle(struct http_conn *c)
     c->since = clock_seconds();
 }
 
-// The end of a response may still be on its way when the connection is idle already. Streams
-// without news are suspended and do not count.
+// The end of a response may still be in transit when the connection is already idle. Streams
+// without new data are suspended and do not count.
 static bool conn_stuck(const struct http_server *s, struct http_conn *c, const struct http_tcp *tcp,
                        double now)
 {
@@ -185,7 +184,7 @@ static bool conn_stuck(const struct http_server *s, struct http_conn *c, const s
     return now - c->moved > s->p.send_seconds;
 }
 
-// How long a request may take to arrive: of a large body, longer as it comes.
+// The time allowed for a request to arrive; longer for a large body.
 static double receive_time(const struct http_server *s, const struct http_request *r)
 {
     const double beyond = r ? (double)r->received - (double)s->p.max_body : 0;
@@ -202,7 +201,7 @@ static bool conn_late(const struct http_server *s, struct http_conn *c, const st
         c->since = now;
     c->receiving |= receiving;
     c->ended = tcp->ended;
-    const double limit = c->ended       ? CONN_ENDED_SECONDS // what is missing never comes
+    const double limit = c->ended       ? CONN_ENDED_SECONDS // the rest will never arrive
                          : c->receiving ? receive_time(s, c->request)
                                         : s->p.idle_seconds;
     return now - c->since > limit;

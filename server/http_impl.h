@@ -1,5 +1,4 @@
-// What http.c, http_request.c and http_stream.c share: the library's types. Nobody else includes
-// it.
+// Shared by http*.c: the types of libmicrohttpd. Private to these files.
 #ifndef IMAGEND_HTTP_IMPL_H
 #define IMAGEND_HTTP_IMPL_H
 
@@ -17,10 +16,10 @@ struct http_conn {
     int fd;
     struct http_request *request; // in progress
     double since;                 // when it became idle, or its next request began to arrive
-    double moved;                 // when the client last took something of the response
-    uint64_t received, acked;     // bytes then
+    double moved;                 // when the client last received part of the response
+    uint64_t received, acked;     // byte counts at that time
     bool receiving, sending, ended;
-    bool linger; // it will be closed while the client still sends
+    bool linger; // it will be closed while the client is still sending
     struct http_tls *tls;
 };
 
@@ -31,16 +30,16 @@ struct http_server {
     struct MHD_Daemon *daemon;
     int listen_fd, port;
     uv_poll_t epoll;
-    uv_timer_t timer;     // the library's time-outs
+    uv_timer_t timer;     // the library's timeouts
     uv_idle_t waker;      // runs while streams wait in `wake`
-    uv_timer_t sweep;     // ours
-    struct http_tls *tls; // the oldest in use, up to the newest; NULL: plain HTTP
+    uv_timer_t sweep;     // our own timeouts
+    struct http_tls *tls; // list from the oldest in use to the newest; NULL: plain HTTP
     struct http_conn *conns;
     struct http_request *requests;
     struct http_request *wake, **wake_end;
     struct http_linger *linger;
     int connections, busy, lingers, handles;
-    size_t bodies; // bytes that requests have claimed for theirs
+    size_t bodies; // bytes reserved for large bodies
     bool quiet, closing, running, again;
     void (*closed)(void *ctx);
     void *closed_ctx;
@@ -51,11 +50,11 @@ struct http_extra {
 };
 
 struct http_request {
-    struct http_request *next, **prev; // all that are open
+    struct http_request *next, **prev; // list of all requests
     struct http_server *server;
     struct MHD_Connection *mhd;
     struct http_conn *conn;
-    char *raw, *path; // path: rewritten; NULL: raw
+    char *raw, *path; // path: rewritten path; NULL: same as raw
     char method[16];
     char id[72], trace[40], client[48];
     struct buf body;
@@ -66,12 +65,12 @@ struct http_request {
     struct MHD_Response *response;
     struct http_extra extra[HTTP_MAX_HEADERS];
     int extras;
-    uv_poll_t *watch; // sees the client leave while the library does not look
+    uv_poll_t *watch; // detects a disconnect while the library does not watch
     void (*gone)(void *ctx);
     void *gone_ctx;
     struct buf stream;
     size_t stream_at;
-    struct http_request *wake_next, **wake_prev; // streams with something new to send
+    struct http_request *wake_next, **wake_prev; // list of streams with new data
     bool streaming, stream_done, broken;
     const char *keepalive;
     double written; // when the stream was last written to
@@ -80,17 +79,17 @@ struct http_request {
 };
 
 // http.c
-void http_resume(struct http_request *r); // at once
-void http_wake(struct http_request *r);   // in its turn, for streams
+void http_resume(struct http_request *r); // immediately
+void http_wake(struct http_request *r);   // later, in turn; for streams
 void http_unwake(struct http_request *r);
-void http_kick(struct http_server *s); // the library looks at its connections soon
+void http_kick(struct http_server *s); // makes the library check its connections soon
 void http_handle_closed(struct http_server *s);
 
 // http_conn.c
 void http_on_connection(void *cls, struct MHD_Connection *mhd, void **context,
                         enum MHD_ConnectionNotificationCode what);
-void http_conn_mark(struct http_conn *c); // its request is here; what comes now is the next one
-void http_conn_idle(struct http_conn *c); // its request is over
+void http_conn_mark(struct http_conn *c); // its request is complete; later bytes are the next
+void http_conn_idle(struct http_conn *c); // its request has ended
 void http_conn_sweep(struct http_server *s, double now);
 void http_conn_close_all(struct http_server *s);
 
@@ -103,15 +102,15 @@ void http_set_response(struct http_request *r, int status, const char *type,
 
 // http_stream.c
 void http_watch(struct http_request *r); // until http_left
-void http_left(struct http_request *r);  // no more watching; gone is called if it was not
+void http_left(struct http_request *r);  // stops watching; calls gone if it was not called yet
 void http_keep_alive(struct http_server *s, double now);
-void http_abandon(struct http_request *r); // let the library end it, whatever it waits for
+void http_abandon(struct http_request *r); // makes the library end it, whatever its state
 
 // http_tls.c
 int http_tls_choose(gnutls_session_t session, const gnutls_datum_t *ca, int n,
                     const gnutls_pk_algorithm_t *algorithms, int algorithm_count,
                     gnutls_pcert_st **chain, unsigned *count, gnutls_privkey_t *key);
-struct http_tls *http_tls_begin(struct http_server *s); // for a connection that was opened
+struct http_tls *http_tls_begin(struct http_server *s); // for a new connection
 void http_tls_end(struct http_server *s, struct http_tls *t);
 void http_tls_close(struct http_server *s);
 

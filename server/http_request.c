@@ -1,5 +1,5 @@
-// One request: what the client sent, and the answers that are ready at once. Loop thread; the
-// answers that take time are in http_stream.c.
+// One request: its properties and immediate responses. Loop thread; deferred responses are in
+// http_stream.c.
 #include "http_impl.h"
 
 #include "clock.h"
@@ -20,7 +20,7 @@ static void make_id(char *out, size_t n)
 {
     unsigned char bytes[12] = {0};
     if (getrandom(bytes, sizeof bytes, 0) < 0)
-        bytes[0] = 0; // an id that repeats only blurs the log
+        bytes[0] = 0; // a repeated id does little harm
     struct buf b = {0};
     text_hex(&b, bytes, sizeof bytes);
     snprintf(out, n, "req_%s", b.data ? b.data : "0");
@@ -49,7 +49,7 @@ static void take_trace(struct http_request *r)
     snprintf(r->trace, sizeof r->trace, "%.32s", t + 3);
 }
 
-// A socket that takes both kinds shows IPv4 clients as ::ffff:a.b.c.d.
+// A socket for IPv4 and IPv6 shows IPv4 clients as ::ffff:a.b.c.d.
 static void take_v6(const struct in6_addr *a, struct http_request *r)
 {
     if (IN6_IS_ADDR_V4MAPPED(a))
@@ -233,8 +233,8 @@ bool http_claim_body(struct http_request *r, size_t size)
 {
     struct http_server *s = r->server;
     const size_t more = size > r->claimed ? size - r->claimed : 0;
-    // The others are bounded by their size and the number of connections, and must not wait for
-    // these.
+    // Smaller bodies are bounded by their size and the number of connections, and must not wait for
+    // large ones.
     if (size <= s->p.max_body || !more)
         return true;
     if (s->bodies > s->p.max_bodies || more > s->p.max_bodies - s->bodies)

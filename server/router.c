@@ -1,5 +1,5 @@
-// From a request to its handler: what is checked before and with the body. Loop thread. Knows the
-// shape of routes, fields and keys; not what any route does.
+// From a request to its handler: the checks before and after the body arrives. Loop thread. Knows
+// routes, fields and keys, but not what routes do.
 #include "router_impl.h"
 
 #include "body.h"
@@ -140,7 +140,7 @@ static bool is_json(const char *type)
     return type && !strncasecmp(type, name, n) && (!type[n] || strchr("; ", type[n]));
 }
 
-// Before the body comes, as far as its length is known.
+// Checks the body's size before it arrives, as far as it is known.
 static bool check_body_size(struct call *c, unsigned long long n)
 {
     if (n > body_limit(c))
@@ -274,7 +274,7 @@ static enum err take_fields(struct call *c, struct fault *why)
     return check_object(route->body, c->body, c->fields, why);
 }
 
-// False: the call is answered.
+// False: a response was sent.
 static bool unpack_body(struct call *c)
 {
     struct fault why = {0};
@@ -287,7 +287,7 @@ static bool unpack_body(struct call *c)
         refuse_size(c);
         return false;
     }
-    // Images do not become smaller by it, so that the larger limit is not for these.
+    // Images are not compressible, so the larger limit does not apply.
     const enum err err = c->gzip ? body_gunzip(http_body(c->http), most, &why) : ERR_OK;
     if (err == ERR_FORMAT)
         call_error(c, 413, NULL, NULL,

@@ -1,5 +1,6 @@
 // The route table, and everything around a handler: method and path, API keys and scopes, rate
 // limits, sizes, media types, JSON and field tables, CORS, and errors in the format of each API.
+// Loop thread.
 #ifndef IMAGEND_ROUTER_H
 #define IMAGEND_ROUTER_H
 
@@ -27,24 +28,24 @@ enum route_flags {
     ROUTE_EMPTY_BODY = 8, // the body may be missing
     ROUTE_LINKS = 16,     // a page with relative links
     ROUTE_EXACT = 32,     // only the exact path matches, so that proxies can block it
-    ROUTE_IMAGES = 64,    // the body may hold images: max_image_body instead of max_body
+    ROUTE_IMAGES = 64,    // the body may contain images: max_image_body applies
     ROUTE_FORM = 128,     // the body may be multipart/form-data instead of JSON
 };
 
-// One request on its way through a handler.
+// A request during its processing.
 struct call {
     struct http_request *http;
     const struct route *route;
     struct router *router;
     void *app;          // router_params.app
-    const char *arg[2]; // what "{...}" in the path matched
-    const char *owner;  // name of the API key, "" without keys
+    const char *arg[2]; // the parts of the path that matched "{...}"
+    const char *owner;  // name of the API key; "" without keys
     unsigned scopes;
-    struct json_t *body;    // parsed; NULL without; of a form, its fields as text
-    struct multipart *form; // the parts, where the body is a form; NULL: it is not
-    void *fields;           // what the field table filled, route->fields_size bytes
+    struct json_t *body;    // parsed; NULL if none; for a form, its fields as text
+    struct multipart *form; // the parts of a form; NULL: not a form
+    void *fields;           // filled by the field table, route->fields_size bytes
     char *path;             // arg points into it
-    bool gzip;              // the body has to be unpacked
+    bool gzip;              // the body must be decompressed
     enum route_errors errors;
     struct proxy_said via;
 };
@@ -67,9 +68,9 @@ struct route {
     struct route_answer answer[4];
 };
 
-// Lets the holder of a key in. Errors: INVALID (no such key), BUSY (too fast).
+// Authenticates a request. Errors: INVALID (unknown key), BUSY (rate limit).
 struct router_auth {
-    // key NULL: none was given. *retry: seconds to wait when BUSY.
+    // key NULL: none was sent. *retry: seconds to wait, if BUSY.
     enum err (*check)(void *ctx, const char *key, const char **owner, unsigned *scopes,
                       double *retry);
     void *ctx;
@@ -81,7 +82,7 @@ struct router_web {
     const char *const *hosts;            // names of router_host_known, NULL-terminated; NULL: any
     const struct proxy_trust *proxies;   // NULL: none
     const struct address *public_origin; // NULL: not configured
-    const char *public_url, *public_prefix; // without a slash at the end; "": not configured
+    const char *public_url, *public_prefix; // without a final slash; "": not configured
 };
 
 struct router_params {
@@ -90,44 +91,44 @@ struct router_params {
     struct router_auth auth;
     struct router_web web;
     size_t max_body, max_image_body, max_header;
-    // A request is over, for log and metrics; route NULL when none matched.
+    // Called when a request has ended, for log and metrics; route NULL if none matched.
     void (*done)(void *app, struct http_request *r, const struct route *route, const char *owner);
 };
 
-// Owner: the caller, router_destroy. Errors: NO_MEMORY.
+// Owner: the caller destroys *out with router_destroy. Errors: NO_MEMORY.
 enum err router_create(const struct router_params *p, struct router **out);
 void router_destroy(struct router **r);
-// To be http_params.head, .handle and .finished, with the router as ctx.
+// For http_params.head, .handle and .finished; ctx is the router.
 void router_head(void *router, struct http_request *r);
 void router_handle(void *router, struct http_request *r);
 void router_finished(void *router, struct http_request *r);
-// After a reload. What it points to must outlive the router or the next call.
+// For a reload. Everything that it points to must outlive the router or the next call.
 void router_set_web(struct router *r, const struct router_web *web);
 void router_set_max_image_body(struct router *r, size_t max_image_body);
 void router_set_draining(struct router *r, double retry_seconds);
-// Whether path matches pattern; the segments of "{...}" are cut out of path.
+// Whether path matches pattern; writes NULs into path to separate the segments of "{...}".
 bool router_match(const char *pattern, char *path, const char *arg[2]);
-// Whether a Host header means this server: localhost, an address, or one of names; any port.
+// Whether a Host header names this server: localhost, an address, or one of names; any port.
 bool router_host_known(const char *host, const char *const *names);
-// The route to suggest for an unknown path and method; NULL: none is close.
+// The route to suggest for an unknown path and method; NULL if none is close.
 const struct route *router_nearest(const struct route *const *tables, const char *method,
                                    const char *path);
 const char *scope_name(enum scope s); // "none" and so on
-// Walks all routes: *at = 0 first; NULL at the end.
+// Iterates over all routes: *at = 0 first; NULL at the end.
 const struct route *router_next(const struct router *r, int *at);
 
-// ---- answers for handlers ---------------------------------------------------------------------
+// ---- responses of handlers ---------------------------------------------------------------------
 void call_json(struct call *c, int status, struct buf *body);
 // Responds with an error in the format of the route. code: OpenAI's error code, or NULL.
 void call_error(struct call *c, int status, const char *code, const char *param, const char *fmt,
                 ...) __attribute__((format(printf, 5, 6)));
-// Responds with the status that belongs to the fault; BUSY sends retry as Retry-After.
+// Responds with the fault and its status; BUSY sends retry as Retry-After.
 void call_fault(struct call *c, const struct fault *why, double retry);
 int fault_status(const struct fault *why);
 
 // ---- how the client sees this server ------------------------------------------------------------
-// The base URL without a final slash, from public-url or from the request; nothing if neither
-// tells.
+// Appends the base URL without a final slash, from public-url or from the request; nothing if
+// neither has one.
 void call_url(const struct call *c, struct buf *out);
 // The path prefix of all URLs, such as "/images"; usually "".
 const char *call_prefix(const struct call *c);

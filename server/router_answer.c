@@ -101,7 +101,7 @@ int fault_status(const struct fault *why)
 
 void call_set_retry(struct call *c, double seconds)
 {
-    // Clients honour 1 to 60 seconds; a shorter value would only increase the load.
+    // Clients honor 1 to 60 seconds; a shorter value would only increase the load.
     const double s = ceil(seconds);
     http_set_header(c->http, "Retry-After", "%d", s < 1 ? 1 : s > 60 ? 60 : (int)s);
 }
@@ -111,7 +111,7 @@ void call_fault(struct call *c, const struct fault *from, double retry)
     struct fault shown = *from, *why = &shown;
     int status = fault_status(why);
     const char *code = NULL;
-    // INVALID faults quote only the request; others may name files of this machine.
+    // INVALID faults quote only the request; others may contain paths on this machine.
     if (why->code != ERR_INVALID && fault_hide_paths(why))
         log_msg(LOG_WARN, "http", "%s: %s", http_id(c->http), from->msg);
     if (status == 429 || status == 503)

@@ -1,5 +1,5 @@
-// From a path to its route: one rule for the spellings of a path, and the nearest route when there
-// is none. Loop thread; knows paths and methods only.
+// Finds the route of a path: one rule for spellings of a path, and the nearest route if none
+// matches. Loop thread; knows paths and methods only.
 #include "router_impl.h"
 
 #include "address.h"
@@ -12,12 +12,12 @@
 enum {
     FIND_SEGMENTS = 8,
     FIND_LETTERS = 64,
-    // What a segment costs: one that is missing, one too many, any one for "{...}", another word.
+    // Costs of a segment: missing, surplus, matched by "{...}", different.
     FIND_MISSING = 2,
     FIND_EXTRA = 5,
     FIND_ANY = 3,
     FIND_OTHER = 7,
-    FIND_FAR = 6, // nothing that costs more is suggested
+    FIND_FAR = 6, // maximum cost of a suggestion
 };
 
 // ---- matching -----------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ static const char *route_method(const char *method)
     return strcmp(method, "HEAD") ? method : "GET";
 }
 
-// allowed collects over calls.
+// allowed accumulates over calls.
 static bool find_exactly(struct call *c, const char *path, char allowed[ROUTER_METHODS])
 {
     const char *method = route_method(http_method(c->http));
@@ -80,7 +80,7 @@ static bool find_exactly(struct call *c, const char *path, char allowed[ROUTER_M
 
 // ---- spellings ----------------------------------------------------------------------------------
 
-// The path below the prefix that a proxy puts before ours and may not take off again.
+// The path without the prefix that a proxy adds and may not remove.
 static const char *below_prefix(const struct call *c, const char *path)
 {
     const char *prefix = call_prefix(c);
@@ -103,7 +103,7 @@ bool router_find(struct call *c, char allowed[ROUTER_METHODS])
         const char *path = below_prefix(c, clean);
         strcpy(longer, version);
         strcat(longer, path);
-        // As it is; without the prefix; without /v1 before it; with /v1 twice.
+        // Unchanged; without the prefix; without a leading /v1; with /v1 twice.
         const char *const tries[] = {
             clean,
             path,
@@ -172,7 +172,7 @@ static int smallest(int a, int b, int c)
     return ab < c ? ab : c;
 }
 
-// Letters to change, to add or to leave out.
+// The number of letters to change, add or remove.
 static int letters_apart(const char *a, size_t na, const char *b, size_t nb)
 {
     int row[FIND_LETTERS + 1];
@@ -229,7 +229,7 @@ const struct route *router_nearest(const struct route *const *tables, const char
         for (const struct route *r = *t; r->path; r++) {
             if (r->flags & ROUTE_HIDDEN || !split(r->path, &there))
                 continue;
-            // Of two as near, the one of the same method.
+            // Of two equally near routes, prefer the one with the same method.
             const int c = 2 * path_cost(&asked, &there) + (strcmp(r->method, method) != 0);
             if (c < cost) {
                 cost = c;

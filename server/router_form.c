@@ -1,5 +1,5 @@
-// Bodies of multipart/form-data: their text fields become the JSON object that clients of the JSON
-// form would have sent, with every value as text; their files stay in the body. Loop thread.
+// Bodies of type multipart/form-data: the text fields become the equivalent JSON object, with every
+// value as text; files stay in the body. Loop thread.
 #include "router_impl.h"
 
 #include "buf.h"
@@ -22,7 +22,7 @@ static enum err put_part(struct call *c, const struct multipart_part *part, stru
 {
     char name[MULTIPART_MAX_NAME + 1];
     size_t n = strlen(part->name);
-    // PHP's way to name the parts of a list.
+    // PHP's notation for the items of a list.
     if (n > 2 && !strcmp(part->name + n - 2, "[]"))
         n -= 2;
     memcpy(name, part->name, n);

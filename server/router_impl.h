@@ -1,4 +1,4 @@
-// What the router's files share. Nobody else includes it.
+// Shared by router*.c. Private to these files.
 #ifndef IMAGEND_ROUTER_IMPL_H
 #define IMAGEND_ROUTER_IMPL_H
 
@@ -13,7 +13,7 @@ struct router {
 enum { ROUTER_METHODS = 128 };
 
 // router_form.c
-// The parts of a form, its fields as a JSON object, and from that the route's own.
+// Parses a form: its parts, its fields as a JSON object, and from that the route's fields.
 enum err router_take_form(struct call *c, struct fault *why);
 void router_form_free(struct call *c);
 
@@ -21,18 +21,18 @@ void router_form_free(struct call *c);
 void call_set_retry(struct call *c, double seconds);
 
 // router_find.c
-// Sets c->route and c->arg, and rewrites the request's path into the one that was found. allowed
-// collects the methods of a path that matched otherwise.
+// Sets c->route and c->arg, and rewrites the request's path to the matching one. allowed collects
+// the methods of paths that match with another method.
 bool router_find(struct call *c, char allowed[ROUTER_METHODS]);
-// Answers 404, with the nearest route, or 405.
+// Responds with 404 and the nearest route, or with 405.
 void router_refuse_path(struct call *c, const char *allowed);
-// A page's relative links are right at one spelling of its path only. True: redirected to it.
+// A page's relative links work only for one spelling of its path. True: redirected to it.
 bool router_redirect(struct call *c);
 
 // router_web.c
 void router_read_forwarded(struct call *c);
 void router_set_headers(struct call *c);
-// False: the call is answered.
+// False: a response was sent.
 bool router_check_browser(struct call *c);
 void router_preflight(struct call *c, const char *allowed);
 

@@ -1,5 +1,5 @@
-// The names under which browsers and proxies reach the server, and the origin of a page: host and
-// origin checks, CORS, forwarded headers. Loop thread.
+// Host names, forwarded headers, origins: host and origin checks, CORS, forwarded headers of
+// proxies. Loop thread.
 #include "router_impl.h"
 
 #include "address.h"
@@ -177,7 +177,7 @@ void router_set_headers(struct call *c)
     http_set_header(c->http, "Access-Control-Expose-Headers", "*");
 }
 
-// A list of header names; what else a client may have put there is not sent back.
+// Whether it is a list of header names; anything else is not echoed to the client.
 static bool plain_list(const char *s)
 {
     size_t n = 0;

@@ -34,23 +34,23 @@ extern const struct route routes_openapi[];
 extern const struct route routes_page[];
 extern const struct route *const serve_routes[]; // all of these, NULL-terminated (serve.c)
 
-// ---- shared by the APIs that draw (draw.c) ------------------------------------------------------
+// ---- shared by the APIs that generate images (draw.c) ------------------------------------------
 
 extern const char *const draw_formats[];   // in the order of job_format, then aliases
-extern const char *const draw_qualities[]; // of the model's steps
+extern const char *const draw_qualities[]; // relative to the model's steps
 
 enum draw_quality {
     DRAW_AUTO,
     DRAW_LOW,
     DRAW_MEDIUM,
     DRAW_STANDARD,
-    DRAW_HIGH, // and whatever follows
+    DRAW_HIGH, // includes the following ones
     DRAW_HD,
     DRAW_XHIGH,
     DRAW_MAX,
 };
 
-// The format that an index of draw_formats stands for.
+// The format of an index of draw_formats.
 enum job_format draw_format(int choice);
 // Applies a quality. low: the preset "fast", or half the model's steps without one; high and above:
 // twice its steps; otherwise the model's own settings. An explicit preset or explicit steps take
@@ -66,7 +66,7 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, bool edit,
 enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct fault *why);
 // Responds to a request whose Idempotency-Key was used with another body, or is malformed.
 void draw_reused(struct call *c, const struct fault *why);
-// Responds with why a job was not accepted.
+// Responds with the reason why a job was not accepted.
 void draw_refuse(struct call *c, const struct fault *why);
 // Submits the job, or responds with the error and returns NULL.
 struct job *draw_submit(struct call *c, const struct job_spec *spec);

@@ -1,4 +1,5 @@
-// Input images of requests, see input.h. Called by the routes that take images.
+// Input images of requests, see input.h. Called by the routes that accept images, on the loop
+// thread.
 #include "input.h"
 
 #include "buf.h"
@@ -18,7 +19,7 @@ static bool begins(const char *s, const char *with)
     return !strncasecmp(s, with, strlen(with));
 }
 
-// "scheme://": the server does not fetch what others could make it fetch.
+// Whether it is a URL ("scheme://"); the server does not fetch URLs on behalf of clients.
 static bool is_url(const char *s)
 {
     const size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+.-");
@@ -80,7 +81,7 @@ static enum err read_job(const char *name, const struct json_t *v, struct input_
                          "\"%s\" must be base64, a data URL, or an object with \"job\" and "
                          "\"index\"",
                          name);
-    // A longer id is cut, and is no job's.
+    // A longer id is truncated and matches no job.
     strncpy(out->job, job, sizeof out->job - 1);
     return ERR_OK;
 }
@@ -119,7 +120,7 @@ enum err input_read(const char *name, const struct json_t *v, struct input_file 
 
 // ---- from a form --------------------------------------------------------------------------------
 
-// A field of text, not a file: what a JSON body would hold.
+// Reads a text field, with the content that a JSON body would have.
 static enum err read_field(const char *name, const struct multipart_part *part,
                            struct input_file *out, struct fault *why)
 {
@@ -147,7 +148,7 @@ static enum err read_part(const char *name, const struct multipart_part *part,
                           struct input_file *out, struct fault *why)
 {
     struct buf b = {0};
-    // Programs that forget the file name still tell the type, or send bytes that are no text.
+    // Clients that omit the file name still send the type, or bytes that are not text.
     const bool text =
         !part->filename && strncmp(part->type, "image/", 6) && !memchr(part->data, 0, part->size);
     *out = (struct input_file){0};
@@ -211,9 +212,9 @@ void input_deinit(struct input *in)
 
 // ---- submission ---------------------------------------------------------------------------------
 
-// A call whose images are being looked at.
+// A call whose images are being processed.
 struct input_wait {
-    struct input_wait *next, **prev; // of the app's
+    struct input_wait *next, **prev; // in the app's list
     struct call *call;
     struct jobs_intake *intake;
     input_then_fn *then;
@@ -306,7 +307,7 @@ static enum err submit(struct call *c, const struct job_spec *spec, struct input
     app->inputs = w;
     http_drop_body(c->http);
     if (c->form)
-        c->form->parts = 0; // they were in the body
+        c->form->parts = 0; // they pointed into the body
     http_defer(c->http, on_gone, w);
     return ERR_OK;
 }

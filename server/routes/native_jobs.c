@@ -184,7 +184,7 @@ struct job *native_find(struct call *c)
     return NULL;
 }
 
-// What is wrong with the task as such; what the model makes of it is the job core's to say.
+// Checks the task itself; the job core checks it against the model.
 static enum err check_task(struct call *c, const struct jobs_fields *f, const struct input *in,
                            struct fault *why)
 {
@@ -215,7 +215,7 @@ static enum err check_task(struct call *c, const struct jobs_fields *f, const st
     return ERR_OK;
 }
 
-// Takes the images of the request, and settles what is to be done.
+// Takes the images of the request and determines the task.
 static enum err take_task(struct call *c, struct jobs_fields *f, struct input *in,
                           struct fault *why)
 {

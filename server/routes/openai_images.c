@@ -1,6 +1,5 @@
-// POST /v1/images/generations, and what edits and variations have in common with it, as OpenAI's
-// clients speak it: JSON with base64 or URLs, the raw image, or a stream with partial images. One
-// waiting request follows one job.
+// POST /v1/images/generations, and the parts that edits and variations share with it: responses as
+// JSON (base64 or URLs), as the raw image, or as a stream with partial images. Loop thread.
 #include "openai.h"
 
 #include "buf.h"
@@ -72,8 +71,8 @@ static size_t image_tokens(const struct check_size *size)
     return ((size_t)size->width * (size_t)size->height + 255) / 256;
 }
 
-// The text counts as the tokenizer counted it, once for all images; an image counts one token
-// per 16x16 pixels.
+// Text tokens are counted by the tokenizer, once for all images; an image counts one token per
+// 16x16 pixels.
 static void add_usage(struct buf *b, const struct job *job)
 {
     const size_t text = (size_t)(job->used.tokens + job->used.negative_tokens);
@@ -261,7 +260,7 @@ static void catch_up(struct images_wait *w)
         finish(w);
 }
 
-// The media type of an Accept header that asks for an image, and its format.
+// The image type that an Accept header requests, and its format.
 static const char *accept_picture(const struct http_request *r, int *format)
 {
     const char *accept = http_header(r, "Accept");

@@ -1,5 +1,5 @@
-// The web page and the API's description for people: "/", its files, and /docs, which is written
-// from the same tables that validate requests.
+// The web page and the API description for people: "/", its files, and /docs, which is generated
+// from the tables that validate requests. Loop thread.
 #include "app.h"
 
 #include "buf.h"
