@@ -143,8 +143,7 @@ bool router_redirect(struct call *c)
     return true;
 }
 
-// ---- the nearest
-// ----------------------------------------------------------------------------------
+// ---- the nearest ------------------------------------------------------------------------------
 
 struct segments {
     const char *at[FIND_SEGMENTS];

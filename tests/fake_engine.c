@@ -75,7 +75,7 @@ static atomic_int fake_opens, fake_losses;
 
 // ---- what it is asked for -----------------------------------------------------------------------
 
-// What a caller of engine.h promises.
+// Checks a promise of engine.h's callers.
 static void fake_demand(bool kept, const char *promise)
 {
     if (kept)
@@ -363,7 +363,7 @@ static void fake_count(const char *s, int *read, int *cut)
     *cut = n - *read;
 }
 
-// What every layer before it was to refuse, or to fill in.
+// Checks everything that earlier layers must have refused or filled in.
 static void fake_check(const struct engine *e, const struct picture_request *r, const void *tag)
 {
     const char *const texts[] = {r->prompt, r->negative_prompt ? r->negative_prompt : ""};
@@ -376,7 +376,7 @@ static void fake_check(const struct engine *e, const struct picture_request *r, 
         fake_demand(!e->slot[i].used || e->slot[i].tag != tag, "taken in twice");
 }
 
-// Whatever is asked for decides the image, apart from its size.
+// Every setting except the size determines the image.
 static uint64_t fake_settings(const struct picture_request *r, const struct picture_used *used)
 {
     uint64_t h = fake_hash(
@@ -510,13 +510,13 @@ static void fake_advance(struct engine *e, int slot, engine_event_fn *fn, void *
     s->seconds = 0;
 }
 
-// Whether a picture waits, by FAKE_HELD or by itself.
+// Whether an image waits, because of FAKE_HELD or its prompt.
 static bool fake_waits(const struct fake_slot *s, int held)
 {
     return s->hangs || (held >= 0 && (s->stage || s->step >= held));
 }
 
-// Whether a picture takes the engine with it now.
+// Whether an image loses the engine now.
 static enum err fake_lost(struct engine *e, bool preview, struct fault *why)
 {
     for (int i = 0; i < e->info.slots; i++) {

@@ -55,7 +55,7 @@ void fake_see_request(const struct picture_request *r)
         buf_printf(&b, "%s[%d,%.9g,%d]", i ? "," : ",\"stages\":[", r->steps[i],
                    (double)r->guidance_scale[i], r->set_noise_level ? r->noise_level[i] : -1);
     buf_puts(&b, "]");
-    if (r->edit) { // its size, how many of its pixels are drawn anew, the blend, strengths, factor
+    if (r->edit) { // size, number of regenerated pixels, feather, strengths, factor
         int drawn = 0;
         for (int k = 0; r->edit->drawn && k < r->edit->width * r->edit->height; k++)
             drawn += r->edit->drawn[k] != 0;

@@ -267,7 +267,7 @@ static enum err refuse_kind(struct fault *why, const struct check_field *f, cons
     }
 }
 
-// What is in it is for its route to read.
+// Checks the form of a file field; the route parses its contents.
 static enum err check_file(const struct check_field *f, const struct json_t *v, struct fault *why)
 {
     const bool list = json_kind(v) == JSON_LIST && f->max > 1;
@@ -328,8 +328,7 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
     return ERR_OK;
 }
 
-// ---- from text
-// -----------------------------------------------------------------------------------
+// ---- from text --------------------------------------------------------------------------------
 
 static enum err read_number_text(const struct check_field *f, const char *s, char *at,
                                  struct fault *why)

@@ -21,8 +21,7 @@ static enum err no_memory(struct fault *why)
     return fault_set(why, ERR_NO_MEMORY, "image", "out of memory for the image to edit");
 }
 
-// ---- input files
-// ---------------------------------------------------------------------------------
+// ---- input files ------------------------------------------------------------------------------
 
 static uint8_t luma(const uint8_t *p)
 {
@@ -260,8 +259,7 @@ void picture_edit_destroy(struct picture_edit **e)
     *e = NULL;
 }
 
-// ---- stages
-// --------------------------------------------------------------------------------------
+// ---- stages -----------------------------------------------------------------------------------
 
 struct picture_box picture_edit_square(int w, int h)
 {

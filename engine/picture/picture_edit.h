@@ -23,8 +23,8 @@ enum picture_mask { PICTURE_MASK_LIGHT, PICTURE_MASK_TRANSPARENT };
 // a whole with its outermost pixels repeated around it. The mask is scaled in the same way.
 enum picture_fit { PICTURE_FIT_CROP, PICTURE_FIT_STRETCH, PICTURE_FIT_PAD };
 
-// What the regenerated region contains before noise is added: the image itself, the colors around
-// the region, noise, or gray. It matters for strengths below 1, and a little at 1.
+// The content of the regenerated region before noise is added: the image itself, the colors around
+// the region, noise, or gray. It matters for strengths below 1, and slightly at 1.
 enum picture_fill {
     PICTURE_FILL_IMAGE,
     PICTURE_FILL_AROUND,

@@ -1,4 +1,4 @@
-// What an edit starts from where its mask marks pixels, see picture_edit.h. Called by
+// The initial content of the region that an edit regenerates, see picture_edit.h. Called by
 // picture_edit.c. Thread: any.
 #include "picture_edit.h"
 
@@ -16,7 +16,8 @@ static const float *pixel(const float *px, int edge, int x, int y)
     return px + CHANNELS * ((size_t)y * (size_t)edge + (size_t)x);
 }
 
-// The mean of each 2 x 2 pixels, weighted by the fourth channel; its weight is 1 if any has some.
+// Averages each 2 x 2 pixels, weighted by the fourth channel; the new weight is 1 if any of them is
+// nonzero.
 static void halve(const float *px, int edge, int half, float *out)
 {
     for (int y = 0; y < half; y++)
@@ -37,12 +38,12 @@ static void halve(const float *px, int edge, int half, float *out)
         }
 }
 
-// Pixels without a weight become those of half the size, bilinear.
+// Fills pixels without a weight from the image of half the size, bilinearly.
 static void double_into(const float *half_px, int half, float *px, int edge)
 {
     for (int y = 0; y < edge; y++)
         for (int x = 0; x < edge; x++, px += CHANNELS) {
-            // The nearest pixel has three quarters of each axis, its neighbour the rest.
+            // On each axis the nearest pixel has weight 3/4, its neighbor 1/4.
             const int near_x = x / 2, near_y = y / 2;
             const int far_x = near_x + (x % 2 ? 1 : -1), far_y = near_y + (y % 2 ? 1 : -1);
             const float *a = pixel(half_px, half, near_x, near_y);
@@ -54,8 +55,8 @@ static void double_into(const float *half_px, int half, float *px, int edge)
         }
 }
 
-// From the pixels that are kept to the others: averages of ever larger areas. Source: Gortler et
-// al., "The Lumigraph", SIGGRAPH 1996, the pull-push algorithm.
+// Fills the other pixels from the kept ones: averages of increasingly large areas. Source: Gortler
+// et al., "The Lumigraph", SIGGRAPH 1996, the pull-push algorithm.
 static enum err fill_around(int edge, float *px)
 {
     const int half = (edge + 1) / 2;
@@ -78,7 +79,7 @@ static enum err fill_around(int edge, float *px)
 enum err picture_fill(enum picture_fill how, int edge, float *px)
 {
     const size_t pixels = (size_t)edge * (size_t)edge;
-    // Not the noise of any seed, so that it differs from what is added later.
+    // A seed that no request uses, so that this noise differs from the noise added later.
     const struct rng_place place = {.seed = UINT64_MAX, .stage = (uint32_t)edge};
 
     if (how == PICTURE_FILL_AROUND)

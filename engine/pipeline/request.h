@@ -1,5 +1,5 @@
 // Resolves a picture_request: fills unset fields from its preset or the model's own settings and
-// checks every value. Called by engine.c on any thread. Knows nothing of devices.
+// checks every value. Called by engine.c on any thread. Knows nothing about devices.
 #ifndef IMAGEND_REQUEST_H
 #define IMAGEND_REQUEST_H
 

@@ -66,8 +66,7 @@ static enum err resolve_image(const struct cascade *c, const struct picture_requ
     return resolve_strength(r, out, why);
 }
 
-// ---- enlarging
-// -----------------------------------------------------------------------------------
+// ---- enlarging --------------------------------------------------------------------------------
 
 // The factor by which the stages first .. last enlarge; 0: not an integer.
 static int factor_of(const struct cascade *c, int first, int last)

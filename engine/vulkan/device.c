@@ -101,7 +101,8 @@ struct feature_chain {
     uint32_t extension_count;
 };
 
-// What the shaders use and the device offers, and nothing else: halves are packed in words.
+// Requests the features that the shaders use and the device offers, and no others: f16 values are
+// packed in words.
 static void want_features(struct feature_chain *c, const struct vk_physical *ph)
 {
     VkPhysicalDeviceFeatures has;

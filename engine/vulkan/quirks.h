@@ -1,6 +1,5 @@
-// What drivers do that the Vulkan specification does not say, in one place. Every rule here costs
-// little where it is not needed, so nothing looks at a driver's name. Used by engine/vulkan and
-// engine/ops.
+// Driver behavior beyond the Vulkan specification, in one place. Each workaround costs little where
+// it is not needed, so no code checks a driver's name. Used by engine/vulkan and engine/ops.
 #ifndef IMAGEND_QUIRKS_H
 #define IMAGEND_QUIRKS_H
 

@@ -1,5 +1,5 @@
-// POST /v1/images/edits and /v1/images/variations, as OpenAI's clients speak them: a form with
-// files, or JSON with data URLs. openai_images.c runs and answers them. Loop thread.
+// POST /v1/images/edits and /v1/images/variations as used by OpenAI's clients: a form with files,
+// or JSON with data URLs. openai_images.c runs them and responds. Loop thread.
 #include "openai.h"
 
 #include "http.h"
@@ -12,7 +12,7 @@
 
 static const char *const fidelities[] = {"low", "high", NULL};
 enum { FIDELITY_HIGH = 1 };
-// What high fidelity means for an edit without a mask; low is the model's own.
+// The strength for high fidelity without a mask; low fidelity uses the default.
 static const float faithful_strength = 0.4F;
 
 enum { MAX_FILES = 16 };

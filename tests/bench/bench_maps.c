@@ -22,7 +22,7 @@ struct shape {
     uint32_t n, h, w, c, arg;
 };
 
-// What a row needs, made once per row: maps of the row's shape, vectors, states, lanes.
+// The tensors of a row, created once: maps of its shape, vectors, states, lanes.
 struct place {
     struct tensor x, y, b, other, vector, scale_shift, lanes, state[5], bytes;
 };

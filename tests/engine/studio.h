@@ -10,7 +10,7 @@
 
 enum { BASE = 16, SIZE = 64, RGB = 3 * SIZE * SIZE, STAGES = 2, LENGTH = 77 };
 
-// How one stage is to be sampled; zero: as cascade_json says, see complete.
+// How to sample one stage; zero: as in cascade_json, see complete.
 struct how {
     const char *network; // folder
     const char *sampler; // NULL: the scheduler's own
@@ -50,7 +50,7 @@ struct easel {
 struct text *studio_text(struct studio *s);
 // States of a prompt [L, D]. Owner: the caller.
 float *studio_encode(struct studio *s, const char *prompt);
-// What is not said is as the tests' cascade.json has it.
+// Fills unset fields from the tests' cascade.json.
 struct how studio_complete(struct how how, bool super);
 // A stage with one image in it. low: of the stage before, or NULL; negative NULL: empty.
 void studio_open(struct studio *s, const struct how *how, struct drawing *d, const float *low,
@@ -60,7 +60,7 @@ void studio_close(struct easel *e);
 int studio_draw(struct studio *s, const struct picture_request *r, const struct how *hows,
                 uint8_t *rgb);
 
-// What the engine draws of a request, with nothing else in it.
+// The engine's result of a request that runs alone.
 struct result {
     uint8_t rgb[RGB];
     int edge, done, failed;

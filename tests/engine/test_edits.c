@@ -160,7 +160,7 @@ static void same(const struct result *alone, const struct result *shared, enum j
               "job %d differs in company", (int)i);
 }
 
-// What each job draws, its stages, steps and sizes.
+// The results of each job alone: stages, steps and sizes.
 static void test_alone(struct result *alone)
 {
     static const struct {

@@ -252,7 +252,7 @@ static void test_lean(void)
     unload(&r);
 }
 
-// Draws with `entries` of the stage at once; out: the pictures, finite: per entry and step.
+// Samples with `entries` images in the stage; out: the images; finite: per entry and step.
 static void draw(struct bad_noise *bad, int entries, float (*out)[PICTURE], bool (*finite)[3])
 {
     struct rig r;

@@ -155,7 +155,7 @@ static void test_info(struct engine *g)
     CHECK_STR(used.sampler, "ddim");
     CHECK(used.steps[0] == 3 && used.steps[1] == 1 && used.guidance_scale[0] == 1);
     CHECK_INT(used.noise_level[1], 100);
-    // What the request says wins.
+    // Explicit settings override the preset.
     CHECK_INT(engine_resolve(g, &requests[FAST_STEPS], &used, &why), ERR_OK);
     CHECK_STR(used.sampler, "dpm++2m");
     CHECK(used.steps[0] == 4 && used.steps[1] == 2 && used.guidance_scale[0] == 1);

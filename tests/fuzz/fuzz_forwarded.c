@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-// Whatever becomes part of a URL must be one.
+// Every part of a URL must be valid.
 static void check_said(const struct proxy_said *s)
 {
     struct address a;

@@ -22,7 +22,7 @@ static void try_conf(const char *text, size_t size)
     if (conf_parse(&c, text, size, &why)) {
         FUZZ_REQUIRE(why.code == ERR_INVALID && strstr(why.msg, "line"));
     } else {
-        // What is shown is read back as the same.
+        // The printed configuration parses to the same values.
         struct buf again = {0};
         conf_listen(&c, host, sizeof host, &port, &why);
         conf_show(&c, &shown);

@@ -42,7 +42,7 @@ static void check_field(const struct check_field *f, const char *at)
     }
 }
 
-// What is written reads back as the same.
+// Written fields parse to the same values.
 static void check_round_trip(const struct route *r, const void *fields)
 {
     struct buf once = {0}, twice = {0};

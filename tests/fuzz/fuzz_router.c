@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             const char *arg[2];
             strcpy(path, text);
             const bool match = router_match(r->path, path, arg);
-            // What a path argument is, no handler needs to check again.
+            // Handlers rely on these properties of path arguments.
             for (int i = 0; match && i < 2; i++)
                 FUZZ_REQUIRE(!arg[i] || (*arg[i] && !strchr(arg[i], '/')));
             FUZZ_REQUIRE(match || strcmp(r->path, text) || strchr(text, '{'));

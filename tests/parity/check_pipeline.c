@@ -217,7 +217,7 @@ void pipeline_compare(struct trajectory *t, const char *point, const float *got,
         bundle_compare_images(t->b, name, got, (struct shape4){n, c, t->height, t->width});
 }
 
-// 8-bit pictures must be equal, but for pixels whose float lies within the picture's own tolerance
+// 8-bit images must be equal, except for pixels whose float value lies within the image's tolerance
 // of the border between two values.
 static void compare_rgb(struct trajectory *t)
 {
@@ -394,7 +394,7 @@ static bool read_low(struct trajectory *t)
     t->low_height = (size_t)low->shape[2];
     t->low_width = (size_t)low->shape[3];
     const size_t span = 3 * t->low_height * t->low_width;
-    // One for each picture, or for each prompt.
+    // One per image, or per prompt.
     const size_t each = (size_t)t->pictures / (size_t)low->shape[0];
     t->low = malloc((size_t)t->pictures * span * sizeof *t->low);
     for (size_t i = 0; t->low && i < (size_t)t->pictures; i++)

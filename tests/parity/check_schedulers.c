@@ -98,7 +98,7 @@ void check_betas(struct golden *g, const char *name, const struct json_t *fixtur
 
 // ---- timesteps --------------------------------------------------------------------------------
 
-// What the labels of timesteps.json stand for in the fixtures' generator.
+// The meaning of the labels in timesteps.json, as in the fixtures' generator.
 static const struct label {
     const char *name, *json;
 } labels[] = {

@@ -96,7 +96,7 @@ static void check_fixture(struct golden *g, const char *name, const struct json_
 
 // ---- files that nobody looks at ---------------------------------------------------------------
 
-// What a diffusers folder holds besides fixtures; the loaders check their contents.
+// Files of a diffusers folder that are not fixtures; the loaders check them.
 static bool is_model_file(const char *name)
 {
     static const char *const folders[] = {

@@ -64,8 +64,7 @@ void pipeline_compare(struct trajectory *t, const char *point, const float *got,
 void to_nhwc(const float *x, size_t c, size_t pixels, float *out);
 void to_nchw(const float *x, size_t c, size_t pixels, float *out);
 
-// ---- edits (edit.c)
-// -------------------------------------------------------------------------------
+// ---- edits (edit.c) ---------------------------------------------------------------------------
 
 // An image as given: 8 bits, [height, width, channels].
 struct source {
@@ -84,8 +83,8 @@ uint8_t *edit_resize(const uint8_t *px, int w, int h, int channels, int width, i
 bool edit_read(struct trajectory *t);
 // The low-res input as an 8-bit image, where the call gives one, against its tensor.
 void edit_check_low(struct trajectory *t);
-// What a step would have given without the mask, from the U-Net's output of this step in NHWC and
-// the states before it; into t->unblended.
+// Computes a step's result without the mask, from the U-Net's output of this step in NHWC and the
+// states before it, into t->unblended.
 enum err edit_unblended(struct trajectory *t, int step, const float *m, const float *before);
 
 #endif

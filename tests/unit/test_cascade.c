@@ -88,7 +88,7 @@ static void check_presets(struct cascade *c)
     CHECK(strstr(why.msg, "fast, faster, listed, plain.0") != NULL);
 }
 
-// What a preset says of steps takes the place of the stage's list, and a list that of its steps.
+// A preset's steps replace the stage's list, and its list replaces the stage's steps.
 static void check_lists(struct cascade *c)
 {
     struct fault why = {0};

@@ -111,7 +111,7 @@ static void test_taken(void)
         CHECK(a.hidden);
         write_back(&a, &b);
         CHECK_STR(b.data, taken[i].written);
-        // What was written is read as the same again.
+        // A written value parses to the same value.
         CHECK_MSG(!read(&strict, b.data, &again, &why), "%s: %s", b.data, why.msg);
         write_back(&again, &c);
         CHECK_STR(c.data, b.data);

@@ -420,7 +420,7 @@ static void orientations(void)
         buf_deinit(&jpeg);
         buf_deinit(&webp);
     }
-    // What is no orientation changes nothing.
+    // An invalid orientation changes nothing.
     struct buf b = {0};
     write_jpeg(&(struct jpeg_kind){JCS_RGB, .orientation = 9}, &b);
     check_image("orientation 9", &b, COLOURS, 1, 3);

@@ -233,7 +233,7 @@ static void compose(void)
     }
 }
 
-// What is drawn goes where it belongs: a square that a stage gives back unchanged is the image.
+// Placement: a square that a stage returns unchanged reproduces the image.
 static void there_and_back(void)
 {
     static const int shapes[][2] = {{64, 64}, {64, 40}, {22, 64}};
@@ -323,7 +323,7 @@ static void opaque(void)
     codec_image_deinit(&i);
 }
 
-// What a stage starts from, left half kept: kept pixels never change, the others as said.
+// A stage's input with the left half kept: kept pixels never change, the others depend on the fill.
 static void fills(void)
 {
     enum { EDGE = 32, KEPT = 15 }; // an odd number, so that pairs of pixels are mixed
@@ -331,7 +331,7 @@ static void fills(void)
     struct codec_image i = image(EDGE, EDGE, 3), m = mask(EDGE, EDGE, box, false);
     struct codec_image full = mask(EDGE, EDGE, all, false);
     float own[EDGE * EDGE * 4], out[EDGE * EDGE * 4], again[EDGE * EDGE * 4];
-    // Above red, below blue, and what is to be replaced green.
+    // Red above, blue below, and green where the mask is.
     for (int k = 0; k < EDGE * EDGE; k++)
         memcpy(i.rgba + 4 * k,
                k % EDGE >= KEPT      ? (uint8_t[]){0, 255, 0}

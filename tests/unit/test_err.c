@@ -32,7 +32,7 @@ static void test_hide_paths(void)
     }
     struct fault f = {ERR_IO, "/srv/x.png", "gone"};
     CHECK(fault_hide_paths(&f) && !*f.param);
-    // Whatever a full message holds, it gets no longer.
+    // A full message does not become longer, whatever it contains.
     memset(f.msg, '/', sizeof f.msg - 1);
     f.msg[sizeof f.msg - 1] = 0;
     CHECK(fault_hide_paths(&f) && !*f.msg);

@@ -11,7 +11,7 @@
 static int real_stderr;
 static FILE *file;
 
-// What was written since the last call. Standard error is the file in between.
+// The text written since the last call. Standard error is the file in between.
 static const char *written(void)
 {
     static char text[4096];

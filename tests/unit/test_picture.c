@@ -361,7 +361,7 @@ static void infotext_fields(void)
     }
 }
 
-// What picture_encode writes in any format is read as the same fields.
+// The fields written by picture_encode in any format are read back unchanged.
 static void file_info(void)
 {
     static const uint8_t rgb[64 * 64 * 3];

@@ -100,7 +100,7 @@ static void of_png(void)
     buf_deinit(&b);
 }
 
-// What is written comes back, whatever the text is.
+// Written texts are read back unchanged, whatever their content.
 static void what_is_written(void)
 {
     static const char *const texts[] = {

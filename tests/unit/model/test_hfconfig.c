@@ -295,7 +295,8 @@ static void check_schedulers(void)
     CHECK(c.trained_betas && c.set == 0);
 }
 
-// What diffusers, transformers and their training scripts write beside what is computed from.
+// Keys that diffusers, transformers and their training scripts write and that do not affect the
+// result.
 static void check_foreign_keys(void)
 {
     static const char *const unet[] = {

@@ -166,7 +166,7 @@ static void write_file(const char *name, const char *data, size_t n)
         fclose(f);
 }
 
-// What transformers 5 writes beside it.
+// The tokenizer_config.json that transformers 5 writes.
 static const char config[] =
     "{\"add_prefix_space\":null,\"backend\":\"tokenizers\",\"eos_token\":\"</"
     "s>\",\"extra_ids\":100,"

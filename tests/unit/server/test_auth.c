@@ -193,7 +193,7 @@ static void test_files(void)
 {
     char key[100], line[200], text[700];
     new_key("a", "read", key, line);
-    // What is wrong around the first `take` characters of a good line.
+    // Defects around the first `take` characters of a valid line.
     static const struct {
         const char *before;
         int take;

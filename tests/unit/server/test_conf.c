@@ -303,7 +303,7 @@ static void test_reload(void)
             CHECK_MSG(!load(k ? &fresh : &running, argv, &why), "%s", why.msg);
         }
         if (o.in_file) {
-            // What would be in force, and nothing is so far.
+            // The preview has the new value; nothing has changed yet.
             conf_preview(&running, &fresh, &next);
             CHECK_STR(value_of(&next, o.name), v[o.reload]);
             CHECK_STR(value_of(&running, o.name), v[0]);

@@ -26,7 +26,7 @@ static void accepted(void)
         {"Multipart/Form-Data;  Boundary=\"XX\"; charset=utf-8",
          HEAD "name=a\r\n\r\n\r\n--XX--",
          {{"a", NULL, "", ""}}},
-        // What comes before and after is left alone.
+        // Text before and after the form is ignored.
         {TYPE,
          "preamble\r\n--XX \t\r\ncontent-disposition:form-data;name=a\r\n\r\n1\r\n--XX--\r\nend",
          {{"a", NULL, "", "1"}}},
@@ -34,7 +34,7 @@ static void accepted(void)
         {TYPE,
          HEAD "name=\"image[]\"\r\n\r\n1\r\n" HEAD "name=\"image[]\"\r\n\r\n--XX--",
          {{"image[]", NULL, "", "1"}, {"image[]", NULL, "", ""}}},
-        // What looks like a delimiter and is none; line breaks within.
+        // Text that resembles a delimiter; line breaks within.
         {TYPE,
          HEAD "name=a\r\n\r\n--X\r\n--X\r\n --XX\r\n-XX\r\n--XX--",
          {{"a", NULL, "", "--X\r\n--X\r\n --XX\r\n-XX"}}},

@@ -88,7 +88,7 @@ static void test_limit_per_owner(void)
     queue_destroy(&q);
 }
 
-// What is taken out is neither counted nor given to anybody, and others move up.
+// A removed image is neither counted nor taken, and later ones move up.
 static void test_removing(void)
 {
     struct queue *q = queue_create();
