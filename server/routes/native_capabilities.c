@@ -62,12 +62,12 @@ static void add_input(struct buf *b, const struct model_info *m, const struct jo
                m->scale[0] ? ",\"upscale\"" : "");
     for (int i = 0; i < 2 && m->scale[i]; i++)
         buf_printf(b, "%s%d", i ? "," : "", m->scale[i]);
-    buf_printf(b,
-               "],\"input\":{\"formats\":[\"png\",\"jpeg\",\"webp\"],\"bytes\":%zu,\"edge\":%d,"
-               "\"mask_kinds\":[\"light\",\"transparent\"]},",
-               limits->input_bytes < CODEC_MAX_BYTES ? limits->input_bytes
-                                                     : (size_t)CODEC_MAX_BYTES,
-               PICTURE_MAX_EDIT_EDGE);
+    buf_printf(
+        b,
+        "],\"input\":{\"formats\":[\"png\",\"jpeg\",\"webp\"],\"bytes\":%zu,\"edge\":%d,"
+        "\"mask_kinds\":[\"light\",\"transparent\"]},\"output\":{\"edge\":%d,\"pixels\":%d},",
+        limits->input_bytes < CODEC_MAX_BYTES ? limits->input_bytes : (size_t)CODEC_MAX_BYTES,
+        PICTURE_MAX_EDIT_EDGE, CODEC_MAX_EDGE, CODEC_MAX_PIXELS);
 }
 
 void native_capabilities(struct call *c)

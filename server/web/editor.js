@@ -1,7 +1,8 @@
 // The input image: opening it, brushing marks and paint by pointer or keyboard, undo. Events of
 // #editor tell the page: "new-input", "change-input" (after every step), and "upscale" (by what).
 import { $ } from "./api.js";
-import { openInput, sourceOf } from "./input.js";
+import { limits, openInput, sourceOf } from "./input.js";
+import { findInput, rememberInput } from "./jobs.js";
 import { newCanvas } from "./paint.js";
 import { complain, fault, say, settle, sides, sizeText } from "./words.js";
 
@@ -10,7 +11,7 @@ const NAMES = { stroke: "stroke", fill: "fill", clear: "clearing", invert: "inve
   transparent: "marking of what is transparent" };
 const can = { edit: false, inpaint: false, upscale: [] };
 let current = null, painting = null, marked = false; // of the open input; null: none
-let last = null; // the input that was closed last
+let last = null; // the input that was closed last, or was open when the page was
 let stroke = null; // in progress
 const cursor = { x: .5, y: .5 }; // of the keyboard
 
@@ -92,19 +93,22 @@ function changed() {
   $("clear").disabled = !painting.has(layer);
   if ($("note").textContent !== noteText()) $("note").textContent = noteText();
   refresh();
+  keep();
   $("editor").dispatchEvent(new Event("change-input"));
 }
 
 // ---- opening and closing ------------------------------------------------------------------------
 
 function showUpscale() {
-  $("upscale").hidden = !can.upscale.length || Boolean(current.source.blank);
-  for (const button of document.querySelectorAll("#upscale button")) {
-    const scale = Number(button.value);
-    const to = sizeText(painting.width * scale + "x" + painting.height * scale);
+  const buttons = [...document.querySelectorAll("#upscale button")];
+  for (const button of buttons) {
+    const scale = Number(button.value), width = painting.width * scale, height = painting.height * scale;
+    const to = sizeText(width + "x" + height);
+    button.hidden = Math.max(width, height) > limits.output.edge || width * height > limits.output.pixels;
     button.textContent = scale + "× · " + to;
     button.setAttribute("aria-label", "Upscale " + scale + "× · " + to);
   }
+  $("upscale").hidden = current.source.blank || buttons.every((button) => button.hidden);
 }
 
 async function open(input) {
@@ -152,6 +156,13 @@ async function openFile(file) {
 }
 
 function input() { return { ...current, steps: [...painting.steps] }; }
+
+// So that a reloaded page can bring it back.
+let keeping = 0;
+function keep() {
+  clearTimeout(keeping);
+  keeping = setTimeout(() => { if (current) rememberInput("last", input()); }, 300);
+}
 
 function close() {
   if (!current) return;
@@ -374,6 +385,11 @@ function setAbilities(abilities) {
 
 // The server has deleted the job of this image; the page still has its file.
 function becomeFile() { current = { ...current, source: { file: painting.file } }; }
+
+findInput("last").then((input) => {
+  last = last || input;
+  $("back").hidden = !last;
+});
 
 export const editor = {
   can, open, openSource, close, input, becomeFile, setSize, setAbilities,

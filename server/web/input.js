@@ -7,8 +7,8 @@ import { fault, sides } from "./words.js";
 
 const SENT = ["image/png", "image/jpeg", "image/webp"];
 
-// What the server accepts.
-export const limits = { edge: 8192, bytes: Infinity };
+// What the server accepts, and how large an image it makes.
+export const limits = { edge: 8192, bytes: Infinity, output: { edge: Infinity, pixels: Infinity } };
 
 async function decode(blob) {
   const image = new Image();

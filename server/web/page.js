@@ -161,7 +161,7 @@ function showModel(can) {
   $("preset").append(...can.presets.map((p) => new Option(p.name, p.name)));
   $("preset-field").hidden = !can.presets.length;
   $("count").max = can.limits.n;
-  Object.assign(limits, can.input);
+  Object.assign(limits, can.input, can.output && { output: can.output });
   editor.setAbilities(abilities(can));
   document.body.classList.toggle("editable", editor.can.edit);
   showInput();

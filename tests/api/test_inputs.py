@@ -127,6 +127,7 @@ def test_tasks(s):
     assert job["request"]["strength"][0] == 0.5 and job["images"][0]["width"] == 40
     c = s.get("/v1/capabilities").json
     assert c["tasks"] == ["generate", "edit", "upscale"] and c["scales"] == [4, 16]
+    assert c["output"] == {"edge": 16384, "pixels": 64 << 20}
     assert c["input"] == {"formats": ["png", "jpeg", "webp"], "bytes": 50 << 20, "edge": 8192,
                           "mask_kinds": ["light", "transparent"]}
     assert all(c["features"][name] is True for name in ("edit", "inpaint", "upscale"))

@@ -133,7 +133,10 @@ await run({
     await page.click("#redo");
     assert.equal(await pixel(page, .75, .75), "d0c040");
     assert.equal(await page.isDisabled("#redo"), true);
+    // What was undone is gone once something else is done.
+    await page.click("#undo");
     await page.click("#clear");
+    assert.equal(await page.isDisabled("#redo"), true);
     assert.equal(await pixel(page, .9, .1), "30a040");
     assert.equal(await page.isDisabled("#clear"), true);
     assert.match(await text(page, "note"), /whole image changes/);
@@ -172,6 +175,19 @@ await run({
       ["f6d223", "3a9a3f", "123456"]);
     await page.fill("#prompt", "a blue ball on the grass");
     await look(page, "e3-painting");
+    // A reloaded page can bring it back.
+    await page.waitForFunction(() => new Promise((found) => {
+      const request = indexedDB.open("imagend");
+      request.onsuccess = () => {
+        const got = request.result.transaction("inputs").objectStore("inputs").get("last");
+        got.onsuccess = () => found(got.result && got.result.steps.length === 4);
+      };
+    }));
+    await page.reload();
+    await page.click("#back");
+    await page.waitForSelector("#editor:visible");
+    assert.deepEqual([await pixel(page, .02, .02), await text(page, "editor-title")], ["f6d223", "Painting"]);
+    await page.fill("#prompt", "a blue ball on the grass");
     // Another size is another canvas with the same painting.
     await page.selectOption("#size", "512x768");
     await page.waitForFunction(() => document.getElementById("editor-size").textContent === "512 × 768 px");
@@ -273,6 +289,14 @@ await run({
     const { page, problems } = await open(s);
     await openFile(page, await file(page, 40, 30));
     assert.match(await page.textContent("#upscale button"), /^4× · 160 × 120 px$/);
+    // A factor that would exceed what the server makes is not offered.
+    const offered = () => page.$$eval("#upscale button:not([hidden])", (all) => all.map((b) => b.value));
+    for (const [width, factors] of [[512, ["4", "16"]], [600, ["4"]], [2400, []], [40, ["4", "16"]]]) {
+      await openFile(page, await file(page, width, width * .75));
+      await page.waitForFunction((w) => document.getElementById("editor-size").textContent.startsWith(w),
+        String(width));
+      assert.deepEqual(await offered(), factors);
+    }
     await page.click("#upscale button");
     await done(page);
     assert.deepEqual(s.seen().map((e) => [e.size, e.scale]), [[[40, 30], 4]]);
