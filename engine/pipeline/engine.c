@@ -6,6 +6,7 @@
 #include "buf.h"
 #include "cascade.h"
 #include "clock.h"
+#include "engine_priv.h"
 #include "enlarge.h"
 #include "network.h"
 #include "program.h"
@@ -320,6 +321,11 @@ static void post(const struct engine *g, const struct post *to, int slot,
     if (type == ENGINE_STAGE)
         ev.stage_seconds = clock_seconds() - s->stage_began;
     to->fn(to->ctx, &ev);
+}
+
+struct ops_device *engine_device(const struct engine *g)
+{
+    return g->dev;
 }
 
 // Whether the error concerns the device and therefore every image.

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_GUIDANCE = 100, MAX_NOISE_LEVEL = 999 };
+enum { MAX_GUIDANCE = 100 };
 
 static enum err check_prompt(const char *text, const char *param, struct fault *why)
 {
@@ -40,13 +40,9 @@ static enum err resolve_stage(const struct cascade_settings *c, const struct pic
                          "guidance_scale must be 1 to %d, not %g", MAX_GUIDANCE, (double)guidance);
     out->steps[i] = steps ? steps : c->steps;
     out->guidance_scale[i] = guidance != 0 ? guidance : c->guidance_scale;
-    out->noise_level[i] = c->noise_level;
-    if (r->set_noise_level && i > 0 && r->noise_level[i] != -1) {
-        if (r->noise_level[i] < 0 || r->noise_level[i] > MAX_NOISE_LEVEL)
-            return fault_set(why, ERR_INVALID, "noise_level", "noise_level must be 0 to %d, not %d",
-                             MAX_NOISE_LEVEL, r->noise_level[i]);
-        out->noise_level[i] = r->noise_level[i];
-    }
+    // The scheduler's schedule says later which levels there are.
+    out->noise_level[i] =
+        r->set_noise_level && r->noise_level[i] != -1 ? r->noise_level[i] : c->noise_level;
     return ERR_OK;
 }
 

@@ -409,8 +409,8 @@ enum err sampler_noise_mix(const struct scheduler_config *config, int noise_leve
     if (e)
         return e;
     if (noise_level < 0 || noise_level >= schedule->count) {
-        e = fault_set(why, ERR_INVALID, "noise_level", "noise_level must be 0 to %d",
-                      schedule->count - 1);
+        e = fault_set(why, ERR_INVALID, "noise_level", "noise_level must be 0 to %d, not %d",
+                      schedule->count - 1, noise_level);
     } else {
         float bar = schedule->alphas_cumprod[noise_level];
         *a = (double)sqrtf(bar);

@@ -254,9 +254,13 @@ def test_standard_output():
     assert done.returncode == 0 and is_png(done.stdout, 64) and b"seed 3" in done.stderr
     assert not os.path.exists("-")
     assert "standard output takes one image" in refused("x", "--n", "2", "-o", "-")
-    done = subprocess.run([PROGRAM, "generate", "x", "--size", "64", "-o", "/dev/full"],
-                          capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "cannot write /dev/full: No space left" in done.stderr
+    with tempfile.TemporaryDirectory() as folder:
+        full = folder + "/full"     # a program that replaced its output would replace the link, not the device
+        os.symlink("/dev/full", full)
+        done = subprocess.run([PROGRAM, "generate", "x", "--size", "64", "-o", full],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and f"cannot write {full}: No space left" in done.stderr
+        assert os.path.islink(full)
     with open("/dev/full", "wb") as full:
         done = subprocess.run([PROGRAM, "generate", "x", "--size", "64", "-o", "-"], stdout=full,
                               stderr=subprocess.PIPE, text=True, timeout=60)

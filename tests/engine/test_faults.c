@@ -2,6 +2,8 @@
 // the text encoder, and everything can still be freed. An image that becomes NaN or infinite is
 // detected at that step, and the others in its batch are unaffected.
 #include "cascade.h"
+#include "engine.h"
+#include "engine_priv.h"
 #include "ops_internal.h"
 #include "stage.h"
 #include "test.h"
@@ -148,6 +150,34 @@ static void test_lost(enum point at)
         CHECK_INT(stage_rgb(r.stage, r.entry, &rgb), at == AT_PICTURE ? lost : ERR_OK);
     }
     unload(&r);
+}
+
+static void count_event(void *ctx, const struct engine_event *ev)
+{
+    int *count = ctx;
+
+    ++*count;
+}
+
+// A device that is lost while an image enters a stage is an error of the engine, not of that image:
+// the server then draws every image again.
+static void test_lost_as_an_image_enters(void)
+{
+    const struct engine_params p = {.model = GOLDEN "/if-tiny-I", .slots = 2};
+    const struct picture_request request = {.prompt = "a cat"};
+    struct engine *g = NULL;
+    struct fault why = {0};
+    int slot, events = 0;
+
+    CHECK_INT(engine_open(&p, &g, &why), ERR_OK);
+    if (!g)
+        return;
+    CHECK_INT(engine_admit(g, &request, NULL, &slot, &why), ERR_OK);
+    vk_fault_inject(engine_device(g)->vk, VK_FAULT_SUBMIT, 1);
+    CHECK_INT(engine_step(g, count_event, &events, &why), ERR_DEVICE_LOST);
+    CHECK_STR(why.msg, "starting a stage: vkQueueSubmit: VK_ERROR_DEVICE_LOST");
+    CHECK_INT(events, 0);
+    engine_close(&g);
 }
 
 // Memory runs out at the n-th allocation after the device is open, early, late and in between.
@@ -310,6 +340,7 @@ int main(void)
     ops_device_close(&r.dev);
     for (enum point at = AT_ENCODE; at <= NOWHERE; at++)
         test_lost(at);
+    test_lost_as_an_image_enters();
     test_memory();
     test_finite();
     test_after_failure();
