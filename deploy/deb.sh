@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the Debian package for the release that it runs on: the tree as it is, deploy/debian as its
-# debian/, the changelog from CHANGELOG.md. Called by `./run deb`. What lintian objects to is an error.
+# Builds the Debian package for the release that it runs on: from the current tree, with
+# deploy/debian as debian/ and the changelog from CHANGELOG.md. Called by `./run deb`. lintian's complaints are errors.
 # DEBFULLNAME and DEBEMAIL, or git's user, are the package's maintainer.
 set -eu
 root=$(readlink -f "$(dirname "$0")/..")
@@ -9,10 +9,10 @@ work=$root/build-deb
 version=$(sed -n "s/^  version: '\(.*\)',$/\1/p" "$root/meson.build")
 name=${DEBFULLNAME:-$(git -C "$root" config user.name 2>/dev/null || true)}
 email=${DEBEMAIL:-$(git -C "$root" config user.email 2>/dev/null || true)}
-# A name without a mailbox, for a package that stays on this machine.
+# A maintainer without an e-mail address, for a package that stays on this machine.
 maintainer="${name:-local build} <${email:-imagend@localhost.invalid}>"
 
-# The sources, without build folders and what was downloaded.
+# Copies the sources, without build folders and downloads.
 copy_tree() {
     if [ -e "$root/.git" ]; then
         git -C "$root" ls-files -z --cached --others --exclude-standard
@@ -21,7 +21,7 @@ copy_tree() {
     fi | tar -C "$root" --null --ignore-failed-read -T - -cf - | tar -C "$1" -xf -
 }
 
-# CHANGELOG.md's section of this version, and of what is not released yet, as debian/changelog.
+# Writes debian/changelog from CHANGELOG.md's sections of this version and of unreleased changes.
 write_changelog() {
     awk -v version="[$version]" '
         function flush(   n, words, i, line) {

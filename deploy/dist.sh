@@ -1,6 +1,6 @@
 #!/bin/sh
-# The release tarball of the last commit, and the proof that it is enough: it is unpacked where there is no
-# git, built, tested (suites unit and style) and installed. Called by `./run dist`; dist.sh BUILD-FOLDER.
+# Makes the release tarball of the last commit and checks that it is complete: it is unpacked without git,
+# built, tested (suites unit and style) and installed. Called by `./run dist`; dist.sh BUILD-FOLDER.
 set -eu
 root=$(readlink -f "$(dirname "$0")/..")
 build=$1
@@ -14,7 +14,7 @@ meson dist -C "$build" --no-tests --formats xztar
 rm -rf "$work"
 mkdir -p "$work"
 tar -C "$work" -xf "$tarball"
-# Git looks for a repository in the folders above.
+# Git also looks for a repository in parent folders.
 export GIT_CEILING_DIRECTORIES="$work"
 meson setup --buildtype=release "$tree/build" "$tree"
 ninja -C "$tree/build"

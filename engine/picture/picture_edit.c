@@ -142,8 +142,8 @@ static enum err check(const struct picture_edit_params *p, struct fault *why)
 
     if (m && (m->width != i->width || m->height != i->height))
         return fault_set(why, ERR_INVALID, "mask",
-                         "the mask has %dx%d pixels and the image %dx%d; give a mask of the "
-                         "image's size",
+                         "the mask has %dx%d pixels but the image has %dx%d; use a mask of the "
+                         "same size",
                          m->width, m->height, i->width, i->height);
     if (m && p->kind == PICTURE_MASK_TRANSPARENT && !m->alpha)
         return fault_set(

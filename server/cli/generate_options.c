@@ -147,8 +147,8 @@ static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_VARIANT] = {"variant", 0, "NAME", help_variant},
     [OPT_SIZE] =
         {"size", 0, "N|WxH",
-         "edge in pixels or WIDTHxHEIGHT (default: the model's largest size); other sizes "
-         "than those that the model draws are cut from the next larger one and scaled down",
+         "edge in pixels or WIDTHxHEIGHT (default: the model's largest size); sizes between "
+         "those of the stages are cropped from the next larger one and scaled down",
          .field = "size", .legal = "a number of pixels, such as 64, or two like 512x768"},
     [OPT_SEED] = {"seed", 0, "N", help_seed, .legal = "0 to 18446744073709551615"},
     [OPT_PICTURE] = {"picture", 0, "K",

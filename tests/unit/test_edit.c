@@ -92,7 +92,7 @@ static void refused(void)
         struct picture_edit_params p;
         const char *param, *says;
     } rows[] = {
-        {{.mask = &other}, "mask", "6x8 pixels and the image 8x6"},
+        {{.mask = &other}, "mask", "6x8 pixels but the image has 8x6"},
         {{.mask = &empty}, "mask", "marks no pixel to repaint"},
         {{.mask = &opaque, .kind = PICTURE_MASK_TRANSPARENT}, "mask", "no transparent pixel"},
         {{.feather = -2}, "feather", "0 to 256, not -2"},
