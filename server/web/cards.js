@@ -263,6 +263,7 @@ function view(image) {
       $("caption").textContent = words(error);
     }
   };
+  frame.style.setProperty("--shape", image.naturalWidth / image.naturalHeight);
   shown.src = image.src;
   shown.alt = image.alt;
   $("caption").textContent = image.alt;

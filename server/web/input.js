@@ -17,6 +17,8 @@ async function decode(blob) {
     await image.decode();
   } catch {
     throw fault("the browser cannot read this file as an image; use a PNG, JPEG or WebP file");
+  } finally {
+    URL.revokeObjectURL(image.src);
   }
   if (Math.max(image.naturalWidth, image.naturalHeight) > limits.edge)
     throw fault("the image has " + image.naturalWidth + " × " + image.naturalHeight + " px; make it at most " +

@@ -1,5 +1,6 @@
 // This browser's list of jobs, and the input images that they started from.
 const LIST = "imagend.jobs", MAX_JOBS = 60;
+const MAX_INPUTS = 20; // jobs whose input is kept: their files may be large
 
 // Newest first: the id and the request as it was entered; a job reports only the resolved settings.
 export function list() {
@@ -7,7 +8,7 @@ export function list() {
 }
 
 function save(jobs) {
-  for (const { id } of jobs.slice(MAX_JOBS)) forgetInput(id);
+  for (const { id } of jobs.slice(MAX_INPUTS)) forgetInput(id);
   localStorage.setItem(LIST, JSON.stringify(jobs.slice(0, MAX_JOBS)));
 }
 
