@@ -234,6 +234,20 @@ void json_remove(struct json_t *map, const char *key)
     json_object_del(map, key);
 }
 
+static int write_piece(const char *piece, size_t n, void *ctx)
+{
+    struct buf *b = ctx;
+    buf_add(b, piece, n);
+    return b->failed ? -1 : 0;
+}
+
+void json_write(const struct json_t *v, struct buf *b)
+{
+    const size_t flags = JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(17);
+    if (json_dump_callback(v, write_piece, b, flags))
+        b->failed = true;
+}
+
 void json_show(const struct json_t *v, char *out, size_t n)
 {
     // 15 digits, so that 0.9999 prints as 0.9999.

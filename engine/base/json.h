@@ -52,6 +52,9 @@ bool json_given(const struct json_t *map, const char *key);                // pr
 // Iterates over a map in its order: start with *at = NULL; false at the end.
 bool json_next(const struct json_t *map, void **at, const char **key, const struct json_t **value);
 
+// Appends a value as compact JSON.
+void json_write(const struct json_t *v, struct buf *b);
+
 // ---- changing a document --------------------------------------------------------------------
 
 struct json_t *json_map_create(void); // NULL: out of memory

@@ -78,6 +78,10 @@ struct codec_image {
 enum err codec_decode(const void *data, size_t size, const struct codec_limits *l,
                       struct codec_image *out, struct fault *why);
 void codec_image_deinit(struct codec_image *i);
+// The size of an image as codec_decode returns it, from its header alone. Errors and l: as
+// codec_decode, except for damage behind the header.
+enum err codec_measure(const void *data, size_t size, const struct codec_limits *l, int *width,
+                       int *height, struct fault *why);
 
 // The texts in a file's metadata: those of a PNG by their keys, a JPEG's comment as "comment", an
 // EXIF user comment as CODEC_TEXT_COMMENT.

@@ -52,7 +52,7 @@ static enum err no_memory(struct codec_reader *r)
                      r->limits.name);
 }
 
-enum err codec_begin(struct codec_reader *r, uint32_t width, uint32_t height, uint64_t extra)
+enum err codec_check_size(struct codec_reader *r, uint32_t width, uint32_t height, uint64_t extra)
 {
     const struct codec_limits *l = &r->limits;
     const uint64_t pixels = (uint64_t)width * height;
@@ -69,9 +69,18 @@ enum err codec_begin(struct codec_reader *r, uint32_t width, uint32_t height, ui
     if (8 * pixels + extra > l->memory)
         return codec_refuse(r, "takes %llu MB of memory to decode; at most %zu MB are accepted",
                             (unsigned long long)((8 * pixels + extra) >> 20), l->memory >> 20);
+    return ERR_OK;
+}
+
+enum err codec_begin(struct codec_reader *r, uint32_t width, uint32_t height, uint64_t extra)
+{
+    const enum err e = codec_check_size(r, width, height, extra);
+
+    if (e)
+        return e;
     r->out->width = (int)width;
     r->out->height = (int)height;
-    r->out->rgba = malloc(4 * pixels);
+    r->out->rgba = malloc(4 * (size_t)width * height);
     return r->out->rgba ? ERR_OK : no_memory(r);
 }
 

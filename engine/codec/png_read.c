@@ -61,7 +61,7 @@ static uint32_t read_u32(const uint8_t *p)
 }
 
 // Read without libpng, which would allocate a chunk's stated length before reading any of it.
-static void read_orientation(struct codec_reader *r)
+void codec_orient_png(struct codec_reader *r)
 {
     for (size_t at = SIGNATURE; r->size - at >= CHUNK;) {
         const uint8_t *chunk = r->data + at;
@@ -106,7 +106,7 @@ static enum err read_png(png_structp png, png_infop info, struct input *in)
         in->rows[y] = r->out->rgba + (size_t)y * width * 4;
     png_read_image(png, in->rows);
     png_read_end(png, info);
-    read_orientation(r);
+    codec_orient_png(r);
     return ERR_OK;
 }
 

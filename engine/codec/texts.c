@@ -177,37 +177,56 @@ static enum err read_png(struct codec_reader *r, struct codec_texts *t)
 
 // ---- JPEG and WebP --------------------------------------------------------------------------
 
-// Walks the segments before the pixels; of the pixels, only the end marker is searched for.
-static enum err read_jpeg(struct codec_reader *r, struct codec_texts *t)
+bool codec_next_segment(const struct codec_reader *r, struct codec_segment *s)
 {
-    enum { TEM = 0x01, RST0 = 0xd0, SOI = 0xd8, EOI = 0xd9, SOS = 0xda, APP1 = 0xe1, COM = 0xfe };
-    const uint8_t *p = r->data, *end = r->data + r->size;
+    enum { TEM = 0x01, RST0 = 0xd0, SOI = 0xd8, EOI = 0xd9, SOS = 0xda };
+    const uint8_t *end = r->data + r->size;
 
-    for (p += 2; end - p >= 4 && p[0] == 0xff;) {
-        const int marker = p[1];
+    for (const uint8_t *p = s->next; end - p >= 4;) {
         const size_t n = (size_t)p[2] << 8 | p[3];
-        struct buf key = {0}, value = {0};
-        enum err e = ERR_OK;
-        if (marker == 0xff || marker == TEM || (marker >= RST0 && marker <= SOI)) {
-            p += marker == 0xff ? 1 : 2; // padding, and what has no length
+        s->marker = p[1];
+        s->next = p;
+        // Garbage between segments, padding, and markers without a length are skipped.
+        if (p[0] != 0xff || !s->marker || s->marker == 0xff || s->marker == TEM ||
+            (s->marker >= RST0 && s->marker <= SOI)) {
+            p++;
             continue;
         }
-        if (marker == SOS || n > (size_t)(end - p) - 2)
-            break;
-        if (n < 2 || marker == EOI)
-            return codec_refuse(r, "is a damaged JPEG file");
-        if (marker == APP1 && n > 8 && !memcmp(p + 4, "Exif\0\0", 6)) {
-            e = add_comment(r, t, p + 4, n - 2);
-        } else if (marker == COM) {
+        if (s->marker == SOS || n > (size_t)(end - p) - 2)
+            return false;
+        s->damaged = n < 2 || s->marker == EOI;
+        s->data = p + 4;
+        s->n = s->damaged ? 0 : n - 2;
+        s->next = p + 2 + n;
+        return !s->damaged;
+    }
+    return false;
+}
+
+// Of the pixels, only the end marker is searched for.
+static enum err read_jpeg(struct codec_reader *r, struct codec_texts *t)
+{
+    enum { EOI = 0xd9, COM = 0xfe };
+    struct codec_segment s = {.next = r->data + 2};
+    const uint8_t *end = r->data + r->size;
+
+    while (codec_next_segment(r, &s)) {
+        struct buf key = {0}, value = {0};
+        enum err e = ERR_OK;
+        if (s.marker == CODEC_JPEG_APP1 && s.n > 6 && !memcmp(s.data, "Exif\0\0", 6)) {
+            e = add_comment(r, t, s.data, s.n);
+        } else if (s.marker == COM) {
             buf_puts(&key, "comment");
-            codec_put_text(&value, p + 4, n - 2, true);
+            codec_put_text(&value, s.data, s.n, true);
             e = add(r, t, &key, &value);
         }
         if (e)
             return e;
-        p += 2 + n;
     }
-    for (; (p = end - p > 1 ? memchr(p, 0xff, (size_t)(end - p) - 1) : NULL); p++)
+    if (s.damaged)
+        return codec_refuse(r, "is a damaged JPEG file");
+    for (const uint8_t *p = s.next;
+         (p = end - p > 1 ? memchr(p, 0xff, (size_t)(end - p) - 1) : NULL); p++)
         if (p[1] == EOI)
             return ERR_OK;
     return codec_refuse(r, "is truncated: its JPEG data ends early");

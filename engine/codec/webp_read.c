@@ -12,7 +12,7 @@ static uint32_t read_u32(const uint8_t *p)
 }
 
 // EXIF is a separate chunk of the RIFF file, which libwebp's decoder ignores.
-static void read_orientation(struct codec_reader *r)
+void codec_orient_webp(struct codec_reader *r)
 {
     for (size_t at = FIRST_CHUNK; r->size - at >= CHUNK;) {
         const uint8_t *chunk = r->data + at;
@@ -62,6 +62,6 @@ enum err codec_read_webp(struct codec_reader *r)
     WebPFreeDecBuffer(&c.output);
     if (status)
         return explain(r, status);
-    read_orientation(r);
+    codec_orient_webp(r);
     return ERR_OK;
 }

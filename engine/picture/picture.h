@@ -146,6 +146,10 @@ void picture_infotext(struct buf *b, const struct picture_request *r, const stru
 // "Size: 64x32" becomes "Size-1" and "Size-2". At most 256 fields are read. Source:
 // parse_generation_parameters of A1111's infotext_utils, without the settings that it adds.
 void picture_infotext_fields(struct buf *b, const char *infotext);
+// The size of an image file, from its header. name: how errors call the image. Errors: as
+// codec_measure.
+enum err picture_file_measure(const void *data, size_t n, const char *name, struct check_size *size,
+                              struct fault *why);
 // Writes the metadata of an image file as members of a JSON object, without its braces: "info", the
 // infotext or ""; "items", the other texts; "parameters", the fields of the infotext. Errors: as
 // codec_read_texts.

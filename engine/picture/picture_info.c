@@ -222,7 +222,14 @@ void picture_infotext_fields(struct buf *b, const char *infotext)
     }
 }
 
-// ---- of a file ----------------------------------------------------------------------------------
+// ---- files ----------------------------------------------------------------------------------
+
+enum err picture_file_measure(const void *data, size_t n, const char *name, struct check_size *size,
+                              struct fault *why)
+{
+    const struct codec_limits limits = {.name = name};
+    return codec_measure(data, n, &limits, &size->width, &size->height, why);
+}
 
 // Where A1111 and compatible tools store the infotext.
 static const char *const places[] = {CODEC_TEXT_COMMENT, "parameters", "comment"};

@@ -98,6 +98,11 @@ void jobs_remove(struct jobs *j, struct job *job);
 enum err jobs_image(struct jobs *j, struct job *job, int picture, struct blob **out,
                     struct fault *why);
 
+// The input image of a job as the client sent it, or its mask. Owner: *out is a new reference.
+// Errors: NOT_FOUND, IO.
+enum err jobs_input_file(struct jobs *j, const struct job *job, bool mask, struct blob **out,
+                         struct fault *why);
+
 void jobs_watch(struct jobs *j, struct job *job, struct job_watch *w);
 // Requests one preview of an image; the next one that is due will be rendered.
 void jobs_want_preview(struct job *job, int picture);

@@ -151,3 +151,12 @@ void jobs_intake_forget(struct jobs_intake *in)
 {
     in->done = NULL;
 }
+
+enum err jobs_input_file(struct jobs *j, const struct job *job, bool mask, struct blob **out,
+                         struct fault *why)
+{
+    const char *name = mask ? job->spec.input.mask : job->spec.input.image;
+    *out = NULL;
+    return name ? attachments_get(j->attachments, name, out, why)
+                : fault_set(why, ERR_NOT_FOUND, "image", "this job has no input image");
+}

@@ -31,10 +31,14 @@ static inline void fuzz_texts(const uint8_t *data, size_t size)
 static inline void fuzz_image(const uint8_t *data, size_t size, enum codec_format format)
 {
     struct codec_image i;
-    struct fault why = {0};
+    struct fault why = {0}, other = {0};
     const enum err e = codec_decode(data, size, &fuzz_limits, &i, &why);
 
     fuzz_texts(data, size);
+    int width, height;
+    const enum err measured = codec_measure(data, size, &fuzz_limits, &width, &height, &other);
+    FUZZ_REQUIRE(e || (!measured && width == i.width && height == i.height));
+    FUZZ_REQUIRE(!measured || (other.code == measured && other.msg[0]));
     if (e) {
         FUZZ_REQUIRE(e == ERR_INVALID || e == ERR_NO_MEMORY);
         FUZZ_REQUIRE(why.code == e && why.msg[0] && !i.rgba);

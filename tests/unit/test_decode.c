@@ -283,7 +283,10 @@ static void check_image(const char *what, const struct buf *file, enum expect ex
     struct fault why = {0};
     int worst = 0;
 
+    int width, height;
     CHECK_MSG(!codec_decode(file->data, file->len, NULL, &i, &why), "%s: %s", what, why.msg);
+    CHECK_MSG(!codec_measure(file->data, file->len, NULL, &width, &height, &why), "%s", why.msg);
+    CHECK_MSG(width == i.width && height == i.height, "%s measures %dx%d", what, width, height);
     CHECK_INT(i.width, tall ? H : W);
     CHECK_INT(i.height, tall ? W : H);
     CHECK_INT(i.alpha, expect == COLOURS_ALPHA || expect == GREYS_ALPHA || expect == FIRST_CLEAR);
@@ -432,13 +435,18 @@ static void orientations(void)
 static void check_refused(const void *data, size_t n, const struct codec_limits *l,
                           const char *says)
 {
-    struct fault why = {0};
+    struct fault why = {0}, other = {0};
     struct codec_image i;
+    int width, height;
     const double began = clock_seconds();
 
     CHECK_INT(codec_decode(data, n, l, &i, &why), ERR_INVALID);
     CHECK_MSG(strstr(why.msg, says) != NULL, "\"%s\" does not say \"%s\"", why.msg, says);
     CHECK(i.rgba == NULL);
+    // From the header alone it is refused with the same words, as damaged, or not at all.
+    if (codec_measure(data, n, l, &width, &height, &other))
+        CHECK_MSG(strstr(other.msg, says) || strstr(other.msg, "is damaged"),
+                  "\"%s\" does not say \"%s\"", other.msg, says);
     CHECK_MSG(clock_seconds() - began < .25, "%s took %.3f s", says, clock_seconds() - began);
 }
 
