@@ -50,11 +50,22 @@ void a1111_sd_models_get(struct call *c)
     call_json(c, 200, &b);
 }
 
+void a1111_upscalers_get(struct call *c)
+{
+    static const char rest[] = "\"model_name\":null,\"model_path\":null,\"model_url\":null";
+    const struct app *app = c->app;
+    const struct model_info *m = jobs_model(app->jobs);
+    struct buf b = {0};
+    buf_printf(&b, "[{\"name\":\"None\",%s,\"scale\":4}", rest);
+    if (m && m->scale[0])
+        buf_printf(&b, ",{\"name\":\"%s\",%s,\"scale\":%d}", a1111_upscaler, rest, m->scale[0]);
+    buf_puts(&b, "]");
+    call_json(c, 200, &b);
+}
+
 static const struct {
     const char *path, *json;
 } fixed[] = {
-    {"/sdapi/v1/upscalers", "[{\"name\":\"None\",\"model_name\":null,\"model_path\":null,\"model_"
-                            "url\":null,\"scale\":4}]"},
     {"/sdapi/v1/latent-upscale-modes", "[{\"name\":\"None\"}]"},
     {"/sdapi/v1/embeddings", "{\"loaded\":{},\"skipped\":{}}"},
     {"/sdapi/v1/scripts", "{\"txt2img\":[],\"img2img\":[]}"},

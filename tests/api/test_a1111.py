@@ -85,7 +85,6 @@ def test_errors_have_its_shape(s):
     assert a.status == 422 and set(a.json) == {"error", "detail", "body", "errors"}
     assert s.post("/sdapi/v1/txt2img", {"prompt": "x", "width": 64, "height": 1025}).status == 422
     assert s.post("/sdapi/v1/txt2img", {"prompt": "x", "width": 0, "height": 64}).status == 422
-    assert s.post("/sdapi/v1/img2img", {"prompt": "x", "init_images": []}).status == 501
     assert s.post("/sdapi/v1/options", {"sd_model_checkpoint": "other"}).status == 404
 
 

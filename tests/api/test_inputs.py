@@ -195,6 +195,8 @@ BAD = {  # name: (image, mask, what names it, words of the message)
 # How each route takes an image and a mask: (path, fields, of JSON or a form, names, status).
 ROUTES = {
     "jobs, JSON": ("/v1/jobs", {"prompt": "a"}, "json", ("image", "mask"), 400),
+    "A1111's img2img": ("/sdapi/v1/img2img", {"prompt": "a"}, "json", ("init_images[]", "mask"), 422),
+    "A1111's extras": ("/sdapi/v1/extra-single-image", {}, "json", ("image", None), 422),
     "jobs, form": ("/v1/jobs", {"prompt": "a"}, "form", ("image", "mask"), 400),
     "edits, JSON": ("/v1/images/edits", {"prompt": "a"}, "references", ("images[]", "mask"), 400),
     "edits, form": ("/v1/images/edits", {"prompt": "a"}, "form", ("image", "mask"), 400),

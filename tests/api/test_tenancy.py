@@ -8,6 +8,7 @@ import threading
 from harness import PATIENCE, PROGRAM, Server, eventually, is_png, main, make_png
 from test_ops import bearer, keys_file, new_key
 
+IMAGE = base64.b64encode(make_png(8, 6, lambda x, y: (x, y, 0))).decode()
 # What a route needs, apart from what the program's own table says; and what it is about:
 # "common" the same for every key, "mine" one job of the caller's, "list" the caller's jobs,
 # "draw" makes a job of the caller's, "open" is for whoever knows the address.
@@ -27,7 +28,10 @@ ROUTES = {
     "GET /v1/files/{id}/{name}": ("none", "open"),
     "GET /v1/capabilities": ("read", "common"),
     "POST /sdapi/v1/txt2img": ("generate", "draw"),
-    "POST /sdapi/v1/img2img": ("generate", "common"),
+    "POST /sdapi/v1/img2img": ("generate", "draw"),
+    "POST /sdapi/v1/extra-single-image": ("generate", "draw"),
+    "POST /sdapi/v1/extra-batch-images": ("generate", "draw"),
+    "POST /sdapi/v1/png-info": ("read", "common"),
     "GET /sdapi/v1/progress": ("read", "list"),
     "POST /sdapi/v1/interrupt": ("generate", "list"),
     "POST /sdapi/v1/skip": ("generate", "list"),
@@ -54,10 +58,13 @@ BODIES = {
     "POST /v1/images/variations": {"image": INPUT},
     "POST /v1/jobs": {"prompt": "a", "size": 64},
     "POST /sdapi/v1/txt2img": {"prompt": "a", "width": 64, "height": 64},
-    "POST /sdapi/v1/img2img": {},
+    "POST /sdapi/v1/img2img": {"prompt": "a", "init_images": [IMAGE]},
+    "POST /sdapi/v1/extra-single-image": {"image": IMAGE},
+    "POST /sdapi/v1/extra-batch-images": {"imageList": [{"data": IMAGE, "name": "a.png"}]},
+    "POST /sdapi/v1/png-info": {"image": IMAGE},
     "POST /sdapi/v1/options": {"sd_model_checkpoint": "fake"},
 }
-STATUSES = {"POST /v1/jobs": 202, "POST /sdapi/v1/img2img": 501}
+STATUSES = {"POST /v1/jobs": 202}
 # Each key's scopes. "owner" is the one whose jobs the others want.
 KEYS = {"owner": "generate,read", "other": "generate,read", "all": "admin,generate,read",
         "reader": "read", "maker": "generate", "root": "admin"}

@@ -1,0 +1,222 @@
+// Jobs of A1111's API: input images, waiting until they are done, progress and interruption. Called
+// by the other files of this API on the loop thread.
+#include "a1111.h"
+
+#include "buf.h"
+#include "http.h"
+#include "json.h"
+#include "text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// ---- images -------------------------------------------------------------------------------------
+
+bool a1111_take_image(struct call *c, const char *name, const struct json_t *v,
+                      struct input_file *out, struct check_size *size)
+{
+    struct check_size ignored;
+    struct fault why = {0};
+    enum err e = v ? input_read(name, v, out, &why) : input_take(c, name, out, &why);
+    if (!e && out->blob)
+        e = picture_file_measure(out->blob->data, out->blob->size,
+                                 strcmp(name, "mask") ? "image" : "mask", size ? size : &ignored,
+                                 &why);
+    if (e == ERR_INVALID)
+        call_error(c, 422, NULL, name, "Invalid encoded image: %s", why.msg);
+    else if (e)
+        call_fault(c, &why, 1);
+    return !e;
+}
+
+// ---- waiting ------------------------------------------------------------------------------------
+
+struct waiting;
+
+struct part {
+    struct waiting *all;
+    struct jobs_intake *intake; // NULL: it has become a job
+    struct job *job;
+    struct job_watch watch;
+};
+
+// A call that waits for all of its jobs.
+struct waiting {
+    struct call *call;
+    a1111_done_fn *done;
+    int n, left;
+    struct part part[];
+};
+
+static struct waiting *waiting_create(struct call *c, int n, a1111_done_fn *done)
+{
+    struct waiting *w = calloc(1, sizeof *w + (size_t)n * sizeof w->part[0]);
+    if (!w) {
+        call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
+        return NULL;
+    }
+    w->call = c;
+    w->done = done;
+    w->n = w->left = n;
+    for (int i = 0; i < n; i++)
+        w->part[i].all = w;
+    return w;
+}
+
+// A job that nobody watches is cancelled, if it is not finished, and deleted.
+static void waiting_end(struct waiting *w)
+{
+    const struct app *app = w->call->app;
+    for (int i = 0; i < w->n; i++) {
+        if (w->part[i].intake)
+            jobs_intake_forget(w->part[i].intake);
+        if (w->part[i].job)
+            jobs_unwatch(app->jobs, &w->part[i].watch);
+    }
+    free(w);
+}
+
+static void on_gone(void *ctx)
+{
+    waiting_end(ctx);
+}
+
+static void on_event(struct job_watch *watch, const struct job_event *ev)
+{
+    struct part *p = watch->ctx;
+    struct waiting *w = p->all;
+    struct job *jobs[JOB_MAX_PICTURES];
+    if (ev->type != JOB_EVENT_END)
+        return;
+    w->left--;
+    if (p->job->state == JOB_DONE && w->left)
+        return;
+    for (int i = 0; i < w->n; i++)
+        jobs[i] = w->part[i].job;
+    if (p->job->state == JOB_DONE)
+        w->done(w->call, jobs, w->n);
+    else
+        draw_job_error(w->call, p->job);
+    waiting_end(w);
+}
+
+static void watch(struct part *p, struct job *job)
+{
+    const struct app *app = p->all->call->app;
+    p->job = job;
+    p->watch.event = on_event;
+    p->watch.ctx = p;
+    jobs_watch(app->jobs, job, &p->watch);
+}
+
+void a1111_wait(struct call *c, struct job *job, a1111_done_fn *done)
+{
+    const struct app *app = c->app;
+    struct waiting *w = waiting_create(c, 1, done);
+    if (!w) {
+        jobs_cancel(app->jobs, job);
+        return;
+    }
+    watch(&w->part[0], job);
+    http_defer(c->http, on_gone, w);
+}
+
+static void on_submitted(void *ctx, struct job *job, const struct fault *why)
+{
+    struct part *p = ctx;
+    struct call *c = p->all->call;
+    p->intake = NULL;
+    if (job) {
+        watch(p, job);
+        return;
+    }
+    waiting_end(p->all);
+    http_defer(c->http, NULL, NULL);
+    draw_refuse(c, why);
+}
+
+void a1111_submit_all(struct call *c, const struct job_spec *specs, struct blob *const *images,
+                      int n, a1111_done_fn *done)
+{
+    const struct app *app = c->app;
+    struct fault why = {0};
+    struct waiting *w = waiting_create(c, n, done);
+    for (int i = 0; w && i < n; i++) {
+        struct part *p = &w->part[i];
+        const struct jobs_input from = {&specs[i], images[i], NULL};
+        if (!jobs_submit_input(app->jobs, &from, on_submitted, p, &p->intake, &why))
+            continue;
+        waiting_end(w);
+        draw_refuse(c, &why);
+        return;
+    }
+    if (!w)
+        return;
+    http_drop_body(c->http);
+    http_defer(c->http, on_gone, w);
+}
+
+// ---- progress -----------------------------------------------------------------------------------
+
+// The job that progress, interrupt and skip apply to: the caller's oldest unfinished one,
+// preferring the same key and address over the same key. Without keys, only the address identifies
+// a client.
+static struct job *current_job(struct call *c)
+{
+    const struct app *app = c->app;
+    struct job *same_client = NULL, *same_key = NULL;
+    for (struct job *j = jobs_newest(app->jobs); j; j = j->older) {
+        if (job_ended(j) || strcmp(j->spec.owner, c->owner) || strcmp(j->spec.api, "a1111"))
+            continue;
+        if (j->spec.client && !strcmp(j->spec.client, http_client(c->http)))
+            same_client = j;
+        else if (*c->owner)
+            same_key = j;
+    }
+    return same_client ? same_client : same_key;
+}
+
+static const struct check_field progress_table[] = {
+    {"skip_current_image", CHECK_BOOL, 0, offsetof(struct progress_fields, skip_current_image),
+     .def = "false", .help = "true sets current_image to null"},
+};
+const struct check_table a1111_progress_check = CHECK_TABLE_LAX("ProgressQuery", progress_table);
+
+void a1111_progress_get(struct call *c)
+{
+    const struct app *app = c->app;
+    const struct progress_fields *f = c->fields;
+    struct job *j = current_job(c);
+    const struct job_picture *p = j ? &j->picture[0] : NULL;
+    const double progress = j ? job_progress(j) : 0;
+    struct buf b = {0};
+    buf_printf(&b,
+               "{\"progress\":%.4f,\"eta_relative\":%.3f,\"state\":{\"skipped\":false,"
+               "\"interrupted\":false,\"stopping_generation\":false,\"job\":\"%s\","
+               "\"job_count\":%d,\"job_timestamp\":\"0\",\"job_no\":0,\"sampling_step\":%d,"
+               "\"sampling_steps\":%d},\"current_image\":",
+               progress, j ? jobs_wait_estimate(app->jobs, j->spec.n) * (1 - progress) : 0,
+               j ? j->id : "", j ? 1 : 0, p ? p->step : 0, p ? p->steps : 0);
+    if (j && !f->skip_current_image)
+        jobs_want_preview(j, 0);
+    if (p && p->latest && !f->skip_current_image) {
+        buf_puts(&b, "\"");
+        text_base64(&b, p->latest->data, p->latest->size);
+        buf_puts(&b, "\"");
+    } else {
+        buf_puts(&b, "null");
+    }
+    buf_puts(&b, ",\"textinfo\":null}");
+    call_json(c, 200, &b);
+}
+
+void a1111_interrupt_post(struct call *c)
+{
+    const struct app *app = c->app;
+    struct buf b = {0};
+    struct job *j = current_job(c);
+    if (j)
+        jobs_cancel(app->jobs, j);
+    buf_puts(&b, "{}");
+    call_json(c, 200, &b);
+}
