@@ -1,5 +1,5 @@
-// A1111's txt2img and img2img: their fields, what they ask of a job, and the response. Unknown
-// fields are ignored as clients need. Called through the route table in a1111.c. Loop thread.
+// A1111's txt2img and img2img: their fields, the job that they request, and the response. Unknown
+// fields are ignored, as clients expect. Called through the route table in a1111.c. Loop thread.
 #include "a1111.h"
 
 #include "buf.h"
@@ -112,7 +112,7 @@ static void add_base64(struct buf *b, const struct blob *blob)
     buf_puts(b, "\"");
 }
 
-// A1111 echoes the request, but leaves out its images unless told otherwise.
+// A1111 echoes the request, without its images unless include_init_images is set.
 static enum err add_parameters(struct call *c, const struct job *j, struct buf *b,
                                struct fault *why)
 {
@@ -177,7 +177,8 @@ static void reply_images(struct call *c, struct job *const *jobs, int n)
 
 // ---- requests -----------------------------------------------------------------------------------
 
-// What both kinds ask for, or the response with the error and false.
+// Fills the job spec with the settings that both requests share. On error responds and returns
+// false.
 static bool prepare(struct call *c, struct job_spec *spec)
 {
     const struct a1111_fields *f = c->fields;
@@ -225,7 +226,7 @@ void a1111_txt2img_post(struct call *c)
         wait_images(c, job);
 }
 
-// The first stage's steps of this request, as far as they are known here; 0: they are not.
+// The steps of the first stage; 0 if they are not known here.
 static int steps_of(const struct model_info *m, const struct picture_request *r)
 {
     if (r->steps[0] || !m || r->timesteps)
@@ -236,7 +237,7 @@ static int steps_of(const struct model_info *m, const struct picture_request *r)
     return m->stage[0].steps;
 }
 
-// A1111 runs at least one step, however little is asked for.
+// A1111 always runs at least one step.
 static float strength_of(float strength, int steps)
 {
     return steps && (double)strength * steps < 1 ? (float)(ceil(1e6 / steps) / 1e6) : strength;

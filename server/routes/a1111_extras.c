@@ -16,7 +16,7 @@ const char a1111_upscaler[] = "Super-resolution";
 
 enum { SCALE_BY, SCALE_TO, MAX_EDGE = 16384 };
 
-// Upscalers that A1111 has or that its users commonly install: requests may name them.
+// Common upscalers of A1111. Requests may name them; the model's own replaces them.
 static const char *const replaced[] = {
     "Lanczos",
     "Nearest",
@@ -109,7 +109,7 @@ static bool is_own(const char *upscaler)
     return !upscaler || !*upscaler || !strcasecmp(upscaler, a1111_upscaler);
 }
 
-// What was done, and what of the request was not.
+// Describes the enlargement, and lists settings that are not available.
 static void add_html_info(struct buf *out, const struct a1111_extras_fields *f)
 {
     struct buf b = {0};
@@ -189,14 +189,15 @@ static bool check_upscaler(struct call *c)
     return false;
 }
 
-// The size that is asked for, in pixels of an axis of n.
+// The requested size of an axis of n pixels.
 static int along(int n, double factor)
 {
     const double v = floor(n * factor + 0.5);
     return v < 1 ? 1 : v > MAX_EDGE ? MAX_EDGE : (int)v;
 }
 
-// The model's smallest factor that reaches the size, of which the rest is scaled down or cropped.
+// Chooses the model's smallest factor that reaches the requested size; the result is scaled down or
+// cropped to it. On error responds and returns false.
 static bool choose(struct call *c, const struct check_size *own, struct picture_request *r)
 {
     const struct app *app = c->app;
@@ -247,7 +248,7 @@ static void upscale(struct call *c, struct input_file *images, const struct chec
         blob_unref(&images[i].blob);
 }
 
-// An image of the request itself; earlier results are the native API's to enlarge.
+// Takes an image that the request contains. On error responds and returns false.
 static bool take(struct call *c, const char *name, const struct json_t *v, struct input_file *out,
                  struct check_size *size)
 {

@@ -1,5 +1,5 @@
-// "info" of A1111's responses: what an image was generated with, under the keys that A1111 has, and
-// what of the request was replaced. Called by a1111_draw.c. Loop thread.
+// "info" of A1111's responses: the settings of an image under A1111's keys, and the settings that
+// were replaced. Called by a1111_draw.c. Loop thread.
 #include "a1111.h"
 
 #include "buf.h"
@@ -11,7 +11,7 @@
 
 enum { MAX_EXTRAS = 8 };
 
-// Settings beyond the usual ones, of the infotext and of "extra_generation_params".
+// Additional settings for the infotext and "extra_generation_params".
 struct extras {
     int n;
     struct {

@@ -40,7 +40,7 @@ struct part {
     struct job_watch watch;
 };
 
-// A call that waits for all of its jobs.
+// A call and the jobs that it waits for.
 struct waiting {
     struct call *call;
     a1111_done_fn *done;
@@ -63,7 +63,7 @@ static struct waiting *waiting_create(struct call *c, int n, a1111_done_fn *done
     return w;
 }
 
-// A job that nobody watches is cancelled, if it is not finished, and deleted.
+// Unfinished jobs without a watcher are cancelled; finished ones are deleted.
 static void waiting_end(struct waiting *w)
 {
     const struct app *app = w->call->app;
