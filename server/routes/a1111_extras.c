@@ -216,9 +216,9 @@ static bool choose(struct call *c, const struct check_size *own, struct picture_
     if (!largest || factor <= largest)
         return true;
     call_error(c, 422, NULL, NULL,
-               "%s asks for %.4g times the image's size; this model enlarges %d times at most",
+               "%s: this model enlarges an image at most %d times, not %.4g times",
                to ? "\"upscaling_resize_w\" and \"upscaling_resize_h\"" : "\"upscaling_resize\"",
-               factor, largest);
+               largest, factor);
     return false;
 }
 

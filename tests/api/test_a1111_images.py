@@ -365,7 +365,7 @@ REFUSED_EXTRAS = (
     ("image", {"job": "job_" + "0" * 32, "index": 0}, 422, "must be base64"),
     ("upscaler_1", "nope", 404, "could not find upscaler named nope"),
     ("upscaler_1", "None", 422, "would not enlarge"), ("upscaling_resize", 0, 422, "upscaling_resize"),
-    ("upscaling_resize", 17, 422, "enlarges 16 times at most"), ("upscaling_resize", 65, 422, "upscaling_resize"),
+    ("upscaling_resize", 17, 422, "at most 16 times, not 17 times"), ("upscaling_resize", 65, 422, "upscaling_resize"),
     ("upscaling_resize", "big", 422, "upscaling_resize"), ("resize_mode", 2, 422, "resize_mode"),
     ("upscaling_resize_w", 0, 422, "upscaling_resize_w"), ("upscaling_crop", "no way", 422, "upscaling_crop"),
     ("gfpgan_visibility", 2, 422, "gfpgan_visibility"),

@@ -235,9 +235,11 @@ def refused(route, answer, param, words, what):
 
 def test_bad_images(s):
     """Each is refused at once, by every route, with the parameter that it came in."""
-    for route, (_, _, _, names, _) in ROUTES.items():
+    for route, (path, _, _, names, _) in ROUTES.items():
         for what, (image, mask, param, words) in BAD.items():
             if mask is not None and names[1] is None:
+                continue
+            if mask == b"" and path == "/sdapi/v1/img2img":  # which means none to A1111
                 continue
             start = time.monotonic()
             answer = send(s, route, image, mask)

@@ -709,12 +709,18 @@ def test_rates_before_and_after_a_reload():
 # ---- fields -----------------------------------------------------------------------------------
 
 SMALL = base64.b64encode(make_png(8, 8, lambda x, y: (x, y, 0))).decode()
+TARGET = {"upscaling_resize_w": 64, "upscaling_resize_h": 64}
 ROUTES = {"CreateImageEditRequest": ("/v1/images/edits", {"prompt": "a", "image": SMALL, "size": "64x64", "strength": 1}, 400),
           "CreateImageVariationRequest": ("/v1/images/variations", {"image": SMALL, "size": "64x64", "strength": 1},
                                           400),
           "CreateImageRequest": ("/v1/images/generations", {"prompt": "a", "size": "64x64"}, 400),
           "CreateJobRequest": ("/v1/jobs", {"prompt": "a", "size": 64}, 400),
-          "TextToImageRequest": ("/sdapi/v1/txt2img", {"prompt": "a", "width": 64, "height": 64}, 422)}
+          "TextToImageRequest": ("/sdapi/v1/txt2img", {"prompt": "a", "width": 64, "height": 64}, 422),
+          "ImageToImageRequest": ("/sdapi/v1/img2img", {"prompt": "a", "init_images": [SMALL], "width": 64,
+                                                        "height": 64}, 422),
+          "ExtrasSingleImageRequest": ("/sdapi/v1/extra-single-image", {"image": SMALL, **TARGET}, 422),
+          "ExtrasBatchImagesRequest": ("/sdapi/v1/extra-batch-images", {"imageList": [{"data": SMALL}], **TARGET}, 422),
+          "PNGInfoRequest": ("/sdapi/v1/png-info", {"image": SMALL}, 422)}
 # What has a meaning only beside an input image, and is refused without one: its words.
 OF_IMAGES = {"strength": b"task edit only", "scale": b"task upscale only", "feather": b"input image only"}
 # What a field needs beside it.
@@ -740,13 +746,15 @@ def test_every_field_has_its_range():
                         good, bad = [low, 1024], [low - 1, 1025, high + 1]
                     elif field == "noise_level":
                         good = [low]  # the first stage takes none
+                    elif field == "upscaling_resize":
+                        good = [low, 16]  # the model's largest
                 elif "maxLength" in schema and "enum" not in schema:
                     high = schema["maxLength"]
                     good, bad = [], ["x" * (high + 1)]
                     if field in ("prompt", "negative_prompt"):
                         good = ["x" * high, "x" * schema["minLength"]]
                         bad += [""] if schema["minLength"] else []
-                    if field in ("prompt", "negative_prompt") and name == "TextToImageRequest":
+                    if field in ("prompt", "negative_prompt") and name in ("TextToImageRequest", "ImageToImageRequest"):
                         bad = ["x" * (high + 1)]
                 else:
                     continue
