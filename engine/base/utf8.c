@@ -1,6 +1,8 @@
 // UTF-8 validation, see utf8.h. Called for prompts and file contents, on any thread.
 #include "utf8.h"
 
+#include <string.h>
+
 size_t utf8_decode(const char *s, size_t n, uint32_t *c)
 {
     static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
@@ -28,6 +30,14 @@ bool utf8_valid(const char *s, size_t n, size_t *bad)
     uint32_t c;
 
     while (i < n) {
+        // Most texts are ASCII, and some are an image in base64.
+        for (uint64_t eight; n - i >= sizeof eight; i += sizeof eight) {
+            memcpy(&eight, s + i, sizeof eight);
+            if (eight & 0x8080808080808080u)
+                break;
+        }
+        if (i == n)
+            break;
         len = utf8_decode(s + i, n - i, &c);
         if (!len) {
             if (bad)

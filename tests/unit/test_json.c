@@ -150,8 +150,71 @@ static void check_files(void)
     CHECK(!buf_take(&b) && !b.data);
 }
 
+// Long strings take another way through the parser; the document is the same.
+static void check_long_strings(void)
+{
+    enum { LONG = 100000 };
+    // @: a long text; the others as they are.
+    static const struct {
+        const char *json;
+        int longs;
+    } rows[] = {
+        {"\"@\"", 1},
+        {"{\"a\":\"@\",\"b\":[1,\"@\",{\"c\":\"@\"}],\"d\":\"x\"}", 3},
+        {"{\"@\":\"@\"}", 2},
+        {"{\"@\" : 1, \"a\": \"@\"}", 2},
+        {"[\"@\\n\",\"\\\"@\",\"\\\\\",\"@\\\\\"]", 3},
+        {"[\"\\u000000000000\",\"@\"]", 1},
+        {"[\"\xe2\x82\xac@\",\"@\"]", 2},
+        {"[\"a\",\"@\",\"\"]  ", 1},
+    };
+    static const char *const bad[] = {"\"@",        "[\"@\",",       "{\"@\"}",
+                                      "[\"@\n\"]",  "[\"@\" \"@\"]", "{\"a\":\"@\",\"a\":\"@\"}",
+                                      "[\"@\\q\"]", "[\"@\xff\"]"};
+    char *filler = malloc(LONG + 1);
+
+    CHECK(filler);
+    memset(filler, 'A', LONG);
+    filler[LONG] = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows + sizeof bad / sizeof *bad; i++) {
+        const bool good = i < sizeof rows / sizeof *rows;
+        const char *json = good ? rows[i].json : bad[i - sizeof rows / sizeof *rows];
+        struct buf text = {0};
+        struct json_t *doc, *small;
+        struct fault why = {0};
+        for (const char *s = json; *s; s++) {
+            if (*s == '@')
+                buf_puts(&text, filler);
+            else
+                buf_putc(&text, *s);
+        }
+        const enum err err = json_parse(text.data, text.len, "x", ERR_INVALID, &doc, &why);
+        CHECK_MSG(!err == good, "%s: %s", json, why.msg);
+        if (!err) {
+            // As the same document with a short text, written out.
+            char *want = malloc(text.len + 1), *got = malloc(text.len + LONG);
+            CHECK(want && got && !parse(json, ERR_INVALID, &small, &why));
+            json_show(doc, got, text.len + LONG);
+            json_show(small, want, text.len + 1);
+            int found = 0;
+            for (char *at = strstr(got, filler); at; at = strstr(at, filler), found++) {
+                *at = '@';
+                memmove(at + 1, at + LONG, strlen(at + LONG) + 1);
+            }
+            CHECK_MSG(!strcmp(got, want) && found == rows[i].longs, "%s: %.200s", json, got);
+            free(want);
+            free(got);
+            json_destroy(&small);
+            json_destroy(&doc);
+        }
+        buf_deinit(&text);
+    }
+    free(filler);
+}
+
 int main(void)
 {
+    check_long_strings();
     check_refused();
     check_python_numbers();
     check_reader();
