@@ -159,6 +159,7 @@ static enum MHD_Result http_upload(struct http_request *r, const char *data, siz
         r->refused = r->crowded = true;
     if (r->refused || r->response) {
         http_drop_body(r);
+        http_unclaim_body(r);
         r->dropped += *n;
     } else {
         buf_add(&r->body, data, *n);

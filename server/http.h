@@ -78,9 +78,11 @@ bool http_too_large(const struct http_request *r); // the body exceeded the limi
 bool http_crowded(const struct http_request *r);   // other large bodies left no room for it
 // Raises the limit for this request's body; only in params.head.
 void http_allow_body(struct http_request *r, size_t max_body);
-// Reserves memory for a body before it arrives; false if other large bodies use all of it.
+// Reserves memory for a body before it arrives, until the request ends or gives it back; false if
+// other large bodies use all of it.
 bool http_claim_body(struct http_request *r, size_t size);
-// Frees the body after use, so that others can use its memory.
+void http_unclaim_body(struct http_request *r);
+// Frees the body. What was made from it may still need the memory that it claimed.
 void http_drop_body(struct http_request *r);
 const char *http_id(const struct http_request *r);       // X-Request-Id, the client's or generated
 const char *http_trace_id(const struct http_request *r); // from traceparent, or ""

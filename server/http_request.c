@@ -117,7 +117,8 @@ void http_request_free(struct http_request *r)
         free(r->extra[i].name);
         free(r->extra[i].value);
     }
-    http_drop_body(r);
+    http_unclaim_body(r);
+    buf_deinit(&r->body);
     buf_deinit(&r->stream);
     free(r->raw);
     free(r->path);
@@ -244,10 +245,14 @@ bool http_claim_body(struct http_request *r, size_t size)
     return true;
 }
 
-void http_drop_body(struct http_request *r)
+void http_unclaim_body(struct http_request *r)
 {
     r->server->bodies -= r->claimed;
     r->claimed = 0;
+}
+
+void http_drop_body(struct http_request *r)
+{
     buf_deinit(&r->body);
 }
 

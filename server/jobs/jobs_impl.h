@@ -17,7 +17,9 @@ struct jobs {
     struct jobs_params p;
     struct queue *queue;
     struct attachments *attachments;
-    int intakes; // jobs with an input image that are on their way in
+    int intakes,
+        decoding; // jobs with an input image that are on their way in, and those on the pool
+    struct jobs_intake *intake; // that wait to be decoded
     size_t intake_bytes;
     struct worker *worker[JOBS_MAX_WORKERS];
     int workers, closing; // handles that jobs_close waits for

@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Decoded at once. Each may take hundreds of megabytes, and the pool has other work, too.
+enum { INTAKES_AT_ONCE = 2 };
+
 struct jobs_intake {
+    struct jobs_intake *next; // of those that wait to be decoded
     uv_work_t req;
     struct jobs *j;
     struct job_spec spec; // strings in text
@@ -15,6 +19,7 @@ struct jobs_intake {
     size_t bytes;
     char name[2][ATTACHMENT_NAME];
     bool added[2];
+    bool unwanted; // the client left before it was decoded
     struct fault why;
     jobs_submitted_fn *done; // NULL: nobody waits any more
     void *ctx;
@@ -72,18 +77,22 @@ static void pool_decode(uv_work_t *req)
 {
     struct jobs_intake *in = req->data;
     struct picture_edit *edit = NULL;
-    if (!job_input_decode(&in->spec.input, &in->spec.request, in->file[0], in->file[1], &edit,
-                          &in->why))
+    if (!in->unwanted && !job_input_decode(&in->spec.input, &in->spec.request, in->file[0],
+                                           in->file[1], &edit, &in->why))
         for (int i = 0; i < 2; i++)
             if (in->file[i])
                 in->j->p.digest(in->file[i]->data, in->file[i]->size, in->name[i]);
     picture_edit_destroy(&edit);
 }
 
+static void decode_next(struct jobs *j);
+
 static void on_decoded(uv_work_t *req, int status)
 {
     struct jobs_intake *in = req->data;
     struct jobs *j = in->j;
+    j->decoding--;
+    decode_next(j);
     for (int i = 0; i < 2 && !in->why.code && in->done; i++) {
         struct blob *file = in->file[i];
         in->file[i] = NULL;
@@ -97,6 +106,17 @@ static void on_decoded(uv_work_t *req, int status)
         if (!in->why.code)
             fault_set(&in->why, ERR_INTERNAL, "", "%s", err_text(ERR_INTERNAL));
         intake_end(in, NULL);
+    }
+}
+
+static void decode_next(struct jobs *j)
+{
+    while (j->intake && j->decoding < INTAKES_AT_ONCE) {
+        struct jobs_intake *in = j->intake;
+        j->intake = in->next;
+        in->unwanted = !in->done;
+        j->decoding++;
+        uv_queue_work(j->p.loop, &in->req, pool_decode, on_decoded); // fails without a function
     }
 }
 
@@ -139,10 +159,11 @@ enum err jobs_submit_input(struct jobs *j, const struct jobs_input *from, jobs_s
     in->file[1] = from->mask ? blob_ref(from->mask) : NULL;
     j->intakes++;
     j->intake_bytes += bytes;
-    if (uv_queue_work(j->p.loop, &in->req, pool_decode, on_decoded)) {
-        intake_free(in);
-        return fault_set(why, ERR_INTERNAL, "", "%s", err_text(ERR_INTERNAL));
-    }
+    struct jobs_intake **end = &j->intake;
+    while (*end)
+        end = &(*end)->next;
+    *end = in;
+    decode_next(j);
     *out = in;
     return ERR_OK;
 }

@@ -251,6 +251,7 @@ static void on_submitted(void *ctx, struct job *job, const struct fault *why)
     struct call *c = w->call;
     input_then_fn *then = w->then;
     wait_end(w);
+    http_unclaim_body(c->http);
     http_defer(c->http, NULL, NULL);
     if (job)
         then(c, job);

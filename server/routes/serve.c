@@ -16,6 +16,7 @@
 #include "store.h"
 #include "watch.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +24,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { SERVE_TICK_MS = 50, SERVE_FLUSH_MS = 1000 };
+enum { SERVE_TICK_MS = 50, SERVE_FLUSH_MS = 1000, SERVE_MMAP_BYTES = 1 << 20 };
 
 enum serve_phase { SERVE_RUNNING, SERVE_ANNOUNCED, SERVE_DRAINING, SERVE_FLUSHING, SERVE_CLOSED };
 
@@ -348,6 +349,8 @@ int serve_command(int argc, char **argv)
         conf_deinit(&s.conf);
         return SERVE_HELP;
     }
+    // Memory of images and bodies goes back to the system as soon as it is free.
+    mallopt(M_MMAP_THRESHOLD, SERVE_MMAP_BYTES);
     s.app.conf = &s.conf;
     s.app.started = clock_unix_ms();
     uv_loop_init(&s.loop);
