@@ -9,7 +9,7 @@ function headers(more) {
   return key.get() ? { Authorization: "Bearer " + key.get(), ...more } : { ...more };
 }
 
-// body: what JSON can express, or a FormData.
+// body: a JSON value, or a FormData.
 export async function ask(method, path, body, more) {
   const form = body instanceof FormData;
   const answer = await fetch(path, {

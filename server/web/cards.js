@@ -1,5 +1,5 @@
-// The gallery: one card per image, which follows its job; the full-size view. What a card asks the
-// rest of the page for is an event: "again" (reuse settings) and "edit" (the image as input).
+// The gallery: one card per image, which follows its job; the full-size view. Cards send events to
+// the rest of the page: "again" (reuse settings) and "edit" (use the image as input).
 import { $, ask, events, imagePath, pause } from "./api.js";
 import { compare } from "./compare.js";
 import { openInput } from "./input.js";
@@ -46,7 +46,7 @@ function makeCard(job, asked, index) {
 }
 
 function about(request, index) {
-  // Stages that an upscaled image does not pass have no steps.
+  // Stages that an upscaled image skips have no steps.
   const run = (list) => list.filter((_, stage) => request.steps[stage]);
   const parts = [sizeText(request.size), "seed " + request.seed, run(request.steps).join("+") + " steps",
     "guidance " + run(request.guidance_scale).map((g) => Math.round(g * 10) / 10).join("/")];
@@ -148,7 +148,7 @@ async function onEvent(event, job, views) {
     showStep(view, data);
     break;
   case "preview":
-    // The first of a page that came late; the next step may be long in coming.
+    // The first event of a page that was opened late; the next step may take a while.
     if (!view.stepped) showStep(view, data);
     showPreview(view, data);
     break;
@@ -210,7 +210,7 @@ async function remove(id) {
   ((next && next.querySelector(".remove:not([hidden])")) || $("prompt")).focus();
 }
 
-// The address of the image that a job started from, with what was painted on it.
+// The URL of a job's input image, including its painting.
 async function beforeUrl(id) {
   const painting = await openInput(await findInput(id));
   return URL.createObjectURL(await toBlob(painting.flat(1024)));

@@ -1,6 +1,6 @@
-// The slider between an image and what it was made from.
+// The slider between an image and its input image.
 
-// Lays `url` over the left part of the image in `frame`, with a handle. Returns the handle.
+// Shows `url` over the left part of the image in `frame`, with a handle. Returns the handle.
 function addBefore(frame, url) {
   const before = document.createElement("img"), handle = document.createElement("input");
   before.className = "before";
@@ -19,7 +19,7 @@ function addBefore(frame, url) {
   return handle;
 }
 
-// url: of the image before, or null to show the result alone again.
+// url: of the input image, or null to show only the result again.
 export function compare(frame, url) {
   for (const part of frame.querySelectorAll(".before, .handle")) part.remove();
   frame.classList.toggle("comparing", Boolean(url));

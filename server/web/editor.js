@@ -1,5 +1,5 @@
-// The input image: opening it, brushing marks and paint by pointer or keyboard, undo. Events of
-// #editor tell the page: "new-input", "change-input" (after every step), and "upscale" (by what).
+// The input image: opening it, brushing marks and paint by pointer or keyboard, undo. #editor sends
+// events to the page: "new-input", "change-input" (after every step), and "upscale" (with the factor).
 import { $ } from "./api.js";
 import { limits, openInput, sourceOf } from "./input.js";
 import { findInput, rememberInput } from "./jobs.js";
@@ -21,12 +21,12 @@ const pick = (name, value) => {
 };
 const brushSize = () => Number(picked("brush"));
 const longer = () => Math.max(painting.width, painting.height);
-// The far corner, in fractions of the longer side.
+// The bottom right corner, in fractions of the longer side.
 const corner = () => [painting.width / longer(), painting.height / longer()];
 
-// ---- what is seen -----------------------------------------------------------------------------
+// ---- display ----------------------------------------------------------------------------------
 
-// Violet with stripes, so that marks are seen on any image, and by people who see few colours.
+// Violet with stripes, so that marks are visible on any image, also for color-blind people.
 let veil;
 function veilPattern(ctx) {
   if (veil) return veil;
@@ -81,7 +81,7 @@ function noteText() {
     : "Brush over what should change. Without marks, the whole image changes.";
 }
 
-// After a step, or when another tool is chosen.
+// Called after a step, and when another tool is selected.
 function changed() {
   const layer = picked("layer");
   marked = can.inpaint && !current.source.blank && painting.has("mark");
@@ -157,7 +157,7 @@ async function openFile(file) {
 
 function input() { return { ...current, steps: [...painting.steps] }; }
 
-// So that a reloaded page can bring it back.
+// Lets a reloaded page restore it.
 let keeping = 0;
 function keep() {
   clearTimeout(keeping);
@@ -174,7 +174,7 @@ function close() {
   $("editor").dispatchEvent(new Event("change-input"));
 }
 
-// An empty canvas takes the shape of the image that is asked for.
+// An empty canvas has the shape of the requested image.
 function setSize(size) {
   if (current && current.source.blank && size)
     open({ ...input(), size: sides(size).join("x") }).catch(complain);
@@ -371,7 +371,7 @@ document.addEventListener("paste", (event) => {
   openFile(file);
 });
 
-// What the model can do; the rest is hidden.
+// The model's abilities; other controls are hidden.
 function setAbilities(abilities) {
   Object.assign(can, abilities);
   $("upscale-buttons").replaceChildren(...can.upscale.map((scale) => {
@@ -383,7 +383,7 @@ function setAbilities(abilities) {
   }));
 }
 
-// The server has deleted the job of this image; the page still has its file.
+// The server has deleted this image's job, but the page still has the file.
 function becomeFile() { current = { ...current, source: { file: painting.file } }; }
 
 findInput("last").then((input) => {

@@ -1,5 +1,5 @@
-// Where an input image comes from: a file, an earlier result, or an empty canvas; and what is sent
-// of it. An input is {source, steps, size}, which IndexedDB can keep; source is {file}, {job, index}
+// Input images from a file, an earlier result or an empty canvas, and the requests that contain
+// them. An input is {source, steps, size}, which IndexedDB can store; source is {file}, {job, index}
 // or {blank: true}.
 import { ask, imagePath } from "./api.js";
 import { createPainting, hasTransparency, newCanvas, toBlob } from "./paint.js";
@@ -7,7 +7,7 @@ import { fault, sides } from "./words.js";
 
 const SENT = ["image/png", "image/jpeg", "image/webp"];
 
-// What the server accepts, and how large an image it makes.
+// The server's limits for input images, and the largest size that it generates.
 export const limits = { edge: 8192, bytes: Infinity, output: { edge: Infinity, pixels: Infinity } };
 
 async function decode(blob) {
@@ -44,7 +44,7 @@ export async function openInput(input) {
   return Object.assign(createPainting(image, image.naturalWidth, image.naturalHeight, steps), { file });
 }
 
-// A file as the server can read it.
+// Converts a file to a format that the server reads.
 export async function sourceOf(file) {
   const megabytes = (n) => Math.round(n / 1e5) / 10 + " MB";
   if (file.size > limits.bytes)
@@ -58,7 +58,7 @@ export async function sourceOf(file) {
 }
 
 // Adds the image, and the mask if there are marks, to the fields of a job. Returns the body of the
-// request: multipart where there is a file to send. Nothing that the server has is sent again.
+// request: multipart if it contains a file. Files that the server already has are not sent again.
 export async function bodyWith(fields, input, painting, marked) {
   const changed = input.source.blank || painting.has("paint") ||
     (!marked && painting.image && hasTransparency(painting.image));

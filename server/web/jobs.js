@@ -1,8 +1,8 @@
-// This browser's list of jobs, and the input images that they started from.
+// This browser's list of jobs, and their input images.
 const LIST = "imagend.jobs", MAX_JOBS = 60;
 const MAX_INPUTS = 20; // jobs whose input is kept: their files may be large
 
-// Newest first: the id and the request as it was entered; a job reports only the resolved settings.
+// Newest first: the id and the request as entered, because a job reports only resolved settings.
 export function list() {
   try { return JSON.parse(localStorage.getItem(LIST)) || []; } catch { return []; }
 }
@@ -33,7 +33,7 @@ function open() {
   return finished(request);
 }
 
-// A private window may have no database: then a reloaded page knows of no input images.
+// A private window may have no database; a reloaded page then has no input images.
 async function inputs(mode, act) {
   try {
     opening = opening || open();

@@ -1,4 +1,4 @@
-// The page: the form, what the model can do, and what comes after. No libraries.
+// The page: the form, the model's abilities, and the start of jobs. No libraries.
 import { $, ask, key, pause } from "./api.js";
 import { show } from "./cards.js";
 import { editor } from "./editor.js";
@@ -7,9 +7,9 @@ import { findInput, forget, list, remember, rememberInput } from "./jobs.js";
 import { complain, say, settle, sizeText, sides, strengthWord, words } from "./words.js";
 
 const PREVIEWS = 10;
-// Common sizes besides those of the stages; those that exceed the model are left out.
+// Common sizes besides those of the stages; sizes beyond the model's largest are omitted.
 const SHAPES = ["512x512", "512x768", "768x512", "768x1024", "1024x768"];
-// What the server takes when nothing is said: for a whole image, and where marks say what changes.
+// The server's default strengths: for a whole image, and with marks.
 const WHOLE = .7, MARKED = 1;
 
 // ---- the form ---------------------------------------------------------------------------------
@@ -26,7 +26,7 @@ function setSize(size) {
   $("size").value = size;
 }
 
-// chosen: by the user; otherwise it follows from what is marked.
+// chosen: by the user; otherwise the default depends on the marks.
 function setStrength(strength, chosen) {
   $("strength").value = strength;
   $("strength").dataset.chosen = chosen ? "yes" : "";
@@ -34,7 +34,7 @@ function setStrength(strength, chosen) {
   $("strength").setAttribute("aria-valuetext", strengthWord(strength) + ", " + strength);
 }
 
-// Shows the settings that apply to the input image that there is.
+// Shows the settings that apply to the current input image.
 function showInput() {
   const there = editor.isOpen(), own = there && !editor.isBlank(), marked = editor.isMarked();
   $("start-field").hidden = there || !editor.can.edit;
@@ -46,14 +46,14 @@ function showInput() {
     $("size-own").hidden = $("size-own").disabled = !own;
     $("size").value = own ? "" : $("size").dataset.other;
   }
-  // What a mask keeps, it keeps in the size of the image.
+  // With a mask, the result has the size of the image.
   if (marked) $("size").value = "";
   $("size").disabled = marked;
   if (there && !$("strength").dataset.chosen) setStrength(marked ? MARKED : WHOLE);
   if (!there) $("strength").dataset.chosen = "";
 }
 
-// The images of a job share its seed and differ by their number.
+// The images of a job share its seed and differ in their number.
 async function again({ id, request, asked, index }) {
   asked = asked || {};
   settle();
@@ -93,7 +93,7 @@ function fields() {
   return job;
 }
 
-// Sends the request, and shows its cards. input: kept for the comparison with the result.
+// Sends the request and shows its cards. input: kept for comparison with the result.
 async function submit(asked, body, input) {
   const job = await (await ask("POST", "v1/jobs", body)).json();
   remember(job.id, asked);
@@ -103,7 +103,7 @@ async function submit(asked, body, input) {
   $("gallery").firstElementChild.scrollIntoView({ block: "nearest" });
 }
 
-// Runs what a button starts, while it can start nothing else.
+// Runs a button's action; the buttons that start jobs are disabled meanwhile.
 async function start(work) {
   settle();
   if ($("key").value) key.set($("key").value);
@@ -143,7 +143,7 @@ async function upscale(scale) {
 
 // ---- startup ----------------------------------------------------------------------------------
 
-// What the model does with input images.
+// The model's abilities with input images.
 function abilities(can) {
   const { edit, inpaint } = can.features;
   return { edit: Boolean(edit), inpaint: Boolean(inpaint), upscale: can.scales || [] };

@@ -1,6 +1,6 @@
-// A picture with strokes on it: the image, a layer of paint, a layer of marks. What was done is a
-// list of steps, so that undo, files in full size and a reloaded page all draw it anew. Lengths are
-// fractions of the longer side. Knows nothing of the page.
+// An image with strokes: the image, a layer of paint, a layer of marks. The strokes are a list of
+// steps, which undo, full-size files and a reloaded page draw again. Lengths are fractions of the
+// longer side. Knows nothing about the page.
 const WORK = 1024; // longer side of what is shown
 
 export function newCanvas(width, height) {
@@ -41,7 +41,7 @@ function drawStroke(ctx, step, scale, from = 0) {
 const near = (data, i, wanted) => Math.abs(data[i] - wanted[0]) + Math.abs(data[i + 1] - wanted[1]) +
   Math.abs(data[i + 2] - wanted[2]) + Math.abs(data[i + 3] - wanted[3]) < 96;
 
-// The pixels around x, y of about the same colour, row by row.
+// The pixels around x, y of nearly the same color, row by row.
 function areaOf(pixels, x, y) {
   const { width, height, data } = pixels;
   const inside = new Uint8Array(width * height), todo = [[x, y]];
@@ -61,7 +61,7 @@ function areaOf(pixels, x, y) {
   return inside;
 }
 
-// Fills what looks like one area, with the pixels of its soft border.
+// Fills an area of one color, including its soft border.
 function drawFill(ctx, step, scale, below) {
   const { width, height } = ctx.canvas;
   const seen = newCanvas(width, height), area = newCanvas(width, height);
@@ -100,7 +100,7 @@ function draw(ctx, step, scale, below) {
   }
 }
 
-// ---- the whole --------------------------------------------------------------------------------
+// ---- the painting -----------------------------------------------------------------------------
 
 // image: an image element, or null for an empty white canvas.
 export function createPainting(image, width, height, steps = []) {
@@ -121,7 +121,7 @@ export function createPainting(image, width, height, steps = []) {
     }
     return canvas;
   }
-  // Later steps than the last that clears the layer are enough.
+  // Only steps after the last one that clears the layer matter.
   function drawLayer(canvas, layer, below) {
     const mine = done.filter((step) => step.layer === layer);
     const first = Math.max(0, mine.findLastIndex((step) => step.kind === "clear"));
@@ -167,16 +167,16 @@ export function createPainting(image, width, height, steps = []) {
       redraw(step.layer);
       return step;
     },
-    // Whether the layer has anything on it.
+    // Whether the layer is not empty.
     has(layer) {
       const { width: w, height: h } = layers[layer];
       const { data } = context(layers[layer]).getImageData(0, 0, w, h);
       for (let i = 3; i < data.length; i += 4) if (data[i] >= 128) return true;
       return false;
     },
-    // What a person sees under the marks, with the longer side at most `edge`.
+    // The painted image without marks, with the longer side at most `edge`.
     flat(edge) { return flatten(newCanvas(...size(Math.min(edge, longer))), Math.min(edge, longer)); },
-    // White where the image is drawn anew, in the size of the image.
+    // The mask, in the size of the image: white where the image changes.
     mask() {
       const canvas = newCanvas(width, height), ctx = context(canvas);
       ctx.fillStyle = "#fff";

@@ -1,7 +1,7 @@
-// What the page says: sizes, times, and errors beside the field that caused them.
+// Texts of the page: sizes, times, and errors next to the field that caused them.
 import { $, key } from "./api.js";
 
-// The name of a field in the API, and the id of its element.
+// Maps the API's field names to element ids.
 const FIELDS = { prompt: "prompt", negative_prompt: "negative", size: "size", n: "count",
   preset: "preset", seed: "seed", picture: "picture", steps: "steps", guidance_scale: "guidance",
   sampler: "sampler", strength: "strength" };
@@ -12,12 +12,12 @@ export const sizeText = (size) => sides(size)[0] === sides(size)[1] ? sides(size
 export const seconds = (s) => s < 90 ? Math.max(1, Math.round(s)) + " s" : Math.round(s / 60) + " min";
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 
-// How much of an image a strength changes: each word up to its strength.
+// Words for the effect of a strength, each up to its value.
 const STRENGTHS = [[.25, "subtle"], [.45, "gentle"], [.65, "balanced"], [.85, "strong"],
   [.99, "almost new"], [1, "all new"]];
 export const strengthWord = (strength) => STRENGTHS.find(([most]) => strength <= most)[1];
 
-// Announces to those who do not see the page.
+// Announces to screen readers.
 export function say(text) { $("status").textContent = text; }
 
 const field = (error) => $(FIELDS[error.param]);
@@ -43,7 +43,7 @@ function adviceOn(error) {
     mask: "Clear the marks and mark the area again.", scale: "Choose a smaller factor." }[error.param];
 }
 
-// Shows the error beside the button and focuses the field that caused it.
+// Shows the error next to the button and focuses the field that caused it.
 export function complain(error) {
   $("message").textContent = words(error);
   const wrong = error.status === 401 ? $("key") : field(error);
@@ -67,7 +67,7 @@ export function settle() {
   $("seed").setAttribute("aria-describedby", "seed-help");
 }
 
-// An error that is the page's own, with what to do.
+// An error detected by the page itself, with advice.
 export function fault(message) {
   return Object.assign(new Error(message), { local: true });
 }
