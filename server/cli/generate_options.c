@@ -178,7 +178,10 @@ static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_DTYPE] = {"dtype", 0, "f32|f16", help_dtype, .legal = "f32 or f16"},
     [OPT_MEMORY] = {"memory-limit", 0, "BYTES", help_memory,
                     .legal = "a number of bytes, such as 800M or 12G"},
-    [OPT_SLOTS] = {"slots", 0, "K", "number of images generated together", .legal = "1 to 256"},
+    [OPT_SLOTS] =
+        {"slots", 0, "K",
+         "number of images generated together (default: 4 on software devices, 8 on others)",
+         .legal = "1 to 256"},
     [OPT_VALIDATION] = {"validation", 0, NULL, help_validation},
     [OPT_PROFILE] = {"profile", 0, NULL, help_profile},
     [OPT_NO_PROVENANCE] = {"no-provenance", 0, NULL, help_no_provenance},
