@@ -251,13 +251,13 @@ static void run_lost(struct worker *w, const struct fault *why)
     run_close(w);
 }
 
-// How many of the image's previews are due by now: they are spread evenly over all its steps, of
-// which the last ends in the image itself.
+// How many of the image's previews are due by now: they are spread evenly over all its steps. After
+// the last one the image has left its slot.
 static int previews_due(const struct work *work)
 {
     const int total = work->first_step[PICTURE_MAX_STAGES];
     const int done = work->first_step[work->stage] + work->step;
-    return done < total ? done * (work->spec->previews + 1) / total : 0;
+    return done * (work->spec->previews + 1) / total;
 }
 
 // Render what is due and looked at. What became due while nobody looked is one preview, not many.

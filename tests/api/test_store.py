@@ -408,6 +408,8 @@ def test_jobs_of_version_1_are_taken_over():
         assert (r["n"], r["size"], r["seed"]) == (2, 256, 9223372036854775807), r
         assert r["steps"] == [5, 3] and r["guidance_scale"] == [2.5, 1.25], r
         assert r["noise_level"] == [-1, 40] and r["sampler"] == "ddim", r
+        assert (j["created"], j["started"], j["finished"], j["expires"], r["tokens"]) == (
+            1795676662.159, 1795676662.161, 1795676662.171, 4102444800, 7), j
         assert (r["format"], r["quality"], r["previews"], r["priority"]) == ("webp", 77, 3, 4), r
         assert [(i["bytes"], i["width"], i["height"]) for i in j["images"]] == [(1214, 256, 256),
                                                                                (1380, 256, 256)]
@@ -485,8 +487,8 @@ def test_full_disk_fails_jobs_and_not_the_server():
     try:
         s = Server("--data-dir", folder, wrap=small)
         statuses = set()
-        for _ in range(60):
-            a = post(s)
+        for i in range(60):
+            a = post(s, size=1024, n=4) if i % 2 else post(s)  # these fill the disk with images, not with rows
             if a.status != 202:
                 statuses.add(a.status)
                 assert a.status == 507 and a.json["error"]["message"]
@@ -495,6 +497,9 @@ def test_full_disk_fails_jobs_and_not_the_server():
             statuses.add(j["status"])
             if j["status"] == "failed":
                 assert j["error"]["code"] == "io"
+            for image in j["images"]:
+                if image["status"] == "done":  # whole
+                    assert s.get(image["href"]).body.endswith(b"IEND\xaeB`\x82"), j
         assert "done" in statuses and ("failed" in statuses or 507 in statuses), statuses
         assert s.get("/healthz").status == 200
         # Synchronous requests need no disk.
