@@ -536,7 +536,9 @@ void conf_file(struct buf *out)
         out,
         "# Every option of `imagend serve` with its default; `imagend serve --config FILE` reads a "
         "file\n# like this one. Environment variables (IMAGEND_NAME) and flags (--name) override "
-        "it. On SIGHUP\n# the service rereads the options marked (reload).\n");
+        "it. On SIGHUP\n# the service rereads the options marked (reload). Times are in seconds, "
+        "sizes in "
+        "bytes; sizes\n# accept the suffixes K, M, G and T. Lists are separated by commas.\n");
     for (int i = 0; i < OPTIONS; i++) {
         const struct conf_option *o = &options[i];
         if (o->flags & CONF_NOT_IN_FILE)

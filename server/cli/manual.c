@@ -203,9 +203,11 @@ static void write_imagend_conf_5(struct buf *out)
     buf_puts(out, ".SH NAME\nimagend.conf \\- configuration of the imagend HTTP service\n"
                   ".SH DESCRIPTION\n");
     write_line(
-        out, "The file that \"imagend serve --config FILE\" reads. Each line is \"name = value\"; "
-             "empty lines and lines that begin with # are ignored, and no option may be set "
-             "twice. Sizes accept the suffixes K, M, G and T, powers of 1024.");
+        out,
+        "The file that \"imagend serve --config FILE\" reads. Each line is \"name = value\"; "
+        "empty lines and lines that begin with # are ignored, and no option may be set "
+        "twice. Times are in seconds, sizes in bytes; sizes accept the suffixes K, M, G and T, "
+        "powers of 1024. Lists are separated by commas.");
     buf_puts(out, ".PP\n");
     write_line(out,
                "An environment variable overrides the file, and a flag on the command line (--name "
