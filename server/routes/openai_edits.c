@@ -17,6 +17,18 @@ static const float faithful_strength = 0.4F;
 
 enum { MAX_FILES = 16 };
 
+#define SIZE_ROW                                                                                   \
+    {"size",                                                                                       \
+     CHECK_SIZE,                                                                                   \
+     CHECK_NULL,                                                                                   \
+     offsetof(struct images_fields, picture.size),                                                 \
+     1,                                                                                            \
+     65536,                                                                                        \
+     .live = "sizes",                                                                              \
+     .def = "auto",                                                                                \
+     .help = "edge in pixels, WIDTHxHEIGHT, or auto for the size of the image, which is cropped "  \
+             "around its center and scaled to any other size"}
+
 static const struct check_field edits_fields[] = {
     {"image", CHECK_FILE, CHECK_NULL, 0, .max = MAX_FILES,
      .help = "the image to edit: PNG, JPEG or WebP, as a file of a form, base64, a data URL, or "
@@ -27,6 +39,7 @@ static const struct check_field edits_fields[] = {
     {"mask", CHECK_FILE, CHECK_NULL, 0, .max = 1,
      .help = "an image of the same size that is transparent where the image is repainted; "
              "every other pixel remains as it is"},
+    SIZE_ROW,
     {"input_fidelity", CHECK_ENUM, CHECK_NULL, offsetof(struct edits_fields, fidelity),
      .choices = fidelities, .def = "low",
      .help = "high sets strength to 0.4 for an edit without a mask; strength overrides it"},
@@ -83,6 +96,7 @@ void openai_edits_post(struct call *c)
 
 static const struct check_field variations_fields[] = {
     {"image", CHECK_FILE, CHECK_NULL, 0, .max = 1, .help = "the image to vary, as in an edit"},
+    SIZE_ROW,
 };
 static const char *const variations_without[] = {"prompt", "negative_prompt", "scale",
                                                  "stream", "partial_images",  NULL};

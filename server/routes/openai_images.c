@@ -25,7 +25,8 @@ static const struct check_field common_fields[] = {
     {"n", CHECK_INT, CHECK_NULL, F(n), 1, 10, .def = "1", .help = "number of images"},
     {"quality", CHECK_ENUM, CHECK_NULL, F(quality), .choices = draw_qualities, .def = "auto",
      .help = "low uses the model's preset fast, or half its steps if it has no such preset; high, "
-             "hd, xhigh and max use twice its steps"},
+             "hd, xhigh and max use twice its steps (with an input image, those of the first stage "
+             "only)"},
     {"response_format", CHECK_ENUM, CHECK_NULL, F(response_format), .choices = response_formats,
      .help = "url returns links that are valid for as long as results are kept; defaults to url "
              "for dall-e-2 and dall-e-3, and to b64_json for every other model"},

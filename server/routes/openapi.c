@@ -171,8 +171,10 @@ static void openapi_get(struct call *c)
     struct live live = {.model = jobs_model(app->jobs)};
     struct buf b = {0};
     const struct route *r;
-    buf_puts(&b, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"imagend\",\"summary\":\"Text-to-"
-                 "image generation\",\"version\":");
+    buf_puts(
+        &b,
+        "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"imagend\",\"summary\":\"Image generation, "
+        "editing and upscaling\",\"version\":");
     text_json(&b, program_version);
     buf_puts(&b, "},\"paths\":{");
     add_paths(c, &b);
