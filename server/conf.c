@@ -57,6 +57,8 @@ static const struct conf_option options[] = {
          "Vulkan devices by index or name; empty: the best one"),
     TEXT("dtype", dtype, "", 0, "f32|f16",
          "storage type of weights and activations; empty: chosen for the device"),
+    TEXT("weights", weights, "", 0, "f32|f16|bf16|q8|q4",
+         "storage format of the weights of matrix products; empty: as dtype"),
     TEXT("cache-dir", cache_dir, "", 0, "DIR",
          "folder of compiled pipelines; empty: ~/.cache/imagend"),
     NUM("slots", CONF_INT, slots, "0", 0, 256, 0,

@@ -4,6 +4,8 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "push.h"
+#define WEIGHT_LANES SG
+#define WEIGHT_ROWS 3
 #include "types.glsl"
 #include "act.glsl"
 #include "lane.glsl"

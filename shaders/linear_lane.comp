@@ -4,6 +4,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "push.h"
+#define WEIGHT_LANES SG
 #include "types.glsl"
 #include "act.glsl"
 #include "lane.glsl"

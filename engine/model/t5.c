@@ -25,7 +25,7 @@ struct t5 {
 struct load {
     struct ops_device *dev; // NULL: only count the tensors
     struct weights *w;
-    enum dtype dtype;
+    enum dtype dtype, weights; // of tensors; of matrix products
     enum err err;
 };
 
@@ -46,11 +46,11 @@ static void load_linear(struct load *l, struct op_weight **out, uint32_t rows, u
 
     if (l->err || !l->dev || !data)
         return;
-    l->err =
-        op_weight_create(l->dev,
-                         &(struct op_weight_params){
-                             .weight = data, .out = rows, .in = in, .kernel = 1, .dtype = l->dtype},
-                         out);
+    l->err = op_weight_create(
+        l->dev,
+        &(struct op_weight_params){
+            .weight = data, .out = rows, .in = in, .kernel = 1, .dtype = l->weights},
+        out);
 }
 
 // q, k and v have the same input, so they are one product.
@@ -73,7 +73,7 @@ static void load_qkv(struct load *l, struct op_weight **out, uint32_t inner, uin
         l->err = op_weight_create(
             l->dev,
             &(struct op_weight_params){
-                .weight = joined, .out = 3 * inner, .in = in, .kernel = 1, .dtype = l->dtype},
+                .weight = joined, .out = 3 * inner, .in = in, .kernel = 1, .dtype = l->weights},
             out);
     free(joined);
 }
@@ -138,7 +138,8 @@ static void load_all(struct load *l, struct t5 *t)
 enum err t5_load(struct ops_device *dev, const struct t5_config *config, struct weights *w,
                  enum dtype dtype, struct t5 **out, struct fault *why)
 {
-    struct load l = {.dev = dev, .w = w, .dtype = dtype};
+    struct load l = {
+        .dev = dev, .w = w, .dtype = dtype, .weights = dev ? ops_device_info(dev)->weights : dtype};
     struct weights_stats stats;
     enum err e = ERR_NO_MEMORY;
     struct t5 *t;

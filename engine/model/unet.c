@@ -12,7 +12,7 @@
 struct load {
     struct ops_device *dev; // NULL: only count the tensors
     struct weights *w;
-    enum dtype dtype;
+    enum dtype dtype, weights; // of tensors; of matrix products
     enum err err;
 };
 
@@ -82,7 +82,7 @@ static void load_product(struct load *l, const struct product *p, struct op_weig
                                       .out = rows,
                                       .in = p->in,
                                       .kernel = 1,
-                                      .dtype = l->dtype,
+                                      .dtype = l->weights,
                                   },
                                   out);
     free(weight);
@@ -115,7 +115,7 @@ static void load_layer(struct load *l, struct op_weight **out, uint32_t rows, ui
                                   .out = rows,
                                   .in = in,
                                   .kernel = kernel ? kernel : 1,
-                                  .dtype = l->dtype,
+                                  .dtype = l->weights,
                               },
                               out);
 }
@@ -269,7 +269,7 @@ static void load_time_proj(struct load *l, struct unet *u)
                                       .out = rows,
                                       .in = in,
                                       .kernel = 1,
-                                      .dtype = l->dtype,
+                                      .dtype = l->weights,
                                   },
                                   &u->time_proj);
     free(weight);
@@ -358,7 +358,8 @@ static enum err check_channels(const struct unet_config *c, struct fault *why)
 enum err unet_load(struct ops_device *dev, const struct unet_config *config, struct weights *w,
                    enum dtype dtype, struct unet **out, struct fault *why)
 {
-    struct load l = {.dev = dev, .w = w, .dtype = dtype};
+    struct load l = {
+        .dev = dev, .w = w, .dtype = dtype, .weights = dev ? ops_device_info(dev)->weights : dtype};
     struct weights_stats stats;
     struct unet *u = NULL;
     enum err e = check_channels(config, why);

@@ -22,6 +22,12 @@ bool kernel_reads_operand(char letter)
     return strchr("xms", letter) != NULL;
 }
 
+bool kernel_reads_texels(const struct kernel_build *b, char letter)
+{
+    return b->load == LOAD_TEXEL && kernel_reads_operand(letter) &&
+           (letter != 'm' || (b->weight & STORED_TEXELS));
+}
+
 // ---- what a device lacks --------------------------------------------------------------------
 
 // Why a call was refused: the first reason is kept.
@@ -68,8 +74,8 @@ static bool lacks_any(const struct refusal *r, const struct kernel *k, const str
 {
     const struct vk_caps *caps = r->dev->caps;
     uint32_t texel = 0, all = (uint32_t)strlen(k->bindings);
-    for (uint32_t i = 0; b->load == LOAD_TEXEL && i < all; i++)
-        texel += kernel_reads_operand(k->bindings[i]);
+    for (uint32_t i = 0; i < all; i++)
+        texel += kernel_reads_texels(b, k->bindings[i]);
     if (lacks_lanes(r, k))
         return true;
     if (texel &&
@@ -139,9 +145,9 @@ size_t ops_bound_bytes(const struct ops_device *dev, const struct tensor *t)
 static bool too_long_for_texels(const struct ops_device *dev, const struct kernel *k,
                                 const struct kernel_build *b, const struct ops_call *call)
 {
-    for (int i = 0; b->load == LOAD_TEXEL && k->bindings[i]; i++) {
+    for (int i = 0; k->bindings[i]; i++) {
         const struct tensor *t = call->arg[i];
-        if (!t || !kernel_reads_operand(k->bindings[i]))
+        if (!t || !kernel_reads_texels(b, k->bindings[i]))
             continue;
         size_t texel = 4 * tensor_dtype_bytes(t->dtype);
         if ((ops_bound_bytes(dev, t) + QUIRK_TEXEL_STEP) / texel > dev->caps->max_texel_elements)
@@ -154,7 +160,13 @@ static bool too_long_for_texels(const struct ops_device *dev, const struct kerne
 
 static unsigned stored(enum dtype dtype)
 {
-    return dtype == DT_F16 ? STORED_F16 : STORED_F32;
+    switch (dtype) {
+    case DT_F16: return STORED_F16;
+    case DT_BF16: return STORED_BF16;
+    case DT_Q8: return STORED_Q8;
+    case DT_Q4: return STORED_Q4;
+    default: return STORED_F32;
+    }
 }
 
 static double cost(const struct ops_device *dev, int row, const struct kernel_build *b,

@@ -48,7 +48,15 @@ enum op {
 enum operand_load { LOAD_BUFFER, LOAD_TEXEL, LOAD_COUNT };
 
 // Storages, as bits.
-enum { STORED_F32 = 1, STORED_F16 = 2, STORED_ANY = ~0 };
+enum {
+    STORED_F32 = 1,
+    STORED_F16 = 2,
+    STORED_BF16 = 4,
+    STORED_Q8 = 8,
+    STORED_Q4 = 16,
+    STORED_TEXELS = STORED_F32 | STORED_F16, // those that texel views have
+    STORED_ANY = ~0
+};
 
 // One build of a shader; generated from shaders/meson.build.
 struct kernel_build {
@@ -84,7 +92,7 @@ struct kernel {
     uint32_t ops; // 1 << enum op, or-ed
     // One letter each, in binding order:
     //   x  activation operand, read as the build loads (texel or storage buffer)
-    //   m  a matrix product's weights, the same way
+    //   m  a matrix product's weights, the same way; storage buffer if no texel has their format
     //   s  a slot's state, the same way; always f32
     //   r  storage buffer, read    w  written    u  read and written
     const char *bindings;
@@ -149,5 +157,7 @@ bool kernels_suffice(const struct ops_device *dev, char why[KERNEL_WHY]);
 
 // True of the binding letters that are read as the build loads.
 bool kernel_reads_operand(char letter);
+// True when this build reads the binding through a texel view.
+bool kernel_reads_texels(const struct kernel_build *b, char letter);
 
 #endif

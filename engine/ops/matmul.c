@@ -37,6 +37,7 @@ static struct push_matmul make_push(const struct ops *o, const struct tensor *x,
         .k4 = vec4s(w->in),
         .m4 = vec4s(w->out),
         .scale = e && e->scale != 0 ? e->scale : 1,
+        .scales = w->scales,
     };
 }
 
@@ -165,7 +166,7 @@ static void product(struct ops *o, const struct tensor *x, const struct op_weigh
                  &(struct ops_call){
                      .op = w->kernel == 1 ? OP_LINEAR : OP_CONV3,
                      .dtype = y->dtype,
-                     .weight_dtype = w->packed.dtype,
+                     .weight_dtype = w->format,
                      .problem = &problem,
                      .arg = {x, &w->packed, &w->bias, e ? e->mul : NULL, e ? e->residual : NULL, y},
                      .push = &push,

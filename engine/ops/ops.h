@@ -22,13 +22,15 @@ struct ops_open_params {
     const char *device, *cache_dir;
     size_t memory_limit;
     bool validation, profile;
-    const char *dtype; // "f32", "f16", NULL: what suits the device
+    const char *dtype;   // "f32", "f16", NULL: what suits the device
+    const char *weights; // of matrix products: "f32", "f16", "bf16", "q8", "q4"; NULL: as dtype
 };
 
 struct ops_device_info {
     char name[256], driver[256];
     bool cpu;
-    enum dtype dtype; // storage of activations and weights
+    enum dtype dtype;   // storage of activations, and of weights outside matrix products
+    enum dtype weights; // format of the weights of matrix products
     size_t memory_bytes;
 };
 
@@ -94,7 +96,7 @@ struct op_weight_params {
     const float *bias;   // [out] or NULL
     uint32_t out, in;
     uint32_t kernel;  // 1 (linear, conv 1x1) or 3 (conv 3x3, padding 1)
-    enum dtype dtype; // storage
+    enum dtype dtype; // storage; with scales only if in is a multiple of 32, else f16
 };
 enum err op_weight_create(struct ops_device *dev, const struct op_weight_params *p,
                           struct op_weight **out);

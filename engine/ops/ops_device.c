@@ -1,6 +1,6 @@
 // Opening a device for operators: which kernels suit it, proven by a probe before they are
 // trusted. Called by the engine. Thread: the engine's worker. Knows no operator but the probe.
-#include "ops_internal.h"
+#include "weight_format.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,6 +109,16 @@ static enum err choose_kernels(struct ops_device *dev, struct fault *why)
     return ERR_OK;
 }
 
+static enum err choose_weights(struct ops_device *dev, const char *weights, struct fault *why)
+{
+    const struct weight_format *f = weights ? weight_format_find(weights) : NULL;
+    if (weights && !f)
+        return fault_set(why, ERR_INVALID, "weights", "\"%.60s\" is not f32, f16, bf16, q8 or q4",
+                         weights);
+    dev->info.weights = f ? f->dtype : dev->info.dtype;
+    return ERR_OK;
+}
+
 static enum err choose_dtype(struct ops_device *dev, const char *dtype, struct fault *why)
 {
     if (dtype && strcmp(dtype, "f32") != 0 && strcmp(dtype, "f16") != 0)
@@ -151,6 +161,8 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
         goto fail;
     }
     e = choose_dtype(dev, p->dtype, why);
+    if (!e)
+        e = choose_weights(dev, p->weights, why);
     if (!e)
         e = choose_kernels(dev, why);
     if (e)

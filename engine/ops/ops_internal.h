@@ -51,7 +51,7 @@ void pipelines_destroy(struct ops_device *dev);
 struct ops_call {
     enum op op;
     enum dtype dtype;              // of the activations: picks the build; f16 or anything else
-    enum dtype weight_dtype;       // of the weights, kernels with an `m` binding
+    enum dtype weight_dtype;       // format of the weights, kernels with an `m` binding
     const struct problem *problem; // planned operators: the row fills what follows but arg and push
     int specs;
     uint32_t spec[VK_MAX_SPEC];                // the first is the workgroup's size
@@ -123,6 +123,8 @@ struct op_weight {
     struct tensor packed, bias; // bias f32, zeros when the layer has none
     uint32_t out, in, kernel;
     enum weight_layout layout; // of packed
+    enum dtype format;         // a row of weight_format.c
+    uint32_t scales;           // words of packed before its scales
 };
 
 uint16_t half_from_float(float f);

@@ -33,7 +33,7 @@ int pipeline_find(struct ops_device *dev, const struct pipeline_key *key)
 static enum vk_binding_type binding_type(char letter, const struct pipeline_key *key)
 {
     bool f16 = letter == 'm' ? key->weight_f16 : letter == 'x' && key->act_f16;
-    if (!kernel_reads_operand(letter) || key->choice.build->load != LOAD_TEXEL)
+    if (!kernel_reads_texels(key->choice.build, letter))
         return VK_STORAGE;
     return f16 ? VK_TEXEL_F16 : VK_TEXEL_F32;
 }

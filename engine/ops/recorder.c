@@ -204,7 +204,7 @@ static enum err bind(struct ops *o, const struct ops_call *call, int i,
     size_t offset = aligned_offset(o, t), bytes = ops_bound_bytes(o->dev, t);
     *b = (struct vk_binding){.buf = t->buf, .offset = offset, .bytes = bytes};
     b->access = letter == 'w' ? VK_WRITE : letter == 'u' ? VK_READ_WRITE : VK_READ;
-    if (operand && c->build->load == LOAD_TEXEL) {
+    if (kernel_reads_texels(c->build, letter)) {
         // The view may reach a little into a neighbour: kernels that rely on zeros outside of an
         // operand use an index far away.
         if (quirk_texel_size(bytes) && vk_buffer_bytes(t->buf) - offset - bytes >= QUIRK_TEXEL_STEP)

@@ -10,7 +10,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum dtype { DT_F32, DT_F16, DT_U32, DT_U8 };
+enum dtype {
+    DT_F32,
+    DT_F16,
+    DT_U32,
+    DT_U8,
+    // Of the weights of matrix products only, never of a tensor: 16 bits with the exponent of f32;
+    // 8 and 4 bits with a scale for every 32 weights of an output.
+    DT_BF16,
+    DT_Q8,
+    DT_Q4
+};
 
 struct vk_buffer;
 struct ops_device;

@@ -1,6 +1,6 @@
 // Weights of matrix products, repacked at load into the order in which the device's kernels read
 // them. Called by the model's weight loader. Thread: the engine's worker.
-#include "ops_internal.h"
+#include "weight_format.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -47,33 +47,50 @@ static void fill_row(const struct op_weight_params *p, struct shape s, uint32_t 
             to[(size_t)tap * s.k4 * 4 + in] = from[(size_t)in * s.taps + tap];
 }
 
+// Memory for one piece: as packed order, as stored, and its scales.
+struct piece {
+    float *values;
+    uint8_t *stored;
+    uint16_t *scale;
+};
+
+static enum err upload_piece(const struct op_weight *w, const struct piece *piece, size_t first,
+                             const struct weight_run *r)
+{
+    const struct weight_format *f = weight_format_get(w->format);
+    f->pack(piece->values, r, piece->stored, piece->scale);
+    enum err e = vk_upload(w->packed.buf, first * f->bytes, piece->stored, r->vectors * f->bytes);
+    if (!e && f->scaled)
+        e = vk_upload(w->packed.buf, w->scales * sizeof(uint32_t) + first * 4 / WEIGHT_BLOCK * 2,
+                      piece->scale, r->vectors * 4 / WEIGHT_BLOCK * 2);
+    return e;
+}
+
 // Packs groups of sg rows, and uploads as many at a time as make a piece of some size.
-static enum err pack(const struct op_weight_params *p, struct shape s, struct op_weight *w,
+static enum err pack(const struct op_weight_params *p, struct shape s, const struct op_weight *w,
                      uint32_t sg)
 {
-    const size_t count = (size_t)sg * s.taps * s.k4 * 4, bytes = tensor_dtype_bytes(p->dtype);
-    const size_t groups = s.rows / sg, fit = PIECE_BYTES / (count * sizeof(float));
+    const size_t vectors = (size_t)sg * s.taps * s.k4, bytes = vectors * 4 * sizeof(float);
+    const size_t groups = s.rows / sg, fit = PIECE_BYTES / bytes;
     const size_t most = fit < 1 ? 1 : fit < groups ? fit : groups;
-    float *piece = malloc(most * count * sizeof *piece);
-    uint16_t *halves = p->dtype == DT_F16 ? malloc(most * count * sizeof *halves) : NULL;
-    enum err e = piece && (halves || p->dtype != DT_F16) ? ERR_OK : ERR_NO_MEMORY;
+    struct piece piece = {malloc(most * bytes), malloc(most * bytes), malloc(most * bytes)};
+    enum err e = piece.values && piece.stored && piece.scale ? ERR_OK : ERR_NO_MEMORY;
     for (size_t first = 0, n; !e && first < groups; first += n) {
         n = groups - first < most ? groups - first : most;
-        memset(piece, 0, n * count * sizeof *piece);
+        memset(piece.values, 0, n * bytes);
         for (size_t g = 0; g < n && (first + g) * sg < p->out; g++) {
             const uint32_t row = (uint32_t)(first + g) * sg;
             if (w->layout == LAYOUT_ROWS)
-                fill_row(p, s, row, piece + g * count);
+                fill_row(p, s, row, piece.values + g * vectors * 4);
             else
-                fill_lanes(p, s, sg, row, piece + g * count);
+                fill_lanes(p, s, sg, row, piece.values + g * vectors * 4);
         }
-        if (halves)
-            halves_from_floats(piece, n * count, halves);
-        e = vk_upload(w->packed.buf, first * count * bytes, halves ? (void *)halves : piece,
-                      n * count * bytes);
+        const struct weight_run run = {n * vectors, sg, w->layout == LAYOUT_ROWS ? 1 : p->kernel};
+        e = upload_piece(w, &piece, first * vectors, &run);
     }
-    free(piece);
-    free(halves);
+    free(piece.values);
+    free(piece.stored);
+    free(piece.scale);
     return e;
 }
 
@@ -94,7 +111,7 @@ static enum err pack_bias(struct ops_device *dev, const struct op_weight_params 
 
 // The layout of the kernel that would be chosen for a map of middling size.
 static enum err choose_layout(struct ops_device *dev, const struct op_weight_params *p,
-                              enum weight_layout *layout)
+                              enum dtype format, enum weight_layout *layout)
 {
     enum { SIDE = 32 };
     const struct problem problem = {
@@ -102,7 +119,7 @@ static enum err choose_layout(struct ops_device *dev, const struct op_weight_par
     struct ops_call call = {
         .op = p->kernel == 1 ? OP_LINEAR : OP_CONV3,
         .dtype = dev->info.dtype,
-        .weight_dtype = p->dtype,
+        .weight_dtype = format,
         .problem = &problem,
     };
     struct kernel_choice c;
@@ -113,13 +130,26 @@ static enum err choose_layout(struct ops_device *dev, const struct op_weight_par
     return ERR_OK;
 }
 
+// A tensor for the packed weights: one that texel views fit where the format has them, else words.
+static enum err create_packed(struct ops_device *dev, size_t vectors, struct op_weight *w)
+{
+    const struct weight_format *f = weight_format_get(w->format);
+    if (f->dtype == DT_F32 || f->dtype == DT_F16)
+        return tensor_create(dev, f->dtype, 1, 1, (uint32_t)vectors, 4, &w->packed);
+    const size_t scales = f->scaled ? vectors * 4 / WEIGHT_BLOCK * 2 : 0;
+    w->scales = (uint32_t)(vectors * f->bytes / sizeof(uint32_t));
+    return tensor_create(dev, DT_U32, 1, 1, (uint32_t)((vectors * f->bytes + scales + 15) / 16), 4,
+                         &w->packed);
+}
+
 enum err op_weight_create(struct ops_device *dev, const struct op_weight_params *p,
                           struct op_weight **out)
 {
+    const struct weight_format *f = weight_format_get(p->dtype);
     *out = NULL;
-    if (!p->out || !p->in || (p->kernel != 1 && p->kernel != 3) ||
-        (p->dtype != DT_F32 && p->dtype != DT_F16))
+    if (!p->out || !p->in || (p->kernel != 1 && p->kernel != 3) || !f)
         return ERR_INVALID;
+    const enum dtype format = f->scaled && p->in % WEIGHT_BLOCK ? DT_F16 : p->dtype;
     struct shape s = packed_shape(p);
     size_t vectors = (size_t)s.rows * s.taps * s.k4;
     if (vectors > UINT32_MAX / 4)
@@ -127,7 +157,7 @@ enum err op_weight_create(struct ops_device *dev, const struct op_weight_params 
                        "the weights [%u, %u, %u, %u] have more elements than shaders can index",
                        p->out, p->in, p->kernel, p->kernel);
     enum weight_layout layout;
-    enum err e = choose_layout(dev, p, &layout);
+    enum err e = choose_layout(dev, p, format, &layout);
     if (e)
         return e;
     struct op_weight *w = calloc(1, sizeof *w);
@@ -137,7 +167,8 @@ enum err op_weight_create(struct ops_device *dev, const struct op_weight_params 
     w->in = p->in;
     w->kernel = p->kernel;
     w->layout = layout;
-    e = tensor_create(dev, p->dtype, 1, 1, (uint32_t)vectors, 4, &w->packed);
+    w->format = format;
+    e = create_packed(dev, vectors, w);
     if (!e)
         e = pack(p, s, w, layout == LAYOUT_ROWS ? 1 : dev->caps->subgroup_size);
     if (!e)

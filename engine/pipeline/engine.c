@@ -55,6 +55,7 @@ static enum err open_device(const struct engine_params *p, struct engine *g, str
             .validation = p->validation,
             .profile = p->profile,
             .dtype = p->dtype,
+            .weights = p->weights,
         },
         &g->dev, why);
 

@@ -69,6 +69,17 @@ static bool read_dtype(const char *text, const char **out)
     return !strcmp(text, "f32") || !strcmp(text, "f16");
 }
 
+static bool read_weights(const char *text, const char **out)
+{
+    static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
+
+    *out = text;
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        if (!strcmp(text, formats[i]))
+            return true;
+    return false;
+}
+
 enum option_code {
     OPT_OUTPUT,
     OPT_PROMPTS,
@@ -90,6 +101,7 @@ enum option_code {
     OPT_TIMESTEPS,
     OPT_DEVICE,
     OPT_DTYPE,
+    OPT_WEIGHTS,
     OPT_MEMORY,
     OPT_SLOTS,
     OPT_VALIDATION,
@@ -113,6 +125,8 @@ static const char help_noise[] =
     "noise added to the input of the super-resolution stages, 0 to 999";
 static const char help_device[] = "Vulkan device, by index or part of its name";
 static const char help_dtype[] = "storage type of weights and activations";
+static const char help_weights[] = "storage format of the weights (default: as --dtype)";
+static const char legal_weights[] = "f32, f16, bf16, q8 or q4";
 static const char help_memory[] = "device memory to use, such as 12G (default: all of it)";
 static const char help_validation[] = "enable the Vulkan validation layers";
 static const char help_profile[] = "print the time per operator class at the end";
@@ -176,6 +190,7 @@ static const struct cli_option options[OPT_COUNT + 1] = {
                        .field = "timesteps"},
     [OPT_DEVICE] = {"device", 0, "NAME", help_device},
     [OPT_DTYPE] = {"dtype", 0, "f32|f16", help_dtype, .legal = "f32 or f16"},
+    [OPT_WEIGHTS] = {"weights", 0, "f32|f16|bf16|q8|q4", help_weights, .legal = legal_weights},
     [OPT_MEMORY] = {"memory-limit", 0, "BYTES", help_memory,
                     .legal = "a number of bytes, such as 800M or 12G"},
     [OPT_SLOTS] =
@@ -219,6 +234,7 @@ static const struct cli_option upscale_options[] = {
      .legal = "0 to 999 for each super-resolution stage, separated by commas"},
     {"device", 0, "NAME", help_device},
     {"dtype", 0, "f32|f16", help_dtype, .legal = "f32 or f16"},
+    {"weights", 0, "f32|f16|bf16|q8|q4", help_weights, .legal = legal_weights},
     {"memory-limit", 0, "BYTES", help_memory, .legal = "a number of bytes, such as 800M or 12G"},
     {"validation", 0, NULL, help_validation},
     {"profile", 0, NULL, help_profile},
@@ -227,9 +243,9 @@ static const struct cli_option upscale_options[] = {
     {0},
 };
 static const enum option_code upscale_codes[] = {
-    OPT_OUTPUT, OPT_SCALE,      OPT_PROMPT,  OPT_MODEL,         OPT_VARIANT,
-    OPT_SEED,   OPT_PRESET,     OPT_NOISE,   OPT_DEVICE,        OPT_DTYPE,
-    OPT_MEMORY, OPT_VALIDATION, OPT_PROFILE, OPT_NO_PROVENANCE, OPT_QUIET,
+    OPT_OUTPUT,     OPT_SCALE,   OPT_PROMPT,        OPT_MODEL, OPT_VARIANT, OPT_SEED,
+    OPT_PRESET,     OPT_NOISE,   OPT_DEVICE,        OPT_DTYPE, OPT_WEIGHTS, OPT_MEMORY,
+    OPT_VALIDATION, OPT_PROFILE, OPT_NO_PROVENANCE, OPT_QUIET,
 };
 _Static_assert(sizeof upscale_codes / sizeof *upscale_codes ==
                    sizeof upscale_options / sizeof *upscale_options - 1,
@@ -276,6 +292,7 @@ static bool take_number(struct generate_options *o, int option, const char *valu
     case OPT_MEMORY: return read_bytes(value, &o->engine.memory_limit);
     case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);
     case OPT_DTYPE: return read_dtype(value, &o->engine.dtype);
+    case OPT_WEIGHTS: return read_weights(value, &o->engine.weights);
     default: return false;
     }
 }

@@ -37,6 +37,7 @@ struct push_matmul {
     uint pixels, n, h, w;
     uint k4, m4;
     float scale;
+    uint scales;        // words of the weights before their scales, for formats that have them
 };
 
 SHARED_ENUM(attention_part)

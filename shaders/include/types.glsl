@@ -2,7 +2,8 @@
 // the activations are f32, uvec2 of packed halves when they are f16 (DT_F16 = 1). Arithmetic is
 // always f32.
 //   INPUT(b, x)      an activation operand: a texel buffer (LOAD_TEXEL = 1) or a storage buffer
-//   INPUT_WEIGHT     the same for a matrix product's weights, whose halves are WT_F16's choice
+//   INPUT_WEIGHT     the same for a matrix product's weights, whose storage is WT's choice; formats
+//                    that no texel has are always a storage buffer
 //   LOAD(x, i)       its i-th vec4;  LOAD_WEIGHT(x, i)
 //   INPUT_STATE(b, x), LOAD_STATE(x, i)    the same for a slot's state, which is always f32
 //   BUFFER(b, x)     an activation operand that is always a storage buffer; BUFFER_LOAD(x, i)
@@ -13,8 +14,13 @@
 #ifndef DT_F16
 #define DT_F16 0
 #endif
-#ifndef WT_F16
-#define WT_F16 DT_F16
+#define WT_F32 0
+#define WT_F16 1
+#define WT_BF16 2
+#define WT_Q8 3  // signed bytes, a half as scale for every 32
+#define WT_Q4 4  // four bits less 8, likewise
+#ifndef WT
+#define WT DT_F16
 #endif
 #ifndef LOAD_TEXEL
 #define LOAD_TEXEL 0
@@ -43,11 +49,42 @@ uvec2 pack_half4(vec4 v)
 #define ACT4 vec4
 #define PACK_ACT(v) (v)
 #endif
-#if WT_F16
+#if WT == WT_F32
+#define WEIGHT4 vec4
+#elif WT == WT_F16 || WT == WT_BF16
 #define WEIGHT4 uvec2
 #else
-#define WEIGHT4 vec4
+#define WEIGHT4 uint
 #endif
+
+vec4 unpack_bf16(uvec2 v)
+{
+    return uintBitsToFloat(uvec4(v.x << 16, v.x & 0xffff0000u, v.y << 16, v.y & 0xffff0000u));
+}
+vec4 unpack_q8(uint v)
+{
+    int i = int(v);
+    return vec4(bitfieldExtract(i, 0, 8), bitfieldExtract(i, 8, 8), bitfieldExtract(i, 16, 8),
+                bitfieldExtract(i, 24, 8));
+}
+vec4 unpack_q4(uint v)
+{
+    return vec4(v & 15u, v >> 4 & 15u, v >> 8 & 15u, v >> 12 & 15u) - 8.0;
+}
+
+// Which scale vec4 number i of the weights has: WEIGHT_LANES outputs, in front of them WEIGHT_ROWS
+// taps, lie between two inputs; 8 vec4s share a scale. See engine/ops/weight_format.c.
+#ifndef WEIGHT_LANES
+#define WEIGHT_LANES 1
+#endif
+#ifndef WEIGHT_ROWS
+#define WEIGHT_ROWS 1
+#endif
+#define WEIGHT_SCALE(i)                                                                            \
+    (((i) / (WEIGHT_LANES * WEIGHT_ROWS * 8) * WEIGHT_ROWS + (i) / WEIGHT_LANES % WEIGHT_ROWS) *   \
+         WEIGHT_LANES +                                                                            \
+     (i) % WEIGHT_LANES)
+#define LOAD_SCALE(name, s) unpackHalf2x16(name.v[p.scales + (s) / 2])[(s) % 2]
 
 #define BUFFER(b, name)                                                                            \
     layout(std430, binding = b) readonly buffer name##_block { ACT4 v[]; } name
@@ -55,20 +92,33 @@ uvec2 pack_half4(vec4 v)
 
 #if LOAD_TEXEL
 #define INPUT(b, name) layout(binding = b) uniform samplerBuffer name
-#define INPUT_WEIGHT(b, name) layout(binding = b) uniform samplerBuffer name
 #define INPUT_STATE(b, name) layout(binding = b) uniform samplerBuffer name
 #define LOAD(name, i) texelFetch(name, int(i))
 #define LOAD_STATE(name, i) texelFetch(name, int(i))
-#define LOAD_WEIGHT(name, i) texelFetch(name, int(i))
 #else
 #define INPUT(b, name) BUFFER(b, name)
-#define INPUT_WEIGHT(b, name)                                                                      \
-    layout(std430, binding = b) readonly buffer name##_block { WEIGHT4 v[]; } name
 #define INPUT_STATE(b, name)                                                                       \
     layout(std430, binding = b) readonly buffer name##_block { vec4 v[]; } name
 #define LOAD(name, i) unpack4(name.v[i])
 #define LOAD_STATE(name, i) name.v[i]
+#endif
+
+#if LOAD_TEXEL && WT <= WT_F16
+#define INPUT_WEIGHT(b, name) layout(binding = b) uniform samplerBuffer name
+#define LOAD_WEIGHT(name, i) texelFetch(name, int(i))
+#else
+#define INPUT_WEIGHT(b, name)                                                                      \
+    layout(std430, binding = b) readonly buffer name##_block { WEIGHT4 v[]; } name
+#if WT == WT_BF16
+#define LOAD_WEIGHT(name, i) unpack_bf16(name.v[i])
+#elif WT == WT_Q8
+#define LOAD_WEIGHT(name, i) (unpack_q8(name.v[i]) * LOAD_SCALE(name, WEIGHT_SCALE(i)))
+#elif WT == WT_Q4
+#define LOAD_WEIGHT(name, i)                                                                       \
+    (unpack_q4(name.v[(i) / 2] >> (i) % 2 * 16) * LOAD_SCALE(name, WEIGHT_SCALE(i)))
+#else
 #define LOAD_WEIGHT(name, i) unpack4(name.v[i])
+#endif
 #endif
 
 #define OUTPUT(b, name)                                                                            \

@@ -196,7 +196,7 @@ def test_options_reach_the_engine():
         env = {"MESA_SHADER_CACHE_DIR": os.path.join(user, "imagend", "mesa")}
         # Two workers on one device have twice the slots.
         s = serve("--variant", "fp16", "--device", "0,0", "--dtype", "f16", "--slots", "3",
-                  "--cache-dir", cache, model=model, env=env)
+                  "--weights", "q8", "--cache-dir", cache, model=model, env=env)
         try:
             eventually(lambda: info(s)[1] == 6, 120, "two workers of three slots")
             labels, _ = info(s)
@@ -213,6 +213,7 @@ def test_options_reach_the_engine():
     for flags, says, leaves in (
             (("--device", "no such device"), 'no Vulkan device matches "no such device"', False),
             (("--memory-limit", "64K"), "raise memory-limit", False),
+            (("--weights", "q5"), '"q5" is not f32, f16, bf16, q8 or q4', True),
             (("--dtype", "f64"), "f64", True)):
         s = Server("--model", MODEL, *flags, start=False)
         try:

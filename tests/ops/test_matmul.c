@@ -29,6 +29,15 @@ static const struct row rows[] = {
     {{1, 9, 23, 6}, 6, 3, .bias = true, .mul = true},
 };
 
+// Inputs that formats with scales divide: one block and several, few and many outputs, both
+// kernels. A software driver compiles each for seconds: the widest tile is for one way and storage
+// only.
+static const struct row packed_rows[] = {
+    {{1, 1, 5, 32}, 4, 1},
+    {{2, 7, 9, 96}, 36, 3, .bias = true, .residual = true, .scale = 0.5f},
+    {{2, 7, 9, 64}, 40, 1, ACT_GELU, .bias = true, .view = true},
+};
+
 // The widest of DeepFloyd IF: convolutions at the bottom of I-XL, T5-XXL's second feed-forward
 // matrix, the text's way into the U-Net; a map that takes two bindings where they are small.
 static const struct row full_rows[] = {
@@ -103,6 +112,18 @@ static void check_alone(struct ops_device *dev, enum dtype dtype, const struct t
     free(a), free(b);
 }
 
+static int bits_of(enum dtype weights)
+{
+    return weights == DT_Q4 ? 4 : weights == DT_Q8 ? 8 : 16;
+}
+
+static const char *name_of(enum dtype weights)
+{
+    static const char *const names[] = {
+        [DT_F32] = "f32", [DT_F16] = "f16", [DT_BF16] = "bf16", [DT_Q8] = "q8", [DT_Q4] = "q4"};
+    return names[weights];
+}
+
 static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights,
                     const struct row *r)
 {
@@ -115,12 +136,20 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
     float *mul = r->mul ? op_random(dtype, n, 4) : NULL;
     float *residual = r->residual ? op_random(dtype, n, 5) : NULL;
     double *want = calloc(n, sizeof *want), *tolerance = calloc(n, sizeof *tolerance);
+    float *whole = weight;
+    if (weights != DT_F32 && weights != DT_F16) {
+        whole = malloc(r->out * r->x.c * taps * sizeof *whole);
+        for (size_t i = 0; i < r->out * r->x.c * taps; i++)
+            whole[i] = i % 97 ? weight[i] * (float)(1 + i % 7) / 5 : 0; // blocks of various scales
+        memcpy(weight, whole, r->out * r->x.c * taps * sizeof *whole);
+        ref_quantize(weight, r->out, r->x.c, (uint32_t)taps, bits_of(weights));
+    }
     struct ref_matmul ref = {r->x,     x,      weight,    bias,        mul,
                              residual, r->out, r->kernel, (int)r->act, r->scale};
     ref_matmul(&ref, want, tolerance);
     tolerances(r, dtype, mul, want, tolerance, n);
 
-    struct op_weight *w = make_weight(dev, weights, r, weight, bias);
+    struct op_weight *w = make_weight(dev, weights, r, whole, bias);
     struct op_array ax = op_array(dev, dtype, r->x, x, r->view), am = {0}, ar = {0};
     struct op_array ay = op_array(dev, dtype, ys, r->in_place ? residual : NULL, r->view);
     struct op_epilogue e = {.act = r->act, .scale = r->scale};
@@ -139,8 +168,7 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
     if (op_finish(o)) {
         char what[128];
         snprintf(what, sizeof what, "%s/%s k%u %ux%ux%ux%u -> %u", op_test_variant(dev, dtype),
-                 weights == DT_F16 ? "f16" : "f32", r->kernel, r->x.n, r->x.h, r->x.w, r->x.c,
-                 r->out);
+                 name_of(weights), r->kernel, r->x.n, r->x.h, r->x.w, r->x.c, r->out);
         op_compare_tensor(what, &ay.t, want, tolerance);
         if (r->x.n > 1 && !r->in_place)
             check_alone(dev, dtype, &ax.t, w, &e, &ay.t);
@@ -152,6 +180,8 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
         op_array_free(&am);
     if (ar.t.buf)
         op_array_free(&ar);
+    if (whole != weight)
+        free(whole);
     free(x), free(weight), free(bias), free(mul), free(residual), free(want), free(tolerance);
 }
 
@@ -162,8 +192,34 @@ static bool possible(const struct ops_device *dev, enum dtype dtype, const struc
     return strstr(op_test_way(), "texel") || bytes <= dev->caps->max_storage_range;
 }
 
+// What a format takes, and that inputs which do not divide into blocks stay halves.
+static void test_bytes(struct ops_device *dev)
+{
+    static const struct {
+        enum dtype format;
+        uint32_t in;
+        double bits; // of a weight
+    } cases[] = {{DT_F32, 64, 32}, {DT_F16, 64, 16}, {DT_BF16, 64, 16}, {DT_Q8, 64, 8.5},
+                 {DT_Q4, 64, 4.5}, {DT_Q8, 48, 16},  {DT_Q4, 36, 16},   {DT_BF16, 36, 16}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct row r = {.x = {.c = cases[i].in}, .out = 32, .kernel = 1};
+        float *v = op_random(DT_F32, (size_t)32 * cases[i].in, 1);
+        struct op_weight *w = make_weight(dev, cases[i].format, &r, v, NULL);
+        CHECK_NEAR(op_weight_bytes(w), 32 * cases[i].in * cases[i].bits / 8 + 32 * sizeof(float),
+                   0);
+        op_weight_destroy(&w);
+        free(v);
+    }
+}
+
 static void body(struct ops_device *dev, enum dtype dtype)
 {
+    static const enum dtype formats[] = {DT_BF16, DT_Q8, DT_Q4};
+    const size_t packed = dtype == DT_F32 && !strstr(op_test_way(), "lane,buffer") ? 3 : 2;
+    for (size_t i = 0; !full && i < packed; i++)
+        for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++)
+            run_row(dev, dtype, formats[f], &packed_rows[i]);
+    test_bytes(dev);
     for (size_t i = 0; full && i < sizeof full_rows / sizeof full_rows[0]; i++)
         if (possible(dev, dtype, &full_rows[i]))
             run_row(dev, dtype, dtype, &full_rows[i]);

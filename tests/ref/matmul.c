@@ -59,3 +59,43 @@ void ref_matmul(const struct ref_matmul *m, double *y, double *magnitude)
                         magnitude[i] = size;
                 }
 }
+
+// Rounded to the 11 significant bits of a half; for numbers that are no subnormal halves.
+static float as_half(float v)
+{
+    int e;
+    float m = frexpf(v, &e);
+    return ldexpf(rintf(ldexpf(m, 11)), e - 11);
+}
+
+static float as_bfloat(float v)
+{
+    int e;
+    float m = frexpf(v, &e);
+    return ldexpf(rintf(ldexpf(m, 8)), e - 8);
+}
+
+static void quantize_block(float *w, uint32_t step, int bits)
+{
+    float far = 0;
+    for (uint32_t i = 0; i < 32; i++)
+        if (fabsf(w[i * step]) > fabsf(far))
+            far = w[i * step];
+    const float scale = as_half(bits == 8 ? fabsf(far) / 127 : far / -8);
+    const float least = bits == 8 ? -127 : -8, most = bits == 8 ? 127 : 7;
+    for (uint32_t i = 0; i < 32; i++) {
+        float q = scale != 0 ? rintf(w[i * step] / scale) : 0;
+        w[i * step] = fminf(fmaxf(q, least), most) * scale;
+    }
+}
+
+void ref_quantize(float *weight, uint32_t out, uint32_t in, uint32_t taps, int bits)
+{
+    const size_t all = (size_t)out * in * taps;
+    for (size_t i = 0; bits == 16 && i < all; i++)
+        weight[i] = as_bfloat(weight[i]);
+    for (size_t o = 0; bits != 16 && o < out; o++)
+        for (uint32_t tap = 0; tap < taps; tap++)
+            for (uint32_t k = 0; k < in; k += 32)
+                quantize_block(weight + (o * in + k) * taps + tap, taps, bits);
+}

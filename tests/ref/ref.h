@@ -30,6 +30,10 @@ struct ref_matmul {
 };
 void ref_matmul(const struct ref_matmul *m, double *y, double *magnitude);
 
+// weight [out, in, taps] becomes what is left of it in a storage with `bits` bits: 16 (bfloat16),
+// or 8 or 4 with a scale for 32 inputs of an output and a tap, as ggml's q8_0 and q4_0 define them.
+void ref_quantize(float *weight, uint32_t out, uint32_t in, uint32_t taps, int bits);
+
 // y = softmax(scale q k^T + bias) v per head, over one or two segments of keys. Sample n reads
 // segment s at k[s][index[s] ? index[s][n] : n]. bias [queries, keys, heads]; valid [n, keys[0]].
 // spread (may be NULL) receives per (sample, query) the largest sum of |scale q k| products plus

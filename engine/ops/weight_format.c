@@ -1,0 +1,119 @@
+// The storage formats of a matrix product's weights, one row each: four weights of consecutive
+// inputs are the unit, as in the shaders (types.glsl). Formats with scales have one for each 32
+// weights of an output and a tap, a half, behind all weights. Called by weight.c. Thread: the
+// engine's worker.
+#include "weight_format.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { BLOCK = WEIGHT_BLOCK / 4 }; // vec4s of a scale
+
+static void pack_f32(const float *from, const struct weight_run *r, uint8_t *to, uint16_t *scale)
+{
+    memcpy(to, from, r->vectors * 4 * sizeof *from);
+}
+
+static void pack_f16(const float *from, const struct weight_run *r, uint8_t *to, uint16_t *scale)
+{
+    halves_from_floats(from, r->vectors * 4, (uint16_t *)(void *)to);
+}
+
+// To nearest even; what would round to a finite number's neighbour of NaN stays NaN.
+static void pack_bf16(const float *from, const struct weight_run *r, uint8_t *to, uint16_t *scale)
+{
+    for (size_t i = 0; i < r->vectors * 4; i++) {
+        uint32_t u;
+        memcpy(&u, &from[i], 4);
+        uint16_t b = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+        if ((u & 0x7fffffff) > 0x7f800000)
+            b = (uint16_t)(u >> 16 | 0x40);
+        memcpy(to + 2 * i, &b, 2);
+    }
+}
+
+// The 32 weights that share scale number s: vec4s apart by the lanes and rows between two inputs.
+struct block {
+    size_t first, step;
+};
+
+static struct block block_of(const struct weight_run *r, size_t s)
+{
+    const size_t lane = s % r->lanes, row = s / r->lanes % r->rows, k = s / r->lanes / r->rows;
+    return (struct block){(k * BLOCK * r->rows + row) * r->lanes + lane,
+                          (size_t)r->rows * r->lanes};
+}
+
+// The weight that is farthest from zero.
+static float extreme(const float *from, struct block b)
+{
+    float far = 0;
+    for (size_t i = 0; i < BLOCK; i++)
+        for (size_t c = 0; c < 4; c++) {
+            float v = from[(b.first + i * b.step) * 4 + c];
+            far = fabsf(v) > fabsf(far) ? v : far;
+        }
+    return far;
+}
+
+static int quantum(float v, float scale, int least, int most)
+{
+    float q = scale != 0 ? rintf(v / scale) : 0;
+    return (int)(q<(float)least ? (float)least : q>(float) most ? (float)most : q);
+}
+
+// As ggml's q8_0: signed bytes, the farthest weight at +-127.
+static void pack_q8(const float *from, const struct weight_run *r, uint8_t *to, uint16_t *scale)
+{
+    for (size_t s = 0; s < r->vectors / BLOCK; s++) {
+        const struct block b = block_of(r, s);
+        scale[s] = half_from_float(fabsf(extreme(from, b)) / 127);
+        const float d = float_from_half(scale[s]);
+        for (size_t i = 0; i < BLOCK; i++)
+            for (size_t c = 0; c < 4; c++) {
+                const size_t at = (b.first + i * b.step) * 4 + c;
+                to[at] = (uint8_t)quantum(from[at], d, -127, 127);
+            }
+    }
+}
+
+// As ggml's q4_0: four bits from -8 to 7, the farthest weight at -8.
+static void pack_q4(const float *from, const struct weight_run *r, uint8_t *to, uint16_t *scale)
+{
+    for (size_t s = 0; s < r->vectors / BLOCK; s++) {
+        const struct block b = block_of(r, s);
+        scale[s] = half_from_float(extreme(from, b) / -8);
+        const float d = float_from_half(scale[s]);
+        for (size_t i = 0; i < BLOCK; i++) {
+            const size_t vector = b.first + i * b.step;
+            unsigned bits = 0;
+            for (size_t c = 0; c < 4; c++)
+                bits |= (unsigned)(quantum(from[vector * 4 + c], d, -8, 7) + 8) << 4 * c;
+            to[2 * vector] = (uint8_t)bits;
+            to[2 * vector + 1] = (uint8_t)(bits >> 8);
+        }
+    }
+}
+
+static const struct weight_format formats[] = {
+    {"f32", DT_F32, 16, false, pack_f32},   {"f16", DT_F16, 8, false, pack_f16},
+    {"bf16", DT_BF16, 8, false, pack_bf16}, {"q8", DT_Q8, 4, true, pack_q8},
+    {"q4", DT_Q4, 2, true, pack_q4},
+};
+enum { FORMATS = sizeof formats / sizeof formats[0] };
+
+const struct weight_format *weight_format_find(const char *name)
+{
+    for (int i = 0; i < FORMATS; i++)
+        if (!strcmp(formats[i].name, name))
+            return &formats[i];
+    return NULL;
+}
+
+const struct weight_format *weight_format_get(enum dtype dtype)
+{
+    for (int i = 0; i < FORMATS; i++)
+        if (formats[i].dtype == dtype)
+            return &formats[i];
+    return NULL;
+}
