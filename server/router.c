@@ -241,6 +241,11 @@ static void on_query(void *ctx, const char *name, const char *value)
         check_query(q->c->route->query, name, value, q->c->fields, &q->why);
 }
 
+static bool takes_form(const struct call *c)
+{
+    return c->route->flags & ROUTE_FORM && multipart_is(http_header(c->http, "Content-Type"));
+}
+
 static enum err take_fields(struct call *c, struct fault *why)
 {
     const struct route *route = c->route;
@@ -263,7 +268,7 @@ static enum err take_fields(struct call *c, struct fault *why)
             check_defaults(route->body, c->fields);
         return ERR_OK;
     }
-    if (route->flags & ROUTE_FORM && multipart_is(http_header(c->http, "Content-Type")))
+    if (takes_form(c))
         return router_take_form(c, why);
     err = body_text(body, &begin, why);
     if (!err)
@@ -272,6 +277,20 @@ static enum err take_fields(struct call *c, struct fault *why)
     if (err || !route->body)
         return err;
     return check_object(route->body, c->body, c->fields, why);
+}
+
+// A document takes many times the memory of its text, except for long strings. False: a response
+// was sent.
+static bool check_structure(struct call *c)
+{
+    enum { LEAST = 1 << 20 };
+    const struct buf *body = http_body(c->http);
+    const size_t most = c->router->p.max_body > LEAST ? c->router->p.max_body : LEAST;
+    if (body->len <= most || takes_form(c) || json_structure(body->data, body->len) <= most)
+        return true;
+    call_error(c, 413, NULL, NULL,
+               "the request body is larger than %zu bytes (max-body), apart from its images", most);
+    return false;
 }
 
 // False: a response was sent.
@@ -294,7 +313,7 @@ static bool unpack_body(struct call *c)
                    "the decompressed request body is larger than %zu bytes (max-body)", most);
     else if (err)
         call_fault(c, &why, 1);
-    return !err;
+    return !err && check_structure(c);
 }
 
 void router_handle(void *router, struct http_request *r)

@@ -81,24 +81,38 @@ static bool scan(const char *s, size_t n, bool python, struct buf *out)
 // ---- long strings -------------------------------------------------------------------------------
 
 // jansson takes 60 ns per character, so an image in base64 would hold up the caller for seconds.
-// Long strings of plain ASCII are cut out, each replaced by a NUL and its number, and put back into
-// the document.
+// Long strings of ASCII are cut out, each replaced by a NUL and its number, and put back into the
+// document.
 enum { LONG_STRING = 16 << 10, PLACE_DIGITS = 8 };
 static const char place_mark[] = "\\u0000"; // in JSON
 
 struct long_string {
     const char *text;
     size_t size;
+    bool escaped;
 };
 
-// Whether s[0..n) means itself in JSON.
-static bool is_plain(const char *s, size_t n)
+// The escapes that encoders put into base64: some write "/" as "\/", others break lines.
+static char unescape(char c)
 {
+    return c == '/' ? '/' : c == 'n' ? '\n' : c == 'r' ? '\r' : 0;
+}
+
+// Whether it is ASCII with no other escapes than these.
+static bool is_simple(const struct long_string *l)
+{
+    const char *end = l->text + l->size;
     unsigned bad = 0;
 
-    for (size_t i = 0; i < n; i++) {
-        const unsigned char c = (unsigned char)s[i];
-        bad |= (unsigned)(c < ' ') | (unsigned)(c > 126) | (unsigned)(c == '\\');
+    for (size_t i = 0; i < l->size; i++) {
+        const unsigned char c = (unsigned char)l->text[i];
+        bad |= (unsigned)(c < ' ') | (unsigned)(c > 126);
+    }
+    for (const char *at = l->text; !bad && l->escaped; at += 2) {
+        at = memchr(at, '\\', (size_t)(end - at));
+        if (!at)
+            break;
+        bad = !unescape(at[1]); // at worst the quote
     }
     return !bad;
 }
@@ -138,11 +152,13 @@ static void cut_long(const char *s, size_t n, struct buf *out, struct buf *found
         if (!quote)
             break;
         const size_t begin = (size_t)(quote - s) + 1, end = closing_quote(s, begin, n);
+        struct long_string one = {.text = s + begin, .size = end - begin};
         i = end;
-        if (end == n || end - begin < LONG_STRING || is_key(s, end + 1, n) ||
-            !is_plain(s + begin, end - begin))
+        if (end == n || one.size < LONG_STRING || is_key(s, end + 1, n))
             continue;
-        const struct long_string one = {s + begin, end - begin};
+        one.escaped = memchr(one.text, '\\', one.size);
+        if (!is_simple(&one))
+            continue;
         buf_add(out, s + done, begin - done);
         buf_printf(out, "%s%08zu", place_mark, found->len / sizeof one);
         buf_add(found, &one, sizeof one);
@@ -161,7 +177,19 @@ static json_t *long_string(const json_t *v, const struct buf *found)
     if (!s || json_string_length(v) != PLACE_DIGITS + 1 || s[0])
         return NULL;
     memcpy(&one, found->data + strtoul(s + 1, NULL, 10) * sizeof one, sizeof one);
-    return json_stringn_nocheck(one.text, one.size);
+    if (!one.escaped)
+        return json_stringn_nocheck(one.text, one.size);
+    struct buf plain = {0};
+    for (const char *at = one.text, *end = at + one.size; at < end;) {
+        const char *slash = memchr(at, '\\', (size_t)(end - at));
+        buf_add(&plain, at, (size_t)((slash ? slash : end) - at));
+        if (slash)
+            buf_putc(&plain, unescape(slash[1]));
+        at = slash ? slash + 2 : end;
+    }
+    json_t *whole = plain.failed ? NULL : json_stringn_nocheck(plain.data, plain.len);
+    buf_deinit(&plain);
+    return whole;
 }
 
 static void put_back(json_t **v, const struct buf *found)
@@ -209,6 +237,16 @@ static enum err load(const char *text, size_t len, const char *what, enum err co
     if (!*out)
         return fault_set(why, code, what, "%s: line %d: %s", fault_path(what), at.line, at.text);
     return ERR_OK;
+}
+
+size_t json_structure(const char *text, size_t len)
+{
+    struct buf rest = {0}, found = {0};
+    cut_long(text, len, &rest, &found);
+    const size_t size = rest.failed || found.failed || !rest.len ? len : rest.len;
+    buf_deinit(&rest);
+    buf_deinit(&found);
+    return size;
 }
 
 enum err json_parse(const char *text, size_t len, const char *what, enum err code,

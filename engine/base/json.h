@@ -36,6 +36,9 @@ enum err json_parse(const char *text, size_t len, const char *what, enum err cod
 // Errors: NOT_FOUND, IO, FORMAT (also when the file is larger than max_bytes), NO_MEMORY.
 enum err json_parse_file(const char *path, size_t max_bytes, struct json_t **out,
                          struct fault *why);
+// The size of a text without its long strings of ASCII. What it has besides these may take forty
+// times its size as a document.
+size_t json_structure(const char *text, size_t len);
 void json_destroy(struct json_t **doc);
 
 // ---- values ---------------------------------------------------------------------------------

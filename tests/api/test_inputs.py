@@ -216,7 +216,7 @@ def send(s, route, image, mask=None, **headers):
             continue
         value = text(value) if isinstance(value, bytes) else value
         if how == "references" and isinstance(value, str):
-            value = {"image_url": "data:image/png;base64," + value}
+            value = {"image_url": value if "://" in value else "data:image/png;base64," + value}
         body[name.split("[")[0]] = [value] if name.endswith("[]") else value
     return s.request("POST", path, body, headers)
 
@@ -339,9 +339,9 @@ def test_the_body_may_be_as_large_as_images_are():
         accepted(s, send(s, "jobs, JSON", image))
         big = noise(340)
         assert len(big) > 300_000
-        for route in ("jobs, form", "jobs, JSON"):
+        for route in ROUTES:
             a = send(s, route, big)
-            assert a.status == 413 and "input-bytes" in a.json["error"]["message"], a.body
+            assert a.status == 413 and b"input-bytes" in a.body, (route, a.body)
         for path, size, status in (("/v1/jobs", 300_001, 413), ("/v1/images/generations", 2001, 413),
                                    ("/v1/images/edits", 300_000, 400), ("/sdapi/v1/txt2img", 2001, 413),
                                    ("/sdapi/v1/options", 2001, 413)):
@@ -491,6 +491,34 @@ def test_a_client_that_leaves_makes_no_job():
         assert made == ["last", "a"], made
     finally:
         assert s.close() == 0
+
+
+def test_documents_of_many_values_stay_small(s):
+    """What is not an image takes many times its size in memory, so that max-body is its limit."""
+    image = text(noise(1500))
+    for more, status in (({}, 202), ({"n": 1, "prompt": "a" * 32000}, 202), ({"steps": [1] * 700_000}, 413),
+                         ({"image": [1] * 700_000}, 413), ({"prompt": "\u00e9" * 1_000_000}, 413),
+                         ({"x" * 2_000_000: 1}, 413)):
+        a = s.post("/v1/jobs", {"prompt": "a", "size": 64, "image": image, **more})
+        assert a.status == status, (list(more)[:1], a.status, a.body[:300])
+        assert status != 413 or "max-body" in a.json["error"]["message"], a.body
+    # As PHP and Python's MIME encoder write it.
+    for escaped in (image.replace("/", "\\/"), "\\r\\n".join(image[i:i + 76] for i in range(0, len(image), 76))):
+        a = s.post("/v1/jobs", '{"prompt": "a", "size": 64, "image": "%s"}' % escaped)
+        accepted(s, a)
+
+
+def test_sources_of_every_route(s):
+    """What no route can use is refused alike: foreign URLs, jobs and indexes that are not there."""
+    job = accepted(s, s.post("/v1/jobs", {"prompt": "a", "size": 64}))["id"]
+    for route, (path, fields, how, names, status) in ROUTES.items():
+        for value, words in (("https://example.com/a.png", "does not fetch"), ("????", "not valid base64"),
+                             ({"job": "job_" + "0" * 32, "index": 0}, "no such job"),
+                             ({"job": job, "index": 1}, "1 image"), ({"file_id": "file-1"}, "file_id")):
+            if isinstance(value, dict) and status != 400:
+                continue  # A1111 knows no jobs
+            a = send(s, route, json.dumps(value) if how == "form" and isinstance(value, dict) else value)
+            assert a.status == status and words in a.body.decode(), (route, value, a.status, a.body)
 
 
 def test_repeated_forms():
