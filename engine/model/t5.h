@@ -4,8 +4,7 @@
 #define IMAGEND_T5_H
 
 #include "hfconfig.h"
-#include "ops.h"
-#include "weights.h"
+#include "layers.h"
 
 struct t5;
 
@@ -17,14 +16,9 @@ void t5_destroy(struct t5 **t);
 const struct t5_config *t5_get_config(const struct t5 *t);
 uint64_t t5_parameters(const struct t5 *t);
 
-struct t5_tap {
-    void (*fn)(void *ctx, struct ops *o, const char *name, const struct tensor *t);
-    void *ctx;
-};
-
 // Records the encoder. ids u32 [N, L]; valid u32 [N, L], 0 = padding; both are mapped tensors with
 // one element per token (c = 1). Returns [N, L, d_model] f32, the output of final_layer_norm.
 struct tensor t5_record(const struct t5 *t, struct ops *o, const struct tensor *ids,
-                        const struct tensor *valid, const struct t5_tap *tap);
+                        const struct tensor *valid, const struct tap *tap);
 
 #endif

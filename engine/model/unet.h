@@ -7,8 +7,7 @@
 #define IMAGEND_UNET_H
 
 #include "hfconfig.h"
-#include "ops.h"
-#include "weights.h"
+#include "layers.h"
 
 struct unet;
 
@@ -27,16 +26,9 @@ enum err unet_text_create(const struct unet *u, uint32_t entries, uint32_t lengt
                           struct unet_text **out);
 void unet_text_destroy(struct unet_text **t);
 
-// Called with each named point while recording (names as in diffusers' named_modules); fn may
-// record a copy of t. For tests and inspection.
-struct unet_tap {
-    void (*fn)(void *ctx, struct ops *o, const char *name, const struct tensor *t);
-    void *ctx;
-};
-
 // Records the text part: states [n, L, encoder_hid_dim] -> entries first .. first + n of text.
 void unet_record_text(const struct unet *u, struct ops *o, const struct tensor *states,
-                      struct unet_text *text, uint32_t first, const struct unet_tap *tap);
+                      struct unet_text *text, uint32_t first, const struct tap *tap);
 
 struct unet_inputs {
     const struct tensor *sample;      // [N, H/p, W/p, in_channels*p*p]: pixel-unshuffled by p
@@ -49,6 +41,6 @@ struct unet_inputs {
 // Records one forward pass. Returns [N, H, W, out_channels]; its memory belongs to the recording.
 // H/p and W/p must be multiples of 2^(levels-1), otherwise the recording fails with INVALID.
 struct tensor unet_record(const struct unet *u, struct ops *o, const struct unet_inputs *in,
-                          const struct unet_tap *tap);
+                          const struct tap *tap);
 
 #endif

@@ -4,18 +4,6 @@
 #include "unet_internal.h"
 
 #include <math.h>
-#include <stdio.h>
-
-void unet_tap_point(const struct unet_run *r, const char *prefix, const char *point,
-                    const struct tensor *t)
-{
-    char name[2 * UNET_NAME];
-
-    if (!r->tap)
-        return;
-    snprintf(name, sizeof name, "%s%s%s", prefix, point ? "." : "", point ? point : "");
-    r->tap->fn(r->tap->ctx, r->o, name, t);
-}
 
 static struct tensor like(struct ops *o, const struct tensor *t, uint32_t c)
 {
@@ -40,20 +28,6 @@ static void group_norm(const struct unet_run *r, const struct norm *norm, const 
                         });
 }
 
-// A tap needs the norm by itself; the network computes it only fused with the next operator.
-static void tap_norm(const struct unet_run *r, const char *name, const char *point,
-                     const struct norm *norm, const struct tensor *x)
-{
-    struct tensor t;
-
-    if (!r->tap)
-        return;
-    t = like(r->o, x, x->c);
-    group_norm(r, norm, x, NULL, ACT_NONE, &t);
-    unet_tap_point(r, name, point, &t);
-    ops_release(r->o, &t);
-}
-
 static struct tensor resampled(const struct unet_run *r, enum resample how, const struct tensor *x)
 {
     struct tensor y;
@@ -75,10 +49,9 @@ void resnet_record(const struct unet_run *r, const struct resnet *b, const struc
     struct ops *o = r->o;
     struct tensor skip = *x, h, conv, normed, time, shortcut;
 
-    tap_norm(r, b->name, "norm1", &b->norm1, x);
     h = like(o, x, b->in);
     group_norm(r, &b->norm1, x, NULL, r->u->act, &h);
-    unet_tap_point(r, b->name, "nonlinearity", &h);
+    tap_point(r->tap, r->o, &h, "%s.nonlinearity", b->name);
     if (b->resample != RESAMPLE_NONE) {
         struct tensor full = h;
         h = resampled(r, b->resample, &full);
@@ -88,13 +61,12 @@ void resnet_record(const struct unet_run *r, const struct resnet *b, const struc
     conv = like(o, &h, b->out);
     op_conv2d(o, &h, b->conv1, NULL, &conv);
     ops_release(o, &h);
-    unet_tap_point(r, b->name, "conv1", &conv);
+    tap_point(r->tap, r->o, &conv, "%s.conv1", b->name);
 
     time = tensor_channels(&r->time_proj, b->time_offset, (c->scale_shift ? 2 : 1) * b->out);
-    unet_tap_point(r, b->name, "time_emb_proj", &time);
+    tap_point(r->tap, r->o, &time, "%s.time_emb_proj", b->name);
     if (!c->scale_shift)
         op_add(o, &conv, &time, 1, &conv);
-    tap_norm(r, b->name, "norm2", &b->norm2, &conv);
     normed = like(o, &conv, b->out);
     group_norm(r, &b->norm2, &conv, c->scale_shift ? &time : NULL, r->u->act, &normed);
     ops_release(o, &conv);
@@ -103,13 +75,7 @@ void resnet_record(const struct unet_run *r, const struct resnet *b, const struc
     if (b->shortcut) {
         shortcut = like(o, &skip, b->out);
         op_conv2d(o, &skip, b->shortcut, NULL, &shortcut);
-        unet_tap_point(r, b->name, "conv_shortcut", &shortcut);
-    }
-    if (r->tap) {
-        struct tensor alone = like(o, &normed, b->out);
-        op_conv2d(o, &normed, b->conv2, NULL, &alone);
-        unet_tap_point(r, b->name, "conv2", &alone);
-        ops_release(o, &alone);
+        tap_point(r->tap, r->o, &shortcut, "%s.conv_shortcut", b->name);
     }
     op_conv2d(o, &normed, b->conv2,
               &(struct op_epilogue){.residual = &shortcut, .scale = 1 / b->out_scale}, y);
@@ -118,7 +84,7 @@ void resnet_record(const struct unet_run *r, const struct resnet *b, const struc
         ops_release(o, &shortcut);
     if (b->resample != RESAMPLE_NONE)
         ops_release(o, &skip);
-    unet_tap_point(r, b->name, NULL, y);
+    tap_point(r->tap, r->o, y, "%s", b->name);
 }
 
 void attention_record(const struct unet_run *r, const struct attention *a, const struct tensor *x,
@@ -139,11 +105,11 @@ void attention_record(const struct unet_run *r, const struct attention *a, const
                          .groups = r->u->config.norm_groups,
                          .eps = attention_eps,
                      });
-    unet_tap_point(r, a->name, "group_norm", &flat);
+    tap_point(r->tap, r->o, &flat, "%s.group_norm", a->name);
     op_linear(o, &flat, a->qkv, NULL, &qkv);
     ops_release(o, &normed);
     q = tensor_channels(&qkv, 0, c);
-    unet_tap_point(r, a->name, "to_q", &q);
+    tap_point(r->tap, r->o, &q, "%s.to_q", a->name);
 
     text_k = tensor_channels(&text->kv[a->text_slot], 0, c);
     text_v = tensor_channels(&text->kv[a->text_slot], c, c);
@@ -157,8 +123,8 @@ void attention_record(const struct unet_run *r, const struct attention *a, const
     if (!a->cross_only) {
         k = tensor_channels(&qkv, c, c);
         v = tensor_channels(&qkv, 2 * c, c);
-        unet_tap_point(r, a->name, "to_k", &k);
-        unet_tap_point(r, a->name, "to_v", &v);
+        tap_point(r->tap, r->o, &k, "%s.to_k", a->name);
+        tap_point(r->tap, r->o, &v, "%s.to_v", a->name);
         p.segment[1].k = &k;
         p.segment[1].v = &v;
         p.segments = 2;
@@ -169,15 +135,9 @@ void attention_record(const struct unet_run *r, const struct attention *a, const
     ops_release(o, &qkv);
 
     struct tensor pixels = tensor_reshape(&mixed, x->n, x->h, x->w);
-    if (r->tap) {
-        struct tensor alone = ops_temp(o, x->n, 1, tokens, c);
-        op_linear(o, &mixed, a->out, NULL, &alone);
-        unet_tap_point(r, a->name, "to_out.0", &alone);
-        ops_release(o, &alone);
-    }
     op_linear(o, &pixels, a->out, &(struct op_epilogue){.residual = x}, y);
     ops_release(o, &mixed);
-    unet_tap_point(r, a->name, NULL, y);
+    tap_point(r->tap, r->o, y, "%s", a->name);
 }
 
 // cross_attention_norm "group_norm" always has 32 groups, regardless of norm_groups.
@@ -199,15 +159,15 @@ void attention_record_text(const struct unet_run *r, const struct attention *a,
                              .groups = NORM_CROSS_GROUPS,
                              .eps = attention_eps,
                          });
-        unet_tap_point(r, a->name, "norm_cross", &normed);
+        tap_point(r->tap, r->o, &normed, "%s.norm_cross", a->name);
     }
     op_linear(o, &normed, a->text_kv, NULL, kv);
     if (a->norm_cross.gamma.buf)
         ops_release(o, &normed);
     part = tensor_channels(kv, 0, a->channels);
-    unet_tap_point(r, a->name, "add_k_proj", &part);
+    tap_point(r->tap, r->o, &part, "%s.add_k_proj", a->name);
     part = tensor_channels(kv, a->channels, a->channels);
-    unet_tap_point(r, a->name, "add_v_proj", &part);
+    tap_point(r->tap, r->o, &part, "%s.add_v_proj", a->name);
 }
 
 // AttentionPooling: one query, the mean of the tokens plus a learned position; keys and values come
@@ -255,13 +215,13 @@ void text_pool_record(const struct unet_run *r, const struct tensor *states, con
     struct tensor proj = ops_temp(o, states->n, 1, 1, y->c);
 
     op_layer_norm(o, states, &p->norm1.gamma, &p->norm1.beta, 1e-5F, &normed);
-    unet_tap_point(r, "add_embedding", "norm1", &normed);
+    tap_point(r->tap, r->o, &normed, "add_embedding.norm1");
     pool_tokens(r, &normed, &pooled);
-    unet_tap_point(r, "add_embedding", "pool", &pooled);
+    tap_point(r->tap, r->o, &pooled, "add_embedding.pool");
     op_linear(o, &pooled, p->proj, NULL, &proj);
-    unet_tap_point(r, "add_embedding", "proj", &proj);
+    tap_point(r->tap, r->o, &proj, "add_embedding.proj");
     op_layer_norm(o, &proj, &p->norm2.gamma, &p->norm2.beta, 1e-5F, y);
-    unet_tap_point(r, "add_embedding", NULL, y);
+    tap_point(r->tap, r->o, y, "add_embedding");
     ops_release(o, &normed);
     ops_release(o, &pooled);
     ops_release(o, &proj);

@@ -8,10 +8,6 @@
 
 enum { UNET_NAME = 64 };
 
-struct norm {
-    struct tensor gamma, beta; // f32
-};
-
 enum resample { RESAMPLE_NONE, RESAMPLE_DOWN, RESAMPLE_UP };
 
 // ResnetBlock2D. time_offset: the first channel of its scale and shift in the joined time
@@ -44,7 +40,7 @@ struct block {
     int layers;
     struct resnet resnet[UNET_MAX_LAYERS];
     struct attention attention[UNET_MAX_LAYERS];
-    bool attends;
+    int attentions; // 0, or one after each residual block; mid_block: one between its two
     bool resamples;
     struct resnet sampler; // downsamplers.0 or upsamplers.0
 };
@@ -72,7 +68,9 @@ struct unet {
     struct text_pool pool;       // pool.q NULL: none
     struct op_weight *conv_in, *conv_out;
     struct norm norm_out;
-    struct block down[UNET_MAX_LEVELS], mid, up[UNET_MAX_LEVELS];
+    // In the order of a forward pass: down_blocks, mid_block at [levels], up_blocks.
+    struct block block[2 * UNET_MAX_LEVELS + 1];
+    int blocks;
     struct op_weight *time_proj; // time_emb_proj of all resnets, as one product
     uint32_t time_proj_channels;
     uint32_t attentions;
@@ -88,14 +86,10 @@ struct unet_text {
 struct unet_run {
     const struct unet *u;
     struct ops *o;
-    const struct unet_tap *tap;
+    const struct tap *tap;
     const struct unet_inputs *in;
     struct tensor time_proj; // [N, 1, 1, time_proj_channels]
 };
-
-// Passes t to the tap as "prefix.point" ("prefix" if point is NULL).
-void unet_tap_point(const struct unet_run *r, const char *prefix, const char *point,
-                    const struct tensor *t);
 
 // x [N, H, W, in] -> y [N, H', W', out]; y may be a channel view.
 void resnet_record(const struct unet_run *r, const struct resnet *b, const struct tensor *x,

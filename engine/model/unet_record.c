@@ -2,8 +2,6 @@
 // by the stages and tests on the engine's worker. Knows nothing about files.
 #include "unet_internal.h"
 
-#include <stdio.h>
-
 enum { MAX_SKIPS = UNET_MAX_LEVELS * (UNET_MAX_LAYERS + 1) + 1 };
 
 // A skip connection occupies the last channels of the tensor that its up block will read, so that
@@ -17,15 +15,16 @@ struct skips {
 // Computes the channels that each up residual block gets from the block before it, last skip first.
 static void find_heads(const struct unet *u, struct skips *s)
 {
+    const int levels = u->config.levels;
     int total = 1;
 
-    for (int b = 0; b < u->config.levels; b++)
-        total += u->down[b].layers + u->down[b].resamples;
-    uint32_t above = u->down[u->config.levels - 1].resnet[0].out;
-    for (int b = 0, k = total - 1; b < u->config.levels; b++) {
-        for (int i = 0; i < u->up[b].layers; i++, k--) {
+    for (int b = 0; b < levels; b++)
+        total += u->block[b].layers + u->block[b].resamples;
+    uint32_t above = u->block[levels - 1].resnet[0].out;
+    for (int b = levels + 1, k = total - 1; b < u->blocks; b++) {
+        for (int i = 0; i < u->block[b].layers; i++, k--) {
             s->head[k] = above;
-            above = u->up[b].resnet[i].out;
+            above = u->block[b].resnet[i].out;
         }
     }
 }
@@ -63,30 +62,18 @@ static struct tensor embed_time(struct unet_run *r)
     }
     if (r->u->level.linear1) {
         op_time_embed(o, in->noise_level, c->flip_sin_to_cos, c->freq_shift, &features);
-        if (r->tap) {
-            struct tensor alone = ops_temp(o, n, 1, 1, dim);
-            time_mlp_record(r, &r->u->level, &features, NULL, &alone);
-            unet_tap_point(r, "class_embedding", NULL, &alone);
-            ops_release(o, &alone);
-        }
         time_mlp_record(r, &r->u->level, &features, residual, &part);
         residual = &emb;
     }
     op_time_embed(o, in->timestep, c->flip_sin_to_cos, c->freq_shift, &features);
-    unet_tap_point(r, "time_proj", NULL, &features);
-    if (r->tap) {
-        struct tensor alone = ops_temp(o, n, 1, 1, dim);
-        time_mlp_record(r, &r->u->time, &features, NULL, &alone);
-        unet_tap_point(r, "time_embedding", NULL, &alone);
-        ops_release(o, &alone);
-    }
+    tap_point(r->tap, r->o, &features, "time_proj");
     time_mlp_record(r, &r->u->time, &features, residual, &emb);
     ops_release(o, &features);
     if (r->u->time_act != ACT_NONE) {
         op_act(o, r->u->time_act, &emb, &emb);
-        unet_tap_point(r, "time_embed_act", NULL, &emb);
+        tap_point(r->tap, r->o, &emb, "time_embed_act");
     }
-    unet_tap_point(r, "emb", NULL, &emb);
+    tap_point(r->tap, r->o, &emb, "emb");
     return emb;
 }
 
@@ -106,14 +93,14 @@ static struct tensor record_down(struct unet_run *r, struct skips *s)
 
     y = push_skip(r, s, h.n, h.h, h.w, r->u->config.channels[0]);
     op_conv2d(r->o, &h, r->u->conv_in, NULL, &y);
-    unet_tap_point(r, "conv_in", NULL, &y);
+    tap_point(r->tap, r->o, &y, "conv_in");
     h = y;
     for (int b = 0; b < r->u->config.levels; b++) {
-        const struct block *block = &r->u->down[b];
+        const struct block *block = &r->u->block[b];
         for (int i = 0; i < block->layers; i++) {
             const struct resnet *res = &block->resnet[i];
             y = push_skip(r, s, h.n, h.h, h.w, res->out);
-            if (block->attends) {
+            if (block->attentions) {
                 struct tensor t = ops_temp(r->o, h.n, h.h, h.w, res->out);
                 resnet_record(r, res, &h, &t);
                 attention_record(r, &block->attention[i], &t, &y);
@@ -130,7 +117,7 @@ static struct tensor record_down(struct unet_run *r, struct skips *s)
             resnet_record(r, &block->sampler, &h, &y);
             h = y;
         }
-        unet_tap_point(r, block->name, NULL, &h);
+        tap_point(r->tap, r->o, &h, "%s", block->name);
     }
     return h;
 }
@@ -138,7 +125,7 @@ static struct tensor record_down(struct unet_run *r, struct skips *s)
 // Records mid_block, from h into the first channels of the first up residual block's input.
 static void record_mid(struct unet_run *r, const struct skips *s, const struct tensor *h)
 {
-    const struct block *mid = &r->u->mid;
+    const struct block *mid = &r->u->block[r->u->config.levels];
     struct tensor y = next_head(s);
 
     if (mid->layers == 0) {
@@ -154,22 +141,22 @@ static void record_mid(struct unet_run *r, const struct skips *s, const struct t
         ops_release(r->o, &a);
         ops_release(r->o, &b);
     }
-    unet_tap_point(r, "mid_block", NULL, &y);
+    tap_point(r->tap, r->o, &y, "mid_block");
 }
 
 static struct tensor record_up(struct unet_run *r, struct skips *s)
 {
     struct tensor y = {0};
 
-    for (int b = 0; b < r->u->config.levels; b++) {
-        const struct block *block = &r->u->up[b];
+    for (int b = r->u->config.levels + 1; b < r->u->blocks; b++) {
+        const struct block *block = &r->u->block[b];
         for (int i = 0; i < block->layers; i++) {
             const struct resnet *res = &block->resnet[i];
             const bool last = i == block->layers - 1, resample = last && block->resamples;
             struct tensor x = s->joined[--s->count], t;
 
             y = resample || s->count == 0 ? ops_temp(r->o, x.n, x.h, x.w, res->out) : next_head(s);
-            if (block->attends) {
+            if (block->attentions) {
                 t = ops_temp(r->o, x.n, x.h, x.w, res->out);
                 resnet_record(r, res, &x, &t);
                 attention_record(r, &block->attention[i], &t, &y);
@@ -185,7 +172,7 @@ static struct tensor record_up(struct unet_run *r, struct skips *s)
                 ops_release(r->o, &t);
             }
         }
-        unet_tap_point(r, block->name, NULL, &y);
+        tap_point(r->tap, r->o, &y, "%s", block->name);
     }
     return y;
 }
@@ -222,7 +209,7 @@ static struct tensor record_out(struct unet_run *r, const struct tensor *h)
 }
 
 struct tensor unet_record(const struct unet *u, struct ops *o, const struct unet_inputs *in,
-                          const struct unet_tap *tap)
+                          const struct tap *tap)
 {
     struct unet_run r = {.u = u, .o = o, .tap = tap, .in = in};
     struct skips skips = {0};
@@ -241,7 +228,7 @@ struct tensor unet_record(const struct unet *u, struct ops *o, const struct unet
 }
 
 void unet_record_text(const struct unet *u, struct ops *o, const struct tensor *states,
-                      struct unet_text *text, uint32_t first, const struct unet_tap *tap)
+                      struct unet_text *text, uint32_t first, const struct tap *tap)
 {
     struct unet_run r = {.u = u, .o = o, .tap = tap};
     struct tensor proj = *states, pooled;
@@ -254,18 +241,13 @@ void unet_record_text(const struct unet *u, struct ops *o, const struct tensor *
     if (u->hid_proj) {
         proj = ops_temp(o, states->n, 1, states->w, u->config.cross_dim);
         op_linear(o, states, u->hid_proj, NULL, &proj);
-        unet_tap_point(&r, "encoder_hid_proj", NULL, &proj);
+        tap_point(r.tap, r.o, &proj, "encoder_hid_proj");
     }
-    for (int side = 0; side < 3; side++) {
-        const int blocks = side == 1 ? 1 : u->config.levels;
-        for (int b = 0; b < blocks; b++) {
-            const struct block *block = side == 0 ? &u->down[b] : side == 1 ? &u->mid : &u->up[b];
-            const int count = side == 1 ? block->layers / 2 : block->attends ? block->layers : 0;
-            for (int i = 0; i < count; i++) {
-                const struct attention *a = &block->attention[i];
-                struct tensor kv = tensor_samples(&text->kv[a->text_slot], first, states->n);
-                attention_record_text(&r, a, &proj, &kv);
-            }
+    for (int b = 0; b < u->blocks; b++) {
+        for (int i = 0; i < u->block[b].attentions; i++) {
+            const struct attention *a = &u->block[b].attention[i];
+            struct tensor kv = tensor_samples(&text->kv[a->text_slot], first, states->n);
+            attention_record_text(&r, a, &proj, &kv);
         }
     }
     if (u->hid_proj)

@@ -148,7 +148,7 @@ static void free_inputs(struct inputs *in)
 
 static enum err run(struct forward *f, const struct unet *u, const struct inputs *in)
 {
-    struct unet_tap tap = {keep, f};
+    struct tap tap = {keep, f};
     struct unet_text *text = NULL;
     struct ops *o = NULL;
     enum err e = unet_text_create(u, 1, TOKENS, &text);

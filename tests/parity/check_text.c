@@ -201,7 +201,7 @@ static void encode(struct bundle *b, const struct t5 *t5, const struct encoding 
     uint32_t *words = malloc(tokens * sizeof *words);
     float *got = malloc(floats * sizeof *got);
     struct tensor ids = {0}, valid = {0}, y;
-    struct t5_tap tap = {points_keep, c->points};
+    struct tap tap = {points_keep, c->points};
     struct ops *o = NULL;
     enum err e = words && got ? ERR_OK : ERR_NO_MEMORY;
 

@@ -98,7 +98,7 @@ static struct tensor unshuffled(struct ops *o, const struct unet *u, const struc
 static enum err forward(struct bundle *b, const struct unet *u, const struct inputs *in,
                         struct points *points)
 {
-    struct unet_tap tap = {points_keep, points};
+    struct tap tap = {points_keep, points};
     struct unet_text *text = NULL;
     struct ops *o = NULL;
     struct tensor x, y;

@@ -34,6 +34,13 @@ void golden_skip(struct golden *g, const char *fixture, const char *why)
     printf("skip            %s  %s\n", fixture, why);
 }
 
+void golden_fused(struct golden *g, const char *fixture, const char *what)
+{
+    g->fused++;
+    if (!g->quiet)
+        printf("fused           %s  %s\n", fixture, what);
+}
+
 void golden_path(const struct golden *g, const char *name, const char *file, char *out)
 {
     const char *slash = strrchr(name, '/');

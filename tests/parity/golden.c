@@ -205,7 +205,8 @@ int main(int argc, char **argv)
         golden_fail(&g, "validation", "messages", "%u", ops_device_validation_messages(g.dev));
     ops_device_close(&g.dev);
     json_destroy(&manifest);
-    printf("largest error %.3f of its tolerance\n%d passed, %d failed, %d skipped\n", g.worst,
-           g.passed, g.failed, g.skipped);
+    printf("largest error %.3f of its tolerance\n%d passed, %d failed, %d skipped, %d part of "
+           "another\n",
+           g.worst, g.passed, g.failed, g.skipped, g.fused);
     return g.failed || !g.passed ? 1 : 0;
 }

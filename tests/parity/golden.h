@@ -17,7 +17,7 @@ struct golden {
     enum dtype dtype;       // f16: compare with atol_half
     double relative;        // no manifest: tolerance over the largest value
     bool quiet;             // print failures and skips only
-    int passed, failed, skipped;
+    int passed, failed, skipped, fused;
     double worst; // largest error over tolerance
 };
 
@@ -35,6 +35,8 @@ void golden_pass(struct golden *g, const char *fixture, const char *what, double
 void golden_fail(struct golden *g, const char *fixture, const char *what, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void golden_skip(struct golden *g, const char *fixture, const char *why);
+// A reference that is part of another one, which was compared.
+void golden_fused(struct golden *g, const char *fixture, const char *what);
 
 bool bundle_open(struct golden *g, const char *name, const struct json_t *fixture,
                  struct bundle *b);
@@ -58,7 +60,7 @@ struct shape4 {
 void bundle_compare_images(struct bundle *b, const char *name, const float *got,
                            struct shape4 shape);
 
-// Activations at named points; points_keep is the tap of t5.h and unet.h, with the points as ctx.
+// Activations at named points; points_keep is a tap, with the points as ctx.
 struct points;
 struct points *points_create(struct bundle *b); // NULL: no memory
 void points_keep(void *ctx, struct ops *o, const char *name, const struct tensor *t);

@@ -1,0 +1,163 @@
+// Loading and tapping of layers, for the networks of this folder. Called when an engine opens and
+// while a network records, on the engine's worker. Knows nothing about files (see weights.c) or
+// any one network.
+#include "layers.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FORMAT_NAME(name, fmt)                                                                     \
+    do {                                                                                           \
+        va_list ap;                                                                                \
+        va_start(ap, fmt);                                                                         \
+        vsnprintf(name, sizeof name, fmt, ap);                                                     \
+        va_end(ap);                                                                                \
+    } while (0)
+
+struct loader load_begin(struct ops_device *dev, struct weights *w, enum dtype dtype)
+{
+    return (struct loader){
+        .dev = dev,
+        .w = w,
+        .dtype = dtype,
+        .weights = dev ? ops_device_info(dev)->weights : dtype,
+    };
+}
+
+void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c, const float *data,
+                 struct tensor *out)
+{
+    if (l->err || !l->dev || !data)
+        return;
+    l->err = tensor_create(l->dev, dtype, 1, 1, rows, c, out);
+    if (!l->err)
+        l->err = tensor_upload(out, data);
+}
+
+void load_norm(struct loader *l, struct norm *n, uint32_t c, bool beta, const char *fmt, ...)
+{
+    char name[LAYER_NAME];
+
+    FORMAT_NAME(name, fmt);
+    load_tensor(l, DT_F32, 1, c, weights_f32(l->w, WEIGHTS_SHAPE(c), "%s.weight", name), &n->gamma);
+    if (beta)
+        load_tensor(l, DT_F32, 1, c, weights_f32(l->w, WEIGHTS_SHAPE(c), "%s.bias", name),
+                    &n->beta);
+}
+
+void norm_deinit(struct norm *n)
+{
+    tensor_destroy(&n->gamma);
+    tensor_destroy(&n->beta);
+}
+
+static void create(struct loader *l, const struct op_weight_params *p, struct op_weight **out)
+{
+    if (!l->err && l->dev && p->weight)
+        l->err = op_weight_create(l->dev, p, out);
+}
+
+void load_linear(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in, bool bias,
+                 const char *fmt, ...)
+{
+    struct op_weight_params p = {.out = rows, .in = in, .kernel = 1, .dtype = l->weights};
+    char name[LAYER_NAME];
+
+    FORMAT_NAME(name, fmt);
+    p.weight = weights_f32(l->w, WEIGHTS_SHAPE(rows, in), "%s.weight", name);
+    if (bias)
+        p.bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
+    create(l, &p, out);
+}
+
+void load_conv(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in,
+               uint32_t kernel, const char *fmt, ...)
+{
+    struct op_weight_params p = {.out = rows, .in = in, .kernel = kernel, .dtype = l->weights};
+    char name[LAYER_NAME];
+
+    FORMAT_NAME(name, fmt);
+    p.weight = weights_f32(l->w, WEIGHTS_SHAPE(rows, in, kernel, kernel), "%s.weight", name);
+    p.bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
+    create(l, &p, out);
+}
+
+void joined_begin(struct joined *j, struct loader *l, uint32_t rows, uint32_t in, bool bias)
+{
+    *j = (struct joined){.l = l, .rows = rows, .in = in, .has_bias = bias};
+    if (l->err || !l->dev)
+        return;
+    j->weight = calloc((size_t)rows * in, sizeof *j->weight);
+    j->bias = bias ? calloc(rows, sizeof *j->bias) : NULL;
+    if (!j->weight || (bias && !j->bias))
+        l->err = ERR_NO_MEMORY;
+}
+
+void joined_add(struct joined *j, uint32_t rows, const char *fmt, ...)
+{
+    const uint32_t row = j->row;
+    const float *weight, *bias = NULL;
+    char name[LAYER_NAME];
+
+    FORMAT_NAME(name, fmt);
+    weight = weights_f32(j->l->w, WEIGHTS_SHAPE(rows, j->in), "%s.weight", name);
+    if (j->has_bias)
+        bias = weights_f32(j->l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
+    if (rows > j->rows - row) {
+        j->l->err = ERR_INTERNAL;
+        return;
+    }
+    j->row += rows;
+    if (j->weight && weight)
+        memcpy(j->weight + (size_t)row * j->in, weight, sizeof *weight * rows * j->in);
+    if (j->bias && bias)
+        memcpy(j->bias + row, bias, sizeof *bias * rows);
+}
+
+void joined_end(struct joined *j, struct op_weight **out)
+{
+    if (j->row != j->rows)
+        j->l->err = ERR_INTERNAL;
+    create(j->l,
+           &(struct op_weight_params){
+               .weight = j->weight,
+               .bias = j->bias,
+               .out = j->rows,
+               .in = j->in,
+               .kernel = 1,
+               .dtype = j->l->weights,
+           },
+           out);
+    free(j->weight);
+    free(j->bias);
+}
+
+enum err load_finish(struct loader *l, const char *what, uint64_t *parameters, struct fault *why)
+{
+    struct weights_stats stats;
+    enum err e;
+
+    if (!l->err && l->dev)
+        l->err = ops_device_settle(l->dev);
+    if (l->err)
+        return fault_set(why, l->err, NULL, "loading the %s: %s", what,
+                         ops_device_why(l->dev, l->err));
+    e = weights_finish(l->w, why);
+    if (e)
+        return e;
+    weights_stats(l->w, &stats);
+    *parameters = stats.parameters;
+    return ERR_OK;
+}
+
+void tap_point(const struct tap *tap, struct ops *o, const struct tensor *t, const char *fmt, ...)
+{
+    char name[LAYER_NAME];
+
+    if (!tap)
+        return;
+    FORMAT_NAME(name, fmt);
+    tap->fn(tap->ctx, o, name, t);
+}

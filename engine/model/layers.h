@@ -1,0 +1,70 @@
+// The part that the loaders and recordings of all networks share: tensors requested by name and
+// shape and repacked into device memory, matrix products joined from layers with the same input,
+// and the tap that shows a recording's named points. Thread: the engine's worker.
+#ifndef IMAGEND_LAYERS_H
+#define IMAGEND_LAYERS_H
+
+#include "ops.h"
+#include "weights.h"
+
+enum { LAYER_NAME = 128 };
+
+// ---- loading ----------------------------------------------------------------------------------
+
+// One network being loaded. The first error is kept, and what follows it is skipped.
+struct loader {
+    struct ops_device *dev; // NULL: only count the tensors
+    struct weights *w;
+    enum dtype dtype;   // of other tensors than matrix products and norms
+    enum dtype weights; // of matrix products: the device's
+    enum err err;
+};
+
+struct loader load_begin(struct ops_device *dev, struct weights *w, enum dtype dtype);
+
+struct norm {
+    struct tensor gamma, beta; // f32; beta.buf NULL: none
+};
+
+// Shape: data [rows, c] or NULL (missing: weights_finish reports it) -> out [1, 1, rows, c].
+void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c, const float *data,
+                 struct tensor *out);
+void load_norm(struct loader *l, struct norm *n, uint32_t c, bool beta, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+void load_linear(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in, bool bias,
+                 const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+void load_conv(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in,
+               uint32_t kernel, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+void norm_deinit(struct norm *n);
+
+// Linear layers with the same input as one product; the rows of each follow those before it. The
+// parts must add up to `rows`. joined_end frees what joined_begin allocated, also after an error.
+struct joined {
+    struct loader *l;
+    uint32_t rows, in, row;
+    bool has_bias;
+    float *weight, *bias;
+};
+void joined_begin(struct joined *j, struct loader *l, uint32_t rows, uint32_t in, bool bias);
+void joined_add(struct joined *j, uint32_t rows, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void joined_end(struct joined *j, struct op_weight **out);
+
+// Waits for the uploads and checks that the checkpoint has no other tensors. what: "text encoder".
+// Errors: the first one met, FORMAT as weights_finish.
+enum err load_finish(struct loader *l, const char *what, uint64_t *parameters, struct fault *why);
+
+// ---- taps -------------------------------------------------------------------------------------
+
+// Called with each named point while recording (names as in named_modules of diffusers and
+// transformers); fn may record a copy of t. The recording is otherwise the same with and without a
+// tap: a value that exists only inside a fused dispatch has no point.
+struct tap {
+    void (*fn)(void *ctx, struct ops *o, const char *name, const struct tensor *t);
+    void *ctx;
+};
+// tap NULL: does nothing.
+void tap_point(const struct tap *tap, struct ops *o, const struct tensor *t, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+#endif
