@@ -107,7 +107,7 @@ static const struct conf_option options[] = {
     NUM("max-connections", CONF_INT, max_connections, "12000", 1, 1000000, 0,
         "maximum number of open connections; raises the open-file limit"),
     NUM("receive-timeout", CONF_SECONDS, receive_timeout, "30", 0.1, 3600, 0,
-        "time allowed for a request to arrive"),
+        "time allowed for a request to arrive; each 256 KB of images adds a second"),
     NUM("idle-timeout", CONF_SECONDS, idle_timeout, "75", 0.1, 86400, 0,
         "close idle connections after this long; use more than the load balancer's own"),
     NUM("send-timeout", CONF_SECONDS, send_timeout, "60", 1, 3600, 0,

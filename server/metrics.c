@@ -60,6 +60,8 @@ static const struct metric_row {
                             "Prompts that had to be encoded"},
     [METRIC_KEPT_JOBS] = {"imagend_jobs", GAUGE, NULL, "", "Stored jobs, including finished ones"},
     [METRIC_KEPT_BYTES] = {"imagend_kept_bytes", GAUGE, NULL, "", "Size of the stored results"},
+    [METRIC_INPUT_BYTES] = {"imagend_input_bytes", GAUGE, NULL, "",
+                            "Size of the input images of all jobs"},
     [METRIC_READY] = {"imagend_ready", GAUGE, NULL, "", "1 while requests are served"},
     [METRIC_MODEL] = {"imagend_model_info", GAUGE, NULL, "model, device, dtype",
                       "The loaded model; always 1"},

@@ -110,6 +110,7 @@ void watch_metrics(struct app *app, struct buf *out)
     metric_set(m, METRIC_TEXT_MISSES, "", (double)s.worker.text_cache_misses);
     metric_set(m, METRIC_KEPT_JOBS, "", s.jobs);
     metric_set(m, METRIC_KEPT_BYTES, "", (double)s.kept_bytes);
+    metric_set(m, METRIC_INPUT_BYTES, "", (double)s.input_bytes);
     metric_set(m, METRIC_READY, "", jobs_ready(app->jobs, &why) && !app->draining);
     if (model) {
         struct buf labels = {0};

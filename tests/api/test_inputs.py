@@ -454,6 +454,28 @@ def test_ordinary_requests_do_not_wait_for_uploads():
         assert s.close() == 0
 
 
+def test_large_bodies_may_take_longer():
+    """Each 256 KB beyond max-body add a second to receive-timeout; a client that stops is closed."""
+    s = Server("--max-body", "100K", "--receive-timeout", "2")
+    try:
+        body = form([("prompt", "a"), ("size", "64"), ("image", noise(1200))])
+        head = (f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; "
+                f"boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n").encode()
+        parts = [body[i:i + 500_000] for i in range(0, len(body), 500_000)]
+        assert len(parts) > 8
+        start = time.monotonic()
+        with s.raw(head, read=False) as steady, s.raw(head + parts[0], read=False) as stopped:
+            for part in parts:
+                steady.sendall(part)
+                time.sleep(0.5)
+            assert time.monotonic() - start > 4
+            assert steady.recv(100).startswith(b"HTTP/1.1 202 ")
+            assert stopped.recv(100) == b""
+            assert time.monotonic() - start < 30
+    finally:
+        assert s.close() == 0
+
+
 def test_room_is_free_once_a_job_has_its_image():
     """While edits are drawn and their clients wait, others may upload."""
     s = Server("--input-bytes", "4M", "--max-body", "100K", env={"FAKE_SLOTS": "1"})

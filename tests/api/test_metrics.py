@@ -1,10 +1,11 @@
 """Every metric counts exactly what its row in the table says."""
+import base64
 import contextlib
 import re
 import socket
 import subprocess
 
-from harness import PROGRAM, Server, eventually, main
+from harness import PROGRAM, Server, eventually, main, make_png
 
 MIB = 1 << 20
 
@@ -91,6 +92,14 @@ def test_every_metric():
         s.delete("/v1/jobs/" + made["id"])
         check("jobs", len(kept))
         check("kept_bytes", sum(i["bytes"] for j in kept for i in j["images"] if "bytes" in i))
+        # Input images, each once however many jobs have it.
+        image = make_png(8, 8, lambda x, y: (x, y, 0))
+        body = {"prompt": "a", "size": 64, "image": base64.b64encode(image).decode()}
+        edits = [s.wait_job(s.post("/v1/jobs", body).json["id"])["id"] for _ in range(2)]
+        check("input_bytes", len(image))
+        for job in edits:
+            s.delete("/v1/jobs/" + job)
+        check("input_bytes", 0)
 
         # Requests, by route and status; a path that is none of ours makes no series of its own.
         route = 'method="GET",route="/v1/models/{id}",status="%d"'
