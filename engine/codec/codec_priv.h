@@ -47,7 +47,7 @@ struct codec_segment {
     int marker;
     const uint8_t *data;
     size_t n;
-    bool damaged;
+    bool pixels, damaged; // at the end: the pixels follow, or the file ends without any
 };
 enum { CODEC_JPEG_APP1 = 0xe1 };
 // Walks the segments before the pixels; false at their end.

@@ -192,13 +192,15 @@ bool codec_next_segment(const struct codec_reader *r, struct codec_segment *s)
             p++;
             continue;
         }
-        if (s->marker == SOS || n > (size_t)(end - p) - 2)
+        s->pixels = s->marker == SOS;
+        s->damaged = s->marker == EOI;
+        if (s->pixels || s->damaged || n > (size_t)(end - p) - 2)
             return false;
-        s->damaged = n < 2 || s->marker == EOI;
+        // libjpeg reads a length of less than its own two bytes as no data.
         s->data = p + 4;
-        s->n = s->damaged ? 0 : n - 2;
-        s->next = p + 2 + n;
-        return !s->damaged;
+        s->n = n < 2 ? 0 : n - 2;
+        s->next = s->data + s->n;
+        return true;
     }
     return false;
 }
@@ -225,7 +227,7 @@ static enum err read_jpeg(struct codec_reader *r, struct codec_texts *t)
     }
     if (s.damaged)
         return codec_refuse(r, "is a damaged JPEG file");
-    for (const uint8_t *p = s.next;
+    for (const uint8_t *p = s.pixels ? s.next : end;
          (p = end - p > 1 ? memchr(p, 0xff, (size_t)(end - p) - 1) : NULL); p++)
         if (p[1] == EOI)
             return ERR_OK;

@@ -274,7 +274,9 @@ static void refused(void)
                 {"GIF89a", "is a GIF file", 6},
                 {"\x89PNG\r\n\x1a\n", "is truncated", 8},
                 {"\x89PNG\r\n\x1a\n\0\0\0\0IEND\0\0\0", "is a damaged PNG file", 20},
-                {"\xff\xd8\xff\xe1\0\1\xff\xd9", "is a damaged JPEG file", 8},
+                {"\xff\xd8\xff\xe1\0\1\xff\xd9", "is truncated", 8},
+                {"\xff\xd8\xff\xe1\0\1\xff\xd9\0\0", "is a damaged JPEG file", 10},
+                {"\xff\xd8\xff\xe1\0\x10\xff\xd9\0\0", "is truncated", 10},
                 {"\xff\xd8\xff", "is truncated", 3},
                 {"RIFF\0\0\0\0WEBP", "is truncated", 12}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
