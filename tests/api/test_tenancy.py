@@ -269,7 +269,7 @@ def test_idempotency_keys_are_their_owners():
     t = Tenants()
     s = t.server
     try:
-        for route in ("POST /v1/jobs", "POST /v1/images/generations"):
+        for route in ("POST /v1/jobs", "POST /v1/images/generations", "POST /v1/images/edits"):
             body, word = BODIES[route], {"Idempotency-Key": route}
 
             def draw(who, **more):
