@@ -58,6 +58,8 @@ static bool lacks_lanes(const struct refusal *r, const struct kernel *k)
     const struct vk_caps *caps = r->dev->caps;
     if (k->shuffles && (!caps->subgroup_shuffle || r->dev->wish.broken_shuffles))
         return lacks(r, k, "subgroup shuffles, which the device does not support");
+    if (k->matrix && (!caps->matrix.m || r->dev->wish.broken_matrix))
+        return lacks(r, k, "matrix units (f16 x f16 -> f32), which the device does not have");
     if (k->subgroup.most &&
         (caps->subgroup_size < k->subgroup.least || caps->subgroup_size > k->subgroup.most)) {
         if (!r->why[0])
@@ -261,6 +263,7 @@ enum err kernel_wish(const struct ops_device *dev, const char *names, struct ker
                      char why[KERNEL_WHY])
 {
     struct kernel_wish wish = {.broken_loads = dev->wish.broken_loads,
+                               .broken_matrix = dev->wish.broken_matrix,
                                .broken_shuffles = dev->wish.broken_shuffles};
     for (size_t n; names && *names; names += n + (names[n] == ',')) {
         bool known = false;

@@ -24,6 +24,11 @@ static const struct kernel rows[] = {
     {SHADER(matmul_tile), .ops = 1u << OP_LINEAR | 1u << OP_CONV3, TAKES("xmrxxw", matmul),
      .layout = LAYOUT_ROWS, .rate = {2, 3000}, .plan = plan_matmul_tile},
 
+#ifdef HAVE_MATRIX_UNITS
+    {SHADER(matmul_matrix), .ops = 1u << OP_LINEAR | 1u << OP_CONV3, TAKES("xmrxxw", matmul),
+     .matrix = true, .layout = LAYOUT_ROWS, .rate = {1, 20000}, .plan = plan_matmul_matrix},
+#endif
+
     {SHADER(attention_lane), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
      .shuffles = true, .subgroup = {4, 16}, .rate = {20, 100}, .plan = plan_attention_lane},
     {SHADER(attention_tile), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
@@ -60,6 +65,15 @@ static const struct kernel rows[] = {
 
 _Static_assert(OP_COUNT <= 32, "operators are bits of a word");
 _Static_assert(sizeof rows / sizeof rows[0] <= 64, "rows are bits of a wish");
+
+bool kernels_have_matrix_units(void)
+{
+#ifdef HAVE_MATRIX_UNITS
+    return true;
+#else
+    return false;
+#endif
+}
 
 int kernel_count(void)
 {

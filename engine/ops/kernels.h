@@ -101,6 +101,7 @@ struct kernel {
     struct {
         uint32_t least, most; // lanes of a subgroup; 0: any
     } subgroup;
+    bool matrix;               // matrix units: f16 x f16 -> f32, which a probe has found to work
     enum weight_layout layout; // of the weights that it reads
     // Estimated GFLOP/s of one core of a software device, and of a GPU: the cheapest row is chosen.
     struct {
@@ -112,12 +113,15 @@ struct kernel {
 };
 
 int kernel_count(void);
+// False: built by a glslc that does not know GL_KHR_cooperative_matrix.
+bool kernels_have_matrix_units(void);
 const struct kernel *kernel_at(int row);
 
 // The plans, beside their operators.
 bool plan_linear_lane(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 bool plan_conv3_lane(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
+bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 bool plan_attention_lane(const struct vk_caps *caps, const struct problem *p,
                          struct ops_call *call);
 bool plan_attention_tile(const struct vk_caps *caps, const struct problem *p,
@@ -131,7 +135,7 @@ struct kernel_wish {
     uint64_t rows;                // 1 << row
     unsigned ops;                 // 1 << enum op: with a wished row
     unsigned loads, broken_loads; // 1 << enum operand_load
-    bool broken_shuffles;
+    bool broken_shuffles, broken_matrix;
 };
 
 struct kernel_choice {

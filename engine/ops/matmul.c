@@ -123,6 +123,28 @@ bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struc
     return true;
 }
 
+// Tiles of 64 by 64 of halves, four subgroups; see matmul_matrix.comp.
+bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
+{
+    enum { SUBGROUPS = 4, SIDE = 64, DEPTH = 32, ROW = DEPTH / 4 + 2 };
+    const uint32_t m = caps->matrix.m, n = caps->matrix.n, k = caps->matrix.k;
+    const uint32_t pixels = p->h * p->w;
+    const uint32_t spec[] = {
+        SUBGROUPS * caps->subgroup_size, p->taps == 1 ? 1 : 3, p->act, p->parts, m, n, k};
+    if (!m || SIDE / SUBGROUPS % m || SIDE % n || DEPTH % k)
+        return false;
+    call->specs = sizeof spec / sizeof spec[0];
+    memcpy(call->spec, spec, sizeof spec);
+    call->groups[0] = blocks_of(p->out, SIDE);
+    call->groups[1] = blocks_of(p->n * pixels, SIDE);
+    call->groups[2] = 1;
+    call->shared_bytes = 2 * SIDE * ROW * 8 + SUBGROUPS * m * n * 4;
+    const uint32_t each = SIDE * DEPTH / 4 / spec[0]; // loads of an invocation
+    call->trips = p->taps * (blocks_of(vec4s(p->in), DEPTH / 4) * (each + DEPTH / k + 2) + 2);
+    call->work = work(p, (double)call->groups[0] * SIDE * pixels);
+    return true;
+}
+
 // ---- operators ------------------------------------------------------------------------------
 
 struct product_params {

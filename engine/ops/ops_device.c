@@ -81,6 +81,20 @@ static enum err prove(struct ops_device *dev, struct fault *why)
     return ERR_OK;
 }
 
+// Matrix units that a GPU gets wrong are left alone. Software devices only have them for tests:
+// what costs seconds of compilation there is not tried at every start.
+static enum err prove_matrix(struct ops_device *dev, struct fault *why)
+{
+    bool good = true;
+    if (dev->caps->cpu || !dev->caps->matrix.m || !kernels_have_matrix_units())
+        return ERR_OK;
+    enum err e = ops_prove_matrix(dev, &good);
+    dev->wish.broken_matrix = !good;
+    if (e == ERR_DEVICE_LOST)
+        return fault_set(why, e, "device", "%.60s: %s", dev->caps->name, ops_device_why(dev, e));
+    return ERR_OK;
+}
+
 enum err ops_device_prefer(struct ops_device *dev, const char *kernels)
 {
     struct kernel_wish wish;
@@ -98,6 +112,8 @@ enum err ops_device_prefer(struct ops_device *dev, const char *kernels)
 static enum err choose_kernels(struct ops_device *dev, struct fault *why)
 {
     enum err e = prove(dev, why);
+    if (!e)
+        e = prove_matrix(dev, why);
     if (e)
         return e;
     if ((e = ops_device_prefer(dev, NULL)))
@@ -227,9 +243,17 @@ enum err ops_device_list(char **text, struct fault *why)
     FILE *f = open_memstream(&list, &bytes);
     enum err e = caps && f ? vk_device_list(caps, MOST, &count, why)
                            : fault_set(why, ERR_NO_MEMORY, "device", "out of memory");
-    for (int i = 0; !e && i < count; i++)
+    for (int i = 0; !e && i < count; i++) {
         fprintf(f, "%d  %s  (%s, %s, %zu MiB)\n", i, caps[i].name, caps[i].driver,
                 caps[i].cpu ? "software" : "GPU", caps[i].memory_bytes >> 20);
+        if (caps[i].matrix.m)
+            fprintf(f, "   matrix units %ux%ux%u f16%s\n", caps[i].matrix.m, caps[i].matrix.n,
+                    caps[i].matrix.k,
+                    kernels_have_matrix_units()
+                        ? ""
+                        : ", not used: this program was built by a glslc without "
+                          "GL_KHR_cooperative_matrix");
+    }
     if (f && fclose(f) && !e)
         e = fault_set(why, ERR_NO_MEMORY, "device", "out of memory");
     free(caps);

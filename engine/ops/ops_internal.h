@@ -39,6 +39,9 @@ struct ops_device {
 // some operator at all.
 enum err ops_device_prefer(struct ops_device *dev, const char *kernels);
 
+// *good: the device has matrix units, and they compute a product of integers exactly.
+enum err ops_prove_matrix(struct ops_device *dev, bool *good);
+
 // The place of the pipeline with this key in dev->pipelines, made on demand (still without its
 // Vulkan object); -1 when out of memory.
 int pipeline_find(struct ops_device *dev, const struct pipeline_key *key);

@@ -50,7 +50,7 @@ static enum err create(struct ops_device *dev, struct pipeline *pipe)
         .bindings = (int)strlen(k->bindings),
         .push_bytes = k->push_bytes,
         .specs = key->specs,
-        .subgroup_size = k->shuffles ? dev->caps->subgroup_size : 0,
+        .subgroup_size = k->shuffles || k->matrix ? dev->caps->subgroup_size : 0,
     };
     memcpy(p.spec, key->spec, sizeof p.spec);
     for (int i = 0; i < p.bindings; i++)

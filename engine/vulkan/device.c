@@ -97,7 +97,8 @@ struct feature_chain {
     VkPhysicalDeviceMaintenance4Features m4;
     VkPhysicalDeviceSubgroupSizeControlFeatures size;
     VkPhysicalDeviceRobustness2FeaturesEXT robust;
-    const char *extensions[4];
+    struct vk_matrix_features matrix;
+    const char *extensions[5];
     uint32_t extension_count;
 };
 
@@ -112,6 +113,7 @@ static void want_features(struct feature_chain *c, const struct vk_physical *ph)
     c->core.features.robustBufferAccess = has.robustBufferAccess;
     c->f12.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES;
     c->f12.timelineSemaphore = VK_TRUE;
+    c->f12.shaderFloat16 = c->f12.vulkanMemoryModel = ph->caps.matrix.m > 0;
 }
 
 static void want_extensions(struct feature_chain *c, const struct vk_physical *ph)
@@ -139,7 +141,15 @@ static void want_extensions(struct feature_chain *c, const struct vk_physical *p
         c->robust.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ROBUSTNESS_2_FEATURES_EXT;
         c->robust.robustBufferAccess2 = VK_TRUE;
         *tail = &c->robust;
+        tail = &c->robust.pNext;
         c->extensions[c->extension_count++] = VK_EXT_ROBUSTNESS_2_EXTENSION_NAME;
+    }
+    if (ph->caps.matrix.m) {
+        c->matrix.type = VK_MATRIX_FEATURES;
+        c->matrix.matrix = VK_TRUE;
+        *tail = &c->matrix;
+        tail = &c->matrix.next;
+        c->extensions[c->extension_count++] = VK_MATRIX_EXTENSION;
     }
     if (ph->budget)
         c->extensions[c->extension_count++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;

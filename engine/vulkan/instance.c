@@ -72,6 +72,8 @@ static void find_extensions(struct vk_physical *ph)
             ph->size_control_ext = true;
         else if (!strcmp(name, VK_EXT_ROBUSTNESS_2_EXTENSION_NAME))
             ph->robustness2 = true;
+        else if (!strcmp(name, VK_MATRIX_EXTENSION))
+            ph->matrix_ext = true;
         else if (!strcmp(name, VK_KHR_MAINTENANCE_4_EXTENSION_NAME))
             ph->maintenance4_ext = true;
     }
@@ -289,6 +291,7 @@ enum err vk_physical_find(const struct vk_instance *inst, struct vk_physical *ou
         struct vk_physical ph = {.handle = handles[i]};
         if (!inspect(&ph))
             continue;
+        vk_matrix_find(inst, &ph);
         int at = (*count)++;
         for (; at > 0 && rank(ph.type) < rank(out[at - 1].type); at--)
             out[at] = out[at - 1];

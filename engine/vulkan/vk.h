@@ -37,6 +37,10 @@ struct vk_caps {
     bool texel_f32, texel_f16; // uniform texel buffers of RGBA32F, RGBA16F
     bool timestamps;
     uint32_t subgroup_size;
+    // Shape of the matrices f16 x f16 -> f32 that a subgroup multiplies: [m, k] x [k, n]; 0: none.
+    struct {
+        uint32_t m, n, k;
+    } matrix;
     uint32_t max_shared_bytes, max_workgroup_invocations, max_push_bytes;
     uint32_t max_groups[3];
     uint32_t max_storage_bindings, max_texel_bindings, max_bindings; // per pipeline

@@ -36,6 +36,7 @@ struct vk_physical {
     uint8_t cache_uuid[VK_UUID_SIZE];
     VkDeviceSize max_allocation, max_buffer;
     double timestamp_seconds; // duration of one tick
+    bool matrix_ext;
     bool budget, size_control, size_control_ext, robustness2, maintenance4, maintenance4_ext;
     VkPhysicalDeviceMemoryProperties memory;
 };
@@ -99,6 +100,20 @@ struct vk_device {
 bool vk_fault_due(struct vk_device *dev, enum vk_fault kind);
 // Submits cb and advances the timeline.
 enum err vk_queue_submit(struct vk_device *dev, VkCommandBuffer cb, uint64_t *ticket);
+
+// ---- matrix.c -------------------------------------------------------------------------------
+
+// VK_KHR_cooperative_matrix, which Debian 12's headers do not have yet.
+#define VK_MATRIX_EXTENSION "VK_KHR_cooperative_matrix"
+struct vk_matrix_features {
+    VkStructureType type;
+    void *next;
+    VkBool32 matrix, robust;
+};
+#define VK_MATRIX_FEATURES ((VkStructureType)1000506000)
+
+// Fills caps.matrix of a device that has the extension and its features.
+void vk_matrix_find(const struct vk_instance *inst, struct vk_physical *ph);
 
 // ---- validation.c -----------------------------------------------------------------------------
 

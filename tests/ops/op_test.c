@@ -16,7 +16,8 @@ struct ops_device *op_test_device(void)
 }
 
 // Ways to run matrix products and attention, and how their operands are read.
-static const char *const ways[] = {"lane,texel", "lane,buffer", "tile,buffer"};
+static const char *const ways[] = {"lane,texel", "lane,buffer", "tile,buffer",
+                                   "matmul_matrix,attention_tile,buffer"};
 static const char *way = "own";
 
 const char *op_test_way(void)
@@ -39,8 +40,10 @@ int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype))
         way = ways[i];
         if ((only && strcmp(only, way) != 0) || ops_device_prefer(dev, way) != ERR_OK)
             continue;
-        body(dev, DT_F32);
-        body(dev, DT_F16);
+        for (int dtype = DT_F32; dtype <= DT_F16; dtype++) {
+            dev->info.dtype = (enum dtype)dtype; // weights are packed for kernels that read it
+            body(dev, (enum dtype)dtype);
+        }
     }
     return op_test_close();
 }

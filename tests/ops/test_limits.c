@@ -343,8 +343,7 @@ static void test_errors(struct ops_device *dev, enum dtype dtype)
         if (tile ? errors[i].tile : errors[i].lane) {
             const char *why = ops_device_why(dev, e);
             CHECK_INT(e, ERR_UNSUPPORTED);
-            CHECK_MSG(strstr(why, errors[i].says) &&
-                          strstr(why, tile ? "matmul_tile" : "linear_lane"),
+            CHECK_MSG(strstr(why, errors[i].says) && strstr(why, tile ? "matmul_" : "linear_lane"),
                       "expected \"%s\": %s", errors[i].says, why);
             CHECK_MSG(strstr(why, own->name), "no device: %s", why);
             CHECK_MSG(errors[i].lower == push || strstr(why, ", 10, 8, 24] needs "), "no shape: %s",
@@ -446,6 +445,16 @@ static void test_choice(struct ops_device *dev)
         caps.cpu = dev->wish.broken_shuffles = false;
         CHECK_STR(chosen(dev, &l), "matmul_tile");
         CHECK_STR(chosen(dev, &a), "attention_tile");
+        caps.matrix.m = caps.matrix.n = caps.matrix.k = 16;
+        CHECK_STR(chosen(dev, &l), "matmul_tile"); // not with f32
+        l.dtype = l.weight_dtype = DT_F16;
+        const char *best = kernels_have_matrix_units() ? "matmul_matrix" : "matmul_tile";
+        CHECK_STR(chosen(dev, &l), best);
+        dev->wish.broken_matrix = true;
+        CHECK_STR(chosen(dev, &l), "matmul_tile");
+        dev->wish.broken_matrix = false;
+        caps.matrix.m = 12; // no tile divides into these
+        CHECK_STR(chosen(dev, &l), "matmul_tile");
         CHECK_INT(ops_device_prefer(dev, "attention_any,linear_lane"), ERR_OK);
         CHECK_STR(chosen(dev, &l), "linear_lane");
         CHECK_STR(chosen(dev, &a), "attention_any");

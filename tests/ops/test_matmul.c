@@ -212,6 +212,15 @@ static void test_bytes(struct ops_device *dev)
     }
 }
 
+// What proves matrix units when a GPU opens says yes of a software device that has them, and no of
+// one that has none.
+static void test_proof(struct ops_device *dev)
+{
+    bool good, has = dev->caps->matrix.m && kernels_have_matrix_units();
+    CHECK_INT(ops_prove_matrix(dev, &good), ERR_OK);
+    CHECK_INT(good, has);
+}
+
 static void body(struct ops_device *dev, enum dtype dtype)
 {
     static const enum dtype formats[] = {DT_BF16, DT_Q8, DT_Q4};
@@ -220,6 +229,8 @@ static void body(struct ops_device *dev, enum dtype dtype)
         for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++)
             run_row(dev, dtype, formats[f], &packed_rows[i]);
     test_bytes(dev);
+    if (!full)
+        test_proof(dev);
     for (size_t i = 0; full && i < sizeof full_rows / sizeof full_rows[0]; i++)
         if (possible(dev, dtype, &full_rows[i]))
             run_row(dev, dtype, dtype, &full_rows[i]);
