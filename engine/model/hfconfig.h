@@ -20,7 +20,8 @@ enum hfconfig_pipeline {
 
 struct hfconfig_index {
     enum hfconfig_pipeline pipeline;
-    bool text_encoder, tokenizer; // false: [null, null], taken from another folder
+    const char *text_encoder; // class; NULL: [null, null], taken from another folder
+    bool tokenizer;           // likewise
     bool unet;
     int scheduler, image_noising_scheduler; // enum scheduler_class; -1: none
     bool safety_checker, watermarker;       // listed in the folder; not run
@@ -37,6 +38,14 @@ struct t5_config {
     bool gated;            // wi_0, wi_1; false: wi
     enum hfconfig_act act; // GELU_TANH for gated-gelu
     int pad_id, eos_id;
+};
+
+// ---- CLIPTextModel --------------------------------------------------------------------------
+
+struct clip_config {
+    int width, ff, layers, heads, length, vocab; // length: of every prompt, with its padding
+    float eps;
+    enum hfconfig_act act;
 };
 
 // ---- UNet2DConditionModel -------------------------------------------------------------------
@@ -96,6 +105,7 @@ struct unet_config {
 
 enum err hfconfig_index_read(const char *path, struct hfconfig_index *out, struct fault *why);
 enum err hfconfig_t5_read(const char *path, struct t5_config *out, struct fault *why);
+enum err hfconfig_clip_read(const char *path, struct clip_config *out, struct fault *why);
 enum err hfconfig_unet_read(const char *path, struct unet_config *out, struct fault *why);
 // Reads only the keys that are present. The sampler supplies defaults, because another class than
 // the file's may be selected.
@@ -110,6 +120,8 @@ enum err hfconfig_index_parse(const char *text, size_t len, const char *what,
                               struct hfconfig_index *out, struct fault *why);
 enum err hfconfig_t5_parse(const char *text, size_t len, const char *what, struct t5_config *out,
                            struct fault *why);
+enum err hfconfig_clip_parse(const char *text, size_t len, const char *what,
+                             struct clip_config *out, struct fault *why);
 enum err hfconfig_unet_parse(const char *text, size_t len, const char *what,
                              struct unet_config *out, struct fault *why);
 enum err hfconfig_scheduler_parse(const char *text, size_t len, const char *what,

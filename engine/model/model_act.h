@@ -1,4 +1,4 @@
-// Maps an activation of a config file to the operators' enum. For t5.c and unet.c.
+// Maps an activation of a config file to the operators' enum. For the networks.
 #ifndef IMAGEND_MODEL_ACT_H
 #define IMAGEND_MODEL_ACT_H
 

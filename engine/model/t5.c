@@ -1,7 +1,8 @@
 // The T5 v1.1 encoder: loading and recording. Called when an engine opens and when a prompt is not
 // in the text cache, on the engine's worker. Knows nothing about tokenizers or diffusion.
-#include "t5.h"
+// Source: transformers T5EncoderModel, T5Stack.
 #include "model_act.h"
+#include "text_encoder.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,9 +13,8 @@ struct t5_layer {
 };
 
 struct t5 {
-    struct ops_device *dev;
+    struct text_encoder base;
     struct t5_config config;
-    uint64_t parameters;
     struct tensor embedding; // [1, 1, vocab, d_model]
     struct tensor buckets;   // f32 [1, 1, buckets, heads]
     struct norm final_norm;
@@ -69,43 +69,27 @@ static void load_all(struct loader *l, struct t5 *t)
     weights_ignore(l->w, "lm_head.");
 }
 
-enum err t5_load(struct ops_device *dev, const struct t5_config *config, struct weights *w,
-                 enum dtype dtype, struct t5 **out, struct fault *why)
+static enum err t5_load(struct text_encoder *base, const struct text_encoder_config *config,
+                        struct loader *l, struct fault *why)
 {
-    struct loader l = load_begin(dev, w, dtype);
-    enum err e = ERR_NO_MEMORY;
-    struct t5 *t;
+    const struct t5_config *c = &config->t5;
+    struct t5 *t = (struct t5 *)base;
 
-    if (config->d_model % 4 || config->d_ff % 4 || config->num_heads * config->d_kv % 4)
+    t->config = *c;
+    if (c->d_model % 4 || c->d_ff % 4 || c->num_heads * c->d_kv % 4)
         return fault_set(why, ERR_UNSUPPORTED, "text_encoder",
                          "d_model, d_ff and num_heads * d_kv must be multiples of 4");
-    t = calloc(1, sizeof *t);
-    if (!t)
-        return fault_set(why, e, NULL, "no memory for the text encoder");
-    t->dev = dev;
-    t->config = *config;
-    t->layer = calloc((size_t)config->num_layers, sizeof *t->layer);
-    if (!t->layer) {
-        e = fault_set(why, e, NULL, "no memory for the text encoder");
-        goto fail;
-    }
-    load_all(&l, t);
-    e = load_finish(&l, "text encoder", &t->parameters, why);
-    if (e)
-        goto fail;
-    *out = t;
+    t->layer = calloc((size_t)c->num_layers, sizeof *t->layer);
+    if (!t->layer)
+        return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text encoder");
+    load_all(l, t);
     return ERR_OK;
-fail:
-    t5_destroy(&t);
-    return e;
 }
 
-void t5_destroy(struct t5 **out)
+static void t5_deinit(struct text_encoder *base)
 {
-    struct t5 *t = *out;
+    struct t5 *t = (struct t5 *)base;
 
-    if (!t)
-        return;
     for (int i = 0; t->layer && i < t->config.num_layers; i++) {
         struct t5_layer *y = &t->layer[i];
         norm_deinit(&y->attention_norm);
@@ -120,18 +104,6 @@ void t5_destroy(struct t5 **out)
     tensor_destroy(&t->buckets);
     norm_deinit(&t->final_norm);
     free(t->layer);
-    free(t);
-    *out = NULL;
-}
-
-const struct t5_config *t5_get_config(const struct t5 *t)
-{
-    return &t->config;
-}
-
-uint64_t t5_parameters(const struct t5 *t)
-{
-    return t->parameters;
 }
 
 struct run {
@@ -208,9 +180,11 @@ static void record_feed_forward(const struct run *r, int index, const struct ten
     tap_block(r, index, "layer.1", x);
 }
 
-struct tensor t5_record(const struct t5 *t, struct ops *o, const struct tensor *ids,
-                        const struct tensor *valid, const struct tap *tap)
+static struct tensor t5_record(const struct text_encoder *base, struct ops *o,
+                               const struct tensor *ids, const struct tensor *valid,
+                               const struct tap *tap)
 {
+    const struct t5 *t = (const struct t5 *)base;
     const struct t5_config *c = &t->config;
     const uint32_t n = ids->n, l = ids->w, d = (uint32_t)c->d_model;
     struct tensor bias = ops_temp_dtype(o, DT_F32, 1, l, l, (uint32_t)c->num_heads);
@@ -231,3 +205,30 @@ struct tensor t5_record(const struct t5 *t, struct ops *o, const struct tensor *
     ops_release(o, &bias);
     return y;
 }
+
+static enum err t5_read(const char *path, struct text_encoder_config *out, struct fault *why)
+{
+    const enum err e = hfconfig_t5_read(path, &out->t5, why);
+
+    out->width = out->t5.d_model;
+    out->vocab = out->t5.vocab_size;
+    return e;
+}
+
+static void t5_describe(const struct text_encoder_config *config, char *out, size_t n)
+{
+    const struct t5_config *c = &config->t5;
+
+    snprintf(out, n, "T5           %d layers, width %d, %d heads of %d, feed-forward %d, %d tokens",
+             c->num_layers, c->d_model, c->num_heads, c->d_kv, c->d_ff, c->vocab_size);
+}
+
+const struct text_encoder_class t5_encoder = {
+    .name = "T5EncoderModel",
+    .read = t5_read,
+    .describe = t5_describe,
+    .bytes = sizeof(struct t5),
+    .load = t5_load,
+    .deinit = t5_deinit,
+    .record = t5_record,
+};

@@ -68,7 +68,7 @@ static enum err read_network(struct cascade *c, struct cascade_network *n, struc
         if (!e)
             e = join(path, c->text_dir, "config.json", why);
         if (!e)
-            e = hfconfig_t5_read(path, &c->t5, why);
+            e = text_encoder_read(index.text_encoder, path, &c->text, why);
     }
     if (!e && index.tokenizer && !c->tokenizer_dir[0])
         e = join(c->tokenizer_dir, n->dir, "tokenizer", why);
@@ -316,11 +316,11 @@ static enum err check_network(const struct cascade *c, int index, struct fault *
         return fault_set(why, ERR_UNSUPPORTED, "in_channels",
                          "the U-Net of stage %d (%s) has %d input channels, expected %d", i + 1,
                          n->name, n->unet.in_channels, channels);
-    if (n->unet.text_dim != c->t5.d_model)
+    if (n->unet.text_dim != c->text.width)
         return fault_set(
             why, ERR_UNSUPPORTED, "encoder_hid_dim",
             "stage %d (%s) expects text embeddings of width %d, but the text encoder produces %d",
-            i + 1, n->name, n->unet.text_dim, c->t5.d_model);
+            i + 1, n->name, n->unet.text_dim, c->text.width);
     if (n->unet.sample_size != own->unet.sample_size)
         return fault_set(why, ERR_UNSUPPORTED, "sample_size",
                          "the image size of stage %d (%s) is %d, but that of %s is %d", i + 1,

@@ -8,6 +8,7 @@
 #include "hfconfig.h"
 #include "samplers.h"
 #include "scheduler_config.h"
+#include "text_encoder.h"
 #include "weights.h"
 
 enum {
@@ -50,7 +51,7 @@ struct cascade {
     char name[64];
     char text_dir[CASCADE_PATH]; // text_encoder
     char tokenizer_dir[CASCADE_PATH];
-    struct t5_config t5;
+    struct text_encoder_config text;
     bool text_plain;   // as cascade_network.plain
     char variant[32];  // requested variant of the weight files; "": none
     char notice[256];  // a notice for the user about the selected files; "": none

@@ -80,7 +80,7 @@ static enum err open_text(struct engine *g, struct fault *why)
             .tokenizer_dir = g->cascade.tokenizer_dir,
             .encoder_dir = w.dir,
             .variant = w.variant,
-            .config = &g->cascade.t5,
+            .config = &g->cascade.text,
             .dtype = ops_device_info(g->dev)->dtype,
             .cached = TEXT_CACHE,
         },

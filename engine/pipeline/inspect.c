@@ -54,15 +54,15 @@ static void inspect_text(const struct cascade *c, struct buf *b, struct totals *
 {
     char dir[CASCADE_PATH + 8];
     const struct weights_params w = cascade_weights(c, -1, dir);
-    const struct t5_config *t = &c->t5;
     struct text_parts parts;
+    char dimensions[160];
 
     text_parts_open(
         &(struct text_params){
             .tokenizer_dir = c->tokenizer_dir,
             .encoder_dir = w.dir,
             .variant = w.variant,
-            .config = t,
+            .config = &c->text,
         },
         &parts, NULL);
     buf_printf(b, "tokenizer      %s\n", c->tokenizer_dir);
@@ -72,9 +72,8 @@ static void inspect_text(const struct cascade *c, struct buf *b, struct totals *
     if (parts.tokenizer_fault.code)
         add_problem(b, parts.tokenizer_fault.msg, sum);
     buf_printf(b, "text encoder   %s\n", c->text_dir);
-    buf_printf(b,
-               "    T5           %d layers, width %d, %d heads of %d, feed-forward %d, %d tokens\n",
-               t->num_layers, t->d_model, t->num_heads, t->d_kv, t->d_ff, t->vocab_size);
+    text_encoder_describe(&c->text, dimensions, sizeof dimensions);
+    buf_printf(b, "    %s\n", dimensions);
     if (parts.weights)
         add_weights(b, parts.weights, &parts.weights_fault, sum);
     else

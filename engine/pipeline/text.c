@@ -18,7 +18,7 @@ struct cached {
 struct text {
     struct ops_device *dev;
     struct tokenizer *tokenizer;
-    struct t5 *t5;
+    struct text_encoder *encoder;
     uint32_t length;
     bool f16;                         // weights
     struct tensor ids, valid, states; // mapped u32 [1, L]; f32 [1, L, D]
@@ -36,7 +36,8 @@ static enum err open_encoder(const struct text_params *p, struct text_parts *par
             .dir = p->encoder_dir, .base = "model", .variant = p->variant, .dry = !p->dev},
         &parts->weights, why);
 
-    return e ? e : t5_load(p->dev, p->config, parts->weights, p->dtype, &parts->t5, why);
+    return e ? e
+             : text_encoder_load(p->dev, p->config, parts->weights, p->dtype, &parts->encoder, why);
 }
 
 static enum err open_tokenizer(const struct text_params *p, struct text_parts *parts)
@@ -44,10 +45,10 @@ static enum err open_tokenizer(const struct text_params *p, struct text_parts *p
     struct fault *why = &parts->tokenizer_fault;
     enum err e = tokenizer_open(p->tokenizer_dir, &parts->tokenizer, why);
 
-    if (!e && tokenizer_vocab(parts->tokenizer) > p->config->vocab_size)
+    if (!e && tokenizer_vocab(parts->tokenizer) > p->config->vocab)
         e = fault_set(why, ERR_FORMAT, "tokenizer",
                       "the tokenizer has %d tokens, but the text encoder has only %d embeddings",
-                      tokenizer_vocab(parts->tokenizer), p->config->vocab_size);
+                      tokenizer_vocab(parts->tokenizer), p->config->vocab);
     return e;
 }
 
@@ -75,7 +76,7 @@ enum err text_parts_open(const struct text_params *p, struct text_parts *parts, 
 void text_parts_deinit(struct text_parts *parts)
 {
     tokenizer_close(&parts->tokenizer);
-    t5_destroy(&parts->t5);
+    text_encoder_destroy(&parts->encoder);
     weights_close(&parts->weights);
 }
 
@@ -86,7 +87,7 @@ static enum err record(struct text *t)
 
     if (e)
         return e;
-    y = t5_record(t->t5, t->encode, &t->ids, &t->valid, NULL);
+    y = text_encoder_record(t->encoder, t->encode, &t->ids, &t->valid, NULL);
     op_copy(t->encode, &y, &t->states);
     e = ops_end(t->encode);
     if (e)
@@ -110,9 +111,9 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
                  : fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text cache");
     if (!e) {
         t->tokenizer = parts.tokenizer;
-        t->t5 = parts.t5;
+        t->encoder = parts.encoder;
         parts.tokenizer = NULL;
-        parts.t5 = NULL;
+        parts.encoder = NULL;
     }
     text_parts_deinit(&parts);
     if (e)
@@ -122,7 +123,7 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
     if (!e)
         e = tensor_create_mapped(t->dev, DT_U32, 1, 1, t->length, 1, &t->valid);
     if (!e)
-        e = tensor_create_mapped(t->dev, DT_F32, 1, 1, t->length, (uint32_t)p->config->d_model,
+        e = tensor_create_mapped(t->dev, DT_F32, 1, 1, t->length, (uint32_t)p->config->width,
                                  &t->states);
     if (e) {
         fault_set(why, e, NULL, "text encoder: %s", ops_device_why(t->dev, e));
@@ -145,7 +146,7 @@ void text_close(struct text **out)
     tensor_destroy(&t->ids);
     tensor_destroy(&t->valid);
     tensor_destroy(&t->states);
-    t5_destroy(&t->t5);
+    text_encoder_destroy(&t->encoder);
     tokenizer_close(&t->tokenizer);
     for (int i = 0; t->cache && i < t->cached; i++) {
         free(t->cache[i].prompt);
@@ -163,17 +164,12 @@ int text_length(const struct text *t)
 
 int text_dim(const struct text *t)
 {
-    return t5_get_config(t->t5)->d_model;
+    return t->encoder->width;
 }
 
 uint64_t text_parameters(const struct text *t)
 {
-    return t5_parameters(t->t5);
-}
-
-const struct t5 *text_encoder(const struct text *t)
-{
-    return t->t5;
+    return t->encoder->parameters;
 }
 
 void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses)

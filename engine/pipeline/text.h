@@ -1,9 +1,9 @@
-// Encodes prompts to text states: tokenizer, T5 encoder and a cache of recent prompts. Called by
+// Encodes prompts to text states: tokenizer, text encoder and a cache of recent prompts. Called by
 // the engine and the golden program. Thread: the engine's worker.
 #ifndef IMAGEND_TEXT_H
 #define IMAGEND_TEXT_H
 
-#include "t5.h"
+#include "text_encoder.h"
 #include "tokenizer.h"
 
 struct text;
@@ -11,7 +11,7 @@ struct text;
 struct text_params {
     struct ops_device *dev;
     const char *tokenizer_dir, *encoder_dir, *variant;
-    const struct t5_config *config;
+    const struct text_encoder_config *config;
     enum dtype dtype; // of the weights; activations are f32
     int cached;       // prompts in the cache; at least 2
 };
@@ -22,7 +22,7 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
 struct text_parts {
     struct tokenizer *tokenizer;
     struct weights *weights;
-    struct t5 *t5;
+    struct text_encoder *encoder;
     struct fault tokenizer_fault, weights_fault; // code 0: fine
 };
 // Owner: the caller calls text_parts_deinit, also on error. Errors: the first fault.
@@ -34,7 +34,6 @@ void text_close(struct text **t);
 int text_length(const struct text *t); // tokens L
 int text_dim(const struct text *t);    // width D
 uint64_t text_parameters(const struct text *t);
-const struct t5 *text_encoder(const struct text *t);
 
 struct text_states {
     const float *v; // [L, D]

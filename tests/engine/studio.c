@@ -50,14 +50,14 @@ static void path_of(const struct studio *s, const char *network, const char *fil
 struct text *studio_text(struct studio *s)
 {
     struct text *text = NULL;
-    struct t5_config config;
+    struct text_encoder_config config;
     struct fault why = {0};
     char encoder[512], tokenizer[512], file[512];
 
     path_of(s, "base", "text_encoder", encoder);
     path_of(s, "base", "tokenizer", tokenizer);
     path_of(s, "base", "text_encoder/config.json", file);
-    CHECK_MSG(!hfconfig_t5_read(file, &config, &why), "%s", why.msg);
+    CHECK_MSG(!text_encoder_read("T5EncoderModel", file, &config, &why), "%s", why.msg);
     CHECK_MSG(!text_open(&(struct text_params){.dev = s->dev,
                                                .tokenizer_dir = tokenizer,
                                                .encoder_dir = encoder,

@@ -40,7 +40,7 @@ static enum err load(struct rig *r)
                 .dev = r->dev,
                 .tokenizer_dir = r->cascade.tokenizer_dir,
                 .encoder_dir = r->cascade.text_dir,
-                .config = &r->cascade.t5,
+                .config = &r->cascade.text,
                 .dtype = DT_F32,
                 .cached = 2,
             },

@@ -19,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *text = data ? (const char *)data : "";
     struct hfconfig_index index;
     struct t5_config t5;
+    struct clip_config clip;
     struct unet_config unet;
     struct scheduler_config scheduler;
     struct json_t *doc;
@@ -32,6 +33,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_REQUIRE(why.msg[0]);
     if (hfconfig_t5_parse(text, size, "f", &t5, &why) == ERR_OK)
         FUZZ_REQUIRE(t5.d_model > 0 && t5.num_layers > 0);
+    if (hfconfig_clip_parse(text, size, "f", &clip, &why) == ERR_OK)
+        FUZZ_REQUIRE(clip.heads > 0 && clip.width % clip.heads == 0);
     if (hfconfig_unet_parse(text, size, "f", &unet, &why) == ERR_OK)
         check_blocks(&unet);
     if (hfconfig_scheduler_parse(text, size, "f", &scheduler, &why) == ERR_OK)

@@ -1,10 +1,10 @@
-// Token ids, normalization, captions and the T5 encoder compared with transformers and
+// Token ids, normalization, captions and the text encoders compared with transformers and
 // sentencepiece.
 #include "golden.h"
 
 #include "buf.h"
 #include "hfconfig.h"
-#include "t5.h"
+#include "text_encoder.h"
 #include "tokenizer.h"
 #include "weights.h"
 
@@ -194,10 +194,10 @@ struct encoding {
     struct points *points; // NULL: only the output
 };
 
-static void encode(struct bundle *b, const struct t5 *t5, const struct encoding *c)
+static void encode(struct bundle *b, const struct text_encoder *t, const struct encoding *c)
 {
     struct ops_device *dev = b->g->dev;
-    const size_t tokens = c->n * c->l, floats = tokens * (size_t)t5_get_config(t5)->d_model;
+    const size_t tokens = c->n * c->l, floats = tokens * (size_t)t->width;
     uint32_t *words = malloc(tokens * sizeof *words);
     float *got = malloc(floats * sizeof *got);
     struct tensor ids = {0}, valid = {0}, y;
@@ -220,7 +220,7 @@ static void encode(struct bundle *b, const struct t5 *t5, const struct encoding 
     if (!e)
         e = ops_begin(dev, DT_F32, &o);
     if (!e) {
-        y = t5_record(t5, o, &ids, &valid, c->points ? &tap : NULL);
+        y = text_encoder_record(t, o, &ids, &valid, c->points ? &tap : NULL);
         e = ops_end(o);
     }
     if (!e)
@@ -240,22 +240,24 @@ static void encode(struct bundle *b, const struct t5 *t5, const struct encoding 
     free(got);
 }
 
-static struct t5 *load(struct bundle *b, const char *dir, const char *variant)
+// cls: in model_index.json.
+static struct text_encoder *load(struct bundle *b, const char *cls, const char *dir,
+                                 const char *variant)
 {
     char path[GOLDEN_PATH + 16];
-    struct t5_config config;
+    struct text_encoder_config config;
     struct weights *w = NULL;
-    struct t5 *t5 = NULL;
+    struct text_encoder *t = NULL;
     struct fault why = {0};
 
     snprintf(path, sizeof path, "%s/config.json", dir);
-    if (hfconfig_t5_read(path, &config, &why) ||
+    if (text_encoder_read(cls, path, &config, &why) ||
         weights_open(&(struct weights_params){.dir = dir, .base = "model", .variant = variant}, &w,
                      &why) ||
-        t5_load(b->g->dev, &config, w, b->g->dtype, &t5, &why))
+        text_encoder_load(b->g->dev, &config, w, b->g->dtype, &t, &why))
         golden_fail(b->g, b->name, "load", "%s", why.msg);
     weights_close(&w);
-    return t5;
+    return t;
 }
 
 // One prompt of a bundle, a byte per element and padded with zeros, as the pipeline takes it.
@@ -307,10 +309,10 @@ void check_encoder(struct bundle *b, const char *encoder_dir)
 {
     const struct safetensor *shape = bundle_find(b, "input_ids");
     int64_t *ids = bundle_ints(b, "input_ids"), *mask = bundle_ints(b, "attention_mask");
-    struct t5 *t5 = load(b, encoder_dir, NULL);
+    struct text_encoder *t = load(b, "T5EncoderModel", encoder_dir, NULL);
 
-    if (t5 && ids && mask)
-        encode(b, t5,
+    if (t && ids && mask)
+        encode(b, t,
                &(struct encoding){
                    .ids = ids,
                    .mask = mask,
@@ -318,9 +320,9 @@ void check_encoder(struct bundle *b, const char *encoder_dir)
                    .l = (size_t)shape->shape[1],
                    .out = "last_hidden_state",
                });
-    else if (t5)
+    else if (t)
         golden_fail(b->g, b->name, "input_ids", "missing");
-    t5_destroy(&t5);
+    text_encoder_destroy(&t);
     free(ids);
     free(mask);
 }
@@ -341,8 +343,8 @@ void check_t5(struct golden *g, const char *name, const struct json_t *fixture)
     char dir[GOLDEN_PATH];
     golden_path(g, name, "text_encoder", dir);
     for (int i = 0; points && ids && mask && many && i < 3; i++) {
-        struct t5 *t5 = load(&b, dir, variants[i]);
-        if (!t5)
+        struct text_encoder *t = load(&b, "T5EncoderModel", dir, variants[i]);
+        if (!t)
             continue;
         struct encoding c = {
             .ids = ids,
@@ -352,7 +354,7 @@ void check_t5(struct golden *g, const char *name, const struct json_t *fixture)
             .out = i == 2 ? "last_hidden_state.bf16_weights" : "last_hidden_state",
             .points = i == 0 ? points : NULL,
         };
-        encode(&b, t5, &c);
+        encode(&b, t, &c);
         if (i == 0) {
             c.ids = many;
             c.mask = NULL;
@@ -360,9 +362,9 @@ void check_t5(struct golden *g, const char *name, const struct json_t *fixture)
             c.l = (size_t)longer->shape[1];
             c.out = "long.last_hidden_state";
             c.points = NULL;
-            encode(&b, t5, &c);
+            encode(&b, t, &c);
         }
-        t5_destroy(&t5);
+        text_encoder_destroy(&t);
     }
     if (!points || !ids || !mask || !many)
         golden_fail(g, name, "input_ids", "missing");
@@ -370,5 +372,36 @@ void check_t5(struct golden *g, const char *name, const struct json_t *fixture)
     free(mask);
     free(many);
     points_destroy(&points);
+    bundle_close(&b);
+}
+
+void check_clip(struct golden *g, const char *name, const struct json_t *fixture)
+{
+    struct text_encoder *t;
+    struct points *points;
+    struct bundle b;
+    char dir[GOLDEN_PATH];
+
+    if (!bundle_open(g, name, fixture, &b))
+        return;
+    golden_path(g, name, "text_encoder", dir);
+    const struct safetensor *shape = bundle_find(&b, "input_ids");
+    int64_t *ids = bundle_ints(&b, "input_ids");
+    points = points_create(&b);
+    t = load(&b, "CLIPTextModel", dir, NULL);
+    if (t && ids && points)
+        encode(&b, t,
+               &(struct encoding){
+                   .ids = ids,
+                   .n = (size_t)shape->shape[0],
+                   .l = (size_t)shape->shape[1],
+                   .out = "last_hidden_state",
+                   .points = points,
+               });
+    else
+        golden_fail(g, name, "input_ids", "missing");
+    text_encoder_destroy(&t);
+    points_destroy(&points);
+    free(ids);
     bundle_close(&b);
 }

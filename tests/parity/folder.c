@@ -64,14 +64,14 @@ bool folder_load(struct bundle *b, const struct json_t *fixture, struct folder *
     snprintf(encoder, sizeof encoder, "%s/text_encoder", f->text_dir);
     snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer", f->text_dir);
     snprintf(path, sizeof path, "%s/config.json", encoder);
-    e = hfconfig_t5_read(path, &f->t5, &why);
+    e = text_encoder_read("T5EncoderModel", path, &f->encoder, &why);
     if (!e)
         e = text_open(
             &(struct text_params){
                 .dev = b->g->dev,
                 .tokenizer_dir = tokenizer,
                 .encoder_dir = encoder,
-                .config = &f->t5,
+                .config = &f->encoder,
                 .dtype = b->g->dtype,
                 .cached = 8,
             },

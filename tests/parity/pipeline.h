@@ -18,7 +18,7 @@ struct folder {
     struct hfconfig_index index;
     struct unet_config unet_config;
     struct scheduler_config scheduler, noising;
-    struct t5_config t5;
+    struct text_encoder_config encoder;
     struct unet *unet;
     struct text *text;
 };

@@ -1,5 +1,5 @@
 // Activations at named points: a tap that keeps those with a reference in the fixture, and their
-// comparison after the recording has run. Called by the checks of T5 and of the U-Net.
+// comparison after the recording has run. Called by the checks of the networks.
 #include "golden.h"
 
 #include <stdio.h>
@@ -99,6 +99,8 @@ static const struct fusion {
     {".DenseReluDense.wi_0", ""},
     {".DenseReluDense.act", ""},
     {".DenseReluDense.wo", ""},
+    {".self_attn", ""}, // of a layer of CLIP
+    {".mlp", ""},
 };
 
 static bool was_compared(const struct points *p, const char *name)

@@ -320,6 +320,36 @@ static void check_foreign_keys(void)
         CHECK_MSG(hfconfig_t5_parse(t5[i], strlen(t5[i]), "t", &c, &why) == ERR_OK, "%s", why.msg);
 }
 
+static void check_clip(void)
+{
+    static const struct {
+        const char *text;
+        enum err e;
+        const char *says;
+    } rows[] = {
+        {"{\"hidden_act\":\"gelu\",\"dtype\":\"float16\",\"projection_dim\":512}", ERR_OK, ""},
+        {"{}", ERR_UNSUPPORTED, "hidden_act is missing, and its default \"quick_gelu\" is not"},
+        {"{\"hidden_act\":\"quick_gelu\"}", ERR_UNSUPPORTED, "hidden_act \"quick_gelu\""},
+        {"{\"hidden_act\":\"gelu\",\"num_attention_heads\":7}", ERR_FORMAT,
+         "num_attention_heads 7 does not divide the hidden_size 512"},
+        {"{\"hidden_act\":\"gelu\",\"model_type\":\"clip\"}", ERR_UNSUPPORTED,
+         "model_type \"clip\""},
+        {"{\"hidden_act\":\"gelu\",\"hidden_sizes\":8}", ERR_UNSUPPORTED,
+         "hidden_sizes is an unknown key"},
+        {"{\"hidden_act\":\"gelu\",\"is_decoder\":true}", ERR_UNSUPPORTED, "is_decoder true"},
+    };
+    struct clip_config c;
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct fault why = {0};
+        const enum err e = hfconfig_clip_parse(rows[i].text, strlen(rows[i].text), "t", &c, &why);
+        CHECK_MSG(e == rows[i].e, "%s: %s", rows[i].text, why.msg);
+        CHECK_MSG(strstr(why.msg, rows[i].says), "%s: %s", rows[i].text, why.msg);
+        if (!e)
+            CHECK(c.width == 512 && c.layers == 12 && c.length == 77 && c.act == HF_ACT_GELU);
+    }
+}
+
 static void check_foreign_schedulers(void)
 {
     static const struct {
@@ -464,6 +494,7 @@ int main(int argc, char **argv)
     check_t5();
     check_schedulers();
     check_foreign_keys();
+    check_clip();
     check_foreign_schedulers();
     check_class_override();
     check_index_names();

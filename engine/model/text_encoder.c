@@ -1,0 +1,63 @@
+// The text encoders by class, and the parts of loading that they have in common. Called when an
+// engine opens and when a prompt is not in the text cache. Knows nothing about tokenizers.
+#include "text_encoder.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct text_encoder_class *const classes[] = {&t5_encoder, &clip_encoder};
+
+enum err text_encoder_read(const char *cls, const char *path, struct text_encoder_config *out,
+                           struct fault *why)
+{
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+        if (strcmp(classes[i]->name, cls))
+            continue;
+        out->cls = classes[i];
+        return classes[i]->read(path, out, why);
+    }
+    return fault_set(why, ERR_UNSUPPORTED, "text_encoder", "\"%.60s\" is not supported", cls);
+}
+
+void text_encoder_describe(const struct text_encoder_config *c, char *out, size_t n)
+{
+    c->cls->describe(c, out, n);
+}
+
+enum err text_encoder_load(struct ops_device *dev, const struct text_encoder_config *c,
+                           struct weights *w, enum dtype dtype, struct text_encoder **out,
+                           struct fault *why)
+{
+    struct loader l = load_begin(dev, w, dtype);
+    struct text_encoder *t = calloc(1, c->cls->bytes);
+    enum err e;
+
+    if (!t)
+        return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text encoder");
+    t->cls = c->cls;
+    t->width = c->width;
+    e = c->cls->load(t, c, &l, why);
+    if (!e)
+        e = load_finish(&l, "text encoder", &t->parameters, why);
+    if (e)
+        text_encoder_destroy(&t);
+    *out = t;
+    return e;
+}
+
+void text_encoder_destroy(struct text_encoder **t)
+{
+    if (!*t)
+        return;
+    (*t)->cls->deinit(*t);
+    free(*t);
+    *t = NULL;
+}
+
+struct tensor text_encoder_record(const struct text_encoder *t, struct ops *o,
+                                  const struct tensor *ids, const struct tensor *valid,
+                                  const struct tap *tap)
+{
+    return t->cls->record(t, o, ids, valid, tap);
+}
