@@ -14,6 +14,54 @@ static const char *const state_names[] = {"queued", "running", "done", "failed",
 static const char *const format_names[] = {"png", "jpeg", "webp", NULL};
 static const char *const format_types[] = {"image/png", "image/jpeg", "image/webp"};
 
+struct job *job_create(void)
+{
+    return calloc(1, sizeof(struct job));
+}
+
+void job_free(struct job **j)
+{
+    if (!*j)
+        return;
+    for (int i = 0; i < JOB_MAX_PICTURES; i++) {
+        blob_unref(&(*j)->picture[i].image);
+        blob_unref(&(*j)->picture[i].latest);
+    }
+    for (int i = 0; i < JOB_RING; i++)
+        blob_unref(&(*j)->ring[i].blob);
+    free((*j)->spec_text);
+    free(*j);
+    *j = NULL;
+}
+
+struct job *job_snapshot(const struct job *j)
+{
+    struct job *s = job_create();
+    if (!s || job_spec_copy(&j->spec, &s->spec, &s->spec_text)) {
+        job_free(&s);
+        return NULL;
+    }
+    memcpy(s->id, j->id, sizeof s->id);
+    memcpy(s->token, j->token, sizeof s->token);
+    s->state = j->state;
+    s->used = j->used;
+    s->fault = j->fault;
+    s->created = j->created;
+    s->started = j->started;
+    s->finished = j->finished;
+    s->expires = j->expires;
+    s->webhook_tries = j->webhook_tries;
+    s->webhook_next = j->webhook_next;
+    s->seq = j->seq;
+    for (int i = 0; i < j->spec.n; i++) {
+        s->picture[i] = j->picture[i];
+        s->picture[i].encoding = NULL;
+        s->picture[i].work = NULL;
+        s->picture[i].image = s->picture[i].latest = NULL;
+    }
+    return s;
+}
+
 const char *job_state_name(enum job_state s)
 {
     return state_names[s];

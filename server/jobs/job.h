@@ -1,5 +1,6 @@
 // A job: one request for n images, from acceptance until its results expire.
-// Only the loop thread reads or changes a job; workers see its spec, which never changes.
+// Only the loop thread reads or changes a job that is live; workers see its spec, which never
+// changes, and stores get snapshots.
 #ifndef IMAGEND_JOB_H
 #define IMAGEND_JOB_H
 
@@ -79,18 +80,18 @@ struct job_event {
     struct blob *blob;
 };
 
-struct work;
 struct encoding;
+struct jobs;
+struct work;
 
 struct job_picture {
     enum job_state state;
     int stage, stages, step, steps;
     int attempts, previews;
     struct encoding *encoding; // the one under way, and those that follow it
-    bool drawn;                // the engine is done with it
     int width, height;
     struct work *work;         // queued or in a slot, else NULL
-    struct blob *image;        // NULL when the store keeps it on disk
+    struct blob *image;        // while the job runs, and while somebody asked for it
     struct blob *latest;       // the last preview
     struct check_size preview; // of latest
     size_t bytes;
@@ -119,16 +120,30 @@ struct job {
     int64_t webhook_next; // unix ms; 0: nothing to call (any more)
     bool webhook_sending;
     struct job_picture picture[JOB_MAX_PICTURES];
-    uint64_t events; // number of events so far
+    struct jobs *core; // of a live job
+    int64_t seq;       // the order in which the store accepted it; 0: not stored
+    uint64_t events;   // number of events so far
     struct job_event ring[JOB_RING];
     struct job_watch *watches;
     char *spec_text;
-    bool stored;
-    bool removing;              // gone for clients; the memory goes with its last piece of work
-    int emitting;               // watchers are being told; the memory must stay
-    struct job *newer, *older;  // all jobs, by age
-    struct job *by_id, *by_key; // chains of the tables
+    struct fault lost;         // why an image could not be fetched
+    enum job_state outcome;    // what it becomes once the store has it
+    bool stored;               // it has a row in the store
+    bool linked;               // it is in the table of live jobs
+    bool ending;               // nothing of it is drawn any more; the store is being told
+    bool end_stored;           // as another end than the one that it has now
+    bool unsaved;              // the store does not know its end yet
+    bool removing;             // gone for clients; the memory goes with its last piece of work
+    int pins;                  // somebody works with it; the memory must stay
+    struct job *newer, *older; // live jobs, by age
+    struct job *by_id;         // a chain of the table
 };
+
+// Owner: the caller, job_free.
+struct job *job_create(void);
+void job_free(struct job **j);
+// A copy of what stores keep: neither images, events nor watchers. NULL: out of memory.
+struct job *job_snapshot(const struct job *j);
 
 const char *job_state_name(enum job_state s);
 enum err job_state_find(const char *name, enum job_state *out);

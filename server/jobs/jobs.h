@@ -53,23 +53,32 @@ struct jobs_params {
 
 struct jobs_stats {
     int queued, running; // images
-    int jobs;
+    int jobs;            // in the store or live
     size_t kept_bytes, input_bytes;
     int slots;
     double seconds_per_picture;
     struct worker_stats worker; // summed over the workers
 };
 
-// Loads the store and starts the workers. Errors: those of the store, NO_MEMORY.
+// Claims what the store has to be drawn, and starts the workers. Errors: INVALID, NO_MEMORY.
 enum err jobs_create(const struct jobs_params *p, struct jobs **out, struct fault *why);
 // Stops the workers and their threads. closed is called when the last handle is closed; the jobs
 // have been freed then. Implies jobs_abandon.
 void jobs_close(struct jobs *j, void (*closed)(void *ctx), void *ctx);
 
-// Errors: INVALID (it cannot be drawn); BUSY with param "queue" when full, "server" while loading
-// or draining; IO when it cannot be stored.
-enum err jobs_submit(struct jobs *j, const struct job_spec *spec, struct job **out,
-                     struct fault *why);
+// Something that was asked and is answered later, on the loop thread.
+struct jobs_ask;
+// job NULL: *why says why. The job is there during the call; who needs it longer watches it.
+typedef void jobs_job_fn(void *ctx, struct job *job, const struct fault *why);
+// Nobody waits for the answer any more. A job that only this one was waiting for is cancelled.
+void jobs_forget(struct jobs_ask *ask);
+
+// Accepts a job, or finds the one that its owner gave the same idempotency key to. Answers by done,
+// perhaps before it returns; *out is set before. Errors: INVALID (it cannot be drawn); BUSY with
+// param "queue" when full, "server" while loading or draining, "Idempotency-Key" when the key was
+// used for another request; IO when it cannot be stored.
+void jobs_submit(struct jobs *j, const struct job_spec *spec, jobs_job_fn *done, void *ctx,
+                 struct jobs_ask **out);
 
 // A job with an input image: spec, whose input says how a mask is read, and the files. A spec
 // without them goes to jobs_submit.
@@ -78,23 +87,50 @@ struct jobs_input {
     struct blob *image, *mask; // as the client sent them; mask NULL: none
 };
 struct jobs_intake;
-// job NULL: refused, and *why says so: as jobs_submit, or INVALID with "image" or "mask".
-typedef void jobs_submitted_fn(void *ctx, struct job *job, const struct fault *why);
 // As jobs_submit, but the files are decoded, hashed and stored on the thread pool first; done is
-// called later, once. Owner: blobs stay the caller's. Errors: BUSY, INVALID, NO_MEMORY, INTERNAL:
-// done is not called.
-enum err jobs_submit_input(struct jobs *j, const struct jobs_input *input, jobs_submitted_fn *done,
+// called later, once, also with INVALID for "image" or "mask". Owner: blobs stay the caller's.
+// Errors: BUSY, INVALID, NO_MEMORY, INTERNAL: done is not called.
+enum err jobs_submit_input(struct jobs *j, const struct jobs_input *input, jobs_job_fn *done,
                            void *ctx, struct jobs_intake **out, struct fault *why);
 // Nobody waits any more: done will not be called, and no job is made.
 void jobs_intake_forget(struct jobs_intake *in);
 
-struct job *jobs_find(struct jobs *j, const char *id); // NULL: none
-struct job *jobs_find_key(struct jobs *j, const char *owner, const char *idempotency_key);
-struct job *jobs_newest(struct jobs *j); // then job->older
+enum { JOBS_NO_IMAGE = -1, JOBS_ALL_IMAGES = -2 };
+struct jobs_lookup {
+    const char *id, *key; // one of them; key: an idempotency key
+    const char *owner;    // NULL: anybody's; not with key
+    int image;            // that jobs_image is to give during the answer
+};
+// The error of an idempotency key that was used for another request.
+enum err jobs_key_reused(struct fault *why);
+// Answers by done, perhaps before it returns; *out is set before. Errors: NOT_FOUND, IO.
+void jobs_find(struct jobs *j, const struct jobs_lookup *what, jobs_job_fn *done, void *ctx,
+               struct jobs_ask **out);
+
+struct jobs_query {
+    const char *owner;
+    const char *after; // id of the last job on the page before; NULL: none
+    int state;         // enum job_state; -1: any
+    int limit;
+};
+// more: there is another page. The jobs are there during the call.
+typedef void jobs_list_fn(void *ctx, struct job *const *jobs, int n, bool more,
+                          const struct fault *why);
+// Newest first. Answers by done, perhaps before it returns; *out is set before. Errors: INVALID
+// with "after", IO.
+void jobs_list(struct jobs *j, const struct jobs_query *q, jobs_list_fn *done, void *ctx,
+               struct jobs_ask **out);
+
+// The newest of those that are drawn, wait or are watched here; then job->older.
+struct job *jobs_newest(struct jobs *j);
+// Its watchers learn of it once it is stored. The job may be gone when this returns.
 void jobs_cancel(struct jobs *j, struct job *job);
-// Delete a finished job and its images.
-void jobs_remove(struct jobs *j, struct job *job);
-// Owner: *out is a new reference. Errors: NOT_FOUND, IO.
+// Deletes a finished job and its images; answers with a job of NULL, and with why NULL if it is
+// gone. The job may be gone when this returns.
+void jobs_remove(struct jobs *j, struct job *job, jobs_job_fn *done, void *ctx,
+                 struct jobs_ask **out);
+// Of a job that runs, ends just now, or was looked up with this image. Owner: *out is a new
+// reference. Errors: NOT_FOUND, IO.
 enum err jobs_image(struct jobs *j, struct job *job, int picture, struct blob **out,
                     struct fault *why);
 

@@ -21,7 +21,8 @@ struct jobs_intake {
     bool added[2];
     bool unwanted; // the client left before it was decoded
     struct fault why;
-    jobs_submitted_fn *done; // NULL: nobody waits any more
+    struct jobs_ask *ask;
+    jobs_job_fn *done; // NULL: nobody waits any more
     void *ctx;
 };
 
@@ -48,12 +49,23 @@ static void intake_end(struct jobs_intake *in, struct job *job)
     jobs_try_closed(j);
 }
 
+static void on_submitted(void *ctx, struct job *job, const struct fault *why)
+{
+    struct jobs_intake *in = ctx;
+    // A job that is the answer to a repeated request has its own references.
+    if (job && !in->ask->found)
+        in->added[0] = in->added[1] = false;
+    if (why)
+        in->why = *why;
+    intake_end(in, job);
+}
+
 static void intake_submit(struct jobs_intake *in)
 {
-    struct job *job = NULL;
-    if (in->done && !jobs_submit(in->j, &in->spec, &job, &in->why))
-        in->added[0] = in->added[1] = false; // the job's references now
-    intake_end(in, job);
+    if (in->done)
+        jobs_submit(in->j, &in->spec, on_submitted, in, &in->ask);
+    else
+        intake_end(in, NULL);
 }
 
 static void pool_store(uv_work_t *req)
@@ -134,7 +146,7 @@ static enum err intake_room(struct jobs *j, size_t bytes, struct fault *why)
     return ERR_OK;
 }
 
-enum err jobs_submit_input(struct jobs *j, const struct jobs_input *from, jobs_submitted_fn *done,
+enum err jobs_submit_input(struct jobs *j, const struct jobs_input *from, jobs_job_fn *done,
                            void *ctx, struct jobs_intake **out, struct fault *why)
 {
     const size_t bytes = from->image->size + (from->mask ? from->mask->size : 0);

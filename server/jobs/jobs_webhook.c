@@ -36,17 +36,30 @@ static char *webhook_body(const struct job *job)
     return buf_take(&b);
 }
 
+static void on_noted(struct store_call *c)
+{
+    struct job *job = c->ctx;
+    jobs_called(job->core, c);
+    job->pins--;
+    if (c->why.code)
+        log_msg(LOG_ERROR, "store", "%s: %s", job->id, c->why.msg);
+    store_call_free(c);
+    jobs_settle(job->core, job);
+}
+
 static void webhook_note(struct jobs *j, struct job *job)
 {
-    struct fault why;
-    if (job->stored && j->p.store->ops->put(j->p.store, job, &why))
-        log_msg(LOG_ERROR, "store", "%s: %s", job->id, why.msg);
+    struct store_call *c = job->stored ? store_call_about(STORE_NOTE, job, on_noted, job) : NULL;
+    if (!c)
+        return;
+    job->pins++;
+    jobs_call(j, c);
 }
 
 static void on_done(void *ctx, const char *id, bool ok)
 {
     struct jobs *j = ctx;
-    struct job *job = jobs_find(j, id);
+    struct job *job = jobs_live(j, id);
     if (!job)
         return;
     job->webhook_sending = false;
@@ -58,7 +71,10 @@ static void on_done(void *ctx, const char *id, bool ok)
         log_msg(ok ? LOG_INFO : LOG_WARN, "webhook", "%s: %s", id,
                 ok ? "delivered" : "delivery failed, giving up");
     }
+    job->pins++;
     webhook_note(j, job);
+    job->pins--;
+    jobs_settle(j, job);
 }
 
 enum err jobs_webhook_open(struct jobs *j, struct fault *why)

@@ -1,39 +1,218 @@
-// The store for those who want none: jobs live as long as the process. The job core keeps the
-// images, so every function here has nothing to do.
+// The store for those who want none: jobs and images live as long as the process. Calls are
+// answered at once, on the loop thread.
 #include "store.h"
 
+#include "hash.h"
+
 #include <stdlib.h>
+#include <string.h>
 
-static enum err memory_put(struct store *s, const struct job *j, struct fault *why)
+enum { BUCKETS = 4096 };
+
+struct kept {
+    struct job *job; // with its images
+    struct kept *newer, *older, *by_id;
+};
+
+struct store_memory {
+    struct store store;
+    struct kept *newest, *oldest, *by_id[BUCKETS];
+    int64_t seq;
+    struct store_stats stats;
+};
+
+static struct kept **place_of(struct store_memory *m, const char *id)
 {
-    return ERR_OK;
+    struct kept **at = &m->by_id[hash_text(id).lo % BUCKETS];
+    while (*at && strcmp((*at)->job->id, id))
+        at = &(*at)->by_id;
+    return at;
 }
 
-static enum err memory_load(struct store *s, void (*row)(void *ctx, struct job *j), void *ctx,
-                            struct fault *why)
+static struct kept *find_key(struct store_memory *m, const char *owner, const char *key)
 {
-    return ERR_OK;
+    struct kept *k = key ? m->newest : NULL;
+    for (; k; k = k->older) {
+        const struct job_spec *s = &k->job->spec;
+        if (s->idempotency_key && !strcmp(s->idempotency_key, key) && !strcmp(s->owner, owner))
+            break;
+    }
+    return k;
 }
 
-static void memory_close(struct store **s)
+static void add_copy(struct store_call *c, const struct kept *k)
 {
-    free(*s);
-    *s = NULL;
+    struct job *copy = k ? job_snapshot(k->job) : NULL;
+    if (copy)
+        store_call_add(c, copy);
+    else if (k)
+        fault_set(&c->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+}
+
+// Out of the store and into the answer.
+static void forget(struct store_memory *m, struct kept **place, struct store_call *c)
+{
+    struct kept *k = *place;
+    *place = k->by_id;
+    *(k->newer ? &k->newer->older : &m->newest) = k->older;
+    *(k->older ? &k->older->newer : &m->oldest) = k->newer;
+    m->stats.jobs--;
+    m->stats.ended -= job_ended(k->job);
+    for (int i = 0; i < k->job->spec.n; i++)
+        m->stats.bytes -= k->job->picture[i].bytes;
+    store_call_add(c, k->job);
+    free(k);
+}
+
+// ---- the calls ----------------------------------------------------------------------------------
+
+static void memory_claim(struct store_memory *m, struct store_call *c) {}
+
+static void memory_accept(struct store_memory *m, struct store_call *c)
+{
+    const struct kept *same = find_key(m, c->job->spec.owner, c->job->spec.idempotency_key);
+    if (same) {
+        add_copy(c, same);
+        return;
+    }
+    struct kept *k = calloc(1, sizeof *k), **place = place_of(m, c->job->id);
+    if (!k) {
+        fault_set(&c->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+        return;
+    }
+    k->job = c->job;
+    c->job = NULL;
+    k->job->seq = ++m->seq;
+    *place = k;
+    k->older = m->newest;
+    *(m->newest ? &m->newest->newer : &m->oldest) = k;
+    m->newest = k;
+    m->stats.jobs++;
+}
+
+// What a snapshot says takes the place of what is kept; the images stay.
+static void memory_update(struct store_memory *m, struct store_call *c)
+{
+    const struct kept *k = *place_of(m, c->job->id);
+    if (!k)
+        return;
+    struct job *to = k->job, *from = c->job;
+    m->stats.ended += job_ended(from) - job_ended(to);
+    to->state = from->state;
+    to->used = from->used;
+    to->fault = from->fault;
+    to->started = from->started;
+    to->finished = from->finished;
+    to->expires = from->expires;
+    to->webhook_tries = from->webhook_tries;
+    to->webhook_next = from->webhook_next;
+    for (int i = 0; i < to->spec.n; i++) {
+        struct blob *image = to->picture[i].image;
+        m->stats.bytes += from->picture[i].bytes - to->picture[i].bytes;
+        to->picture[i] = from->picture[i];
+        to->picture[i].image = image;
+    }
+}
+
+static void memory_drawn(struct store_memory *m, struct store_call *c)
+{
+    const struct kept *k = *place_of(m, c->job->id);
+    if (!k)
+        return;
+    memory_update(m, c);
+    blob_unref(&k->job->picture[c->picture].image);
+    k->job->picture[c->picture].image = blob_ref(c->image);
+}
+
+static void memory_find(struct store_memory *m, struct store_call *c)
+{
+    add_copy(c, c->key ? find_key(m, c->owner, c->key) : *place_of(m, c->id));
+}
+
+static bool on_page(const struct job *j, const char *owner, const struct store_page *p)
+{
+    return (p->state < 0 || (int)j->state == p->state) && !strcmp(j->spec.owner, owner) &&
+           (j->created < p->created || (j->created == p->created && j->seq < p->seq));
+}
+
+static void memory_list(struct store_memory *m, struct store_call *c)
+{
+    for (const struct kept *k = m->newest; k && c->n < c->page.limit && !c->why.code; k = k->older)
+        if (on_page(k->job, c->owner, &c->page))
+            add_copy(c, k);
+}
+
+static void memory_image(struct store_memory *m, struct store_call *c)
+{
+    const struct kept *k = *place_of(m, c->id);
+    struct blob *image = k ? k->job->picture[c->picture].image : NULL;
+    if (image)
+        c->image = blob_ref(image);
+    else
+        fault_set(&c->why, ERR_NOT_FOUND, "picture", "image %d of this job is no longer available",
+                  c->picture);
+}
+
+static void memory_remove(struct store_memory *m, struct store_call *c)
+{
+    struct kept **place = place_of(m, c->id);
+    if (*place)
+        forget(m, place, c);
+}
+
+static void memory_expire(struct store_memory *m, struct store_call *c)
+{
+    struct kept *newer;
+    for (struct kept *k = m->oldest; k; k = newer) {
+        newer = k->newer;
+        const bool over = m->stats.ended > c->keep.jobs || m->stats.bytes > c->keep.bytes;
+        const bool untold = c->keep.webhooks && k->job->webhook_next;
+        if (job_ended(k->job) && !untold && (over || k->job->expires <= c->keep.now))
+            forget(m, place_of(m, k->job->id), c);
+    }
+}
+
+static void memory_call(struct store *s, struct store_call *c)
+{
+    static void (*const run[STORE_OPS])(struct store_memory *m, struct store_call *c) = {
+        [STORE_CLAIM] = memory_claim,   [STORE_ACCEPT] = memory_accept,
+        [STORE_DRAWN] = memory_drawn,   [STORE_FINISH] = memory_update,
+        [STORE_NOTE] = memory_update,   [STORE_FIND] = memory_find,
+        [STORE_LIST] = memory_list,     [STORE_IMAGE] = memory_image,
+        [STORE_REMOVE] = memory_remove, [STORE_EXPIRE] = memory_expire,
+    };
+    struct store_memory *m = (struct store_memory *)s;
+    run[c->op](m, c);
+    c->stats = m->stats;
+    c->done(c);
+}
+
+static void memory_close(struct store *s, void (*closed)(void *ctx), void *ctx)
+{
+    struct store_memory *m = (struct store_memory *)s;
+    for (struct kept *k = m->newest, *older; k; k = older) {
+        older = k->older;
+        job_free(&k->job);
+        free(k);
+    }
+    free(m);
+    if (closed)
+        closed(ctx);
 }
 
 static const struct store_ops memory_ops = {
     .name = "memory",
-    .put = memory_put,
-    .remove = memory_put,
-    .load = memory_load,
+    .call = memory_call,
     .close = memory_close,
 };
 
 enum err store_memory_open(struct store **out, struct fault *why)
 {
-    *out = calloc(1, sizeof **out);
-    if (!*out)
+    struct store_memory *m = calloc(1, sizeof *m);
+    *out = NULL;
+    if (!m)
         return fault_set(why, ERR_NO_MEMORY, "store", "%s", err_text(ERR_NO_MEMORY));
-    (*out)->ops = &memory_ops;
+    m->store.ops = &memory_ops;
+    *out = &m->store;
     return ERR_OK;
 }

@@ -25,13 +25,11 @@ bool salvage_needed(sqlite3 *db)
 
 // Walks the table from one end until it is read or does not go on. Rows that are there already, or
 // break a rule of the table, are left out.
-static int copy_rows(sqlite3 *from, sqlite3 *to, const char *order, const char *insert)
+static int copy_rows(sqlite3 *from, sqlite3 *to, const char *select, const char *insert)
 {
     sqlite3_stmt *read = NULL, *write = NULL;
-    char sql[64];
     int copied = 0;
-    sqlite3_snprintf(sizeof sql, sql, "SELECT * FROM job ORDER BY id %s", order);
-    if (sqlite3_prepare_v2(from, sql, -1, &read, NULL) ||
+    if (sqlite3_prepare_v2(from, select, -1, &read, NULL) ||
         sqlite3_prepare_v2(to, insert, -1, &write, NULL))
         goto done;
     while (sqlite3_step(read) == SQLITE_ROW) {
@@ -47,40 +45,63 @@ done:
     return copied;
 }
 
-// "INSERT OR IGNORE INTO job VALUES (?,?,...)" for the columns that the new table has.
-static void make_insert(sqlite3 *db, struct buf *out)
+// The statements that carry rows over, with the names of the columns that the new table has.
+struct transfer {
+    struct buf forth, back, insert; // the damaged table from one end, from the other, the new one
+};
+
+static bool transfer_init(struct transfer *t, sqlite3 *db)
 {
+    struct buf names = {0}, places = {0};
     sqlite3_stmt *st = NULL;
-    sqlite3_prepare_v2(db, "SELECT * FROM job", -1, &st, NULL);
-    buf_puts(out, "INSERT OR IGNORE INTO job VALUES (");
-    for (int i = 0; i < sqlite3_column_count(st); i++)
-        buf_puts(out, i ? ",?" : "?");
-    buf_puts(out, ")");
+    *t = (struct transfer){0};
+    sqlite3_prepare_v2(db, "SELECT name FROM pragma_table_info('job')", -1, &st, NULL);
+    while (sqlite3_step(st) == SQLITE_ROW) {
+        buf_printf(&names, "%s%s", names.len ? ", " : "", (const char *)sqlite3_column_text(st, 0));
+        buf_puts(&places, places.len ? ",?" : "?");
+    }
     sqlite3_finalize(st);
+    const bool named = names.len && !names.failed && !places.failed;
+    if (named) {
+        buf_printf(&t->forth, "SELECT %s FROM job ORDER BY id ASC", names.data);
+        buf_printf(&t->back, "SELECT %s FROM job ORDER BY id DESC", names.data);
+        buf_printf(&t->insert, "INSERT OR IGNORE INTO job (%s) VALUES (%s)", names.data,
+                   places.data);
+    }
+    buf_deinit(&names);
+    buf_deinit(&places);
+    return named && !t->forth.failed && !t->back.failed && !t->insert.failed;
+}
+
+static void transfer_deinit(struct transfer *t)
+{
+    buf_deinit(&t->forth);
+    buf_deinit(&t->back);
+    buf_deinit(&t->insert);
 }
 
 static enum err copy_database(sqlite3 *from, const char *path, const char *schema, int *rows,
                               struct fault *why)
 {
     sqlite3 *to = NULL;
-    struct buf insert = {0};
+    struct transfer t = {0};
     unlink(path);
     enum err err = ERR_IO;
     if (sqlite3_open(path, &to) || sqlite3_exec(to, schema, NULL, NULL, NULL) ||
         sqlite3_exec(to, "BEGIN", NULL, NULL, NULL))
         goto done;
-    make_insert(to, &insert);
-    if (insert.failed)
+    if (!transfer_init(&t, to))
         goto done;
     // One damaged page stops a walk; what is behind it is reached from the other end.
-    *rows = copy_rows(from, to, "ASC", insert.data) + copy_rows(from, to, "DESC", insert.data);
+    *rows = copy_rows(from, to, t.forth.data, t.insert.data) +
+            copy_rows(from, to, t.back.data, t.insert.data);
     if (!sqlite3_exec(to, "COMMIT", NULL, NULL, NULL))
         err = ERR_OK;
 done:
     if (err)
         fault_set(why, err, "store", "cannot write a new job store: %s",
                   to ? sqlite3_errmsg(to) : err_text(ERR_NO_MEMORY));
-    buf_deinit(&insert);
+    transfer_deinit(&t);
     sqlite3_close(to);
     return err;
 }

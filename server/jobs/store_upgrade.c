@@ -1,12 +1,11 @@
 // Version 1 of the database: what an image was made with lay in columns and in a text of numbers.
-// Called once, when the store is opened; a later version's rows are store_sqlite.c's.
+// Called once, when the store is opened; a later version's rows are store_sqlite_row.c's.
 #include "store_upgrade.h"
 
 #include "log.h"
-#include "store.h"
+#include "store_sqlite_impl.h"
 
 #include <errno.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,11 +23,33 @@ const char store_schema_1[] =
     "CREATE INDEX IF NOT EXISTS job_created ON job (created);"
     "PRAGMA user_version = 1;";
 
-static const char *column(sqlite3_stmt *row, int i)
-{
-    const char *s = (const char *)sqlite3_column_text(row, i);
-    return s ? s : "";
-}
+enum column {
+    COL_ID,
+    COL_TOKEN,
+    COL_STATE,
+    COL_SPEC,
+    COL_MODEL,
+    COL_SAMPLER,
+    COL_SIZE,
+    COL_STAGES,
+    COL_STEPS,
+    COL_CREATED,
+    COL_STARTED,
+    COL_FINISHED,
+    COL_EXPIRES,
+    COL_FAULT,
+    COL_MESSAGE,
+    COL_PICTURES,
+    COL_WEBHOOK_TRIES,
+    COL_WEBHOOK_NEXT
+};
+static const char select_sql[] =
+    "SELECT id, token, state, spec, model, sampler, size, stages, steps, created, started,"
+    " finished, expires, fault, message, pictures, webhook_tries, webhook_next FROM job_1";
+static const char insert_sql[] =
+    "INSERT INTO job (id, token, state, spec, used, images, created, started, finished, expires,"
+    " fault, message, webhook_tries, webhook_next)"
+    " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)";
 
 // Numbers by spaces. False where there is none, so that damage does not read as 0.
 static bool take_int(const char **at, long long *out)
@@ -82,42 +103,70 @@ static bool read_pictures(const char *s, struct job *j)
 
 static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
 {
-    snprintf(j->id, sizeof j->id, "%s", column(row, 0));
-    snprintf(j->token, sizeof j->token, "%s", column(row, 1));
-    if (job_state_find(column(row, 2), &j->state))
-        return fault_set(why, ERR_FORMAT, "store", "unknown state \"%.40s\"", column(row, 2));
-    const enum err err = job_spec_read(column(row, 3), &j->spec, &j->spec_text, why);
+    snprintf(j->id, sizeof j->id, "%s", sqlite_text(row, COL_ID));
+    snprintf(j->token, sizeof j->token, "%s", sqlite_text(row, COL_TOKEN));
+    if (job_state_find(sqlite_text(row, COL_STATE), &j->state))
+        return fault_set(why, ERR_FORMAT, "store", "unknown state \"%.40s\"",
+                         sqlite_text(row, COL_STATE));
+    const enum err err = job_spec_read(sqlite_text(row, COL_SPEC), &j->spec, &j->spec_text, why);
     if (err)
         return err;
     if (j->spec.request.preset)
         snprintf(j->used.preset, sizeof j->used.preset, "%s", j->spec.request.preset);
-    snprintf(j->used.model, sizeof j->used.model, "%s", column(row, 4));
-    snprintf(j->used.sampler, sizeof j->used.sampler, "%s", column(row, 5));
-    j->used.size.width = j->used.size.height = sqlite3_column_int(row, 6);
+    snprintf(j->used.model, sizeof j->used.model, "%s", sqlite_text(row, COL_MODEL));
+    snprintf(j->used.sampler, sizeof j->used.sampler, "%s", sqlite_text(row, COL_SAMPLER));
+    j->used.size.width = j->used.size.height = sqlite3_column_int(row, COL_SIZE);
     j->used.drawn = j->used.size;
-    j->used.stages = sqlite3_column_int(row, 7);
+    j->used.stages = sqlite3_column_int(row, COL_STAGES);
     if (j->used.stages < 0 || j->used.stages > PICTURE_MAX_STAGES)
         return fault_set(why, ERR_FORMAT, "store", "invalid number of stages: %d", j->used.stages);
-    if (!read_numbers(column(row, 8), &j->used))
+    if (!read_numbers(sqlite_text(row, COL_STEPS), &j->used))
         return fault_set(why, ERR_FORMAT, "store", "its settings are malformed");
-    j->created = sqlite3_column_int64(row, 9);
-    j->started = sqlite3_column_int64(row, 10);
-    j->finished = sqlite3_column_int64(row, 11);
-    j->expires = sqlite3_column_int64(row, 12);
+    j->created = sqlite3_column_int64(row, COL_CREATED);
+    j->started = sqlite3_column_int64(row, COL_STARTED);
+    j->finished = sqlite3_column_int64(row, COL_FINISHED);
+    j->expires = sqlite3_column_int64(row, COL_EXPIRES);
     if (j->state == JOB_FAILED)
-        fault_set(&j->fault, (enum err)sqlite3_column_int(row, 13), "", "%s", column(row, 14));
+        fault_set(&j->fault, (enum err)sqlite3_column_int(row, COL_FAULT), "", "%s",
+                  sqlite_text(row, COL_MESSAGE));
     fault_hide_paths(&j->fault);
-    if (job_ended(j) && !read_pictures(column(row, 15), j))
+    if (job_ended(j) && !read_pictures(sqlite_text(row, COL_PICTURES), j))
         return fault_set(why, ERR_FORMAT, "store", "its list of images is malformed");
-    j->webhook_tries = sqlite3_column_int(row, 16);
-    j->webhook_next = sqlite3_column_int64(row, 17);
+    j->webhook_tries = sqlite3_column_int(row, COL_WEBHOOK_TRIES);
+    j->webhook_next = sqlite3_column_int64(row, COL_WEBHOOK_NEXT);
     return ERR_OK;
 }
 
-static enum err upgrade_row(sqlite3_stmt *row,
-                            enum err (*put)(struct store *s, const struct job *j,
-                                            struct fault *why),
-                            struct store *s, bool *damaged, struct fault *why)
+static enum err write_row(sqlite3_stmt *st, const struct job *j, struct fault *why)
+{
+    const char *const texts[] = {j->id, j->token, job_state_name(j->state)};
+    const sqlite3_int64 times[] = {j->created, j->started, j->finished, j->expires};
+    struct sqlite_texts t = {0};
+    int rc = SQLITE_NOMEM;
+    if (sqlite_texts_make(&t, j)) {
+        for (int i = 0; i < 3; i++)
+            sqlite3_bind_text(st, i + 1, texts[i], -1, SQLITE_STATIC);
+        sqlite3_bind_text(st, 4, t.spec, -1, SQLITE_STATIC);
+        sqlite3_bind_text(st, 5, t.used, -1, SQLITE_STATIC);
+        sqlite3_bind_text(st, 6, t.images, -1, SQLITE_STATIC);
+        for (int i = 0; i < 4; i++)
+            sqlite3_bind_int64(st, i + 7, times[i]);
+        sqlite3_bind_int(st, 11, j->fault.code);
+        sqlite3_bind_text(st, 12, j->fault.msg, -1, SQLITE_STATIC);
+        sqlite3_bind_int(st, 13, j->webhook_tries);
+        sqlite3_bind_int64(st, 14, j->webhook_next);
+        rc = sqlite3_step(st);
+        sqlite3_reset(st);
+        sqlite3_clear_bindings(st);
+    }
+    sqlite_texts_deinit(&t);
+    return rc == SQLITE_DONE ? ERR_OK
+                             : fault_set(why, ERR_IO, "store", "cannot convert the jobs: %s",
+                                         sqlite3_errmsg(sqlite3_db_handle(st)));
+}
+
+static enum err upgrade_row(sqlite3_stmt *row, sqlite3_stmt *insert, bool *damaged,
+                            struct fault *why)
 {
     struct job *j = job_create();
     enum err err = ERR_NO_MEMORY;
@@ -127,31 +176,41 @@ static enum err upgrade_row(sqlite3_stmt *row,
     *damaged = err && err != ERR_NO_MEMORY;
     if (*damaged)
         log_msg(LOG_ERROR, "store", "the damaged job %.40s stays in the table job_1: %s",
-                column(row, 0), why->msg);
+                sqlite_text(row, COL_ID), why->msg);
     if (!err)
-        err = put(s, j, why);
+        err = write_row(insert, j, why);
     job_free(&j);
     return *damaged ? ERR_OK : err;
 }
 
-enum err store_upgrade(sqlite3 *db,
-                       enum err (*put)(struct store *s, const struct job *j, struct fault *why),
-                       struct store *s, struct fault *why)
+static enum err copy_rows(sqlite3 *db, sqlite3_stmt *from, sqlite3_stmt *to, int *jobs, int *left,
+                          struct fault *why)
 {
-    sqlite3_stmt *st = NULL;
     enum err err = ERR_OK;
-    int jobs = 0, left = 0, rc = sqlite3_prepare_v2(db, "SELECT * FROM job_1", -1, &st, NULL);
-    while (!err && rc != SQLITE_DONE) {
+    int rc = SQLITE_ROW;
+    while (!err && (rc = sqlite3_step(from)) == SQLITE_ROW) {
         bool damaged = false;
-        rc = st ? sqlite3_step(st) : rc;
-        if (rc == SQLITE_ROW)
-            err = upgrade_row(st, put, s, &damaged, why);
-        else if (rc != SQLITE_DONE)
-            err = fault_set(why, ERR_IO, "store", "cannot read the jobs: %s", sqlite3_errmsg(db));
-        jobs += rc == SQLITE_ROW;
-        left += damaged;
+        err = upgrade_row(from, to, &damaged, why);
+        ++*jobs;
+        *left += damaged;
     }
-    sqlite3_finalize(st);
+    if (!err && rc != SQLITE_DONE)
+        err = fault_set(why, ERR_IO, "store", "cannot read the jobs: %s", sqlite3_errmsg(db));
+    return err;
+}
+
+enum err store_upgrade(sqlite3 *db, struct fault *why)
+{
+    sqlite3_stmt *from = NULL, *to = NULL;
+    enum err err = ERR_OK;
+    int jobs = 0, left = 0;
+    if (sqlite3_prepare_v2(db, select_sql, -1, &from, NULL) ||
+        sqlite3_prepare_v2(db, insert_sql, -1, &to, NULL))
+        err = fault_set(why, ERR_IO, "store", "cannot read the jobs: %s", sqlite3_errmsg(db));
+    else
+        err = copy_rows(db, from, to, &jobs, &left, why);
+    sqlite3_finalize(from);
+    sqlite3_finalize(to);
     if (!err && sqlite3_exec(db,
                              left ? "DELETE FROM job_1 WHERE id IN (SELECT id FROM job)"
                                   : "DROP TABLE job_1",

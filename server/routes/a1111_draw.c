@@ -219,11 +219,8 @@ static void wait_images(struct call *c, struct job *job)
 void a1111_txt2img_post(struct call *c)
 {
     struct job_spec spec;
-    if (!prepare(c, &spec))
-        return;
-    struct job *job = draw_submit(c, &spec);
-    if (job)
-        wait_images(c, job);
+    if (prepare(c, &spec))
+        asking_submit(c, &spec, wait_images);
 }
 
 // The steps of the first stage; 0 if they are not known here.

@@ -19,7 +19,6 @@ struct app {
     struct metrics *metrics;
     int64_t started; // unix ms
     bool draining;
-    struct input_wait *inputs; // input.c
     // The last event as text (native_events.c).
     struct buf event_text;
     char event_job[JOB_ID_SIZE];
@@ -60,16 +59,13 @@ enum job_format draw_format(int choice);
 void draw_apply_quality(struct app *app, enum draw_quality quality, bool edit,
                         struct job_spec *spec);
 
-// Looks up the job that was created with the request's Idempotency-Key; *job is NULL if there is
-// none. Fills hash for the new job. Errors: INVALID (malformed), BUSY (used with another body, or
-// by a request that has no job yet).
-enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct fault *why);
+// Sets the request's Idempotency-Key and the hash of its body in spec; hash is empty without one.
+// Errors: INVALID (malformed).
+enum err draw_idempotent(struct call *c, char hash[65], struct job_spec *spec, struct fault *why);
 // Responds to a request whose Idempotency-Key was used with another body, or is malformed.
 void draw_reused(struct call *c, const struct fault *why);
-// Responds with the reason why a job was not accepted.
+// Responds with the reason why a job was not accepted, a reused key included.
 void draw_refuse(struct call *c, const struct fault *why);
-// Submits the job, or responds with the error and returns NULL.
-struct job *draw_submit(struct call *c, const struct job_spec *spec);
 // Responds with the error of a job that failed or was cancelled.
 void draw_job_error(struct call *c, const struct job *job);
 // Adds the seed and number that reproduce one image of a job, and its warnings: members of a JSON

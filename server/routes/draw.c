@@ -6,7 +6,6 @@
 #include "buf.h"
 #include "conf.h"
 #include "http.h"
-#include "input.h"
 #include "multipart.h"
 #include "sha256.h"
 #include "text.h"
@@ -70,37 +69,28 @@ static void hash_form(const struct multipart *form, char hash[65])
     buf_deinit(&b);
 }
 
-enum err draw_idempotent(struct call *c, char hash[65], struct job **job, struct fault *why)
+enum err draw_idempotent(struct call *c, char hash[65], struct job_spec *spec, struct fault *why)
 {
-    struct app *app = c->app;
     const struct buf *body = http_body(c->http);
     const char *key = http_header(c->http, "Idempotency-Key");
-    *job = NULL;
     hash[0] = 0;
     if (!key)
         return ERR_OK;
     if (!*key || strlen(key) > 255)
         return fault_set(why, ERR_INVALID, "Idempotency-Key",
                          "Idempotency-Key must be 1 to 255 bytes long");
-    // The first of them answers the others, once it is a job.
-    if (input_waits(app, c->owner, key))
-        return fault_set(why, ERR_BUSY, "",
-                         "another request with this Idempotency-Key is still being accepted");
     if (c->form)
         hash_form(c->form, hash);
     else
         sha256_hex(body->data ? body->data : "", body->len, hash);
-    *job = jobs_find_key(app->jobs, c->owner, key);
-    if (!*job || (!strcmp((*job)->spec.body_hash, hash)))
-        return ERR_OK;
-    *job = NULL;
-    return fault_set(why, ERR_BUSY, "Idempotency-Key",
-                     "this Idempotency-Key was already used for a different request");
+    spec->idempotency_key = key;
+    spec->body_hash = hash;
+    return ERR_OK;
 }
 
 void draw_reused(struct call *c, const struct fault *why)
 {
-    if (why->code != ERR_BUSY || !*why->param) {
+    if (why->code != ERR_BUSY) {
         call_fault(c, why, 1);
         return;
     }
@@ -113,21 +103,10 @@ void draw_refuse(struct call *c, const struct fault *why)
 {
     const struct app *app = c->app;
     const struct jobs_stats s = jobs_stats(app->jobs);
-    call_fault(c, why, jobs_wait_estimate(app->jobs, s.queued + s.running) / 2);
-}
-
-struct job *draw_submit(struct call *c, const struct job_spec *spec)
-{
-    struct app *app = c->app;
-    struct job *job = NULL;
-    struct fault why = {0};
-    struct job_spec full = *spec;
-    full.owner = c->owner;
-    full.request_id = http_id(c->http);
-    if (!jobs_submit(app->jobs, &full, &job, &why))
-        return job;
-    draw_refuse(c, &why);
-    return NULL;
+    if (!strcmp(why->param, "Idempotency-Key"))
+        draw_reused(c, why);
+    else
+        call_fault(c, why, jobs_wait_estimate(app->jobs, s.queued + s.running) / 2);
 }
 
 void draw_job_error(struct call *c, const struct job *job)

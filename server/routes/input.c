@@ -212,62 +212,77 @@ void input_deinit(struct input *in)
 
 // ---- submission ---------------------------------------------------------------------------------
 
-// A call whose images are being processed.
+// A call whose images are being looked up or processed.
 struct input_wait {
-    struct input_wait *next, **prev; // in the app's list
     struct call *call;
-    struct jobs_intake *intake;
-    input_then_fn *then;
+    asking_fn *then;
+    struct jobs_ask *ask;       // one of these two is under way
+    struct jobs_intake *intake; //
+    struct job_spec spec;       // its strings point into text
+    char *text;
+    struct input in;
+    bool looked_up; // the Idempotency-Key
 };
 
-static void wait_end(struct input_wait *w)
+static void wait_free(struct input_wait *w)
 {
-    *w->prev = w->next;
-    if (w->next)
-        w->next->prev = w->prev;
+    input_deinit(&w->in);
+    free(w->text);
     free(w);
 }
 
 static void on_gone(void *ctx)
 {
     struct input_wait *w = ctx;
-    jobs_intake_forget(w->intake);
-    wait_end(w);
+    if (w->intake)
+        jobs_intake_forget(w->intake);
+    else if (w->ask)
+        jobs_forget(w->ask);
+    wait_free(w);
 }
 
-bool input_waits(const struct app *app, const char *owner, const char *idempotency_key)
+// job NULL: the call gets the error.
+static void wait_end(struct input_wait *w, struct job *job, const struct fault *why)
 {
-    for (const struct input_wait *w = app->inputs; w; w = w->next) {
-        const char *key = http_header(w->call->http, "Idempotency-Key");
-        if (key && !strcmp(key, idempotency_key) && !strcmp(w->call->owner, owner))
-            return true;
-    }
-    return false;
-}
-
-static void on_submitted(void *ctx, struct job *job, const struct fault *why)
-{
-    struct input_wait *w = ctx;
     struct call *c = w->call;
-    input_then_fn *then = w->then;
-    wait_end(w);
-    http_unclaim_body(c->http);
+    asking_fn *then = w->then;
     http_defer(c->http, NULL, NULL);
+    wait_free(w);
     if (job)
         then(c, job);
     else
         draw_refuse(c, why);
 }
 
-static enum err find_image(struct call *c, const char *name, struct input_file *f,
+static void on_submitted(void *ctx, struct job *job, const struct fault *why)
+{
+    struct input_wait *w = ctx;
+    http_unclaim_body(w->call->http);
+    wait_end(w, job, why);
+}
+
+static void wait_submit(struct input_wait *w)
+{
+    struct call *c = w->call;
+    const struct app *app = c->app;
+    const struct jobs_input from = {&w->spec, w->in.image.blob, w->in.mask.blob};
+    struct fault why = {0};
+    if (jobs_submit_input(app->jobs, &from, on_submitted, w, &w->intake, &why)) {
+        wait_end(w, NULL, &why);
+        return;
+    }
+    http_drop_body(c->http);
+    if (c->form)
+        c->form->parts = 0; // they pointed into the body
+}
+
+static void wait_next(struct input_wait *w);
+
+static enum err take_image(struct call *c, const char *name, struct job *job, struct input_file *f,
                            struct fault *why)
 {
     const struct app *app = c->app;
-    struct job *job = *f->job ? jobs_find(app->jobs, f->job) : NULL;
-    if (!*f->job)
-        return ERR_OK;
-    // Do not reveal that a job of another key exists.
-    if (!job || strcmp(job->spec.owner, c->owner))
+    if (!job)
         return fault_set(why, ERR_INVALID, name, "\"%s\": no such job", name);
     if (f->index >= job->spec.n)
         return fault_set(why, ERR_INVALID, name,
@@ -280,56 +295,87 @@ static enum err find_image(struct call *c, const char *name, struct input_file *
                : err;
 }
 
-static enum err submit(struct call *c, const struct job_spec *spec, struct input *in,
-                       input_then_fn *then, struct fault *why)
+static void on_source(void *ctx, struct job *job, const struct fault *none)
 {
-    struct app *app = c->app;
-    struct input_wait *w;
-    enum err err = find_image(c, "image", &in->image, why);
-    if (!err)
-        err = find_image(c, "mask", &in->mask, why);
-    if (err)
-        return err;
-    const struct jobs_input from = {spec, in->image.blob, in->mask.blob};
-    w = malloc(sizeof *w);
-    if (!w)
-        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-    w->call = c;
-    w->then = then;
-    err = jobs_submit_input(app->jobs, &from, on_submitted, w, &w->intake, why);
-    if (err) {
-        free(w);
-        return err;
-    }
-    w->next = app->inputs;
-    w->prev = &app->inputs;
-    if (w->next)
-        w->next->prev = &w->next;
-    app->inputs = w;
-    http_drop_body(c->http);
-    if (c->form)
-        c->form->parts = 0; // they pointed into the body
-    http_defer(c->http, on_gone, w);
-    return ERR_OK;
+    struct input_wait *w = ctx;
+    const bool image = *w->in.image.job && !w->in.image.blob;
+    struct fault why = none ? *none : (struct fault){0};
+    w->ask = NULL;
+    if ((none && none->code != ERR_NOT_FOUND) ||
+        take_image(w->call, image ? "image" : "mask", job, image ? &w->in.image : &w->in.mask,
+                   &why))
+        wait_end(w, NULL, &why);
+    else
+        wait_next(w);
 }
 
-void input_submit(struct call *c, const struct job_spec *spec, struct input *in,
-                  input_then_fn *then)
+static void on_key(void *ctx, struct job *job, const struct fault *why)
 {
+    struct input_wait *w = ctx;
+    struct fault reused;
+    w->ask = NULL;
+    if (!job && why->code == ERR_NOT_FOUND) {
+        wait_next(w);
+    } else if (!job || !strcmp(job->spec.body_hash, w->spec.body_hash)) {
+        wait_end(w, job, why);
+    } else {
+        jobs_key_reused(&reused);
+        wait_end(w, NULL, &reused);
+    }
+}
+
+// A repeated request has its answer before anything of it is looked at. Do not reveal that a job of
+// another key exists.
+static void wait_next(struct input_wait *w)
+{
+    const struct call *c = w->call;
+    const struct app *app = c->app;
+    struct jobs_lookup what = {.owner = c->owner};
+    const struct input_file *f = !w->in.image.blob ? &w->in.image : &w->in.mask;
+    if (w->spec.idempotency_key && !w->looked_up) {
+        w->looked_up = true;
+        what.key = w->spec.idempotency_key;
+        what.image = w->spec.durable ? JOBS_NO_IMAGE : JOBS_ALL_IMAGES;
+        jobs_find(app->jobs, &what, on_key, w, &w->ask);
+    } else if (*f->job && !f->blob) {
+        what.id = f->job;
+        what.image = f->index;
+        jobs_find(app->jobs, &what, on_source, w, &w->ask);
+    } else {
+        wait_submit(w);
+    }
+}
+
+static void wait_begin(struct call *c, const struct job_spec *spec, struct input *in,
+                       asking_fn *then)
+{
+    struct input_wait *w = calloc(1, sizeof *w);
     struct job_spec full = *spec;
-    struct fault why = {0};
     full.owner = c->owner;
     full.request_id = http_id(c->http);
+    if (!w || job_spec_copy(&full, &w->spec, &w->text)) {
+        free(w);
+        call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
+        return;
+    }
+    w->call = c;
+    w->then = then;
+    w->in = *in;
+    *in = (struct input){0};
+    http_defer(c->http, on_gone, w);
+    wait_next(w);
+}
+
+void input_submit(struct call *c, const struct job_spec *spec, struct input *in, asking_fn *then)
+{
+    struct fault why = {0};
     if (!input_given(&in->image) && input_given(&in->mask)) {
         fault_set(&why, ERR_INVALID, "mask", "\"mask\" needs an \"image\" that it is for");
         draw_refuse(c, &why);
     } else if (input_given(&in->image)) {
-        if (submit(c, &full, in, then, &why))
-            draw_refuse(c, &why);
+        wait_begin(c, spec, in, then);
     } else {
-        struct job *job = draw_submit(c, spec);
-        if (job)
-            then(c, job);
+        asking_submit(c, spec, then);
     }
     input_deinit(in);
 }

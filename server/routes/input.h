@@ -3,7 +3,7 @@
 #ifndef IMAGEND_INPUT_H
 #define IMAGEND_INPUT_H
 
-#include "app.h"
+#include "asking.h"
 
 struct json_t;
 
@@ -32,16 +32,10 @@ enum err input_read(const char *name, const struct json_t *v, struct input_file 
 // Errors: INVALID (also for more than one image), NO_MEMORY.
 enum err input_take(struct call *c, const char *name, struct input_file *out, struct fault *why);
 void input_deinit(struct input *in);
-// Whether a request of this owner with this key is being processed and has no job yet.
-bool input_waits(const struct app *app, const char *owner, const char *idempotency_key);
-
-// Called when a job was accepted. The request's body is gone if it had an input image; c->fields is
-// still valid.
-typedef void input_then_fn(struct call *c, struct job *job);
-// Submits the job with these images; without images, like draw_submit. Calls then once the job is
-// accepted, possibly later; otherwise sends an error response. If the client disconnects before
-// that, no job is created. Owner: takes the images of in, also on error.
-void input_submit(struct call *c, const struct job_spec *spec, struct input *in,
-                  input_then_fn *then);
+// Submits the job with these images, or with none. Calls then once the job is accepted, possibly
+// later; otherwise sends an error response. If the client disconnects before that, no job is
+// created. The request's body is gone if it had an input image; c->fields is still valid. Owner:
+// takes the images of in, also on error.
+void input_submit(struct call *c, const struct job_spec *spec, struct input *in, asking_fn *then);
 
 #endif

@@ -2,13 +2,13 @@
 #ifndef IMAGEND_NATIVE_H
 #define IMAGEND_NATIVE_H
 
-#include "app.h"
+#include "asking.h"
 
 struct buf;
 
-// The job named in the path, if it belongs to the caller; otherwise responds with 404 and returns
-// NULL.
-struct job *native_find(struct call *c);
+// Looks up the job named in the path, if it belongs to the caller; otherwise responds with 404.
+// image: as in jobs_lookup.
+void native_find(struct call *c, int image, asking_fn *then);
 void native_add_job(struct call *c, const struct job *j, struct buf *b);
 // Estimated seconds until a queued job is done.
 double native_estimate(const struct app *app, const struct job *j);

@@ -142,15 +142,11 @@ static bool send_missed(struct call *c, const struct job *j, uint64_t last)
     return ok;
 }
 
-void native_events(struct call *c)
+static void events_follow(struct call *c, struct job *j)
 {
     const struct app *app = c->app;
-    struct job *j = native_find(c);
     const char *last = http_header(c->http, "Last-Event-ID");
-    struct events_watch *w;
-    if (!j)
-        return;
-    w = calloc(1, sizeof *w);
+    struct events_watch *w = calloc(1, sizeof *w);
     if (!w) {
         call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
         return;
@@ -164,4 +160,9 @@ void native_events(struct call *c)
     if (send_missed(c, j, last ? strtoull(last, NULL, 10) : 0) && job_ended(j))
         on_event(&w->watch,
                  &(struct job_event){.id = j->events + !j->events, .type = JOB_EVENT_END});
+}
+
+void native_events(struct call *c)
+{
+    native_find(c, JOBS_NO_IMAGE, events_follow);
 }

@@ -173,15 +173,15 @@ static void reply_job(struct call *c, int status, const struct job *j)
 
 // ---- the routes ---------------------------------------------------------------------------------
 
-struct job *native_find(struct call *c)
+static void no_such_job(struct call *c)
 {
-    const struct app *app = c->app;
-    struct job *j = jobs_find(app->jobs, c->arg[0]);
-    // Do not reveal that a job of another key exists.
-    if (j && !strcmp(j->spec.owner, c->owner))
-        return j;
     call_error(c, 404, "job_not_found", NULL, "no such job");
-    return NULL;
+}
+
+void native_find(struct call *c, int image, asking_fn *then)
+{
+    // Do not reveal that a job of another key exists.
+    asking_job(c, &(struct jobs_lookup){c->arg[0], NULL, c->owner, image}, then, no_such_job);
 }
 
 // Checks the task itself; the job core checks it against the model.
@@ -247,7 +247,7 @@ static void accepted(struct call *c, struct job *job)
     reply_job(c, 202, job);
 }
 
-static struct job_spec jobs_spec(struct call *c, const struct jobs_fields *f, const char *hash)
+static struct job_spec jobs_spec(const struct jobs_fields *f)
 {
     return (struct job_spec){
         .request = f->picture,
@@ -263,8 +263,6 @@ static struct job_spec jobs_spec(struct call *c, const struct jobs_fields *f, co
         .api = "jobs",
         .durable = true,
         .keep = true,
-        .idempotency_key = *hash ? http_header(c->http, "Idempotency-Key") : NULL,
-        .body_hash = *hash ? hash : NULL,
     };
 }
 
@@ -272,58 +270,94 @@ static void jobs_post(struct call *c)
 {
     struct jobs_fields *f = c->fields;
     struct input in = {0};
-    struct job *job;
+    struct job_spec spec;
     struct fault why = {0};
     char hash[65];
-    if (draw_idempotent(c, hash, &job, &why)) {
-        draw_reused(c, &why);
-    } else if (job) {
-        accepted(c, job);
-    } else if (f->deadline && f->deadline <= clock_unix_ms()) {
-        call_error(c, 400, NULL, "deadline", "\"deadline\" is in the past");
-    } else if (take_task(c, f, &in, &why)) {
+    if (take_task(c, f, &in, &why)) {
         input_deinit(&in);
         call_fault(c, &why, 1);
-    } else {
-        const struct job_spec spec = jobs_spec(c, f, hash);
-        input_submit(c, &spec, &in, accepted);
+        return;
     }
+    spec = jobs_spec(f);
+    if (draw_idempotent(c, hash, &spec, &why)) {
+        input_deinit(&in);
+        draw_reused(c, &why);
+        return;
+    }
+    input_submit(c, &spec, &in, accepted);
+}
+
+static void found(struct call *c, struct job *j)
+{
+    reply_job(c, 200, j);
 }
 
 static void job_get(struct call *c)
 {
-    const struct job *j = native_find(c);
-    if (j)
-        reply_job(c, 200, j);
+    native_find(c, JOBS_NO_IMAGE, found);
+}
+
+// ---- cancelling ---------------------------------------------------------------------------------
+
+// Waits for the end of the job that it cancels.
+struct cancelling {
+    struct job_watch watch;
+    struct call *call;
+};
+
+static void cancelling_end(struct cancelling *w)
+{
+    const struct app *app = w->call->app;
+    jobs_unwatch(app->jobs, &w->watch);
+    free(w);
+}
+
+static void on_cancel_gone(void *ctx)
+{
+    cancelling_end(ctx);
+}
+
+static void on_cancelled(struct job_watch *watch, const struct job_event *ev)
+{
+    struct cancelling *w = watch->ctx;
+    if (ev->type != JOB_EVENT_END)
+        return;
+    reply_job(w->call, 200, watch->job);
+    cancelling_end(w);
+}
+
+static void cancel_or_remove(struct call *c, struct job *j)
+{
+    const struct app *app = c->app;
+    struct cancelling *w;
+    if (job_ended(j)) {
+        asking_remove(c, j);
+        return;
+    }
+    w = calloc(1, sizeof *w);
+    if (!w) {
+        call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
+        return;
+    }
+    w->call = c;
+    w->watch.event = on_cancelled;
+    w->watch.ctx = w;
+    jobs_watch(app->jobs, j, &w->watch);
+    http_defer(c->http, on_cancel_gone, w);
+    jobs_cancel(app->jobs, j);
 }
 
 static void job_delete(struct call *c)
 {
-    const struct app *app = c->app;
-    struct job *j = native_find(c);
-    if (!j)
-        return;
-    if (job_ended(j)) {
-        jobs_remove(app->jobs, j);
-        http_reply(c->http, 204, NULL, NULL);
-        return;
-    }
-    jobs_cancel(app->jobs, j);
-    // A job that is not stored may have been deleted.
-    j = jobs_find(app->jobs, c->arg[0]);
-    if (j)
-        reply_job(c, 200, j);
-    else
-        http_reply(c->http, 204, NULL, NULL);
+    native_find(c, JOBS_NO_IMAGE, cancel_or_remove);
 }
 
-static void job_image(struct call *c)
+// ---- images -------------------------------------------------------------------------------------
+
+static void job_image_found(struct call *c, struct job *j)
 {
     char *end;
-    struct job *j = native_find(c);
     const long i = strtol(c->arg[1], &end, 10);
-    if (!j)
-        return;
     if (*end || i < 0 || i >= j->spec.n)
         call_error(c, 404, NULL, NULL, "the job has %d image%s; indexes start at 0", j->spec.n,
                    j->spec.n > 1 ? "s" : "");
@@ -331,13 +365,22 @@ static void job_image(struct call *c)
         draw_reply_image(c, j, (int)i);
 }
 
-// /v1/files/{id}/{token}-{i}.{format}: anyone with the URL may fetch the image.
-static void file_get(struct call *c)
+static void job_image(struct call *c)
 {
-    const struct app *app = c->app;
-    struct job *j = jobs_find(app->jobs, c->arg[0]);
+    const long i = strtol(c->arg[1], NULL, 10);
+    native_find(c, i >= 0 && i < JOB_MAX_PICTURES ? (int)i : JOBS_NO_IMAGE, job_image_found);
+}
+
+// /v1/files/{id}/{token}-{i}.{format}: anyone with the URL may fetch the image.
+static void no_such_file(struct call *c)
+{
+    call_error(c, 404, NULL, NULL, "this file does not exist or has expired");
+}
+
+static void file_found(struct call *c, struct job *j)
+{
     char name[JOB_ID_SIZE + 16];
-    for (int i = 0; j && i < j->spec.n; i++) {
+    for (int i = 0; i < j->spec.n; i++) {
         snprintf(name, sizeof name, "%s-%d.%s", j->token, i, job_format_name(j->spec.format));
         if (strcmp(name, c->arg[1]))
             continue;
@@ -345,7 +388,15 @@ static void file_get(struct call *c)
         draw_reply_image(c, j, i);
         return;
     }
-    call_error(c, 404, NULL, NULL, "this file does not exist or has expired");
+    no_such_file(c);
+}
+
+static void file_get(struct call *c)
+{
+    const char *dash = strrchr(c->arg[1], '-');
+    const long i = dash ? strtol(dash + 1, NULL, 10) : -1;
+    const int image = i >= 0 && i < JOB_MAX_PICTURES ? (int)i : JOBS_NO_IMAGE;
+    asking_job(c, &(struct jobs_lookup){c->arg[0], NULL, NULL, image}, file_found, no_such_file);
 }
 
 // ---- the list -----------------------------------------------------------------------------------
@@ -365,33 +416,59 @@ static const struct check_field list_table[] = {
 #undef F
 static const struct check_table list_check = CHECK_TABLE("ListJobsQuery", list_table, true);
 
-static void jobs_list(struct call *c)
+// A call that waits for its page.
+struct listing {
+    struct call *call;
+    struct jobs_ask *ask;
+};
+
+static void on_list_gone(void *ctx)
+{
+    struct listing *l = ctx;
+    jobs_forget(l->ask);
+    free(l);
+}
+
+static void on_list(void *ctx, struct job *const *jobs, int n, bool more, const struct fault *why)
+{
+    struct listing *l = ctx;
+    struct call *c = l->call;
+    struct buf b = {0};
+    free(l);
+    http_defer(c->http, NULL, NULL);
+    if (why) {
+        call_fault(c, why, 1);
+        return;
+    }
+    buf_puts(&b, "{\"object\":\"list\",\"data\":[");
+    for (int i = 0; i < n; i++) {
+        buf_puts(&b, i ? "," : "");
+        native_add_job(c, jobs[i], &b);
+    }
+    buf_printf(&b, "],\"has_more\":%s}", more ? "true" : "false");
+    call_json(c, 200, &b);
+}
+
+static void jobs_list_get(struct call *c)
 {
     const struct app *app = c->app;
     const struct list_fields *f = c->fields;
-    const struct job *j = jobs_newest(app->jobs);
-    struct buf b = {0};
-    int n = 0;
-    if (f->after) {
-        j = jobs_find(app->jobs, f->after);
-        if (!j || strcmp(j->spec.owner, c->owner)) {
-            call_error(c, 400, NULL, "after", "no such job");
-            return;
-        }
-        j = j->older;
+    enum job_state state;
+    struct jobs_query q = {c->owner, f->after, -1, f->limit};
+    struct listing *l = calloc(1, sizeof *l);
+    if (!l) {
+        call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
+        return;
     }
-    buf_puts(&b, "{\"object\":\"list\",\"data\":[");
-    for (; j && n <= f->limit; j = j->older) {
-        if (strcmp(j->spec.owner, c->owner) ||
-            (f->status && strcmp(f->status, job_state_name(j->state))))
-            continue;
-        if (n++ == f->limit)
-            break;
-        buf_puts(&b, n > 1 ? "," : "");
-        native_add_job(c, j, &b);
+    l->call = c;
+    http_defer(c->http, on_list_gone, l);
+    if (f->status && job_state_find(f->status, &state)) {
+        on_list(l, NULL, 0, false, NULL); // no job is in a state that there is not
+        return;
     }
-    buf_printf(&b, "],\"has_more\":%s}", n > f->limit ? "true" : "false");
-    call_json(c, 200, &b);
+    if (f->status)
+        q.state = (int)state;
+    jobs_list(app->jobs, &q, on_list, l, &l->ask);
 }
 
 #define JSON_ANSWER(help)                                                                          \
@@ -405,7 +482,7 @@ const struct route routes_native[] = {
      ERRORS_OPENAI, "jobs", "Submit a background job", .body = &jobs_check_table,
      .fields_size = sizeof(struct jobs_fields),
      .answer = {{202, "application/json", "the accepted job; the Location header holds its URL"}}},
-    {"GET", "/v1/jobs", jobs_list, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
+    {"GET", "/v1/jobs", jobs_list_get, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
      "List your jobs, newest first", .query = &list_check,
      .fields_size = sizeof(struct list_fields), .answer = JSON_ANSWER("a page of jobs")},
     {"GET", "/v1/jobs/{id}", job_get, SCOPE_READ, 0, ERRORS_OPENAI, "jobs", "One job",

@@ -345,7 +345,6 @@ void openai_images_run(struct call *c, openai_take_fn *take)
     struct job_spec spec;
     struct input in = {0};
     struct fault why = {0};
-    struct job *job;
     char hash[65];
     const char *raw_type = accept_picture(c->http, &f->output_format);
     if (f->model && !openai_model_known(c->app, f->model)) {
@@ -357,16 +356,10 @@ void openai_images_run(struct call *c, openai_take_fn *take)
         call_fault(c, &why, 1);
         return;
     }
-    if (draw_idempotent(c, hash, &job, &why)) {
+    if (draw_idempotent(c, hash, &spec, &why)) {
         draw_reused(c, &why);
         return;
     }
-    if (job) {
-        follow(c, job);
-        return;
-    }
-    spec.idempotency_key = *hash ? http_header(c->http, "Idempotency-Key") : NULL;
-    spec.body_hash = *hash ? hash : NULL;
     spec.keep |= *hash != 0;
     if (take && take(c, &spec, &in, &why)) {
         input_deinit(&in);

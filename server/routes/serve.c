@@ -212,10 +212,11 @@ static void serve_sign(const char *secret, const void *data, size_t n, char out[
     sha256_hmac_hex(secret, strlen(secret), data, n, out);
 }
 
-static enum err serve_open_store(const struct serve *s, struct store **store, struct fault *why)
+static enum err serve_open_store(struct serve *s, struct store **store, struct fault *why)
 {
-    return s->conf.store == CONF_STORE_MEMORY ? store_memory_open(store, why)
-                                              : store_sqlite_open(s->conf.data_dir, store, why);
+    return s->conf.store == CONF_STORE_MEMORY
+               ? store_memory_open(store, why)
+               : store_sqlite_open(s->conf.data_dir, &s->loop, store, why);
 }
 
 static enum err serve_open_jobs(struct serve *s, struct fault *why)

@@ -425,7 +425,7 @@ def test_jobs_of_version_1_are_taken_over():
         assert is_png(s.get(j["images"][0]["href"]).body, 64)
         assert s.get("/v1/jobs/job_0000000000000000000000000000000d").status == 404
         db = stop_and_open(s)
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
         assert db.execute("SELECT id FROM job_1").fetchall() == \
             [("job_0000000000000000000000000000000d",)]
         db.close()
@@ -433,6 +433,33 @@ def test_jobs_of_version_1_are_taken_over():
     assert s.log.count("converted 4 jobs") == 1
     assert s.log.count("job_0000000000000000000000000000000d stays in the table job_1") == 1, s.log
     assert s.close() == 0
+
+
+def test_jobs_of_version_2_are_taken_over():
+    s = Server(start=False)
+    os.makedirs(os.path.join(s.folder, "data", "images"))
+    db = sqlite3.connect(os.path.join(s.folder, "data", "jobs.sqlite"), isolation_level=None)
+    with open(os.path.join(os.path.dirname(__file__), "..", "data", "store", "version-2.sql"),
+              encoding="utf-8") as f:
+        db.executescript(f.read())
+    db.close()
+    one, two, three, older = ("job_" + digit * 32 for digit in "1234")
+    for job, size in ((one + "-0", 569), (two + "-0", 569), (two + "-1", 580), (older + "-0", 569)):
+        with open(os.path.join(s.folder, "data", "images", job + ".png"), "wb") as f:
+            f.write(b"\x89PNG\r\n\x1a\n".ljust(size, b"."))
+    s.start()
+    try:
+        assert s.wait_job(three)["request"]["seed"] == 3  # it waited
+        for status in (None, "done"):
+            page = s.get("/v1/jobs" + (f"?status={status}" if status else "")).json["data"]
+            assert [j["id"] for j in page] == [three, two, one, older], page
+        assert [i["bytes"] for i in s.get("/v1/jobs/" + two).json["images"]] == [569, 580]
+        h = {"Idempotency-Key": "k1"}
+        again = s.request("POST", "/v1/jobs", {"prompt": "one", "size": 64, "seed": 1}, h)
+        assert again.json["id"] == one, again.body
+        assert s.wait_job(post(s).json["id"])["status"] == "done"
+    finally:
+        assert s.close() == 0
 
 
 def refused(s):
@@ -451,10 +478,10 @@ def test_a_newer_or_foreign_database_is_refused_and_left_alone():
     db.execute("PRAGMA user_version = 99")
     db.close()
     error = refused(s)
-    assert "version 99" in error and "supports version 2" in error and "data-dir" in error, error
+    assert "version 99" in error and "supports version 3" in error and "data-dir" in error, error
     assert os.path.join(s.folder, "data") in error
     db = sqlite3.connect(path, isolation_level=None)
-    db.execute("PRAGMA user_version = 2")
+    db.execute("PRAGMA user_version = 3")
     db.close()
     s.start()
     assert s.get("/v1/jobs/" + job["id"]).json["status"] == "done"

@@ -73,6 +73,46 @@ static bool has_ended(void *job)
     return job_ended(job);
 }
 
+// Keeps a job that ends in memory, until it is let go.
+struct held {
+    struct job_watch watch;
+    struct held *next;
+};
+static struct held *all_held;
+
+static void on_event(struct job_watch *w, const struct job_event *ev) {}
+
+static struct job *hold(struct job *job)
+{
+    struct held *h = calloc(1, sizeof *h);
+    h->watch.event = on_event;
+    h->next = all_held;
+    all_held = h;
+    jobs_watch(jobs, job, &h->watch);
+    return job;
+}
+
+static void on_removed(void *ctx, struct job *none, const struct fault *why)
+{
+    CHECK(!none && !why);
+    *(bool *)ctx = true;
+}
+
+static void remove_job(struct job *job)
+{
+    struct held **at = &all_held;
+    struct jobs_ask *ask;
+    bool gone = false;
+    while ((*at)->watch.job != job)
+        at = &(*at)->next;
+    struct held *h = *at;
+    *at = h->next;
+    jobs_remove(jobs, job, on_removed, &gone, &ask);
+    wait_for(is_true, &gone);
+    jobs_unwatch(jobs, &h->watch);
+    free(h);
+}
+
 static void open_jobs(bool durable, size_t input_bytes)
 {
     struct jobs_params p = {
@@ -87,7 +127,7 @@ static void open_jobs(bool durable, size_t input_bytes)
         .digest = sha256_hex,
     };
     struct fault why = {0};
-    CHECK_INT(durable ? store_sqlite_open(folder, &p.store, &why)
+    CHECK_INT(durable ? store_sqlite_open(folder, &loop, &p.store, &why)
                       : store_memory_open(&p.store, &why),
               ERR_OK);
     CHECK_MSG(!jobs_create(&p, &jobs, &why), "%s", why.msg);
@@ -107,6 +147,11 @@ static void close_jobs(void)
     jobs_close(jobs, on_closed, NULL);
     wait_for(is_true, &closed);
     jobs = NULL;
+    for (struct held *h = all_held, *next; h; h = next) {
+        next = h->next;
+        free(h);
+    }
+    all_held = NULL;
 }
 
 struct outcome {
@@ -120,7 +165,7 @@ static void on_submitted(void *ctx, struct job *job, const struct fault *why)
     struct outcome *o = ctx;
     CHECK(!o->there);
     o->there = true;
-    o->job = job;
+    o->job = job ? hold(job) : NULL;
     if (why)
         o->why = *why;
 }
@@ -149,15 +194,32 @@ static struct outcome submit(int scale, struct blob *image, struct blob *mask)
     return o;
 }
 
+struct lookup {
+    bool there;
+    struct blob *image;
+};
+
+static void on_found(void *ctx, struct job *job, const struct fault *none)
+{
+    struct lookup *l = ctx;
+    struct fault why = {0};
+    CHECK(job && !none);
+    CHECK_MSG(!jobs_image(jobs, job, 0, &l->image, &why), "%s", why.msg);
+    l->there = true;
+}
+
 // The image of a job, which has ended.
 static struct codec_image result(struct job *job)
 {
     struct codec_image i = {0};
-    struct blob *image = NULL;
+    struct lookup l = {0};
+    struct jobs_ask *ask;
     struct fault why = {0};
     wait_for(has_ended, job);
     CHECK_MSG(job->state == JOB_DONE, "state %d: %s", (int)job->state, job->fault.msg);
-    CHECK_MSG(!jobs_image(jobs, job, 0, &image, &why), "%s", why.msg);
+    jobs_find(jobs, &(struct jobs_lookup){job->id, NULL, NULL, 0}, on_found, &l, &ask);
+    wait_for(is_true, &l.there);
+    struct blob *image = l.image;
     if (image)
         CHECK_MSG(!codec_decode(image->data, image->size, NULL, &i, &why), "%s", why.msg);
     blob_unref(&image);
@@ -214,12 +276,12 @@ static void test_life(bool durable)
     // Each file once, until the last job that has it goes.
     CHECK_INT(jobs_stats(jobs).input_bytes, image->size + mask->size);
     CHECK_INT(files_in("inputs"), durable ? 2 : 0);
-    jobs_remove(jobs, a.job);
+    remove_job(a.job);
     CHECK_INT(jobs_stats(jobs).input_bytes, image->size + mask->size);
-    jobs_remove(jobs, b.job);
+    remove_job(b.job);
     CHECK_INT(jobs_stats(jobs).input_bytes, image->size);
     CHECK_INT(files_in("inputs"), durable ? 1 : 0);
-    jobs_remove(jobs, c.job);
+    remove_job(c.job);
     CHECK_INT(jobs_stats(jobs).input_bytes, 0);
     CHECK_INT(files_in("inputs"), 0);
     close_jobs();
@@ -275,11 +337,11 @@ static void test_refused(void)
     o = submit(0, mask, NULL);
     CHECK(!o.there && o.why.code == ERR_BUSY && !strcmp(o.why.param, "queue"));
     wait_for(has_ended, first.job);
-    jobs_remove(jobs, first.job);
+    remove_job(first.job);
     o = submit(0, mask, NULL);
     CHECK(o.job);
     wait_for(has_ended, o.job);
-    jobs_remove(jobs, o.job);
+    remove_job(o.job);
     close_jobs();
     blob_unref(&image);
     blob_unref(&mask);
@@ -293,6 +355,8 @@ static void test_restart(void)
 {
     struct blob *image = file(W, H, 2, false), *mask = file(W, H, 0, true);
     char held[64], orphan[128], id[JOB_ID_SIZE];
+    struct outcome again = {0};
+    struct jobs_ask *ask;
     snprintf(held, sizeof held, "%s/held", folder);
     snprintf(orphan, sizeof orphan, "%s/inputs/%064d", folder, 7);
     open_jobs(true, 1 << 20);
@@ -306,14 +370,16 @@ static void test_restart(void)
     fclose(fopen(orphan, "w"));
     unlink(held);
     open_jobs(true, 1 << 20);
+    jobs_find(jobs, &(struct jobs_lookup){id, NULL, NULL, JOBS_NO_IMAGE}, on_submitted, &again,
+              &ask);
+    wait_for(is_true, &again.there);
+    struct job *job = again.job;
     CHECK_INT(files_in("inputs"), 2);
     CHECK(access(orphan, F_OK));
-    struct job *job = jobs_find(jobs, id);
-    CHECK(job && job->spec.request.edit);
-    if (job) {
-        check_kept(job, image);
-        jobs_remove(jobs, job);
-    }
+    CHECK_STR(job->id, id);
+    CHECK(job->spec.request.edit != NULL);
+    check_kept(job, image);
+    remove_job(job);
     CHECK_INT(files_in("inputs"), 0);
     close_jobs();
     unsetenv("FAKE_HELD");

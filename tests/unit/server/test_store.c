@@ -1,5 +1,6 @@
-// The stores alone: a reopened store returns every field of a job, in order of creation; images are
-// private files that are deleted with their job.
+// The stores by themselves, each by the same calls: everything that a job is comes back, in the
+// order in which it came; a key has one job; images go with their job. SQLite's also come back
+// after it was closed, as private files.
 #include "blob.h"
 #include "store.h"
 #include "test.h"
@@ -7,11 +8,104 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <uv.h>
 
 #define ID "job_0123456789abcdef0123456789abcde"
 #define TOKEN "fedcba9876543210fedcba987654321"
 
 static char folder[] = "/tmp/imagend-store-XXXXXX";
+static uv_loop_t loop;
+static struct store *store;
+static bool durable; // which of the stores
+
+// ---- opening, and one call after the other ----------------------------------------------------
+
+static void open_store(void)
+{
+    struct fault why = {0};
+    CHECK_MSG(!(durable ? store_sqlite_open(folder, &loop, &store, &why)
+                        : store_memory_open(&store, &why)),
+              "%s", why.msg);
+}
+
+static void on_closed(void *ctx)
+{
+    *(bool *)ctx = true;
+}
+
+static void close_store(void)
+{
+    bool closed = false;
+    store->ops->close(store, on_closed, &closed);
+    while (!closed)
+        uv_run(&loop, UV_RUN_ONCE);
+    store = NULL;
+}
+
+static void on_done(struct store_call *c)
+{
+    *(bool *)c->ctx = true;
+}
+
+// Owner: the caller frees the call.
+static struct store_call *run(struct store_call *c)
+{
+    bool done = false;
+    c->ctx = &done;
+    store->ops->call(store, c);
+    while (!done)
+        uv_run(&loop, UV_RUN_ONCE);
+    return c;
+}
+
+static struct store_call *about(enum store_op op, const struct job *j)
+{
+    return store_call_about(op, j, on_done, NULL);
+}
+
+static struct store_call *ask(enum store_op op, const char *id)
+{
+    struct store_call *c = store_call_create(op, on_done, NULL);
+    snprintf(c->id, sizeof c->id, "%s", id);
+    return c;
+}
+
+static void tell(enum store_op op, const struct job *j)
+{
+    struct store_call *c = run(about(op, j));
+    CHECK_MSG(!c->why.code && !c->n, "%s", c->why.msg);
+    store_call_free(c);
+}
+
+static struct blob *bytes_of(const char *s)
+{
+    return blob_create((uint8_t *)strdup(s), strlen(s));
+}
+
+static void draw(struct job *j, int picture, const char *bytes)
+{
+    j->picture[picture] =
+        (struct job_picture){.state = JOB_DONE, .bytes = strlen(bytes), .width = 48, .height = 64};
+    struct store_call *c = about(STORE_DRAWN, j);
+    c->picture = picture;
+    c->image = bytes_of(bytes);
+    CHECK_MSG(!run(c)->why.code, "%s", c->why.msg);
+    store_call_free(c);
+}
+
+// The bytes of an image, or NULL. Owner: the caller.
+static struct blob *image(const struct job *j, int picture)
+{
+    struct store_call *c = ask(STORE_IMAGE, j->id);
+    c->picture = picture;
+    c->format = j->spec.format;
+    run(c);
+    struct blob *b = c->image ? blob_ref(c->image) : NULL;
+    CHECK_INT(c->why.code, b ? ERR_OK : ERR_NOT_FOUND);
+    CHECK(!strstr(c->why.msg, folder)); // clients read it
+    store_call_free(c);
+    return b;
+}
 
 // ---- jobs -------------------------------------------------------------------------------------
 
@@ -38,27 +132,24 @@ static const struct job_spec spec = {
     .client = "192.0.2.7",
     .api = "openai",
     .request_id = "req-1",
-    .idempotency_key = "key-1",
     .body_hash = "abcdef",
     .webhook_url = "https://hooks.example/x",
     .durable = true,
     .keep = true,
 };
 
-static struct job *make(char digit, enum job_state state, int64_t created)
+static struct job *make(char digit, int64_t created)
 {
     struct job *j = job_create();
+    struct job_spec s = spec;
+    char key[] = "key-0";
 
+    key[4] = digit;
+    s.idempotency_key = key;
     snprintf(j->id, sizeof j->id, ID "%c", digit);
     snprintf(j->token, sizeof j->token, TOKEN "%c", digit);
-    CHECK(!job_spec_copy(&spec, &j->spec, &j->spec_text));
-    j->state = state;
+    CHECK(!job_spec_copy(&s, &j->spec, &j->spec_text));
     j->created = created;
-    j->started = created + 11;
-    j->finished = created + 222;
-    j->expires = created + 3333;
-    j->webhook_tries = 3;
-    j->webhook_next = created + 44444;
     j->used = (struct picture_used){.model = "m",
                                     .preset = "fast",
                                     .sampler = "ddim",
@@ -72,47 +163,40 @@ static struct job *make(char digit, enum job_state state, int64_t created)
                                     .tokens_cut = 5,
                                     .negative_tokens = 3,
                                     .negative_tokens_cut = 1};
-    fault_set(&j->fault, ERR_NOT_FINITE, "model", "it became \"NaN\"");
     return j;
 }
 
-static void check_spec(const struct job_spec *s)
+static void end(struct job *j, enum job_state state)
 {
-    char *a = job_spec_write(s), *b = job_spec_write(&spec);
+    j->state = state;
+    j->started = j->created + 11;
+    j->finished = j->created + 222;
+    j->expires = j->created + 3333;
+    j->webhook_tries = 3;
+    j->webhook_next = j->created + 44444;
+    if (state == JOB_FAILED)
+        fault_set(&j->fault, ERR_NOT_FINITE, "model", "it became \"NaN\"");
+    tell(STORE_FINISH, j);
+}
+
+static void check_job(const struct job *j, const struct job *like)
+{
+    char *a = job_spec_write(&j->spec), *b = job_spec_write(&like->spec);
+    const struct picture_used *u = &j->used;
 
     // Every field of the table; test_spec.c says that it is written.
     CHECK_STR(a, b);
-    CHECK_STR(s->client, "192.0.2.7");
-    CHECK_STR(s->request_id, "req-1");
-    CHECK_STR(s->idempotency_key, "key-1");
-    CHECK_STR(s->body_hash, "abcdef");
-    CHECK_STR(s->webhook_url, spec.webhook_url);
-    CHECK(s->n == 3 && s->quality == 77 && s->previews == 2 && s->priority == 4);
-    CHECK(s->preview_format == JOB_PNG && s->request.picture == 4);
-    CHECK_STR(s->api, "openai");
-    free(a);
-    free(b);
-}
-
-struct found {
-    int count;
-    char order[8];
-};
-
-static void on_row(void *ctx, struct job *j)
-{
-    struct found *f = ctx;
-    const struct picture_used *u = &j->used;
-    const char digit = j->id[strlen(j->id) - 1];
-
-    f->order[f->count++] = digit;
-    check_spec(&j->spec);
-    CHECK(!strncmp(j->token, TOKEN, sizeof TOKEN - 1) && j->token[sizeof TOKEN - 1] == digit);
-    CHECK_INT(j->started - j->created, 11);
-    CHECK_INT(j->finished - j->created, 222);
-    CHECK_INT(j->expires - j->created, 3333);
-    CHECK_INT(j->webhook_tries, 3);
-    CHECK_INT(j->webhook_next - j->created, 44444);
+    CHECK_STR(j->id, like->id);
+    CHECK_STR(j->token, like->token);
+    CHECK_INT(j->state, like->state);
+    CHECK_INT(j->created, like->created);
+    CHECK_INT(j->started, like->started);
+    CHECK_INT(j->finished, like->finished);
+    CHECK_INT(j->expires, like->expires);
+    CHECK_INT(j->webhook_tries, like->webhook_tries);
+    CHECK_INT(j->webhook_next, like->webhook_next);
+    CHECK_INT(j->fault.code, like->fault.code);
+    CHECK_STR(j->fault.msg, like->fault.msg);
     CHECK_STR(u->model, "m");
     CHECK_STR(u->preset, "fast");
     CHECK_STR(u->sampler, "ddim");
@@ -120,47 +204,199 @@ static void on_row(void *ctx, struct job *j)
     CHECK(u->steps[1] == 10 && u->guidance_scale[0] == 7.5F && u->noise_level[1] == 250);
     CHECK(u->tokens == 77 && u->tokens_cut == 5);
     CHECK(u->negative_tokens == 3 && u->negative_tokens_cut == 1);
-    switch (digit) {
-    case '1': CHECK_INT(j->state, JOB_QUEUED); break;
-    case '2':
-        CHECK_INT(j->state, JOB_FAILED);
-        CHECK_INT(j->fault.code, ERR_NOT_FINITE);
-        CHECK_STR(j->fault.msg, "it became \"NaN\"");
-        break;
-    case '3':
-        CHECK_INT(j->state, JOB_DONE);
-        CHECK(!j->fault.code && !j->fault.msg[0]);
-        CHECK_INT(j->picture[0].state, JOB_DONE);
-        CHECK(j->picture[0].bytes == 12 && j->picture[0].width == 48);
-        CHECK_INT(j->picture[0].height, 64);
-        // Its file has another size, and there is none.
-        CHECK_INT(j->picture[1].state, JOB_FAILED);
-        CHECK_INT(j->picture[2].state, JOB_FAILED);
-        break;
-    default: CHECK_MSG(false, "%s", j->id);
+    for (int i = 0; i < j->spec.n; i++) {
+        CHECK_INT(j->picture[i].bytes, like->picture[i].bytes);
+        CHECK_INT(j->picture[i].width, like->picture[i].width);
+        CHECK_INT(j->picture[i].height, like->picture[i].height);
     }
-    job_free(&j);
+    free(a);
+    free(b);
 }
 
-static struct store *open_store(void)
+static void check_kept(const struct job *like)
 {
-    struct store *s = NULL;
-    struct fault why = {0};
-
-    CHECK_MSG(!store_sqlite_open(folder, &s, &why), "%s", why.msg);
-    return s;
+    struct store_call *c = run(ask(STORE_FIND, like->id));
+    CHECK_INT(c->n, 1);
+    if (c->n)
+        check_job(c->jobs[0], like);
+    store_call_free(c);
+    c = ask(STORE_FIND, "");
+    c->owner = strdup("alice");
+    c->key = strdup(like->spec.idempotency_key);
+    CHECK_INT(run(c)->n, 1);
+    if (c->n)
+        CHECK_STR(c->jobs[0]->id, like->id);
+    store_call_free(c);
 }
 
-static void check_found(const char *order)
+// The last digits of the ids that a call answered with.
+static void check_digits(struct store_call *c, const char *digits)
 {
-    struct store *s = open_store();
-    struct found f = {0};
-    struct fault why = {0};
+    char found[20] = "";
+    CHECK_MSG(!c->why.code, "%s", c->why.msg);
+    for (int i = 0; i < c->n; i++)
+        found[i] = c->jobs[i]->id[strlen(c->jobs[i]->id) - 1];
+    CHECK_STR(found, digits);
+    store_call_free(c);
+}
 
-    CHECK_MSG(!s->ops->load(s, on_row, &f, &why), "%s", why.msg);
-    CHECK_STR(f.order, order);
-    s->ops->close(&s);
-    CHECK(!s);
+static struct store_call *page(const char *owner, int state, const struct job *after, int limit)
+{
+    struct store_call *c = ask(STORE_LIST, "");
+    c->owner = strdup(owner);
+    c->page = (struct store_page){INT64_MAX, INT64_MAX, state, limit};
+    if (after) {
+        struct store_call *f = run(ask(STORE_FIND, after->id));
+        c->page.created = f->jobs[0]->created;
+        c->page.seq = f->jobs[0]->seq;
+        store_call_free(f);
+    }
+    return run(c);
+}
+
+static struct store_call *expire(int64_t now, int jobs, size_t bytes, bool webhooks)
+{
+    struct store_call *c = ask(STORE_EXPIRE, "");
+    c->keep = (struct store_keep){now, jobs, bytes, webhooks};
+    return run(c);
+}
+
+static void check_stats(int jobs, int ended, size_t bytes)
+{
+    struct store_call *c = run(ask(STORE_FIND, ""));
+    CHECK_INT(c->n, 0);
+    CHECK_INT(c->stats.jobs, jobs);
+    CHECK_INT(c->stats.ended, ended);
+    CHECK_INT(c->stats.bytes, bytes);
+    store_call_free(c);
+}
+
+// ---- the tests --------------------------------------------------------------------------------
+
+static void test_life(void)
+{
+    struct job *waits = make('1', 1000), *fails = make('2', 1000), *ends = make('3', 2000);
+    struct blob *b;
+
+    open_store();
+    tell(STORE_ACCEPT, waits);
+    tell(STORE_ACCEPT, fails);
+    tell(STORE_ACCEPT, ends);
+    check_stats(3, 0, 0);
+    check_kept(waits);
+    draw(ends, 1, "RIFF....WEBP");
+    draw(ends, 0, "RIFF....WEBP+");
+    check_stats(3, 0, 25);
+    check_kept(ends);
+    end(ends, JOB_DONE); // as if the third were no more wanted
+    end(fails, JOB_FAILED);
+    check_stats(3, 2, 25);
+    check_kept(ends);
+    check_kept(fails);
+    ends->webhook_tries = 4;
+    tell(STORE_NOTE, ends);
+    check_kept(ends);
+    check_stats(3, 2, 25);
+    b = image(ends, 1);
+    CHECK(b && b->size == 12 && !memcmp(b->data, "RIFF....WEBP", 12));
+    blob_unref(&b);
+    CHECK(!image(ends, 2));
+    if (durable) { // as it was after it is opened again; unfinished work comes oldest first
+        close_store();
+        open_store();
+        check_stats(3, 2, 25);
+        check_kept(waits);
+        check_kept(ends);
+        check_kept(fails);
+        check_digits(run(ask(STORE_CLAIM, "")), "123");
+    }
+    check_digits(run(ask(STORE_CLAIM, "")), "");
+    check_digits(run(ask(STORE_REMOVE, ends->id)), "3");
+    check_digits(run(ask(STORE_REMOVE, ends->id)), ""); // not there: no error
+    CHECK(!image(ends, 1));
+    check_stats(2, 1, 0);
+    check_digits(run(ask(STORE_REMOVE, waits->id)), "1");
+    check_digits(run(ask(STORE_REMOVE, fails->id)), "2");
+    close_store();
+    job_free(&waits);
+    job_free(&fails);
+    job_free(&ends);
+}
+
+static void test_keys(void)
+{
+    struct job *first = make('1', 1000), *second = make('2', 1000), *other = make('3', 1000);
+
+    open_store();
+    tell(STORE_ACCEPT, first);
+    second->spec.idempotency_key = first->spec.idempotency_key;
+    check_digits(run(about(STORE_ACCEPT, second)), "1");
+    other->spec.idempotency_key = first->spec.idempotency_key;
+    other->spec.owner = "bob"; // each owner has keys of its own
+    tell(STORE_ACCEPT, other);
+    check_digits(run(ask(STORE_REMOVE, first->id)), "1");
+    tell(STORE_ACCEPT, second); // the key is free again
+    check_stats(2, 0, 0);
+    check_digits(run(ask(STORE_REMOVE, second->id)), "2");
+    check_digits(run(ask(STORE_REMOVE, other->id)), "3");
+    close_store();
+    job_free(&first);
+    job_free(&second);
+    job_free(&other);
+}
+
+static void test_pages(void)
+{
+    struct job *j[6];
+
+    open_store();
+    for (int i = 0; i < 6; i++) {
+        j[i] = make((char)('1' + i), i < 2 ? 1000 : 2000); // of one millisecond: as they came
+        if (i == 3)
+            j[i]->spec.owner = "bob";
+        tell(STORE_ACCEPT, j[i]);
+    }
+    end(j[2], JOB_DONE);
+    check_digits(page("alice", -1, NULL, 10), "65321");
+    check_digits(page("alice", -1, NULL, 2), "65");
+    check_digits(page("alice", -1, j[4], 2), "32");
+    check_digits(page("alice", -1, j[0], 2), "");
+    check_digits(page("alice", JOB_DONE, NULL, 2), "3");
+    check_digits(page("alice", JOB_FAILED, j[4], 2), "");
+    check_digits(page("bob", -1, NULL, 2), "4");
+    check_digits(page("", -1, NULL, 2), "");
+    for (int i = 0; i < 6; i++) {
+        check_digits(run(ask(STORE_REMOVE, j[i]->id)), (char[]){(char)('1' + i), 0});
+        job_free(&j[i]);
+    }
+    close_store();
+}
+
+static void test_expiry(void)
+{
+    struct job *j[6];
+
+    open_store();
+    for (int i = 0; i < 6; i++) {
+        j[i] = make((char)('1' + i), 1000 * i);
+        tell(STORE_ACCEPT, j[i]);
+        draw(j[i], 0, "RIFF....WEBP");
+        if (i != 1) // which goes on, and stays whatever there is
+            end(j[i], JOB_DONE);
+    }
+    check_digits(expire(INT64_MAX, 0, 0, true), ""); // their webhooks have not been called
+    check_digits(expire(0, 5, 72, false), "");
+    check_digits(expire(3333, 5, 72, false), "1");
+    check_digits(expire(3334, 3, 72, false), "3"); // too many: the oldest
+    check_stats(4, 3, 48);
+    check_digits(expire(3334, 3, 47, false), "4"); // too much
+    check_digits(expire(INT64_MAX, 3, 47, false), "56");
+    check_stats(1, 0, 12);
+    check_digits(run(ask(STORE_REMOVE, j[1]->id)), "2");
+    check_stats(0, 0, 0);
+    close_store();
+    for (int i = 0; i < 6; i++)
+        job_free(&j[i]);
 }
 
 static void image_path(char out[200], char digit, int picture)
@@ -168,91 +404,82 @@ static void image_path(char out[200], char digit, int picture)
     snprintf(out, 200, "%s/images/" ID "%c-%d.webp", folder, digit, picture);
 }
 
-static void put_image(struct store *s, const struct job *j, int picture, const char *bytes)
+// Nobody else on this machine reads what was drawn; a file that is not what its row says is not
+// offered; and what a client was waiting for is not drawn again.
+static void test_files(void)
 {
-    uint8_t *copy = malloc(strlen(bytes));
-    memcpy(copy, bytes, strlen(bytes));
-    struct blob *b = blob_create(copy, strlen(bytes)), *back = NULL;
-    struct fault why = {0};
-
-    CHECK_MSG(!s->ops->put_image(s, j->id, picture, JOB_WEBP, b, &why), "%s", why.msg);
-    CHECK_MSG(!s->ops->get_image(s, j->id, picture, JOB_WEBP, &back, &why), "%s", why.msg);
-    CHECK(back && back->size == b->size && !memcmp(back->data, bytes, b->size));
-    blob_unref(&back);
-    blob_unref(&b);
-}
-
-static void test_round_trip(void)
-{
-    struct store *s = open_store();
-    struct job *queued = make('1', JOB_QUEUED, 1000), *failed = make('2', JOB_FAILED, 500),
-               *done = make('3', JOB_DONE, 2000);
-    struct fault why = {0};
-    struct blob *b = NULL;
+    struct job *j = make('1', 1000), *gone = make('2', 1000);
     struct stat st;
     char path[200];
 
-    CHECK(!s->ops->put(s, queued, &why) && !s->ops->put(s, failed, &why));
-    put_image(s, done, 0, "RIFF....WEBP");
-    put_image(s, done, 1, "RIFF....WEBP");
-    for (int i = 0; i < 2; i++) {
-        done->picture[i].bytes = i ? 13 : 12;
-        done->picture[i].width = 48;
-        done->picture[i].height = 64;
-    }
-    CHECK(!s->ops->put(s, done, &why));
-    CHECK(!s->ops->put(s, done, &why)); // again: replaced
-    CHECK_INT(s->ops->get_image(s, done->id, 2, JOB_WEBP, &b, &why), ERR_NOT_FOUND);
-    CHECK(!strstr(why.msg, folder)); // clients read it
-    // Nobody else on this machine reads what was drawn.
-    image_path(path, '3', 0);
+    open_store();
+    tell(STORE_ACCEPT, j);
+    draw(j, 0, "RIFF....WEBP");
+    draw(j, 1, "RIFF....WEBP");
+    end(j, JOB_DONE);
+    gone->spec.durable = false;
+    tell(STORE_ACCEPT, gone);
+    draw(gone, 0, "RIFF....WEBP");
+    image_path(path, '1', 0);
     CHECK(!stat(path, &st) && (st.st_mode & 0777) == 0600);
     snprintf(path, sizeof path, "%s/images", folder);
     CHECK(!stat(path, &st) && (st.st_mode & 0777) == 0700);
-    s->ops->close(&s);
-    check_found("213");
-
-    s = open_store();
-    CHECK(!s->ops->remove(s, done, &why));
-    CHECK(!s->ops->remove(s, done, &why)); // not there: no error
+    close_store();
+    image_path(path, '1', 1);
+    CHECK_INT(truncate(path, 11), 0);
+    open_store();
+    check_stats(1, 1, 12);
+    image_path(path, '2', 0);
+    CHECK_INT(access(path, F_OK), -1);
+    struct store_call *c = run(ask(STORE_FIND, j->id));
+    CHECK_INT(c->n, 1);
+    CHECK_INT(c->jobs[0]->picture[0].state, JOB_DONE);
+    CHECK_INT(c->jobs[0]->picture[1].state, JOB_FAILED);
+    CHECK_INT(c->jobs[0]->picture[2].state, JOB_FAILED);
+    store_call_free(c);
+    check_digits(run(ask(STORE_REMOVE, j->id)), "1");
     for (int i = 0; i < 2; i++) {
-        image_path(path, '3', i);
+        image_path(path, '1', i);
         CHECK_INT(access(path, F_OK), -1);
     }
-    s->ops->close(&s);
-    check_found("21");
-
-    s = open_store();
-    CHECK(!s->ops->remove(s, queued, &why) && !s->ops->remove(s, failed, &why));
-    s->ops->close(&s);
-    check_found("");
-    job_free(&queued);
-    job_free(&failed);
-    job_free(&done);
+    close_store();
+    job_free(&j);
+    job_free(&gone);
 }
 
 static void test_one_process(void)
 {
-    struct store *first = open_store(), *second = NULL;
+    struct store *second = NULL;
     struct fault why = {0};
 
-    CHECK_INT(store_sqlite_open(folder, &second, &why), ERR_BUSY);
+    open_store();
+    CHECK_INT(store_sqlite_open(folder, &loop, &second, &why), ERR_BUSY);
     CHECK(!second && !strcmp(why.param, "data-dir"));
-    first->ops->close(&first);
+    close_store();
 }
 
-static void test_memory(void)
+static void on_done_free(struct store_call *c)
 {
-    struct store *s = NULL;
-    struct fault why = {0};
-    struct job *j = make('1', JOB_QUEUED, 1000);
-    struct found f = {0};
+    ++*(int *)c->ctx;
+    store_call_free(c);
+}
 
-    CHECK(!store_memory_open(&s, &why));
-    CHECK(!s->ops->holds_images);
-    CHECK(!s->ops->put(s, j, &why) && !s->ops->load(s, on_row, &f, &why) && !f.count);
-    s->ops->close(&s);
-    CHECK(!s);
+// Calls made before the store is closed are answered, and done.
+static void test_close_answers(void)
+{
+    struct job *j = make('1', 1000);
+    int done = 0;
+
+    open_store();
+    store->ops->call(store, store_call_about(STORE_ACCEPT, j, on_done_free, &done));
+    store->ops->call(store, store_call_about(STORE_NOTE, j, on_done_free, &done));
+    close_store();
+    CHECK_INT(done, 2);
+    if (durable) {
+        open_store();
+        check_digits(run(ask(STORE_REMOVE, j->id)), "1");
+        close_store();
+    }
     job_free(&j);
 }
 
@@ -261,9 +488,18 @@ int main(void)
     char command[100];
 
     CHECK(mkdtemp(folder) != NULL);
-    test_round_trip();
+    CHECK_INT(uv_loop_init(&loop), 0);
+    for (int i = 0; i < 2; i++) {
+        durable = i;
+        test_life();
+        test_keys();
+        test_pages();
+        test_expiry();
+        test_close_answers();
+    }
+    test_files();
     test_one_process();
-    test_memory();
+    CHECK_INT(uv_loop_close(&loop), 0);
     snprintf(command, sizeof command, "rm -r %s", folder);
     CHECK_INT(system(command), 0);
     return test_end();

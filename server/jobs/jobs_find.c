@@ -1,0 +1,528 @@
+// Live jobs by id, watching them, and the questions about all others, which the store answers.
+// Loop thread only. Knows nothing of HTTP, nor of how a job is drawn.
+#include "jobs_impl.h"
+
+#include "hash.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// ---- live jobs ----------------------------------------------------------------------------------
+
+static struct job **place_of(struct jobs *j, const char *id)
+{
+    struct job **at = &j->by_id[hash_text(id).lo % JOBS_BUCKETS];
+    while (*at && strcmp((*at)->id, id))
+        at = &(*at)->by_id;
+    return at;
+}
+
+struct job *jobs_live(struct jobs *j, const char *id)
+{
+    return *place_of(j, id);
+}
+
+struct job *jobs_newest(struct jobs *j)
+{
+    return j->newest;
+}
+
+void jobs_link(struct jobs *j, struct job *job)
+{
+    *place_of(j, job->id) = job;
+    job->older = j->newest;
+    *(j->newest ? &j->newest->newer : &j->oldest) = job;
+    j->newest = job;
+    job->core = j;
+    job->linked = true;
+    j->unstored += !job->stored;
+}
+
+static void jobs_unlink(struct jobs *j, struct job *job)
+{
+    *place_of(j, job->id) = job->by_id;
+    *(job->newer ? &job->newer->older : &j->newest) = job->older;
+    *(job->older ? &job->older->newer : &j->oldest) = job->newer;
+    job->linked = false;
+    j->unstored -= !job->stored;
+}
+
+void jobs_settle(struct jobs *j, struct job *job)
+{
+    const bool untold = j->webhook && job->webhook_next;
+    const bool needed = job->linked && (!job_ended(job) || job->unsaved || untold);
+    if (job_busy(job) || job->watches || needed)
+        return;
+    if (job->linked)
+        jobs_unlink(j, job);
+    if (!job->stored) {
+        attachments_release(j->attachments, job->spec.input.image);
+        attachments_release(j->attachments, job->spec.input.mask);
+    }
+    job_free(&job);
+}
+
+// ---- watching -----------------------------------------------------------------------------------
+
+static void tell_watched(struct job *job)
+{
+    bool any = false;
+    for (const struct job_watch *w = job->watches; w; w = w->next)
+        any |= w->previews;
+    for (int i = 0; i < job->spec.n; i++) {
+        struct work *work = job->picture[i].work;
+        int always = WATCHED_ALWAYS;
+        if (work && any)
+            atomic_store(&work->watched, WATCHED_ALWAYS);
+        else if (work)
+            atomic_compare_exchange_strong(&work->watched, &always, WATCHED_NOT);
+    }
+}
+
+void jobs_want_preview(struct job *job, int picture)
+{
+    struct work *work = job->picture[picture].work;
+    int not_yet = WATCHED_NOT;
+    if (work)
+        atomic_compare_exchange_strong(&work->watched, &not_yet, WATCHED_ONCE);
+}
+
+void jobs_watch(struct jobs *j, struct job *job, struct job_watch *w)
+{
+    w->job = job;
+    w->next = job->watches;
+    job->watches = w;
+    tell_watched(job);
+}
+
+void jobs_emit(struct jobs *j, struct job *job, struct job_event ev)
+{
+    struct job_event *slot = &job->ring[job->events % JOB_RING];
+    ev.id = ++job->events;
+    blob_unref(&slot->blob);
+    *slot = ev;
+    // Streams that come back get the latest preview from the image, not from the ring.
+    slot->blob = NULL;
+    job->pins++;
+    for (struct job_watch *w = job->watches, *next; w; w = next) {
+        next = w->next;
+        w->event(w, &ev);
+    }
+    job->pins--;
+}
+
+// A client that sent an Idempotency-Key will ask for the result again.
+static void cancel_unwanted(struct jobs *j, struct job *job)
+{
+    const bool wanted = job->watches || job->spec.durable || job->spec.idempotency_key;
+    if (!wanted && !job_ended(job))
+        jobs_cancel(j, job);
+    else
+        jobs_settle(j, job);
+}
+
+void jobs_unwatch(struct jobs *j, struct job_watch *w)
+{
+    struct job *job = w->job;
+    struct job_watch **at = &job->watches;
+    while (*at != w)
+        at = &(*at)->next;
+    *at = w->next;
+    w->job = NULL;
+    tell_watched(job);
+    cancel_unwanted(j, job);
+}
+
+void jobs_cancel(struct jobs *j, struct job *job)
+{
+    jobs_end(j, job, JOB_CANCELLED, NULL);
+    jobs_settle(j, job);
+}
+
+// ---- questions ----------------------------------------------------------------------------------
+
+struct jobs_ask *jobs_ask_create(struct jobs *j, void *ctx, struct jobs_ask **out)
+{
+    struct jobs_ask *ask = *out = calloc(1, sizeof *ask);
+    if (!ask)
+        return NULL;
+    ask->j = j;
+    ask->ctx = ctx;
+    ask->image = JOBS_NO_IMAGE;
+    ask->next = j->asks;
+    j->asks = ask;
+    return ask;
+}
+
+void jobs_forget(struct jobs_ask *ask)
+{
+    ask->done = NULL;
+    ask->listed = NULL;
+}
+
+static void ask_free(struct jobs_ask *ask)
+{
+    struct jobs_ask **at = &ask->j->asks;
+    while (*at != ask)
+        at = &(*at)->next;
+    *at = ask->next;
+    free(ask->owner);
+    free(ask);
+}
+
+static void refuse(jobs_job_fn *done, void *ctx)
+{
+    struct fault why;
+    fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    done(ctx, NULL, &why);
+}
+
+static void ask_no_memory(struct jobs_ask *ask)
+{
+    struct fault why;
+    fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    jobs_ask_end(ask, NULL, &why);
+}
+
+// Images that were only fetched for an answer need no memory after it.
+static void drop_images(struct job *job)
+{
+    for (int i = 0; job->stored && i < job->spec.n; i++)
+        blob_unref(&job->picture[i].image);
+}
+
+void jobs_ask_end(struct jobs_ask *ask, struct job *job, const struct fault *why)
+{
+    struct jobs *j = ask->j;
+    jobs_job_fn *done = ask->done;
+    void *ctx = ask->ctx;
+    const bool submitted = ask->submitted;
+    if (ask->job != job)
+        job_free(&ask->job); // was never accepted
+    if (job)
+        job->pins++;
+    if (done)
+        done(ctx, job, why);
+    ask_free(ask);
+    if (!job)
+        return;
+    job->pins--;
+    if (job_ended(job) && !job->pins)
+        drop_images(job);
+    if (!job->linked && job->watches && !job->removing)
+        jobs_link(j, job);
+    if (submitted)
+        cancel_unwanted(j, job);
+    else
+        jobs_settle(j, job);
+}
+
+static void ask_images(struct jobs_ask *ask);
+
+static void on_image(struct store_call *c)
+{
+    struct jobs_ask *ask = c->ctx;
+    struct job *job = ask->job;
+    jobs_called(ask->j, c);
+    job->pins--;
+    if (c->why.code)
+        job->lost = c->why;
+    else if (!job->picture[c->picture].image)
+        job->picture[c->picture].image = blob_ref(c->image);
+    store_call_free(c);
+    ask_images(ask);
+}
+
+// Fetches the next image that is wanted, or answers.
+static void ask_images(struct jobs_ask *ask)
+{
+    struct job *job = ask->job;
+    while (ask->next_image < job->spec.n) {
+        const int i = ask->next_image++;
+        const struct job_picture *p = &job->picture[i];
+        if ((ask->image != JOBS_ALL_IMAGES && ask->image != i) || p->state != JOB_DONE ||
+            p->image || !job->stored)
+            continue;
+        struct store_call *c = store_call_create(STORE_IMAGE, on_image, ask);
+        if (!c)
+            continue; // jobs_image will say that it is not there
+        memcpy(c->id, job->id, sizeof c->id);
+        c->picture = i;
+        c->format = job->spec.format;
+        job->pins++;
+        jobs_call(ask->j, c);
+        return;
+    }
+    jobs_ask_end(ask, job, NULL);
+}
+
+void jobs_ask_found(struct jobs_ask *ask, struct job *job)
+{
+    struct job *live = jobs_live(ask->j, job->id);
+    if (live && live != job) {
+        job_free(&job);
+        job = live;
+    }
+    job_free(&ask->job); // was never accepted
+    ask->job = job;
+    ask_images(ask);
+}
+
+static void on_found(struct store_call *c)
+{
+    struct jobs_ask *ask = c->ctx;
+    struct job *job = c->n ? c->jobs[0] : NULL;
+    struct fault why = c->why;
+    jobs_called(ask->j, c);
+    if (job && ask->owner && strcmp(job->spec.owner, ask->owner))
+        job = NULL;
+    if (job) {
+        c->jobs[0] = NULL;
+        job->core = ask->j;
+        job->stored = true;
+        job->position = -1;
+    } else if (!why.code) {
+        fault_set(&why, ERR_NOT_FOUND, "", "no such job");
+    }
+    store_call_free(c);
+    if (job)
+        jobs_ask_found(ask, job);
+    else
+        jobs_ask_end(ask, NULL, &why);
+}
+
+void jobs_find(struct jobs *j, const struct jobs_lookup *what, jobs_job_fn *done, void *ctx,
+               struct jobs_ask **out)
+{
+    struct jobs_ask *ask = jobs_ask_create(j, ctx, out);
+    struct store_call *c;
+    if (!ask) {
+        refuse(done, ctx);
+        return;
+    }
+    ask->done = done;
+    ask->image = what->image;
+    if (what->owner && !(ask->owner = strdup(what->owner))) {
+        ask_no_memory(ask);
+        return;
+    }
+    struct job *live = what->id ? jobs_live(j, what->id) : NULL;
+    if (live && (!what->owner || !strcmp(live->spec.owner, what->owner))) {
+        jobs_ask_found(ask, live);
+        return;
+    }
+    c = store_call_create(STORE_FIND, on_found, ask);
+    if (!c || (what->key && (!(c->owner = strdup(what->owner)) || !(c->key = strdup(what->key))))) {
+        store_call_free(c);
+        ask_no_memory(ask);
+        return;
+    }
+    // What is longer than an id is none.
+    if (what->id && strlen(what->id) < sizeof c->id)
+        memcpy(c->id, what->id, strlen(what->id) + 1);
+    jobs_call(j, c);
+}
+
+enum err jobs_image(struct jobs *j, struct job *job, int picture, struct blob **out,
+                    struct fault *why)
+{
+    *out = NULL;
+    if (picture >= 0 && picture < job->spec.n && job->state == JOB_DONE &&
+        job->picture[picture].state == JOB_FAILED)
+        return fault_set(why, ERR_NOT_FOUND, "picture",
+                         "image %d of this job is no longer available", picture);
+    if (picture < 0 || picture >= job->spec.n || job->picture[picture].state != JOB_DONE)
+        return fault_set(why, ERR_NOT_FOUND, "picture",
+                         "this image does not exist or is not finished yet");
+    if (job->picture[picture].image) {
+        *out = blob_ref(job->picture[picture].image);
+        return ERR_OK;
+    }
+    if (job->lost.code && why)
+        *why = job->lost;
+    return job->lost.code ? job->lost.code
+                          : fault_set(why, ERR_INTERNAL, "", "%s", err_text(ERR_INTERNAL));
+}
+
+// ---- removing -----------------------------------------------------------------------------------
+
+static void on_removed(struct store_call *c)
+{
+    struct jobs_ask *ask = c->ctx;
+    const struct fault why = c->why;
+    jobs_called(ask->j, c);
+    jobs_release_inputs(ask->j, c);
+    store_call_free(c);
+    jobs_ask_end(ask, NULL, why.code ? &why : NULL);
+}
+
+void jobs_remove(struct jobs *j, struct job *job, jobs_job_fn *done, void *ctx,
+                 struct jobs_ask **out)
+{
+    struct jobs_ask *ask = jobs_ask_create(j, ctx, out);
+    struct store_call *c = store_call_create(STORE_REMOVE, on_removed, ask);
+    if (!ask || !c) {
+        store_call_free(c);
+        if (ask)
+            ask_no_memory(ask);
+        else
+            refuse(done, ctx);
+        return;
+    }
+    ask->done = done;
+    memcpy(c->id, job->id, sizeof c->id);
+    if (job->linked)
+        jobs_unlink(j, job);
+    job->removing = true;
+    job->unsaved = false;
+    jobs_settle(j, job);
+    jobs_call(j, c);
+}
+
+// ---- lists --------------------------------------------------------------------------------------
+
+static bool is_listed(const struct job *job, const struct jobs_ask *ask)
+{
+    return ask->page.state < 0 || (int)job->state == ask->page.state;
+}
+
+static bool is_before(const struct job *job, const struct store_page *p)
+{
+    return job->created < p->created || (job->created == p->created && job->seq < p->seq);
+}
+
+// Those that are not finished are all live here, and only their live state is up to date.
+static bool only_live(const struct jobs_ask *ask)
+{
+    return ask->page.state == JOB_QUEUED || ask->page.state == JOB_RUNNING;
+}
+
+// The next live job of the page that the store does not answer with.
+static struct job *next_live(struct job *job, const struct jobs_ask *ask)
+{
+    while (job && ((job->stored && !only_live(ask)) || strcmp(job->spec.owner, ask->owner) ||
+                   !is_listed(job, ask) || !is_before(job, &ask->page)))
+        job = job->older;
+    return job;
+}
+
+// Merges the store's jobs, for which live ones stand in, with those that it does not have.
+static int merge(struct jobs_ask *ask, struct store_call *c, struct job **to)
+{
+    struct job *other = next_live(ask->j->newest, ask);
+    int n = 0, at = 0;
+    while (n < ask->page.limit) {
+        struct job *row = at < c->n ? c->jobs[at] : NULL;
+        if (other && (!row || other->created > row->created)) {
+            to[n++] = other;
+            other = next_live(other->older, ask);
+            continue;
+        }
+        if (!row)
+            break;
+        at++;
+        row->stored = true;
+        struct job *live = jobs_live(ask->j, row->id);
+        if (!live || is_listed(live, ask))
+            to[n++] = live ? live : row;
+    }
+    return n;
+}
+
+static void list_end(struct jobs_ask *ask, struct job *const *jobs, int n, bool more,
+                     const struct fault *why)
+{
+    jobs_list_fn *listed = ask->listed;
+    void *ctx = ask->ctx;
+    ask_free(ask);
+    if (listed)
+        listed(ctx, jobs, n, more, why);
+}
+
+static void list_no_memory(struct jobs_ask *ask)
+{
+    struct fault why;
+    fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    list_end(ask, NULL, 0, false, &why);
+}
+
+static void list_merged(struct jobs_ask *ask, struct store_call *c)
+{
+    const int limit = ask->page.limit - 1;
+    struct job **jobs = calloc((size_t)ask->page.limit, sizeof *jobs);
+    if (jobs) {
+        const int n = merge(ask, c, jobs);
+        list_end(ask, jobs, n < limit ? n : limit, n > limit || c->n > limit, NULL);
+    } else {
+        list_no_memory(ask);
+    }
+    free(jobs);
+}
+
+static void on_listed(struct store_call *c)
+{
+    struct jobs_ask *ask = c->ctx;
+    jobs_called(ask->j, c);
+    if (c->why.code)
+        list_end(ask, NULL, 0, false, &c->why);
+    else
+        list_merged(ask, c);
+    store_call_free(c);
+}
+
+static void list_page(struct jobs_ask *ask)
+{
+    struct store_call none = {0};
+    if (only_live(ask)) {
+        list_merged(ask, &none);
+        return;
+    }
+    struct store_call *c = store_call_create(STORE_LIST, on_listed, ask);
+    if (c && (c->owner = strdup(ask->owner))) {
+        c->page = ask->page;
+        jobs_call(ask->j, c);
+        return;
+    }
+    store_call_free(c);
+    list_no_memory(ask);
+}
+
+// The job that the page begins after.
+static void on_after(void *ctx, struct job *job, const struct fault *why)
+{
+    struct jobs_ask *ask = ctx;
+    struct fault none;
+    if (job) {
+        ask->page.created = job->created;
+        ask->page.seq = job->seq; // 0 if the store does not have it: below all others
+        list_page(ask);
+        return;
+    }
+    if (why->code == ERR_NOT_FOUND)
+        fault_set(&none, ERR_INVALID, "after", "no such job");
+    list_end(ask, NULL, 0, false, why->code == ERR_NOT_FOUND ? &none : why);
+}
+
+void jobs_list(struct jobs *j, const struct jobs_query *q, jobs_list_fn *done, void *ctx,
+               struct jobs_ask **out)
+{
+    struct jobs_ask *ask = jobs_ask_create(j, ctx, out), *after;
+    struct fault why;
+    if (ask)
+        ask->listed = done;
+    if (!ask) {
+        fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+        done(ctx, NULL, 0, false, &why);
+        return;
+    }
+    if (!(ask->owner = strdup(q->owner))) {
+        list_no_memory(ask);
+        return;
+    }
+    ask->page = (struct store_page){INT64_MAX, INT64_MAX, q->state, q->limit + 1};
+    if (q->after)
+        jobs_find(j, &(struct jobs_lookup){q->after, NULL, q->owner, JOBS_NO_IMAGE}, on_after, ask,
+                  &after);
+    else
+        list_page(ask);
+}

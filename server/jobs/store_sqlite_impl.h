@@ -1,0 +1,71 @@
+// What the files of the SQLite store share. Nobody else includes this.
+#ifndef IMAGEND_STORE_SQLITE_IMPL_H
+#define IMAGEND_STORE_SQLITE_IMPL_H
+
+#include "store.h"
+
+#include <sqlite3.h>
+
+// The columns of a job, in the order in which every statement names them.
+#define SQL_COLUMNS                                                                                \
+    "id, token, state, spec, used, images, created, started, finished, expires, fault, message, "  \
+    "webhook_tries, webhook_next, owner, idempotency_key, seq"
+
+enum sql_statement {
+    SQL_INSERT,
+    SQL_UPDATE,
+    SQL_DELETE,
+    SQL_BY_ID,
+    SQL_BY_KEY,
+    SQL_DROP_KEY,
+    SQL_PAGE,
+    SQL_EXPIRED,
+    SQL_OLDEST,
+    SQL_ALL,
+    SQL_STATEMENTS
+};
+
+struct damaged_image;
+struct store_thread;
+
+struct store_sqlite {
+    struct store store;
+    char *dir;
+    sqlite3 *db;
+    sqlite3_stmt *st[SQL_STATEMENTS];
+    struct store_thread *thread;
+    struct store_stats stats;
+    int64_t seq;
+    struct job **claim; // found when it was opened, until they are asked for
+    int claims;
+    struct damaged_image *damaged; // found when it was opened
+    bool full;                     // the last write found no room
+    void (*closed)(void *ctx);
+    void *ctx;
+};
+
+// store_sqlite_open.c
+// Opens and locks dir/jobs.sqlite, brings it to this program's version and prepares the statements.
+// Errors: as store_sqlite_open.
+enum err sqlite_open_database(struct store_sqlite *q, struct fault *why);
+enum err sqlite_fault(sqlite3 *db, const char *what, struct fault *why);
+
+// store_sqlite_row.c
+// The texts of a job's row. Owner: the caller frees them. False: out of memory.
+struct sqlite_texts {
+    char *spec, *used, *images;
+};
+bool sqlite_texts_make(struct sqlite_texts *t, const struct job *j);
+void sqlite_texts_deinit(struct sqlite_texts *t);
+// Reads SQL_COLUMNS. Owner: *out, the caller. Errors: FORMAT, NO_MEMORY.
+enum err sqlite_read_row(const struct store_sqlite *q, sqlite3_stmt *row, struct job **out,
+                         struct fault *why);
+const char *sqlite_text(sqlite3_stmt *row, int i); // never NULL
+// The file of an image. Owner: the caller; NULL: out of memory.
+char *sqlite_image_path(const struct store_sqlite *q, const char *id, int picture,
+                        enum job_format format);
+// Notes and logs the images of a job whose files are damaged.
+void sqlite_check_images(struct store_sqlite *q, struct job *j);
+void sqlite_damaged_free(struct store_sqlite *q);
+
+#endif

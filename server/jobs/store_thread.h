@@ -1,0 +1,23 @@
+// The thread of a store whose library blocks: it runs calls one after the other and answers on the
+// loop thread.
+#ifndef IMAGEND_STORE_THREAD_H
+#define IMAGEND_STORE_THREAD_H
+
+#include "err.h"
+
+struct store;
+struct store_call;
+struct store_thread;
+struct uv_loop_s;
+
+// run works on one call. Thread of run: the store's. Errors: NO_MEMORY, INTERNAL.
+enum err store_thread_create(struct uv_loop_s *loop,
+                             void (*run)(struct store *s, struct store_call *c), struct store *s,
+                             struct store_thread **out, struct fault *why);
+// Thread: loop.
+void store_thread_post(struct store_thread *t, struct store_call *c);
+// Answers what was posted, and what the answers post. closed is called when the thread has ended
+// and the last handle is closed. Thread: loop.
+void store_thread_close(struct store_thread *t, void (*closed)(void *ctx), void *ctx);
+
+#endif

@@ -1,0 +1,108 @@
+// Waiting for the job core, see asking.h. A client that leaves meanwhile is forgotten.
+#include "asking.h"
+
+#include "http.h"
+
+#include <stdlib.h>
+
+struct asking {
+    struct call *call;
+    struct jobs_ask *ask;
+    asking_fn *then;
+    void (*missing)(struct call *c);
+};
+
+static void on_gone(void *ctx)
+{
+    struct asking *a = ctx;
+    jobs_forget(a->ask);
+    free(a);
+}
+
+static struct asking *asking_create(struct call *c, asking_fn *then)
+{
+    struct asking *a = calloc(1, sizeof *a);
+    if (!a) {
+        call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
+        return NULL;
+    }
+    a->call = c;
+    a->then = then;
+    http_defer(c->http, on_gone, a);
+    return a;
+}
+
+static void asking_end(struct asking *a)
+{
+    http_defer(a->call->http, NULL, NULL);
+    free(a);
+}
+
+static void on_submitted(void *ctx, struct job *job, const struct fault *why)
+{
+    struct asking *a = ctx;
+    struct call *c = a->call;
+    asking_fn *then = a->then;
+    asking_end(a);
+    if (job)
+        then(c, job);
+    else
+        draw_refuse(c, why);
+}
+
+void asking_submit(struct call *c, const struct job_spec *spec, asking_fn *then)
+{
+    const struct app *app = c->app;
+    struct asking *a = asking_create(c, then);
+    struct job_spec full = *spec;
+    if (!a)
+        return;
+    full.owner = c->owner;
+    full.request_id = http_id(c->http);
+    jobs_submit(app->jobs, &full, on_submitted, a, &a->ask);
+}
+
+static void on_found(void *ctx, struct job *job, const struct fault *why)
+{
+    struct asking *a = ctx;
+    struct call *c = a->call;
+    asking_fn *then = a->then;
+    void (*missing)(struct call *c) = a->missing;
+    asking_end(a);
+    if (job)
+        then(c, job);
+    else if (why->code == ERR_NOT_FOUND)
+        missing(c);
+    else
+        call_fault(c, why, 1);
+}
+
+void asking_job(struct call *c, const struct jobs_lookup *what, asking_fn *then,
+                void (*missing)(struct call *c))
+{
+    const struct app *app = c->app;
+    struct asking *a = asking_create(c, then);
+    if (!a)
+        return;
+    a->missing = missing;
+    jobs_find(app->jobs, what, on_found, a, &a->ask);
+}
+
+static void on_removed(void *ctx, struct job *none, const struct fault *why)
+{
+    struct asking *a = ctx;
+    struct call *c = a->call;
+    asking_end(a);
+    if (why)
+        call_fault(c, why, 1);
+    else
+        http_reply(c->http, 204, NULL, NULL);
+}
+
+void asking_remove(struct call *c, struct job *job)
+{
+    const struct app *app = c->app;
+    struct asking *a = asking_create(c, NULL);
+    if (a)
+        jobs_remove(app->jobs, job, on_removed, a, &a->ask);
+}
