@@ -428,6 +428,7 @@ static void fields(void)
         {"sampler", "", false},
     };
     struct picture_request r = {0}, at;
+    struct buf copied = {0}, own = {0};
 
     for (size_t i = 0; i < sizeof rows_ / sizeof *rows_; i++)
         CHECK_MSG(!check_query(&picture_table, rows_[i].name, rows_[i].value, &r, NULL) ==
@@ -441,7 +442,11 @@ static void fields(void)
     at = picture_at(&r, 3);
     CHECK(at.picture == 7 && r.picture == 4 && at.seed == r.seed);
     at.picture = r.picture;
-    CHECK(!memcmp(&at, &r, sizeof r));
+    check_write(&picture_table, &at, &copied);
+    check_write(&picture_table, &r, &own);
+    CHECK_STR(copied.data, own.data);
+    buf_deinit(&copied);
+    buf_deinit(&own);
 }
 
 int main(void)
