@@ -23,7 +23,7 @@ struct attachment {
 struct attachments {
     struct store *store;
     size_t most, bytes;
-    uv_mutex_t lock; // of file, which pool threads read and drop
+    uv_mutex_t lock; // protects file, which pool threads read and drop
     struct attachment *bucket[BUCKETS];
 };
 
@@ -91,7 +91,7 @@ static struct attachment *insert(struct attachments *a, const char *name, struct
     at->size = size;
     at->refs = 1;
     a->bytes += size;
-    // Readers on other threads walk the chain too.
+    // Other threads also read this chain.
     uv_mutex_lock(&a->lock);
     at->next = *place;
     *place = at;
@@ -158,7 +158,7 @@ void attachments_release(struct attachments *a, const char *name)
     free(at);
 }
 
-// The bytes that are still in memory, as a new reference; NULL: they are on disk, or nowhere.
+// Returns a new reference to bytes in memory; NULL: on disk, or missing.
 static struct blob *in_memory(struct attachments *a, const char *name)
 {
     uv_mutex_lock(&a->lock);

@@ -1,4 +1,4 @@
-// Reference-counted bytes. Shared between the loop thread, the thread pool and responses.
+// Reference-counted bytes, see blob.h. Any thread.
 #include "blob.h"
 
 #include <stdatomic.h>

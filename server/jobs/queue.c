@@ -1,5 +1,5 @@
 // Lanes, one per owner with waiting or running images, in a ring that is served in turn. The loop
-// thread pushes and removes, workers take. Knows nothing of HTTP, engines or results.
+// thread pushes and removes, workers take. Knows nothing about HTTP, engines or results.
 #include "queue.h"
 
 #include "job.h"
@@ -113,7 +113,7 @@ static bool work_before(const struct work *a, const struct work *b)
     return a->order < b->order;
 }
 
-// Every change that may let a worker take something goes through here, under the lock.
+// Every change that may let a worker take an image calls this, under the lock.
 static void queue_changed(struct queue *q)
 {
     q->changes++;

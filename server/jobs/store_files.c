@@ -1,5 +1,4 @@
-// Files of the durable store, see store_files.h. Called by store_sqlite.c, on the loop thread and
-// on the thread pool.
+// Files of the durable store, see store_files.h. Called by store_sqlite*.c, on any thread.
 #include "store_files.h"
 
 #include "buf.h"
@@ -36,7 +35,7 @@ static enum err no_memory(struct fault *why)
 
 enum err store_file_write(const char *path, const struct blob *data, struct fault *why)
 {
-    static atomic_uint count; // two may write one input image at a time
+    static atomic_uint count; // two threads may write the same input image at once
     struct buf part = {0};
     enum err err = ERR_NO_MEMORY;
     buf_printf(&part, "%s.%u.part", path, atomic_fetch_add(&count, 1));
@@ -44,7 +43,7 @@ enum err store_file_write(const char *path, const struct blob *data, struct faul
         no_memory(why);
     else {
         const int fd = open(part.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        // Closing may be where a full disk shows.
+        // A full disk may be reported only by close.
         const bool written = fd >= 0 && write_all(fd, data->data, data->size);
         const bool closed = fd >= 0 && !close(fd);
         err = written && closed && !rename(part.data, path) ? ERR_OK : ERR_IO;

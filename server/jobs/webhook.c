@@ -1,6 +1,6 @@
-// Webhook calls with libcurl on one thread: no redirects, short time-outs, addresses checked at the
-// moment of connecting, so that a name cannot be pointed elsewhere after the check. The job core
-// decides when to call and when to try again.
+// Webhook calls with libcurl on one thread: no redirects, short timeouts, addresses checked when
+// connecting, so that a name cannot be redirected after the check. The job core decides when to
+// call and when to retry.
 #include "webhook.h"
 
 #include "buf.h"

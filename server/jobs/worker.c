@@ -1,6 +1,6 @@
-// The thread around one engine: admit, step, evict, and open again after a lost device. Called by
-// the job core on the loop thread; everything named run_ or on_ here runs on the worker's thread.
-// Must not touch jobs beyond their spec, nor HTTP.
+// The thread of one engine: admits, steps, evicts, and reopens the engine after a lost device.
+// Called by the job core on the loop thread; functions named run_ or on_ run on the worker's
+// thread. Must not access jobs beyond their spec, nor HTTP.
 #include "worker.h"
 
 #include "attachments.h"
@@ -44,7 +44,7 @@ static struct worker_event *event_create(enum worker_event_type type, struct wor
 {
     struct worker_event *ev = calloc(1, sizeof *ev);
     if (!ev)
-        abort(); // a few hundred bytes; without them a client would wait for ever
+        abort(); // a few hundred bytes; without them a client would wait forever
     ev->type = type;
     ev->work = work;
     return ev;
@@ -89,7 +89,7 @@ static void worker_on_async(uv_async_t *async)
 static void run_describe(struct worker *w)
 {
     if (w->described)
-        return; // the same model on the same device: what the loop reads stays untouched
+        return; // the same model on the same device: leave the data that the loop reads unchanged
     w->described = true;
     w->model = *engine_info(w->engine);
     if (*w->model.notice)
@@ -130,7 +130,7 @@ static void run_close(struct worker *w)
     engine_close(&e);
 }
 
-// The image is no longer the worker's after this.
+// After this, the image no longer belongs to the worker.
 static void run_leave(struct worker *w, struct worker_event *ev)
 {
     struct work *work = ev->work;
@@ -142,7 +142,7 @@ static void run_leave(struct worker *w, struct worker_event *ev)
     event_post(w, ev);
 }
 
-// Where each stage begins, counted in steps over all stages.
+// Computes the first step of each stage, counted over all stages.
 static void run_count_steps(struct work *work, const struct picture_used *used)
 {
     work->stage = work->step = work->previews_due = work->previews = 0;
@@ -151,7 +151,7 @@ static void run_count_steps(struct work *work, const struct picture_used *used)
             work->first_step[s] + (s < used->stages ? picture_steps(used, s) : 0);
 }
 
-// Into a slot, with the pixels of an input image.
+// Admits an image into a slot, with the pixels of its input image.
 static enum err run_take(struct worker *w, struct work *work, struct fault *why)
 {
     struct picture_request r = picture_at(&work->spec->request, work->picture);
@@ -251,8 +251,8 @@ static void run_lost(struct worker *w, const struct fault *why)
     run_close(w);
 }
 
-// How many of the image's previews are due by now: they are spread evenly over all its steps. After
-// the last one the image has left its slot.
+// The number of the image's previews that are due: they are spread evenly over all steps, and the
+// last step gives the image itself.
 static int previews_due(const struct work *work)
 {
     const int total = work->first_step[PICTURE_MAX_STAGES];
@@ -260,8 +260,8 @@ static int previews_due(const struct work *work)
     return done * (work->spec->previews + 1) / total;
 }
 
-// Render what is due and looked at. What became due while nobody looked is one preview, not many.
-// Errors: those of engine_preview, which concern the whole device.
+// Renders a preview if one is due and watched. Several that became due unwatched are rendered as
+// one. Errors: as engine_preview; they concern the whole device.
 static enum err run_preview(struct worker *w, struct work *work, struct fault *why)
 {
     const int due = previews_due(work);
