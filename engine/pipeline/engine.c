@@ -11,6 +11,7 @@
 #include "network.h"
 #include "program.h"
 #include "slot.h"
+#include "trace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -319,8 +320,10 @@ static void post(const struct engine *g, const struct post *to, int slot,
     }
     if (s->entry >= 0)
         ev.step += stage_steps_done(stage_of(g, s), s->entry);
-    if (type == ENGINE_STAGE)
+    if (type == ENGINE_STAGE) {
         ev.stage_seconds = clock_seconds() - s->stage_began;
+        trace_span("stage", s->stage_began, slot, "stage %d, %d steps", s->stage + 1, steps);
+    }
     to->fn(to->ctx, &ev);
 }
 

@@ -4,6 +4,7 @@
 
 #include "buf.h"
 #include "clock.h"
+#include "trace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,6 +127,7 @@ enum err network_load(const struct network_params *p, struct network **out, stru
     struct network *n = calloc(1, sizeof *n);
     struct weights *w = NULL;
     struct fault fault = {0};
+    const double began = clock_seconds();
     enum err e;
 
     if (!n)
@@ -135,6 +137,7 @@ enum err network_load(const struct network_params *p, struct network **out, stru
     if (!e)
         e = unet_load(p->dev, &c->unet, w, ops_device_info(p->dev)->dtype, &n->unet, &fault);
     weights_close(&w);
+    trace_span("upload", began, TRACE_OWN, "weights of %s", c->name);
     if (!e)
         e = create_stage(p, n, &fault);
     if (!e)
@@ -179,6 +182,7 @@ enum err network_step(struct network *n, const int *entries, int count, double *
     enum err e = stage_step(n->stage, entries, count);
 
     *seconds = clock_seconds() - began;
+    trace_span("step", began, TRACE_OWN, "%s, %d images", n->name, count);
     n->steps++;
     n->seconds += *seconds;
     return e;

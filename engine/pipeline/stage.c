@@ -1,6 +1,8 @@
 // The sampling state of one stage and its recordings. Called by the engine and the golden program,
 // on the engine's worker. Knows nothing about prompt texts, files or other stages.
 #include "stage.h"
+#include "clock.h"
+#include "trace.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -493,10 +495,13 @@ enum err stage_step(struct stage *s, const int *entry, int count)
 
     for (int i = 0; !e && s->p.noise && (kind & KIND_NOISE) && i < count; i++)
         e = give_noise(s, entry[i], STAGE_NOISE_STEP, s->entry[entry[i]].done, &s->noise);
+    const double began = clock_seconds();
     if (!e)
         e = ops_run(r->ops);
     if (e)
         return e;
+    trace_span("forward", began, TRACE_OWN, "stage %u, %.3g GFLOP", s->p.index + 1,
+               ops_flops(r->ops) / 1e9);
     s->last = r;
     add_timings(s, r->ops);
     const struct op_lane *lanes = tensor_map(&s->lanes);

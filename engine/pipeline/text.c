@@ -3,6 +3,8 @@
 #include "text.h"
 
 #include "buf.h"
+#include "clock.h"
+#include "trace.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -106,6 +108,7 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
     t->cached = p->cached;
     t->f16 = p->dtype == DT_F16;
     t->cache = calloc((size_t)p->cached, sizeof *t->cache);
+    const double began = clock_seconds();
     struct text_parts parts = {0};
     e = t->cache ? text_parts_open(p, &parts, why)
                  : fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text cache");
@@ -116,6 +119,7 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
         parts.encoder = NULL;
     }
     text_parts_deinit(&parts);
+    trace_span("upload", began, TRACE_OWN, "weights of the text encoder");
     if (e)
         goto fail;
     t->length = (uint32_t)tokenizer_max_length(t->tokenizer);
@@ -195,8 +199,10 @@ static enum err run(struct text *t, const char *prompt, size_t len, struct cache
         e = tensor_upload(&t->valid, mask);
     if (!e && !t->encode)
         e = record(t);
+    const double began = clock_seconds();
     if (!e)
         e = ops_run(t->encode);
+    trace_span("forward", began, TRACE_OWN, "text encoder");
     if (!e)
         e = tensor_download(&t->states, c->states);
     for (size_t i = 0; !e && i < (size_t)t->length * (size_t)text_dim(t); i++)

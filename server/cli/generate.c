@@ -3,6 +3,7 @@
 #include "generate.h"
 
 #include "program.h"
+#include "trace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -209,6 +210,8 @@ static int generate(struct generate_options *o)
     if (!e)
         e = check_all(o, &why);
     const bool usage = e == ERR_INVALID;
+    if (!e && o->trace)
+        e = trace_open(o->trace, &why);
     if (!e)
         e = engine_open(&o->engine, &d.engine, &why);
     if (!e && *engine_info(d.engine)->notice)
@@ -225,6 +228,10 @@ static int generate(struct generate_options *o)
         free(text);
     }
     engine_close(&d.engine);
+    if (trace_close(&why) && !e) {
+        fprintf(stderr, "imagend: %s\n", why.msg);
+        e = why.code;
+    }
     return usage ? 2 : e || d.failed ? 1 : 0;
 }
 

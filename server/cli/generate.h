@@ -16,6 +16,7 @@ struct generate_options {
     const char *image, *mask;  // files; NULL: none
     struct picture_edit *edit; // the decoded files, once read
     int pictures;
+    const char *trace; // file; NULL: none
     bool counted, quiet, no_provenance;
 };
 

@@ -106,6 +106,7 @@ enum option_code {
     OPT_SLOTS,
     OPT_VALIDATION,
     OPT_PROFILE,
+    OPT_TRACE,
     OPT_NO_PROVENANCE,
     OPT_QUIET,
     OPT_COUNT, // options of generate
@@ -129,6 +130,8 @@ static const char help_weights[] = "storage format of the weights (default: as -
 static const char legal_weights[] = "f32, f16, bf16, q8 or q4";
 static const char help_memory[] = "device memory to use, such as 12G (default: all of it)";
 static const char help_validation[] = "enable the Vulkan validation layers";
+static const char help_trace[] =
+    "write the time of uploads, stages, steps and forward passes for ui.perfetto.dev";
 static const char help_profile[] = "print the time per operator class at the end";
 static const char help_no_provenance[] =
     "do not mark the image as generated in its XMP metadata (DigitalSourceType)";
@@ -199,6 +202,7 @@ static const struct cli_option options[OPT_COUNT + 1] = {
          .legal = "1 to 256"},
     [OPT_VALIDATION] = {"validation", 0, NULL, help_validation},
     [OPT_PROFILE] = {"profile", 0, NULL, help_profile},
+    [OPT_TRACE] = {"trace", 0, "FILE", help_trace},
     [OPT_NO_PROVENANCE] = {"no-provenance", 0, NULL, help_no_provenance},
     [OPT_QUIET] = {"quiet", 0, NULL, help_quiet},
 };
@@ -238,14 +242,15 @@ static const struct cli_option upscale_options[] = {
     {"memory-limit", 0, "BYTES", help_memory, .legal = "a number of bytes, such as 800M or 12G"},
     {"validation", 0, NULL, help_validation},
     {"profile", 0, NULL, help_profile},
+    {"trace", 0, "FILE", help_trace},
     {"no-provenance", 0, NULL, help_no_provenance},
     {"quiet", 0, NULL, help_quiet},
     {0},
 };
 static const enum option_code upscale_codes[] = {
-    OPT_OUTPUT,     OPT_SCALE,   OPT_PROMPT,        OPT_MODEL, OPT_VARIANT, OPT_SEED,
-    OPT_PRESET,     OPT_NOISE,   OPT_DEVICE,        OPT_DTYPE, OPT_WEIGHTS, OPT_MEMORY,
-    OPT_VALIDATION, OPT_PROFILE, OPT_NO_PROVENANCE, OPT_QUIET,
+    OPT_OUTPUT,     OPT_SCALE,   OPT_PROMPT, OPT_MODEL,         OPT_VARIANT, OPT_SEED,
+    OPT_PRESET,     OPT_NOISE,   OPT_DEVICE, OPT_DTYPE,         OPT_WEIGHTS, OPT_MEMORY,
+    OPT_VALIDATION, OPT_PROFILE, OPT_TRACE,  OPT_NO_PROVENANCE, OPT_QUIET,
 };
 _Static_assert(sizeof upscale_codes / sizeof *upscale_codes ==
                    sizeof upscale_options / sizeof *upscale_options - 1,
@@ -278,6 +283,7 @@ static bool take_text(struct generate_options *o, int option, const char *value)
     case OPT_DEVICE: o->engine.device = value; return true;
     case OPT_VALIDATION: o->engine.validation = true; return true;
     case OPT_PROFILE: o->engine.profile = true; return true;
+    case OPT_TRACE: o->trace = value; return true;
     case OPT_NO_PROVENANCE: o->no_provenance = true; return true;
     case OPT_QUIET: o->quiet = true; return true;
     default: return false;

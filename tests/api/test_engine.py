@@ -182,6 +182,32 @@ def info(s):
     return labels, int(re.search(r"^imagend_slots (\d+)$", text, re.M).group(1))
 
 
+def test_trace():
+    """--trace: uploads, stages, steps and forward passes, each inside what it is a part of."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "trace.json")
+        done = subprocess.run([PROGRAM, "generate", "a cat", "--model", MODEL, "--steps", "3", "-o",
+                               os.path.join(folder, "a.png"), "--trace", path],
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        with open(path) as f:
+            spans = json.load(f)["traceEvents"]
+        by = {name: [s for s in spans if s["name"] == name] for name in ("upload", "stage", "step", "forward")}
+        assert sum(map(len, by.values())) == len(spans)
+        assert len(by["upload"]) == 2 and len(by["stage"]) == 1 and len(by["step"]) == 3, by
+        text = [s for s in by["forward"] if s["args"]["of"] == "text encoder"]
+        assert text and len(by["forward"]) == 3 + len(text), by["forward"]
+
+        def inside(a, b):
+            return b["ts"] <= a["ts"] + 1 and a["ts"] + a["dur"] <= b["ts"] + b["dur"] + 1
+        for forward in by["forward"]:
+            assert forward in text or any(inside(forward, s) for s in by["step"]), forward
+        assert all(inside(s, by["stage"][0]) for s in by["step"])
+        bad = subprocess.run([PROGRAM, "generate", "a cat", "--model", MODEL, "--trace", folder],
+                             capture_output=True, text=True)
+        assert bad.returncode == 1 and "cannot write the trace" in bad.stderr, bad
+
+
 def test_options_reach_the_engine():
     """Each option of the engine, by what can be seen of it from outside."""
     with tempfile.TemporaryDirectory() as folder:
