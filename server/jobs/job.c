@@ -1,5 +1,5 @@
-// What every part of the job layer knows of a job: names, copies and the written form of a spec.
-// Called on the loop thread; knows nothing of queues, engines or HTTP.
+// Jobs as data: names, snapshots, and copying, writing and reading specs. Called on the loop thread
+// and by stores; knows nothing about queues, engines or HTTP.
 #include "job.h"
 
 #include "buf.h"
@@ -202,7 +202,7 @@ char *job_spec_write(const struct job_spec *s)
     return buf_take(&b);
 }
 
-// Programs before version 2 of the store gave each stage keys of its own, and times in ms.
+// Version 1 of the store had a key per stage, and times in ms.
 static enum err read_old(const struct json_t *doc, struct job_spec *s, struct fault *why)
 {
     struct json_reader r = json_reader(doc, "stored job", ERR_INVALID, why);

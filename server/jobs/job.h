@@ -1,6 +1,6 @@
-// A job: one request for n images, from acceptance until its results expire.
-// Only the loop thread reads or changes a job that is live; workers see its spec, which never
-// changes, and stores get snapshots.
+// A job: one request for n images, from acceptance until its results expire. Only the loop thread
+// reads or changes a live job; workers read its spec, which never changes, and stores get
+// snapshots.
 #ifndef IMAGEND_JOB_H
 #define IMAGEND_JOB_H
 
@@ -23,39 +23,39 @@ enum {
 enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED };
 enum job_format { JOB_PNG, JOB_JPEG, JOB_WEBP };
 
-// The image that a job edits or enlarges, and how its mask is read. The files are attachments; they
-// are decoded where they are needed, since a queue of pixels would fill the memory.
+// The image that a job edits or enlarges, and the meaning of its mask. The files are attachments;
+// they are decoded only when needed, because the pixels of a whole queue would fill the memory.
 struct job_input {
     const char *image, *mask; // names of attachments; NULL: none
     int mask_kind;            // enum picture_mask
     bool mask_invert;
     int feather; // as in picture_edit_params
     struct picture_edit_options options;
-    struct check_size size; // of the image as it is edited; 0x0: there is none
-    bool masked;            // some of it is kept
+    struct check_size size; // of the image as edited; 0x0: no image
+    bool masked;            // some pixels are kept
 };
 
-// What to generate, and how to store it.
+// The images to generate, and how to store them.
 struct job_spec {
     struct picture_request request; // of the first image; picture_at for the others
     struct job_input input;
-    struct picture_edit shape; // of input, what request.edit points to
+    struct picture_edit shape; // size and mask of input; request.edit points to it
     int n;
     enum job_format format;
-    int quality;  // 0..100, of jpeg and webp
-    int previews; // images to show on the way, spread evenly over the steps
+    int quality;  // 0..100, JPEG and WebP
+    int previews; // number of previews per image, spread evenly over the steps
     bool watched; // a client watches the previews from the start
     enum job_format preview_format;
-    int priority;       // 0..JOB_MAX_PRIORITY, larger first among one owner's
+    int priority;       // 0..JOB_MAX_PRIORITY; among one owner's jobs, larger first
     int64_t deadline;   // unix ms; 0: none
-    const char *owner;  // name of the API key; "" where there are none
-    const char *client; // address that it came from, where that tells clients apart; NULL: not kept
-    const char *api;    // who made it, for lists: "jobs", "openai", "a1111"
+    const char *owner;  // name of the API key; "" without keys
+    const char *client; // client's address, if addresses identify clients; else NULL
+    const char *api;    // API that created it, for lists: "jobs", "openai", "a1111"
     const char *request_id;
     const char *idempotency_key; // NULL: none
-    const char *body_hash;       // of the request, to compare repeated keys
+    const char *body_hash;       // hash of the request, to compare repeated keys
     const char *webhook_url;     // NULL: none
-    bool durable;                // accepted asynchronously: runs even after a restart
+    bool durable;                // accepted asynchronously: continues after a restart
     bool keep;                   // results are kept until they expire
 };
 
@@ -63,7 +63,7 @@ enum job_event_type {
     JOB_EVENT_QUEUED,   // position changed
     JOB_EVENT_STARTED,  // the first image got a slot
     JOB_EVENT_STEP,     // image, stage, step
-    JOB_EVENT_PREVIEW,  // blob: the image so far
+    JOB_EVENT_PREVIEW,  // blob: the current image
     JOB_EVENT_STAGE,    // a stage of an image is done
     JOB_EVENT_PICTURE,  // blob: an image is done
     JOB_EVENT_END,      // the job is done, failed or cancelled
@@ -71,11 +71,11 @@ enum job_event_type {
 };
 
 struct job_event {
-    uint64_t id; // counts up within a job
+    uint64_t id; // increases within a job
     enum job_event_type type;
     int picture, stage, stages, step, steps;
     int preview;  // JOB_EVENT_PREVIEW: 0-based count for this image
-    int position; // JOB_EVENT_QUEUED: images ahead
+    int position; // JOB_EVENT_QUEUED: number of images ahead
     int width, height;
     struct blob *blob;
 };
@@ -88,10 +88,10 @@ struct job_picture {
     enum job_state state;
     int stage, stages, step, steps;
     int attempts, previews;
-    struct encoding *encoding; // the one under way, and those that follow it
+    struct encoding *encoding; // the current one, followed by waiting ones
     int width, height;
     struct work *work;         // queued or in a slot, else NULL
-    struct blob *image;        // while the job runs, and while somebody asked for it
+    struct blob *image;        // while the job runs or the image is being fetched
     struct blob *latest;       // the last preview
     struct check_size preview; // of latest
     size_t bytes;
@@ -102,47 +102,47 @@ struct job_picture {
 struct job_watch {
     struct job_watch *next;
     struct job *job;
-    bool previews; // wants previews; without such a watcher none are rendered
+    bool previews; // needs previews; without such a watcher none are rendered
     void (*event)(struct job_watch *w, const struct job_event *ev);
     void *ctx;
 };
 
 struct job {
     char id[JOB_ID_SIZE];
-    char token[JOB_ID_SIZE]; // opens the results to whoever has the URL
+    char token[JOB_ID_SIZE]; // part of result URLs: anyone with the URL has access
     enum job_state state;
     struct job_spec spec;                        // strings point into spec_text
-    struct picture_used used;                    // the spec as the model resolved it
+    struct picture_used used;                    // the settings after resolution by the model
     struct fault fault;                          // JOB_FAILED
     int64_t created, started, finished, expires; // unix ms; 0: not yet
-    int position;                                // images ahead, while queued
+    int position;                                // number of images ahead, while queued
     int webhook_tries;
-    int64_t webhook_next; // unix ms; 0: nothing to call (any more)
+    int64_t webhook_next; // unix ms; 0: no call is pending
     bool webhook_sending;
     struct job_picture picture[JOB_MAX_PICTURES];
     struct jobs *core; // of a live job
-    int64_t seq;       // the order in which the store accepted it; 0: not stored
-    uint64_t events;   // number of events so far
+    int64_t seq;       // number in the store's order of acceptance; 0: not stored
+    uint64_t events;   // number of events
     struct job_event ring[JOB_RING];
     struct job_watch *watches;
     char *spec_text;
-    struct fault lost;         // why an image could not be fetched
-    enum job_state outcome;    // what it becomes once the store has it
+    struct fault lost;         // reason why an image could not be fetched
+    enum job_state outcome;    // state once the store has it
     bool stored;               // it has a row in the store
     bool linked;               // it is in the table of live jobs
-    bool ending;               // nothing of it is drawn any more; the store is being told
+    bool ending;               // no image is in progress; the store is being told
     bool end_stored;           // as another end than the one that it has now
     bool unsaved;              // the store does not know its end yet
-    bool removing;             // gone for clients; the memory goes with its last piece of work
-    int pins;                  // somebody works with it; the memory must stay
+    bool removing;             // deleted for clients; freed after its last piece of work
+    int pins;                  // number of users; the memory must stay while it is not 0
     struct job *newer, *older; // live jobs, by age
-    struct job *by_id;         // a chain of the table
+    struct job *by_id;         // chain of the hash table
 };
 
-// Owner: the caller, job_free.
+// Owner: the caller, who frees it with job_free.
 struct job *job_create(void);
 void job_free(struct job **j);
-// A copy of what stores keep: neither images, events nor watchers. NULL: out of memory.
+// Copies the parts that stores keep: no images, events or watchers. NULL if out of memory.
 struct job *job_snapshot(const struct job *j);
 
 const char *job_state_name(enum job_state s);
@@ -154,23 +154,22 @@ static inline bool job_ended(const struct job *j)
     return j->state >= JOB_DONE;
 }
 
-// Let request.edit point to what input says, after input has been filled in.
+// Makes request.edit point to shape and fills shape from input.
 void job_spec_link(struct job_spec *s);
-// The input image with its pixels, from the files; mask: NULL without one. Fills in size and
-// masked. Thread: any. Owner: the caller destroys *out. Errors: those of codec_decode and
-// picture_edit_create.
+// Decodes the input image; mask: NULL if none. Fills in size and masked. Thread: any. Owner: the
+// caller destroys *out. Errors: as codec_decode and picture_edit_create.
 enum err job_input_decode(struct job_input *in, const struct picture_request *r,
                           const struct blob *image, const struct blob *mask,
                           struct picture_edit **out, struct fault *why);
 
-// Copy a spec into one allocation, *text, that its strings point into. Errors: NO_MEMORY.
+// Copies a spec; its strings point into one allocation, *text. Errors: NO_MEMORY.
 enum err job_spec_copy(const struct job_spec *from, struct job_spec *to, char **text);
 
-// The spec as JSON and back, for stores. Owner: the caller frees the text. Errors: FORMAT.
+// Convert the spec to JSON and back, for stores. Owner: the caller frees the text. Errors: FORMAT.
 char *job_spec_write(const struct job_spec *s);
 enum err job_spec_read(const char *json, struct job_spec *to, char **text, struct fault *why);
 
-// Share of the job's steps that are done, 0..1.
+// The fraction of the job's steps that are done, 0..1.
 double job_progress(const struct job *j);
 
 #endif

@@ -1,5 +1,5 @@
-// The job core as a whole: it opens and closes, expires what is old, and says how it is. Loop
-// thread only; the life of a job is in jobs_life.c. Knows nothing of HTTP.
+// The job core as a whole: opening, closing, expiry and statistics. Loop thread only; jobs_life.c
+// contains the life of a job. Knows nothing about HTTP.
 #include "jobs_impl.h"
 
 #include "clock.h"
@@ -84,7 +84,7 @@ static void jobs_positions(struct jobs *j)
     }
 }
 
-// Jobs whose end the store could not take, until they expire.
+// Jobs whose end could not be stored, until they expire.
 static void jobs_unsaved(struct jobs *j, int64_t now)
 {
     struct job *older;
@@ -192,7 +192,7 @@ fail:
     return err;
 }
 
-// The store has answered everything; nobody else works with a job any more.
+// The store has finished all calls; nothing uses a job any longer.
 static void jobs_on_store_closed(void *ctx)
 {
     struct jobs *j = ctx;

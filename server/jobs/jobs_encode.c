@@ -1,5 +1,5 @@
-// A drawn image on its way to its watchers and into the store: encoded on the thread pool, kept,
-// told. Loop thread, except where a name says pool.
+// Encodes a generated image on the thread pool, stores it and tells the watchers. Loop thread,
+// except where a name says pool.
 #include "jobs_impl.h"
 
 #include "buf.h"
@@ -7,20 +7,20 @@
 
 #include <stdlib.h>
 
-// One image on its way through libuv's thread pool.
+// An image in libuv's thread pool.
 struct encoding {
-    struct encoding *next; // of the same image: one at a time, so that they arrive in order
+    struct encoding *next; // next of the same image: one at a time, so that they stay in order
     uv_work_t req;
     struct jobs *j;
     struct job *job;
     int picture, preview; // preview: -1 for the finished image
     struct codec_params p;
-    struct picture_used used; // as it was when the image was drawn
+    struct picture_used used; // as of the generation of the image
     struct check_size size;   // of the file
     uint8_t *rgb;
     struct blob *blob;
     struct fault why;
-    bool composed; // with what a mask keeps of the input image
+    bool composed; // with the pixels that a mask keeps
 };
 
 _Static_assert((int)JOB_PNG == (int)CODEC_PNG && (int)JOB_JPEG == (int)CODEC_JPEG &&
@@ -95,7 +95,7 @@ static void tell_picture(struct encoding *e)
                                  .blob = e->blob});
 }
 
-// Whether every other image is stored, or on its way there: the store takes them in this order.
+// Whether every other image is stored, or being stored, in order.
 static bool is_last(const struct encoding *e)
 {
     for (int i = 0; i < e->job->spec.n; i++)
@@ -125,7 +125,7 @@ static void on_kept(struct store_call *c)
     if (last)
         job->ending = false;
     if (job_ended(job) || (job->ending && job->outcome != JOB_DONE)) {
-        // It was cancelled meanwhile.
+        // The job was cancelled meanwhile.
     } else if (c->why.code) {
         picture_lost(e, &c->why);
     } else if (last && job->fault.code) { // of an image before
@@ -141,8 +141,7 @@ static void on_kept(struct store_call *c)
     encoding_end(e);
 }
 
-// The image is in the store before anybody hears that it is done; with the last one, so is the end
-// of the job.
+// Stores the image before its watchers are told; with the last image, also the end of the job.
 static bool keep_picture(struct encoding *e)
 {
     struct job *job = e->job;

@@ -1,5 +1,5 @@
-// Live jobs by id, watching them, and the questions about all others, which the store answers.
-// Loop thread only. Knows nothing of HTTP, nor of how a job is drawn.
+// The table of live jobs, watching them, and queries for all others, which the store answers. Loop
+// thread only. Knows nothing about HTTP or the generation of images.
 #include "jobs_impl.h"
 
 #include "hash.h"
@@ -101,7 +101,7 @@ void jobs_emit(struct jobs *j, struct job *job, struct job_event ev)
     ev.id = ++job->events;
     blob_unref(&slot->blob);
     *slot = ev;
-    // Streams that come back get the latest preview from the image, not from the ring.
+    // Reconnecting streams get the latest preview from the image, not from the ring.
     slot->blob = NULL;
     job->pins++;
     for (struct job_watch *w = job->watches, *next; w; w = next) {
@@ -184,7 +184,7 @@ static void ask_no_memory(struct jobs_ask *ask)
     jobs_ask_end(ask, NULL, &why);
 }
 
-// Images that were only fetched for an answer need no memory after it.
+// Frees images that were fetched only for one result.
 static void drop_images(struct job *job)
 {
     for (int i = 0; job->stored && i < job->spec.n; i++)
@@ -233,7 +233,7 @@ static void on_image(struct store_call *c)
     ask_images(ask);
 }
 
-// Fetches the next image that is wanted, or answers.
+// Fetches the next requested image, or delivers the result.
 static void ask_images(struct jobs_ask *ask)
 {
     struct job *job = ask->job;
@@ -245,7 +245,7 @@ static void ask_images(struct jobs_ask *ask)
             continue;
         struct store_call *c = store_call_create(STORE_IMAGE, on_image, ask);
         if (!c)
-            continue; // jobs_image will say that it is not there
+            continue; // jobs_image will report that it is missing
         memcpy(c->id, job->id, sizeof c->id);
         c->picture = i;
         c->format = job->spec.format;
@@ -317,7 +317,7 @@ void jobs_find(struct jobs *j, const struct jobs_lookup *what, jobs_job_fn *done
         ask_no_memory(ask);
         return;
     }
-    // What is longer than an id is none.
+    // A longer text is not an id.
     if (what->id && strlen(what->id) < sizeof c->id)
         memcpy(c->id, what->id, strlen(what->id) + 1);
     jobs_call(j, c);
@@ -391,13 +391,13 @@ static bool is_before(const struct job *job, const struct store_page *p)
     return job->created < p->created || (job->created == p->created && job->seq < p->seq);
 }
 
-// Those that are not finished are all live here, and only their live state is up to date.
+// Unfinished jobs are all live here, and only their live state is current.
 static bool only_live(const struct jobs_ask *ask)
 {
     return ask->page.state == JOB_QUEUED || ask->page.state == JOB_RUNNING;
 }
 
-// The next live job of the page that the store does not answer with.
+// The next live job of the page that the store's result lacks.
 static struct job *next_live(struct job *job, const struct jobs_ask *ask)
 {
     while (job && ((job->stored && !only_live(ask)) || strcmp(job->spec.owner, ask->owner) ||
@@ -406,7 +406,8 @@ static struct job *next_live(struct job *job, const struct jobs_ask *ask)
     return job;
 }
 
-// Merges the store's jobs, for which live ones stand in, with those that it does not have.
+// Merges the store's jobs, replaced by live ones where they exist, with live jobs that are not
+// stored.
 static int merge(struct jobs_ask *ask, struct store_call *c, struct job **to)
 {
     struct job *other = next_live(ask->j->newest, ask);
@@ -487,14 +488,14 @@ static void list_page(struct jobs_ask *ask)
     list_no_memory(ask);
 }
 
-// The job that the page begins after.
+// Found the job after which the page begins.
 static void on_after(void *ctx, struct job *job, const struct fault *why)
 {
     struct jobs_ask *ask = ctx;
     struct fault none;
     if (job) {
         ask->page.created = job->created;
-        ask->page.seq = job->seq; // 0 if the store does not have it: below all others
+        ask->page.seq = job->seq; // 0 if it is not stored: below all others
         list_page(ask);
         return;
     }

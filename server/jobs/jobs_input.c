@@ -1,6 +1,6 @@
-// Jobs with an input image, on their way in: its files are decoded once on the thread pool, to be
-// refused while the client still waits, hashed, stored, and only then is the job submitted. Loop
-// thread, except where a name says pool.
+// Acceptance of jobs with an input image: the files are decoded once on the thread pool, so that
+// errors reach the waiting client, then hashed and stored before the job is submitted. Loop thread,
+// except where a name says pool.
 #include "jobs_impl.h"
 
 #include <stdlib.h>
@@ -13,16 +13,16 @@ struct jobs_intake {
     struct jobs_intake *next; // of those that wait to be decoded
     uv_work_t req;
     struct jobs *j;
-    struct job_spec spec; // strings in text
+    struct job_spec spec; // strings point into text
     char *text;
-    struct blob *file[2]; // image, mask or NULL; given away once added
+    struct blob *file[2]; // image, mask or NULL; NULL once added
     size_t bytes;
     char name[2][ATTACHMENT_NAME];
     bool added[2];
     bool unwanted; // the client left before it was decoded
     struct fault why;
     struct jobs_ask *ask;
-    jobs_job_fn *done; // NULL: nobody waits any more
+    jobs_job_fn *done; // NULL: cancelled
     void *ctx;
 };
 
@@ -39,7 +39,7 @@ static void intake_free(struct jobs_intake *in)
     free(in);
 }
 
-// Tells whoever waits; the job is NULL when it was refused.
+// Calls done, if it is not cancelled; job NULL: refused.
 static void intake_end(struct jobs_intake *in, struct job *job)
 {
     struct jobs *j = in->j;
@@ -52,7 +52,7 @@ static void intake_end(struct jobs_intake *in, struct job *job)
 static void on_submitted(void *ctx, struct job *job, const struct fault *why)
 {
     struct jobs_intake *in = ctx;
-    // A job that is the answer to a repeated request has its own references.
+    // The job of a repeated request has its own references.
     if (job && !in->ask->found)
         in->added[0] = in->added[1] = false;
     if (why)

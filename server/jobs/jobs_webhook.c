@@ -1,6 +1,6 @@
-// When to call a job's webhook, with what, and how often to try again. Loop thread. The job's row
-// remembers how far this got, so that a restart goes on with it; a call may be made twice, never
-// not at all until the tries are used up.
+// Decides when to call a job's webhook, with which body, and how often to retry. Loop thread. The
+// progress is stored with the job, so that retries continue after a restart; a call may be made
+// twice, but is never skipped before the retries are used up.
 #include "jobs_impl.h"
 
 #include "buf.h"

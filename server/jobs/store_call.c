@@ -1,5 +1,5 @@
-// A call to a store: made by the job core on the loop thread, filled in by a store on whichever
-// thread it works on.
+// Calls to a store: created by the job core on the loop thread, filled in by a store on its own
+// thread.
 #include "store.h"
 
 #include <stdlib.h>
@@ -45,7 +45,7 @@ void store_call_free(struct store_call *c)
 
 enum err store_call_add(struct store_call *c, struct job *j)
 {
-    struct job **more = c->n & (c->n - 1) ? c->jobs : NULL; // full at powers of two
+    struct job **more = c->n & (c->n - 1) ? c->jobs : NULL; // the array is full at powers of two
     if (!more)
         more = realloc(c->jobs, (c->n ? (size_t)c->n * 2 : 1) * sizeof *more);
     if (!more) {

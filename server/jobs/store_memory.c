@@ -1,5 +1,5 @@
-// The store for those who want none: jobs and images live as long as the process. Calls are
-// answered at once, on the loop thread.
+// The store without persistence: jobs and images live as long as the process. Calls complete
+// immediately, on the loop thread.
 #include "store.h"
 
 #include "hash.h"
@@ -49,7 +49,7 @@ static void add_copy(struct store_call *c, const struct kept *k)
         fault_set(&c->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
 }
 
-// Out of the store and into the answer.
+// Moves a job from the store into the results.
 static void forget(struct store_memory *m, struct kept **place, struct store_call *c)
 {
     struct kept *k = *place;
@@ -90,7 +90,7 @@ static void memory_accept(struct store_memory *m, struct store_call *c)
     m->stats.jobs++;
 }
 
-// What a snapshot says takes the place of what is kept; the images stay.
+// Replaces the stored job by a snapshot, except its images.
 static void memory_update(struct store_memory *m, struct store_call *c)
 {
     const struct kept *k = *place_of(m, c->job->id);

@@ -1,5 +1,5 @@
-// A database of which some page is damaged: the rows on the other pages are copied into a new one.
-// Called once, when the store is opened; knows the table's name and key, and nothing of jobs.
+// Recovers a database with damaged pages: copies the rows on the other pages into a new one. Called
+// once, when the store is opened; knows the table's name and key, but nothing about jobs.
 #include "store_salvage.h"
 
 #include "buf.h"
@@ -23,8 +23,8 @@ bool salvage_needed(sqlite3 *db)
     return !sound;
 }
 
-// Walks the table from one end until it is read or does not go on. Rows that are there already, or
-// break a rule of the table, are left out.
+// Copies rows from one end of the table until its end or an error. Skips rows that were already
+// copied or violate a constraint.
 static int copy_rows(sqlite3 *from, sqlite3 *to, const char *select, const char *insert)
 {
     sqlite3_stmt *read = NULL, *write = NULL;
@@ -45,9 +45,9 @@ done:
     return copied;
 }
 
-// The statements that carry rows over, with the names of the columns that the new table has.
+// The statements that copy rows, with the column names of the new table.
 struct transfer {
-    struct buf forth, back, insert; // the damaged table from one end, from the other, the new one
+    struct buf forth, back, insert; // read forwards, read backwards, write the new table
 };
 
 static bool transfer_init(struct transfer *t, sqlite3 *db)
@@ -92,7 +92,7 @@ static enum err copy_database(sqlite3 *from, const char *path, const char *schem
         goto done;
     if (!transfer_init(&t, to))
         goto done;
-    // One damaged page stops a walk; what is behind it is reached from the other end.
+    // A damaged page stops a pass; rows beyond it are read from the other end.
     *rows = copy_rows(from, to, t.forth.data, t.insert.data) +
             copy_rows(from, to, t.back.data, t.insert.data);
     if (!sqlite3_exec(to, "COMMIT", NULL, NULL, NULL))
@@ -106,8 +106,7 @@ done:
     return err;
 }
 
-// The damaged file gets another name before the new one takes its own, so that no moment is
-// without.
+// Renames the damaged file before the new one takes its name, so that a file always exists.
 static bool put_in_place(const char *path, const char *fresh, const char *damaged)
 {
     struct buf log = {0}, damaged_log = {0};

@@ -1,6 +1,6 @@
-// The durable store of one machine: rows in SQLite (WAL), images as files beside it. Everything
-// runs on a thread of its own; an image is on disk before its row says so. The database is locked
-// for this process alone, so nobody can make a write wait.
+// The durable store: rows in SQLite (WAL), images in separate files. Runs on its own thread; an
+// image is on disk before its row refers to it. The database is locked for this process, so no
+// other process can delay a write.
 #include "store_sqlite_impl.h"
 
 #include "buf.h"
@@ -18,9 +18,9 @@ static bool fold_log(struct store_sqlite *q)
     return !sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
 }
 
-// Run a statement that writes. On a full disk the write-ahead log, which has a page as often as it
-// was written, must be folded into the database first: a write that fails would only take the room
-// that the removal of an image has just made.
+// Runs a statement that writes. On a full disk the write-ahead log, which contains a page once per
+// write, must first be merged into the database; otherwise the failing write would use the space
+// that removing an image has just freed.
 static int write_row(struct store_sqlite *q, sqlite3_stmt *st)
 {
     int rc = SQLITE_FULL;
@@ -38,7 +38,7 @@ static void bind_text(sqlite3_stmt *st, int i, const char *s)
     sqlite3_bind_text(st, i, s, -1, SQLITE_STATIC);
 }
 
-// The columns that change, from place 2 on.
+// Binds the columns that change, from parameter 2 on.
 static void bind_changes(sqlite3_stmt *st, const struct job *j, const struct sqlite_texts *t)
 {
     bind_text(st, 2, job_state_name(j->state));
@@ -66,8 +66,8 @@ static void log_skipped(const char *id, const char *why)
     buf_deinit(&name);
 }
 
-// Adds the jobs that a query finds. A damaged row is none: it was reported when the store was
-// opened, and it stays for manual recovery.
+// Adds the jobs that a query finds. Skips damaged rows, which were reported when the store was
+// opened and stay for manual recovery.
 static void read_rows(struct store_sqlite *q, sqlite3_stmt *st, struct store_call *c)
 {
     struct fault why;
@@ -127,7 +127,7 @@ static void sqlite_accept(struct store_sqlite *q, struct store_call *c)
     int rc = sqlite_texts_make(&t, c->job) ? insert(q, c->job, &t) : SQLITE_NOMEM;
     if (rc == SQLITE_CONSTRAINT && s->idempotency_key) {
         find_key(q, c, s->owner, s->idempotency_key);
-        if (!c->n && !c->why.code) { // the row that has the key is damaged
+        if (!c->n && !c->why.code) { // the row with the key is damaged
             bind_text(q->st[SQL_DROP_KEY], 1, s->owner);
             bind_text(q->st[SQL_DROP_KEY], 2, s->idempotency_key);
             write_row(q, q->st[SQL_DROP_KEY]);
@@ -233,7 +233,7 @@ static void sqlite_remove(struct store_sqlite *q, struct store_call *c)
         remove_job(q, c, c->jobs[0]);
 }
 
-// The oldest go first, until the rest is within the limits.
+// Finds the oldest jobs to remove until the others are within the limits.
 static void read_surplus(struct store_sqlite *q, struct store_call *c)
 {
     sqlite3_stmt *st = q->st[SQL_OLDEST];
@@ -371,8 +371,8 @@ static const struct store_ops sqlite_ops = {
     .sweep_files = sqlite_sweep_files,
 };
 
-// A job that was found when the store was opened: checked, counted, and kept for STORE_CLAIM if
-// something is to be done with it. One that a client was waiting for is given up.
+// Handles a job found when opening the store: checks it, counts it, and keeps it for STORE_CLAIM if
+// something is left to do. A job whose client was waiting is abandoned.
 static void take_stock(struct store_sqlite *q, struct store_call *c, struct job *j)
 {
     sqlite_check_images(q, j);

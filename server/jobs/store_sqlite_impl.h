@@ -1,4 +1,4 @@
-// What the files of the SQLite store share. Nobody else includes this.
+// Shared by store_sqlite*.c. Private to these files.
 #ifndef IMAGEND_STORE_SQLITE_IMPL_H
 #define IMAGEND_STORE_SQLITE_IMPL_H
 
@@ -6,7 +6,7 @@
 
 #include <sqlite3.h>
 
-// The columns of a job, in the order in which every statement names them.
+// The columns of a job, in the order of every statement.
 #define SQL_COLUMNS                                                                                \
     "id, token, state, spec, used, images, created, started, finished, expires, fault, message, "  \
     "webhook_tries, webhook_next, owner, idempotency_key, seq"
@@ -36,10 +36,10 @@ struct store_sqlite {
     struct store_thread *thread;
     struct store_stats stats;
     int64_t seq;
-    struct job **claim; // found when it was opened, until they are asked for
+    struct job **claim; // jobs found when opening, until STORE_CLAIM
     int claims;
     struct damaged_image *damaged; // found when it was opened
-    bool full;                     // the last write found no room
+    bool full;                     // the last write failed on a full disk
     void (*closed)(void *ctx);
     void *ctx;
 };
@@ -64,7 +64,7 @@ const char *sqlite_text(sqlite3_stmt *row, int i); // never NULL
 // The file of an image. Owner: the caller; NULL: out of memory.
 char *sqlite_image_path(const struct store_sqlite *q, const char *id, int picture,
                         enum job_format format);
-// Notes and logs the images of a job whose files are damaged.
+// Records and logs the images of a job whose files are damaged.
 void sqlite_check_images(struct store_sqlite *q, struct job *j);
 void sqlite_damaged_free(struct store_sqlite *q);
 

@@ -1,5 +1,5 @@
-// The database of the SQLite store: its schema, the migrations from older versions, and opening it
-// for this process alone. Called once, on the loop thread, before anything runs.
+// Opens the database of the SQLite store: schema, migrations from older versions, and exclusive
+// locking. Called once, on the loop thread, before anything else runs.
 #include "store_sqlite_impl.h"
 
 #include "buf.h"
@@ -24,8 +24,8 @@ enum { STORE_VERSION = 3 };
     "CREATE INDEX IF NOT EXISTS job_created ON job (created);"                                     \
     "PRAGMA user_version = 2;"
 
-// What queries need of a job's spec, and the order in which jobs came. A key that two jobs have
-// belongs to the newer one.
+// Columns for queries on a job's spec, and the order of acceptance. If two jobs have the same key,
+// it belongs to the newer one.
 #define SCHEMA_3                                                                                   \
     "ALTER TABLE job ADD COLUMN owner TEXT NOT NULL DEFAULT '';"                                   \
     "ALTER TABLE job ADD COLUMN idempotency_key TEXT;"                                             \
@@ -44,7 +44,7 @@ enum { STORE_VERSION = 3 };
     "CREATE INDEX job_expires ON job (expires);"                                                   \
     "PRAGMA user_version = 3;"
 
-// What makes each version of the one before. Version 2 has tables that version 1 did not, so its
+// The migrations from each version to the next. Version 2 has other tables than version 1, so its
 // jobs are copied (store_upgrade.c).
 static const struct {
     int version;
@@ -110,7 +110,7 @@ static int db_version(sqlite3 *db)
     return version;
 }
 
-// Opened, locked, and of a version that this program knows.
+// Opens and locks the database and checks that its version is known.
 static enum err db_lock(struct store_sqlite *q, const char *path, int *version, struct fault *why)
 {
     if (sqlite3_open(path, &q->db))
@@ -154,7 +154,7 @@ static enum err migrate(struct store_sqlite *q, int version, struct fault *why)
     return err;
 }
 
-// In one transaction, so that a program that is stopped meanwhile leaves the old version.
+// In one transaction, so that an interrupted program leaves the old version.
 static enum err db_set_up(struct store_sqlite *q, int version, struct fault *why)
 {
     if (sqlite3_exec(q->db, "BEGIN", NULL, NULL, NULL))

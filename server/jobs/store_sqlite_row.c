@@ -1,5 +1,5 @@
-// Jobs as rows of SQLite, and the check of what such a row refers to. Called by the store's thread,
-// and by the loop thread while the store is opened.
+// Jobs as SQLite rows, and the check of the files that a row refers to. Called by the store's
+// thread, and by the loop thread while the store is opened.
 #include "store_sqlite_impl.h"
 
 #include "buf.h"
@@ -17,7 +17,7 @@
 
 enum { STORE_MAX_EDGE = 65536 };
 
-// The places of the columns in SQL_COLUMNS.
+// The positions of the columns in SQL_COLUMNS.
 enum column {
     COL_ID,
     COL_TOKEN,
@@ -38,7 +38,7 @@ enum column {
     COL_SEQ
 };
 
-// An image whose file is not what its row says.
+// An image whose file does not match its row.
 struct damaged_image {
     struct damaged_image *next;
     char id[JOB_ID_SIZE];
@@ -78,7 +78,7 @@ const char *sqlite_text(sqlite3_stmt *row, int i)
     return s ? s : "";
 }
 
-// [[bytes, width, height], ...]; no bytes: there is no image.
+// Reads [[bytes, width, height], ...]; 0 bytes: no image.
 static bool read_images(const char *text, struct job *j)
 {
     struct json_t *doc = NULL;
@@ -109,7 +109,8 @@ static bool is_damaged(const struct store_sqlite *q, const char *id, int picture
     return false;
 }
 
-// A lost image is not offered; the others of its job are. One of a job that goes on is drawn again.
+// A lost image is not offered; the other images of its job are. If the job is unfinished, it is
+// generated again.
 static void set_picture_states(const struct store_sqlite *q, struct job *j)
 {
     for (int i = 0; i < j->spec.n; i++) {
@@ -133,8 +134,8 @@ static enum err read_used(const char *text, struct picture_used *out, struct fau
     return err;
 }
 
-// Whether an id or token is one that the job core made: file names are built from the one, and the
-// other guards results.
+// Whether an id or token has the job core's form: file names are built from ids, and tokens guard
+// results.
 static bool is_random(const char *s, const char *prefix)
 {
     const size_t n = strlen(prefix);
@@ -166,7 +167,7 @@ static enum err read_job(const struct store_sqlite *q, sqlite3_stmt *row, struct
     if (j->state == JOB_FAILED)
         fault_set(&j->fault, (enum err)sqlite3_column_int(row, COL_FAULT), "", "%s",
                   sqlite_text(row, COL_MESSAGE));
-    fault_hide_paths(&j->fault); // rows of older programs
+    fault_hide_paths(&j->fault); // rows of older versions may contain paths
     j->webhook_tries = sqlite3_column_int(row, COL_WEBHOOK_TRIES);
     j->webhook_next = j->spec.webhook_url ? sqlite3_column_int64(row, COL_WEBHOOK_NEXT) : 0;
     j->seq = sqlite3_column_int64(row, COL_SEQ);
@@ -195,7 +196,7 @@ char *sqlite_image_path(const struct store_sqlite *q, const char *id, int pictur
     return buf_take(&b);
 }
 
-// Whether a file begins as its format does: after a power failure one may be all zeros.
+// Whether a file begins with its format's signature: after a power failure it may be all zeros.
 static bool is_image(const uint8_t head[12], enum job_format format)
 {
     switch (format) {
@@ -226,7 +227,7 @@ static void note_damage(struct store_sqlite *q, const struct job *j, int picture
 {
     struct damaged_image *d = calloc(1, sizeof *d);
     if (!d)
-        return; // the file's own error reaches whoever asks for it
+        return; // reading the file will report its error
     memcpy(d->id, j->id, sizeof d->id);
     d->picture = picture;
     d->next = q->damaged;

@@ -1,4 +1,4 @@
-// A thread for a store, see store_thread.h. Knows nothing of what the calls do.
+// A thread for a store, see store_thread.h. Knows nothing about the content of calls.
 #include "store_thread.h"
 
 #include "store.h"
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <uv.h>
 
-// Calls in the order in which they came.
+// Calls in order of arrival.
 struct line {
     struct store_call *first, **last;
 };
@@ -17,7 +17,7 @@ struct store_thread {
     void (*run)(struct store *s, struct store_call *c);
     uv_thread_t thread;
     uv_async_t async;
-    uv_mutex_t lock; // the lines, stop
+    uv_mutex_t lock; // protects the lines and stop
     uv_cond_t changed;
     struct line asked, answered;
     bool stop;

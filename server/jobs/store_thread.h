@@ -1,5 +1,5 @@
-// The thread of a store whose library blocks: it runs calls one after the other and answers on the
-// loop thread.
+// The thread of a store with a blocking library: runs calls one after the other and delivers the
+// results on the loop thread.
 #ifndef IMAGEND_STORE_THREAD_H
 #define IMAGEND_STORE_THREAD_H
 
@@ -10,14 +10,14 @@ struct store_call;
 struct store_thread;
 struct uv_loop_s;
 
-// run works on one call. Thread of run: the store's. Errors: NO_MEMORY, INTERNAL.
+// run executes one call on the store's thread. Errors: NO_MEMORY, INTERNAL.
 enum err store_thread_create(struct uv_loop_s *loop,
                              void (*run)(struct store *s, struct store_call *c), struct store *s,
                              struct store_thread **out, struct fault *why);
 // Thread: loop.
 void store_thread_post(struct store_thread *t, struct store_call *c);
-// Answers what was posted, and what the answers post. closed is called when the thread has ended
-// and the last handle is closed. Thread: loop.
+// Finishes all posted calls, including those posted by done functions. closed is called when the
+// thread has ended and the last handle is closed. Thread: loop.
 void store_thread_close(struct store_thread *t, void (*closed)(void *ctx), void *ctx);
 
 #endif

@@ -1,5 +1,5 @@
-// Version 1 of the database: what an image was made with lay in columns and in a text of numbers.
-// Called once, when the store is opened; a later version's rows are store_sqlite_row.c's.
+// Version 1 of the database: an image's settings were in columns and in a text of numbers. Called
+// once, when the store is opened; store_sqlite_row.c handles later versions.
 #include "store_upgrade.h"
 
 #include "log.h"
@@ -51,7 +51,8 @@ static const char insert_sql[] =
     " fault, message, webhook_tries, webhook_next)"
     " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)";
 
-// Numbers by spaces. False where there is none, so that damage does not read as 0.
+// Reads a number from a list separated by spaces. False if there is none, so that damage does not
+// read as 0.
 static bool take_int(const char **at, long long *out)
 {
     char *end;
@@ -79,7 +80,7 @@ static bool read_numbers(const char *s, struct picture_used *u)
         u->steps[i] = (int)steps;
         u->noise_level[i] = (int)noise;
     }
-    // Rows of older programs end before it.
+    // Rows of older versions end before it.
     if (*s && (!take_int(&s, &tokens) || tokens < 0 || tokens > INT32_MAX))
         return false;
     u->tokens = (int)tokens;

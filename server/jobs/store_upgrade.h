@@ -8,7 +8,7 @@ struct sqlite3;
 
 enum { STORE_OLDEST = 1 };
 
-// The table of version 1, to copy a damaged database into.
+// The table of version 1, for recovering a damaged database.
 extern const char store_schema_1[];
 
 // Copies every job of a version 1 database's table, which has been renamed to job_1, into the table
