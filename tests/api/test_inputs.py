@@ -397,12 +397,14 @@ def ask_first(s, body):
 
 
 def test_memory_stays_bounded_while_many_upload():
-    """64 clients with 20 MB each: those that fit are taken, the others are told to come again."""
-    limit, count = 128 << 20, 64
+    """64 clients with 20 MB each: those that fit are taken, the others are told to come again. A sanitizer's own memory
+    says nothing of the program's, and its time is long: there it is fewer and smaller ones, uncounted."""
+    counted = not {"ASAN_OPTIONS", "TSAN_OPTIONS"} & set(os.environ)
+    limit, count, edge = (128 << 20, 64, 2600) if counted else (16 << 20, 24, 1000)
     s = Server("--input-bytes", str(limit), "--queue-limit", "200", "--receive-timeout", "240")
     try:
-        image = noise(2600)
-        assert 20_000_000 < len(image) < 22_000_000
+        image = noise(edge)
+        assert not counted or 20_000_000 < len(image) < 22_000_000
         body = form([("prompt", "a"), ("size", "64"), ("image", image)])
         said, lock = {}, threading.Lock()
 
@@ -430,7 +432,7 @@ def test_memory_stays_bounded_while_many_upload():
         assert said.get(503), f"nobody had to come again: {said}"
         print(f"peak of {count} uploads: {peak(s) >> 20} MB, of one: {before >> 20} MB; {said}")
         # The limit, for what arrives and what is looked at, and the pixels of two at a time.
-        assert peak(s) < limit + 4 * before, (peak(s) >> 20, before >> 20)
+        assert not counted or peak(s) < limit + 4 * before, (peak(s) >> 20, before >> 20)
     finally:
         assert s.close() == 0
 

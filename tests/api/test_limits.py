@@ -60,6 +60,13 @@ class Limited:
     def done(self, key="a", **fields):
         return self.server.wait_job(self.post(key, **fields).json["id"], **bearer(self.keys[key]))
 
+    def over(self, **fields):
+        """The id of a job that has been done, and may be gone already."""
+        job = self.post("a", **fields).json["id"]
+        eventually(lambda: (a := self.ask("GET", "/v1/jobs/" + job)).status == 404 or a.json["status"] == "done",
+                   what="the end of a job")
+        return job
+
     def jobs(self, key="a"):
         return [j["id"] for j in self.ask("GET", "/v1/jobs?limit=100", key=key).json["data"]]
 
@@ -295,7 +302,7 @@ def test_keep_bytes():
         assert t.done(seed=1)["images"][0]["bytes"] == size
         for limit, count in ((3 * size, 3), (3 * size - 1, 2), (size, 1), (size - 1, 0), (4 * size, 4)):
             t.reload(keep_bytes=limit)
-            made = [t.done(seed=1)["id"] for _ in range(4)]
+            made = [t.over(seed=1) for _ in range(4)]
             assert settles(t, count) == made[::-1][:count], (limit, count)
             text = t.ask("GET", "/metrics").body.decode()
             assert f"imagend_kept_bytes {count * size}\n" in text and f"imagend_jobs {count}\n" in text
