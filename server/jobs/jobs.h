@@ -117,7 +117,7 @@ struct jobs_query {
 // more: there is another page. The jobs are valid only during the call.
 typedef void jobs_list_fn(void *ctx, struct job *const *jobs, int n, bool more,
                           const struct fault *why);
-// Lists jobs, newest first. Calls listed, possibly before returning; *out is set before that.
+// Lists jobs, newest first. Calls done, possibly before returning; *out is set before that.
 // Errors: INVALID with "after", IO.
 void jobs_list(struct jobs *j, const struct jobs_query *q, jobs_list_fn *done, void *ctx,
                struct jobs_ask **out);
