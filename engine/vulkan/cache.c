@@ -142,11 +142,13 @@ enum err vk_cache_save(struct vk_device *dev)
     void *data = NULL;
     if (!dev->cache_path)
         return ERR_OK;
-    if (vkGetPipelineCacheData(dev->handle, dev->cache, &bytes, NULL) != VK_SUCCESS || !bytes ||
-        !(data = malloc(bytes)) ||
-        vkGetPipelineCacheData(dev->handle, dev->cache, &bytes, data) != VK_SUCCESS || !bytes) {
-        free(data);
+    if (vkGetPipelineCacheData(dev->handle, dev->cache, &bytes, NULL) != VK_SUCCESS || !bytes)
         return ERR_OK; // the driver has nothing to keep
+    if (!(data = malloc(bytes)))
+        return ERR_NO_MEMORY;
+    if (vkGetPipelineCacheData(dev->handle, dev->cache, &bytes, data) != VK_SUCCESS || !bytes) {
+        free(data);
+        return ERR_OK;
     }
     struct cache_header h = make_header(dev, data, bytes);
     char *slash = strrchr(dev->cache_path, '/');

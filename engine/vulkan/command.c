@@ -346,7 +346,9 @@ static enum err record_dispatch(struct vk_cmd *cmd, const struct vk_dispatch *d)
     if ((e = order(cmd, t, d->pipe->bindings)) || (e = bind(cmd, d)) ||
         (dev->profile && (e = vk_marks_begin(dev, &cmd->marks, cmd->handle, d->pipe->name))))
         return e;
+    vk_label_begin(dev, cmd->handle, d->pipe->name);
     vkCmdDispatch(cmd->handle, d->groups[0], d->groups[1], d->groups[2]);
+    vk_label_end(dev, cmd->handle);
     if (dev->profile)
         vk_marks_end(dev, &cmd->marks, cmd->handle);
     return ERR_OK;

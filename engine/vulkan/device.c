@@ -191,6 +191,8 @@ static enum err open_queue(struct vk_device *dev)
         .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
         .queueFamilyIndex = dev->ph.family,
     };
+    vk_labels_open(dev);
+    VK_NAME(dev, QUEUE, dev->queue, "imagend");
     enum err e = VK_CALL(dev, vkCreateSemaphore, dev->handle, &sem, NULL, &dev->timeline);
     return e ? e : VK_CALL(dev, vkCreateCommandPool, dev->handle, &pool, NULL, &dev->commands);
 }

@@ -28,6 +28,11 @@ enum err vk_instance_open(struct vk_instance *inst, bool validation, struct faul
         .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
         .pApplicationInfo = &app,
     };
+    static const char *const debug_utils = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
+    if (!validation && vk_labels_available()) {
+        info.enabledExtensionCount = 1;
+        info.ppEnabledExtensionNames = &debug_utils;
+    }
     enum err e = validation ? vk_validation_want(inst, &setup, &info, why) : ERR_OK;
     if (e)
         return e;
@@ -39,6 +44,7 @@ enum err vk_instance_open(struct vk_instance *inst, bool validation, struct faul
             why, ERR_NO_DEVICE, "device",
             "no Vulkan driver could be opened (vkCreateInstance: %s); is one installed?",
             vk_result_name(r));
+    inst->labels = info.enabledExtensionCount > 0; // validation requests it too
     e = validation ? vk_validation_open(inst, why) : ERR_OK;
     if (e)
         vk_instance_close(inst);

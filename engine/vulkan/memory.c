@@ -160,6 +160,11 @@ static enum err slab_allocate(struct vk_device *dev, struct vk_slab *slab)
     if (!e && mapped)
         e = VK_CALL(dev, vkMapMemory, dev->handle, slab->memory, 0, VK_WHOLE_SIZE, 0, &map);
     slab->map = map;
+    if (!e) {
+        const char *name = for_host && !shares_memory(dev) ? "host memory" : "device memory";
+        VK_NAME(dev, BUFFER, slab->handle, name);
+        VK_NAME(dev, DEVICE_MEMORY, slab->memory, name);
+    }
     // Report a driver that is out of host memory as out of device memory.
     return e == ERR_NO_MEMORY ? vk_fail(dev, ERR_NO_DEVICE_MEMORY, "%s", vk_device_why(dev, e)) : e;
 }

@@ -99,6 +99,8 @@ static enum err make_pipeline(struct vk_pipeline *pipe, const struct vk_pipeline
     e = VK_CALL(dev, vkCreateComputePipelines, dev->handle, dev->cache, 1, &info, NULL,
                 &pipe->handle);
     vkDestroyShaderModule(dev->handle, module, NULL);
+    if (!e)
+        VK_NAME(dev, PIPELINE, pipe->handle, p->name);
     return e;
 }
 

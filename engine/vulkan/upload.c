@@ -58,6 +58,7 @@ static enum err open_segment(struct vk_device *dev, struct vk_segment *s)
         return e;
     s->open = true;
     s->used = 0;
+    VK_NAME(dev, COMMAND_BUFFER, s->commands, "staging");
     order_transfers(s->commands,
                     VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT);
     return ERR_OK;

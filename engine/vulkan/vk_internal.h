@@ -19,6 +19,7 @@ enum { VK_MAX_PHYSICAL = 16, VK_FAULT_KINDS = 3, VK_RING_SEGMENTS = 4 };
 
 struct vk_instance {
     VkInstance handle;
+    bool labels; // VK_EXT_debug_utils is enabled
     VkDebugUtilsMessengerCreateInfoEXT messenger_info;
     VkDebugUtilsMessengerEXT messenger; // of the validation layer, or NULL
     atomic_uint messages;               // number of validation warnings and errors
@@ -62,6 +63,12 @@ enum err vk_error(struct vk_device *dev, const char *call, VkResult r);
 
 struct vk_slab;
 
+struct vk_labels { // NULL: not available
+    PFN_vkSetDebugUtilsObjectNameEXT name;
+    PFN_vkCmdBeginDebugUtilsLabelEXT begin;
+    PFN_vkCmdEndDebugUtilsLabelEXT end;
+};
+
 struct vk_device {
     struct vk_instance instance;
     struct vk_physical ph;
@@ -83,6 +90,7 @@ struct vk_device {
     struct vk_slab *slabs;
     struct vk_memory_stats stats;
     bool unmapped; // a test hook
+    struct vk_labels labels;
 
     struct {
         struct vk_segment {
@@ -114,6 +122,18 @@ struct vk_matrix_features {
 
 // Fills caps.matrix of a device that has the extension and its features.
 void vk_matrix_find(const struct vk_instance *inst, struct vk_physical *ph);
+
+// ---- labels.c -------------------------------------------------------------------------------
+
+bool vk_labels_available(void);
+void vk_labels_open(struct vk_device *dev);
+// name: for debuggers; copied. NULL: none.
+void vk_name(struct vk_device *dev, VkObjectType type, uint64_t handle, const char *name);
+#define VK_NAME(dev, type, handle, name)                                                           \
+    vk_name((dev), VK_OBJECT_TYPE_##type, (uint64_t)(uintptr_t)(handle), (name))
+// A range of commands, up to vk_label_end.
+void vk_label_begin(struct vk_device *dev, VkCommandBuffer cb, const char *name);
+void vk_label_end(struct vk_device *dev, VkCommandBuffer cb);
 
 // ---- validation.c -----------------------------------------------------------------------------
 
