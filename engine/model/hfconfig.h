@@ -52,17 +52,20 @@ struct clip_config {
 
 enum { UNET_MAX_LEVELS = 8, UNET_MAX_LAYERS = 32 };
 
-enum unet_mid { UNET_MID_NONE, UNET_MID_RESNET, UNET_MID_CROSS };
+enum unet_mid { UNET_MID_NONE, UNET_MID_RESNET, UNET_MID_CROSS, UNET_MID_TRANSFORMER };
+// ADDED: over text and image at once, SimpleCrossAttn blocks. TRANSFORMER: CrossAttn blocks.
+enum unet_attention { UNET_ATTENTION_NONE, UNET_ATTENTION_ADDED, UNET_ATTENTION_TRANSFORMER };
 enum unet_cross_norm { UNET_NORM_NONE, UNET_NORM_LAYER, UNET_NORM_GROUP };
 
 // One entry of down_blocks or up_blocks, in the network's order.
 struct unet_block {
-    bool attention;  // SimpleCrossAttn{Down,Up}Block2D; false: Resnet{Down,Up}sampleBlock2D
+    enum unet_attention attention;
     int in, out;     // channels: input of the first resnet (up: without the skip), output of each
     int skip_last;   // up: channels of the last resnet's skip; other skips have `out`
     int layers;      // resnets (up: layers_per_block + 1)
     bool resample;   // followed by downsamplers.0 or upsamplers.0
-    bool only_cross; // no to_k, to_v
+    bool conv;       // by a convolution; false: by a residual block
+    bool only_cross; // ADDED: no to_k, to_v; TRANSFORMER: attn1 is over the text, as attn2
     int heads, head_dim; // heads * head_dim == out; 0 without attention
 };
 
@@ -76,7 +79,7 @@ struct unet_config {
     int channels[UNET_MAX_LEVELS]; // block_out_channels
     struct unet_block down[UNET_MAX_LEVELS], up[UNET_MAX_LEVELS];
     enum unet_mid mid;
-    int mid_heads, mid_head_dim; // mid attention (UNET_MID_CROSS)
+    int mid_heads, mid_head_dim; // of its attention
     bool mid_only_cross;
     float mid_scale_factor; // divisor of the mid block's resnet outputs
     bool mid_skip_time_act;
@@ -89,6 +92,8 @@ struct unet_config {
     bool text_proj;                  // encoder_hid_proj: text_dim -> cross_dim
     bool add_text;                   // addition_embed_type text: pooled from text_dim
     int add_heads;                   // of its attention pooling
+    bool linear_projection;          // of a transformer; false: by a 1x1 convolution
+    int class_embeds;                // rows of class_embedding by noise level; 0: none
     bool class_timestep;             // class_embed_type timestep: noise_level features and MLP
     int time_dim;                    // width of the time embedding
     bool flip_sin_to_cos;

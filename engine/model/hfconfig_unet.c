@@ -42,6 +42,10 @@ static const struct hfconfig_key unet_keys[] = {
     HFCONFIG_READ("time_embedding_act_fn"),
     HFCONFIG_READ("mid_block_only_cross_attention"),
     HFCONFIG_READ("cross_attention_norm"),
+    HFCONFIG_READ("use_linear_projection"),
+    {"downsample_padding", "1"},
+    {"dual_cross_attention", "false"},
+    {"transformer_layers_per_block", "1"},
     {"center_input_sample", "false"},
     {"conv_in_kernel", "3"},
     {"conv_out_kernel", "3"},
@@ -52,10 +56,6 @@ static const struct hfconfig_key unet_keys[] = {
     {"num_attention_heads", "null"},
     {"attention_type", "\"default\""},
     // keys of block and embedding types that are themselves unsupported
-    HFCONFIG_HARMLESS("downsample_padding"),
-    HFCONFIG_HARMLESS("dual_cross_attention"),
-    HFCONFIG_HARMLESS("use_linear_projection"),
-    HFCONFIG_HARMLESS("transformer_layers_per_block"),
     HFCONFIG_HARMLESS("reverse_transformer_layers_per_block"),
     HFCONFIG_HARMLESS("addition_time_embed_dim"),
     HFCONFIG_HARMLESS("projection_class_embeddings_input_dim"),
@@ -99,10 +99,22 @@ static float read_positive(struct json_reader *r, const char *key, double def)
 
 // ---- blocks ---------------------------------------------------------------------------------
 
-// attention[i]: whether the type of block i has attention.
-static void read_block_types(struct json_reader *r, const char *key, const char *plain,
-                             const char *cross, int levels, bool *attention)
+static const struct block_type {
+    const char *name[2]; // in down_block_types, in up_block_types
+    enum unet_attention attention;
+    bool conv;
+} block_types[] = {
+    {{"ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"}, UNET_ATTENTION_NONE, false},
+    {{"SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D"}, UNET_ATTENTION_ADDED, false},
+    {{"DownBlock2D", "UpBlock2D"}, UNET_ATTENTION_NONE, true},
+    {{"CrossAttnDownBlock2D", "CrossAttnUpBlock2D"}, UNET_ATTENTION_TRANSFORMER, true},
+};
+enum { BLOCK_TYPES = sizeof block_types / sizeof *block_types };
+
+static void read_block_types(struct json_reader *r, const char *key, int levels,
+                             const struct block_type **out)
 {
+    const int side = !strcmp(key, "up_block_types");
     const struct json_t *v = json_find(r->map, key);
 
     if (is_absent(r, key)) {
@@ -117,8 +129,10 @@ static void read_block_types(struct json_reader *r, const char *key, const char 
         const struct json_t *item = json_item(v, (size_t)i);
         const char *s = json_text(item, NULL);
         char shown[64];
-        attention[i] = s && !strcmp(s, cross);
-        if (s && (attention[i] || !strcmp(s, plain)))
+        for (int k = 0; s && k < BLOCK_TYPES; k++)
+            if (!strcmp(s, block_types[k].name[side]))
+                out[i] = &block_types[k];
+        if (out[i])
             continue;
         json_show(item, shown, sizeof shown);
         json_fail(r, ERR_UNSUPPORTED, key, "%s is not supported", shown);
@@ -170,19 +184,22 @@ static void read_channels(struct json_reader *r, struct unet_config *c)
 
 // The per-level lists of the config, before they are combined into blocks.
 struct lists {
-    bool down[UNET_MAX_LEVELS], up[UNET_MAX_LEVELS], only_cross[UNET_MAX_LEVELS];
+    const struct block_type *down[UNET_MAX_LEVELS], *up[UNET_MAX_LEVELS];
+    bool only_cross[UNET_MAX_LEVELS];
     int layers[UNET_MAX_LEVELS], head_dim[UNET_MAX_LEVELS];
 };
 
-static void set_heads(struct json_reader *r, struct unet_block *b, int head_dim)
+// head_dim: attention_head_dim, which is the number of heads of a transformer.
+static void set_heads(struct json_reader *r, enum unet_attention attention, int channels,
+                      int head_dim, int *heads, int *dim)
 {
-    if (!b->attention)
+    if (attention == UNET_ATTENTION_NONE)
         return;
-    if (b->out % head_dim)
+    if (channels % head_dim)
         json_fail(r, ERR_UNSUPPORTED, "attention_head_dim", "%d does not divide %d channels",
-                  head_dim, b->out);
-    b->head_dim = head_dim;
-    b->heads = b->out / head_dim;
+                  head_dim, channels);
+    *dim = attention == UNET_ATTENTION_TRANSFORMER ? channels / head_dim : head_dim;
+    *heads = channels / *dim;
 }
 
 static void lay_out_blocks(struct json_reader *r, struct unet_config *c, const struct lists *l)
@@ -191,29 +208,35 @@ static void lay_out_blocks(struct json_reader *r, struct unet_config *c, const s
 
     for (int i = 0; i <= last; i++) {
         int j = last - i; // up blocks go from the innermost level outwards
-        c->down[i] = (struct unet_block){.attention = l->down[i],
+        struct unet_block *down = &c->down[i], *up = &c->up[i];
+        c->down[i] = (struct unet_block){.attention = l->down[i]->attention,
+                                         .conv = l->down[i]->conv,
                                          .in = c->channels[i ? i - 1 : 0],
                                          .out = c->channels[i],
                                          .layers = l->layers[i],
                                          .resample = i < last,
                                          .only_cross = l->only_cross[i]};
-        c->up[i] = (struct unet_block){.attention = l->up[i],
+        c->up[i] = (struct unet_block){.attention = l->up[i]->attention,
+                                       .conv = l->up[i]->conv,
                                        .in = c->channels[i ? j + 1 : last],
                                        .out = c->channels[j],
                                        .skip_last = c->channels[j ? j - 1 : 0],
                                        .layers = l->layers[j] + 1,
                                        .resample = i < last,
                                        .only_cross = l->only_cross[j]};
-        set_heads(r, &c->down[i], l->head_dim[i]);
-        // diffusers reverses every per-level list for the up blocks except this one
-        set_heads(r, &c->up[i], l->head_dim[i]);
+        set_heads(r, down->attention, down->out, l->head_dim[i], &down->heads, &down->head_dim);
+        // diffusers reverses every per-level list for the up blocks except head dimensions
+        set_heads(r, up->attention, up->out,
+                  l->head_dim[up->attention == UNET_ATTENTION_TRANSFORMER ? j : i], &up->heads,
+                  &up->head_dim);
     }
 }
 
 static void read_mid(struct json_reader *r, struct unet_config *c, const struct lists *l)
 {
-    static const char *const names[] = {"UNetMidBlock2D", "UNetMidBlock2DSimpleCrossAttn", NULL};
-    static const enum unet_mid mids[] = {UNET_MID_RESNET, UNET_MID_CROSS};
+    static const char *const names[] = {"UNetMidBlock2D", "UNetMidBlock2DSimpleCrossAttn",
+                                        "UNetMidBlock2DCrossAttn", NULL};
+    static const enum unet_mid mids[] = {UNET_MID_RESNET, UNET_MID_CROSS, UNET_MID_TRANSFORMER};
     int last = c->levels - 1;
 
     if (is_absent(r, "mid_block_type"))
@@ -223,15 +246,15 @@ static void read_mid(struct json_reader *r, struct unet_config *c, const struct 
     if (!is_null(r, "mid_block_type"))
         c->mid = mids[json_read_enum(r, "mid_block_type", 0, names)];
     c->mid_scale_factor = read_positive(r, "mid_block_scale_factor", 1);
-    // diffusers does not pass resnet_skip_time_act to UNetMidBlock2D
+    // diffusers does not pass resnet_skip_time_act to the others
     c->mid_skip_time_act = c->skip_time_act && c->mid == UNET_MID_CROSS;
+    set_heads(r,
+              c->mid == UNET_MID_CROSS         ? UNET_ATTENTION_ADDED
+              : c->mid == UNET_MID_TRANSFORMER ? UNET_ATTENTION_TRANSFORMER
+                                               : UNET_ATTENTION_NONE,
+              c->channels[last], l->head_dim[last], &c->mid_heads, &c->mid_head_dim);
     if (c->mid != UNET_MID_CROSS)
         return;
-    c->mid_head_dim = l->head_dim[last];
-    c->mid_heads = c->channels[last] / c->mid_head_dim;
-    if (c->channels[last] % c->mid_head_dim)
-        json_fail(r, ERR_UNSUPPORTED, "attention_head_dim", "%d does not divide %d channels",
-                  c->mid_head_dim, c->channels[last]);
     if (!is_null(r, "mid_block_only_cross_attention"))
         c->mid_only_cross = json_read_bool(r, "mid_block_only_cross_attention", false);
     else if (json_key(r, "only_cross_attention") == JSON_BOOL)
@@ -240,13 +263,11 @@ static void read_mid(struct json_reader *r, struct unet_config *c, const struct 
 
 static void read_blocks(struct json_reader *r, struct unet_config *c)
 {
-    struct lists l;
+    struct lists l = {0};
 
     read_channels(r, c);
-    read_block_types(r, "down_block_types", "ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D",
-                     c->levels, l.down);
-    read_block_types(r, "up_block_types", "ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D",
-                     c->levels, l.up);
+    read_block_types(r, "down_block_types", c->levels, l.down);
+    read_block_types(r, "up_block_types", c->levels, l.up);
     read_bools(r, "only_cross_attention", c->levels, l.only_cross);
     json_read_ints(r, "layers_per_block", 2, 1, UNET_MAX_LAYERS - 1, c->levels, l.layers);
     json_read_ints(r, "attention_head_dim", 8, 1, 1 << 12, c->levels, l.head_dim);
@@ -322,7 +343,7 @@ static void read_time(struct json_reader *r, struct unet_config *c)
         json_read_enum(r, "class_embed_type", 0, class_types);
         c->class_timestep = true;
     } else if (!is_null(r, "num_class_embeds")) {
-        hfconfig_unsupported(r, "num_class_embeds");
+        c->class_embeds = (int)json_read_int(r, "num_class_embeds", 0, 1, 1 << 16);
     }
     c->scale_shift = json_read_enum(r, "resnet_time_scale_shift", 0, shifts) == 1;
     c->out_scale_factor = read_positive(r, "resnet_out_scale_factor", 1);
@@ -359,6 +380,7 @@ static void read_unet(struct json_reader *r, void *out)
     json_read_enum(r, "_class_name", 0, classes);
     hfconfig_check_keys(r, unet_keys);
     read_picture(r, c);
+    c->linear_projection = json_read_bool(r, "use_linear_projection", false);
     c->act = is_absent(r, "act_fn") ? HF_ACT_SILU : read_act(r, "act_fn");
     c->skip_time_act = json_read_bool(r, "resnet_skip_time_act", false);
     read_blocks(r, c);

@@ -84,6 +84,64 @@ void load_conv(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t
     create(l, &p, out);
 }
 
+void load_halves(struct loader *l, struct op_weight *out[2], uint32_t rows, uint32_t in,
+                 const char *fmt, ...)
+{
+    const float *weight, *bias;
+    char name[LAYER_NAME];
+
+    FORMAT_NAME(name, fmt);
+    weight = weights_f32(l->w, WEIGHTS_SHAPE(2 * (uint64_t)rows, in), "%s.weight", name);
+    bias = weights_f32(l->w, WEIGHTS_SHAPE(2 * (uint64_t)rows), "%s.bias", name);
+    for (size_t i = 0; i < 2; i++)
+        create(l,
+               &(struct op_weight_params){
+                   .weight = weight ? weight + i * rows * in : NULL,
+                   .bias = bias ? bias + i * rows : NULL,
+                   .out = rows,
+                   .in = in,
+                   .kernel = 1,
+                   .dtype = l->weights,
+               },
+               &out[i]);
+}
+
+// Row 2i + r of the image, r = -1, 0, 1, is row dy of the unshuffled pixels' row i + k: k = -1,
+// dy = 1 for r = -1, else k = 0, dy = r. Columns likewise; all other weights are 0.
+static void spread_taps(const float *weight, size_t filters, float *out)
+{
+    static const size_t block[3] = {0, 1, 1}, within[3] = {1, 0, 1};
+
+    for (size_t f = 0; f < filters; f++)
+        for (size_t i = 0; i < 9; i++) {
+            const size_t y = i / 3, x = i % 3, part = 2 * within[y] + within[x];
+            out[(f * 4 + part) * 9 + 3 * block[y] + block[x]] = weight[f * 9 + i];
+        }
+}
+
+void load_conv_down(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in,
+                    const char *fmt, ...)
+{
+    struct op_weight_params p = {.out = rows, .in = 4 * in, .kernel = 3, .dtype = l->weights};
+    const float *weight;
+    char name[LAYER_NAME];
+    float *spread;
+
+    FORMAT_NAME(name, fmt);
+    weight = weights_f32(l->w, WEIGHTS_SHAPE(rows, in, 3, 3), "%s.weight", name);
+    p.bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
+    if (l->err || !l->dev || !weight)
+        return;
+    spread = calloc((size_t)rows * in * 36, sizeof *spread);
+    if (spread)
+        spread_taps(weight, (size_t)rows * in, spread);
+    else
+        l->err = ERR_NO_MEMORY;
+    p.weight = spread;
+    create(l, &p, out);
+    free(spread);
+}
+
 void joined_begin(struct joined *j, struct loader *l, uint32_t rows, uint32_t in, bool bias)
 {
     *j = (struct joined){.l = l, .rows = rows, .in = in, .has_bias = bias};

@@ -35,6 +35,13 @@ void load_linear(struct loader *l, struct op_weight **out, uint32_t rows, uint32
                  const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 void load_conv(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in,
                uint32_t kernel, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+// A linear layer of 2 * rows outputs as two products: out[0] is its first half.
+void load_halves(struct loader *l, struct op_weight *out[2], uint32_t rows, uint32_t in,
+                 const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+// A 3x3 convolution with stride 2 and a padding of 1, for input that was unshuffled by 2: a pixel
+// and its three neighbors are one pixel of 4 * in channels.
+void load_conv_down(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in,
+                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 void norm_deinit(struct norm *n);
 
 // Linear layers with the same input as one product; the rows of each follow those before it. The

@@ -7,6 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+uint32_t unet_text_slot(struct unet *u, uint32_t channels)
+{
+    u->text_channels[u->text_slots] = channels;
+    return u->text_slots++;
+}
+
 static void load_resnet(struct loader *l, struct unet *u, struct resnet *r, bool mid)
 {
     const uint32_t in = r->in, out = r->out;
@@ -40,19 +46,61 @@ static void load_attention(struct loader *l, struct unet *u, struct attention *a
     joined_begin(&kv, l, 2 * c, text, true);
     joined_add(&kv, c, "%s.add_k_proj", a->name);
     joined_add(&kv, c, "%s.add_v_proj", a->name);
-    joined_end(&kv, &a->text_kv);
+    joined_end(&kv, &a->text_kv.product);
     load_linear(l, &a->out, c, c, true, "%s.to_out.0", a->name);
-    a->text_slot = u->attentions++;
+    a->text_kv.slot = unet_text_slot(u, c);
+}
+
+// The attention after residual block i. where: the block's name.
+static void load_block_attention(struct loader *l, struct unet *u, struct block *b,
+                                 const char *where, int i, int channels, int heads, bool only_cross)
+{
+    struct attention *a = &b->attention[i];
+    struct transformer *t = &b->transformer[i];
+
+    if (b->kind == UNET_ATTENTION_TRANSFORMER) {
+        snprintf(t->name, sizeof t->name, "%s.attentions.%d", where, i);
+        t->channels = (uint32_t)channels;
+        t->heads = (uint32_t)heads;
+        t->cross_only = only_cross;
+        transformer_load(l, u, t);
+    } else {
+        snprintf(a->name, sizeof a->name, "%s.attentions.%d", where, i);
+        a->channels = (uint32_t)channels;
+        a->heads = (uint32_t)heads;
+        a->cross_only = only_cross;
+        load_attention(l, u, a);
+    }
+}
+
+static void load_sampler(struct loader *l, struct unet *u, struct block *b, const char *where,
+                         int channels, bool up)
+{
+    const uint32_t c = (uint32_t)channels;
+
+    snprintf(b->sampler.name, sizeof b->sampler.name, "%s.%ssamplers.0", where, up ? "up" : "down");
+    b->sampler.in = b->sampler.out = c;
+    b->sampler.resample = up ? RESAMPLE_UP : RESAMPLE_DOWN;
+    if (!b->conv)
+        load_resnet(l, u, &b->sampler, false);
+    else if (up)
+        load_conv(l, &b->sampler_conv, c, c, 3, "%s.conv", b->sampler.name);
+    else
+        load_conv_down(l, &b->sampler_conv, c, c, "%s.conv", b->sampler.name);
 }
 
 static void load_block(struct loader *l, struct unet *u, struct block *b,
                        const struct unet_block *config, bool up, int index)
 {
     const char *side = up ? "up" : "down";
+    char where[32];
 
-    snprintf(b->name, sizeof b->name, "%s_blocks.%d", side, index);
+    snprintf(where, sizeof where, "%s_blocks.%d", side, index);
+    snprintf(b->name, sizeof b->name, "%s", where);
     b->layers = config->layers;
-    b->attentions = config->attention ? config->layers : 0;
+    b->kind = config->attention;
+    b->attentions = b->kind ? config->layers : 0;
+    b->conv = config->conv;
     b->resamples = config->resample;
     for (int i = 0; i < b->layers; i++) {
         struct resnet *r = &b->resnet[i];
@@ -61,22 +109,11 @@ static void load_block(struct loader *l, struct unet *u, struct block *b,
         r->in = (uint32_t)((i ? config->out : config->in) + skip);
         r->out = (uint32_t)config->out;
         load_resnet(l, u, r, false);
-        if (b->attentions) {
-            struct attention *a = &b->attention[i];
-            snprintf(a->name, sizeof a->name, "%s_blocks.%d.attentions.%d", side, index, i);
-            a->channels = (uint32_t)config->out;
-            a->heads = (uint32_t)config->heads;
-            a->cross_only = config->only_cross;
-            load_attention(l, u, a);
-        }
+        if (b->attentions)
+            load_block_attention(l, u, b, where, i, config->out, config->heads, config->only_cross);
     }
-    if (b->resamples) {
-        snprintf(b->sampler.name, sizeof b->sampler.name, "%s_blocks.%d.%ssamplers.0", side, index,
-                 side);
-        b->sampler.in = b->sampler.out = (uint32_t)config->out;
-        b->sampler.resample = up ? RESAMPLE_UP : RESAMPLE_DOWN;
-        load_resnet(l, u, &b->sampler, false);
-    }
+    if (b->resamples)
+        load_sampler(l, u, b, where, config->out, up);
 }
 
 static void load_mid(struct loader *l, struct unet *u)
@@ -93,15 +130,11 @@ static void load_mid(struct loader *l, struct unet *u)
         r->in = r->out = channels;
         load_resnet(l, u, r, true);
     }
-    if (c->mid == UNET_MID_CROSS) {
-        struct attention *a = &b->attention[0];
-        b->attentions = 1;
-        snprintf(a->name, sizeof a->name, "mid_block.attentions.0");
-        a->channels = channels;
-        a->heads = (uint32_t)c->mid_heads;
-        a->cross_only = c->mid_only_cross;
-        load_attention(l, u, a);
-    }
+    if (b->layers < 2)
+        return;
+    b->attentions = 1;
+    b->kind = c->mid == UNET_MID_CROSS ? UNET_ATTENTION_ADDED : UNET_ATTENTION_TRANSFORMER;
+    load_block_attention(l, u, b, "mid_block", 0, (int)channels, c->mid_heads, c->mid_only_cross);
 }
 
 // Every residual block's time_emb_proj, at its time_offset: in the order in which they were loaded.
@@ -115,7 +148,7 @@ static void load_time_proj(struct loader *l, struct unet *u)
         const struct block *block = &u->block[b];
         for (int i = 0; i < block->layers; i++)
             joined_add(&j, parts * block->resnet[i].out, "%s.time_emb_proj", block->resnet[i].name);
-        if (block->resamples)
+        if (block->resamples && !block->conv)
             joined_add(&j, parts * block->sampler.out, "%s.time_emb_proj", block->sampler.name);
     }
     joined_end(&j, &u->time_proj);
@@ -154,6 +187,12 @@ static void load_all(struct loader *l, struct unet *u)
     load_time_mlp(l, u, &u->time, "time_embedding");
     if (c->class_timestep)
         load_time_mlp(l, u, &u->level, "class_embedding");
+    if (c->class_embeds)
+        load_tensor(l, l->dtype, (uint32_t)c->class_embeds, (uint32_t)c->time_dim,
+                    weights_f32(l->w,
+                                WEIGHTS_SHAPE((uint64_t)c->class_embeds, (uint64_t)c->time_dim),
+                                "class_embedding.weight"),
+                    &u->level_table);
     if (c->text_proj)
         load_linear(l, &u->hid_proj, (uint32_t)c->cross_dim, (uint32_t)c->text_dim, true,
                     "encoder_hid_proj");
@@ -189,7 +228,10 @@ static enum err check_channels(const struct unet_config *c, struct fault *why)
     if (c->cross_norm == UNET_NORM_LAYER)
         return fault_set(why, ERR_UNSUPPORTED, "cross_attention_norm",
                          "cross_attention_norm \"layer_norm\" is not supported");
-    if (c->mid == UNET_MID_CROSS && c->mid_skip_time_act != c->skip_time_act)
+    if (c->class_embeds && c->add_text)
+        return fault_set(why, ERR_UNSUPPORTED, "num_class_embeds",
+                         "num_class_embeds with addition_embed_type is not supported");
+    if (c->mid != UNET_MID_NONE && c->mid_skip_time_act != c->skip_time_act)
         return fault_set(
             why, ERR_UNSUPPORTED, "resnet_skip_time_act",
             "resnet_skip_time_act must be the same for the mid block and the other blocks");
@@ -242,9 +284,11 @@ static void block_deinit(struct block *b)
         norm_deinit(&a->group_norm);
         norm_deinit(&a->norm_cross);
         op_weight_destroy(&a->qkv);
-        op_weight_destroy(&a->text_kv);
+        op_weight_destroy(&a->text_kv.product);
         op_weight_destroy(&a->out);
+        transformer_deinit(&b->transformer[i]);
     }
+    op_weight_destroy(&b->sampler_conv);
     resnet_deinit(&b->sampler);
 }
 
@@ -260,6 +304,7 @@ void unet_destroy(struct unet **out)
     norm_deinit(&u->pool.norm1);
     norm_deinit(&u->pool.norm2);
     tensor_destroy(&u->pool.position);
+    tensor_destroy(&u->level_table);
     struct op_weight **products[] = {
         &u->time.linear1, &u->time.linear2, &u->level.linear1, &u->level.linear2,
         &u->hid_proj,     &u->pool.q,       &u->pool.k,        &u->pool.v,
@@ -291,18 +336,13 @@ enum err unet_text_create(const struct unet *u, uint32_t entries, uint32_t lengt
         return e;
     t->entries = entries;
     t->length = length;
-    t->count = u->attentions;
+    t->count = u->text_slots;
     t->kv = calloc(t->count ? t->count : 1, sizeof *t->kv);
     if (!t->kv)
         goto fail;
     e = ERR_OK;
-    for (int b = 0; b < u->blocks; b++) {
-        const struct block *block = &u->block[b];
-        for (int i = 0; !e && i < block->attentions; i++)
-            e = tensor_create(u->dev, u->dtype, entries, 1, length,
-                              2 * block->attention[i].channels,
-                              &t->kv[block->attention[i].text_slot]);
-    }
+    for (uint32_t i = 0; !e && i < t->count; i++)
+        e = tensor_create(u->dev, u->dtype, entries, 1, length, 2 * u->text_channels[i], &t->kv[i]);
     if (!e && u->config.add_text)
         e = tensor_create(u->dev, u->dtype, 1, 1, entries, (uint32_t)u->config.time_dim,
                           &t->pooled);

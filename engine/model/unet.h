@@ -1,8 +1,8 @@
-// UNet2DConditionModel as in DeepFloyd IF: text-conditioned pixel diffusion, base and
-// super-resolution, as configured by config.json. The text-dependent part is computed once per
-// prompt into a `struct unet_text`; the rest is recorded once per batch size and replayed at every
-// step. Thread: the engine's worker. Source: diffusers UNet2DConditionModel, unet_2d_blocks,
-// resnet, attention_processor, embeddings.
+// UNet2DConditionModel as in DeepFloyd IF and Stable Diffusion: text-conditioned diffusion of
+// pixels or latents, base and super-resolution, as configured by config.json. The text-dependent
+// part is computed once per prompt into a `struct unet_text`; the rest is recorded once per batch
+// size and replayed at every step. Thread: the engine's worker. Source: diffusers
+// UNet2DConditionModel, unet_2d_blocks, resnet, attention_processor, embeddings.
 #ifndef IMAGEND_UNET_H
 #define IMAGEND_UNET_H
 
@@ -34,6 +34,7 @@ struct unet_inputs {
     const struct tensor *sample;      // [N, H/p, W/p, in_channels*p*p]: pixel-unshuffled by p
     const struct tensor *timestep;    // f32 [N]
     const struct tensor *noise_level; // f32 [N]; class_embed_type "timestep" only
+    const struct tensor *noise_index; // u32 [N]: the noise level; num_class_embeds only
     const struct tensor *text_index;  // u32 [N]: each sample's entry in text
     const struct unet_text *text;
 };

@@ -111,8 +111,8 @@ void attention_record(const struct unet_run *r, const struct attention *a, const
     q = tensor_channels(&qkv, 0, c);
     tap_point(r->tap, r->o, &q, "%s.to_q", a->name);
 
-    text_k = tensor_channels(&text->kv[a->text_slot], 0, c);
-    text_v = tensor_channels(&text->kv[a->text_slot], c, c);
+    text_k = tensor_channels(&text->kv[a->text_kv.slot], 0, c);
+    text_v = tensor_channels(&text->kv[a->text_kv.slot], c, c);
     struct op_attention_params p = {
         .q = &q,
         .segment = {{.k = &text_k, .v = &text_v, .index = r->in->text_index}},
@@ -161,7 +161,7 @@ void attention_record_text(const struct unet_run *r, const struct attention *a,
                          });
         tap_point(r->tap, r->o, &normed, "%s.norm_cross", a->name);
     }
-    op_linear(o, &normed, a->text_kv, NULL, kv);
+    op_linear(o, &normed, a->text_kv.product, NULL, kv);
     if (a->norm_cross.gamma.buf)
         ops_release(o, &normed);
     part = tensor_channels(kv, 0, a->channels);

@@ -6,7 +6,10 @@
 
 #include "unet.h"
 
-enum { UNET_NAME = 64 };
+enum {
+    UNET_NAME = 64,
+    UNET_MAX_TEXT_SLOTS = (2 * UNET_MAX_LEVELS + 1) * UNET_MAX_LAYERS * 2, // two in a transformer
+};
 
 enum resample { RESAMPLE_NONE, RESAMPLE_DOWN, RESAMPLE_UP };
 
@@ -22,6 +25,12 @@ struct resnet {
     float out_scale;
 };
 
+// Keys and values of text: a product, and the index of its results in unet_text.
+struct text_kv {
+    struct op_weight *product;
+    uint32_t slot;
+};
+
 // Attention with AttnAddedKVProcessor. The image's q, k and v are one matrix product; so are the
 // text's k and v.
 struct attention {
@@ -30,19 +39,37 @@ struct attention {
     bool cross_only;
     struct norm group_norm, norm_cross; // norm_cross.gamma.buf NULL: none
     struct op_weight *qkv;              // only q if cross_only
-    struct op_weight *text_kv;
+    struct text_kv text_kv;
     struct op_weight *out;
-    uint32_t text_slot; // index of its keys and values in unet_text
+};
+
+// Transformer2DModel of one block: attn1 over the image, or over the text if cross_only; attn2 over
+// the text; a gated feed-forward layer.
+struct transformer {
+    char name[UNET_NAME];
+    uint32_t channels, heads;
+    bool cross_only;
+    struct norm norm, layer_norm[3];
+    struct op_weight *proj_in, *proj_out;
+    struct op_weight *q[2];     // of attn1 and attn2; attn1's with k and v unless cross_only
+    struct text_kv kv[2];       // of attn1 and attn2; attn1's only if cross_only
+    struct op_weight *out[2];   // of attn1 and attn2
+    struct op_weight *ff_in[2]; // value and gate
+    struct op_weight *ff_out;
 };
 
 struct block {
     char name[UNET_NAME];
     int layers;
     struct resnet resnet[UNET_MAX_LAYERS];
+    enum unet_attention kind; // which of the two has the block's attentions
     struct attention attention[UNET_MAX_LAYERS];
+    struct transformer transformer[UNET_MAX_LAYERS];
     int attentions; // 0, or one after each residual block; mid_block: one between its two
     bool resamples;
-    struct resnet sampler; // downsamplers.0 or upsamplers.0
+    bool conv;                      // by sampler_conv; false: by sampler
+    struct resnet sampler;          // downsamplers.0 or upsamplers.0
+    struct op_weight *sampler_conv; // see load_conv_down
 };
 
 // TextTimeEmbedding: LayerNorm, attention pooling, projection, LayerNorm.
@@ -73,7 +100,9 @@ struct unet {
     int blocks;
     struct op_weight *time_proj; // time_emb_proj of all resnets, as one product
     uint32_t time_proj_channels;
-    uint32_t attentions;
+    struct tensor level_table; // [1, 1, class_embeds, time_dim]; level_table.buf NULL: none
+    uint32_t text_slots;
+    uint32_t text_channels[UNET_MAX_TEXT_SLOTS]; // of the keys in each slot of unet_text
 };
 
 struct unet_text {
@@ -90,6 +119,19 @@ struct unet_run {
     const struct unet_inputs *in;
     struct tensor time_proj; // [N, 1, 1, time_proj_channels]
 };
+
+// Reserves a slot of unet_text for keys and values of this many channels each.
+uint32_t unet_text_slot(struct unet *u, uint32_t channels);
+
+void transformer_load(struct loader *l, struct unet *u, struct transformer *t);
+void transformer_deinit(struct transformer *t);
+// x [N, H, W, C] -> y, which may be a channel view.
+void transformer_record(const struct unet_run *r, const struct transformer *t,
+                        const struct tensor *x, const struct tensor *y);
+// states [n, 1, L, cross_dim] -> entries first .. first + n of text.
+void transformer_record_text(const struct unet_run *r, const struct transformer *t,
+                             const struct tensor *states, const struct unet_text *text,
+                             uint32_t first);
 
 // x [N, H, W, in] -> y [N, H', W', out]; y may be a channel view.
 void resnet_record(const struct unet_run *r, const struct resnet *b, const struct tensor *x,

@@ -60,6 +60,17 @@ static struct tensor embed_time(struct unet_run *r)
         op_embed(o, &index, &in->text->pooled, &rows);
         residual = &emb;
     }
+    if (r->u->level_table.buf) {
+        struct tensor rows = tensor_reshape(&emb, 1, 1, n), index = {0};
+        if (!in->noise_index) {
+            ops_fail(o, ERR_INVALID);
+            return emb;
+        }
+        index = tensor_reshape(in->noise_index, 1, 1, n);
+        op_embed(o, &index, &r->u->level_table, &rows);
+        tap_point(r->tap, o, &emb, "class_embedding");
+        residual = &emb;
+    }
     if (r->u->level.linear1) {
         op_time_embed(o, in->noise_level, c->flip_sin_to_cos, c->freq_shift, &features);
         time_mlp_record(r, &r->u->level, &features, residual, &part);
@@ -87,6 +98,36 @@ static void project_time(struct unet_run *r, struct tensor *emb)
     ops_release(r->o, emb);
 }
 
+static void record_attention(const struct unet_run *r, const struct block *b, int i,
+                             const struct tensor *x, const struct tensor *y)
+{
+    if (b->kind == UNET_ATTENTION_TRANSFORMER)
+        transformer_record(r, &b->transformer[i], x, y);
+    else
+        attention_record(r, &b->attention[i], x, y);
+}
+
+// Halves or doubles the size of x.
+static void record_sampler(const struct unet_run *r, const struct block *b, const struct tensor *x,
+                           const struct tensor *y)
+{
+    struct tensor t;
+
+    if (!b->conv) {
+        resnet_record(r, &b->sampler, x, y);
+        return;
+    }
+    if (b->sampler.resample == RESAMPLE_DOWN) {
+        t = ops_temp(r->o, y->n, y->h, y->w, 4 * x->c);
+        op_pixel_unshuffle(r->o, 2, x, &t);
+    } else {
+        t = ops_temp(r->o, y->n, y->h, y->w, x->c);
+        op_upsample_nearest2(r->o, x, &t);
+    }
+    op_conv2d(r->o, &t, b->sampler_conv, NULL, y);
+    ops_release(r->o, &t);
+}
+
 static struct tensor record_down(struct unet_run *r, struct skips *s)
 {
     struct tensor h = *r->in->sample, y;
@@ -103,7 +144,7 @@ static struct tensor record_down(struct unet_run *r, struct skips *s)
             if (block->attentions) {
                 struct tensor t = ops_temp(r->o, h.n, h.h, h.w, res->out);
                 resnet_record(r, res, &h, &t);
-                attention_record(r, &block->attention[i], &t, &y);
+                record_attention(r, block, i, &t, &y);
                 ops_release(r->o, &t);
             } else {
                 resnet_record(r, res, &h, &y);
@@ -114,7 +155,7 @@ static struct tensor record_down(struct unet_run *r, struct skips *s)
             if (h.h % 2 || h.w % 2)
                 ops_fail(r->o, ERR_INVALID);
             y = push_skip(r, s, h.n, h.h / 2, h.w / 2, block->sampler.out);
-            resnet_record(r, &block->sampler, &h, &y);
+            record_sampler(r, block, &h, &y);
             h = y;
         }
         tap_point(r->tap, r->o, &h, "%s", block->name);
@@ -136,7 +177,7 @@ static void record_mid(struct unet_run *r, const struct skips *s, const struct t
         struct tensor a = ops_temp(r->o, h->n, h->h, h->w, h->c);
         struct tensor b = ops_temp(r->o, h->n, h->h, h->w, h->c);
         resnet_record(r, &mid->resnet[0], h, &a);
-        attention_record(r, &mid->attention[0], &a, &b);
+        record_attention(r, mid, 0, &a, &b);
         resnet_record(r, &mid->resnet[1], &b, &y);
         ops_release(r->o, &a);
         ops_release(r->o, &b);
@@ -159,7 +200,7 @@ static struct tensor record_up(struct unet_run *r, struct skips *s)
             if (block->attentions) {
                 t = ops_temp(r->o, x.n, x.h, x.w, res->out);
                 resnet_record(r, res, &x, &t);
-                attention_record(r, &block->attention[i], &t, &y);
+                record_attention(r, block, i, &t, &y);
                 ops_release(r->o, &t);
             } else {
                 resnet_record(r, res, &x, &y);
@@ -168,7 +209,7 @@ static struct tensor record_up(struct unet_run *r, struct skips *s)
             if (resample) {
                 t = y;
                 y = next_head(s);
-                resnet_record(r, &block->sampler, &t, &y);
+                record_sampler(r, block, &t, &y);
                 ops_release(r->o, &t);
             }
         }
@@ -227,6 +268,21 @@ struct tensor unet_record(const struct unet *u, struct ops *o, const struct unet
     return y;
 }
 
+static void record_block_text(const struct unet_run *r, const struct block *b,
+                              const struct tensor *states, const struct unet_text *text,
+                              uint32_t first)
+{
+    for (int i = 0; i < b->attentions; i++) {
+        const struct attention *a = &b->attention[i];
+        if (b->kind == UNET_ATTENTION_TRANSFORMER) {
+            transformer_record_text(r, &b->transformer[i], states, text, first);
+        } else {
+            struct tensor kv = tensor_samples(&text->kv[a->text_kv.slot], first, states->n);
+            attention_record_text(r, a, states, &kv);
+        }
+    }
+}
+
 void unet_record_text(const struct unet *u, struct ops *o, const struct tensor *states,
                       struct unet_text *text, uint32_t first, const struct tap *tap)
 {
@@ -243,13 +299,8 @@ void unet_record_text(const struct unet *u, struct ops *o, const struct tensor *
         op_linear(o, states, u->hid_proj, NULL, &proj);
         tap_point(r.tap, r.o, &proj, "encoder_hid_proj");
     }
-    for (int b = 0; b < u->blocks; b++) {
-        for (int i = 0; i < u->block[b].attentions; i++) {
-            const struct attention *a = &u->block[b].attention[i];
-            struct tensor kv = tensor_samples(&text->kv[a->text_slot], first, states->n);
-            attention_record_text(&r, a, &proj, &kv);
-        }
-    }
+    for (int b = 0; b < u->blocks; b++)
+        record_block_text(&r, &u->block[b], &proj, text, first);
     if (u->hid_proj)
         ops_release(o, &proj);
 }

@@ -316,6 +316,10 @@ static enum err check_network(const struct cascade *c, int index, struct fault *
         return fault_set(why, ERR_UNSUPPORTED, "in_channels",
                          "the U-Net of stage %d (%s) has %d input channels, expected %d", i + 1,
                          n->name, n->unet.in_channels, channels);
+    if (n->unet.class_embeds)
+        return fault_set(why, ERR_UNSUPPORTED, "num_class_embeds",
+                         "the U-Net of stage %d (%s) has num_class_embeds, which is not supported",
+                         i + 1, n->name);
     if (n->unet.text_dim != c->text.width)
         return fault_set(
             why, ERR_UNSUPPORTED, "encoder_hid_dim",

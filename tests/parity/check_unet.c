@@ -30,19 +30,21 @@ static struct unet *load(struct bundle *b, const char *dir)
 
 // The forward's inputs on the device.
 struct inputs {
-    struct tensor sample, timestep, level, index, states;
+    struct tensor sample, timestep, level, noise_index, index, states;
 };
 
-static enum err put_words(struct ops_device *dev, const int64_t *values, uint32_t n, bool index,
-                          struct tensor *out)
+// values NULL: 0, 1, 2, ...
+static enum err put_words(struct ops_device *dev, const int64_t *values, uint32_t n,
+                          enum dtype dtype, struct tensor *out)
 {
-    enum err e = tensor_create_mapped(dev, index ? DT_U32 : DT_F32, n, 1, 1, 1, out);
+    enum err e = tensor_create_mapped(dev, dtype, n, 1, 1, 1, out);
 
     for (uint32_t i = 0; !e && i < n; i++) {
-        if (index)
-            ((uint32_t *)tensor_map(out))[i * out->cs] = i;
+        const int64_t v = values ? values[i] : i;
+        if (dtype == DT_U32)
+            ((uint32_t *)tensor_map(out))[i * out->cs] = (uint32_t)v;
         else
-            ((float *)tensor_map(out))[i * out->cs] = values ? (float)values[i] : 0;
+            ((float *)tensor_map(out))[i * out->cs] = (float)v;
     }
     return e;
 }
@@ -69,11 +71,13 @@ static enum err put_inputs(struct bundle *b, struct inputs *in)
     if (!e)
         e = tensor_upload(&in->states, s);
     if (!e)
-        e = put_words(dev, t, n, false, &in->timestep);
+        e = put_words(dev, t, n, DT_F32, &in->timestep);
     if (!e)
-        e = put_words(dev, level, n, false, &in->level);
+        e = put_words(dev, level, n, DT_F32, &in->level);
     if (!e)
-        e = put_words(dev, NULL, n, true, &in->index);
+        e = put_words(dev, level, n, DT_U32, &in->noise_index);
+    if (!e)
+        e = put_words(dev, NULL, n, DT_U32, &in->index);
 done:
     free(x);
     free(s);
@@ -116,6 +120,7 @@ static enum err forward(struct bundle *b, const struct unet *u, const struct inp
                         .sample = &x,
                         .timestep = &in->timestep,
                         .noise_level = &in->level,
+                        .noise_index = &in->noise_index,
                         .text_index = &in->index,
                         .text = text,
                     },
@@ -156,6 +161,7 @@ void check_forward(struct bundle *b, const char *unet_dir)
     tensor_destroy(&in.states);
     tensor_destroy(&in.timestep);
     tensor_destroy(&in.level);
+    tensor_destroy(&in.noise_index);
     tensor_destroy(&in.index);
     unet_destroy(&u);
     points_destroy(&points);

@@ -99,12 +99,18 @@ static const struct fusion {
     {".DenseReluDense.wi_0", ""},
     {".DenseReluDense.act", ""},
     {".DenseReluDense.wo", ""},
-    {".self_attn", ""}, // of a layer of CLIP
+    {".transformer_blocks.0.attn1.to_out.0", ""}, // of a transformer: added one after another
+    {".transformer_blocks.0.attn1", ""},
+    {".transformer_blocks.0.attn2", ""},
+    {"act.conv_norm_out", "out"}, // with its activation
+    {".self_attn", ""},           // of a layer of CLIP
     {".mlp", ""},
 };
 
 static bool was_compared(const struct points *p, const char *name)
 {
+    if (!strcmp(name, "out")) // of the network, which its check compares
+        return true;
     for (int i = 0; i < p->count; i++) {
         if (!strcmp(p->at[i].name, name))
             return true;

@@ -188,6 +188,7 @@ static void check_refusals(struct cascade *c)
         {BASE("\"path\":\"sr\""), ERR_UNSUPPORTED, "model"},
         {BASE("\"path\":\"wide\""), ERR_UNSUPPORTED, "in_channels"},
         {BASE("\"path\":\"other-text\""), ERR_UNSUPPORTED, "encoder_hid_dim"},
+        {BASE("\"path\":\"labelled\""), ERR_UNSUPPORTED, "num_class_embeds"},
     };
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -239,6 +240,7 @@ int main(int argc, char **argv)
     golden = argc > 1 ? argv[1] : "tests/golden";
     model_folder(golden);
     add_variant("wide", "\"in_channels\": 3", "\"in_channels\": 4");
+    add_variant("labelled", "\"num_class_embeds\": null", "\"num_class_embeds\": 9");
     add_variant("other-text", "\"encoder_hid_dim\": 64", "\"encoder_hid_dim\": 32");
     if (c) {
         check_stages(c);

@@ -98,6 +98,23 @@ static void check_unet_defaults(void)
           !c.low_res_align_corners && !c.mid_only_cross);
 }
 
+// Blocks of Stable Diffusion: attention_head_dim is the number of heads there.
+static void check_unet_latent(void)
+{
+    struct unet_config c;
+    struct fault why = {0};
+
+    CHECK_MSG(hfconfig_unet_read(in_golden("x4-tiny/unet/config.json"), &c, &why) == ERR_OK, "%s",
+              why.msg);
+    CHECK(c.in_channels == 7 && c.out_channels == 4 && c.sample_size == 16);
+    CHECK(!c.down[0].attention && c.down[1].attention == UNET_ATTENTION_TRANSFORMER);
+    CHECK(c.down[0].conv && c.down[0].resample && c.up[3].conv && !c.up[3].resample);
+    CHECK(c.down[3].heads == 4 && c.down[3].head_dim == 6 && c.mid_heads == 4);
+    CHECK(c.down[1].only_cross && !c.down[3].only_cross && !c.up[0].only_cross);
+    CHECK(c.mid == UNET_MID_TRANSFORMER && !c.mid_only_cross && !c.mid_skip_time_act);
+    CHECK(c.class_embeds == 1000 && !c.class_timestep && c.linear_projection);
+}
+
 static void check_unet_mid(void)
 {
     static char resnet[] = "{" UNET ",\"resnet_skip_time_act\":true,\"only_cross_attention\":true}";
@@ -127,7 +144,10 @@ static void check_unet_refused(void)
         {"\"center_input_sample\":true", ERR_UNSUPPORTED, "center_input_sample true"},
         {"\"time_embedding_type\":\"fourier\"", ERR_UNSUPPORTED, "time_embedding_type \"fourier\""},
         {"\"class_embed_type\":\"projection\"", ERR_UNSUPPORTED, "class_embed_type \"projection\""},
-        {"\"num_class_embeds\":1000", ERR_UNSUPPORTED, "num_class_embeds 1000"},
+        {"\"num_class_embeds\":0", ERR_FORMAT, "num_class_embeds must be an integer from 1"},
+        {"\"transformer_layers_per_block\":2", ERR_UNSUPPORTED, "transformer_layers_per_block 2"},
+        {"\"dual_cross_attention\":true", ERR_UNSUPPORTED, "dual_cross_attention true"},
+        {"\"downsample_padding\":0", ERR_UNSUPPORTED, "downsample_padding 0"},
         {"\"addition_embed_type\":\"text_time\"", ERR_UNSUPPORTED, "\"text_time\""},
         {"\"encoder_hid_dim_type\":\"image_proj\"", ERR_UNSUPPORTED, "\"image_proj\""},
         {"\"encoder_hid_dim_type\":\"text_proj\"", ERR_FORMAT, "encoder_hid_dim is missing"},
@@ -172,8 +192,8 @@ static void check_blocks_refused(void)
         {"{\"_class_name\":\"UNet2DConditionModel\"}", "down_block_types is missing"},
         {"{\"_class_name\":\"UNet2DModel\"}", "_class_name \"UNet2DModel\""},
         {"{\"_class_name\":\"UNet2DConditionModel\",\"block_out_channels\":[32],"
-         "\"down_block_types\":[\"DownBlock2D\"]}",
-         "down_block_types \"DownBlock2D\""},
+         "\"down_block_types\":[\"UpBlock2D\"]}",
+         "down_block_types \"UpBlock2D\""},
         {"{\"_class_name\":\"UNet2DConditionModel\",\"block_out_channels\":[32],"
          "\"down_block_types\":[\"ResnetDownsampleBlock2D\"],\"up_block_types\":["
          "\"ResnetUpsampleBlock2D\"]}",
@@ -488,6 +508,7 @@ int main(int argc, char **argv)
     check_unet_base();
     check_unet_super();
     check_unet_defaults();
+    check_unet_latent();
     check_unet_mid();
     check_unet_refused();
     check_blocks_refused();
