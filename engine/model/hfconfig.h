@@ -105,12 +105,30 @@ struct unet_config {
     float out_scale_factor; // divisor of all other resnet outputs
 };
 
+// ---- AutoencoderKL --------------------------------------------------------------------------
+
+enum { VAE_MAX_LEVELS = 8, VAE_MAX_LAYERS = 16 };
+
+// The decoder only.
+struct vae_config {
+    int out_channels, latent_channels;
+    int levels;
+    int channels[VAE_MAX_LEVELS]; // block_out_channels; the decoder runs from the last to the first
+    int layers;                   // layers_per_block; the decoder has one more in each block
+    int norm_groups;
+    enum hfconfig_act act;
+    float scaling_factor, shift_factor; // latents = (sampled latents) / scaling + shift
+    bool post_quant;                    // a 1x1 convolution before the decoder
+    bool mid_attention;
+};
+
 // ---- reading --------------------------------------------------------------------------------
 // Each function reads one file. Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY.
 
 enum err hfconfig_index_read(const char *path, struct hfconfig_index *out, struct fault *why);
 enum err hfconfig_t5_read(const char *path, struct t5_config *out, struct fault *why);
 enum err hfconfig_clip_read(const char *path, struct clip_config *out, struct fault *why);
+enum err hfconfig_vae_read(const char *path, struct vae_config *out, struct fault *why);
 enum err hfconfig_unet_read(const char *path, struct unet_config *out, struct fault *why);
 // Reads only the keys that are present. The sampler supplies defaults, because another class than
 // the file's may be selected.
@@ -127,6 +145,8 @@ enum err hfconfig_t5_parse(const char *text, size_t len, const char *what, struc
                            struct fault *why);
 enum err hfconfig_clip_parse(const char *text, size_t len, const char *what,
                              struct clip_config *out, struct fault *why);
+enum err hfconfig_vae_parse(const char *text, size_t len, const char *what, struct vae_config *out,
+                            struct fault *why);
 enum err hfconfig_unet_parse(const char *text, size_t len, const char *what,
                              struct unet_config *out, struct fault *why);
 enum err hfconfig_scheduler_parse(const char *text, size_t len, const char *what,

@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct t5_config t5;
     struct clip_config clip;
     struct unet_config unet;
+    struct vae_config vae;
     struct scheduler_config scheduler;
     struct json_t *doc;
     struct fault why = {0};
@@ -37,6 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_REQUIRE(clip.heads > 0 && clip.width % clip.heads == 0);
     if (hfconfig_unet_parse(text, size, "f", &unet, &why) == ERR_OK)
         check_blocks(&unet);
+    if (hfconfig_vae_parse(text, size, "f", &vae, &why) == ERR_OK)
+        FUZZ_REQUIRE(vae.levels > 0 && vae.channels[vae.levels - 1] % vae.norm_groups == 0);
     if (hfconfig_scheduler_parse(text, size, "f", &scheduler, &why) == ERR_OK)
         FUZZ_REQUIRE(scheduler.cls <= SCHEDULER_DPM_MULTISTEP);
     return 0;

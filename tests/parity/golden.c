@@ -56,6 +56,11 @@ static const struct kind {
     bool alone;        // one network, which is checked whatever pipeline it belongs to
 } kinds[] = {
     {.end = "/reference_text.safetensors", .tensors = check_clip, .device = true, .alone = true},
+    {.end = "/reference_vae.safetensors",
+     .tensors = check_vae,
+     .device = true,
+     .half = true,
+     .alone = true},
     {.end = "/token_ids.json", .table = check_tokens},
     {.end = "/nmt_nfkc_codepoints.json", .table = check_normalization},
     {.end = "/caption_preprocessing.json", .table = check_captions},

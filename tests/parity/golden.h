@@ -74,6 +74,7 @@ void check_captions(struct golden *g, const char *name);
 void check_t5(struct golden *g, const char *name, const struct json_t *fixture);
 void check_clip(struct golden *g, const char *name, const struct json_t *fixture);
 void check_unet(struct golden *g, const char *name, const struct json_t *fixture);
+void check_vae(struct golden *g, const char *name, const struct json_t *fixture);
 // Against tensors in an open bundle: one forward of the U-Net, one run of the encoder, and the ids
 // that the tokenizer in this folder gives prompts (their bytes as integers).
 void check_forward(struct bundle *b, const char *unet_dir);

@@ -370,6 +370,47 @@ static void check_clip(void)
     }
 }
 
+#define VAE                                                                                        \
+    "{\"_class_name\":\"AutoencoderKL\",\"block_out_channels\":[32,64],"                           \
+    "\"up_block_types\":[\"UpDecoderBlock2D\",\"UpDecoderBlock2D\"]"
+
+static void check_vae(void)
+{
+    static const struct {
+        const char *text;
+        enum err e;
+        const char *says;
+    } rows[] = {
+        {VAE "}", ERR_OK, ""},
+        {VAE ",\"shift_factor\":null,\"force_upcast\":true}", ERR_OK, ""},
+        {"{}", ERR_FORMAT, "_class_name is missing"},
+        {"{\"_class_name\":\"AutoencoderTiny\"}", ERR_UNSUPPORTED,
+         "_class_name \"AutoencoderTiny\""},
+        {"{\"_class_name\":\"AutoencoderKL\"}", ERR_FORMAT, "block_out_channels must be a list"},
+        {VAE ",\"norm_num_groups\":24}", ERR_FORMAT, "24 does not divide 32 channels"},
+        {VAE ",\"latents_mean\":[0,0,0,0]}", ERR_UNSUPPORTED, "latents_mean [0,0,0,0]"},
+        {VAE ",\"act_fn\":\"mish\"}", ERR_UNSUPPORTED, "act_fn \"mish\""},
+        {VAE ",\"scaling_factor\":0}", ERR_FORMAT, "scaling_factor"},
+        {VAE ",\"tiling\":true}", ERR_UNSUPPORTED, "tiling is an unknown key"},
+        {"{\"_class_name\":\"AutoencoderKL\",\"block_out_channels\":[32],"
+         "\"up_block_types\":[\"AttnUpDecoderBlock2D\"]}",
+         ERR_UNSUPPORTED, "up_block_types"},
+    };
+    struct vae_config c;
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct fault why = {0};
+        const enum err e = hfconfig_vae_parse(rows[i].text, strlen(rows[i].text), "t", &c, &why);
+        CHECK_MSG(e == rows[i].e, "%s: %s", rows[i].text, why.msg);
+        CHECK_MSG(strstr(why.msg, rows[i].says), "%s: %s", rows[i].text, why.msg);
+        if (!e)
+            CHECK(c.levels == 2 && c.layers == 1 && c.latent_channels == 4 && c.post_quant &&
+                  c.mid_attention && c.shift_factor == 0);
+    }
+    CHECK_INT(hfconfig_vae_read(in_golden("x4-tiny/vae/config.json"), &c, NULL), ERR_OK);
+    CHECK(c.levels == 3 && c.layers == 2 && fabsf(c.scaling_factor - 0.08333F) < 1e-7F);
+}
+
 static void check_foreign_schedulers(void)
 {
     static const struct {
@@ -516,6 +557,7 @@ int main(int argc, char **argv)
     check_schedulers();
     check_foreign_keys();
     check_clip();
+    check_vae();
     check_foreign_schedulers();
     check_class_override();
     check_index_names();

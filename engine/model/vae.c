@@ -1,0 +1,289 @@
+// Loads and records the decoder of an AutoencoderKL. Called on the engine's worker. Knows nothing
+// about files (see weights.c), sampling or tiles.
+#include "vae.h"
+#include "model_act.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MAX_LAYERS = VAE_MAX_LAYERS + 1 };
+
+static const float norm_eps = 1e-6F;
+
+struct vae_resnet {
+    struct norm norm1, norm2;
+    struct op_weight *conv1, *conv2, *shortcut; // shortcut NULL: identity
+    uint32_t in, out;
+};
+
+// The only attention of the decoder, in mid_block: one head over all pixels.
+struct vae_attention {
+    struct norm norm;
+    struct op_weight *qkv, *out;
+};
+
+struct vae_block {
+    struct vae_resnet resnet[MAX_LAYERS];
+    struct op_weight *upsampler; // NULL: none
+    uint32_t channels;
+};
+
+struct vae {
+    struct vae_config config;
+    enum op_act act;
+    uint64_t parameters;
+    struct op_weight *post_quant, *conv_in, *conv_out; // post_quant NULL: none
+    struct vae_resnet mid[2];
+    struct vae_attention attention; // qkv NULL: none
+    struct vae_block up[VAE_MAX_LEVELS];
+    struct norm norm_out;
+};
+
+// ---- loading ----------------------------------------------------------------------------------
+
+static void load_resnet(struct loader *l, struct vae_resnet *r, uint32_t in, uint32_t out,
+                        const char *where, int index)
+{
+    r->in = in;
+    r->out = out;
+    load_norm(l, &r->norm1, in, true, "%s.resnets.%d.norm1", where, index);
+    load_conv(l, &r->conv1, out, in, 3, "%s.resnets.%d.conv1", where, index);
+    load_norm(l, &r->norm2, out, true, "%s.resnets.%d.norm2", where, index);
+    load_conv(l, &r->conv2, out, out, 3, "%s.resnets.%d.conv2", where, index);
+    if (in != out)
+        load_conv(l, &r->shortcut, out, in, 1, "%s.resnets.%d.conv_shortcut", where, index);
+}
+
+static void load_attention(struct loader *l, struct vae_attention *a, uint32_t c)
+{
+    static const char at[] = "decoder.mid_block.attentions.0";
+    struct joined qkv;
+
+    load_norm(l, &a->norm, c, true, "%s.group_norm", at);
+    joined_begin(&qkv, l, 3 * c, c, true);
+    joined_add(&qkv, c, "%s.to_q", at);
+    joined_add(&qkv, c, "%s.to_k", at);
+    joined_add(&qkv, c, "%s.to_v", at);
+    joined_end(&qkv, &a->qkv);
+    load_linear(l, &a->out, c, c, true, "%s.to_out.0", at);
+}
+
+static void load_all(struct loader *l, struct vae *v)
+{
+    const struct vae_config *c = &v->config;
+    const uint32_t latent = (uint32_t)c->latent_channels;
+    uint32_t channels = (uint32_t)c->channels[c->levels - 1];
+    char where[48];
+
+    if (c->post_quant)
+        load_conv(l, &v->post_quant, latent, latent, 1, "post_quant_conv");
+    load_conv(l, &v->conv_in, channels, latent, 3, "decoder.conv_in");
+    for (int i = 0; i < 2; i++)
+        load_resnet(l, &v->mid[i], channels, channels, "decoder.mid_block", i);
+    if (c->mid_attention)
+        load_attention(l, &v->attention, channels);
+    for (int b = 0; b < c->levels; b++) {
+        struct vae_block *block = &v->up[b];
+        block->channels = (uint32_t)c->channels[c->levels - 1 - b];
+        snprintf(where, sizeof where, "decoder.up_blocks.%d", b);
+        for (int i = 0; i < c->layers + 1; i++) {
+            load_resnet(l, &block->resnet[i], channels, block->channels, where, i);
+            channels = block->channels;
+        }
+        if (b < c->levels - 1)
+            load_conv(l, &block->upsampler, channels, channels, 3, "%s.upsamplers.0.conv", where);
+    }
+    load_norm(l, &v->norm_out, channels, true, "decoder.conv_norm_out");
+    load_conv(l, &v->conv_out, (uint32_t)c->out_channels, channels, 3, "decoder.conv_out");
+    weights_ignore(l->w, "encoder.");
+    weights_ignore(l->w, "quant_conv.");
+}
+
+enum err vae_load(struct ops_device *dev, const struct vae_config *config, struct weights *w,
+                  enum dtype dtype, struct vae **out, struct fault *why)
+{
+    struct loader l = load_begin(dev, w, dtype);
+    struct vae *v;
+    enum err e;
+
+    // Parts of a joined product start at multiples of 4 channels.
+    for (int i = 0; i < config->levels; i++)
+        if (config->channels[i] % 4)
+            return fault_set(why, ERR_UNSUPPORTED, "block_out_channels",
+                             "block_out_channels has %d, which is not a multiple of 4",
+                             config->channels[i]);
+    v = calloc(1, sizeof *v);
+    if (!v)
+        return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the VAE");
+    v->config = *config;
+    v->act = model_act(config->act);
+    load_all(&l, v);
+    e = load_finish(&l, "VAE", &v->parameters, why);
+    if (e)
+        vae_destroy(&v);
+    *out = v;
+    return e;
+}
+
+static void resnet_deinit(struct vae_resnet *r)
+{
+    norm_deinit(&r->norm1);
+    norm_deinit(&r->norm2);
+    op_weight_destroy(&r->conv1);
+    op_weight_destroy(&r->conv2);
+    op_weight_destroy(&r->shortcut);
+}
+
+void vae_destroy(struct vae **out)
+{
+    struct vae *v = *out;
+
+    if (!v)
+        return;
+    for (int i = 0; i < 2; i++)
+        resnet_deinit(&v->mid[i]);
+    for (int b = 0; b < v->config.levels; b++) {
+        for (int i = 0; i < v->config.layers + 1; i++)
+            resnet_deinit(&v->up[b].resnet[i]);
+        op_weight_destroy(&v->up[b].upsampler);
+    }
+    norm_deinit(&v->attention.norm);
+    norm_deinit(&v->norm_out);
+    op_weight_destroy(&v->attention.qkv);
+    op_weight_destroy(&v->attention.out);
+    op_weight_destroy(&v->post_quant);
+    op_weight_destroy(&v->conv_in);
+    op_weight_destroy(&v->conv_out);
+    free(v);
+    *out = NULL;
+}
+
+uint64_t vae_parameters(const struct vae *v)
+{
+    return v->parameters;
+}
+
+// ---- recording --------------------------------------------------------------------------------
+
+static struct tensor normed(const struct vae *v, struct ops *o, const struct norm *n,
+                            enum op_act act, const struct tensor *x)
+{
+    struct tensor y = ops_temp(o, x->n, x->h, x->w, x->c);
+
+    op_group_norm(o, &(struct op_group_norm_params){
+                         .x = x,
+                         .y = &y,
+                         .gamma = &n->gamma,
+                         .beta = &n->beta,
+                         .groups = (uint32_t)v->config.norm_groups,
+                         .eps = norm_eps,
+                         .act = act,
+                     });
+    return y;
+}
+
+// Releases x.
+static struct tensor record_resnet(const struct vae *v, struct ops *o, const struct vae_resnet *r,
+                                   struct tensor x)
+{
+    struct tensor h = normed(v, o, &r->norm1, v->act, &x), shortcut = x;
+    struct tensor conv = ops_temp(o, x.n, x.h, x.w, r->out);
+    struct tensor y = ops_temp(o, x.n, x.h, x.w, r->out);
+
+    op_conv2d(o, &h, r->conv1, NULL, &conv);
+    ops_release(o, &h);
+    h = normed(v, o, &r->norm2, v->act, &conv);
+    ops_release(o, &conv);
+    if (r->shortcut) {
+        shortcut = ops_temp(o, x.n, x.h, x.w, r->out);
+        op_conv2d(o, &x, r->shortcut, NULL, &shortcut);
+        ops_release(o, &x);
+    }
+    op_conv2d(o, &h, r->conv2, &(struct op_epilogue){.residual = &shortcut}, &y);
+    ops_release(o, &h);
+    ops_release(o, &shortcut);
+    return y;
+}
+
+// x += out(attention(norm(x))).
+static void record_attention(const struct vae *v, struct ops *o, const struct tensor *x)
+{
+    const uint32_t c = x->c, pixels = x->h * x->w;
+    struct tensor h = normed(v, o, &v->attention.norm, ACT_NONE, x);
+    struct tensor flat = tensor_reshape(&h, x->n, 1, pixels);
+    struct tensor qkv = ops_temp(o, x->n, 1, pixels, 3 * c);
+    struct tensor q = tensor_channels(&qkv, 0, c), k = tensor_channels(&qkv, c, c);
+    struct tensor value = tensor_channels(&qkv, 2 * c, c);
+
+    op_linear(o, &flat, v->attention.qkv, NULL, &qkv);
+    op_attention(o, &(struct op_attention_params){
+                        .q = &q,
+                        .segment = {{.k = &k, .v = &value}},
+                        .segments = 1,
+                        .heads = 1,
+                        .scale = 1 / sqrtf((float)c),
+                        .y = &flat,
+                    });
+    ops_release(o, &qkv);
+    op_linear(o, &h, v->attention.out, &(struct op_epilogue){.residual = x}, x);
+    ops_release(o, &h);
+}
+
+// Releases x.
+static struct tensor record_upsampler(struct ops *o, const struct op_weight *conv, struct tensor x)
+{
+    struct tensor large = ops_temp(o, x.n, 2 * x.h, 2 * x.w, x.c);
+    struct tensor y = ops_temp(o, x.n, 2 * x.h, 2 * x.w, x.c);
+
+    op_upsample_nearest2(o, &x, &large);
+    ops_release(o, &x);
+    op_conv2d(o, &large, conv, NULL, &y);
+    ops_release(o, &large);
+    return y;
+}
+
+static struct tensor record_mid(const struct vae *v, struct ops *o, struct tensor x,
+                                const struct tap *tap)
+{
+    x = record_resnet(v, o, &v->mid[0], x);
+    if (v->attention.qkv) {
+        record_attention(v, o, &x);
+        tap_point(tap, o, &x, "decoder.mid_block.attentions.0");
+    }
+    x = record_resnet(v, o, &v->mid[1], x);
+    tap_point(tap, o, &x, "decoder.mid_block");
+    return x;
+}
+
+struct tensor vae_record(const struct vae *v, struct ops *o, const struct tensor *latents,
+                         const struct tap *tap)
+{
+    const struct vae_config *c = &v->config;
+    const uint32_t n = latents->n;
+    struct tensor z = *latents, x = ops_temp(o, n, z.h, z.w, v->mid[0].in), h, y;
+
+    if (v->post_quant) {
+        z = ops_temp(o, n, z.h, z.w, z.c);
+        op_conv2d(o, latents, v->post_quant, NULL, &z);
+        tap_point(tap, o, &z, "post_quant_conv");
+    }
+    op_conv2d(o, &z, v->conv_in, NULL, &x);
+    if (v->post_quant)
+        ops_release(o, &z);
+    tap_point(tap, o, &x, "decoder.conv_in");
+    x = record_mid(v, o, x, tap);
+    for (int b = 0; b < c->levels; b++) {
+        for (int i = 0; i < c->layers + 1; i++)
+            x = record_resnet(v, o, &v->up[b].resnet[i], x);
+        if (v->up[b].upsampler)
+            x = record_upsampler(o, v->up[b].upsampler, x);
+        tap_point(tap, o, &x, "decoder.up_blocks.%d", b);
+    }
+    h = normed(v, o, &v->norm_out, v->act, &x);
+    ops_release(o, &x);
+    y = ops_temp(o, n, h.h, h.w, (uint32_t)c->out_channels);
+    op_conv2d(o, &h, v->conv_out, NULL, &y);
+    ops_release(o, &h);
+    return y;
+}
