@@ -50,6 +50,9 @@ void load_tiles(uint m_first, uint pixel_first, uint tap, uint k0)
         vec4 wv = vec4(0), xv = vec4(0);
         if (k < p.k4 && m < 4 * p.m4)
             wv = LOAD_WEIGHT(weight, (m * SIDE * SIDE + tap) * p.k4 + k);
+#if WT != WT_F16
+        wv = round_half4(wv);
+#endif
         if (k < p.k4 && pixel < p.pixels && neighbour(pixel, tap, at))
             xv = LOAD(x, p.x.base + at * p.x.cs + k);
         w_tile[line * ROW + k4] = f16vec4(wv);

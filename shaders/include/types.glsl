@@ -29,16 +29,20 @@
 vec4 unpack4(vec4 v) { return v; }
 vec4 unpack4(uvec2 v) { return vec4(unpackHalf2x16(v.x), unpackHalf2x16(v.y)); }
 
-// Whether packHalf2x16 rounds or truncates is the driver's choice: round here, to nearest even, to
-// a value that a half holds exactly.
+// Whether packHalf2x16 and conversions round or truncate is the driver's choice: round here, to
+// nearest even, to a value that a half holds exactly.
 uint round_half_bits(uint u) { return (u + 0xfffu + ((u >> 13) & 1u)) & 0xffffe000u; }
-uvec2 pack_half4(vec4 v)
+vec4 round_half4(vec4 v)
 {
     uvec4 u = floatBitsToUint(v);
     bvec4 finite = lessThan(u & 0x7f800000u, uvec4(0x7f800000u));
     uvec4 r = uvec4(round_half_bits(u.x), round_half_bits(u.y), round_half_bits(u.z),
                     round_half_bits(u.w));
-    vec4 f = uintBitsToFloat(mix(u, r, finite));
+    return uintBitsToFloat(mix(u, r, finite));
+}
+uvec2 pack_half4(vec4 v)
+{
+    vec4 f = round_half4(v);
     return uvec2(packHalf2x16(f.xy), packHalf2x16(f.zw));
 }
 

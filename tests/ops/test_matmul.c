@@ -143,6 +143,10 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
             whole[i] = i % 97 ? weight[i] * (float)(1 + i % 7) / 5 : 0; // blocks of various scales
         memcpy(weight, whole, r->out * r->x.c * taps * sizeof *whole);
         ref_quantize(weight, r->out, r->x.c, (uint32_t)taps, bits_of(weights));
+        // Matrix units take halves.
+        const bool matrix = dtype == DT_F16 && strstr(op_test_way(), "matmul_matrix");
+        for (size_t i = 0; matrix && weights != DT_BF16 && i < r->out * r->x.c * taps; i++)
+            weight[i] = float_from_half(half_from_float(weight[i]));
     }
     struct ref_matmul ref = {r->x,     x,      weight,    bias,        mul,
                              residual, r->out, r->kernel, (int)r->act, r->scale};
