@@ -3,6 +3,7 @@
 // what they compute. Thread: the engine's worker.
 #include "ops_internal.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -191,6 +192,7 @@ bool kernel_choose(const struct ops_device *dev, struct ops_call *call, struct k
     const struct problem *p = call->problem;
     struct ops_call best = *call;
     double least = 0;
+    assert(call->op < OP_COUNT);
     out->kernel = NULL;
     why[0] = 0;
     for (int row = 0; row < kernel_count(); row++) {

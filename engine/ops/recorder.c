@@ -4,6 +4,7 @@
 // engine/pipeline. Thread: the engine's worker.
 #include "ops_internal.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -269,6 +270,7 @@ static enum err append(struct ops *o, const struct ops_call *asked)
 
 void ops_dispatch(struct ops *o, const struct ops_call *call)
 {
+    assert(o->open && call->push);
     if (!o->error)
         ops_fail(o, append(o, call));
 }

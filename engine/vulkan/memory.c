@@ -3,6 +3,7 @@
 // only.
 #include "vk_internal.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -241,6 +242,7 @@ static size_t take_span(struct vk_slab *slab, int i, size_t bytes)
 static void give_span(struct vk_slab *slab, size_t offset, size_t bytes)
 {
     int i = 0;
+    assert(offset + bytes <= slab->bytes && slab->spans < slab->cap_spans);
     while (i < slab->spans && slab->free[i].offset < offset)
         i++;
     bool left = i > 0 && slab->free[i - 1].offset + slab->free[i - 1].bytes == offset;
@@ -330,6 +332,7 @@ void vk_buffer_destroy(struct vk_buffer **pbuf)
     *pbuf = NULL;
     struct vk_device *dev = buf->dev;
     struct vk_slab *slab = buf->slab;
+    assert(slab->live > 0 && dev->stats.used >= buf->span);
     give_span(slab, buf->offset, buf->span);
     dev->stats.buffers--;
     dev->stats.used -= buf->span;

@@ -410,6 +410,34 @@ static void test_wishes(struct ops_device *dev)
     dev->wish = wish;
 }
 
+// What every row must say of itself, and that every operator has rows which agree on whether they
+// are planned.
+static void test_table(void)
+{
+    int planned[OP_COUNT] = {0}, plain[OP_COUNT] = {0};
+    for (int row = 0; row < kernel_count(); row++) {
+        const struct kernel *k = kernel_at(row);
+        CHECK_MSG(k->name && k->builds > 0 && k->ops, "row %d is incomplete", row);
+        CHECK_MSG(strlen(k->bindings) <= VK_MAX_BINDINGS && strpbrk(k->bindings, "wu"),
+                  "%s: bindings \"%s\"", k->name, k->bindings);
+        CHECK_MSG(strspn(k->bindings, "xmsrwu") == strlen(k->bindings), "%s: unknown letter",
+                  k->name);
+        CHECK_MSG(k->push_bytes && k->push_bytes <= 128 && k->push_bytes % 4 == 0, "%s: push",
+                  k->name);
+        CHECK_MSG(!k->plan || (k->rate.cpu > 0 && k->rate.gpu > 0), "%s: no rate", k->name);
+        CHECK_MSG(!strchr(k->bindings, 'm') == !k->layout, "%s: order of weights", k->name);
+        for (int i = 0; i < k->builds; i++)
+            CHECK_MSG(k->build[i].bytes >= 20 && k->build[i].words[0] == 0x07230203 &&
+                          k->build[i].act && k->build[i].weight,
+                      "%s is no SPIR-V", k->build[i].name);
+        for (int op = 0; op < OP_COUNT; op++)
+            *(k->plan ? &planned[op] : &plain[op]) += k->ops >> op & 1;
+    }
+    for (int op = 0; op < OP_COUNT; op++)
+        CHECK_MSG((planned[op] > 0 && !plain[op]) || (!planned[op] && plain[op] == 1),
+                  "operator %d has %d planned rows and %d others", op, planned[op], plain[op]);
+}
+
 // The row that this call would run.
 static const char *chosen(struct ops_device *dev, struct ops_call *call)
 {
@@ -492,7 +520,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
     test_errors(dev, dtype);
     test_trips(dev, dtype);
     if (dtype == DT_F32)
-        test_wishes(dev), test_choice(dev), test_environment();
+        test_table(), test_wishes(dev), test_choice(dev), test_environment();
 }
 
 int main(void)
