@@ -155,11 +155,17 @@ static enum err check(const struct picture_edit_params *p, struct fault *why)
     if (p->options.padding < 0 || p->options.padding > PICTURE_MAX_PADDING)
         return fault_set(why, ERR_INVALID, "padding", "padding must be 0 to %d, not %d",
                          PICTURE_MAX_PADDING, p->options.padding);
-    if (longer(p->size.width ? p->size.width : i->width,
-               p->size.height ? p->size.height : i->height) > PICTURE_MAX_EDIT_EDGE)
+    if (longer(p->size.width, p->size.height) > PICTURE_MAX_EDIT_EDGE)
+        return fault_set(why, ERR_INVALID, "size",
+                         "\"size\": %dx%d is too large for an edit; the maximum is %d pixels on "
+                         "each side",
+                         p->size.width, p->size.height, PICTURE_MAX_EDIT_EDGE);
+    if (!p->size.width && longer(i->width, i->height) > PICTURE_MAX_EDIT_EDGE)
         return fault_set(why, ERR_INVALID, "image",
-                         "the image has %dx%d pixels; at most %d on each side can be edited",
-                         i->width, i->height, PICTURE_MAX_EDIT_EDGE);
+                         "the image has %dx%d pixels; at most %d on each side can be %s", i->width,
+                         i->height, PICTURE_MAX_EDIT_EDGE,
+                         p->enlarge ? "enlarged; scale it down first"
+                                    : "edited; scale it down, or request a smaller size");
     return ERR_OK;
 }
 

@@ -54,6 +54,7 @@ struct picture_edit_params {
     const struct codec_image *mask;
     enum picture_mask kind;
     bool invert;            // the mask marks the region to keep instead
+    bool enlarge;           // the purpose, which errors state: to enlarge the image, not to edit it
     struct check_size size; // of the result; 0x0: the image's size
     int feather;            // pixels; PICTURE_FEATHER_AUTO: longer side / 256, at least 1
     struct picture_edit_options options;
@@ -71,7 +72,8 @@ struct picture_edit {
 
 // Scales the image to the size of the result (bicubic); an image of that size is kept bit for bit.
 // If there is a mask, an image with alpha is put on white. Masks are thresholded at one half.
-// Errors: INVALID (a mask of another size, or nothing to regenerate; *why names "mask"), NO_MEMORY.
+// Errors: INVALID (a mask of another size, or nothing to regenerate, *why names "mask"; more than
+// PICTURE_MAX_EDIT_EDGE pixels on a side, *why names "size" or "image"), NO_MEMORY.
 // Owner: the caller destroys *out.
 enum err picture_edit_create(const struct picture_edit_params *p, struct picture_edit **out,
                              struct fault *why);

@@ -116,6 +116,8 @@ enum option_code {
 };
 
 // Help texts shared by several commands.
+static const char legal_noise[] =
+    "0 to 999 for each super-resolution stage, at most 2 numbers separated by commas";
 static const char help_model[] = "a cascade folder, or diffusers pipeline folders in stage order, "
                                  "separated by commas (default: the installed model)";
 static const char help_variant[] = "use the weight files of this variant, such as fp16";
@@ -156,10 +158,10 @@ static const struct cli_option options[OPT_COUNT + 1] = {
                   "ones if it has none; every other pixel of --image is kept"},
     [OPT_STRENGTH] =
         {"strength", 0, "A[,B[,C]]",
-         "how much of --image to change, above 0 to 1, per stage (default 0.7, or 1 with a mask; 1 "
+         "how much of --image to change, 0.01 to 1, per stage (default 0.7, or 1 with a mask; 1 "
          "for further stages)",
          .field = "strength",
-         .legal = "numbers above 0 and up to 1, one per stage, separated by commas"},
+         .legal = "0.01 to 1 for each stage, at most 3 numbers separated by commas"},
     [OPT_MODEL] = {"model", 0, "DIR", help_model},
     [OPT_VARIANT] = {"variant", 0, "NAME", help_variant},
     [OPT_SIZE] =
@@ -175,14 +177,14 @@ static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_N] = {"n", 0, "K", "number of images, 1 to 1000", .legal = "1 to 1000"},
     [OPT_PRESET] = {"preset", 0, "NAME", help_preset, .field = "preset"},
     [OPT_STEPS] = {"steps", 0, "A[,B[,C]]", "denoising steps per stage", .field = "steps",
-                   .legal = "1 to 1000 for each stage, separated by commas"},
+                   .legal = "1 to 1000 for each stage, at most 3 numbers separated by commas"},
     [OPT_GUIDANCE] = {"guidance", 0, "A[,B[,C]]",
                       "guidance scale per stage, 1 to 100; 0 or 1 disables guidance",
                       .field = "guidance_scale",
-                      .legal =
-                          "1 to 100 for each stage, separated by commas, or 0 for no guidance"},
+                      .legal = "1 to 100 for each stage, or 0 for no guidance, at most 3 numbers "
+                               "separated by commas"},
     [OPT_NOISE] = {"noise-level", 0, "B[,C]", help_noise, .field = "noise_level",
-                   .legal = "0 to 999 for each super-resolution stage, separated by commas"},
+                   .legal = legal_noise},
     [OPT_NEGATIVE] = {"negative", 0, "TEXT", "negative prompt: what the image should not show",
                       .field = "negative_prompt"},
     [OPT_SAMPLER] = {"sampler", 0, "NAME",
@@ -234,8 +236,7 @@ static const struct cli_option upscale_options[] = {
     {"variant", 0, "NAME", help_variant},
     {"seed", 0, "N", help_seed, .legal = "0 to 18446744073709551615"},
     {"preset", 0, "NAME", help_preset, .field = "preset"},
-    {"noise-level", 0, "B[,C]", help_noise, .field = "noise_level",
-     .legal = "0 to 999 for each super-resolution stage, separated by commas"},
+    {"noise-level", 0, "B[,C]", help_noise, .field = "noise_level", .legal = legal_noise},
     {"device", 0, "NAME", help_device},
     {"dtype", 0, "f32|f16", help_dtype, .legal = "f32 or f16"},
     {"weights", 0, "f32|f16|bf16|q8|q4", help_weights, .legal = legal_weights},
@@ -367,6 +368,8 @@ int generate_parse(int argc, char **argv, struct generate_options *o)
         return status;
     if (o->mask && !o->image)
         return generate_complain("--mask needs --image, the image to repaint");
+    if (o->request.strength[0] != 0 && !o->image)
+        return generate_complain("--strength needs --image, the image to edit");
     if (o->prompts_file)
         return read_prompts(o, argc - optind);
     if (optind == argc)

@@ -36,7 +36,8 @@ enum err generate_read_input(struct generate_options *o, struct fault *why)
 
     if (!o->image)
         return ERR_OK;
-    if (o->request.scale)
+    p.enlarge = o->request.scale;
+    if (p.enlarge)
         p.size = (struct check_size){0, 0};
     e = read_image(o->image, "image", &image, why);
     if (!e && o->mask)

@@ -54,6 +54,20 @@ static const char *nearest(const struct option *longs, const char *name)
     return best;
 }
 
+// Writes the options that begin with `name`, as "--a or --b" or "--a, --b or --c".
+static void ambiguous_option(const struct spelling *s, const char *name, int begins)
+{
+    fprintf(stderr, "imagend: option --%s is ambiguous; use ", name);
+    for (int i = 0; s->longs[i].name; i++)
+        if (!strncmp(s->longs[i].name, name, strlen(name))) {
+            begins--;
+            fprintf(stderr, "--%s%s", s->longs[i].name,
+                    begins > 1    ? ", "
+                    : begins == 1 ? " or "
+                                  : "\n");
+        }
+}
+
 static void unknown_option(const struct spelling *s, const char *given, const char *command)
 {
     char name[64];
@@ -65,8 +79,7 @@ static void unknown_option(const struct spelling *s, const char *given, const ch
         begins += !strncmp(s->longs[i].name, name, strlen(name));
     meant = nearest(s->longs, name);
     if (begins > 1)
-        fprintf(stderr, "imagend: option --%s is ambiguous; see imagend %s --help\n", name,
-                command);
+        ambiguous_option(s, name, begins);
     else if (meant)
         fprintf(stderr, "imagend: unknown option --%s; did you mean --%s?\n", name, meant);
     else

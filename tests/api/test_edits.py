@@ -167,12 +167,23 @@ def test_bad_images_are_refused_before_loading():
 def test_wrong_usage_is_named():
     with Folder() as folder:
         good, small = folder.path("wide.png"), folder.path("small.png")
+        folder.write("long.png", make_png(9000, 1, lambda x, y: (x % 256, 0, 0)))
         for args, says in (
                 (("generate", "x", "--mask", good), "--mask needs --image"),
-                (("generate", "x", "--strength", "0.5"), "strength needs an input image"),
-                (("generate", "x", "--image", good, "--strength", "0"), "use numbers above 0"),
-                (("generate", "x", "--image", good, "--strength", "1.5"), "use numbers above 0"),
-                (("generate", "x", "--image", good, "--strength", "x"), "use numbers above 0"),
+                (("generate", "x", "--strength", "0.5"), "--strength needs --image"),
+                (("generate", "x", "--image", good, "--strength", "0"), "use 0.01 to 1"),
+                (("generate", "x", "--image", good, "--strength", "0.001"), "use 0.01 to 1"),
+                (("generate", "x", "--image", good, "--strength", "1,1,1,1"), "at most 3 numbers"),
+                (("generate", "x", "--steps", "1,1,1,1"), "at most 3 numbers"),
+                (("generate", "x", "--guidance", "1,1,1,1"), "at most 3 numbers"),
+                (("generate", "x", "--noise-level", "1,1,1"), "at most 2 numbers"),
+                (("generate", "x", "--image", folder.path("long.png")), "9000x1 pixels; at most 8192 on "
+                 "each side can be edited"),
+                (("generate", "x", "--image", good, "--size", "9000"), "9000x9000 is too large for an edit"),
+                (("upscale", folder.path("long.png")), "9000x1 pixels; at most 8192 on each side can be "
+                 "enlarged"),
+                (("generate", "x", "--image", good, "--strength", "1.5"), "use 0.01 to 1"),
+                (("generate", "x", "--image", good, "--strength", "x"), "use 0.01 to 1"),
                 (("generate", "x", "--image", good, "--strength", "1,1,1"), "uses only 2 stages"),
                 (("generate", "x", "--image", good, "--strength", "0.01"), "leaves no step"),
                 (("generate", "x", "--image", good, "--size", "1025"), "larger than"),

@@ -88,6 +88,7 @@ static void refused(void)
     static const int none[4] = {0}, some[4] = {0, 0, 1, 1};
     struct codec_image i = image(8, 6, 1), other = mask(6, 8, some, false);
     struct codec_image empty = mask(8, 6, none, false), opaque = mask(8, 6, some, false);
+    struct codec_image wide = image(8193, 1, 1);
     const struct {
         struct picture_edit_params p;
         const char *param, *says;
@@ -97,7 +98,9 @@ static void refused(void)
         {{.mask = &opaque, .kind = PICTURE_MASK_TRANSPARENT}, "mask", "no transparent pixel"},
         {{.feather = -2}, "feather", "0 to 256, not -2"},
         {{.feather = 257}, "feather", "0 to 256, not 257"},
-        {{.size = {8193, 10}}, "image", "at most 8192"},
+        {{.size = {8193, 10}}, "size", "8193x10 is too large for an edit; the maximum is 8192"},
+        {{.image = &wide}, "image", "8193x1 pixels; at most 8192 on each side can be edited;"},
+        {{.image = &wide, .enlarge = true}, "image", "at most 8192 on each side can be enlarged;"},
         {{.options.padding = -1}, "padding", "0 to 4096, not -1"},
         {{.options.padding = 4097}, "padding", "0 to 4096, not 4097"},
     };
@@ -105,7 +108,7 @@ static void refused(void)
         struct picture_edit_params p = rows[r].p;
         struct picture_edit *e;
         struct fault why = {0};
-        p.image = &i;
+        p.image = p.image ? p.image : &i;
         CHECK_INT(picture_edit_create(&p, &e, &why), ERR_INVALID);
         CHECK(!e);
         CHECK_STR(why.param, rows[r].param);
@@ -115,6 +118,7 @@ static void refused(void)
     codec_image_deinit(&other);
     codec_image_deinit(&empty);
     codec_image_deinit(&opaque);
+    codec_image_deinit(&wide);
 }
 
 // Half-transparent colours lie on white, when a mask decides what is drawn.
