@@ -272,7 +272,7 @@ static enum err check_file(const struct check_field *f, const struct json_t *v, 
 {
     const bool list = json_kind(v) == JSON_LIST && f->max > 1;
     const size_t n = list ? json_count(v) : 1;
-    if (!n || (double)n > f->max)
+    if (f->min > 0 && (!n || (double)n > f->max))
         return fault_set(why, ERR_INVALID, f->name, "\"%s\" must have 1 to %g images, not %zu",
                          f->name, f->max, n);
     for (size_t i = 0; i < n; i++) {
@@ -438,12 +438,26 @@ static enum err read_lax(const struct check_field *f, const char *s, size_t n, c
     return f->type == CHECK_BOOL ? lax_bool(f, word, at, why) : lax_number(f, word, at, why);
 }
 
+// A list in text is 3,2 or, as in JSON, [3,2].
+static enum err read_lax_list(const struct check_field *f, const char *s, char *at,
+                              struct fault *why)
+{
+    struct json_t *doc = NULL;
+    if (*s != '[')
+        return read_list_text(f, s, at, why);
+    enum err err = json_parse(s, strlen(s), f->name, ERR_INVALID, &doc, NULL);
+    err = err ? refuse_text(why, f, "up to 3 numbers, such as 3,2 or [3,2]", s)
+              : read_list(f, doc, at, why);
+    json_destroy(&doc);
+    return err;
+}
+
 // Types that forms and query strings can only send as text.
 static enum err read_lax_text(const struct check_field *f, const char *s, char *at,
                               struct fault *why)
 {
     if (f->type != CHECK_TIME)
-        return read_list_text(f, s, at, why);
+        return read_lax_list(f, s, at, why);
     const bool seconds = *s && !s[strspn(s, "0123456789")] && strlen(s) <= 12;
     if (!seconds || strtoll(s, NULL, 10) > LAST_SECOND)
         return put_time(f, s, at, why);

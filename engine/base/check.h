@@ -27,7 +27,8 @@ enum check_type {
     CHECK_SIZE,    // struct check_size: an edge of min..max, "WxH", or "auto" (0x0)
     CHECK_CHARS,   // char[max + 1]; otherwise like TEXT
     CHECK_TIME,    // int64_t unix ms, from RFC 3339 text or unix seconds
-    CHECK_FILE,    // text or an object, or up to max of them in a list; stays in the document
+    CHECK_FILE,    // text or an object, or a list of them where max > 1; stays in the document. The
+                   // number in a list is checked if min is 1, and otherwise by the route
     CHECK_ANY,     // accepted and ignored
 };
 

@@ -57,14 +57,19 @@ void a1111_add_info(struct buf *out, const struct call *c, const struct job *j);
 typedef void a1111_done_fn(struct call *c, struct job *const *jobs, int n);
 // Waits for a job of the call.
 void a1111_wait(struct call *c, struct job *job, a1111_done_fn *done);
+struct a1111_image {
+    struct input_file file;
+    struct check_size size;
+    char which[112]; // which one of a list, as the beginning of errors about it; or ""
+};
 // Submits n jobs, each with an input image, and waits for all of them. If one is refused or fails,
-// the others are cancelled. Owner: blobs stay the caller's.
-void a1111_submit_all(struct call *c, const struct job_spec *specs, struct blob *const *images,
-                      int n, a1111_done_fn *done);
+// the others are cancelled. Owner: the images stay the caller's.
+void a1111_submit_all(struct call *c, const struct job_spec *specs,
+                      const struct a1111_image *images, int n, a1111_done_fn *done);
 // Takes an image of the request as input_take does, or responds with the error and returns false.
-// v: where it is, or NULL for the field of that name. size: of the image; may be NULL.
+// v: where it is, or NULL for the field of that name. Sets the file and size of *out.
 bool a1111_take_image(struct call *c, const char *name, const struct json_t *v,
-                      struct input_file *out, struct check_size *size);
+                      struct a1111_image *out);
 
 struct progress_fields {
     bool skip_current_image;

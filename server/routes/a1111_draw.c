@@ -259,19 +259,20 @@ static struct job_input input_of(const struct a1111_fields *f, bool masked)
     };
 }
 
-// Clients send "" for no mask.
+// Clients send "" for no mask, or an empty list for no image.
 static bool has_image(const struct call *c, const char *name)
 {
     const struct json_t *v = json_find(c->body, name);
     const char *text = json_text(v, NULL);
-    return json_given(c->body, name) && (!text || *text);
+    return json_given(c->body, name) && (!text || *text) &&
+           (json_kind(v) != JSON_LIST || json_count(v));
 }
 
 void a1111_img2img_post(struct call *c)
 {
     const struct app *app = c->app;
     const struct a1111_fields *f = c->fields;
-    struct input in = {0};
+    struct a1111_image image = {0}, mask = {0};
     struct job_spec spec;
     if (!has_image(c, "init_images")) {
         call_error(c, 404, NULL, NULL, "Init image not found");
@@ -280,8 +281,10 @@ void a1111_img2img_post(struct call *c)
     if (!prepare(c, &spec))
         return;
     const bool masked = has_image(c, "mask");
-    if (!a1111_take_image(c, "init_images", NULL, &in.image, NULL) ||
-        (masked && !a1111_take_image(c, "mask", NULL, &in.mask, NULL))) {
+    const bool good = a1111_take_image(c, "init_images", NULL, &image) &&
+                      (!masked || a1111_take_image(c, "mask", NULL, &mask));
+    struct input in = {image.file, mask.file};
+    if (!good) {
         input_deinit(&in);
         return;
     }

@@ -9,6 +9,7 @@
 #include "text.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -51,8 +52,9 @@ static const char *const replaced[] = {
 #define COMMON_ROWS                                                                                \
     {"resize_mode", CHECK_INT, CHECK_NULL, F(resize_mode), 0, SCALE_TO, .def = "0",                \
      .help = "0 enlarges by upscaling_resize, 1 to upscaling_resize_w x upscaling_resize_h"},      \
-    {"upscaling_resize", CHECK_NUMBER, CHECK_NULL, F(factor), 0.01, 64, .def = "2",                \
-     .help = "factor; the image is enlarged by the model's next larger factor and scaled down"},   \
+    {"upscaling_resize", CHECK_NUMBER, CHECK_NULL, F(factor), 0, MAX_EDGE, .def = "2",             \
+     .help = "factor from 0.01 to the model's largest; the image is enlarged by the model's next " \
+             "larger factor and scaled down"},                                                     \
     {"upscaling_resize_w", CHECK_INT, CHECK_NULL, F(width), 1, MAX_EDGE, .def = "512",             \
      .help = "width of the result"},                                                               \
     {"upscaling_resize_h", CHECK_INT, CHECK_NULL, F(height), 1, MAX_EDGE, .def = "512",            \
@@ -76,7 +78,7 @@ static const struct check_field single_table[] = {
 };
 static const struct check_field batch_table[] = {
     COMMON_ROWS,
-    {"imageList", CHECK_FILE, CHECK_REQUIRED, 0, .max = JOB_MAX_PICTURES,
+    {"imageList", CHECK_FILE, CHECK_REQUIRED, 0, 1, JOB_MAX_PICTURES,
      .help = "a list of objects, each with the image in \"data\""},
 };
 #undef F
@@ -206,6 +208,7 @@ static bool choose(struct call *c, const struct check_size *own, struct picture_
     const double x = (double)f->width / own->width, y = (double)f->height / own->height;
     const bool to = f->resize_mode == SCALE_TO;
     const double factor = !to ? (double)f->factor : x > y ? x : y;
+    const double least = (double)0.01F; // as the field has it
     const int largest = m ? m->scale[m->scale[1] != 0] : 0;
     r->size = (struct check_size){along(own->width, factor), along(own->height, factor)};
     if (to && f->crop)
@@ -213,24 +216,28 @@ static bool choose(struct call *c, const struct check_size *own, struct picture_
     r->scale = m && m->scale[0] ? m->scale[0] : 4; // without one, the job core says why not
     if (factor > r->scale && largest)
         r->scale = largest;
-    if (!largest || factor <= largest)
+    if (!to && (factor < least || (largest && factor > largest)))
+        call_error(c, 422, NULL, NULL,
+                   "\"upscaling_resize\" must be a number from %g to %d, this model's largest "
+                   "factor, not %.6g",
+                   least, largest ? largest : r->scale, factor);
+    else if (largest && factor > largest)
+        call_error(
+            c, 422, NULL, NULL,
+            "\"upscaling_resize_w\" and \"upscaling_resize_h\": this model enlarges an image "
+            "at most %d times, not %.4g times",
+            largest, factor);
+    else
         return true;
-    call_error(c, 422, NULL, NULL,
-               "%s: this model enlarges an image at most %d times, not %.4g times",
-               to ? "\"upscaling_resize_w\" and \"upscaling_resize_h\"" : "\"upscaling_resize\"",
-               largest, factor);
     return false;
 }
 
 // Takes ownership of the images.
-static void upscale(struct call *c, struct input_file *images, const struct check_size *sizes,
-                    int n, a1111_done_fn *done)
+static void upscale(struct call *c, struct a1111_image *images, int n, a1111_done_fn *done)
 {
     struct job_spec specs[JOB_MAX_PICTURES] = {{.n = 0}};
-    struct blob *blobs[JOB_MAX_PICTURES] = {NULL};
     bool good = true;
     for (int i = 0; good && i < n; i++) {
-        blobs[i] = images[i].blob;
         specs[i] = (struct job_spec){.request = {.prompt = ""},
                                      .input = {.options.opaque = true},
                                      .n = 1,
@@ -240,61 +247,70 @@ static void upscale(struct call *c, struct input_file *images, const struct chec
                                      .request_id = http_id(c->http),
                                      .previews = 8,
                                      .preview_format = JOB_PNG};
-        good = choose(c, &sizes[i], &specs[i].request);
+        good = choose(c, &images[i].size, &specs[i].request);
     }
     if (good)
-        a1111_submit_all(c, specs, blobs, n, done);
+        a1111_submit_all(c, specs, images, n, done);
     for (int i = 0; i < n; i++)
-        blob_unref(&images[i].blob);
+        blob_unref(&images[i].file.blob);
 }
 
 // Takes an image that the request contains. On error responds and returns false.
-static bool take(struct call *c, const char *name, const struct json_t *v, struct input_file *out,
-                 struct check_size *size)
+static bool take(struct call *c, const char *name, const struct json_t *v, struct a1111_image *out)
 {
     if (!v && !json_given(c->body, name)) {
         call_error(c, 422, NULL, NULL, "\"%s\" is required", name);
         return false;
     }
-    if (!a1111_take_image(c, name, v, out, size))
+    if (!a1111_take_image(c, name, v, out))
         return false;
-    if (!out->blob)
-        call_error(c, 422, NULL, NULL, "\"%s\" must be base64 or a data URL", name);
-    return out->blob;
+    if (!out->file.blob)
+        call_error(c, 422, NULL, NULL, "%s\"%s\" must be base64 or a data URL", out->which, name);
+    return out->file.blob;
+}
+
+// Takes image i of a list; errors say which one they are about.
+static bool take_listed(struct call *c, const struct json_t *list, int i, struct a1111_image *out)
+{
+    const struct json_t *item = json_item(list, (size_t)i), *v = json_find(item, "data");
+    const char *name = json_text(json_find(item, "name"), NULL);
+    const int n = snprintf(out->which, sizeof out->which, "image %d of \"imageList\"", i);
+    if (name && *name)
+        snprintf(out->which + n, sizeof out->which - (size_t)n, " (%.60s): ", name);
+    else
+        snprintf(out->which + n, sizeof out->which - (size_t)n, ": ");
+    if (v)
+        return take(c, "imageList", v, out);
+    call_error(c, 422, NULL, NULL, "%s\"data\" is missing", out->which);
+    return false;
 }
 
 void a1111_extra_single_post(struct call *c)
 {
-    struct input_file image = {0};
-    struct check_size size;
-    if (check_upscaler(c) && take(c, "image", NULL, &image, &size))
-        upscale(c, &image, &size, 1, reply_single);
+    struct a1111_image image = {0};
+    if (check_upscaler(c) && take(c, "image", NULL, &image))
+        upscale(c, &image, 1, reply_single);
     else
-        blob_unref(&image.blob);
+        blob_unref(&image.file.blob);
 }
 
 void a1111_extra_batch_post(struct call *c)
 {
     const struct json_t *list = json_find(c->body, "imageList");
-    struct input_file images[JOB_MAX_PICTURES] = {0};
-    struct check_size sizes[JOB_MAX_PICTURES];
+    struct a1111_image images[JOB_MAX_PICTURES] = {0};
     const int n = (int)json_count(list);
     bool good = check_upscaler(c);
     if (good && json_kind(list) != JSON_LIST) {
         call_error(c, 422, NULL, NULL, "\"imageList\" must be a list of objects with \"data\"");
         return;
     }
-    for (int i = 0; good && i < n; i++) {
-        const struct json_t *v = json_find(json_item(list, (size_t)i), "data");
-        good = v && take(c, "imageList", v, &images[i], &sizes[i]);
-        if (!v)
-            call_error(c, 422, NULL, NULL, "image %d of \"imageList\" has no \"data\"", i);
-    }
+    for (int i = 0; good && i < n; i++)
+        good = take_listed(c, list, i, &images[i]);
     json_remove(c->body, "imageList");
     if (good)
-        upscale(c, images, sizes, n, reply_batch);
+        upscale(c, images, n, reply_batch);
     for (int i = 0; !good && i < n; i++)
-        blob_unref(&images[i].blob);
+        blob_unref(&images[i].file.blob);
 }
 
 // ---- metadata -----------------------------------------------------------------------------------

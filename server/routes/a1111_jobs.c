@@ -13,17 +13,16 @@
 // ---- images -------------------------------------------------------------------------------------
 
 bool a1111_take_image(struct call *c, const char *name, const struct json_t *v,
-                      struct input_file *out, struct check_size *size)
+                      struct a1111_image *out)
 {
-    struct check_size ignored;
     struct fault why = {0};
-    enum err e = v ? input_read(name, v, out, &why) : input_take(c, name, out, &why);
-    if (!e && out->blob)
-        e = picture_file_measure(out->blob->data, out->blob->size,
-                                 strcmp(name, "mask") ? "image" : "mask", size ? size : &ignored,
-                                 &why);
+    struct input_file *f = &out->file;
+    enum err e = v ? input_read(name, v, f, &why) : input_take(c, name, f, &why);
+    if (!e && f->blob)
+        e = picture_file_measure(f->blob->data, f->blob->size,
+                                 strcmp(name, "mask") ? "image" : "mask", &out->size, &why);
     if (e == ERR_INVALID)
-        call_error(c, 422, NULL, name, "Invalid encoded image: %s", why.msg);
+        call_error(c, 422, NULL, name, "%sInvalid encoded image: %s", out->which, why.msg);
     else if (e)
         call_fault(c, &why, 1);
     return !e;
@@ -36,6 +35,7 @@ struct waiting;
 struct part {
     struct waiting *all;
     struct jobs_intake *intake; // NULL: it has become a job
+    char which[sizeof(((struct a1111_image *)NULL)->which)];
     struct job *job;
     struct job_watch watch;
 };
@@ -130,20 +130,24 @@ static void on_submitted(void *ctx, struct job *job, const struct fault *why)
         watch(p, job);
         return;
     }
+    struct fault named = *why;
+    if (why->code == ERR_INVALID)
+        fault_set(&named, why->code, why->param, "%s%s", p->which, why->msg);
     waiting_end(p->all);
     http_defer(c->http, NULL, NULL);
-    draw_refuse(c, why);
+    draw_refuse(c, &named);
 }
 
-void a1111_submit_all(struct call *c, const struct job_spec *specs, struct blob *const *images,
-                      int n, a1111_done_fn *done)
+void a1111_submit_all(struct call *c, const struct job_spec *specs,
+                      const struct a1111_image *images, int n, a1111_done_fn *done)
 {
     const struct app *app = c->app;
     struct fault why = {0};
     struct waiting *w = waiting_create(c, n, done);
     for (int i = 0; w && i < n; i++) {
         struct part *p = &w->part[i];
-        const struct jobs_input from = {&specs[i], images[i], NULL};
+        const struct jobs_input from = {&specs[i], images[i].file.blob, NULL};
+        memcpy(p->which, images[i].which, sizeof p->which);
         if (!jobs_submit_input(app->jobs, &from, on_submitted, p, &p->intake, &why))
             continue;
         waiting_end(w);

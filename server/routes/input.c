@@ -78,8 +78,8 @@ static enum err read_job(const char *name, const struct json_t *v, struct input_
         return fault_set(why, r.err, name, "\"%s\": %s", name, inner.msg);
     if (!*job)
         return fault_set(why, ERR_INVALID, name,
-                         "\"%s\" must be base64, a data URL, or an object with \"job\" and "
-                         "\"index\"",
+                         "\"%s\" must be base64, a data URL, or an object with \"job\" and, "
+                         "unless it is 0, \"index\"",
                          name);
     // A longer id is truncated and matches no job.
     strncpy(out->job, job, sizeof out->job - 1);
@@ -108,7 +108,7 @@ enum err input_read(const char *name, const struct json_t *v, struct input_file 
 {
     size_t n = 0;
     const char *text = json_text(v, &n);
-    *out = (struct input_file){0};
+    *out = (struct input_file){.name = name};
     if (text && strlen(text) != n)
         return fault_set(why, ERR_INVALID, name, "\"%s\" is not valid base64 or a data URL", name);
     if (text)
@@ -119,6 +119,19 @@ enum err input_read(const char *name, const struct json_t *v, struct input_file 
 }
 
 // ---- from a form --------------------------------------------------------------------------------
+
+// Reads text that may be the name of a file, as curl sends it without the @.
+static enum err read_plain(const char *name, const char *s, struct input_file *out,
+                           struct fault *why)
+{
+    const enum err err = read_text(name, s, out, why);
+    if (err != ERR_INVALID || !*s || strlen(s) > 255 || strchr(s, ':'))
+        return err;
+    return fault_set(why, err, name,
+                     "\"%s\" is not valid base64 or a data URL; to send the file %.60s with curl, "
+                     "write @ before its name",
+                     name, s);
+}
 
 // Reads a text field, with the content that a JSON body would have.
 static enum err read_field(const char *name, const struct multipart_part *part,
@@ -138,7 +151,7 @@ static enum err read_field(const char *name, const struct multipart_part *part,
             err = input_read(name, doc, out, why);
         json_destroy(&doc);
     } else {
-        err = read_text(name, text.data ? text.data : "", out, why);
+        err = read_plain(name, text.data ? text.data : "", out, why);
     }
     buf_deinit(&text);
     return err;
@@ -195,7 +208,7 @@ enum err input_take(struct call *c, const char *name, struct input_file *out, st
         return take_part(c, name, out, why);
     if (!json_given(c->body, name))
         return ERR_OK;
-    if (json_kind(v) == JSON_LIST && json_count(v) > 1)
+    if (json_kind(v) == JSON_LIST && json_count(v) != 1)
         return refuse_many(name, json_count(v), why);
     const enum err err =
         input_read(name, json_kind(v) == JSON_LIST ? json_item(v, 0) : v, out, why);
@@ -278,10 +291,22 @@ static void wait_submit(struct input_wait *w)
 
 static void wait_next(struct input_wait *w);
 
-static enum err take_image(struct call *c, const char *name, struct job *job, struct input_file *f,
-                           struct fault *why)
+static enum err refuse_unfinished(const struct job *job, const struct input_file *f,
+                                  struct fault *why)
+{
+    const char *const hint = job_ended(job) ? "" : "; wait until it is done";
+    if (job->picture[f->index].state == JOB_DONE)
+        return fault_set(why, ERR_INVALID, f->name,
+                         "\"%s\": image %d of this job is no longer available", f->name, f->index);
+    return fault_set(why, ERR_INVALID, f->name,
+                     "\"%s\": image %d of this job is not available: the job is %s%s", f->name,
+                     f->index, job_state_name(job->state), hint);
+}
+
+static enum err take_image(struct call *c, struct job *job, struct input_file *f, struct fault *why)
 {
     const struct app *app = c->app;
+    const char *name = f->name;
     if (!job)
         return fault_set(why, ERR_INVALID, name, "\"%s\": no such job", name);
     if (f->index >= job->spec.n)
@@ -289,10 +314,7 @@ static enum err take_image(struct call *c, const char *name, struct job *job, st
                          "\"%s\": the job has %d image%s; indexes start at 0", name, job->spec.n,
                          job->spec.n > 1 ? "s" : "");
     const enum err err = jobs_image(app->jobs, job, f->index, &f->blob, why);
-    return err == ERR_NOT_FOUND
-               ? fault_set(why, ERR_INVALID, name, "\"%s\": image %d of this job is not available",
-                           name, f->index)
-               : err;
+    return err == ERR_NOT_FOUND ? refuse_unfinished(job, f, why) : err;
 }
 
 static void on_source(void *ctx, struct job *job, const struct fault *none)
@@ -302,8 +324,7 @@ static void on_source(void *ctx, struct job *job, const struct fault *none)
     struct fault why = none ? *none : (struct fault){0};
     w->ask = NULL;
     if ((none && none->code != ERR_NOT_FOUND) ||
-        take_image(w->call, image ? "image" : "mask", job, image ? &w->in.image : &w->in.mask,
-                   &why))
+        take_image(w->call, job, image ? &w->in.image : &w->in.mask, &why))
         wait_end(w, NULL, &why);
     else
         wait_next(w);

@@ -12,6 +12,7 @@ struct input_file {
     struct blob *blob;     // NULL: none, or read from the job
     char job[JOB_ID_SIZE]; // "": not from a job
     int index;
+    const char *name; // of the field, in errors about that job
 };
 
 struct input {
@@ -24,7 +25,7 @@ static inline bool input_given(const struct input_file *f)
 }
 
 // Reads an image in a JSON document: base64, a data URL, {"job", "index"}, or OpenAI's
-// {"image_url"}. name: the image's name in errors. Errors: INVALID, NO_MEMORY.
+// {"image_url"}. name: the image's name in errors; a constant. Errors: INVALID, NO_MEMORY.
 enum err input_read(const char *name, const struct json_t *v, struct input_file *out,
                     struct fault *why);
 // Takes the image of a request's field (CHECK_FILE in its table): a part of the form, or a member

@@ -62,12 +62,13 @@ static void add_input(struct buf *b, const struct model_info *m, const struct jo
                m->scale[0] ? ",\"upscale\"" : "");
     for (int i = 0; i < 2 && m->scale[i]; i++)
         buf_printf(b, "%s%d", i ? "," : "", m->scale[i]);
-    buf_printf(
-        b,
-        "],\"input\":{\"formats\":[\"png\",\"jpeg\",\"webp\"],\"bytes\":%zu,\"edge\":%d,"
-        "\"mask_kinds\":[\"light\",\"transparent\"]},\"output\":{\"edge\":%d,\"pixels\":%d},",
-        limits->input_bytes < CODEC_MAX_BYTES ? limits->input_bytes : (size_t)CODEC_MAX_BYTES,
-        PICTURE_MAX_EDIT_EDGE, CODEC_MAX_EDGE, CODEC_MAX_PIXELS);
+    buf_printf(b,
+               "],\"input\":{\"formats\":[\"png\",\"jpeg\",\"webp\"],\"bytes\":%zu,\"edge\":%d,"
+               "\"pixels\":%d,\"mask_kinds\":[\"light\",\"transparent\"]},\"output\":{\"edge\":%d,"
+               "\"pixels\":%d},",
+               limits->input_bytes < CODEC_MAX_BYTES ? limits->input_bytes
+                                                     : (size_t)CODEC_MAX_BYTES,
+               PICTURE_MAX_EDIT_EDGE, CODEC_MAX_PIXELS, CODEC_MAX_EDGE, CODEC_MAX_PIXELS);
 }
 
 void native_capabilities(struct call *c)
@@ -80,6 +81,8 @@ void native_capabilities(struct call *c)
     if (!m) {
         struct fault why = {0};
         jobs_ready(app->jobs, &why);
+        if (why.code == ERR_BUSY && !app->draining)
+            fault_set(&why, ERR_BUSY, "server", "the model is still loading; try again later");
         call_fault(c, &why, 2);
         return;
     }

@@ -34,19 +34,25 @@ static const struct check_field jobs_table[] = {
     {"prompt", CHECK_TEXT, CHECK_NULL, F(picture.prompt), 1, PICTURE_MAX_PROMPT,
      .help = "what the image shows; required to generate, optional to edit or upscale"},
     {"image", CHECK_FILE, CHECK_NULL, 0, .max = 1,
-     .help = "the image to edit or upscale, as PNG, JPEG or WebP: base64, a data URL, or "
-             "{\"job\": id, \"index\": i} for an image of one of your jobs; in a form, a file"},
+     .help =
+         "the image to edit or upscale, as PNG, JPEG or WebP: base64, a data URL, or "
+         "{\"job\": id, \"index\": i} for an image of one of your jobs, whose index defaults to "
+         "0; in a form, a file"},
     {"mask", CHECK_FILE, CHECK_NULL, 0, .max = 1,
      .help = "an image of the same size that says which pixels to repaint; the others remain as "
              "they are"},
     {"mask_kind", CHECK_ENUM, CHECK_NULL, F(mask_kind), .choices = mask_kinds, .def = "light",
-     .help = "repaint where the mask is light, or where it is transparent"},
+     .help = "repaint where the mask is light, or where it is transparent; requires a mask"},
     {"mask_invert", CHECK_BOOL, CHECK_NULL, F(mask_invert), .def = "false",
      .help = "repaint the other pixels instead"},
     {"feather", CHECK_INT, CHECK_NULL, F(feather), PICTURE_FEATHER_AUTO, PICTURE_MAX_FEATHER,
      .def = "-1",
      .help = "width in pixels of the blend between repainted and kept pixels; -1 selects it by the "
              "size of the image"},
+    {"size", CHECK_SIZE, CHECK_NULL, F(picture.size), 1, 65536, .live = "sizes", .def = "auto",
+     .help = "edge in pixels, WIDTHxHEIGHT, or auto for the size of the input image or, without "
+             "one, the model's largest size; any other size is cropped and scaled down from the "
+             "next larger stage"},
     {"n", CHECK_INT, 0, F(n), 1, JOB_MAX_PICTURES, .def = "1", .help = "number of images"},
     {"format", CHECK_ENUM, 0, F(format), .choices = draw_formats, .def = "png",
      .help = "file format of the images"},
@@ -207,11 +213,14 @@ static enum err check_task(struct call *c, const struct jobs_fields *f, const st
                          "\"strength\" applies to the task edit only, not to %s", name);
     if (f->task == TASK_UPSCALE && input_given(&in->mask))
         return fault_set(why, ERR_INVALID, "mask", "the task upscale takes no \"mask\"");
-    static const char *const of_masks[] = {"mask_kind", "mask_invert", "feather"};
-    for (size_t i = 0; !input_given(&in->mask) && i < sizeof of_masks / sizeof *of_masks; i++)
-        if (json_given(c->body, of_masks[i]) && !image)
-            return fault_set(why, ERR_INVALID, of_masks[i], "\"%s\" applies to an input image only",
-                             of_masks[i]);
+    // An image may have a mask of its own, its transparent pixels.
+    static const char *const of_edits[] = {"mask_invert", "feather"};
+    if (json_given(c->body, "mask_kind") && !input_given(&in->mask))
+        return fault_set(why, ERR_INVALID, "mask_kind", "\"mask_kind\" requires a \"mask\"");
+    for (size_t i = 0; f->task != TASK_EDIT && i < sizeof of_edits / sizeof *of_edits; i++)
+        if (json_given(c->body, of_edits[i]))
+            return fault_set(why, ERR_INVALID, of_edits[i],
+                             "\"%s\" applies to the task edit only, not to %s", of_edits[i], name);
     return ERR_OK;
 }
 

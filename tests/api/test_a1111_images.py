@@ -206,8 +206,8 @@ def test_batches_and_seeds(s):
 # What is wrong: the field and its value, status, words of the detail.
 REFUSED = (
     ("init_images", None, 404, "Init image not found"), ("init_images", "", 404, "Init image not found"),
-    ("init_images", [], 422, "1 to 16 images, not 0"),
-    ("init_images", [text(IMAGE)] * 17, 422, "1 to 16 images, not 17"),
+    ("init_images", [], 404, "Init image not found"),
+    ("init_images", [text(IMAGE)] * 17, 422, "17 images"),
     ("init_images", [text(IMAGE)] * 2, 422, "2 images"),
     ("init_images", [5], 422, "init_images"), ("init_images", [[text(IMAGE)]], 422, "init_images"),
     ("init_images", 5, 422, "init_images"), ("init_images", [None], 422, "init_images"),
@@ -349,9 +349,14 @@ def test_extra_batch_images(s):
     a = s.post("/sdapi/v1/extra-batch-images", {"imageList": images[:1] * 16})
     assert len(a.json["images"]) == 16 and one.status == 200
     for value, words in ((None, "not null"), ([], "1 to 16 images, not 0"), (images * 9, "1 to 16 images, not 18"),
-                         ([{}], "has no"), (text(SMALL), "must be a list"), ([text(SMALL)], "has no"),
+                         ([{}], "image 0 of \"imageList\": \"data\" is missing"), (text(SMALL), "must be a list"), ([text(SMALL)], "\"data\" is missing"),
                          ([images[0], {"data": text(b"x")}], "Invalid encoded image: the image is not"),
                          ([images[0], {"data": text(IMAGE[:200])}, images[1]], "truncated"),
+                         # Whether it is seen at once or when it is decoded, the message says which image it is.
+                         ([images[0], {"data": "??", "name": "c.png"}],
+                          'image 1 of "imageList" (c.png): Invalid encoded image'),
+                         ([images[0], images[1], {"data": text(IMAGE[:200])}], 'image 2 of "imageList": '),
+                         ([{"data": text(IMAGE[:200]), "name": "d.png"}], 'image 0 of "imageList" (d.png): '),
                          ([{"data": {"job": "x"}}], "base64")):
         a = s.post("/sdapi/v1/extra-batch-images", {"imageList": value})
         assert a.status == 422 and words in a.json["detail"], (str(value)[:50], a.status, a.body)
@@ -367,8 +372,9 @@ REFUSED_EXTRAS = (
     ("image", text(png_of(20000, 1, b"")), 422, "Invalid encoded image: the image has 20000x1"),
     ("image", {"job": "job_" + "0" * 32, "index": 0}, 422, "must be base64"),
     ("upscaler_1", "nope", 404, "could not find upscaler named nope"),
-    ("upscaler_1", "None", 422, "would not enlarge"), ("upscaling_resize", 0, 422, "upscaling_resize"),
-    ("upscaling_resize", 17, 422, "at most 16 times, not 17 times"), ("upscaling_resize", 65, 422, "upscaling_resize"),
+    ("upscaler_1", "None", 422, "would not enlarge"),
+    *(("upscaling_resize", v, 422, f"a number from 0.01 to 16, this model's largest factor, not {v}")
+      for v in (0, 0.001, 17, 65)), ("upscaling_resize", -1, 422, "upscaling_resize"),
     ("upscaling_resize", "big", 422, "upscaling_resize"), ("resize_mode", 2, 422, "resize_mode"),
     ("upscaling_resize_w", 0, 422, "upscaling_resize_w"), ("upscaling_crop", "no way", 422, "upscaling_crop"),
     ("gfpgan_visibility", 2, 422, "gfpgan_visibility"),

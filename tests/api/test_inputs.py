@@ -128,7 +128,7 @@ def test_tasks(s):
     c = s.get("/v1/capabilities").json
     assert c["tasks"] == ["generate", "edit", "upscale"] and c["scales"] == [4, 16]
     assert c["output"] == {"edge": 16384, "pixels": 64 << 20}
-    assert c["input"] == {"formats": ["png", "jpeg", "webp"], "bytes": 50 << 20, "edge": 8192,
+    assert c["input"] == {"formats": ["png", "jpeg", "webp"], "bytes": 50 << 20, "edge": 8192, "pixels": 64 << 20,
                           "mask_kinds": ["light", "transparent"]}
     assert all(c["features"][name] is True for name in ("edit", "inpaint", "upscale"))
 
@@ -143,8 +143,15 @@ def test_fields_of_forms(s):
     assert (r["prompt"], r["n"], r["seed"], r["steps"], r["guidance_scale"]) == ("a b", 2, 5, [3], [2.5]), r
     job = accepted(s, post_form(s, "/v1/jobs", [("prompt", "a"), ("size", "256"), ("steps", "3,2")]))
     assert job["request"]["steps"] == [3, 2]
+    for value, steps in (("[3,2]", [3, 2]), ("[3, null]", [3]), ("[3]", [3]), ("3", [3])):
+        job = accepted(s, post_form(s, "/v1/jobs", [("prompt", "a"), ("size", "256"), ("steps", value)]))
+        assert job["request"]["steps"][0] == 3 and job["request"]["steps"][:len(steps)] == steps, (value, job)
+    job = accepted(s, post_form(s, "/v1/jobs", [("prompt", "a"), ("image", IMAGE), ("strength", "[0.5,0.8]")]))
+    assert job["request"]["strength"][:2] == [0.5, 0.8], job
     for parts, param in (([("n", "two")], "n"), ([("n", "2.5")], "n"), ([("steps", "a")], "steps"),
-                         ([("steps", "1,2,3,4")], "steps"), ([("deadline", "soon")], "deadline"),
+                         ([("steps", "1,2,3,4")], "steps"), ([("steps", "[1,2,3,4]")], "steps"),
+                         ([("steps", "[1,2")], "steps"), ([("steps", "[]")], "steps"), ([("steps", "[[1]]")], "steps"),
+                         ([("deadline", "soon")], "deadline"),
                          ([("deadline", "9" * 30)], "deadline"), ([("size", "big")], "size"),
                          ([("nothing", "1")], "nothing"), ([("n", "1"), ("n", "1")], "n"),
                          ([("prompt", "b")], "prompt"), ([("format", b"\xff\xfe")], "format")):
@@ -276,8 +283,41 @@ def test_bad_sources(s):
     assert a.status == 400 and "17 images" in a.json["error"]["message"], a.body
     a = post_form(s, "/v1/jobs", [("prompt", "a"), ("image", IMAGE), ("image", IMAGE)])
     assert a.status == 400 and "2 images" in a.json["error"]["message"], a.body
+    for name in ("image", "images"):
+        a = s.post("/v1/images/edits", {"prompt": "a", name: []})
+        assert a.status == 400 and a.json["error"]["param"] == name, a.body
+        assert "0 images; this server takes one image per request" in a.json["error"]["message"], a.body
+        a = s.post("/v1/images/edits", {"prompt": "a", name: [{"job": "job_" + "0" * 32, "index": 0}]})
+        assert a.status == 400 and a.json["error"]["param"] == name, a.body
+    # What curl sends without the @ before the name of a file.
+    for value in ("p64.png", "./photo.jpg", "C:\\x"):
+        a = post_form(s, "/v1/jobs", [("prompt", "a"), ("image", value)])
+        assert a.status == 400 and ("write @" in a.json["error"]["message"]) == (":" not in value), a.body
     a = post_form(s, "/v1/jobs", [("prompt", "a"), ("image", "{")])
     assert a.status == 400 and a.json["error"]["param"] == "image", a.body
+
+
+def test_images_of_jobs_that_have_none_yet():
+    """The message says what has become of the job."""
+    s = Server(env={"FAKE_SLOTS": "1", "FAKE_STEP_MS": "10"})
+    try:
+        def said(job):
+            a = s.post("/v1/jobs", {"prompt": "a", "image": {"job": job}})
+            assert a.status == 400 and a.json["error"]["param"] == "image", a.body
+            return a.json["error"]["message"]
+        with s.held():
+            jobs = [s.post("/v1/jobs", {"prompt": "a", "size": 64}).json["id"] for _ in range(2)]
+            eventually(lambda: s.get("/v1/jobs/" + jobs[0]).json["status"] == "running", what="a running job")
+            for job, state in zip(jobs, ("running", "queued")):
+                assert said(job).endswith(f"image 0 of this job is not available: the job is {state}; "
+                                          "wait until it is done"), said(job)
+            assert s.delete("/v1/jobs/" + jobs[1]).status == 200
+            assert said(jobs[1]).endswith("the job is cancelled"), said(jobs[1])
+        s.wait_job(jobs[0])
+        # The index of the image defaults to 0.
+        accepted(s, s.post("/v1/jobs", {"prompt": "a", "image": {"job": jobs[0]}}))
+    finally:
+        assert s.close() == 0
 
 
 def test_fields_that_do_not_go_together(s):
@@ -290,6 +330,10 @@ def test_fields_that_do_not_go_together(s):
                         ({"task": "upscale", "size": 64, **image}, "size"),
                         ({"task": "upscale", "strength": 0.5, **image}, "strength"),
                         ({"task": "upscale", "mask": text(LIGHT), **image}, "mask"),
+                        ({"mask_kind": "light", **image}, "mask_kind"),
+                        ({"prompt": "a", "mask_kind": "light"}, "mask_kind"),
+                        ({"task": "upscale", "mask_invert": True, **image}, "mask_invert"),
+                        ({"task": "upscale", "feather": 3, **image}, "feather"),
                         ({"prompt": "a", "feather": 3}, "feather"), ({"prompt": "a", "mask_invert": True}, "mask_invert"),
                         ({"prompt": "a", "strength": 0, **image}, "strength"),
                         ({"prompt": "a", "strength": 0.01, **image}, "strength"),
