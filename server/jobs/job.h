@@ -71,7 +71,7 @@ enum job_event_type {
 };
 
 struct job_event {
-    uint64_t id; // increases within a job
+    uint64_t id; // increases within a job, also across a restart
     enum job_event_type type;
     int picture, stage, stages, step, steps;
     int preview;  // JOB_EVENT_PREVIEW: 0-based count for this image
@@ -120,9 +120,10 @@ struct job {
     int64_t webhook_next; // unix ms; 0: no call is pending
     bool webhook_sending;
     struct job_picture picture[JOB_MAX_PICTURES];
-    struct jobs *core; // of a live job
-    int64_t seq;       // number in the store's order of acceptance; 0: not stored
-    uint64_t events;   // number of events
+    struct jobs *core;     // of a live job
+    int64_t seq;           // number in the store's order of acceptance; 0: not stored
+    uint64_t events;       // id of the last event
+    uint64_t events_begin; // ids of this process are larger
     struct job_event ring[JOB_RING];
     struct job_watch *watches;
     char *spec_text;

@@ -2,6 +2,7 @@
 // thread only. Knows nothing about HTTP or the generation of images.
 #include "jobs_impl.h"
 
+#include "clock.h"
 #include "hash.h"
 
 #include <stdlib.h>
@@ -27,8 +28,15 @@ struct job *jobs_newest(struct jobs *j)
     return j->newest;
 }
 
+void jobs_begin_events(struct job *job)
+{
+    job->events = job->events_begin = (uint64_t)clock_unix_ms() * 1000;
+}
+
 void jobs_link(struct jobs *j, struct job *job)
 {
+    if (!job->events)
+        jobs_begin_events(job);
     *place_of(j, job->id) = job;
     job->older = j->newest;
     *(j->newest ? &j->newest->newer : &j->oldest) = job;
@@ -281,6 +289,7 @@ static void on_found(struct store_call *c)
         job->core = ask->j;
         job->stored = true;
         job->position = -1;
+        jobs_begin_events(job);
     } else if (!why.code) {
         fault_set(&why, ERR_NOT_FOUND, "", "no such job");
     }

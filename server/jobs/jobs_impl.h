@@ -76,6 +76,9 @@ void jobs_ask_found(struct jobs_ask *ask, struct job *job);
 // Delivers the result and frees the ask. job NULL: failed, see why.
 void jobs_ask_end(struct jobs_ask *ask, struct job *job, const struct fault *why);
 struct job *jobs_live(struct jobs *j, const char *id); // NULL: none
+// Lets the ids of events begin above those that another process gave the job before: a stream that
+// comes back with one of these must not take others for what it missed.
+void jobs_begin_events(struct job *job);
 void jobs_link(struct jobs *j, struct job *job);
 // Frees the job if it is no longer live.
 void jobs_settle(struct jobs *j, struct job *job);

@@ -265,6 +265,7 @@ static void found_key(struct jobs_ask *ask, struct job *job)
     job->core = ask->j;
     job->stored = true;
     job->position = -1;
+    jobs_begin_events(job);
     ask->found = true;
     ask->submitted = false;
     if (!strcmp(job->spec.body_hash ? job->spec.body_hash : "", hash ? hash : "")) {

@@ -11,12 +11,12 @@ enum { BUCKETS = 4096 };
 
 struct kept {
     struct job *job; // with its images
-    struct kept *newer, *older, *by_id;
+    struct kept *newer, *older, *by_id, *by_key;
 };
 
 struct store_memory {
     struct store store;
-    struct kept *newest, *oldest, *by_id[BUCKETS];
+    struct kept *newest, *oldest, *by_id[BUCKETS], *by_key[BUCKETS];
     int64_t seq;
     struct store_stats stats;
 };
@@ -29,15 +29,13 @@ static struct kept **place_of(struct store_memory *m, const char *id)
     return at;
 }
 
-static struct kept *find_key(struct store_memory *m, const char *owner, const char *key)
+static struct kept **place_of_key(struct store_memory *m, const char *owner, const char *key)
 {
-    struct kept *k = key ? m->newest : NULL;
-    for (; k; k = k->older) {
-        const struct job_spec *s = &k->job->spec;
-        if (s->idempotency_key && !strcmp(s->idempotency_key, key) && !strcmp(s->owner, owner))
-            break;
-    }
-    return k;
+    struct kept **at = &m->by_key[hash_join(hash_text(owner), hash_text(key)).lo % BUCKETS];
+    while (*at &&
+           (strcmp((*at)->job->spec.idempotency_key, key) || strcmp((*at)->job->spec.owner, owner)))
+        at = &(*at)->by_key;
+    return at;
 }
 
 static void add_copy(struct store_call *c, const struct kept *k)
@@ -53,7 +51,10 @@ static void add_copy(struct store_call *c, const struct kept *k)
 static void forget(struct store_memory *m, struct kept **place, struct store_call *c)
 {
     struct kept *k = *place;
+    const struct job_spec *s = &k->job->spec;
     *place = k->by_id;
+    if (s->idempotency_key)
+        *place_of_key(m, s->owner, s->idempotency_key) = k->by_key;
     *(k->newer ? &k->newer->older : &m->newest) = k->older;
     *(k->older ? &k->older->newer : &m->oldest) = k->newer;
     m->stats.jobs--;
@@ -70,9 +71,10 @@ static void memory_claim(struct store_memory *m, struct store_call *c) {}
 
 static void memory_accept(struct store_memory *m, struct store_call *c)
 {
-    const struct kept *same = find_key(m, c->job->spec.owner, c->job->spec.idempotency_key);
-    if (same) {
-        add_copy(c, same);
+    const struct job_spec *s = &c->job->spec;
+    struct kept **key = s->idempotency_key ? place_of_key(m, s->owner, s->idempotency_key) : NULL;
+    if (key && *key) {
+        add_copy(c, *key);
         return;
     }
     struct kept *k = calloc(1, sizeof *k), **place = place_of(m, c->job->id);
@@ -84,6 +86,8 @@ static void memory_accept(struct store_memory *m, struct store_call *c)
     c->job = NULL;
     k->job->seq = ++m->seq;
     *place = k;
+    if (key)
+        *key = k;
     k->older = m->newest;
     *(m->newest ? &m->newest->newer : &m->oldest) = k;
     m->newest = k;
@@ -126,7 +130,7 @@ static void memory_drawn(struct store_memory *m, struct store_call *c)
 
 static void memory_find(struct store_memory *m, struct store_call *c)
 {
-    add_copy(c, c->key ? find_key(m, c->owner, c->key) : *place_of(m, c->id));
+    add_copy(c, c->key ? *place_of_key(m, c->owner, c->key) : *place_of(m, c->id));
 }
 
 static bool on_page(const struct job *j, const char *owner, const struct store_page *p)

@@ -117,7 +117,7 @@ static void on_event(struct job_watch *watch, const struct job_event *ev)
 // Sends the events missed since event `last`. Only the latest preview of each image is sent again.
 static bool send_missed(struct call *c, const struct job *j, uint64_t last)
 {
-    const bool known = last && last <= j->events && j->events - last <= JOB_RING;
+    const bool known = last > j->events_begin && last <= j->events && j->events - last <= JOB_RING;
     bool ok = known || send_state(c, j);
     for (uint64_t id = last + 1; ok && known && id <= j->events; id++) {
         const struct job_event *ev = &j->ring[(id - 1) % JOB_RING];

@@ -2,6 +2,7 @@
 import base64
 import json
 import math
+import signal
 import threading
 import time
 
@@ -158,15 +159,40 @@ def test_last_event_id_beyond_what_is_kept(s):
         job = post(s, steps=160).json["id"]
         eventually(lambda: s.get("/v1/jobs/" + job).json["images"][0]["step"] == 150)
         events = {}
-        for last in ("5", "90000", "x", ""):
+        first = int(next(s.events("GET", f"/v1/jobs/{job}/events"))[1]) - 150
+        for last in (str(first), "5", "9" * 18, "x", ""):
             events[last] = s.events("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": last})
             name, number, data = next(events[last])
             assert name == "status" and data["images"][0]["step"] == 150, (last, name, data)
-            assert int(number) >= 150, (last, number)
+            assert int(number) >= first + 150, (last, number)
     for last, rest in events.items():
         rest = list(rest)
         assert [e[2]["step"] for e in rest if e[0] == "step"] == list(range(151, 161)), (last, rest)
         assert rest[-1][0] == "done"
+
+
+def test_last_event_id_of_another_process():
+    """After a restart the same numbers would mean other events: the state is sent instead, and ids go on."""
+    s = Server(env={"FAKE_STEP_MS": "30"})
+    try:
+        with s.held(10):
+            job = post(s, steps=60, size=64).json["id"]
+            eventually(lambda: s.get("/v1/jobs/" + job).json["images"][0]["step"] == 10)
+            last = next(s.events("GET", f"/v1/jobs/{job}/events"))[1]
+            s.stop(signal.SIGKILL)
+        s.start()
+        with s.held(50):
+            eventually(lambda: s.get("/v1/jobs/" + job).json["images"][0]["step"] >= 30)
+            rest = s.events("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": last})
+            name, number, data = next(rest)
+            assert name == "status" and data["images"][0]["step"] >= 30, (last, name, number)
+            assert int(number) > int(last)
+        rest = list(rest)
+        assert rest[-1][0] == "done" and int(rest[-1][1]) > int(number), rest[-1]
+        again = list(s.events("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": rest[-1][1]}))
+        assert again[-1][0] == "done" and int(again[-1][1]) > int(rest[-1][1]), again
+    finally:
+        s.close()
 
 
 def test_streams_of_two_jobs_at_once(s):
