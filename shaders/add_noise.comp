@@ -7,6 +7,7 @@
 #include "lanes.glsl"
 
 layout(local_size_x_id = 0) in;
+layout(constant_id = 1) const uint CHANNELS = 3;  // 3, then the mark; or 4
 layout(push_constant) uniform push_block { push_sampler p; };
 INPUT_STATE(1, x);
 INPUT_STATE(2, noise);
@@ -20,8 +21,10 @@ void main()
     for (uint k = 0; k < p.run && i < p.pixels; k++, i += gl_WorkGroupSize.x) {
         uint at = l.slot * p.pixels + i;
         vec4 old = LOAD_STATE(x, p.x.base + at * p.x.cs);
-        vec3 v = l.cx * old.xyz;
-        v += l.noise * LOAD_STATE(noise, p.noise.base + at * p.noise.cs).xyz;
-        y.v[p.h0.base + at * p.h0.cs] = old.w != 0 ? old : vec4(v, 0);
+        vec4 v = l.cx * old;
+        v += l.noise * LOAD_STATE(noise, p.noise.base + at * p.noise.cs);
+        if (CHANNELS == 3)
+            v = old.w != 0 ? old : vec4(v.xyz, 0);
+        y.v[p.h0.base + at * p.h0.cs] = v;
     }
 }

@@ -1,5 +1,5 @@
-// The U-Net's input: the state of each lane's slot, then its low-res image, as channels 0..2 and
-// 3..5, in blocks of P x P pixels per pixel of y. Guided: lane i is sample i and sample lanes + i.
+// The U-Net's input: the state of each lane's slot, 3 or 4 channels, then the 3 of its low-res
+// image, in blocks of P x P pixels per pixel of y; P is 1 with 4 channels. Guided: lane i is sample i and sample lanes + i.
 // Grid: x column blocks, y rows, z lanes. p.h, p.w: of y.
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -12,6 +12,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint P = 1;    // 1 or even
 layout(constant_id = 2) const uint LOW = 0;  // there is a low-res image
 layout(constant_id = 3) const uint GUIDED = 0;
+layout(constant_id = 4) const uint CHANNELS = 3;  // of the state
 const uint SUB = P * P / 4;
 
 layout(push_constant) uniform push_block { push_gather p; };
@@ -29,7 +30,11 @@ void store(uint to, vec4 v)
 void whole_pixel(uint pixel, uint to)
 {
     vec4 a = LOAD_STATE(x, p.x.base + pixel * p.x.cs);
-    if (LOW != 0) {
+    if (CHANNELS == 4) {
+        store(to, a);
+        if (LOW != 0)
+            store(to + 1, vec4(LOAD_STATE(low, p.low.base + pixel * p.low.cs).xyz, 0));
+    } else if (LOW != 0) {
         vec4 b = LOAD_STATE(low, p.low.base + pixel * p.low.cs);
         store(to, vec4(a.xyz, b.x));
         store(to + 1, vec4(b.yz, 0, 0));

@@ -13,7 +13,8 @@
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint GUIDED = 0;
-layout(constant_id = 2) const uint VARIANCE = 0;  // m has variance channels
+layout(constant_id = 2) const uint VARIANCE = 0;  // m has variance channels: three of each
+layout(constant_id = 3) const uint CHANNELS = 3;  // of the state; 4: latents, of which none is kept
 
 layout(push_constant) uniform push_block { push_sampler p; };
 INPUT(1, m);
@@ -25,13 +26,13 @@ layout(std430, binding = 6) buffer history2_block { vec4 v[]; } history2;
 INPUT_STATE(7, noise);
 INPUT_F32(8, limit);
 
-vec3 history_load(const uint which, uint pixel)
+vec4 history_load(const uint which, uint pixel)
 {
     if (which == 0)
-        return history0.v[p.h0.base + pixel * p.h0.cs].xyz;
+        return history0.v[p.h0.base + pixel * p.h0.cs];
     if (which == 1)
-        return history1.v[p.h1.base + pixel * p.h1.cs].xyz;
-    return history2.v[p.h2.base + pixel * p.h2.cs].xyz;
+        return history1.v[p.h1.base + pixel * p.h1.cs];
+    return history2.v[p.h2.base + pixel * p.h2.cs];
 }
 
 void history_store(const uint which, uint pixel, vec4 v)
@@ -60,6 +61,11 @@ uint not_finite(vec3 v)
     return any(equal(floatBitsToUint(v) & exponent, uvec3(exponent))) ? 1 : 0;
 }
 
+uint state_not_finite(vec4 v)
+{
+    return CHANNELS == 4 ? not_finite(v.xyz) | not_finite(v.www) : not_finite(v.xyz);
+}
+
 // now: the history tensor that receives x0; past: h1 and h2 are used. Returns whether x0, before
 // its threshold, the variance or the new x is not finite.
 uint step_pixel(op_lane l, float s, uint i, const uint now, const bool past)
@@ -67,35 +73,43 @@ uint step_pixel(op_lane l, float s, uint i, const uint now, const bool past)
     uint at = l.slot * p.pixels + i;
     uint m_at = p.m.base + (gl_WorkGroupID.z * p.pixels + i) * p.m.cs;
     vec4 state = LOAD_STATE(x_old, p.x.base + at * p.x.cs);
-    vec3 old = state.xyz;
-    vec3 z = LOAD_STATE(noise, p.noise.base + at * p.noise.cs).xyz;
+    vec4 z = LOAD_STATE(noise, p.noise.base + at * p.noise.cs);
     vec4 v = LOAD(m, m_at);
     if (GUIDED != 0) {
-        vec3 uncond = v.xyz;
+        vec4 uncond = v;
         m_at += p.count * p.pixels * p.m.cs;
         v = LOAD(m, m_at);
-        v.xyz = guide(uncond, v.xyz, l.guidance);
+        v.xyz = guide(uncond.xyz, v.xyz, l.guidance);
+        if (CHANNELS == 4)
+            v.w = guide(uncond.www, v.www, l.guidance).x;
     }
-    vec3 x0 = predict(l, old, v.xyz);
-    uint bad = not_finite(x0);
+    vec4 x0 = vec4(predict(l, state.xyz, v.xyz), 0);
+    if (CHANNELS == 4)
+        x0.w = predict(l, state.www, v.www).x;
+    uint bad = state_not_finite(x0);
     if (VARIANCE != 0) {
         vec3 variance = vec3(v.w, LOAD(m, m_at + 1).xy);
-        z *= deviation(l, variance);
+        z.xyz *= deviation(l, variance);
         bad |= l.noise != 0 && l.learned != 0 ? not_finite(variance) : 0; // exact_exp may hide it
     }
     x0 = l.threshold != 0 ? clamp(x0, -s, s) : x0;
     x0 = l.threshold == THRESHOLD_DYNAMIC ? x0 / s : x0;
-    precise vec3 next = l.cx * old + l.cm * v.xyz + l.c0 * x0;
+    precise vec4 next = l.cx * state + l.cm * v + l.c0 * x0;
     if (past) {
-        vec3 h1 = history_load((now + 2) % 3, at), h2 = history_load((now + 1) % 3, at);
+        vec4 h1 = history_load((now + 2) % 3, at), h2 = history_load((now + 1) % 3, at);
         next = l.c1 != 0 ? next + l.c1 * h1 : next;
         next = l.c2 != 0 ? next + l.c2 * h2 : next;
     }
     next = l.noise != 0 ? next + l.noise * z : next;
-    bool kept = state.w != 0;
-    x.v[p.x.base + at * p.x.cs] = kept ? state : vec4(next, 0);
-    history_store(now, at, vec4(kept ? old : x0, 0));
-    return bad | not_finite(next);
+    bad |= state_not_finite(next);
+    if (CHANNELS == 3) {
+        bool kept = state.w != 0;
+        next = kept ? state : vec4(next.xyz, 0);
+        x0 = vec4(kept ? state.xyz : x0.xyz, 0);
+    }
+    x.v[p.x.base + at * p.x.cs] = next;
+    history_store(now, at, x0);
+    return bad;
 }
 
 // Software rasterizers run both sides of a branch and discard one; a loop of no trips costs them

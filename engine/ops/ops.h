@@ -191,31 +191,34 @@ void op_time_embed(struct ops *o, const struct tensor *t, bool flip, float freq_
                    const struct tensor *y);
 
 // ---- sampling ---------------------------------------------------------------------------------
+// Slot tensors have 3 channels, and in x and original, behind them, the mark of kept pixels: a view
+// of the first 3 channels of a tensor of 4. Latents have 4 channels and no marks.
 
 // z ~ N(0, 1): Philox4x32-10 keyed by the lane's seed, counter (element/4, step, stage, picture),
-// Box-Muller. Writes dst[lane.slot], channels 0..2 of each pixel; element = (h*W + w)*3 + c.
+// Box-Muller. Writes dst[lane.slot]; element = (h*W + w)*C + c.
 // Lanes are a mapped u32 tensor [lanes, 1, 1, 32] here and below.
 void op_noise(struct ops *o, const struct tensor *lanes, const struct tensor *dst);
 
 // Gather the U-Net's input batch: for lane i, samples i (and lanes + i when guided, so the batch is
-// all negative-prompt samples first, as diffusers orders them) get x[slot] in channels 0..2 and,
-// when low is given, low[slot] in channels 3..5; then pixel_unshuffle by patch.
+// all negative-prompt samples first, as diffusers orders them) get the channels of x[slot] and,
+// when low is given, the 3 of low[slot]; then pixel_unshuffle by patch, which is 1 for latents.
 void op_gather_input(struct ops *o, const struct tensor *lanes, const struct tensor *x,
                      const struct tensor *low, uint32_t patch, bool guided, const struct tensor *y);
 
-// One sampler step for every lane. m: U-Net output [B, H, W, 3 or 6] at full resolution, B = lanes
-// or 2*lanes. Guides, predicts x0, thresholds, writes history and x. noise: z as op_noise wrote it
-// (or as a test gives it). x0 and the new x must be finite, or the lane's not_finite is set: a
-// threshold would turn them into numbers again. Source: the diffusers schedulers' step functions,
-// see samplers. A kept pixel stays as it is, and x0 is then the pixel itself.
+// One sampler step for every lane. m: U-Net output [B, H, W, 3, 6 or 4] at full resolution, B =
+// lanes or 2*lanes; 6: with a variance; 4: latents, without a dynamic threshold. Guides, predicts
+// x0, thresholds, writes history and x. noise: z as op_noise wrote it (or as a test gives it). x0
+// and the new x must be finite, or the lane's not_finite is set: a threshold would turn them into
+// numbers again. Source: the diffusers schedulers' step functions, see samplers. A kept pixel stays
+// as it is, and x0 is then the pixel itself.
 struct op_sampler_params {
     const struct tensor *lanes; // mapped u32, n = lanes, c = 32
     const struct tensor *m;
     bool guided;
     bool dynamic;                    // a dynamic threshold is wanted by some lane
-    const struct tensor *x;          // [slots, H, W, 4] f32
-    const struct tensor *history[3]; // x0 of this and the last two steps, [slots, H, W, 4] f32
-    const struct tensor *noise;      // [slots, H, W, 4] f32
+    const struct tensor *x;          // [slots, H, W, C] f32
+    const struct tensor *history[3]; // x0 of this and the last two steps, [slots, H, W, C] f32
+    const struct tensor *noise;      // [slots, H, W, C] f32
 };
 void op_sampler_step(struct ops *o, const struct op_sampler_params *p);
 

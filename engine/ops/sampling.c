@@ -16,8 +16,7 @@ static bool is_lane_table(const struct ops *o, const struct tensor *t)
 
 static bool is_state(const struct tensor *t, const struct tensor *like)
 {
-    return t && t->dtype == DT_F32 && (t->c == 3 || t->c == 4) && t->n == like->n &&
-           t->h == like->h && t->w == like->w;
+    return t && t->dtype == DT_F32 && (t->c == 3 || t->c == 4) && same_shape(t, like);
 }
 
 static uint32_t pixels_of(const struct tensor *t)
@@ -38,8 +37,8 @@ void op_noise(struct ops *o, const struct tensor *lanes, const struct tensor *ds
     };
     struct ops_call call = {
         .op = OP_NOISE,
-        .specs = 1,
-        .spec = {local},
+        .specs = 2,
+        .spec = {local, dst->c},
         .arg = {lanes, dst},
         .push = &push,
         .groups = {blocks_of(quads, local * push.run), 1, lanes->n},
@@ -50,8 +49,10 @@ void op_noise(struct ops *o, const struct tensor *lanes, const struct tensor *ds
 static bool gather_fits(const struct tensor *lanes, const struct tensor *x,
                         const struct tensor *low, uint32_t patch, const struct tensor *y)
 {
-    uint32_t channels = low ? 6 : 3;
-    bool ok = is_state(x, x) && (!low || is_state(low, x)) && patch && is_activation(y);
+    const uint32_t channels = x->c + (low ? 3 : 0);
+    const struct tensor pixels = x->c == 4 ? tensor_channels(x, 0, 3) : *x;
+    bool ok = is_state(x, x) && (!low || is_state(low, &pixels)) && is_activation(y);
+    ok = ok && patch && (x->c == 3 || patch == 1);
     ok = ok && x->h == y->h * patch && x->w == y->w * patch;
     return ok && y->c == channels * patch * patch && lanes->n <= y->n;
 }
@@ -82,8 +83,8 @@ void op_gather_input(struct ops *o, const struct tensor *lanes, const struct ten
     struct ops_call call = {
         .op = OP_GATHER_INPUT,
         .dtype = y->dtype,
-        .specs = 4,
-        .spec = {local, patch, low != NULL, guided},
+        .specs = 5,
+        .spec = {local, patch, low != NULL, guided, x->c},
         .arg = {lanes, x, low, y},
         .push = &push,
         .groups = {blocks_of(y->w, local), y->h, lanes->n},
@@ -97,7 +98,9 @@ static bool sampler_fits(const struct ops *o, const struct op_sampler_params *p)
     for (int i = 0; i < 3; i++)
         ok = ok && is_state(p->history[i], p->x);
     ok = ok && is_activation(p->m) && p->m->h == p->x->h && p->m->w == p->x->w;
-    return ok && (p->m->c == 3 || p->m->c == 6) && p->m->n == p->lanes->n * (p->guided ? 2 : 1);
+    ok = ok && (p->x->c == 3 || !p->dynamic);
+    return ok && (p->m->c == p->x->c || (p->m->c == 6 && p->x->c == 3)) &&
+           p->m->n == p->lanes->n * (p->guided ? 2 : 1);
 }
 
 static struct push_sampler sampler_push(const struct ops *o, const struct op_sampler_params *p,
@@ -154,8 +157,8 @@ void op_sampler_step(struct ops *o, const struct op_sampler_params *p)
     struct ops_call call = {
         .op = OP_SAMPLER_STEP,
         .dtype = p->m->dtype,
-        .specs = 3,
-        .spec = {local, p->guided, p->m->c == 6},
+        .specs = 4,
+        .spec = {local, p->guided, p->m->c == 6, p->x->c},
         .arg = {p->lanes, p->m, p->x, p->x, p->history[0], p->history[1], p->history[2], p->noise,
                 p->dynamic ? &limit : NULL},
         .push = &push,
@@ -182,8 +185,8 @@ void op_add_noise(struct ops *o, const struct tensor *lanes, const struct tensor
     };
     struct ops_call call = {
         .op = OP_ADD_NOISE,
-        .specs = 1,
-        .spec = {local},
+        .specs = 2,
+        .spec = {local, x->c},
         .arg = {lanes, x, noise, y},
         .push = &push,
         .groups = {blocks_of(pixels, local * push.run), 1, lanes->n},
@@ -194,7 +197,8 @@ void op_add_noise(struct ops *o, const struct tensor *lanes, const struct tensor
 void op_keep(struct ops *o, const struct tensor *lanes, const struct tensor *original,
              const struct tensor *x)
 {
-    if (!ops_require(o, is_lane_table(o, lanes) && is_state(x, x) && is_state(original, x)))
+    if (!ops_require(o, is_lane_table(o, lanes) && is_state(x, x) && is_state(original, x) &&
+                            x->c == 3))
         return;
     uint32_t local = walk_local(o, LOCAL), pixels = pixels_of(x);
     struct push_sampler push = {

@@ -34,7 +34,7 @@ SHARED_END
 // by the sampling operators. A guided lane uses two samples of the U-Net's batch: `uncond`, `cond`.
 //
 // Slot tensors hold the state of every slot, [slots, H, W, 4]: x, x0 history, low-res. In the
-// fourth channel of x, anything but 0 marks a pixel that an edit keeps.
+// fourth channel of x, anything but 0 marks a pixel that an edit keeps; latents use all four.
 struct op_lane {
     uint slot;                 // which state this lane works on
     uint seed_lo, seed_hi;     // Philox key

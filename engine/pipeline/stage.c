@@ -41,8 +41,10 @@ struct step_recording {
 struct stage {
     struct stage_params p;
     struct entry *entry;
-    struct unet_text *text;                        // entry 2i: negative prompt, 2i + 1: prompt
-    struct tensor x, low, noise, history[HISTORY]; // slot tensors
+    struct unet_text *text;                     // entry 2i: negative prompt, 2i + 1: prompt
+    struct tensor x;                            // slots, with the marks of kept pixels
+    struct tensor state;                        // x as the operators take it: a view
+    struct tensor low, noise, history[HISTORY]; // likewise
     struct tensor original;          // likewise; created for the first edit with noised kept pixels
     struct tensor states;            // mapped: [2, 1, L, D]
     struct tensor low_source;        // mapped: [1, h, w, 3]
@@ -76,6 +78,8 @@ static enum err create_state(struct stage *s)
     const uint32_t n = s->p.entries;
     enum err e = tensor_create(dev, DT_F32, n, s->p.height, s->p.width, 4, &s->x);
 
+    if (!e)
+        s->state = tensor_channels(&s->x, 0, 3);
     // A step reads its history before writing it, and an entering image's noise is used before its
     // first step.
     for (int i = 0; !e && i < (s->p.lean ? 1 : HISTORY); i++)
@@ -219,9 +223,9 @@ static enum err record_enter(struct stage *s, int entry, bool edit)
         op_add_noise(o, &s->prepare[STAGE_NOISE_AUGMENT], &s->low, &s->noise, &s->low);
     }
     if (!s->p.noise)
-        op_noise(o, &s->prepare[STAGE_NOISE_INIT], edit ? &s->history[0] : &s->x);
+        op_noise(o, &s->prepare[STAGE_NOISE_INIT], edit ? &s->history[0] : &s->state);
     if (edit)
-        op_add_noise(o, &s->prepare[STAGE_NOISE_INIT], &s->x, &s->history[0], &s->x);
+        op_add_noise(o, &s->prepare[STAGE_NOISE_INIT], &s->state, &s->history[0], &s->state);
     e = ops_end(o);
     if (e)
         ops_destroy(&o);
@@ -376,7 +380,7 @@ static enum err record_step(struct stage *s, uint32_t count, unsigned kind,
     if (e)
         return e;
     input = ops_temp(o, batch, s->p.height / p, s->p.width / p, (uint32_t)c->in_channels * p * p);
-    op_gather_input(o, &lanes, &s->x, s->p.low_height ? &s->low : NULL, p, guided, &input);
+    op_gather_input(o, &lanes, &s->state, s->p.low_height ? &s->low : NULL, p, guided, &input);
     out->output = unet_record(s->p.unet, o,
                               &(struct unet_inputs){
                                   .sample = &input,
@@ -394,12 +398,14 @@ static enum err record_step(struct stage *s, uint32_t count, unsigned kind,
                            .m = &out->output,
                            .guided = guided,
                            .dynamic = kind & KIND_DYNAMIC,
-                           .x = &s->x,
+                           .x = &s->state,
                            .history = {&s->history[0], &s->history[1], &s->history[2]},
                            .noise = &s->noise,
                        });
-    if (kind & KIND_KEEP)
-        op_keep(o, &lanes, &s->original, &s->x);
+    if (kind & KIND_KEEP) {
+        const struct tensor original = tensor_channels(&s->original, 0, 3);
+        op_keep(o, &lanes, &original, &s->state);
+    }
     e = ops_end(o);
     if (e)
         ops_destroy(&o);

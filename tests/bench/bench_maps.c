@@ -208,8 +208,6 @@ static void make_place(const struct bench *b, const struct row *r, struct place 
         return;
     for (int i = 0; i < 5; i++)
         p->state[i] = make(b, DT_F32, (uint32_t[]){1, s->h, s->w, 3});
-    for (int i = 0; i < 5; i++)
-        p->state[i].c = 4;
     must(tensor_create_mapped(b->dev, DT_U8, 1, s->h, s->w, 3, &p->bytes), "bytes");
     must(tensor_create_mapped(b->dev, DT_U32, 1, 1, 1, 32, &p->lanes), "lanes");
     struct op_lane lane = {.px = 1,

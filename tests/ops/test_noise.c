@@ -56,16 +56,16 @@ static const float *slot_of(const float *state, struct ref_shape s, uint32_t slo
 
 // The device's logarithm, sine, cosine and root are right to a few ulps of their result; the
 // smallest radius keeps its relative precision, because log(1 - d) is taken of d.
-static void check_noise(struct ops_device *dev, uint32_t h, uint32_t w, uint32_t lanes)
+static void check_noise(struct ops_device *dev, uint32_t h, uint32_t w, uint32_t lanes, uint32_t c)
 {
     struct ref_shape s = {SLOTS, h, w, 4};
     struct op_lane lane[MAX_LANES];
     some_lanes(lane);
     float *before = op_random(DT_F32, ref_count(s), 1), *got = op_random(DT_F32, ref_count(s), 1);
     struct op_array z = op_array(dev, DT_F32, s, before, false);
-    struct tensor table = lane_table(dev, lane, lanes);
+    struct tensor table = lane_table(dev, lane, lanes), state = tensor_channels(&z.t, 0, c);
     struct ops *o = op_begin(dev, DT_F32);
-    op_noise(o, &table, &z.t);
+    op_noise(o, &table, &state);
     op_finish(o);
     CHECK_INT(tensor_download(&z.t, got), ERR_OK);
     double worst = 0;
@@ -75,16 +75,16 @@ static void check_noise(struct ops_device *dev, uint32_t h, uint32_t w, uint32_t
         struct rng_place place = {(uint64_t)lane[i].seed_hi << 32 | lane[i].seed_lo, lane[i].step,
                                   lane[i].stage, lane[i].picture};
         used |= 1u << lane[i].slot;
-        for (uint32_t e = 0; e < h * w * 3; e++) {
-            double want = ref_normal(&lane[i], e), d = v[e / 3 * 4 + e % 3] - want;
+        for (uint32_t e = 0; e < h * w * c; e++) {
+            double want = ref_normal(&lane[i], e), d = v[e / c * 4 + e % c] - want;
             worst = fmax(worst, fabs(d) / (8 * 2 * OP_EPS * fabs(want) + 1e-7));
             if (e % 97 == 0)
                 CHECK_NEAR(rng_normal(&place, e), want, 2 * OP_EPS * fabs(want));
         }
-        for (uint32_t p = 0; p < h * w; p++)
+        for (uint32_t p = 0; c == 3 && p < h * w; p++)
             padding += v[4 * p + 3] != 0;
     }
-    CHECK_MSG(worst <= 1, "noise %ux%u: error %.2f of what is allowed", h, w, worst);
+    CHECK_MSG(worst <= 1, "noise %ux%ux%u: error %.2f of what is allowed", h, w, c, worst);
     CHECK_INT(padding, 0);
     for (uint32_t slot = 0; slot < SLOTS; slot++)
         if (!(used >> slot & 1))
@@ -105,8 +105,9 @@ static void check_moments(struct ops_device *dev)
     struct tensor table = lane_table(dev, &lane, 1);
     float *v = malloc(ref_count(s) * sizeof *v);
     double m[5] = {0}, neighbours = 0, last = 0, most = 0;
+    struct tensor state = tensor_channels(&z.t, 0, 3);
     struct ops *o = op_begin(dev, DT_F32);
-    op_noise(o, &table, &z.t);
+    op_noise(o, &table, &state);
     op_finish(o);
     if (!v)
         abort();
@@ -132,17 +133,18 @@ static void check_moments(struct ops_device *dev)
 
 struct gather_row {
     uint32_t h, w, patch, lanes; // h, w: of the picture
-    bool low, guided;
+    bool low, guided, latent;
 };
 
 static void check_gather(struct ops_device *dev, enum dtype dtype, const struct gather_row *r)
 {
-    struct ref_shape s = {SLOTS, r->h, r->w, 4}, whole = {1, r->h, r->w, r->low ? 6 : 3};
+    const uint32_t state = r->latent ? 4 : 3;
+    struct ref_shape s = {SLOTS, r->h, r->w, 4}, whole = {1, r->h, r->w, state + (r->low ? 3 : 0)};
     struct ref_shape ys = {r->lanes * (r->guided ? 2 : 1), r->h / r->patch, r->w / r->patch,
                            whole.c * r->patch * r->patch};
     struct op_lane lane[MAX_LANES];
     some_lanes(lane);
-    // The fourth channel holds what must never be read.
+    // The fourth channel of pixels holds what must never be read.
     float *x = op_random(dtype, ref_count(s), 1), *low = op_random(dtype, ref_count(s), 2);
     float *picture = calloc(ref_count(whole), sizeof *picture);
     double *want = calloc(ref_count(ys), sizeof *want),
@@ -153,7 +155,7 @@ static void check_gather(struct ops_device *dev, enum dtype dtype, const struct 
         const float *ls = slot_of(low, s, lane[n % r->lanes].slot);
         for (size_t i = 0; i < ref_count(whole); i++) {
             size_t p = i / whole.c, c = i % whole.c;
-            picture[i] = c < 3 ? xs[4 * p + c] : ls[4 * p + c - 3];
+            picture[i] = c < state ? xs[4 * p + c] : ls[4 * p + c - state];
         }
         ref_pixel_unshuffle(picture, whole, r->patch, want + n * sample);
     }
@@ -163,8 +165,9 @@ static void check_gather(struct ops_device *dev, enum dtype dtype, const struct 
                     al = op_array(dev, DT_F32, s, low, false);
     struct op_array ay = op_array(dev, dtype, ys, NULL, false);
     struct tensor table = lane_table(dev, lane, r->lanes);
+    struct tensor vx = tensor_channels(&ax.t, 0, state), vl = tensor_channels(&al.t, 0, 3);
     struct ops *o = op_begin(dev, dtype);
-    op_gather_input(o, &table, &ax.t, r->low ? &al.t : NULL, r->patch, r->guided, &ay.t);
+    op_gather_input(o, &table, &vx, r->low ? &vl : NULL, r->patch, r->guided, &ay.t);
     op_finish(o);
     char what[64];
     snprintf(what, sizeof what, "gather %ux%u by %u %s", r->h, r->w, r->patch,
@@ -181,7 +184,7 @@ static void check_gather(struct ops_device *dev, enum dtype dtype, const struct 
     free(bound);
 }
 
-static void check_add_noise(struct ops_device *dev)
+static void check_add_noise(struct ops_device *dev, uint32_t c)
 {
     struct ref_shape s = {SLOTS, 9, 7, 4};
     struct op_lane lane[MAX_LANES];
@@ -197,14 +200,15 @@ static void check_add_noise(struct ops_device *dev)
     }
     for (uint32_t l = 0; l < 3; l++) {
         for (size_t i = lane[l].slot * slot; i < (lane[l].slot + 1) * slot; i++)
-            if (x[i / 4 * 4 + 3] == 0)
-                want[i] = i % 4 == 3 ? 0 : (double)lane[l].cx * x[i] + (double)lane[l].noise * z[i];
+            if (c == 4 || x[i / 4 * 4 + 3] == 0)
+                want[i] = i % 4 >= c ? 0 : (double)lane[l].cx * x[i] + (double)lane[l].noise * z[i];
     }
     struct op_array ax = op_array(dev, DT_F32, s, x, false),
                     az = op_array(dev, DT_F32, s, z, false);
     struct tensor table = lane_table(dev, lane, 3);
     struct ops *o = op_begin(dev, DT_F32);
-    op_add_noise(o, &table, &ax.t, &az.t, &ax.t);
+    struct tensor vx = tensor_channels(&ax.t, 0, c), vz = tensor_channels(&az.t, 0, c);
+    op_add_noise(o, &table, &vx, &vz, &vx);
     op_finish(o);
     op_compare_tensor("add_noise", &ax.t, want, bound);
     tensor_destroy(&table);
@@ -282,7 +286,8 @@ static void check_keep(struct ops_device *dev)
                     af = op_array(dev, DT_F32, s, from, false);
     struct tensor table = lane_table(dev, lane, 3);
     struct ops *o = op_begin(dev, DT_F32);
-    op_keep(o, &table, &af.t, &ax.t);
+    struct tensor vx = tensor_channels(&ax.t, 0, 3), vf = tensor_channels(&af.t, 0, 3);
+    op_keep(o, &table, &vf, &vx);
     op_finish(o);
     op_compare_tensor("keep", &ax.t, want, bound);
     tensor_destroy(&table);
@@ -304,6 +309,8 @@ static void body(struct ops_device *dev, enum dtype dtype)
         {4, 20, 2, 3, .guided = true},
         {9, 6, 3, 2, .low = true, .guided = true},
         {16, 16, 8, 1},
+        {5, 7, 1, 3, .low = true, .guided = true, .latent = true},
+        {4, 3, 1, 2, .latent = true},
     };
     known_answers();
     for (size_t i = 0; i < sizeof gathers / sizeof gathers[0]; i++)
@@ -315,12 +322,14 @@ static void body(struct ops_device *dev, enum dtype dtype)
     check_rgb8(dev, dtype, 64, 64, 2);
     if (dtype == DT_F16)
         return;
-    check_noise(dev, 1, 1, 1);
-    check_noise(dev, 5, 3, 4);
-    check_noise(dev, 16, 16, 3);
-    check_noise(dev, 64, 65, 2);
+    for (uint32_t c = 3; c <= 4; c++) {
+        check_noise(dev, 1, 1, 1, c);
+        check_noise(dev, 5, 3, 4, c);
+        check_noise(dev, 16, 16, 3, c);
+        check_noise(dev, 64, 65, 2, c);
+        check_add_noise(dev, c);
+    }
     check_moments(dev);
-    check_add_noise(dev);
     check_keep(dev);
 }
 

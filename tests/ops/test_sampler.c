@@ -10,7 +10,8 @@ struct world {
     enum dtype dtype;
     uint32_t h, w, mc, lanes;
     bool guided, dynamic;
-    bool keeps; // every third pixel of x
+    bool keeps;  // every third pixel of x
+    bool latent; // 4 channels; else 3, and the mark of kept pixels in x
     struct op_lane lane[MAX_LANES];
     float *state[5]; // x, three histories, noise: [SLOTS, h, w, 4]
     float *m;        // [lanes (* 2), h, w, mc]
@@ -19,6 +20,11 @@ struct world {
 static struct ref_shape state_shape(const struct world *w)
 {
     return (struct ref_shape){SLOTS, w->h, w->w, 4};
+}
+
+static uint32_t channels_of(const struct world *w)
+{
+    return w->latent ? 4 : 3;
 }
 
 static void clear_padding(float *v, size_t n)
@@ -32,7 +38,8 @@ static void world_make(struct world *w)
     size_t n = ref_count(state_shape(w));
     for (uint32_t i = 0; i < 5; i++) {
         w->state[i] = op_random(DT_F32, n, 10 + i);
-        clear_padding(w->state[i], n);
+        if (!w->latent)
+            clear_padding(w->state[i], n);
     }
     for (size_t i = 3; w->keeps && i < n; i += 12)
         w->state[0][i] = 1;
@@ -60,8 +67,11 @@ static unsigned run_step(const struct world *w, uint32_t first, uint32_t count, 
     memcpy(m, w->m + first * sample, count * sample * sizeof *m);
     if (w->guided)
         memcpy(m + count * sample, w->m + (w->lanes + first) * sample, count * sample * sizeof *m);
-    for (int i = 0; i < 5; i++)
+    struct tensor view[5];
+    for (int i = 0; i < 5; i++) {
         state[i] = op_array(w->dev, DT_F32, s, w->state[i], false);
+        view[i] = tensor_channels(&state[i].t, 0, channels_of(w));
+    }
     struct op_array am = op_array(w->dev, w->dtype, ms, m, false);
     struct tensor table;
     CHECK_INT(tensor_create_mapped(w->dev, DT_U32, count, 1, 1, 32, &table), ERR_OK);
@@ -71,9 +81,9 @@ static unsigned run_step(const struct world *w, uint32_t first, uint32_t count, 
                                   .m = &am.t,
                                   .guided = w->guided,
                                   .dynamic = w->dynamic,
-                                  .x = &state[0].t,
-                                  .history = {&state[1].t, &state[2].t, &state[3].t},
-                                  .noise = &state[4].t};
+                                  .x = &view[0],
+                                  .history = {&view[1], &view[2], &view[3]},
+                                  .noise = &view[4]};
     op_sampler_step(o, &p);
     op_finish(o);
     const struct op_lane *lanes = tensor_map(&table);
@@ -92,42 +102,43 @@ static unsigned run_step(const struct world *w, uint32_t first, uint32_t count, 
     return bad;
 }
 
-// [pixels, 4] <-> [pixels, 3]
-static void to_dense(const float *from, float *to, size_t pixels)
+// [pixels, 4] <-> [pixels, c]
+static void to_dense(const float *from, float *to, size_t pixels, size_t c)
 {
-    for (size_t i = 0; i < pixels * 3; i++)
-        to[i] = from[i / 3 * 4 + i % 3];
+    for (size_t i = 0; i < pixels * c; i++)
+        to[i] = from[i / c * 4 + i % c];
 }
 
-static void to_slot(const float *from, double *to, size_t pixels)
+static void to_slot(const float *from, double *to, size_t pixels, size_t c)
 {
-    for (size_t i = 0; i < pixels * 3; i++)
-        to[i / 3 * 4 + i % 3] = from[i];
+    for (size_t i = 0; i < pixels * c; i++)
+        to[i / c * 4 + i % c] = from[i];
 }
 
 // want[0]: x, want[1..3]: histories, all slots, after every lane's step.
 static void expect(const struct world *w, double *want[4])
 {
     size_t pixels = (size_t)w->h * w->w, slot = pixels * 4, n = ref_count(state_shape(w));
+    const size_t c = channels_of(w), values = pixels * c;
     for (int i = 0; i < 4; i++) {
         want[i] = calloc(n, sizeof *want[i]);
         for (size_t j = 0; j < n; j++)
             want[i][j] = w->state[i][j];
     }
-    float *d = malloc(pixels * 3 * 5 * sizeof *d);
+    float *d = malloc(values * 5 * sizeof *d);
     if (!d)
         abort();
-    float *x = d, *h1 = x + pixels * 3, *h2 = h1 + pixels * 3, *z = h2 + pixels * 3;
-    float *x0 = z + pixels * 3;
+    float *x = d, *h1 = x + values, *h2 = h1 + values, *z = h2 + values, *x0 = z + values;
     for (uint32_t i = 0; i < w->lanes; i++) {
         const struct op_lane *l = &w->lane[i];
         size_t at = l->slot * slot, sample = pixels * w->mc;
-        to_dense(w->state[0] + at, x, pixels);
-        to_dense(w->state[1 + (l->history + 2) % 3] + at, h1, pixels);
-        to_dense(w->state[1 + (l->history + 1) % 3] + at, h2, pixels);
-        to_dense(w->state[4] + at, z, pixels);
+        to_dense(w->state[0] + at, x, pixels, c);
+        to_dense(w->state[1 + (l->history + 2) % 3] + at, h1, pixels, c);
+        to_dense(w->state[1 + (l->history + 1) % 3] + at, h2, pixels, c);
+        to_dense(w->state[4] + at, z, pixels, c);
         struct ref_step_params p = {.lane = l,
                                     .pixels = (uint32_t)pixels,
+                                    .channels = (uint32_t)c,
                                     .mc = w->mc,
                                     .u = w->guided ? w->m + i * sample : NULL,
                                     .m = w->m + (i + (w->guided ? w->lanes : 0)) * sample,
@@ -138,11 +149,11 @@ static void expect(const struct world *w, double *want[4])
                                     .x0 = x0};
         ref_sampler_step(&p);
         const float *old = w->state[0] + at;
-        for (size_t k = 0; k < pixels * 3; k++)
+        for (size_t k = 0; !w->latent && k < values; k++)
             if (old[k / 3 * 4 + 3] != 0)
                 x[k] = x0[k] = old[k / 3 * 4 + k % 3];
-        to_slot(x, want[0] + at, pixels);
-        to_slot(x0, want[1 + l->history] + at, pixels);
+        to_slot(x, want[0] + at, pixels, c);
+        to_slot(x0, want[1 + l->history] + at, pixels, c);
     }
     free(d);
 }
@@ -234,6 +245,23 @@ static void check_steps(struct ops_device *dev, enum dtype dtype)
         w.lane[i].logvar_min = -5;
     }
     check_world(&w, "dynamic, guided, history, kept pixels");
+
+    w = (struct world){.dev = dev,
+                       .dtype = dtype,
+                       .h = 6,
+                       .w = 11,
+                       .mc = 4,
+                       .lanes = 3,
+                       .guided = true,
+                       .latent = true};
+    for (uint32_t i = 0; i < 3; i++) {
+        w.lane[i] = plain_lane(4 - i);
+        w.lane[i].threshold = i == 1;
+        w.lane[i].c1 = -0.5f;
+        w.lane[i].c2 = i == 2 ? 0.25f : 0;
+        w.lane[i].noise = 0.5f * (float)i;
+    }
+    check_world(&w, "latents, guided, history, noise");
 }
 
 // A slot whose history is another picture's, and not even finite, while no coefficient asks for it.

@@ -212,6 +212,7 @@ enum err edit_unblended(struct trajectory *t, int step, const float *m, const fl
         ref_sampler_step(&(struct ref_step_params){
             .lane = &lane,
             .pixels = (uint32_t)pixels,
+            .channels = 3,
             .mc = (uint32_t)channels,
             .u = t->guided ? m + i * channels * pixels : NULL,
             .m = m + (i + (t->guided ? p : 0)) * channels * pixels,

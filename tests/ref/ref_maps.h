@@ -40,11 +40,11 @@ double ref_normal(const struct op_lane *lane, uint32_t element);
 // Linear interpolation between closest ranks, as torch.quantile; sorts v. Rank in f32, as torch.
 float ref_quantile(float *v, size_t n, float q);
 
-// State of one slot, pixels*3 each. m [pixels, mc]; u: NULL when not guided. h1, h2: last x0s.
-// Replaces x and writes x0.
+// State of one slot, pixels*channels each; channels: 3 or 4. m [pixels, mc]; u: NULL when not
+// guided. h1, h2: last x0s. Replaces x and writes x0.
 struct ref_step_params {
     const struct op_lane *lane;
-    uint32_t pixels, mc;
+    uint32_t pixels, channels, mc;
     const float *u, *m, *h1, *h2, *z;
     float *x, *x0;
 };

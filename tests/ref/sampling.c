@@ -70,13 +70,13 @@ static float threshold(const struct op_lane *lane, float *x0, size_t n)
 void ref_sampler_step(const struct ref_step_params *p)
 {
     const struct op_lane *l = p->lane;
-    size_t n = (size_t)p->pixels * 3;
+    const size_t c = p->channels, n = p->pixels * c;
     float *m = malloc(n * sizeof *m), s;
 
     if (!m)
         return;
     for (size_t i = 0; i < n; i++) {
-        size_t j = i / 3 * p->mc + i % 3;
+        size_t j = i / c * p->mc + i % c;
         m[i] = p->u ? p->u[j] + l->guidance * (p->m[j] - p->u[j]) : p->m[j];
         p->x0[i] = l->px * p->x[i] + l->pm * m[i];
     }
@@ -87,7 +87,7 @@ void ref_sampler_step(const struct ref_step_params *p)
         if (l->threshold)
             p->x0[i] = fminf(fmaxf(p->x0[i], -s), s) / (l->threshold == 2 ? s : 1);
         if (l->learned != 0) {
-            double v = p->m[i / 3 * p->mc + 3 + i % 3], f = (v + 1) / 2;
+            double v = p->m[i / c * p->mc + c + i % c], f = (v + 1) / 2;
             scale = l->learned == 2 ? sqrt(fmax(v, 0))
                                     : exp(0.5 * (f * l->logvar_max + (1 - f) * l->logvar_min));
         }

@@ -294,6 +294,7 @@ static void run_picture(const struct step_case *k, size_t picture, double *worst
             z[i] = k->noise[at_nchw(k->pixels, 3, sample, i % 3, i / 3)];
         ref_sampler_step(&(struct ref_step_params){.lane = &lane,
                                                    .pixels = (uint32_t)k->pixels,
+                                                   .channels = 3,
                                                    .mc = (uint32_t)k->channels,
                                                    .m = m,
                                                    .h1 = h[(s + 2) % 3],
