@@ -289,7 +289,9 @@ enum err engine_resolve(const struct engine *e, const struct picture_request *r,
                              r->timesteps);
     snprintf(out->model, sizeof out->model, "%s", e->info.name);
     snprintf(out->preset, sizeof out->preset, "%s", fast ? fake_preset.name : "");
-    snprintf(out->sampler, sizeof out->sampler, "%s", sampler);
+    snprintf(out->sampler, sizeof out->sampler, "%s", out->first ? "" : sampler);
+    for (int s = 0; s < out->first; s++)
+        out->noise_level[s] = -1;
     for (int s = out->first; s < out->stages; s++) {
         if (r->steps[s] < 0 || r->steps[s] > PICTURE_MAX_STEPS)
             return fault_set(why, ERR_INVALID, "steps", "steps must be 1 to %d", PICTURE_MAX_STEPS);

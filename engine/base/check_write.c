@@ -124,6 +124,20 @@ void check_write(const struct check_table *t, const void *from, struct buf *out)
     buf_puts(out, "}");
 }
 
+// Whether a stage without a value precedes one with a value, which then needs its place: [null,5].
+// The first stage's negative value means that it cannot have one, so it is no gap.
+static bool has_gap(const struct check_field *f, const void *at, int listed)
+{
+    bool missing = false;
+    for (int i = 0; i < listed; i++) {
+        const double v = item_at(f, at, i);
+        if (missing && !is_unset(f, v) && v >= 0)
+            return true;
+        missing |= is_unset(f, v) || (i && v < 0);
+    }
+    return false;
+}
+
 void check_write_text(const struct check_field *f, const void *at, int listed, struct buf *out)
 {
     const char *comma = "";
@@ -139,6 +153,10 @@ void check_write_text(const struct check_field *f, const void *at, int listed, s
         break;
     case CHECK_INTS:
     case CHECK_NUMBERS:
+        if (has_gap(f, at, listed)) {
+            check_write_value(f, at, listed, out);
+            break;
+        }
         // A negative value means that the stage has none.
         for (int i = 0; i < listed; i++) {
             if (is_unset(f, item_at(f, at, i)) || item_at(f, at, i) < 0)

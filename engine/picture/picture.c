@@ -86,8 +86,10 @@ const struct check_field *picture_value(const struct check_field *f,
                                         const struct picture_used *u, const void **at)
 {
     const struct check_field *used = check_find(&picture_used_table, f->name, NULL);
+    const bool list = f->type == CHECK_INTS || f->type == CHECK_NUMBERS;
     *at = used ? (const char *)u + used->offset : (const char *)r + f->offset;
-    return used ? used : f;
+    // In a request's list, zero means that a stage has no value: those before `first` have none.
+    return used && !list ? used : f;
 }
 
 const char *picture_warning(const struct picture_used *u, int i, char text[static 160])

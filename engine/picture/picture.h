@@ -46,17 +46,17 @@ struct picture_request {
 // The settings that an image was generated with, for its metadata.
 struct picture_used {
     char model[64];
-    char preset[32]; // "": none
-    char sampler[32];
+    char preset[32];         // "": none
+    char sampler[32];        // of the first stage; "": it did not run
     struct check_size size;  // of the image
     struct check_size drawn; // of the last stage's output, before cropping and downscaling
     int stages;
     int steps[PICTURE_MAX_STAGES];
     float guidance_scale[PICTURE_MAX_STAGES];
-    int noise_level[PICTURE_MAX_STAGES];
-    float strength[PICTURE_MAX_STAGES]; // edits only; 0: no edit
-    int scale;                          // 0: not enlarged
-    int first;                          // first stage that is run; earlier stages have no values
+    int noise_level[PICTURE_MAX_STAGES]; // -1: none
+    float strength[PICTURE_MAX_STAGES];  // edits only; 0: no edit
+    int scale;                           // 0: not enlarged
+    int first;                           // first stage that is run; earlier stages have no values
     // Steps actually run: for an edit a part of `steps`, for an enlarged image the sum over tiles.
     int run[PICTURE_MAX_STAGES];
     // Token counts of the prompt and the negative prompt: used, and cut off because the text

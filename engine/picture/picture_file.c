@@ -22,13 +22,26 @@ static bool is_head(const char *name)
     return false;
 }
 
-static void add_value(struct buf *b, const char *name, const struct picture_request *r,
-                      const struct picture_used *u, int listed)
+// Adds a field of the head; a list's value is that of the first stage that ran.
+static void add_head(struct buf *b, const struct check_field *f, const struct picture_request *r,
+                     const struct picture_used *u)
 {
     const void *at;
-    const struct check_field *value =
-        picture_value(check_find(&picture_table, name, NULL), r, u, &at);
-    check_write_text(value, at, listed, b);
+    const struct check_field *value = picture_value(f, r, u, &at);
+    if (f->type == CHECK_INTS)
+        at = (const int *)at + u->first;
+    else if (f->type == CHECK_NUMBERS)
+        at = (const float *)at + u->first;
+    check_write_text(value, at, 1, b);
+}
+
+// The factor of the longest enlarged side, which is less than the model's if the result was scaled
+// down.
+static double factor_of(const struct picture_used *u)
+{
+    const double x = (double)u->size.width / u->drawn.width;
+    const double y = (double)u->size.height / u->drawn.height;
+    return u->scale * (x > y ? x : y);
 }
 
 // Adds the complete lists; the head holds only the value of the first stage.
@@ -46,7 +59,7 @@ static void add_stages(struct buf *b, const struct picture_request *r, const str
         const bool upper = f->label[1] >= 'A' && f->label[1] <= 'Z';
         buf_printf(b, ", Stage %c%s: \"", upper ? f->label[0] : f->label[0] - 'A' + 'a',
                    f->label + 1);
-        add_value(b, f->name, r, u, u->stages);
+        check_write_text(value, at, u->stages, b);
         buf_puts(b, "\"");
     }
 }
@@ -59,12 +72,17 @@ void picture_infotext(struct buf *b, const struct picture_request *r, const stru
     buf_puts(b, r->prompt);
     if (r->negative_prompt && *r->negative_prompt)
         buf_printf(b, "\nNegative prompt: %s", r->negative_prompt);
-    for (int i = 0; head[i]; i++, comma = ", ") {
-        buf_printf(b, "%s%s: ", comma, check_find(&picture_table, head[i], NULL)->label);
-        if (sampler && !strcmp(head[i], "sampler"))
+    for (int i = 0; head[i]; i++) {
+        const bool is_sampler = !strcmp(head[i], "sampler");
+        if (is_sampler && !*u->sampler)
+            continue;
+        f = check_find(&picture_table, head[i], NULL);
+        buf_printf(b, "%s%s: ", comma, f->label);
+        comma = ", ";
+        if (sampler && is_sampler)
             buf_puts(b, sampler);
         else
-            add_value(b, head[i], r, u, 1);
+            add_head(b, f, r, u);
     }
     buf_printf(b, ", Size: %dx%d, Model: %s", u->size.width, u->size.height, u->model);
     add_stages(b, r, u);
@@ -75,7 +93,10 @@ void picture_infotext(struct buf *b, const struct picture_request *r, const stru
         if (!f->label || is_head(f->name) || zero || !check_has_value(value, at, u->stages))
             continue;
         buf_printf(b, ", %s: ", f->label);
-        check_write_text(value, at, 1, b);
+        if (u->scale && !strcmp(f->name, "scale"))
+            buf_printf(b, "%.4g", factor_of(u));
+        else
+            check_write_text(value, at, 1, b);
     }
     if (u->drawn.width != u->size.width || u->drawn.height != u->size.height)
         buf_printf(b, ", Drawn size: %dx%d", u->drawn.width, u->drawn.height);

@@ -62,6 +62,8 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
     if (!e)
         e = cascade_preset_find(c, r->preset, &preset, why);
     out->preset = &c->preset[preset];
+    for (int i = 0; i < out->used.first; i++)
+        out->used.noise_level[i] = -1;
     for (int i = out->used.first; !e && i < out->used.stages; i++)
         e = resolve_stage(&out->preset->stage[i], r, i, &out->used, why);
     if (e)
@@ -115,7 +117,9 @@ enum err request_samplers(const struct cascade *c, const struct picture_request 
     }
     if (what->used.scale)
         request_count_tiles(c, r, &what->used);
-    snprintf(what->used.sampler, sizeof what->used.sampler, "%s", sampler[what->used.first]->name);
+    // The sampler of the first stage; an image that is enlarged has none.
+    if (!what->used.first)
+        snprintf(what->used.sampler, sizeof what->used.sampler, "%s", sampler[0]->name);
     return ERR_OK;
 }
 

@@ -322,7 +322,9 @@ def test_extra_single_image(s):
         assert "Postprocess upscaler: Super-resolution" in a.json["html_info"]
         assert "not available" not in a.json["html_info"]
         factor = png_texts(data)["scale"]
-        assert factor == ("16" if max(size[0] / 8, size[1] / 6) > 4 else "4"), (fields, factor)
+        asked = max(size[0] / 8, size[1] / 6)
+        assert factor == ("16" if asked > 4 else "4"), (fields, factor)
+        assert f", Upscale by: {asked:.4g}, " in png_texts(data)["parameters"], png_texts(data)
 
 
 def test_upscalers(s):

@@ -123,6 +123,14 @@ def test_tasks(s):
         assert job["images"][0]["width"] == width, job["images"]
     job = accepted(s, s.post("/v1/jobs", {"task": "upscale", "scale": 16, **image}))
     assert job["images"][0]["width"] == 1280 and job["request"]["scale"] == 16
+    # What did not run is not reported, and what is reported may be requested again.
+    for scale, first in ((4, 1), (16, 1)):
+        r = accepted(s, s.post("/v1/jobs", {"task": "upscale", "prompt": "a", "scale": scale, **image}))["request"]
+        assert r["sampler"] is None and r["steps"][:first] == r["guidance_scale"][:first] == [None] * first, r
+        assert all(r["steps"][first:]) and r["noise_level"][:first] == [-1] * first, r
+        names = ("sampler", "steps", "guidance_scale", "noise_level", "scale", "seed", "prompt", "preset", "task")
+        again = accepted(s, s.post("/v1/jobs", {**{name: r[name] for name in names}, **image}))
+        assert all(again["request"][name] == r[name] for name in names), (again, r)
     job = accepted(s, s.post("/v1/jobs", {"prompt": "a", "strength": 0.5, "size": "40x40", **image}))
     assert job["request"]["strength"][0] == 0.5 and job["images"][0]["width"] == 40
     c = s.get("/v1/capabilities").json

@@ -191,6 +191,9 @@ static void test_alone(struct result *alone)
             CHECK_INT(r->used.run[s], want[i].run[s]);
             CHECK_INT(r->used.steps[s], requests[i].steps[s]);
         }
+        const bool enlarged = r->used.first > 0;
+        CHECK_INT(!*r->used.sampler, enlarged);
+        CHECK_INT(r->used.noise_level[0], -1);
         CHECK_INT(r->used.size.width, want[i].file_width);
     }
     CHECK(fabsf(alone[IMAGE].used.strength[0] - 0.7F) < 1e-6F);

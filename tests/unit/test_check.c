@@ -245,7 +245,8 @@ static void test_text(void)
         {"word", "red", "red"},
         {"word", "reddish", NULL},
         {"ints", "1,2,3", "1,2,3"},
-        {"ints", "1,-1,3", "1,3"}, // a negative value says that the stage has none
+        {"ints", "1,3,-1", "1,3"},      // a negative value says that the stage has none
+        {"ints", "1,-1,3", "[1,-1,3]"}, // 3 keeps its place
         {"ints", "1,2,3,4", NULL},
         {"ints", "1,,3", NULL},
         {"reals", "1.5,2", "1.5,2"},

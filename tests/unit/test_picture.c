@@ -321,6 +321,79 @@ static void infotext(void)
     buf_deinit(&b);
 }
 
+// The metadata of an enlarged image names only stages that ran, at their places, and the factor of
+// the file.
+static void enlarged(void)
+{
+    static const struct {
+        struct picture_used u;
+        const char *infotext, *steps, *noise_level, *json;
+    } rows_[] = {
+        {{.size = {32, 24},
+          .drawn = {32, 24},
+          .stages = 2,
+          .scale = 4,
+          .first = 1,
+          .steps = {0, 5},
+          .guidance_scale = {0, 1.5F},
+          .noise_level = {-1, 100}},
+         "\nSteps: 5, CFG scale: 1.5, Seed: 3, Size: 32x24, Model: m, Stage steps: \"[null,5]\", "
+         "Stage CFG scale: \"[null,1.5]\", Upscale by: 4, Version: ",
+         "[null,5]",
+         "100",
+         "\"sampler\":null,\"timesteps\":null,\"steps\":[null,5],\"guidance_scale\":[null,1.5],"
+         "\"noise_level\":[-1,100],\"strength\":null,\"scale\":4,"},
+        {{.size = {24, 18},
+          .drawn = {32, 24},
+          .stages = 3,
+          .scale = 4,
+          .first = 2,
+          .steps = {0, 0, 5},
+          .guidance_scale = {0, 0, 1},
+          .noise_level = {-1, -1, 0}},
+         "\nSteps: 5, CFG scale: 1, Seed: 3, Size: 24x18, Model: m, Stage steps: "
+         "\"[null,null,5]\", Stage CFG scale: \"[null,null,1]\", Upscale by: 3, Drawn size: ",
+         "[null,null,5]",
+         "[-1,-1,0]",
+         "\"noise_level\":[-1,-1,0]"},
+        {{.size = {100, 10},
+          .drawn = {128, 96},
+          .stages = 3,
+          .scale = 16,
+          .first = 1,
+          .steps = {0, 6, 5},
+          .guidance_scale = {0, 2, 1},
+          .noise_level = {-1, 7, 8}},
+         "\nSteps: 6, CFG scale: 2, Seed: 3, Size: 100x10, Model: m, Stage steps: "
+         "\"[null,6,5]\", Stage CFG scale: \"[null,2,1]\", Upscale by: 12.5, Drawn size: ",
+         "[null,6,5]",
+         "7,8",
+         "\"steps\":[null,6,5]"},
+    };
+    for (size_t i = 0; i < sizeof rows_ / sizeof *rows_; i++) {
+        const struct picture_request r = {.prompt = "a", .seed = 3, .scale = rows_[i].u.scale};
+        struct picture_used u = rows_[i].u;
+        uint8_t *rgb = pixels(u.drawn.width, u.drawn.height);
+        struct codec_params image = {.width = u.drawn.width, .height = u.drawn.height, .rgb = rgb};
+        struct picture p = {0};
+        struct buf png = {0}, json = {0};
+        strcpy(u.model, "m");
+        picture_json(&json, &r, &u);
+        CHECK_MSG(strstr(json.data, rows_[i].json) != NULL, "%s", json.data);
+        CHECK(!picture_encode(&image, &r, &u, &png, NULL));
+        CHECK(open_png(&p, (const uint8_t *)png.data, png.len));
+        const char *parameters = text_of(&p, "parameters");
+        CHECK_MSG(strstr(parameters, rows_[i].infotext) != NULL, "%s", parameters);
+        CHECK_STR(text_of(&p, "steps"), rows_[i].steps);
+        CHECK_STR(text_of(&p, "noise_level"), rows_[i].noise_level);
+        CHECK(!text_of(&p, "sampler"));
+        png_destroy_read_struct(&p.png, &p.info, NULL);
+        buf_deinit(&png);
+        buf_deinit(&json);
+        free(rgb);
+    }
+}
+
 // A1111's own rules, as its parser applies them.
 static void infotext_fields(void)
 {
@@ -455,6 +528,7 @@ int main(void)
     encoded_size();
     warnings();
     infotext();
+    enlarged();
     infotext_fields();
     file_info();
     fields();
