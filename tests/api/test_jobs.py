@@ -171,6 +171,18 @@ def test_last_event_id_beyond_what_is_kept(s):
         assert rest[-1][0] == "done"
 
 
+def test_lists_tell_how_far_running_jobs_are(s):
+    with s.held(5):
+        job = post(s, steps=20, size=64).json["id"]
+        eventually(lambda: s.get("/v1/jobs/" + job).json["images"][0]["step"] == 5)
+        for path in ("/v1/jobs", "/v1/jobs?status=running", "/v1/jobs?limit=1"):
+            listed = s.get(path).json["data"][0]
+            assert (listed["id"], listed["status"]) == (job, "running"), (path, listed)
+            assert listed["images"][0]["step"] == 5, (path, listed)
+        assert job not in [j["id"] for j in s.get("/v1/jobs?status=queued").json["data"]]
+    s.wait_job(job)
+
+
 def test_last_event_id_of_another_process():
     """After a restart the same numbers would mean other events: the state is sent instead, and ids go on."""
     s = Server(env={"FAKE_STEP_MS": "30"})
