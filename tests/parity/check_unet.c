@@ -33,14 +33,14 @@ struct inputs {
     struct tensor sample, timestep, level, noise_index, index, states;
 };
 
-// values NULL: 0, 1, 2, ...
+// values NULL: n, n + 1, ...: the prompts' entries, behind as many that nobody fills.
 static enum err put_words(struct ops_device *dev, const int64_t *values, uint32_t n,
                           enum dtype dtype, struct tensor *out)
 {
     enum err e = tensor_create_mapped(dev, dtype, n, 1, 1, 1, out);
 
     for (uint32_t i = 0; !e && i < n; i++) {
-        const int64_t v = values ? values[i] : i;
+        const int64_t v = values ? values[i] : n + i;
         if (dtype == DT_U32)
             ((uint32_t *)tensor_map(out))[i * out->cs] = (uint32_t)v;
         else
@@ -107,13 +107,14 @@ static enum err forward(struct bundle *b, const struct unet *u, const struct inp
     struct ops *o = NULL;
     struct tensor x, y;
     float *got = NULL;
-    enum err e = unet_text_create(u, in->sample.n, in->states.w, &text);
+    const uint32_t n = in->sample.n;
+    enum err e = unet_text_create(u, 2 * n, in->states.w, &text);
 
     if (!e)
         e = ops_begin(b->g->dev, b->g->dtype, &o);
     if (e)
         goto done;
-    unet_record_text(u, o, &in->states, text, 0, &tap);
+    unet_record_text(u, o, &in->states, text, n, &tap);
     x = unshuffled(o, u, &in->sample);
     y = unet_record(u, o,
                     &(struct unet_inputs){
