@@ -142,9 +142,12 @@ static enum err check(const struct picture_edit_params *p, struct fault *why)
 
     if (m && (m->width != i->width || m->height != i->height))
         return fault_set(why, ERR_INVALID, "mask",
-                         "the mask has %dx%d pixels but the image has %dx%d; use a mask of the "
+                         "the mask has %dx%d pixels but the image has %dx%d%s; use a mask of the "
                          "same size",
-                         m->width, m->height, i->width, i->height);
+                         m->width, m->height, i->width, i->height,
+                         m->width == i->height && m->height == i->width
+                             ? " (as its EXIF orientation may rotate it)"
+                             : "");
     if (m && p->kind == PICTURE_MASK_TRANSPARENT && !m->alpha)
         return fault_set(
             why, ERR_INVALID, "mask",

@@ -69,9 +69,9 @@ void draw_refuse(struct call *c, const struct fault *why);
 // Responds with the error of a job that failed or was cancelled.
 void draw_job_error(struct call *c, const struct job *job);
 // Adds the seed and number that reproduce one image of a job, and its warnings: members of a JSON
-// object, without a leading comma.
+// object, without a leading comma. more: further warnings, NULL-terminated; NULL: none.
 void draw_add_origin(struct buf *b, const struct job *job, int picture);
-void draw_add_warnings(struct buf *b, const struct job *job);
+void draw_add_warnings(struct buf *b, const struct job *job, const char *const *more);
 // The unguessable URL of an image.
 void draw_url(struct call *c, const struct job *job, int picture, struct buf *out);
 // Responds with the bytes of an image.

@@ -123,13 +123,18 @@ void draw_add_origin(struct buf *b, const struct job *job, int picture)
     buf_printf(b, "\"seed\":%llu,\"picture\":%d", (unsigned long long)r.seed, r.picture);
 }
 
-void draw_add_warnings(struct buf *b, const struct job *job)
+void draw_add_warnings(struct buf *b, const struct job *job, const char *const *more)
 {
     char text[160];
+    const char *comma = "";
     buf_puts(b, "\"warnings\":[");
-    for (int i = 0; picture_warning(&job->used, i, text); i++) {
-        buf_puts(b, i ? "," : "");
+    for (int i = 0; picture_warning(&job->used, i, text); i++, comma = ",") {
+        buf_puts(b, comma);
         text_json(b, text);
+    }
+    for (int i = 0; more && more[i]; i++, comma = ",") {
+        buf_puts(b, comma);
+        text_json(b, more[i]);
     }
     buf_puts(b, "]");
 }

@@ -164,7 +164,7 @@ void native_add_job(struct call *c, const struct job *j, struct buf *b)
     add_request(b, j);
     add_images(c, j, b);
     buf_puts(b, ",");
-    draw_add_warnings(b, j);
+    draw_add_warnings(b, j, NULL);
     buf_puts(b, ",\"error\":");
     add_error(j, b);
     buf_puts(b, "}");

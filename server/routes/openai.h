@@ -10,19 +10,22 @@ struct images_fields {
     const char *model;
     int n, quality, response_format, output_format, compression, partial_images, background;
     bool stream;
+    unsigned unused; // which of unused_names the request has, bit by bit
+    const char *const *unused_names;
 };
 struct edits_fields {
     struct images_fields images;
     int fidelity;
 };
-enum { RESPONSE_URL = 1 }; // of response_format
+enum { RESPONSE_URL = 1, IMAGES_MAX_UNUSED = 8 }; // of response_format; see below
 extern const struct check_table openai_images_table;
 // Submits what the fields and the settings of a spec say, and responds as these endpoints do.
 // take: fills in the spec and reads the images, once it is certain that a new job is needed; NULL:
-// there are none. Errors of take: INVALID, NO_MEMORY.
+// there are none. unused: NULL-terminated names of at most IMAGES_MAX_UNUSED fields of edits that
+// have no effect here; the response warns about them. Errors of take: INVALID, NO_MEMORY.
 typedef enum err openai_take_fn(struct call *c, struct job_spec *spec, struct input *in,
                                 struct fault *why);
-void openai_images_run(struct call *c, openai_take_fn *take);
+void openai_images_run(struct call *c, openai_take_fn *take, const char *const *unused);
 void openai_edits_post(struct call *c);
 void openai_variations_post(struct call *c);
 extern const struct check_table openai_edits_check, openai_variations_check;

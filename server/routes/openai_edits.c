@@ -89,7 +89,7 @@ static enum err take_edit(struct call *c, struct job_spec *spec, struct input *i
 
 void openai_edits_post(struct call *c)
 {
-    openai_images_run(c, take_edit);
+    openai_images_run(c, take_edit, NULL);
 }
 
 // ---- variations ---------------------------------------------------------------------------------
@@ -119,10 +119,12 @@ static enum err take_variation(struct call *c, struct job_spec *spec, struct inp
 
 void openai_variations_post(struct call *c)
 {
+    static const char *const unused[] = {"prompt", "negative_prompt", "mask", "input_fidelity",
+                                         NULL};
     struct images_fields *f = c->fields;
     const char *format = json_text(json_find(c->body, "response_format"), NULL);
     // The only model of OpenAI that varies images gives URLs unless told otherwise.
     if (!format || !*format)
         f->response_format = RESPONSE_URL;
-    openai_images_run(c, take_variation);
+    openai_images_run(c, take_variation, unused);
 }

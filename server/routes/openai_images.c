@@ -5,6 +5,7 @@
 #include "buf.h"
 #include "http.h"
 #include "json.h"
+#include "multipart.h"
 #include "sse.h"
 #include "text.h"
 
@@ -63,6 +64,8 @@ struct images_wait {
     struct images_fields fields;
     const char *raw_type; // respond with the bytes of this type
     int64_t created;      // unix seconds
+    char text[IMAGES_MAX_UNUSED][160];
+    const char *unused[IMAGES_MAX_UNUSED + 1]; // warnings about unused fields
 };
 
 // ---- responses ----------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ static void reply_json(struct images_wait *w)
     buf_puts(&b, ",");
     add_usage(&b, job);
     buf_puts(&b, ",");
-    draw_add_warnings(&b, job);
+    draw_add_warnings(&b, job, w->unused);
     buf_printf(&b, ",\"seed\":%llu,\"model\":", (unsigned long long)job->spec.request.seed);
     text_json(&b, job->used.model);
     buf_puts(&b, "}");
@@ -170,7 +173,7 @@ static void stream_picture(struct images_wait *w, const struct job_event *ev)
         buf_puts(&b, ",");
         add_usage(&b, job);
         buf_puts(&b, ",");
-        draw_add_warnings(&b, job);
+        draw_add_warnings(&b, job, w->unused);
         buf_puts(&b, "}");
     }
     if (!b.failed)
@@ -216,6 +219,8 @@ static void finish_raw(struct images_wait *w)
     http_set_header(http, "X-Imagend-Picture", "%d", job->spec.request.picture);
     for (int i = 0; picture_warning(&job->used, i, text); i++)
         http_set_header(http, "X-Imagend-Warning", "%s", text);
+    for (int i = 0; w->unused[i]; i++)
+        http_set_header(http, "X-Imagend-Warning", "%s", w->unused[i]);
     draw_reply_image(w->call, w->watch.job, 0);
 }
 
@@ -278,6 +283,41 @@ static const char *accept_picture(const struct http_request *r, int *format)
     return NULL;
 }
 
+// ---- fields without effect ----------------------------------------------------------------------
+
+static bool has_field(const struct call *c, const char *name)
+{
+    const struct json_t *v = json_find(c->body, name);
+    size_t n = 0;
+    if (json_given(c->body, name) && (!json_text(v, &n) || n))
+        return true;
+    for (int i = 0; c->form && i < c->form->parts; i++)
+        if (c->form->part[i].size && !strcmp(c->form->part[i].name, name))
+            return true;
+    return false;
+}
+
+static void note_unused(const struct call *c, const char *const *names, struct images_fields *f)
+{
+    f->unused_names = names;
+    for (int i = 0; names && names[i]; i++)
+        f->unused |= has_field(c, names[i]) ? 1U << i : 0;
+}
+
+static void warn_unused(struct images_wait *w)
+{
+    const struct images_fields *f = &w->fields;
+    for (int i = 0, n = 0; f->unused >> i; i++) {
+        if (!(f->unused >> i & 1))
+            continue;
+        snprintf(w->text[n], sizeof w->text[n],
+                 "\"%s\" has no effect on %s; to edit an image with it, use /v1/images/edits",
+                 f->unused_names[i], w->call->route->path);
+        w->unused[n] = w->text[n];
+        n++;
+    }
+}
+
 static void follow(struct call *c, struct job *job)
 {
     struct app *app = c->app;
@@ -292,6 +332,7 @@ static void follow(struct call *c, struct job *job)
     w->call = c;
     w->raw_type = accept_picture(c->http, &format);
     w->created = job->created / 1000;
+    warn_unused(w);
     w->watch.previews = w->fields.stream;
     w->watch.event = on_event;
     w->watch.ctx = w;
@@ -339,7 +380,7 @@ static enum err images_spec(struct call *c, struct images_fields *f, const char 
     return ERR_OK;
 }
 
-void openai_images_run(struct call *c, openai_take_fn *take)
+void openai_images_run(struct call *c, openai_take_fn *take, const char *const *unused)
 {
     struct images_fields *f = c->fields;
     struct job_spec spec;
@@ -356,6 +397,7 @@ void openai_images_run(struct call *c, openai_take_fn *take)
         call_fault(c, &why, 1);
         return;
     }
+    note_unused(c, unused, f);
     if (draw_idempotent(c, hash, &spec, &why)) {
         draw_reused(c, &why);
         return;
@@ -372,7 +414,9 @@ void openai_images_run(struct call *c, openai_take_fn *take)
 
 static void images_post(struct call *c)
 {
-    openai_images_run(c, NULL);
+    static const char *const unused[] = {"image",    "images",         "mask",
+                                         "strength", "input_fidelity", NULL};
+    openai_images_run(c, NULL, unused);
 }
 
 const struct route routes_openai[] = {

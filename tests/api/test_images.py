@@ -141,7 +141,7 @@ def test_an_event_may_be_larger_than_any_other(s):
 
 
 def test_what_images_json_takes(s):
-    for images, words in (([], "1 to 16"), ([{"file_id": "file-1"}], "file_id"),
+    for images, words in (([], "0 images"), ([{"file_id": "file-1"}], "file_id"),
                           ([{"image_url": "https://example.com/a.png"}], "does not fetch"),
                           ([{"image_url": url(IMAGE)}] * 2, "2 images"),
                           ([{"image_url": url(IMAGE)}] * 17, "17")):
@@ -177,6 +177,33 @@ def test_variations(s):
                          ([("image", IMAGE[:60])], "image"), ([("image", IMAGE), ("n", "0")], "n")):
         a = post_form(s, VARIATIONS, parts)
         assert a.status == 400 and a.json["error"]["param"] == param, (param, a.body)
+
+
+UNUSED = (  # path, fields of JSON, those that the response warns about
+    (VARIATIONS, {"prompt": "a red ball", "mask": url(CLEAR)}, ["prompt", "mask"]),
+    (VARIATIONS, {"prompt": "", "negative_prompt": "b", "input_fidelity": "high"}, ["negative_prompt", "input_fidelity"]),
+    (VARIATIONS, {}, []),
+    ("/v1/images/generations", {"prompt": "a", "strength": 0.5, "mask": None}, ["image", "strength"]),
+    ("/v1/images/generations", {"prompt": "a", "image": None, "size": "64x64"}, []),
+    (EDITS, {"prompt": "a", "mask": url(CLEAR), "strength": 0.5}, []),
+)
+
+
+def test_fields_without_effect_are_told(s):
+    for path, fields, names in UNUSED:
+        body = {"image": url(IMAGE), "response_format": "b64_json", **fields}
+        answers = [s.post(path, body)]
+        if path != "/v1/images/generations":
+            parts = [(k, v) for k, v in body.items() if k != "image" and v is not None]
+            answers.append(post_form(s, path, [("image", IMAGE), *parts]))
+        for a in answers:
+            assert a.status == 200, a.body
+            want = [f'"{n}" has no effect on {path}; to edit an image with it, use {EDITS}' for n in names]
+            assert a.json["warnings"] == want, (path, list(fields), a.json["warnings"])
+        raw = s.request("POST", path, body, {"Accept": "image/png"})
+        assert raw.status == 200 and ("x-imagend-warning" in raw.headers) == bool(names), raw.headers
+    a = s.post("/v1/images/generations", {"prompt": "a", "size": "64x64", "strength": 0.5, "stream": True})
+    assert '"strength" has no effect' in list(frames_of(a.body))[-1][1]["warnings"][0], a.body[-300:]
 
 
 def test_as_open_webui_edits(s):

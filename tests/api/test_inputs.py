@@ -202,6 +202,7 @@ BAD = {  # name: (image, mask, what names it, words of the message)
     "20,000 px on one side": (png_of(20000, 1, zlib.compress(bytes(60001))), None, "image", "20000"),
     "a bomb": (bomb(), None, "image", "pixels"),
     "mask of another size": (IMAGE, make_png(79, 60, lambda x, y: (255,) * 3), "mask", "79x60"),
+    "mask of the image on its side": (IMAGE, make_png(60, 80, lambda x, y: (255,) * 3), "mask", "EXIF orientation"),
     "mask that is no image": (IMAGE, b"text", "mask", "PNG, JPEG or WebP"),
     "mask cut off": (IMAGE, LIGHT[:60], "mask", "truncated"),
     "mask of zero bytes": (IMAGE, b"", "mask", "empty"),
