@@ -118,9 +118,13 @@ void store_input_sweep(const char *dir, bool (*wanted)(void *ctx, const char *na
 {
     char *path = input_path(dir, "");
     DIR *d = path ? opendir(path) : NULL;
-    for (struct dirent *e; d && (e = readdir(d));)
-        if (e->d_name[0] != '.' && !wanted(ctx, e->d_name))
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char name[sizeof e->d_name];
+        snprintf(name, sizeof name, "%s", e->d_name);
+        name[strcspn(name, ".")] = '\0'; // NAME.N.part: being written, or left behind
+        if (*name && !wanted(ctx, name))
             store_input_remove(dir, e->d_name);
+    }
     if (d)
         closedir(d);
     free(path);

@@ -23,7 +23,8 @@ enum err store_input_put(const char *dir, const char *name, const struct blob *f
 enum err store_input_get(const char *dir, const char *name, struct blob **out, struct fault *why);
 void store_input_remove(const char *dir, const char *name);
 size_t store_input_size(const char *dir, const char *name); // 0: not found
-// Deletes unwanted files and leftover temporary files.
+// Deletes unwanted files and their temporary files. Those of wanted files may be in use: a pool
+// thread writes input images while the loop sweeps.
 void store_input_sweep(const char *dir, bool (*wanted)(void *ctx, const char *name), void *ctx);
 
 #endif

@@ -447,6 +447,42 @@ static void test_files(void)
     job_free(&gone);
 }
 
+static bool begins_with_a(void *ctx, const char *name)
+{
+    CHECK_INT(strlen(name), 64);
+    return *name == 'a';
+}
+
+// Of the input images that no job wants, nothing stays; a wanted one may just be being written.
+static void test_sweep(void)
+{
+    static const char *const end[] = {"", ".7.part"};
+    char path[200];
+
+    open_store();
+    for (int i = 0; i < 4; i++) {
+        char name[80];
+        struct blob *file = blob_create((uint8_t *)strdup("image"), 5);
+        struct fault why = {0};
+        snprintf(name, sizeof name, "%064d%s", 0, end[i % 2]);
+        memset(name, i < 2 ? 'a' : 'b', 64);
+        CHECK_MSG(!store->ops->put_file(store, name, file, &why), "%s", why.msg);
+        blob_unref(&file);
+    }
+    store->ops->sweep_files(store, begins_with_a, NULL);
+    for (int i = 0; i < 4; i++) {
+        const int n = snprintf(path, sizeof path, "%s/inputs/%064d%s", folder, 0, end[i % 2]);
+        memset(path + n - 64 - (int)strlen(end[i % 2]), i < 2 ? 'a' : 'b', 64);
+        CHECK_INT(access(path, F_OK), i < 2 ? 0 : -1);
+    }
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/inputs/%064d%s", folder, 0, end[i]);
+        memset(path + strlen(folder) + 8, 'a', 64);
+        CHECK_INT(unlink(path), 0);
+    }
+    close_store();
+}
+
 static void test_one_process(void)
 {
     struct store *second = NULL;
@@ -498,6 +534,7 @@ int main(void)
         test_close_answers();
     }
     test_files();
+    test_sweep();
     test_one_process();
     CHECK_INT(uv_loop_close(&loop), 0);
     snprintf(command, sizeof command, "rm -r %s", folder);
