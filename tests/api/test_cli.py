@@ -159,7 +159,7 @@ def test_a_preset_by_name():
 
 
 def test_wrong_usage_is_named():
-    stages = "for each stage, separated by commas"
+    stages = "for each stage, at most 3 numbers separated by commas"
     for args, says in (
             (["x", "--n", "0"], '--n cannot be "0"; use 1 to 1000'),
             (["x", "--n", "1001"], "use 1 to 1000"),
@@ -180,7 +180,7 @@ def test_wrong_usage_is_named():
             (["x", "--steps", "1001"], "--steps"), (["x", "--steps", "2.5"], "--steps"),
             (["x", "--steps", "-3"], "--steps"), (["x", "--steps", "nan"], "--steps"),
             (["x", "--steps", ""], "--steps"), (["x", "--steps", "5,"], "--steps"),
-            (["x", "--guidance", "-1"], f"1 to 100 {stages}, or 0 for no guidance"),
+            (["x", "--guidance", "-1"], "1 to 100 for each stage, or 0 for no guidance, at most 3 numbers"),
             (["x", "--guidance", "0.5"], '--guidance cannot be "0.5"'),
             (["x", "--guidance", "101"], "--guidance"), (["x", "--guidance", "nan"], "--guidance"),
             (["x", "--guidance", "inf"], "--guidance"), (["x", "--guidance", "7,,5"], "--guidance"),

@@ -729,7 +729,7 @@ ROUTES = {"CreateImageEditRequest": ("/v1/images/edits", {"prompt": "a", "image"
           "ExtrasBatchImagesRequest": ("/sdapi/v1/extra-batch-images", {"imageList": [{"data": SMALL}], **TARGET}, 422),
           "PNGInfoRequest": ("/sdapi/v1/png-info", {"image": SMALL}, 422)}
 # What has a meaning only beside an input image, and is refused without one: its words.
-OF_IMAGES = {"strength": b"task edit only", "scale": b"task upscale only", "feather": b"input image only"}
+OF_IMAGES = {"strength": b"task edit only", "scale": b"task upscale only", "feather": b"task edit only"}
 # What a field needs beside it.
 WITH = {"partial_images": {"stream": True}}
 
@@ -754,7 +754,7 @@ def test_every_field_has_its_range():
                     elif field == "noise_level":
                         good = [low]  # the first stage takes none
                     elif field == "upscaling_resize":
-                        good = [low, 16]  # the model's largest
+                        good = [0.01, 16]  # the model's largest; 0 is for other resize modes
                 elif "maxLength" in schema and "enum" not in schema:
                     high = schema["maxLength"]
                     good, bad = [], ["x" * (high + 1)]

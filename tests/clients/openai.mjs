@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { eventually, need, run, serve } from "./server.mjs";
 
 need("openai");
+// Debian 12's Node 18 lacks it; the SDK's own message about it names this line.
+globalThis.File ??= (await import("node:buffer")).File;
 const { default: OpenAI, toFile } = await import("openai");
 const client = (server, more) =>
   new OpenAI({ apiKey: "none", baseURL: server.url + "/v1", ...more });
