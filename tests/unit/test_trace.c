@@ -38,7 +38,7 @@ static int count(const char *text, const char *part)
 
 int main(void)
 {
-    char path[64];
+    char path[64], quoted[] = "a \"quoted\\ name\"\n";
     struct fault why = {0};
     struct json_t *doc = NULL;
     pthread_t other;
@@ -50,7 +50,7 @@ int main(void)
 
     CHECK_INT(trace_open(path, &why), ERR_OK);
     CHECK_INT(trace_open(path, &why), ERR_BUSY);
-    CHECK_INT(pthread_create(&other, NULL, write_spans, (char[]){"a \"quoted\\ name\"\n"}), 0);
+    CHECK_INT(pthread_create(&other, NULL, write_spans, quoted), 0);
     write_spans((char[]){"here"});
     pthread_join(other, NULL);
     const double began = clock_seconds();
