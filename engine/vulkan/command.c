@@ -75,19 +75,7 @@ enum err vk_cmd_create(struct vk_device *dev, struct vk_cmd **out)
     cmd->dev = dev;
     for (int i = 0; i < VIEW_BUCKETS; i++)
         cmd->bucket[i] = -1;
-    VkCommandBufferAllocateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
-        .commandPool = dev->commands,
-        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
-        .commandBufferCount = 1,
-    };
-    VkCommandBufferBeginInfo begin = {
-        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
-        .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT,
-    };
-    enum err e = VK_CALL(dev, vkAllocateCommandBuffers, dev->handle, &info, &cmd->handle);
-    if (!e)
-        e = VK_CALL(dev, vkBeginCommandBuffer, cmd->handle, &begin);
+    enum err e = vk_commands_begin(dev, VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT, &cmd->handle);
     if (e) {
         vk_cmd_destroy(&cmd);
         return e;

@@ -278,6 +278,23 @@ const struct vk_caps *vk_device_caps(const struct vk_device *dev)
 
 // ---- queue ----------------------------------------------------------------------------------
 
+enum err vk_commands_begin(struct vk_device *dev, VkCommandBufferUsageFlags usage,
+                           VkCommandBuffer *cb)
+{
+    VkCommandBufferAllocateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+        .commandPool = dev->commands,
+        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+        .commandBufferCount = 1,
+    };
+    VkCommandBufferBeginInfo begin = {
+        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+        .flags = usage,
+    };
+    enum err e = *cb ? ERR_OK : VK_CALL(dev, vkAllocateCommandBuffers, dev->handle, &info, cb);
+    return e ? e : VK_CALL(dev, vkBeginCommandBuffer, *cb, &begin);
+}
+
 enum err vk_queue_submit(struct vk_device *dev, VkCommandBuffer cb, uint64_t *ticket)
 {
     if (vk_fault_due(dev, VK_FAULT_SUBMIT))

@@ -26,34 +26,23 @@ static void order_transfers(VkCommandBuffer cb, VkPipelineStageFlags from)
 
 static enum err wait_for(struct vk_device *dev, struct vk_segment *s)
 {
-    const uint64_t ticket = s->ticket;
-    s->ticket = 0;
-    if (!ticket)
+    if (!s->ticket)
         return ERR_OK;
     dev->stats.transfer_waits++;
-    return vk_wait(dev, ticket, wait_seconds);
+    enum err e = vk_wait(dev, s->ticket, wait_seconds);
+    if (!e) // after a timeout the copies may still run
+        s->ticket = 0;
+    return e;
 }
 
 // Begins the current segment's commands, unless they are being recorded.
 static enum err open_segment(struct vk_device *dev, struct vk_segment *s)
 {
-    VkCommandBufferAllocateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
-        .commandPool = dev->commands,
-        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
-        .commandBufferCount = 1,
-    };
-    VkCommandBufferBeginInfo begin = {
-        .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
-        .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT,
-    };
     if (s->open)
         return ERR_OK;
     enum err e = wait_for(dev, s);
-    if (!e && !s->commands)
-        e = VK_CALL(dev, vkAllocateCommandBuffers, dev->handle, &info, &s->commands);
     if (!e)
-        e = VK_CALL(dev, vkBeginCommandBuffer, s->commands, &begin);
+        e = vk_commands_begin(dev, VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT, &s->commands);
     if (e)
         return e;
     s->open = true;

@@ -106,6 +106,9 @@ struct vk_device {
 
 // True if an injected fault of this kind is due now.
 bool vk_fault_due(struct vk_device *dev, enum vk_fault kind);
+// Begins *cb, which is allocated if it is NULL; freed with the device's pool at the latest.
+enum err vk_commands_begin(struct vk_device *dev, VkCommandBufferUsageFlags usage,
+                           VkCommandBuffer *cb);
 // Submits cb and advances the timeline.
 enum err vk_queue_submit(struct vk_device *dev, VkCommandBuffer cb, uint64_t *ticket);
 
