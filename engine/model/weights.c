@@ -151,17 +151,15 @@ static const float *unpack(struct weights *w, const struct safetensor *t)
     return s->data;
 }
 
-static const float *get(struct weights *w, const struct weights_shape *shape, bool optional,
-                        const char *name)
+static const float *get(struct weights *w, const struct weights_shape *shape, const char *name)
 {
     const struct safetensor *t = safetensors_find(w->set, name);
 
-    if (!t && !optional) {
+    if (!t) {
         w->stats.missing++;
         buf_printf(&w->missing, "%s\n", name);
-    }
-    if (!t)
         return NULL;
+    }
     account(w, t);
     if (!safetensors_is_float(t->dtype) || !shape_matches(t, shape)) {
         misshapen(w, t, shape);
@@ -179,19 +177,7 @@ const float *weights_f32(struct weights *w, const struct weights_shape *shape, c
     va_start(ap, name_fmt);
     vsnprintf(name, sizeof name, name_fmt, ap);
     va_end(ap);
-    return get(w, shape, false, name);
-}
-
-const float *weights_f32_optional(struct weights *w, const struct weights_shape *shape,
-                                  const char *name_fmt, ...)
-{
-    char name[MAX_NAME];
-    va_list ap;
-
-    va_start(ap, name_fmt);
-    vsnprintf(name, sizeof name, name_fmt, ap);
-    va_end(ap);
-    return get(w, shape, true, name);
+    return get(w, shape, name);
 }
 
 bool weights_has(const struct weights *w, const char *name_fmt, ...)

@@ -36,9 +36,6 @@ void weights_close(struct weights **w);
 // memory or in a dry run; weights_finish reports the reason, so callers simply skip the upload.
 const float *weights_f32(struct weights *w, const struct weights_shape *shape, const char *name_fmt,
                          ...) __attribute__((format(printf, 3, 4)));
-// Likewise for an optional tensor: NULL is not an error if it is absent.
-const float *weights_f32_optional(struct weights *w, const struct weights_shape *shape,
-                                  const char *name_fmt, ...) __attribute__((format(printf, 3, 4)));
 bool weights_has(const struct weights *w, const char *name_fmt, ...)
     __attribute__((format(printf, 2, 3)));
 // Ignores tensors whose names start with this prefix (T5's "decoder.").
