@@ -131,7 +131,8 @@ bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, str
     const uint32_t pixels = p->h * p->w;
     const uint32_t spec[] = {
         SUBGROUPS * caps->subgroup_size, p->taps == 1 ? 1 : 3, p->act, p->parts, m, n, k};
-    if (!m || SIDE / SUBGROUPS % m || SIDE % n || DEPTH % k)
+    // Four channels are one vector.
+    if (!m || m % 4 || k % 4 || SIDE / SUBGROUPS % m || SIDE % n || DEPTH % k)
         return false;
     call->specs = sizeof spec / sizeof spec[0];
     memcpy(call->spec, spec, sizeof spec);

@@ -27,7 +27,7 @@ static bool has_features(const struct vk_physical *ph)
     return matrix.matrix && f12.shaderFloat16 && f12.vulkanMemoryModel;
 }
 
-// Squarer shapes need fewer loads for each product.
+// Larger shapes need fewer loads for each product; kernels have no room for more than these.
 static bool is_better(const struct properties *p, const struct vk_caps *caps)
 {
     return p->m * p->n > caps->matrix.m * caps->matrix.n && p->m <= 16 && p->n <= 16 && p->k <= 32;

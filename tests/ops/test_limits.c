@@ -376,7 +376,7 @@ static void test_trips(struct ops_device *dev, enum dtype dtype)
     tensor_destroy(&gamma);
 }
 
-// What is wished for must be possible, under a known name, and every operator with it.
+// A wish must be possible and its name known, and every operator must be possible with it.
 static void test_wishes(struct ops_device *dev)
 {
     const struct vk_caps *own = dev->caps;
@@ -410,8 +410,8 @@ static void test_wishes(struct ops_device *dev)
     dev->wish = wish;
 }
 
-// What every row must say of itself, and that every operator has rows which agree on whether they
-// are planned.
+// Every row must be complete, and every operator must have rows, all planned or a single one that
+// is not.
 static void test_table(void)
 {
     int planned[OP_COUNT] = {0}, plain[OP_COUNT] = {0};
@@ -481,8 +481,13 @@ static void test_choice(struct ops_device *dev)
         dev->wish.broken_matrix = true;
         CHECK_STR(chosen(dev, &l), "matmul_tile");
         dev->wish.broken_matrix = false;
-        caps.matrix.m = 12; // no tile divides into these
-        CHECK_STR(chosen(dev, &l), "matmul_tile");
+        static const uint32_t odd[][3] = {{12, 16, 16}, {2, 16, 16}, {16, 12, 16}, {16, 16, 2}};
+        for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) { // no tile divides into these
+            caps.matrix.m = odd[i][0];
+            caps.matrix.n = odd[i][1];
+            caps.matrix.k = odd[i][2];
+            CHECK_STR(chosen(dev, &l), "matmul_tile");
+        }
         CHECK_INT(ops_device_prefer(dev, "attention_any,linear_lane"), ERR_OK);
         CHECK_STR(chosen(dev, &l), "linear_lane");
         CHECK_STR(chosen(dev, &a), "attention_any");
