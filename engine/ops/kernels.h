@@ -11,7 +11,7 @@
 struct ops_call;
 struct ops_device;
 
-// What a row computes. Most operators have one row; those with several are planned.
+// The operator that a row computes. Most operators have one row; those with several are planned.
 enum op {
     OP_PROBE,
     OP_LINEAR,
@@ -74,7 +74,7 @@ enum weight_layout {
     LAYOUT_ROWS,  // [out][tap][in/4][4]
 };
 
-// What a planned operator is asked for. Shapes are those of one sample: a choice must not depend on
+// The task of a planned operator. Shapes are those of one sample: a choice must not depend on
 // who shares the batch. n is for the grid alone.
 struct problem {
     uint32_t n, h, w;        // pixels or tokens; of attention: queries

@@ -108,7 +108,7 @@ enum err ops_device_prefer(struct ops_device *dev, const char *kernels)
     return ERR_OK;
 }
 
-// What the device can do, and what the environment wants of it.
+// By the device's proofs and limits, and the environment's IMAGEND_KERNEL.
 static enum err choose_kernels(struct ops_device *dev, struct fault *why)
 {
     enum err e = prove(dev, why);

@@ -1,4 +1,4 @@
-// What the files of engine/ops share: the device, the recorder, and ops_dispatch, through which
+// Shared by the files of engine/ops: the device, the recorder, and ops_dispatch, through which
 // every operator runs. Not for other layers. Thread: the engine's worker.
 #ifndef IMAGEND_OPS_INTERNAL_H
 #define IMAGEND_OPS_INTERNAL_H

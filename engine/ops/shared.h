@@ -1,4 +1,4 @@
-// What the operators' callers share with the shaders: activation functions and the table that a
+// Shared by the operators' callers and the shaders: activation functions and the table that a
 // sampling step is driven by. Read by C through ops.h and by GLSL through push.h.
 #ifndef IMAGEND_SHARED_H
 #define IMAGEND_SHARED_H

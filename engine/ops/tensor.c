@@ -1,6 +1,6 @@
 // Tensors as values: creation, views, and moving their contents between CPU layouts and padded
 // device memory. Called by every layer above and by the operators. Thread: the engine's worker.
-// Knows nothing of kernels or recordings.
+// Knows nothing about kernels or recordings.
 #include "ops_internal.h"
 
 #include <stdlib.h>

@@ -196,7 +196,7 @@ static bool possible(const struct ops_device *dev, enum dtype dtype, const struc
     return strstr(op_test_way(), "texel") || bytes <= dev->caps->max_storage_range;
 }
 
-// What a format takes, and that inputs which do not divide into blocks stay halves.
+// The bytes that each format takes, and that inputs which do not divide into blocks stay halves.
 static void test_bytes(struct ops_device *dev)
 {
     static const struct {
@@ -216,8 +216,8 @@ static void test_bytes(struct ops_device *dev)
     }
 }
 
-// What proves matrix units when a GPU opens says yes of a software device that has them, and no of
-// one that has none.
+// The proof of matrix units succeeds on a software device that has them, and fails on one that has
+// none.
 static void test_proof(struct ops_device *dev)
 {
     bool good, has = dev->caps->matrix.m && kernels_have_matrix_units();

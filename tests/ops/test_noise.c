@@ -132,7 +132,7 @@ static void check_moments(struct ops_device *dev)
 }
 
 struct gather_row {
-    uint32_t h, w, patch, lanes; // h, w: of the picture
+    uint32_t h, w, patch, lanes; // h, w: of the image
     bool low, guided, latent;
 };
 

@@ -98,7 +98,7 @@ static float *run_group_norm(const struct group_case *g, uint32_t n0, uint32_t n
     return y;
 }
 
-// What a rounding error in the statistics does: y = (x - mean) / deviation * gain. Independent
+// The effect of a rounding error in the statistics: y = (x - mean) / deviation * gain. Independent
 // roundings of a sum along m of n values grow like sqrt(m) eps of their mean size; the sums here
 // run along n / 16 values at most before they are folded. Then a few operations and one store.
 static void group_tolerance(const struct group_case *g, const double *want, double *tolerance)

@@ -216,7 +216,7 @@ static void test_unmapped(struct ops_device *dev, const char *kernels)
     free(a), free(b);
 }
 
-// What recording y = conv(x) with these shapes says.
+// The result of recording y = conv(x) with these shapes.
 static enum err record(struct ops_device *dev, struct ref_shape x, struct ref_shape y,
                        const struct op_weight *w)
 {
@@ -255,7 +255,7 @@ static void test_errors(struct ops_device *dev)
     op_weight_destroy(&w);
 }
 
-// What a call says of its operands must be what they are: storage, outputs, workgroups.
+// A call must describe its operands correctly: storage, outputs, workgroups.
 static void test_calls(struct ops_device *dev)
 {
     for (int k = 0; k < 5; k++) {

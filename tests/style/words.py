@@ -50,8 +50,6 @@ COMMENT_RULES = (
     (r"\b(the|an?|no|each|one|every|this) pictures?\b", "image", "the picture"),
 )
 COMMENT_FOLDERS = ("engine", "server", "tests")
-# Folders whose comments have not been rewritten by these rules yet.
-NOT_YET = ("engine/ops", "tests/ops")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "training/README.md", "docs/*.md",
              "config/*.conf")
 # What is quoted in a document is a name or an example.
@@ -120,8 +118,6 @@ def main():
     commented = 0
     for folder in COMMENT_FOLDERS:
         for path in sorted((root / folder).rglob("*.[ch]")):
-            if str(path.parent.relative_to(root)) in NOT_YET:
-                continue
             for line, text in comments(path):
                 commented += 1
                 for rule, better in comment_rules:
