@@ -284,7 +284,7 @@ static void on_accepted(struct store_call *c)
     struct jobs_ask *ask = c->ctx;
     struct job *same = c->n ? c->jobs[0] : NULL;
     const struct fault why = c->why;
-    const int64_t seq = c->job ? c->job->seq : ask->job->seq;
+    const int64_t seq = c->job->seq;
     jobs_called(ask->j, c);
     if (same)
         c->jobs[0] = NULL;

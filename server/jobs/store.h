@@ -11,7 +11,7 @@ struct uv_loop_s;
 
 enum store_op {
     STORE_CLAIM, // jobs: unfinished ones, those with pending webhooks or input images; oldest first
-    STORE_ACCEPT, // job: a new one; jobs: the owner's job with the same key, if any
+    STORE_ACCEPT, // job: a new one, gets its seq; jobs: the owner's job with the same key, if any
     STORE_DRAWN,  // job, picture, image: an image is finished; with the last one, so is the job
     STORE_FINISH, // job: done, failed or cancelled
     STORE_NOTE,   // job: progress of its webhook

@@ -78,13 +78,13 @@ static void memory_accept(struct store_memory *m, struct store_call *c)
         return;
     }
     struct kept *k = calloc(1, sizeof *k), **place = place_of(m, c->job->id);
-    if (!k) {
+    c->job->seq = m->seq + 1;
+    if (!k || !(k->job = job_snapshot(c->job))) {
+        free(k);
         fault_set(&c->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
         return;
     }
-    k->job = c->job;
-    c->job = NULL;
-    k->job->seq = ++m->seq;
+    m->seq++;
     *place = k;
     if (key)
         *key = k;
