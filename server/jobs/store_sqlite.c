@@ -168,8 +168,10 @@ static void sqlite_drawn(struct store_sqlite *q, struct store_call *c)
     else if (!store_file_write(path, c->image, &c->why))
         sqlite_update(q, c);
     free(path);
-    if (!c->why.code)
-        q->stats.bytes += c->image->size;
+    if (c->why.code)
+        return;
+    sqlite_replaced(q, c->id, c->picture);
+    q->stats.bytes += c->image->size;
 }
 
 static void sqlite_find(struct store_sqlite *q, struct store_call *c)

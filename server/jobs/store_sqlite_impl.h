@@ -66,6 +66,8 @@ char *sqlite_image_path(const struct store_sqlite *q, const char *id, int pictur
                         enum job_format format);
 // Records and logs the images of a job whose files are damaged.
 void sqlite_check_images(struct store_sqlite *q, struct job *j);
+// An image has a new file, which is not damaged.
+void sqlite_replaced(struct store_sqlite *q, const char *id, int picture);
 void sqlite_damaged_free(struct store_sqlite *q);
 
 #endif

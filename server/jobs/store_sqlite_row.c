@@ -109,6 +109,18 @@ static bool is_damaged(const struct store_sqlite *q, const char *id, int picture
     return false;
 }
 
+void sqlite_replaced(struct store_sqlite *q, const char *id, int picture)
+{
+    struct damaged_image **at = &q->damaged;
+    while (*at && ((*at)->picture != picture || strcmp((*at)->id, id)))
+        at = &(*at)->next;
+    struct damaged_image *d = *at;
+    if (!d)
+        return;
+    *at = d->next;
+    free(d);
+}
+
 // A lost image is not offered; the other images of its job are. If the job is unfinished, it is
 // generated again.
 static void set_picture_states(const struct store_sqlite *q, struct job *j)

@@ -354,7 +354,10 @@ static void test_pages(void)
         j[i] = make((char)('1' + i), i < 2 ? 1000 : 2000); // of one millisecond: as they came
         if (i == 3)
             j[i]->spec.owner = "bob";
-        tell(STORE_ACCEPT, j[i]);
+        struct store_call *c = run(about(STORE_ACCEPT, j[i]));
+        CHECK_MSG(!c->why.code && !c->n, "%s", c->why.msg);
+        CHECK_INT(c->job->seq, i + 1); // the core pages by it while the job is live
+        store_call_free(c);
     }
     end(j[2], JOB_DONE);
     check_digits(page("alice", -1, NULL, 10), "65321");
@@ -447,6 +450,49 @@ static void test_files(void)
     job_free(&gone);
 }
 
+// An unfinished job generates a damaged image again; the new file is as good as any other.
+static void test_replaced(void)
+{
+    struct job *j = make('1', 1000), *found;
+    struct store_call *c;
+    struct blob *b;
+    char path[200];
+
+    open_store();
+    tell(STORE_ACCEPT, j);
+    draw(j, 0, "RIFF....WEBP");
+    draw(j, 1, "RIFF....WEBP");
+    close_store();
+    for (int i = 0; i < 2; i++) {
+        image_path(path, '1', i);
+        CHECK_INT(truncate(path, 11), 0);
+    }
+    open_store();
+    check_stats(1, 0, 0);
+    c = run(ask(STORE_CLAIM, ""));
+    CHECK_INT(c->n, 1);
+    CHECK_INT(c->jobs[0]->picture[0].state, JOB_QUEUED);
+    CHECK_INT(c->jobs[0]->picture[1].state, JOB_QUEUED);
+    found = c->jobs[0];
+    draw(found, 0, "RIFF....WEBP+");
+    end(found, JOB_DONE);
+    store_call_free(c);
+    check_stats(1, 1, 13);
+    c = run(ask(STORE_FIND, j->id));
+    CHECK_INT(c->n, 1);
+    CHECK_INT(c->jobs[0]->picture[0].state, JOB_DONE);
+    CHECK_INT(c->jobs[0]->picture[0].bytes, 13);
+    CHECK_INT(c->jobs[0]->picture[1].state, JOB_FAILED); // not replaced
+    store_call_free(c);
+    b = image(j, 0);
+    CHECK(b && b->size == 13);
+    blob_unref(&b);
+    check_digits(run(ask(STORE_REMOVE, j->id)), "1");
+    check_stats(0, 0, 0);
+    close_store();
+    job_free(&j);
+}
+
 static bool begins_with_a(void *ctx, const char *name)
 {
     CHECK_INT(strlen(name), 64);
@@ -534,6 +580,7 @@ int main(void)
         test_close_answers();
     }
     test_files();
+    test_replaced();
     test_sweep();
     test_one_process();
     CHECK_INT(uv_loop_close(&loop), 0);
