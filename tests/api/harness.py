@@ -192,6 +192,19 @@ class Server:
         s.close()
         return got
 
+    def send_endless_body(self, path):
+        """Sends a chunked body that has no end; it must be given up soon after its limit."""
+        sent = 0
+        with self.raw(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                      "Transfer-Encoding: chunked\r\n\r\n".encode(), read=False) as c:
+            try:
+                while sent < 64 << 20:
+                    c.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+                    sent += 65536
+            except OSError:
+                pass
+        assert sent < 32 << 20, "the connection was not closed"
+
     def events(self, method, path, body=None, headers=None):
         """Yields (event, id, data) of a stream of server-sent events."""
         connection = self.connect()
@@ -270,7 +283,7 @@ def png_texts(data):
 def read_png(data):
     """(width, height, rows of RGB bytes) of a PNG of 8 bits that is not interlaced."""
     width, height = (int.from_bytes(data[i:i + 4], "big") for i in (16, 20))
-    assert data[24:26] == b"\x08\x02", "not RGB of 8 bits"
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:26] == b"\x08\x02", "not a PNG of 8 bits in RGB"
     at, packed = 8, b""
     while at < len(data):
         size = int.from_bytes(data[at:at + 4], "big")

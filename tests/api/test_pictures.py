@@ -2,48 +2,17 @@
 import base64
 import json
 import os
-import struct
 import subprocess
 import tempfile
-import zlib
 from fractions import Fraction
 
-from harness import PATIENCE, PROGRAM, Server, b64, main, png_texts
+from harness import PATIENCE, PROGRAM, Server, b64, main, png_texts, read_png
 
 EDGES = (64, 256, 1024)
 
 
-def read_png(data):
-    """Width, height, rows of (r, g, b), texts; written from the PNG specification."""
-    assert data[:8] == b"\x89PNG\r\n\x1a\n", data[:40]
-    at, parts, texts = 8, b"", png_texts(data)
-    while at < len(data):
-        n, kind = struct.unpack(">I4s", data[at:at + 8])
-        body = data[at + 8:at + 8 + n]
-        if kind == b"IHDR":
-            width, height, depth, colour = struct.unpack(">IIBB", body[:10])
-            assert (depth, colour) == (8, 2)
-        elif kind == b"IDAT":
-            parts += body
-        at += 12 + n
-    raw, stride, last, rows = zlib.decompress(parts), 3 * width, bytes(3 * width), []
-    for y in range(height):
-        kind = raw[y * (stride + 1)]
-        line = bytearray(raw[y * (stride + 1) + 1:(y + 1) * (stride + 1)])
-        for i in range(stride):
-            a = line[i - 3] if i >= 3 else 0
-            b, c = last[i], last[i - 3] if i >= 3 else 0
-            if kind == 4:
-                p = a + b - c
-                near = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2]
-            line[i] = (line[i] + (0, a, b, (a + b) // 2, near if kind == 4 else 0)[kind]) & 255
-        rows.append([tuple(line[i:i + 3]) for i in range(0, stride, 3)])
-        last = bytes(line)
-    return width, height, rows, texts
-
-
 def expected(rows, width, height):
-    """The middle of a square in the shape width:height, each pixel the mean over its area."""
+    """The middle of a square in the shape width:height, each pixel the mean over its area; rows as of read_png."""
     edge, most = len(rows), max(width, height)
     scale = Fraction(edge, most)
 
@@ -60,15 +29,15 @@ def expected(rows, width, height):
     columns = [pieces(x, width) for x in range(width)]
     out = []
     for y in range(height):
-        line = []
+        line = bytearray()
         for x in range(width):
             sums = [Fraction(0)] * 3
             for row, high in pieces(y, height):
                 for column, wide in columns[x]:
                     for c in range(3):
-                        sums[c] += high * wide * rows[row][column][c]
-            line.append(tuple(int(s / scale / scale + Fraction(1, 2)) for s in sums))
-        out.append(line)
+                        sums[c] += high * wide * rows[row][3 * column + c]
+            line += bytes(int(s / scale / scale + Fraction(1, 2)) for s in sums)
+        out.append(bytes(line))
     return out
 
 
@@ -116,7 +85,8 @@ def test_an_image_has_exactly_the_size_asked_for(s):
         width, height = map(int, size.split("x"))
         edge = drawn_edge(width, height)
         data, said = openai(s, size)
-        w, h, rows, texts = read_png(data)
+        w, h, rows = read_png(data)
+        texts = png_texts(data)
         assert (w, h) == (width, height) and said == size, (size, w, h, said)
         assert rows == expected(whole[edge], width, height), size
         assert texts["size"] == size and texts["drawn"] == f"{edge}x{edge}", texts
@@ -197,7 +167,7 @@ def test_a_long_prompt_is_said_to_be_cut():
         a = s.draw(**fields)
         assert a.json["warnings"] == want and a.json["usage"]["input_tokens"] == tokens, a.json
         assert s.log.count(a.headers["x-imagend-job"] + ": the ") == len(warnings)
-        texts = read_png(b64(a))[3]
+        texts = png_texts(b64(a))
         assert texts["tokens"] == ("77" if "prompt" in warnings or "76" in prompt or tokens == 77
                                    else "4"), texts
         assert texts.get("tokens_cut") == ("23" if "prompt" in warnings else None), texts
@@ -272,10 +242,13 @@ def test_one_of_several_is_drawn_again(s):
             return r.stdout
         run("--n", "4")
         assert "seed 11  image 2" in run("--picture", "2")
-        texts = read_png(open(folder + "/x.png", "rb").read())
-        assert texts[:3] == read_png(open(folder + "/x-3.png", "rb").read())[:3]
-        assert texts[2] == read_png(images[2])[2]
-        assert (texts[3]["seed"], texts[3]["picture"]) == ("11", "2")
+        with open(folder + "/x.png", "rb") as f:
+            data = f.read()
+        with open(folder + "/x-3.png", "rb") as f:
+            assert read_png(data) == read_png(f.read())
+        assert read_png(data)[2] == read_png(images[2])[2]
+        texts = png_texts(data)
+        assert (texts["seed"], texts["picture"]) == ("11", "2")
 
     for wrong in (-1, 1.5, "x", 2 ** 31, [2]):
         assert s.draw(picture=wrong).json["error"]["param"] == "picture", wrong
