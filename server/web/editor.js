@@ -9,6 +9,12 @@ import { complain, fault, say, settle, sides, sizeText } from "./words.js";
 const DRAGGED = "application/x-imagend";
 const NAMES = { stroke: "stroke", fill: "fill", clear: "clearing", invert: "inverting",
   transparent: "marking of what is transparent" };
+const COLOURS = [
+  ["white", "#ffffff"], ["light gray", "#c3c7cd"], ["gray", "#7b8087"], ["black", "#17181b"],
+  ["brown", "#7a4a27"], ["sand", "#dcb27c"], ["red", "#d9292a"], ["orange", "#ef8a1d"],
+  ["yellow", "#f6d223"], ["light green", "#8bcb4b"], ["green", "#3a9a3f"], ["dark green", "#1d5a2c"],
+  ["light blue", "#86c8f5"], ["blue", "#2559cb"], ["purple", "#7c40c0"], ["pink", "#f08cba"],
+];
 const can = { edit: false, inpaint: false, upscale: [] };
 let current = null, painting = null, marked = false; // of the open input; null: none
 let last = null; // the input that was closed last, or was open when the page was
@@ -313,6 +319,18 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   turn(key === "z" && !event.shiftKey);
 });
+
+// ---- colors ------------------------------------------------------------------------------------
+
+$("colours").querySelector("legend").after(...COLOURS.map(([name, value]) => {
+  const swatch = $("swatch").content.firstElementChild.cloneNode(true), input = swatch.querySelector("input");
+  input.value = value;
+  input.title = name;
+  input.setAttribute("aria-label", name);
+  input.defaultChecked = name === "red";
+  swatch.querySelector("path").setAttribute("fill", value);
+  return swatch;
+}));
 
 // ---- buttons, drop and paste ------------------------------------------------------------------
 
