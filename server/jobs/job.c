@@ -43,23 +43,30 @@ struct job *job_snapshot(const struct job *j)
     }
     memcpy(s->id, j->id, sizeof s->id);
     memcpy(s->token, j->token, sizeof s->token);
-    s->state = j->state;
-    s->used = j->used;
-    s->fault = j->fault;
     s->created = j->created;
-    s->started = j->started;
-    s->finished = j->finished;
-    s->expires = j->expires;
-    s->webhook_tries = j->webhook_tries;
-    s->webhook_next = j->webhook_next;
     s->seq = j->seq;
-    for (int i = 0; i < j->spec.n; i++) {
-        s->picture[i] = j->picture[i];
-        s->picture[i].encoding = NULL;
-        s->picture[i].work = NULL;
-        s->picture[i].image = s->picture[i].latest = NULL;
-    }
+    job_update(s, j);
     return s;
+}
+
+void job_update(struct job *to, const struct job *from)
+{
+    to->state = from->state;
+    to->used = from->used;
+    to->fault = from->fault;
+    to->started = from->started;
+    to->finished = from->finished;
+    to->expires = from->expires;
+    to->webhook_tries = from->webhook_tries;
+    to->webhook_next = from->webhook_next;
+    for (int i = 0; i < to->spec.n; i++) {
+        struct blob *image = to->picture[i].image;
+        to->picture[i] = from->picture[i];
+        to->picture[i].encoding = NULL;
+        to->picture[i].work = NULL;
+        to->picture[i].latest = NULL;
+        to->picture[i].image = image;
+    }
 }
 
 const char *job_state_name(enum job_state s)
@@ -263,4 +270,12 @@ double job_progress(const struct job *j)
             done += (double)(before + p->step) / total;
     }
     return done / j->spec.n;
+}
+
+size_t job_bytes(const struct job *j)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < j->spec.n; i++)
+        bytes += j->picture[i].bytes;
+    return bytes;
 }

@@ -145,6 +145,8 @@ struct job *job_create(void);
 void job_free(struct job **j);
 // Copies the parts that stores keep: no images, events or watchers. NULL if out of memory.
 struct job *job_snapshot(const struct job *j);
+// Copies what changes after acceptance from a live job or a snapshot to a snapshot, except images.
+void job_update(struct job *to, const struct job *from);
 
 const char *job_state_name(enum job_state s);
 enum err job_state_find(const char *name, enum job_state *out);
@@ -172,5 +174,7 @@ enum err job_spec_read(const char *json, struct job_spec *to, char **text, struc
 
 // The fraction of the job's steps that are done, 0..1.
 double job_progress(const struct job *j);
+// The total size of its finished images.
+size_t job_bytes(const struct job *j);
 
 #endif

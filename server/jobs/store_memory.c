@@ -59,8 +59,7 @@ static void forget(struct store_memory *m, struct kept **place, struct store_cal
     *(k->older ? &k->older->newer : &m->oldest) = k->newer;
     m->stats.jobs--;
     m->stats.ended -= job_ended(k->job);
-    for (int i = 0; i < k->job->spec.n; i++)
-        m->stats.bytes -= k->job->picture[i].bytes;
+    m->stats.bytes -= job_bytes(k->job);
     store_call_add(c, k->job);
     free(k);
 }
@@ -100,22 +99,9 @@ static void memory_update(struct store_memory *m, struct store_call *c)
     const struct kept *k = *place_of(m, c->job->id);
     if (!k)
         return;
-    struct job *to = k->job, *from = c->job;
-    m->stats.ended += job_ended(from) - job_ended(to);
-    to->state = from->state;
-    to->used = from->used;
-    to->fault = from->fault;
-    to->started = from->started;
-    to->finished = from->finished;
-    to->expires = from->expires;
-    to->webhook_tries = from->webhook_tries;
-    to->webhook_next = from->webhook_next;
-    for (int i = 0; i < to->spec.n; i++) {
-        struct blob *image = to->picture[i].image;
-        m->stats.bytes += from->picture[i].bytes - to->picture[i].bytes;
-        to->picture[i] = from->picture[i];
-        to->picture[i].image = image;
-    }
+    m->stats.ended += job_ended(c->job) - job_ended(k->job);
+    m->stats.bytes += job_bytes(c->job) - job_bytes(k->job);
+    job_update(k->job, c->job);
 }
 
 static void memory_drawn(struct store_memory *m, struct store_call *c)

@@ -224,8 +224,7 @@ static void remove_job(struct store_sqlite *q, struct store_call *c, const struc
     }
     q->stats.jobs--;
     q->stats.ended -= job_ended(j);
-    for (int i = 0; i < j->spec.n; i++)
-        q->stats.bytes -= j->picture[i].bytes;
+    q->stats.bytes -= job_bytes(j);
 }
 
 static void sqlite_remove(struct store_sqlite *q, struct store_call *c)
@@ -243,9 +242,8 @@ static void read_surplus(struct store_sqlite *q, struct store_call *c)
     size_t bytes = q->stats.bytes;
     struct fault why;
     struct job *j;
-    for (int k = 0; k < c->n; k++)
-        for (int i = 0; i < c->jobs[k]->spec.n; i++)
-            bytes -= c->jobs[k]->picture[i].bytes;
+    for (int i = 0; i < c->n; i++)
+        bytes -= job_bytes(c->jobs[i]);
     sqlite3_bind_int(st, 1, c->keep.webhooks);
     sqlite3_bind_int64(st, 2, c->keep.now);
     while ((ended > c->keep.jobs || bytes > c->keep.bytes) && !c->why.code &&
@@ -253,8 +251,7 @@ static void read_surplus(struct store_sqlite *q, struct store_call *c)
         if (sqlite_read_row(q, st, &j, &why))
             continue;
         ended--;
-        for (int i = 0; i < j->spec.n; i++)
-            bytes -= j->picture[i].bytes;
+        bytes -= job_bytes(j);
         store_call_add(c, j);
     }
     sqlite3_reset(st);
@@ -380,8 +377,7 @@ static void take_stock(struct store_sqlite *q, struct store_call *c, struct job 
     sqlite_check_images(q, j);
     q->stats.jobs++;
     q->stats.ended += job_ended(j);
-    for (int i = 0; i < j->spec.n; i++)
-        q->stats.bytes += j->picture[i].bytes;
+    q->stats.bytes += job_bytes(j);
     q->seq = j->seq > q->seq ? j->seq : q->seq;
     if (!job_ended(j) && !j->spec.durable) {
         remove_job(q, c, j);
