@@ -1,6 +1,6 @@
 // Input images of jobs. Each file is stored once, named by the SHA-256 of its bytes, and deleted
 // with the last job that refers to it. On disk if the store holds files, else in memory. Thread:
-// the loop's, except attachments_get and attachments_put.
+// the loop's, except attachments_get, attachments_open and attachments_put.
 #ifndef IMAGEND_ATTACHMENTS_H
 #define IMAGEND_ATTACHMENTS_H
 

@@ -17,9 +17,8 @@ struct jobs {
     struct jobs_params p;
     struct queue *queue;
     struct attachments *attachments;
-    int intakes,
-        decoding;               // number of jobs with input images that are being accepted
-    struct jobs_intake *intake; // that wait to be decoded
+    int intakes, decoding; // jobs with input images: all that are being accepted; those decoded now
+    struct jobs_intake *intake; // the first of those that wait to be decoded
     size_t intake_bytes;
     struct worker *worker[JOBS_MAX_WORKERS];
     int workers, closing; // closing: number of handles that jobs_close waits for

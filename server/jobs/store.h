@@ -72,7 +72,7 @@ struct store_ops {
     // Finishes all calls, then calls closed. Thread: loop.
     void (*close)(struct store *s, void (*closed)(void *ctx), void *ctx);
     // Input images, stored under hexadecimal names. All NULL: the store holds no files. Thread:
-    // any, but one at a time per name.
+    // any; two may write the same bytes under one name.
     enum err (*put_file)(struct store *s, const char *name, const struct blob *file,
                          struct fault *why);
     // Owner: *out is a new reference. Errors: NOT_FOUND, IO.

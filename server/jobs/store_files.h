@@ -1,5 +1,5 @@
 // Files of the durable store, written completely or not at all, and the folder of input images.
-// Called by store_sqlite.c. Thread: any, but only one at a time per file.
+// Called by store_sqlite*.c. Thread: any; two may write the same file.
 #ifndef IMAGEND_STORE_FILES_H
 #define IMAGEND_STORE_FILES_H
 

@@ -1,4 +1,4 @@
-// Recovery of a database with damaged pages. Called by store_sqlite.c when it opens one.
+// Recovery of a database with damaged pages. Called by store_sqlite_open.c when it opens one.
 #ifndef IMAGEND_STORE_SALVAGE_H
 #define IMAGEND_STORE_SALVAGE_H
 
