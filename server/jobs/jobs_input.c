@@ -104,6 +104,8 @@ static void on_decoded(uv_work_t *req, int status)
     struct jobs_intake *in = req->data;
     struct jobs *j = in->j;
     j->decoding--;
+    j->intake_bytes -= in->bytes; // what is added counts as an attachment
+    in->bytes = 0;
     decode_next(j);
     for (int i = 0; i < 2 && !in->why.code && in->done; i++) {
         struct blob *file = in->file[i];
