@@ -28,15 +28,25 @@ struct job *jobs_newest(struct jobs *j)
     return j->newest;
 }
 
-void jobs_begin_events(struct job *job)
+// Lets the ids of events begin above those that another process gave the job before: a stream that
+// comes back with one of these must not take others for what it missed.
+static void begin_events(struct job *job)
 {
     job->events = job->events_begin = (uint64_t)clock_unix_ms() * 1000;
+}
+
+void jobs_loaded(struct jobs *j, struct job *job)
+{
+    job->core = j;
+    job->stored = true;
+    job->position = -1;
+    begin_events(job);
 }
 
 void jobs_link(struct jobs *j, struct job *job)
 {
     if (!job->events)
-        jobs_begin_events(job);
+        begin_events(job);
     *place_of(j, job->id) = job;
     job->older = j->newest;
     *(j->newest ? &j->newest->newer : &j->oldest) = job;
@@ -149,12 +159,19 @@ void jobs_cancel(struct jobs *j, struct job *job)
 
 // ---- questions ----------------------------------------------------------------------------------
 
-struct jobs_ask *jobs_ask_create(struct jobs *j, void *ctx, struct jobs_ask **out)
+struct jobs_ask *jobs_ask_create(struct jobs *j, jobs_job_fn *done, void *ctx,
+                                 struct jobs_ask **out)
 {
     struct jobs_ask *ask = *out = calloc(1, sizeof *ask);
-    if (!ask)
+    struct fault why;
+    if (!ask) {
+        fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+        if (done)
+            done(ctx, NULL, &why);
         return NULL;
+    }
     ask->j = j;
+    ask->done = done;
     ask->ctx = ctx;
     ask->image = JOBS_NO_IMAGE;
     ask->next = j->asks;
@@ -178,14 +195,7 @@ static void ask_free(struct jobs_ask *ask)
     free(ask);
 }
 
-static void refuse(jobs_job_fn *done, void *ctx)
-{
-    struct fault why;
-    fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-    done(ctx, NULL, &why);
-}
-
-static void ask_no_memory(struct jobs_ask *ask)
+void jobs_ask_no_memory(struct jobs_ask *ask)
 {
     struct fault why;
     fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
@@ -286,10 +296,7 @@ static void on_found(struct store_call *c)
         job = NULL;
     if (job) {
         c->jobs[0] = NULL;
-        job->core = ask->j;
-        job->stored = true;
-        job->position = -1;
-        jobs_begin_events(job);
+        jobs_loaded(ask->j, job);
     } else if (!why.code) {
         fault_set(&why, ERR_NOT_FOUND, "", "no such job");
     }
@@ -303,16 +310,13 @@ static void on_found(struct store_call *c)
 void jobs_find(struct jobs *j, const struct jobs_lookup *what, jobs_job_fn *done, void *ctx,
                struct jobs_ask **out)
 {
-    struct jobs_ask *ask = jobs_ask_create(j, ctx, out);
+    struct jobs_ask *ask = jobs_ask_create(j, done, ctx, out);
     struct store_call *c;
-    if (!ask) {
-        refuse(done, ctx);
+    if (!ask)
         return;
-    }
-    ask->done = done;
     ask->image = what->image;
     if (what->owner && !(ask->owner = strdup(what->owner))) {
-        ask_no_memory(ask);
+        jobs_ask_no_memory(ask);
         return;
     }
     struct job *live = what->id ? jobs_live(j, what->id) : NULL;
@@ -323,7 +327,7 @@ void jobs_find(struct jobs *j, const struct jobs_lookup *what, jobs_job_fn *done
     c = store_call_create(STORE_FIND, on_found, ask);
     if (!c || (what->key && (!(c->owner = strdup(what->owner)) || !(c->key = strdup(what->key))))) {
         store_call_free(c);
-        ask_no_memory(ask);
+        jobs_ask_no_memory(ask);
         return;
     }
     // A longer text is not an id.
@@ -368,17 +372,14 @@ static void on_removed(struct store_call *c)
 void jobs_remove(struct jobs *j, struct job *job, jobs_job_fn *done, void *ctx,
                  struct jobs_ask **out)
 {
-    struct jobs_ask *ask = jobs_ask_create(j, ctx, out);
-    struct store_call *c = store_call_create(STORE_REMOVE, on_removed, ask);
-    if (!ask || !c) {
-        store_call_free(c);
-        if (ask)
-            ask_no_memory(ask);
-        else
-            refuse(done, ctx);
+    struct jobs_ask *ask = jobs_ask_create(j, done, ctx, out);
+    struct store_call *c = ask ? store_call_create(STORE_REMOVE, on_removed, ask) : NULL;
+    if (!ask)
+        return;
+    if (!c) {
+        jobs_ask_no_memory(ask);
         return;
     }
-    ask->done = done;
     memcpy(c->id, job->id, sizeof c->id);
     if (job->linked)
         jobs_unlink(j, job);
@@ -516,7 +517,7 @@ static void on_after(void *ctx, struct job *job, const struct fault *why)
 void jobs_list(struct jobs *j, const struct jobs_query *q, jobs_list_fn *done, void *ctx,
                struct jobs_ask **out)
 {
-    struct jobs_ask *ask = jobs_ask_create(j, ctx, out), *after;
+    struct jobs_ask *ask = jobs_ask_create(j, NULL, ctx, out), *after;
     struct fault why;
     if (ask)
         ask->listed = done;

@@ -69,15 +69,17 @@ void jobs_called(struct jobs *j, const struct store_call *c); // call first in e
 void jobs_release_inputs(struct jobs *j, const struct store_call *c);
 
 // jobs_find.c
-struct jobs_ask *jobs_ask_create(struct jobs *j, void *ctx, struct jobs_ask **out);
+// NULL if out of memory; done has then been called, unless it is NULL.
+struct jobs_ask *jobs_ask_create(struct jobs *j, jobs_job_fn *done, void *ctx,
+                                 struct jobs_ask **out);
 // Delivers the job once its images have been fetched.
 void jobs_ask_found(struct jobs_ask *ask, struct job *job);
 // Delivers the result and frees the ask. job NULL: failed, see why.
 void jobs_ask_end(struct jobs_ask *ask, struct job *job, const struct fault *why);
+void jobs_ask_no_memory(struct jobs_ask *ask);
 struct job *jobs_live(struct jobs *j, const char *id); // NULL: none
-// Lets the ids of events begin above those that another process gave the job before: a stream that
-// comes back with one of these must not take others for what it missed.
-void jobs_begin_events(struct job *job);
+// Prepares a job that the store has delivered.
+void jobs_loaded(struct jobs *j, struct job *job);
 void jobs_link(struct jobs *j, struct job *job);
 // Frees the job if it is no longer live.
 void jobs_settle(struct jobs *j, struct job *job);

@@ -262,10 +262,7 @@ static void found_key(struct jobs_ask *ask, struct job *job)
 {
     const char *hash = ask->job->spec.body_hash;
     struct fault why;
-    job->core = ask->j;
-    job->stored = true;
-    job->position = -1;
-    jobs_begin_events(job);
+    jobs_loaded(ask->j, job);
     ask->found = true;
     ask->submitted = false;
     if (!strcmp(job->spec.body_hash ? job->spec.body_hash : "", hash ? hash : "")) {
@@ -305,7 +302,6 @@ static void store_job(struct jobs_ask *ask, const struct picture_used *used)
 {
     struct job *job = ask->job;
     const struct job_spec *s = &job->spec;
-    struct fault why;
     job->used = *used;
     job->created = clock_unix_ms();
     ask->accepting = s->n;
@@ -314,12 +310,10 @@ static void store_job(struct jobs_ask *ask, const struct picture_used *used)
         return;
     }
     struct store_call *c = store_call_about(STORE_ACCEPT, job, on_accepted, ask);
-    if (c) {
+    if (c)
         jobs_call(ask->j, c);
-        return;
-    }
-    fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-    jobs_ask_end(ask, NULL, &why);
+    else
+        jobs_ask_no_memory(ask);
 }
 
 // Handles the lookup of an idempotency key. Only a new request is checked now, so that a repeated
@@ -357,16 +351,12 @@ static enum err find_key(struct jobs_ask *ask, struct fault *why)
 void jobs_submit(struct jobs *j, const struct job_spec *spec, jobs_job_fn *done, void *ctx,
                  struct jobs_ask **out)
 {
-    struct jobs_ask *ask = jobs_ask_create(j, ctx, out);
+    struct jobs_ask *ask = jobs_ask_create(j, done, ctx, out);
     struct fault why;
     struct picture_used used;
     enum err err = ERR_OK;
-    if (!ask) {
-        fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-        done(ctx, NULL, &why);
+    if (!ask)
         return;
-    }
-    ask->done = done;
     ask->submitted = true;
     if (!spec->idempotency_key)
         err = jobs_check(j, spec, &used, &why);
@@ -397,8 +387,7 @@ static void claim_job(struct jobs *j, struct job *job)
     for (int i = 0; i < 2; i++)
         if (inputs[i] && attachments_adopt(j->attachments, inputs[i]))
             log_msg(LOG_ERROR, "jobs", "%s: %s", job->id, err_text(ERR_NO_MEMORY));
-    job->stored = true;
-    job->position = -1;
+    jobs_loaded(j, job);
     jobs_link(j, job);
     if (job_ended(job))
         jobs_settle(j, job); // stays if its webhook must be called
