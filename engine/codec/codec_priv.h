@@ -7,6 +7,16 @@
 #include "codec.h"
 
 // Append the file to *out. Errors: NO_MEMORY, INTERNAL.
+static inline uint32_t codec_big_u32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static inline uint32_t codec_little_u32(const uint8_t *p)
+{
+    return (uint32_t)p[3] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[1] << 8 | p[0];
+}
+
 enum err codec_encode_png(const struct codec_params *p, struct buf *out);
 enum err codec_encode_jpeg(const struct codec_params *p, struct buf *out);
 enum err codec_encode_webp(const struct codec_params *p, struct buf *out);

@@ -5,11 +5,6 @@
 #include <string.h>
 #include <webp/decode.h>
 
-static uint32_t big_u32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
 static enum err measure_png(struct codec_reader *r, uint32_t *width, uint32_t *height)
 {
     enum { HEADER = 33 }; // signature and IHDR
@@ -18,8 +13,8 @@ static enum err measure_png(struct codec_reader *r, uint32_t *width, uint32_t *h
         return codec_refuse(r, "is truncated: its PNG data ends early");
     if (memcmp(r->data + 8, "\0\0\0\x0dIHDR", 8))
         return codec_refuse(r, "is a damaged PNG file: it does not begin with a header");
-    *width = big_u32(r->data + 16);
-    *height = big_u32(r->data + 20);
+    *width = codec_big_u32(r->data + 16);
+    *height = codec_big_u32(r->data + 20);
     codec_orient_png(r);
     return ERR_OK;
 }

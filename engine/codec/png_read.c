@@ -55,17 +55,12 @@ static void transform(png_structp png)
     png_set_interlace_handling(png);
 }
 
-static uint32_t read_u32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
 // Read without libpng, which would allocate a chunk's stated length before reading any of it.
 void codec_orient_png(struct codec_reader *r)
 {
     for (size_t at = SIGNATURE; r->size - at >= CHUNK;) {
         const uint8_t *chunk = r->data + at;
-        const size_t n = read_u32(chunk), left = r->size - at - CHUNK;
+        const size_t n = codec_big_u32(chunk), left = r->size - at - CHUNK;
         if (n > left)
             return;
         if (!memcmp(chunk + 4, "eXIf", 4)) {

@@ -10,16 +10,6 @@
 
 enum { PNG_SIGNATURE = 8, PNG_CHUNK = 12, MAX_KEY = 79 };
 
-static uint32_t big_u32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static uint32_t little_u32(const uint8_t *p)
-{
-    return (uint32_t)p[3] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[1] << 8 | p[0];
-}
-
 void codec_put_text(struct buf *b, const uint8_t *p, size_t n, bool utf8)
 {
     const char *s = (const char *)p;
@@ -156,7 +146,7 @@ static enum err read_png(struct codec_reader *r, struct codec_texts *t)
 {
     for (size_t at = PNG_SIGNATURE; r->size - at >= PNG_CHUNK;) {
         const uint8_t *chunk = r->data + at, *type = chunk + 4, *data = chunk + 8;
-        const size_t n = big_u32(chunk);
+        const size_t n = codec_big_u32(chunk);
         enum err e = ERR_OK;
         if (n > r->size - at - PNG_CHUNK)
             break;
@@ -238,11 +228,11 @@ static enum err read_webp(struct codec_reader *r, struct codec_texts *t)
 {
     enum { CHUNK = 8, FIRST_CHUNK = 12 };
 
-    if (r->size < FIRST_CHUNK + CHUNK || little_u32(r->data + 4) > r->size - CHUNK)
+    if (r->size < FIRST_CHUNK + CHUNK || codec_little_u32(r->data + 4) > r->size - CHUNK)
         return codec_refuse(r, "is truncated: its WebP data ends early");
     for (size_t at = FIRST_CHUNK; r->size - at >= CHUNK;) {
         const uint8_t *chunk = r->data + at;
-        const size_t n = little_u32(chunk + 4), left = r->size - at - CHUNK;
+        const size_t n = codec_little_u32(chunk + 4), left = r->size - at - CHUNK;
         if (n > left)
             return codec_refuse(r, "is truncated: its WebP data ends early");
         if (!memcmp(chunk, "EXIF", 4)) {

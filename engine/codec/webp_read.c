@@ -6,17 +6,12 @@
 
 enum { CHUNK = 8, FIRST_CHUNK = 12 };
 
-static uint32_t read_u32(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
 // EXIF is a separate chunk of the RIFF file, which libwebp's decoder ignores.
 void codec_orient_webp(struct codec_reader *r)
 {
     for (size_t at = FIRST_CHUNK; r->size - at >= CHUNK;) {
         const uint8_t *chunk = r->data + at;
-        const size_t n = read_u32(chunk + 4), left = r->size - at - CHUNK;
+        const size_t n = codec_little_u32(chunk + 4), left = r->size - at - CHUNK;
         if (n > left)
             return;
         if (!memcmp(chunk, "EXIF", 4)) {
