@@ -409,18 +409,16 @@ static enum err lax_number(const struct check_field *f, const char *s, char *at,
     return f->type == CHECK_SEED ? put_seed(f, whole, at, why) : put_int(f, whole, at, why);
 }
 
+static bool is_scalar(const struct check_field *f)
+{
+    return f->type == CHECK_INT || f->type == CHECK_SEED || f->type == CHECK_NUMBER ||
+           f->type == CHECK_BOOL;
+}
+
 static bool is_lax(const struct check_table *t, const struct check_field *f)
 {
-    switch (f->type) {
-    case CHECK_INT:
-    case CHECK_SEED:
-    case CHECK_NUMBER:
-    case CHECK_BOOL:
-    case CHECK_INTS:
-    case CHECK_NUMBERS:
-    case CHECK_TIME: return t->lax;
-    default: return false;
-    }
+    return t->lax && (is_scalar(f) || f->type == CHECK_INTS || f->type == CHECK_NUMBERS ||
+                      f->type == CHECK_TIME);
 }
 
 static enum err read_lax(const struct check_field *f, const char *s, size_t n, char *at,
@@ -452,7 +450,7 @@ static enum err read_lax_list(const struct check_field *f, const char *s, char *
     return err;
 }
 
-// Types that forms and query strings can only send as text.
+// Lists and times, which forms can only send as text.
 static enum err read_lax_text(const struct check_field *f, const char *s, char *at,
                               struct fault *why)
 {
@@ -471,11 +469,8 @@ static enum err read_lax_json(const struct check_field *f, const struct json_t *
     char text[64];
     size_t n = 0;
     const char *s = json_text(v, &n);
-    const bool list = f->type == CHECK_INTS || f->type == CHECK_NUMBERS;
-    if ((list || f->type == CHECK_TIME) && s && strlen(s) == n)
-        return read_lax_text(f, s, at, why);
-    if (list || f->type == CHECK_TIME)
-        return read_value(f, v, at, why);
+    if (!is_scalar(f))
+        return s && strlen(s) == n ? read_lax_text(f, s, at, why) : read_value(f, v, at, why);
     switch (json_kind(v)) {
     case JSON_TEXT: return read_lax(f, s, n, at, why);
     case JSON_BOOL: snprintf(text, sizeof text, "%d", json_bool(v)); break;
@@ -569,10 +564,8 @@ enum err check_query(const struct check_table *t, const char *name, const char *
                    ? fault_set(why, ERR_INVALID, name, "unknown query parameter \"%.60s\"", name)
                    : ERR_OK;
     char *at = (char *)out + offset;
-    const bool scalar = f->type == CHECK_INT || f->type == CHECK_SEED || f->type == CHECK_NUMBER ||
-                        f->type == CHECK_BOOL;
-    return t->lax && scalar ? read_lax(f, value, strlen(value), at, why)
-                            : read_text(f, value, at, why);
+    return t->lax && is_scalar(f) ? read_lax(f, value, strlen(value), at, why)
+                                  : read_text(f, value, at, why);
 }
 
 void check_defaults(const struct check_table *t, void *out)
