@@ -168,15 +168,19 @@ static void cut_long(const char *s, size_t n, struct buf *out, struct buf *found
         buf_add(out, s + done, n - done);
 }
 
-// The string that belongs in this place; NULL: it is none, or memory ran out.
-static json_t *long_string(const json_t *v, const struct buf *found)
+static bool is_place(const json_t *v)
 {
     const char *s = json_string_value(v);
+    return s && json_string_length(v) == PLACE_DIGITS + 1 && !s[0];
+}
+
+// The string that belongs in this place; NULL: out of memory.
+static json_t *long_string(const json_t *place, const struct buf *found)
+{
+    const size_t index = strtoul(json_string_value(place) + 1, NULL, 10);
     struct long_string one;
 
-    if (!s || json_string_length(v) != PLACE_DIGITS + 1 || s[0])
-        return NULL;
-    memcpy(&one, found->data + strtoul(s + 1, NULL, 10) * sizeof one, sizeof one);
+    memcpy(&one, found->data + index * sizeof one, sizeof one);
     if (!one.escaped)
         return json_stringn_nocheck(one.text, one.size);
     struct buf plain = {0};
@@ -192,28 +196,37 @@ static json_t *long_string(const json_t *v, const struct buf *found)
     return whole;
 }
 
-static void put_back(json_t **v, const struct buf *found)
+// Into the values of a list or map. jansson refuses to set NULL. False: out of memory.
+static bool put_back(json_t *v, const struct buf *found)
 {
-    json_t *whole = long_string(*v, found), *item;
+    json_t *item;
     const char *key;
     size_t i;
 
-    if (whole) {
-        json_decref(*v);
-        *v = whole;
-    }
-    json_object_foreach(*v, key, item)
+    json_object_foreach(v, key, item)
     {
-        json_t *kept = json_incref(item);
-        put_back(&kept, found);
-        json_object_set_new_nocheck(*v, key, kept);
+        if (is_place(item) ? json_object_set_new_nocheck(v, key, long_string(item, found)) != 0
+                           : !put_back(item, found))
+            return false;
     }
-    json_array_foreach(*v, i, item)
+    json_array_foreach(v, i, item)
     {
-        json_t *kept = json_incref(item);
-        put_back(&kept, found);
-        json_array_set_new(*v, i, kept);
+        if (is_place(item) ? json_array_set_new(v, i, long_string(item, found)) != 0
+                           : !put_back(item, found))
+            return false;
     }
+    return true;
+}
+
+// Likewise for a whole document, which may be one string.
+static bool restore(json_t **doc, const struct buf *found)
+{
+    if (!is_place(*doc))
+        return put_back(*doc, found);
+    json_t *whole = long_string(*doc, found);
+    json_decref(*doc);
+    *doc = whole;
+    return whole;
 }
 
 static enum err load(const char *text, size_t len, const char *what, enum err code,
@@ -254,7 +267,7 @@ enum err json_parse(const char *text, size_t len, const char *what, enum err cod
 {
     static const char bom[] = "\xef\xbb\xbf";
     struct buf rest = {0}, found = {0};
-    enum err err;
+    enum err err = ERR_OK;
 
     *out = NULL;
     if (len >= 2 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2)))
@@ -265,14 +278,16 @@ enum err json_parse(const char *text, size_t len, const char *what, enum err cod
         len -= 3;
     }
     cut_long(text, len, &rest, &found);
-    if (rest.failed || found.failed)
+    bool complete = !rest.failed && !found.failed;
+    if (complete)
+        err = rest.len ? load(rest.data, rest.len, what, code, out, why)
+                       : load(text, len, what, code, out, why);
+    if (!err && complete && found.len)
+        complete = restore(out, &found);
+    if (!complete) {
+        json_destroy(out);
         err = fault_set(why, ERR_NO_MEMORY, what, "%s: out of memory", fault_path(what));
-    else if (rest.len)
-        err = load(rest.data, rest.len, what, code, out, why);
-    else
-        err = load(text, len, what, code, out, why);
-    if (!err && found.len)
-        put_back(out, &found);
+    }
     buf_deinit(&rest);
     buf_deinit(&found);
     return err;
