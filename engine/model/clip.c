@@ -1,6 +1,7 @@
 // CLIPTextModel: token and position embeddings, causal attention, feed-forward layers. Called
-// through text_encoder.c. Knows nothing about tokenizers or diffusion. Source: transformers
-// CLIPTextModel, CLIPEncoderLayer.
+// through text_encoder.c. No pipeline uses it yet (hfconfig.c refuses it in a model_index.json);
+// tests compare it with transformers. Knows nothing about tokenizers or diffusion. Source:
+// transformers CLIPTextModel, CLIPEncoderLayer.
 #include "model_act.h"
 #include "text_encoder.h"
 

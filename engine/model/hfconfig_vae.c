@@ -66,7 +66,7 @@ static void read_vae(struct json_reader *r, void *out)
     c->act = values[json_read_enum(r, "act_fn", 0, acts)];
     c->norm_groups = (int)json_read_int(r, "norm_num_groups", 32, 1, 1 << 12);
     c->scaling_factor = (float)json_read_number(r, "scaling_factor", 0.18215, 1e-6, 1e6);
-    if (json_key(r, "shift_factor") != JSON_ABSENT && json_key(r, "shift_factor") != JSON_NONE)
+    if (json_given(r->map, "shift_factor"))
         c->shift_factor = (float)json_read_number(r, "shift_factor", 0, -1e6, 1e6);
     c->post_quant = json_read_bool(r, "use_post_quant_conv", true);
     c->mid_attention = json_read_bool(r, "mid_block_add_attention", true);

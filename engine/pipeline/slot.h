@@ -14,7 +14,6 @@ struct slot {
     struct resolved what;                        // the request with all defaults resolved
     struct sampler *sampler[PICTURE_MAX_STAGES]; // NULL once the stage owns it
     float *text;                                 // [2, L, D]: prompt, negative prompt
-    int tokens;                                  // tokens of both prompts together
     float *picture;                              // output of the last stage, input of the next
     float *original[PICTURE_MAX_STAGES];         // edits: each stage's input, freed when used
     bool masked;                                 // an edit that keeps part of the input
