@@ -3,6 +3,7 @@
 #include "buf.h"
 #include "hfconfig.h"
 #include "test.h"
+#include "unet.h"
 
 #include <stdlib.h>
 
@@ -57,11 +58,13 @@ static void check_unet_super(void)
 }
 
 // The smallest config: two levels, every other key at its default.
-#define UNET                                                                                       \
+#define UNET_WITH(mid)                                                                             \
     "\"_class_name\":\"UNet2DConditionModel\",\"block_out_channels\":[32,64],"                     \
-    "\"mid_block_type\":null,\"down_block_types\":[\"ResnetDownsampleBlock2D\","                   \
+    "\"mid_block_type\":" mid ",\"down_block_types\":[\"ResnetDownsampleBlock2D\","                \
     "\"SimpleCrossAttnDownBlock2D\"],\"up_block_types\":[\"SimpleCrossAttnUpBlock2D\","            \
     "\"ResnetUpsampleBlock2D\"]"
+#define UNET UNET_WITH("null")
+#define UNET_SKIPPING(mid) "{" UNET_WITH(mid) ",\"resnet_skip_time_act\":true"
 
 static enum err parse_unet(const char *more, struct unet_config *c, struct fault *why)
 {
@@ -117,19 +120,43 @@ static void check_unet_latent(void)
 
 static void check_unet_mid(void)
 {
-    static char resnet[] = "{" UNET ",\"resnet_skip_time_act\":true,\"only_cross_attention\":true}";
+    static const char resnet[] = UNET_SKIPPING("\"UNetMidBlock2D\"") "}";
+    static const char cross[] =
+        UNET_SKIPPING("\"UNetMidBlock2DSimpleCrossAttn\"") ",\"only_cross_attention\":true}";
     struct unet_config c;
     struct fault why = {0};
-    char *at = strstr(resnet, "\"mid_block_type\":null"), text[2048];
 
-    snprintf(text, sizeof text, "%.*s\"mid_block_type\":\"UNetMidBlock2D\"%s", (int)(at - resnet),
-             resnet, at + strlen("\"mid_block_type\":null"));
-    CHECK_MSG(hfconfig_unet_parse(text, strlen(text), "u", &c, &why) == ERR_OK, "%s", why.msg);
+    CHECK_MSG(!hfconfig_unet_parse(resnet, strlen(resnet), "u", &c, &why), "%s", why.msg);
     CHECK(c.mid == UNET_MID_RESNET && c.skip_time_act && !c.mid_skip_time_act);
-    snprintf(text, sizeof text, "%.*s\"mid_block_type\":\"UNetMidBlock2DSimpleCrossAttn\"%s",
-             (int)(at - resnet), resnet, at + strlen("\"mid_block_type\":null"));
-    CHECK_MSG(hfconfig_unet_parse(text, strlen(text), "u", &c, &why) == ERR_OK, "%s", why.msg);
+    CHECK_MSG(!hfconfig_unet_parse(cross, strlen(cross), "u", &c, &why), "%s", why.msg);
     CHECK(c.mid == UNET_MID_CROSS && c.mid_skip_time_act && c.mid_only_cross && c.mid_heads == 8);
+}
+
+// Valid configs of networks that cannot be loaded.
+static void check_unet_not_loaded(void)
+{
+    static const char *const rows[][2] = {
+        {UNET_SKIPPING("\"UNetMidBlock2D\"") "}",
+         "resnet_skip_time_act must be the same for the mid block and the other blocks"},
+        {UNET_SKIPPING("\"UNetMidBlock2DCrossAttn\"") "}",
+         "resnet_skip_time_act must be the same for the mid block and the other blocks"},
+        {"{" UNET ",\"cross_attention_norm\":\"layer_norm\"}",
+         "cross_attention_norm \"layer_norm\" is not supported"},
+        {"{" UNET ",\"num_class_embeds\":9,\"addition_embed_type\":\"text\"}",
+         "num_class_embeds with addition_embed_type is not supported"},
+        {"{" UNET ",\"low_res_residual\":true,\"in_channels\":6,\"out_channels\":3}",
+         "low_res_residual needs an even patch_size, not 1"},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct unet_config c;
+        struct fault why = {0};
+        struct unet *u = NULL;
+        CHECK_MSG(!hfconfig_unet_parse(rows[i][0], strlen(rows[i][0]), "u", &c, &why), "%s",
+                  why.msg);
+        CHECK_INT(unet_load(NULL, &c, NULL, DT_F32, &u, &why), ERR_UNSUPPORTED);
+        CHECK_STR(why.msg, rows[i][1]);
+    }
 }
 
 static void check_unet_refused(void)
@@ -551,6 +578,7 @@ int main(int argc, char **argv)
     check_unet_defaults();
     check_unet_latent();
     check_unet_mid();
+    check_unet_not_loaded();
     check_unet_refused();
     check_blocks_refused();
     check_t5();
