@@ -201,6 +201,19 @@ static void test_alone(struct result *alone)
     CHECK(alone[TALL].used.strength[0] > 0.69F && alone[PLAIN].used.strength[0] == 0);
 }
 
+// Runs jobs that begin together; each gives the same image as alone.
+static void together(const struct result *alone, const enum job *jobs, int n)
+{
+    struct result r[JOBS] = {0};
+
+    for (int i = 0; i < n; i++)
+        admit(jobs[i]);
+    finish(r);
+    for (int i = 0; i < n; i++)
+        same(alone, r, jobs[i]);
+    forget(r);
+}
+
 static void test_company(const struct result *alone)
 {
     struct result r[JOBS] = {0};
@@ -218,25 +231,9 @@ static void test_company(const struct result *alone)
     same(alone, r, PLAIN);
     same(alone, r, LARGE_MASKED);
     forget(r);
-    admit(ZOOMED);
-    admit(IMAGE);
-    admit(SMALLER);
-    finish(r);
-    same(alone, r, ZOOMED);
-    same(alone, r, IMAGE);
-    same(alone, r, SMALLER);
-    forget(r);
+    together(alone, (const enum job[]){ZOOMED, IMAGE, SMALLER}, 3);
     // Into places that others have left, kept pixels and all.
-    admit(PLAIN);
-    admit(IMAGE);
-    admit(FOUR);
-    admit(TALL);
-    finish(r);
-    same(alone, r, PLAIN);
-    same(alone, r, IMAGE);
-    same(alone, r, FOUR);
-    same(alone, r, TALL);
-    forget(r);
+    together(alone, (const enum job[]){PLAIN, IMAGE, FOUR, TALL}, 4);
 }
 
 // Outside the mask every pixel of the file is the input's, at its own resolution; inside, few are.

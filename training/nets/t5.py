@@ -35,8 +35,8 @@ def relative_buckets(length, buckets, max_distance, device="cpu"):
     exact = half // 2
     far = exact + (torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
                    * (half - exact)).long()
-    place = torch.where(distance < exact, distance, far.clamp(max=half - 1))
-    return ((offset > 0).long() * half + place).to(device)
+    bucket = torch.where(distance < exact, distance, far.clamp(max=half - 1))
+    return ((offset > 0).long() * half + bucket).to(device)
 
 
 class SelfAttention(nn.Module):
