@@ -1,6 +1,6 @@
-// AutoencoderKL's decoder: latents to pixels, as configured by config.json. No pipeline uses it yet;
-// tests compare it with diffusers. Thread: the engine's worker. Source: diffusers AutoencoderKL,
-// Decoder, UpDecoderBlock2D.
+// AutoencoderKL's decoder: latents to pixels, as configured by config.json. No pipeline uses it
+// yet; tests compare it with diffusers. Thread: the engine's worker. Source: diffusers
+// AutoencoderKL, Decoder, UpDecoderBlock2D.
 #ifndef IMAGEND_VAE_H
 #define IMAGEND_VAE_H
 
