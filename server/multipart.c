@@ -341,8 +341,11 @@ void multipart_deinit(struct multipart *m)
 
 const struct multipart_part *multipart_find(const struct multipart *m, const char *name, int index)
 {
-    for (int i = 0; i < m->parts; i++)
-        if (!strcmp(m->part[i].name, name) && !index--)
+    const size_t n = strlen(name);
+    for (int i = 0; i < m->parts; i++) {
+        const char *s = m->part[i].name;
+        if (!strncmp(s, name, n) && (!s[n] || !strcmp(s + n, "[]")) && !index--)
             return &m->part[i];
+    }
     return NULL;
 }

@@ -35,7 +35,8 @@ enum err multipart_parse(const char *content_type, const void *body, size_t size
                          struct multipart *out, struct fault *why);
 void multipart_deinit(struct multipart *m);
 
-// The index-th part with this name; NULL if there are no more.
+// The index-th part with this name, with or without PHP's "[]" of a list after it; NULL if there
+// are no more.
 const struct multipart_part *multipart_find(const struct multipart *m, const char *name, int index);
 
 #endif

@@ -181,23 +181,15 @@ static enum err refuse_many(const char *name, size_t n, struct fault *why)
                      "\"%s\" holds %zu images; this server takes one image per request", name, n);
 }
 
-static bool is_named(const struct multipart_part *part, const char *name)
-{
-    const size_t n = strlen(name);
-    return !strncmp(part->name, name, n) && (!part->name[n] || !strcmp(part->name + n, "[]"));
-}
-
 static enum err take_part(struct call *c, const char *name, struct input_file *out,
                           struct fault *why)
 {
-    const struct multipart_part *first = NULL;
-    size_t n = 0;
-    for (int i = 0; i < c->form->parts; i++)
-        if (is_named(&c->form->part[i], name) && !n++)
-            first = &c->form->part[i];
+    int n = 0;
+    while (multipart_find(c->form, name, n))
+        n++;
     if (n > 1)
-        return refuse_many(name, n, why);
-    return first ? read_part(name, first, out, why) : ERR_OK;
+        return refuse_many(name, (size_t)n, why);
+    return n ? read_part(name, multipart_find(c->form, name, 0), out, why) : ERR_OK;
 }
 
 enum err input_take(struct call *c, const char *name, struct input_file *out, struct fault *why)
@@ -229,8 +221,8 @@ void input_deinit(struct input *in)
 struct input_wait {
     struct call *call;
     asking_fn *then;
-    struct jobs_ask *ask;       // one of these two is under way
-    struct jobs_intake *intake; //
+    struct jobs_ask *ask;       // a lookup that is under way, or NULL
+    struct jobs_intake *intake; // the submission that is under way, or NULL
     struct job_spec spec;       // its strings point into text
     char *text;
     struct input in;

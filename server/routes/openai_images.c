@@ -291,8 +291,9 @@ static bool has_field(const struct call *c, const char *name)
     size_t n = 0;
     if (json_given(c->body, name) && (!json_text(v, &n) || n))
         return true;
-    for (int i = 0; c->form && i < c->form->parts; i++)
-        if (c->form->part[i].size && !strcmp(c->form->part[i].name, name))
+    const struct multipart_part *part;
+    for (int i = 0; c->form && (part = multipart_find(c->form, name, i)); i++)
+        if (part->size)
             return true;
     return false;
 }

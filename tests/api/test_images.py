@@ -202,6 +202,8 @@ def test_fields_without_effect_are_told(s):
             assert a.json["warnings"] == want, (path, list(fields), a.json["warnings"])
         raw = s.request("POST", path, body, {"Accept": "image/png"})
         assert raw.status == 200 and ("x-imagend-warning" in raw.headers) == bool(names), raw.headers
+    a = post_form(s, VARIATIONS, [("image", IMAGE), ("mask[]", CLEAR), ("response_format", "b64_json")])
+    assert a.status == 200 and a.json["warnings"][0].startswith('"mask" has no effect'), a.body[:300]
     a = s.post("/v1/images/generations", {"prompt": "a", "size": "64x64", "strength": 0.5, "stream": True})
     assert '"strength" has no effect' in list(frames_of(a.body))[-1][1]["warnings"][0], a.body[-300:]
 
