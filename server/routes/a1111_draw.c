@@ -27,7 +27,8 @@
      .help = "images per batch"},                                                                  \
     {"n_iter", CHECK_INT, CHECK_NULL, F(n_iter), 1, JOB_MAX_PICTURES, .def = "1",                  \
      .help = "number of batches"},                                                                 \
-    {"steps", CHECK_INT, CHECK_NULL, F(steps), 1, 1000, .help = "steps of the first stage"},       \
+    {"steps", CHECK_INT, CHECK_NULL, F(steps), 1, PICTURE_MAX_STEPS,                                \
+     .help = "steps of the first stage"},                                                          \
     {"cfg_scale", CHECK_NUMBER, CHECK_NULL, F(cfg_scale), 0, 100,                                  \
      .help = "guidance scale of the first stage; 1 or less disables guidance"},                    \
     {"send_images", CHECK_BOOL, CHECK_NULL, F(send_images), .def = "true",                         \

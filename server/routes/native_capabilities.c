@@ -100,13 +100,13 @@ void native_capabilities(struct call *c)
     add_presets(&b, m);
     add_names(&b, "samplers", m->samplers);
     add_names(&b, "timesteps", m->timesteps);
-    buf_printf(
-        &b,
-        ",\"formats\":[\"png\",\"jpeg\",\"webp\"],\"limits\":{\"n\":%d,\"prompt_bytes\":32000,"
-        "\"steps\":1000,\"previews\":%d,\"priority\":%d,\"queue\":%d,\"queue_per_key\":%d,"
-        "\"keep_seconds\":%lld},",
-        JOB_MAX_PICTURES, JOB_MAX_PREVIEWS, JOB_MAX_PRIORITY, limits->queued,
-        limits->queued_per_owner, (long long)(limits->keep_ms / 1000));
+    buf_printf(&b,
+               ",\"formats\":[\"png\",\"jpeg\",\"webp\"],\"limits\":{\"n\":%d,\"prompt_bytes\":%d,"
+               "\"steps\":%d,\"previews\":%d,\"priority\":%d,\"queue\":%d,\"queue_per_key\":%d,"
+               "\"keep_seconds\":%lld},",
+               JOB_MAX_PICTURES, PICTURE_MAX_PROMPT, PICTURE_MAX_STEPS, JOB_MAX_PREVIEWS,
+               JOB_MAX_PRIORITY, limits->queued, limits->queued_per_owner,
+               (long long)(limits->keep_ms / 1000));
     add_input(&b, m, limits);
     buf_printf(
         &b,

@@ -3,7 +3,6 @@
 #include "native.h"
 
 #include "buf.h"
-#include "clock.h"
 #include "http.h"
 #include "input.h"
 #include "json.h"

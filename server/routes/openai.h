@@ -17,7 +17,8 @@ struct edits_fields {
     struct images_fields images;
     int fidelity;
 };
-enum { RESPONSE_URL = 1, IMAGES_MAX_UNUSED = 8 }; // of response_format; see below
+enum { RESPONSE_URL = 1 };      // of response_format
+enum { IMAGES_MAX_UNUSED = 8 }; // names of fields without effect
 extern const struct check_table openai_images_table;
 // Submits what the fields and the settings of a spec say, and responds as these endpoints do.
 // take: fills in the spec and reads the images, once it is certain that a new job is needed; NULL:

@@ -2,11 +2,7 @@
 // or JSON with data URLs. openai_images.c runs them and responds. Loop thread.
 #include "openai.h"
 
-#include "http.h"
 #include "json.h"
-#include "multipart.h"
-
-#include <string.h>
 
 // ---- edits --------------------------------------------------------------------------------------
 
