@@ -1,5 +1,5 @@
-// The job core as a whole: opening, closing, expiry and statistics. Loop thread only; jobs_life.c
-// contains the life of a job. Knows nothing about HTTP.
+// The job core as a whole: opening, closing, expiry and statistics. Loop thread only; jobs_accept.c
+// and jobs_life.c contain the life of a job. Knows nothing about HTTP.
 #include "jobs_impl.h"
 
 #include "clock.h"

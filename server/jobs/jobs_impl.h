@@ -86,10 +86,12 @@ void jobs_settle(struct jobs *j, struct job *job);
 
 void jobs_emit(struct jobs *j, struct job *job, struct job_event ev);
 
-// jobs_life.c
+// jobs_accept.c
 // Whether a job could be accepted now, before its request is checked. Errors: BUSY, INVALID.
 enum err jobs_may_accept(struct jobs *j, const struct job_spec *spec, struct fault *why);
 void jobs_claim(struct jobs *j);
+
+// jobs_life.c
 void jobs_on_worker(void *ctx, struct worker_event *ev);
 // Ends a job: removes its images from queue and slots, stores it, then tells its watchers.
 void jobs_end(struct jobs *j, struct job *job, enum job_state state, const struct fault *why);
