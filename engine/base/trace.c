@@ -75,6 +75,7 @@ void trace_span(const char *name, double began, int track, const char *fmt, ...)
     if (f) {
         fprintf(f, "%s\n{\"name\": \"%s\", \"ph\": \"X\", \"ts\": %.1f, \"dur\": %.1f, ",
                 trace.any ? "," : "", name, (began - trace.began) * 1e6, (now - began) * 1e6);
+        // A viewer shows each thread as a process, with the thread's numbered tracks inside.
         fprintf(f, "\"pid\": %ld, \"tid\": %ld, \"args\": {\"of\": \"", thread,
                 track == TRACE_OWN ? thread : track);
         put_text(f, what);

@@ -1,7 +1,6 @@
-// Parses config files of pipelines and T5 encoders, and checks the keys of all config files;
-// hfconfig_scheduler.c and hfconfig_unet.c parse schedulers and UNet2DConditionModel. Called while
-// a model is loaded or inspected, on any thread. Source: the __init__ signatures of the diffusers
-// and transformers classes.
+// Parses config files of pipelines and T5 encoders, and checks the keys of all config files; each
+// hfconfig_*.c parses the config of another class. Called while a model is loaded or inspected, on
+// any thread. Source: the __init__ signatures of the diffusers and transformers classes.
 #include "hfconfig.h"
 
 #include "hfconfig_priv.h"
