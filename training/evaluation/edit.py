@@ -4,6 +4,7 @@ score (the checker's own errors). Images are edited at 256 px and judged at 64 p
 """
 
 import copy
+import dataclasses
 import random
 
 import torch
@@ -37,9 +38,7 @@ def shown(scenes, side=SIDE):
 
 def told(rng, mix, scene):
     """The scene with a caption of its own, which always tells the place."""
-    plain = copy.copy(mix)
-    plain.placeless = 0.
-    captions.describe(rng, plain, scene)
+    captions.describe(rng, dataclasses.replace(mix, placeless=0.), scene)
     return scene
 
 
