@@ -1,5 +1,6 @@
 // The U-Net's input: the state of each lane's slot, 3 or 4 channels, then the 3 of its low-res
-// image, in blocks of P x P pixels per pixel of y; P is 1 with 4 channels. Guided: lane i is sample i and sample lanes + i.
+// image, in blocks of P x P pixels per pixel of y; P is 1 with 4 channels. Guided: lane i is sample
+// i and sample lanes + i.
 // Grid: x column blocks, y rows, z lanes. p.h, p.w: of y.
 #version 450
 #extension GL_GOOGLE_include_directive : require

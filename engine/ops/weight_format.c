@@ -58,8 +58,8 @@ static float extreme(const float *from, struct block b)
 
 static int quantum(float v, float scale, int least, int most)
 {
-    float q = scale != 0 ? rintf(v / scale) : 0;
-    return (int)(q<(float)least ? (float)least : q>(float) most ? (float)most : q);
+    const float q = scale != 0 ? rintf(v / scale) : 0, low = (float)least, high = (float)most;
+    return (int)(q < low ? low : q > high ? high : q);
 }
 
 // As ggml's q8_0: signed bytes, the farthest weight at +-127.
