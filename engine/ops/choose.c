@@ -57,9 +57,9 @@ static bool too_few(const struct refusal *r, const struct kernel *k, const char 
 static bool lacks_lanes(const struct refusal *r, const struct kernel *k)
 {
     const struct vk_caps *caps = r->dev->caps;
-    if (k->shuffles && (!caps->subgroup_shuffle || r->dev->wish.broken_shuffles))
+    if (k->shuffles && (!caps->subgroup_shuffle || r->dev->broken.shuffles))
         return lacks(r, k, "subgroup shuffles, which the device does not support");
-    if (k->matrix && (!caps->matrix.m || r->dev->wish.broken_matrix))
+    if (k->matrix && (!caps->matrix.m || r->dev->broken.matrix))
         return lacks(r, k, "matrix units (f16 x f16 -> f32), which the device does not have");
     if (k->subgroup.most &&
         (caps->subgroup_size < k->subgroup.least || caps->subgroup_size > k->subgroup.most)) {
@@ -81,8 +81,7 @@ static bool lacks_any(const struct refusal *r, const struct kernel *k, const str
         texel += kernel_reads_texels(b, k->bindings[i]);
     if (lacks_lanes(r, k))
         return true;
-    if (texel &&
-        (!caps->texel_f32 || !caps->texel_f16 || (r->dev->wish.broken_loads & 1u << LOAD_TEXEL)))
+    if (texel && (!caps->texel_f32 || !caps->texel_f16 || r->dev->broken.texels))
         return lacks(r, k, "uniform texel buffers of RGBA32F and RGBA16F");
     return too_few(r, k, "bytes of push constants", k->push_bytes, caps->max_push_bytes) ||
            too_few(r, k, "storage buffers", all - texel, caps->max_storage_bindings) ||
@@ -264,9 +263,7 @@ static bool add_wish(const struct ops_device *dev, const char *name, size_t n,
 enum err kernel_wish(const struct ops_device *dev, const char *names, struct kernel_wish *out,
                      char why[KERNEL_WHY])
 {
-    struct kernel_wish wish = {.broken_loads = dev->wish.broken_loads,
-                               .broken_matrix = dev->wish.broken_matrix,
-                               .broken_shuffles = dev->wish.broken_shuffles};
+    struct kernel_wish wish = {0};
     for (size_t n; names && *names; names += n + (names[n] == ',')) {
         bool known = false;
         n = strcspn(names, ",");

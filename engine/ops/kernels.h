@@ -130,12 +130,16 @@ bool plan_attention_any(const struct vk_caps *caps, const struct problem *p, str
 
 // ---- choice ---------------------------------------------------------------------------------
 
-// Which rows and loads a device prefers to cheaper ones, and what its probes found broken.
+// The rows and loads that a device prefers to cheaper ones.
 struct kernel_wish {
-    uint64_t rows;                // 1 << row
-    unsigned ops;                 // 1 << enum op: with a wished row
-    unsigned loads, broken_loads; // 1 << enum operand_load
-    bool broken_shuffles, broken_matrix;
+    uint64_t rows;  // 1 << row
+    unsigned ops;   // 1 << enum op: with a wished row
+    unsigned loads; // 1 << enum operand_load
+};
+
+// The parts of a device that its proofs found broken.
+struct kernel_broken {
+    bool texels, shuffles, matrix;
 };
 
 struct kernel_choice {

@@ -1,99 +1,10 @@
-// Opening a device for operators: which kernels suit it, proven by a probe before they are
-// trusted. Called by the engine. Thread: the engine's worker. Knows no operator but the probe.
+// Opens a device for operators: its settings, and the kernels that are proven and preferred. Called
+// by the engine. Thread: the engine's worker.
 #include "weight_format.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static enum err record_probe(struct ops *o, const struct tensor *x, const struct tensor *y)
-{
-    uint32_t sg = ops_recorder_device(o)->caps->subgroup_size;
-    struct push_probe push = {.count = sg};
-    ops_dispatch(o, &(struct ops_call){
-                        .op = OP_PROBE,
-                        .dtype = x->dtype,
-                        .specs = 1,
-                        .spec = {sg},
-                        .arg = {x, y},
-                        .push = &push,
-                        .groups = {1, 1, 1},
-                    });
-    enum err e = ops_end(o);
-    return e ? e : ops_run(o);
-}
-
-// *good: the device does what the lane kernels rely on, with operands of this load and dtype.
-static enum err probe(struct ops_device *dev, enum operand_load load, bool *good)
-{
-    const enum dtype dtype = dev->info.dtype;
-    uint32_t sg = dev->caps->subgroup_size;
-    struct tensor x = {0}, y = {0};
-    struct ops *o = NULL;
-    dev->wish.loads = 1u << load;
-    float *v = calloc(sg, 4 * sizeof *v);
-    enum err e = v ? ERR_OK : ERR_NO_MEMORY;
-    for (uint32_t i = 0; !e && i < 4 * sg; i++)
-        v[i] = (float)(i + 1);
-    if (!e)
-        e = tensor_create(dev, dtype, 1, 1, sg, 4, &x);
-    if (!e)
-        e = tensor_create(dev, DT_F32, 1, 1, sg, 4, &y);
-    if (!e)
-        e = tensor_upload(&x, v);
-    if (!e)
-        e = ops_begin(dev, dtype, &o);
-    if (!e)
-        e = record_probe(o, &x, &y);
-    if (!e)
-        e = tensor_download(&y, v);
-    *good = !e;
-    for (uint32_t i = 0; !e && i < sg; i++)
-        *good = *good && v[i] == 1;
-    ops_destroy(&o);
-    tensor_destroy(&x);
-    tensor_destroy(&y);
-    free(v);
-    dev->wish.loads = 0;
-    return e;
-}
-
-// Finds out which loads a software device gets right, the cheaper one first: drivers of these have
-// been wrong. A load that is right proves the subgroups too.
-static enum err prove(struct ops_device *dev, struct fault *why)
-{
-    const struct vk_caps *caps = dev->caps;
-    bool good = false;
-    if (!caps->cpu || !caps->subgroup_shuffle)
-        return ERR_OK;
-    for (int load = LOAD_TEXEL; !good && load >= LOAD_BUFFER; load--) {
-        if (load == LOAD_TEXEL && !(caps->texel_f32 && caps->texel_f16))
-            continue;
-        enum err e = probe(dev, (enum operand_load)load, &good);
-        if (e)
-            return fault_set(why, e, "device", "%.60s cannot run a compute shader: %s", caps->name,
-                             ops_device_why(dev, e));
-        if (!good)
-            dev->wish.broken_loads |= 1u << load;
-    }
-    dev->wish.broken_shuffles = !good;
-    dev->wish.broken_loads &= ~(1u << LOAD_BUFFER); // the tiles load so, and were not tried
-    return ERR_OK;
-}
-
-// Matrix units that a GPU gets wrong are left alone. Software devices only have them for tests:
-// what costs seconds of compilation there is not tried at every start.
-static enum err prove_matrix(struct ops_device *dev, struct fault *why)
-{
-    bool good = true;
-    if (dev->caps->cpu || !dev->caps->matrix.m || !kernels_have_matrix_units())
-        return ERR_OK;
-    enum err e = ops_prove_matrix(dev, &good);
-    dev->wish.broken_matrix = !good;
-    if (e == ERR_DEVICE_LOST)
-        return fault_set(why, e, "device", "%.60s: %s", dev->caps->name, ops_device_why(dev, e));
-    return ERR_OK;
-}
 
 enum err ops_device_prefer(struct ops_device *dev, const char *kernels)
 {
@@ -111,9 +22,7 @@ enum err ops_device_prefer(struct ops_device *dev, const char *kernels)
 // By the device's proofs and limits, and the environment's IMAGEND_KERNEL.
 static enum err choose_kernels(struct ops_device *dev, struct fault *why)
 {
-    enum err e = prove(dev, why);
-    if (!e)
-        e = prove_matrix(dev, why);
+    enum err e = ops_prove(dev, why);
     if (e)
         return e;
     if ((e = ops_device_prefer(dev, NULL)))

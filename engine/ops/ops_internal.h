@@ -25,6 +25,7 @@ struct ops_device {
     const struct vk_caps *caps;
     struct ops_device_info info;
     struct kernel_wish wish;
+    struct kernel_broken broken;
     struct vk_buffer *absent; // stands for operands that are not there
     struct pipeline *pipelines;
     int pipeline_count, pipeline_room;
@@ -39,6 +40,12 @@ struct ops_device {
 // some operator at all.
 enum err ops_device_prefer(struct ops_device *dev, const char *kernels);
 
+// Fills dev->broken. Errors: those of a device that cannot run a shader, with the reason in *why.
+enum err ops_prove(struct ops_device *dev, struct fault *why);
+// Tries the loads of a software device, the cheaper one first: drivers of these have been wrong. A
+// load that is right proves the subgroups too. try_load: the probe, or a test's.
+typedef enum err ops_probe_fn(struct ops_device *dev, enum operand_load load, bool *good);
+enum err ops_prove_loads(struct ops_device *dev, ops_probe_fn *try_load);
 // *good: the device has matrix units, and they compute a product of integers exactly.
 enum err ops_prove_matrix(struct ops_device *dev, bool *good);
 

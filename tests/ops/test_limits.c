@@ -452,6 +452,7 @@ static void test_choice(struct ops_device *dev)
 {
     const struct vk_caps *own = dev->caps;
     const struct kernel_wish wish = dev->wish;
+    const struct kernel_broken broken = dev->broken;
     struct vk_caps caps = *own;
     struct problem linear = {.n = 1, .h = 8, .w = 8, .in = 64, .out = 64, .taps = 1};
     struct problem attention = {.n = 1, .h = 8, .w = 8, .keys = 64, .heads = 2, .d = 32};
@@ -463,14 +464,15 @@ static void test_choice(struct ops_device *dev)
         struct ops_call a = {.op = OP_ATTENTION, .problem = &attention};
         caps.cpu = true;
         dev->wish = (struct kernel_wish){0};
+        dev->broken = (struct kernel_broken){0};
         CHECK_STR(chosen(dev, &l), "linear_lane");
         CHECK_STR(chosen(dev, &a), "attention_lane");
         attention.d = 6;
         CHECK_STR(chosen(dev, &a), "attention_any");
         attention.d = 32;
-        dev->wish.broken_shuffles = true;
+        dev->broken.shuffles = true;
         CHECK_STR(chosen(dev, &l), "matmul_tile");
-        caps.cpu = dev->wish.broken_shuffles = false;
+        caps.cpu = dev->broken.shuffles = false;
         CHECK_STR(chosen(dev, &l), "matmul_tile");
         CHECK_STR(chosen(dev, &a), "attention_tile");
         caps.matrix.m = caps.matrix.n = caps.matrix.k = 16;
@@ -478,9 +480,9 @@ static void test_choice(struct ops_device *dev)
         l.dtype = l.weight_dtype = DT_F16;
         const char *best = kernels_have_matrix_units() ? "matmul_matrix" : "matmul_tile";
         CHECK_STR(chosen(dev, &l), best);
-        dev->wish.broken_matrix = true;
+        dev->broken.matrix = true;
         CHECK_STR(chosen(dev, &l), "matmul_tile");
-        dev->wish.broken_matrix = false;
+        dev->broken.matrix = false;
         static const uint32_t odd[][3] = {{12, 16, 16}, {2, 16, 16}, {16, 12, 16}, {16, 16, 2}};
         for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) { // no tile divides into these
             caps.matrix.m = odd[i][0];
@@ -497,6 +499,71 @@ static void test_choice(struct ops_device *dev)
     }
     dev->caps = own;
     dev->wish = wish;
+    dev->broken = broken;
+}
+
+// A driver as probes find it: the loads that are right, or an error of every try.
+static struct {
+    unsigned right, tried; // 1 << enum operand_load
+    enum err error;
+} driver;
+
+static enum err try_load(struct ops_device *dev, enum operand_load load, bool *good)
+{
+    driver.tried |= 1u << load;
+    *good = !driver.error && (driver.right >> load & 1);
+    return driver.error;
+}
+
+// The choice that follows from each result of the proof on a software device; GPUs are not tried.
+static void test_proof(struct ops_device *dev)
+{
+    enum { BUFFER = 1 << LOAD_BUFFER, TEXEL = 1 << LOAD_TEXEL };
+    static const struct {
+        bool cpu, texels;
+        unsigned right, tried;
+        enum err error;
+        const char *kernel;
+        enum operand_load load;
+    } proofs[] = {
+        {true, true, TEXEL | BUFFER, TEXEL, ERR_OK, "linear_lane", LOAD_TEXEL},
+        {true, true, BUFFER, TEXEL | BUFFER, ERR_OK, "linear_lane", LOAD_BUFFER},
+        {true, false, BUFFER, BUFFER, ERR_OK, "linear_lane", LOAD_BUFFER},
+        {true, true, 0, TEXEL | BUFFER, ERR_OK, "matmul_tile", LOAD_BUFFER},
+        {true, false, 0, BUFFER, ERR_OK, "matmul_tile", LOAD_BUFFER},
+        {true, true, 0, TEXEL, ERR_DEVICE_LOST, NULL, 0},
+        {false, true, 0, 0, ERR_OK, "matmul_tile", LOAD_BUFFER},
+    };
+    const struct vk_caps *own = dev->caps;
+    const struct kernel_wish wish = dev->wish;
+    const struct kernel_broken broken = dev->broken;
+    const struct problem p = {.n = 1, .h = 8, .w = 8, .in = 64, .out = 64, .taps = 1};
+    dev->wish = (struct kernel_wish){0};
+    for (size_t i = 0; i < sizeof proofs / sizeof proofs[0]; i++) {
+        struct vk_caps caps = *own;
+        struct ops_call call = {.op = OP_LINEAR, .problem = &p};
+        struct kernel_choice c;
+        char why[KERNEL_WHY];
+        caps.cpu = proofs[i].cpu;
+        caps.subgroup_size = 8;
+        caps.subgroup_shuffle = true;
+        caps.texel_f32 = caps.texel_f16 = proofs[i].texels;
+        dev->caps = &caps;
+        dev->broken = (struct kernel_broken){0};
+        driver.right = proofs[i].right;
+        driver.error = proofs[i].error;
+        driver.tried = 0;
+        CHECK_INT(ops_prove_loads(dev, try_load), proofs[i].error);
+        CHECK_MSG(driver.tried == proofs[i].tried, "row %zu tries %x", i, driver.tried);
+        if (proofs[i].kernel && kernel_choose(dev, &call, &c, why))
+            CHECK_MSG(!strcmp(c.kernel->name, proofs[i].kernel) && c.build->load == proofs[i].load,
+                      "row %zu: %s, load %d", i, c.kernel->name, (int)c.build->load);
+        else
+            CHECK_MSG(!proofs[i].kernel, "row %zu: %s", i, why);
+    }
+    dev->caps = own;
+    dev->wish = wish;
+    dev->broken = broken;
 }
 
 // The environment's wish holds from the start, and a name that is none opens nothing.
@@ -525,7 +592,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
     test_errors(dev, dtype);
     test_trips(dev, dtype);
     if (dtype == DT_F32)
-        test_table(), test_wishes(dev), test_choice(dev), test_environment();
+        test_table(), test_wishes(dev), test_choice(dev), test_proof(dev), test_environment();
 }
 
 int main(void)
