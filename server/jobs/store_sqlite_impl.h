@@ -11,6 +11,29 @@
     "id, token, state, spec, used, images, created, started, finished, expires, fault, message, "  \
     "webhook_tries, webhook_next, owner, idempotency_key, seq"
 
+// The positions of the columns in SQL_COLUMNS.
+enum sql_column {
+    COL_ID,
+    COL_TOKEN,
+    COL_STATE,
+    COL_SPEC,
+    COL_USED,
+    COL_IMAGES,
+    COL_CREATED,
+    COL_STARTED,
+    COL_FINISHED,
+    COL_EXPIRES,
+    COL_FAULT,
+    COL_MESSAGE,
+    COL_WEBHOOK_TRIES,
+    COL_WEBHOOK_NEXT,
+    COL_OWNER,
+    COL_KEY,
+    COL_SEQ
+};
+
+enum { STORE_MAX_EDGE = 65536 }; // of an image
+
 enum sql_statement {
     SQL_INSERT,
     SQL_UPDATE,
@@ -60,6 +83,9 @@ void sqlite_texts_deinit(struct sqlite_texts *t);
 // Reads SQL_COLUMNS. Owner: *out, the caller. Errors: FORMAT, NO_MEMORY.
 enum err sqlite_read_row(const struct store_sqlite *q, sqlite3_stmt *row, struct job **out,
                          struct fault *why);
+// Reads the columns that every version has, which come first: all to COL_WEBHOOK_NEXT, except
+// COL_USED and COL_IMAGES. Errors: FORMAT, NO_MEMORY.
+enum err sqlite_read_common(sqlite3_stmt *row, struct job *j, struct fault *why);
 const char *sqlite_text(sqlite3_stmt *row, int i); // never NULL
 // The file of an image. Owner: the caller; NULL: out of memory.
 char *sqlite_image_path(const struct store_sqlite *q, const char *id, int picture,

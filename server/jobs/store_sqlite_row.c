@@ -15,29 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STORE_MAX_EDGE = 65536 };
-
-// The positions of the columns in SQL_COLUMNS.
-enum column {
-    COL_ID,
-    COL_TOKEN,
-    COL_STATE,
-    COL_SPEC,
-    COL_USED,
-    COL_IMAGES,
-    COL_CREATED,
-    COL_STARTED,
-    COL_FINISHED,
-    COL_EXPIRES,
-    COL_FAULT,
-    COL_MESSAGE,
-    COL_WEBHOOK_TRIES,
-    COL_WEBHOOK_NEXT,
-    COL_OWNER,
-    COL_KEY,
-    COL_SEQ
-};
-
 // An image whose file does not match its row.
 struct damaged_image {
     struct damaged_image *next;
@@ -154,24 +131,16 @@ static bool is_random(const char *s, const char *prefix)
     return !strncmp(s, prefix, n) && strlen(s + n) == 32 && strspn(s + n, "0123456789abcdef") == 32;
 }
 
-static enum err read_job(const struct store_sqlite *q, sqlite3_stmt *row, struct job *j,
-                         struct fault *why)
+enum err sqlite_read_common(sqlite3_stmt *row, struct job *j, struct fault *why)
 {
     snprintf(j->id, sizeof j->id, "%s", sqlite_text(row, COL_ID));
     snprintf(j->token, sizeof j->token, "%s", sqlite_text(row, COL_TOKEN));
-    if (!is_random(sqlite_text(row, COL_ID), "job_") || !is_random(sqlite_text(row, COL_TOKEN), ""))
-        return fault_set(why, ERR_FORMAT, "store", "its id or token is malformed");
     if (job_state_find(sqlite_text(row, COL_STATE), &j->state))
         return fault_set(why, ERR_FORMAT, "store", "unknown state \"%.40s\"",
                          sqlite_text(row, COL_STATE));
-    enum err err = job_spec_read(sqlite_text(row, COL_SPEC), &j->spec, &j->spec_text, why);
-    if (!err)
-        err = read_used(sqlite_text(row, COL_USED), &j->used, why);
+    const enum err err = job_spec_read(sqlite_text(row, COL_SPEC), &j->spec, &j->spec_text, why);
     if (err)
         return err;
-    if (!read_images(sqlite_text(row, COL_IMAGES), j))
-        return fault_set(why, ERR_FORMAT, "store", "its list of images is malformed");
-    set_picture_states(q, j);
     j->created = sqlite3_column_int64(row, COL_CREATED);
     j->started = sqlite3_column_int64(row, COL_STARTED);
     j->finished = sqlite3_column_int64(row, COL_FINISHED);
@@ -182,6 +151,22 @@ static enum err read_job(const struct store_sqlite *q, sqlite3_stmt *row, struct
     fault_hide_paths(&j->fault); // rows of older versions may contain paths
     j->webhook_tries = sqlite3_column_int(row, COL_WEBHOOK_TRIES);
     j->webhook_next = j->spec.webhook_url ? sqlite3_column_int64(row, COL_WEBHOOK_NEXT) : 0;
+    return ERR_OK;
+}
+
+static enum err read_job(const struct store_sqlite *q, sqlite3_stmt *row, struct job *j,
+                         struct fault *why)
+{
+    if (!is_random(sqlite_text(row, COL_ID), "job_") || !is_random(sqlite_text(row, COL_TOKEN), ""))
+        return fault_set(why, ERR_FORMAT, "store", "its id or token is malformed");
+    enum err err = sqlite_read_common(row, j, why);
+    if (!err)
+        err = read_used(sqlite_text(row, COL_USED), &j->used, why);
+    if (err)
+        return err;
+    if (!read_images(sqlite_text(row, COL_IMAGES), j))
+        return fault_set(why, ERR_FORMAT, "store", "its list of images is malformed");
+    set_picture_states(q, j);
     j->seq = sqlite3_column_int64(row, COL_SEQ);
     return ERR_OK;
 }

@@ -3,14 +3,13 @@
 #include "store_upgrade.h"
 
 #include "log.h"
+#include "store_files.h"
 #include "store_sqlite_impl.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MAX_IMAGE = 256 << 20, MAX_EDGE = 65536 };
 
 const char store_schema_1[] =
     "CREATE TABLE IF NOT EXISTS job ("
@@ -23,29 +22,18 @@ const char store_schema_1[] =
     "CREATE INDEX IF NOT EXISTS job_created ON job (created);"
     "PRAGMA user_version = 1;";
 
-enum column {
-    COL_ID,
-    COL_TOKEN,
-    COL_STATE,
-    COL_SPEC,
-    COL_MODEL,
+// As in SQL_COLUMNS where both versions have a column.
+enum {
+    COL_STEPS = COL_USED,
+    COL_PICTURES = COL_IMAGES,
+    COL_MODEL = COL_WEBHOOK_NEXT + 1,
     COL_SAMPLER,
     COL_SIZE,
-    COL_STAGES,
-    COL_STEPS,
-    COL_CREATED,
-    COL_STARTED,
-    COL_FINISHED,
-    COL_EXPIRES,
-    COL_FAULT,
-    COL_MESSAGE,
-    COL_PICTURES,
-    COL_WEBHOOK_TRIES,
-    COL_WEBHOOK_NEXT
+    COL_STAGES
 };
 static const char select_sql[] =
-    "SELECT id, token, state, spec, model, sampler, size, stages, steps, created, started,"
-    " finished, expires, fault, message, pictures, webhook_tries, webhook_next FROM job_1";
+    "SELECT id, token, state, spec, steps, pictures, created, started, finished, expires, fault,"
+    " message, webhook_tries, webhook_next, model, sampler, size, stages FROM job_1";
 static const char insert_sql[] =
     "INSERT INTO job (id, token, state, spec, used, images, created, started, finished, expires,"
     " fault, message, webhook_tries, webhook_next)"
@@ -92,8 +80,8 @@ static bool read_pictures(const char *s, struct job *j)
     for (int i = 0; i < j->spec.n; i++) {
         struct job_picture *p = &j->picture[i];
         long long bytes, width;
-        if (!take_int(&s, &bytes) || !take_int(&s, &width) || bytes < 0 || bytes > MAX_IMAGE ||
-            width < 0 || width > MAX_EDGE)
+        if (!take_int(&s, &bytes) || !take_int(&s, &width) || bytes < 0 ||
+            bytes > STORE_MAX_IMAGE || width < 0 || width > STORE_MAX_EDGE)
             return false;
         p->bytes = (size_t)bytes;
         p->width = p->height = (int)width;
@@ -104,12 +92,7 @@ static bool read_pictures(const char *s, struct job *j)
 
 static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
 {
-    snprintf(j->id, sizeof j->id, "%s", sqlite_text(row, COL_ID));
-    snprintf(j->token, sizeof j->token, "%s", sqlite_text(row, COL_TOKEN));
-    if (job_state_find(sqlite_text(row, COL_STATE), &j->state))
-        return fault_set(why, ERR_FORMAT, "store", "unknown state \"%.40s\"",
-                         sqlite_text(row, COL_STATE));
-    const enum err err = job_spec_read(sqlite_text(row, COL_SPEC), &j->spec, &j->spec_text, why);
+    const enum err err = sqlite_read_common(row, j, why);
     if (err)
         return err;
     if (j->spec.request.preset)
@@ -123,18 +106,8 @@ static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
         return fault_set(why, ERR_FORMAT, "store", "invalid number of stages: %d", j->used.stages);
     if (!read_numbers(sqlite_text(row, COL_STEPS), &j->used))
         return fault_set(why, ERR_FORMAT, "store", "its settings are malformed");
-    j->created = sqlite3_column_int64(row, COL_CREATED);
-    j->started = sqlite3_column_int64(row, COL_STARTED);
-    j->finished = sqlite3_column_int64(row, COL_FINISHED);
-    j->expires = sqlite3_column_int64(row, COL_EXPIRES);
-    if (j->state == JOB_FAILED)
-        fault_set(&j->fault, (enum err)sqlite3_column_int(row, COL_FAULT), "", "%s",
-                  sqlite_text(row, COL_MESSAGE));
-    fault_hide_paths(&j->fault);
     if (job_ended(j) && !read_pictures(sqlite_text(row, COL_PICTURES), j))
         return fault_set(why, ERR_FORMAT, "store", "its list of images is malformed");
-    j->webhook_tries = sqlite3_column_int(row, COL_WEBHOOK_TRIES);
-    j->webhook_next = sqlite3_column_int64(row, COL_WEBHOOK_NEXT);
     return ERR_OK;
 }
 
