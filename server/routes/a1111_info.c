@@ -13,6 +13,7 @@ enum { MAX_EXTRAS = 8 };
 
 // Additional settings for the infotext and "extra_generation_params".
 struct extras {
+    struct a1111_sampler asked; // what the request named
     int n;
     struct {
         const char *key;
@@ -53,13 +54,12 @@ static void add_mask(struct extras *all, const struct a1111_fields *f, const str
 
 static void find_extras(const struct call *c, const struct job *j, struct extras *out)
 {
-    struct a1111_sampler asked;
-    (void)a1111_sampler_of(c, &asked); // it was checked when the request arrived
     *out = (struct extras){0};
-    if (asked.missing_sampler)
-        add_extra(out, "Requested sampler", asked.missing_sampler);
-    if (asked.missing_scheduler)
-        add_extra(out, "Requested schedule type", asked.missing_scheduler);
+    (void)a1111_sampler_of(c, &out->asked); // it was checked when the request arrived
+    if (out->asked.missing_sampler)
+        add_extra(out, "Requested sampler", out->asked.missing_sampler);
+    if (out->asked.missing_scheduler)
+        add_extra(out, "Requested schedule type", out->asked.missing_scheduler);
     add_mask(out, c->fields, j);
 }
 
@@ -113,23 +113,22 @@ static void add_missing(struct buf *b, const struct call *c, const struct job *j
                         const struct extras *extras)
 {
     const char *scheduler, *sampler = a1111_sampler_label(j->used.sampler, &scheduler);
-    struct a1111_sampler asked;
+    const struct a1111_sampler *asked = &extras->asked;
     struct buf comments = {0};
     char warning[160];
-    (void)a1111_sampler_of(c, &asked);
     buf_puts(b, ",\"extra_generation_params\":{");
     for (int i = 0; i < extras->n; i++) {
         buf_printf(b, "%s\"%s\":", i ? "," : "", extras->extra[i].key);
         text_json(b, extras->extra[i].value);
     }
-    if (asked.missing_sampler)
+    if (asked->missing_sampler)
         comment(&comments,
                 "The sampler %s is not available; the image was generated with the model's own "
                 "sampler, %s.",
-                asked.missing_sampler, sampler);
-    if (asked.missing_scheduler)
+                asked->missing_sampler, sampler);
+    if (asked->missing_scheduler)
         comment(&comments, "The scheduler %s is not available with the sampler %s.",
-                asked.missing_scheduler, sampler);
+                asked->missing_scheduler, sampler);
     if (j->spec.request.edit)
         comment_on_edit(&comments, c->fields, j);
     for (int i = 0; picture_warning(&j->used, i, warning); i++)
