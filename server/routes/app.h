@@ -60,7 +60,7 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, bool edit,
                         struct job_spec *spec);
 
 // Sets the request's Idempotency-Key and the hash of its body in spec; hash is empty without one.
-// Errors: INVALID (malformed).
+// Errors: INVALID (malformed), NO_MEMORY.
 enum err draw_idempotent(struct call *c, char hash[65], struct job_spec *spec, struct fault *why);
 // Responds to a request whose Idempotency-Key was used with another body, or is malformed.
 void draw_reused(struct call *c, const struct fault *why);

@@ -55,8 +55,8 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, bool edit,
             spec->request.steps[s] = low ? (m->stage[s].steps + 1) / 2 : m->stage[s].steps * 2;
 }
 
-// A repeated form has another boundary.
-static void hash_form(const struct multipart *form, char hash[65])
+// A repeated form has another boundary. False: no memory.
+static bool hash_form(const struct multipart *form, char hash[65])
 {
     struct buf b = {0};
     for (int i = 0; i < form->parts; i++) {
@@ -65,8 +65,10 @@ static void hash_form(const struct multipart *form, char hash[65])
         text_json(&b, part->name);
         buf_puts(&b, hash);
     }
+    const bool good = !b.failed;
     sha256_hex(b.data ? b.data : "", b.len, hash);
     buf_deinit(&b);
+    return good;
 }
 
 enum err draw_idempotent(struct call *c, char hash[65], struct job_spec *spec, struct fault *why)
@@ -79,9 +81,9 @@ enum err draw_idempotent(struct call *c, char hash[65], struct job_spec *spec, s
     if (!*key || strlen(key) > 255)
         return fault_set(why, ERR_INVALID, "Idempotency-Key",
                          "Idempotency-Key must be 1 to 255 bytes long");
-    if (c->form)
-        hash_form(c->form, hash);
-    else
+    if (c->form && !hash_form(c->form, hash))
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    if (!c->form)
         sha256_hex(body->data ? body->data : "", body->len, hash);
     spec->idempotency_key = key;
     spec->body_hash = hash;
