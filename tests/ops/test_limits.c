@@ -488,6 +488,7 @@ static void test_choice(struct ops_device *dev)
             caps.matrix.m = odd[i][0];
             caps.matrix.n = odd[i][1];
             caps.matrix.k = odd[i][2];
+            CHECK(!plan_matmul_matrix(&caps, &linear, &(struct ops_call){0})); // built or not
             CHECK_STR(chosen(dev, &l), "matmul_tile");
         }
         CHECK_INT(ops_device_prefer(dev, "attention_any,linear_lane"), ERR_OK);
