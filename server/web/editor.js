@@ -401,8 +401,12 @@ function setAbilities(abilities) {
   }));
 }
 
-// The server has deleted this image's job, but the page still has the file.
-function becomeFile() { current = { ...current, source: { file: painting.file } }; }
+// An input whose job the server has deleted, as the file that the page still has. Another image may be open by now.
+function asFile(input, from) {
+  const file = { ...input, source: { file: from.file } };
+  if (current && current.source === input.source) current = file;
+  return file;
+}
 
 findInput("last").then((input) => {
   last = last || input;
@@ -410,7 +414,7 @@ findInput("last").then((input) => {
 });
 
 export const editor = {
-  can, open, openSource, close, input, becomeFile, setSize, setAbilities,
+  can, open, openSource, close, input, asFile, setSize, setAbilities,
   isOpen: () => Boolean(current),
   isBlank: () => Boolean(current && current.source.blank),
   isMarked: () => marked,

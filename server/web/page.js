@@ -124,20 +124,19 @@ async function draw() {
   await submitInput(asked, editor.isMarked());
 }
 
-async function submitInput(asked, marked) {
-  const input = editor.input();
+async function submitInput(asked, marked, input = editor.input(), painting = editor.painting()) {
   try {
-    await submit(asked, await bodyWith(asked, input, editor.painting(), marked), input);
+    await submit(asked, await bodyWith(asked, input, painting, marked), input);
   } catch (error) {
     if (error.param !== "image" || !input.source.job) throw error;
-    editor.becomeFile();
-    await submitInput(asked, marked);
+    await submitInput(asked, marked, editor.asFile(input, painting), painting);
   }
 }
 
 async function upscale(scale) {
-  const { prompt, seed } = fields();
-  const asked = { ...prompt && { prompt }, ...seed !== undefined && { seed }, task: "upscale", scale, previews: PREVIEWS };
+  const { prompt, seed, preset } = fields(); // the others concern the first stage
+  const asked = { ...prompt && { prompt }, ...seed !== undefined && { seed }, ...preset && { preset },
+    task: "upscale", scale, previews: PREVIEWS };
   await submitInput(asked, false);
 }
 

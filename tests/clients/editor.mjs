@@ -459,6 +459,23 @@ await run({
     await page.click("#draw");
     await done(page, 2);
     assert.deepEqual(s.seen().map((e) => e.size), [[64, 64]]);
+    // The same, closed before the server has answered.
+    await page.click("#editor-close");
+    await draw(page, "soon gone and closed", "64");
+    await done(page, 3);
+    await page.click(".card .edit");
+    await page.waitForSelector("#editor:visible");
+    await fetch(s.url + "/v1/jobs/" + (await newest(s)).id, { method: "DELETE" });
+    await page.route("**/v1/jobs", async (route) => {
+      await page.click("#editor-close");
+      await route.continue();
+    }, { times: 1 });
+    await page.click("#draw");
+    await done(page, 4);
+    assert.equal(await page.isVisible("#editor"), false);
+    assert.deepEqual(s.seen().map((e) => e.size), [[64, 64], [64, 64]]);
+    await page.click(".card .edit");
+    await page.waitForSelector("#editor:visible");
     // One that is gone.
     const cdp = await context.newCDPSession(page);
     await cdp.send("Network.enable");
