@@ -119,6 +119,8 @@ def main():
                       help="how much more often the timesteps are shown at which shapes are made out")
     args.add_argument("--warm", type=pathlib.Path, help="a run or an exported stage to begin with")
     args.add_argument("--sheet-every", type=int, default=0, help="samples between sheets of drawn pictures")
+    args.add_argument("--judge", type=pathlib.Path, help="state.pt of checker.py, which scores nouns with every sheet")
+    args.add_argument("--judge-every", type=int, default=4, help="only every so manieth noun")
     opt = run.options(args, samples=1000000, rate=1.5e-3, warmup=2000, workers=2, pool=6144, reuse=2., muon_every=6, average_every=16,
                       save_minutes=4., data_seed=10 ** 9).parse_args()
     run.start(opt, work, nn.ModuleList(make_nets(opt)))
