@@ -1,5 +1,5 @@
-// The durable store: rows in SQLite (WAL), images in separate files. Runs on its own thread; an
-// image is on disk before its row refers to it. The database is locked for this process, so no
+// The durable store: rows in SQLite (WAL), images in separate files. Runs on its own thread, calls
+// that arrive together in one transaction; an image is on disk before its row refers to it. The database is locked for this process, so no
 // other process can delay a write.
 #include "store_sqlite_impl.h"
 
@@ -90,9 +90,8 @@ static void read_rows(struct store_sqlite *q, sqlite3_stmt *st, struct store_cal
 
 static void sqlite_claim(struct store_sqlite *q, struct store_call *c)
 {
-    for (int i = 0; i < q->claims; i++)
-        store_call_add(c, q->claim[i]);
-    free(q->claim);
+    c->jobs = q->claim;
+    c->n = q->claims;
     q->claim = NULL;
     q->claims = 0;
 }
@@ -270,7 +269,9 @@ static void sqlite_expire(struct store_sqlite *q, struct store_call *c)
         remove_job(q, c, c->jobs[i]);
 }
 
-static void sqlite_run(struct store *s, struct store_call *c)
+// ---- transactions -------------------------------------------------------------------------------
+
+static void run_call(struct store_sqlite *q, struct store_call *c)
 {
     static void (*const run[STORE_OPS])(struct store_sqlite *q, struct store_call *c) = {
         [STORE_CLAIM] = sqlite_claim,   [STORE_ACCEPT] = sqlite_accept,
@@ -279,9 +280,65 @@ static void sqlite_run(struct store *s, struct store_call *c)
         [STORE_LIST] = sqlite_list,     [STORE_IMAGE] = sqlite_image,
         [STORE_REMOVE] = sqlite_remove, [STORE_EXPIRE] = sqlite_expire,
     };
-    struct store_sqlite *q = (struct store_sqlite *)s;
     run[c->op](q, c);
     c->stats = q->stats;
+}
+
+static bool run_calls(struct store_sqlite *q, struct store_call *c)
+{
+    bool ok = true;
+    for (; c && ok; c = c->next) {
+        const bool reads = c->op == STORE_FIND || c->op == STORE_LIST || c->op == STORE_IMAGE;
+        run_call(q, c);
+        ok = reads || !c->why.code;
+    }
+    return ok;
+}
+
+// Takes back the result of a call, which is to run again.
+static void undo_call(struct store_sqlite *q, struct store_call *c)
+{
+    if (c->op == STORE_CLAIM && c->jobs) {
+        q->claim = c->jobs;
+        q->claims = c->n;
+    } else {
+        for (int i = 0; i < c->n; i++)
+            job_free(&c->jobs[i]);
+        free(c->jobs);
+    }
+    c->jobs = NULL;
+    c->n = 0;
+    c->why = (struct fault){0};
+    if (c->op == STORE_IMAGE)
+        blob_unref(&c->image);
+}
+
+// Runs calls in one transaction, which costs much less than one for each. False: one of them
+// failed, and none has had an effect.
+static bool run_together(struct store_sqlite *q, struct store_call *first)
+{
+    const struct store_stats stats = q->stats;
+    const int64_t seq = q->seq;
+    if (q->full || write_row(q, q->st[SQL_BEGIN]) != SQLITE_DONE)
+        return false;
+    if (run_calls(q, first) && write_row(q, q->st[SQL_COMMIT]) == SQLITE_DONE)
+        return true;
+    if (!sqlite3_get_autocommit(q->db)) // it may have ended by itself
+        sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
+    q->stats = stats;
+    q->seq = seq;
+    for (struct store_call *c = first; c; c = c->next)
+        undo_call(q, c);
+    return false;
+}
+
+static void sqlite_run(struct store *s, struct store_call *first)
+{
+    struct store_sqlite *q = (struct store_sqlite *)s;
+    if (first->next && run_together(q, first))
+        return;
+    for (struct store_call *c = first; c; c = c->next)
+        run_call(q, c);
 }
 
 static void sqlite_call(struct store *s, struct store_call *c)

@@ -35,6 +35,8 @@ enum sql_column {
 enum { STORE_MAX_EDGE = 65536 }; // of an image
 
 enum sql_statement {
+    SQL_BEGIN,
+    SQL_COMMIT,
     SQL_INSERT,
     SQL_UPDATE,
     SQL_DELETE,

@@ -53,6 +53,8 @@ static const struct {
 
 #define ENDED "state IN ('done', 'failed', 'cancelled') AND (NOT ?1 OR webhook_next = 0)"
 static const char *const statements[SQL_STATEMENTS] = {
+    [SQL_BEGIN] = "BEGIN",
+    [SQL_COMMIT] = "COMMIT",
     [SQL_INSERT] = "INSERT INTO job (id, state, used, images, started, finished, expires, fault,"
                    " message, webhook_tries, webhook_next, token, spec, created, owner,"
                    " idempotency_key, seq)"

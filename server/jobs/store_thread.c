@@ -12,9 +12,12 @@ struct line {
     struct store_call *first, **last;
 };
 
+// The most calls that run together: those that are first wait for the last to be answered.
+enum { MOST_TOGETHER = 64 };
+
 struct store_thread {
     struct store *store;
-    void (*run)(struct store *s, struct store_call *c);
+    void (*run)(struct store *s, struct store_call *first);
     uv_thread_t thread;
     uv_async_t async;
     uv_mutex_t lock; // protects the lines and stop
@@ -41,27 +44,36 @@ static void line_add(struct line *l, struct store_call *c)
     l->last = &c->next;
 }
 
+// Moves the first calls of a line, at least one, into another.
+static void line_take(struct line *l, struct line *out)
+{
+    *out = *l;
+    struct store_call **end = &l->first;
+    for (int i = 0; i < MOST_TOGETHER && *end; i++)
+        end = &(*end)->next;
+    if (!(l->first = *end))
+        line_init(l);
+    *end = NULL;
+    out->last = end;
+}
+
 static void run_thread(void *arg)
 {
     struct store_thread *t = arg;
     uv_mutex_lock(&t->lock);
     for (;;) {
+        struct line now;
         while (!t->asked.first && !t->stop)
             uv_cond_wait(&t->changed, &t->lock);
-        struct store_call *c = t->asked.first;
-        line_init(&t->asked);
-        if (!c)
+        if (!t->asked.first)
             break;
+        line_take(&t->asked, &now);
         uv_mutex_unlock(&t->lock);
-        for (struct store_call *next; c; c = next) {
-            next = c->next;
-            t->run(t->store, c);
-            uv_mutex_lock(&t->lock);
-            line_add(&t->answered, c);
-            uv_mutex_unlock(&t->lock);
-            uv_async_send(&t->async);
-        }
+        t->run(t->store, now.first);
         uv_mutex_lock(&t->lock);
+        *t->answered.last = now.first;
+        t->answered.last = now.last;
+        uv_async_send(&t->async);
     }
     uv_mutex_unlock(&t->lock);
 }
@@ -106,8 +118,8 @@ static void thread_on_async(uv_async_t *async)
 }
 
 enum err store_thread_create(struct uv_loop_s *loop,
-                             void (*run)(struct store *s, struct store_call *c), struct store *s,
-                             struct store_thread **out, struct fault *why)
+                             void (*run)(struct store *s, struct store_call *first),
+                             struct store *s, struct store_thread **out, struct fault *why)
 {
     struct store_thread *t = calloc(1, sizeof *t);
     *out = NULL;
@@ -143,8 +155,9 @@ void store_thread_post(struct store_thread *t, struct store_call *c)
 {
     t->under_way++;
     uv_mutex_lock(&t->lock);
+    if (!t->asked.first)
+        uv_cond_signal(&t->changed);
     line_add(&t->asked, c);
-    uv_cond_signal(&t->changed);
     uv_mutex_unlock(&t->lock);
 }
 

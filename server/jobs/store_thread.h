@@ -1,5 +1,5 @@
-// The thread of a store with a blocking library: runs calls one after the other and delivers the
-// results on the loop thread.
+// The thread of a store with a blocking library: runs the calls that have arrived together, in
+// order, and delivers their results on the loop thread.
 #ifndef IMAGEND_STORE_THREAD_H
 #define IMAGEND_STORE_THREAD_H
 
@@ -10,10 +10,11 @@ struct store_call;
 struct store_thread;
 struct uv_loop_s;
 
-// run executes one call on the store's thread. Errors: NO_MEMORY, INTERNAL.
+// run executes a list of calls, linked by next, on the store's thread; none is answered before it
+// returns. Errors: NO_MEMORY, INTERNAL.
 enum err store_thread_create(struct uv_loop_s *loop,
-                             void (*run)(struct store *s, struct store_call *c), struct store *s,
-                             struct store_thread **out, struct fault *why);
+                             void (*run)(struct store *s, struct store_call *first),
+                             struct store *s, struct store_thread **out, struct fault *why);
 // Thread: loop.
 void store_thread_post(struct store_thread *t, struct store_call *c);
 // Finishes all posted calls, including those posted by done functions. closed is called when the

@@ -1,6 +1,7 @@
 """The service under load, as tables: bench_serve.py IMAGEND FAKE LOAD ALONE MODEL [PART...].
 
 requests  small requests, with the server on one core and the fake engine
+jobs      jobs from acceptance to the stored image, in each store, with the fake engine
 streams   event streams that stay open, and how long other clients wait meanwhile
 overload  ten times more requests than the engine can handle, with a short queue; both engines
 engine    images per minute, compared with the engine alone in the same run
@@ -16,7 +17,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "api"))
 IMAGEND, FAKE, LOAD, ALONE, MODEL = sys.argv[1:6]
-PARTS = sys.argv[6:] or ["requests", "streams", "overload", "engine"]
+PARTS = sys.argv[6:] or ["requests", "jobs", "streams", "overload", "engine"]
 sys.argv[1:] = [FAKE]
 import harness  # noqa: E402
 
@@ -100,6 +101,28 @@ def small_requests():
               f"{r[kind + '_p99_ms']:8.2f} {used:11.0f} {r['failed']:7}")
     os.sched_setaffinity(0, cores)
     s.close()
+
+
+def jobs(rounds=3):
+    """Processor time of a whole job, whatever else the machine does: the stores in turns."""
+    used, count = {}, {}
+    for store in ("memory", "sqlite") * rounds:
+        s = harness.Server("--store", store, "--queue-limit", "100000", "--queue-limit-per-key",
+                           "100000", "--keep-jobs", "100000")
+        for clients in (1, 32):
+            before = cpu_seconds(s)
+            r = load(s, "POST", "/v1/jobs", '{"prompt":"a","size":64,"seed":1}', connections=clients)
+            while s.metric("imagend_queue_pictures") + s.metric("imagend_running_pictures"):
+                time.sleep(0.05)
+            row = store, clients
+            used[row] = used.get(row, 0) + cpu_seconds(s) - before
+            count[row] = count.get(row, 0) + r["good"]
+        s.close()
+    print(f"{'store':>8} {'clients':>8} {'jobs':>8} {'cpu us/job':>11} {'of memory':>10}")
+    for store, clients in used:
+        us = used[store, clients] / count[store, clients] * 1e6
+        memory = used["memory", clients] / count["memory", clients] * 1e6
+        print(f"{store:>8} {clients:8} {count[store, clients]:8} {us:11.0f} {us / memory:10.2f}")
 
 
 def streams(count=10000, opening=15):
@@ -224,6 +247,6 @@ if __name__ == "__main__":
     for part in PARTS:
         if part == "engine" and not os.path.isdir(MODEL):
             continue
-        {"requests": small_requests, "streams": streams, "overload": overload,
+        {"requests": small_requests, "jobs": jobs, "streams": streams, "overload": overload,
          "engine": engine}[part]()
         print(flush=True)

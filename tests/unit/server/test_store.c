@@ -546,6 +546,12 @@ static void on_done_free(struct store_call *c)
     store_call_free(c);
 }
 
+static void on_refused(struct store_call *c)
+{
+    CHECK_INT(c->why.code, ERR_IO);
+    on_done_free(c);
+}
+
 // Calls made before the store is closed are answered, and done.
 static void test_close_answers(void)
 {
@@ -565,6 +571,51 @@ static void test_close_answers(void)
     job_free(&j);
 }
 
+// Calls that arrive together share a transaction; one that fails leaves the others as they are.
+static void test_together(void)
+{
+    enum { MANY = 60, BAD = 30 };
+    struct job *j[MANY], *drawn = make('0', 500);
+    char path[200];
+    int done = 0;
+
+    open_store();
+    tell(STORE_ACCEPT, drawn);
+    image_path(path, '0', 0);
+    CHECK_INT(mkdir(path, 0700), 0); // the file cannot be written
+    for (int i = 0; i < MANY; i++) {
+        j[i] = make((char)('1' + i % 9), 1000);
+        snprintf(j[i]->id, sizeof j[i]->id, "job_%032x", i);
+        j[i]->spec.idempotency_key = NULL;
+    }
+    for (int i = 0; i < MANY; i++) {
+        if (i == BAD) {
+            drawn->picture[0] = (struct job_picture){.state = JOB_DONE, .bytes = 4};
+            struct store_call *c = about(STORE_DRAWN, drawn);
+            c->ctx = &done;
+            c->image = bytes_of("RIFF");
+            c->done = on_refused;
+            store->ops->call(store, c);
+        }
+        store->ops->call(store, store_call_about(STORE_ACCEPT, j[i], on_done_free, &done));
+    }
+    while (done < MANY + 1)
+        uv_run(&loop, UV_RUN_ONCE);
+    check_stats(MANY + 1, 0, 0);
+    for (int i = 0; i < MANY; i++) {
+        struct store_call *c = run(ask(STORE_REMOVE, j[i]->id));
+        CHECK_INT(c->n, 1);
+        if (c->n)
+            CHECK_INT(c->jobs[0]->seq, i + 2);
+        store_call_free(c);
+        job_free(&j[i]);
+    }
+    CHECK_INT(rmdir(path), 0);
+    check_digits(run(ask(STORE_REMOVE, drawn->id)), "0");
+    close_store();
+    job_free(&drawn);
+}
+
 int main(void)
 {
     char command[100];
@@ -579,6 +630,7 @@ int main(void)
         test_expiry();
         test_close_answers();
     }
+    test_together();
     test_files();
     test_replaced();
     test_sweep();
