@@ -103,6 +103,12 @@ def small_requests():
     s.close()
 
 
+def waiting(server):
+    text = server.get("/metrics").body.decode()
+    return (metric_sum(text, "imagend_queue_pictures")
+            + metric_sum(text, "imagend_running_pictures"))
+
+
 def jobs(rounds=3):
     """Processor time of a whole job, whatever else the machine does: the stores in turns."""
     used, count = {}, {}
@@ -112,7 +118,7 @@ def jobs(rounds=3):
         for clients in (1, 32):
             before = cpu_seconds(s)
             r = load(s, "POST", "/v1/jobs", '{"prompt":"a","size":64,"seed":1}', connections=clients)
-            while s.metric("imagend_queue_pictures") + s.metric("imagend_running_pictures"):
+            while waiting(s):
                 time.sleep(0.05)
             row = store, clients
             used[row] = used.get(row, 0) + cpu_seconds(s) - before
