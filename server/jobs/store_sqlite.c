@@ -1,6 +1,6 @@
 // The durable store: rows in SQLite (WAL), images in separate files. Runs on its own thread, calls
-// that arrive together in one transaction; an image is on disk before its row refers to it. The database is locked for this process, so no
-// other process can delay a write.
+// that arrive together in one transaction; an image is on disk before its row refers to it. The
+// database is locked for this process, so no other process can delay a write.
 #include "store_sqlite_impl.h"
 
 #include "buf.h"
