@@ -15,7 +15,7 @@ RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q \
         --no-install-recommends gcc g++ meson ninja-build pkg-config glslc libvulkan-dev \
         libjansson-dev libpng-dev libsentencepiece-dev libunistring-dev libuv1-dev \
         libmicrohttpd-dev libgnutls28-dev libsqlite3-dev libjpeg-dev libwebp-dev \
-        libcurl4-gnutls-dev zlib1g-dev && \
+        libcurl4-gnutls-dev libpq-dev zlib1g-dev && \
     rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
@@ -27,7 +27,7 @@ FROM debian:12-slim
 RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q \
         --no-install-recommends curl libvulkan1 mesa-vulkan-drivers libjansson4 libpng16-16 \
         libsentencepiece0 libunistring2 libuv1 libmicrohttpd12 libgnutls30 libsqlite3-0 \
-        libjpeg62-turbo libwebp7 libcurl3-gnutls zlib1g libxext6 && \
+        libjpeg62-turbo libwebp7 libcurl3-gnutls libpq5 zlib1g libxext6 && \
     rm -rf /var/lib/apt/lists/* && \
     install -d -o nobody -g nogroup /var/cache/imagend /var/lib/imagend
 COPY --from=build /install/usr/bin/imagend /usr/bin/imagend

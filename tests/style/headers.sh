@@ -8,6 +8,12 @@ headers=$(find engine server shaders/include -name '*.h' | LC_ALL=C sort)
 # Its own folder comes first, as for the compiler; base before the others because a name occurs twice.
 folders=$(printf '%s\n' engine/base "$headers" | sed 's|/[^/]*\.h$||' | awk '!seen[$0]++ { print "-I" $0 }')
 flags=$(pkg-config --cflags jansson vulkan libuv libmicrohttpd)
+# Optional, see meson_options.txt.
+if pkg-config --exists libpq; then
+    flags="$flags $(pkg-config --cflags libpq)"
+else
+    headers=$(printf '%s\n' "$headers" | grep -v '/pg[_.a-z]*$')
+fi
 bad=0
 for header in $headers; do
     # shellcheck disable=SC2086 # lists of flags
