@@ -39,7 +39,7 @@ static void bind_text(sqlite3_stmt *st, int i, const char *s)
 }
 
 // Binds the columns that change, from parameter 2 on.
-static void bind_changes(sqlite3_stmt *st, const struct job *j, const struct sqlite_texts *t)
+static void bind_changes(sqlite3_stmt *st, const struct job *j, const struct store_texts *t)
 {
     bind_text(st, 2, job_state_name(j->state));
     bind_text(st, 3, t->used);
@@ -104,7 +104,7 @@ static void find_key(struct store_sqlite *q, struct store_call *c, const char *o
     read_rows(q, q->st[SQL_BY_KEY], c);
 }
 
-static int insert(struct store_sqlite *q, struct job *j, const struct sqlite_texts *t)
+static int insert(struct store_sqlite *q, struct job *j, const struct store_texts *t)
 {
     sqlite3_stmt *st = q->st[SQL_INSERT];
     bind_text(st, 1, j->id);
@@ -121,9 +121,9 @@ static int insert(struct store_sqlite *q, struct job *j, const struct sqlite_tex
 static void sqlite_accept(struct store_sqlite *q, struct store_call *c)
 {
     const struct job_spec *s = &c->job->spec;
-    struct sqlite_texts t = {0};
+    struct store_texts t = {0};
     c->job->seq = q->seq + 1;
-    int rc = sqlite_texts_make(&t, c->job) ? insert(q, c->job, &t) : SQLITE_NOMEM;
+    int rc = store_texts_make(&t, c->job) ? insert(q, c->job, &t) : SQLITE_NOMEM;
     if (rc == SQLITE_CONSTRAINT && s->idempotency_key) {
         find_key(q, c, s->owner, s->idempotency_key);
         if (!c->n && !c->why.code) { // the row with the key is damaged
@@ -133,7 +133,7 @@ static void sqlite_accept(struct store_sqlite *q, struct store_call *c)
             rc = insert(q, c->job, &t);
         }
     }
-    sqlite_texts_deinit(&t);
+    store_texts_deinit(&t);
     if (rc == SQLITE_DONE) {
         q->seq++;
         q->stats.jobs++;
@@ -145,14 +145,14 @@ static void sqlite_accept(struct store_sqlite *q, struct store_call *c)
 static void sqlite_update(struct store_sqlite *q, struct store_call *c)
 {
     sqlite3_stmt *st = q->st[SQL_UPDATE];
-    struct sqlite_texts t = {0};
+    struct store_texts t = {0};
     int rc = SQLITE_NOMEM;
-    if (sqlite_texts_make(&t, c->job)) {
+    if (store_texts_make(&t, c->job)) {
         bind_text(st, 1, c->job->id);
         bind_changes(st, c->job, &t);
         rc = write_row(q, st);
     }
-    sqlite_texts_deinit(&t);
+    store_texts_deinit(&t);
     if (rc != SQLITE_DONE)
         lost(q, c, "cannot store the job");
     else if (c->op != STORE_NOTE && job_ended(c->job) && !c->again)

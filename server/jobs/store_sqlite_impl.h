@@ -3,36 +3,9 @@
 #define IMAGEND_STORE_SQLITE_IMPL_H
 
 #include "store.h"
+#include "store_row.h"
 
 #include <sqlite3.h>
-
-// The columns of a job, in the order of every statement.
-#define SQL_COLUMNS                                                                                \
-    "id, token, state, spec, used, images, created, started, finished, expires, fault, message, "  \
-    "webhook_tries, webhook_next, owner, idempotency_key, seq"
-
-// The positions of the columns in SQL_COLUMNS.
-enum sql_column {
-    COL_ID,
-    COL_TOKEN,
-    COL_STATE,
-    COL_SPEC,
-    COL_USED,
-    COL_IMAGES,
-    COL_CREATED,
-    COL_STARTED,
-    COL_FINISHED,
-    COL_EXPIRES,
-    COL_FAULT,
-    COL_MESSAGE,
-    COL_WEBHOOK_TRIES,
-    COL_WEBHOOK_NEXT,
-    COL_OWNER,
-    COL_KEY,
-    COL_SEQ
-};
-
-enum { STORE_MAX_EDGE = 65536 }; // of an image
 
 enum sql_statement {
     SQL_BEGIN,
@@ -76,18 +49,10 @@ enum err sqlite_open_database(struct store_sqlite *q, struct fault *why);
 enum err sqlite_fault(sqlite3 *db, const char *what, struct fault *why);
 
 // store_sqlite_row.c
-// The texts of a job's row. Owner: the caller frees them. False: out of memory.
-struct sqlite_texts {
-    char *spec, *used, *images;
-};
-bool sqlite_texts_make(struct sqlite_texts *t, const struct job *j);
-void sqlite_texts_deinit(struct sqlite_texts *t);
 // Reads SQL_COLUMNS. Owner: *out, the caller. Errors: FORMAT, NO_MEMORY.
 enum err sqlite_read_row(const struct store_sqlite *q, sqlite3_stmt *row, struct job **out,
                          struct fault *why);
-// Reads the columns that every version has, which come first: all to COL_WEBHOOK_NEXT, except
-// COL_USED and COL_IMAGES. Errors: FORMAT, NO_MEMORY.
-enum err sqlite_read_common(sqlite3_stmt *row, struct job *j, struct fault *why);
+struct store_row sqlite_row(sqlite3_stmt *row);
 const char *sqlite_text(sqlite3_stmt *row, int i); // never NULL
 // The file of an image. Owner: the caller; NULL: out of memory.
 char *sqlite_image_path(const struct store_sqlite *q, const char *id, int picture,

@@ -92,7 +92,8 @@ static bool read_pictures(const char *s, struct job *j)
 
 static enum err read_row(sqlite3_stmt *row, struct job *j, struct fault *why)
 {
-    const enum err err = sqlite_read_common(row, j, why);
+    const struct store_row r = sqlite_row(row);
+    const enum err err = store_row_common(&r, j, why);
     if (err)
         return err;
     if (j->spec.request.preset)
@@ -115,9 +116,9 @@ static enum err write_row(sqlite3_stmt *st, const struct job *j, struct fault *w
 {
     const char *const texts[] = {j->id, j->token, job_state_name(j->state)};
     const sqlite3_int64 times[] = {j->created, j->started, j->finished, j->expires};
-    struct sqlite_texts t = {0};
+    struct store_texts t = {0};
     int rc = SQLITE_NOMEM;
-    if (sqlite_texts_make(&t, j)) {
+    if (store_texts_make(&t, j)) {
         for (int i = 0; i < 3; i++)
             sqlite3_bind_text(st, i + 1, texts[i], -1, SQLITE_STATIC);
         sqlite3_bind_text(st, 4, t.spec, -1, SQLITE_STATIC);
@@ -133,7 +134,7 @@ static enum err write_row(sqlite3_stmt *st, const struct job *j, struct fault *w
         sqlite3_reset(st);
         sqlite3_clear_bindings(st);
     }
-    sqlite_texts_deinit(&t);
+    store_texts_deinit(&t);
     return rc == SQLITE_DONE ? ERR_OK
                              : fault_set(why, ERR_IO, "store", "cannot convert the jobs: %s",
                                          sqlite3_errmsg(sqlite3_db_handle(st)));
