@@ -3,6 +3,7 @@
 // any thread. Source: the __init__ signatures of the diffusers and transformers classes.
 #include "hfconfig.h"
 
+#include "classes.h"
 #include "hfconfig_priv.h"
 
 #include <stdio.h>
@@ -108,6 +109,21 @@ static int component(struct json_reader *r, const char *key, const char *const *
     return 0;
 }
 
+// Likewise, of the classes in the registry; NULL: none.
+static const char *network(struct json_reader *r, const char *key, enum class_kind kind)
+{
+    const char *const *names = class_names(kind);
+    const int i = component(r, key, names);
+
+    return i < 0 ? NULL : names[i];
+}
+
+static void require(struct json_reader *r, const char *key, bool there)
+{
+    if (!there)
+        json_fail(r, ERR_FORMAT, key, "is missing");
+}
+
 static void read_index(struct json_reader *r, void *out)
 {
     static const struct hfconfig_key keys[] = {HFCONFIG_READ("unet"),
@@ -116,11 +132,14 @@ static void read_index(struct json_reader *r, void *out)
                                                HFCONFIG_READ("tokenizer"),
                                                HFCONFIG_READ("watermarker"),
                                                HFCONFIG_READ("image_noising_scheduler"),
+                                               HFCONFIG_READ("low_res_scheduler"),
+                                               HFCONFIG_READ("max_noise_level"),
+                                               HFCONFIG_READ("vae"),
                                                HFCONFIG_READ("safety_checker"),
                                                HFCONFIG_HARMLESS("feature_extractor"),
                                                HFCONFIG_HARMLESS("requires_safety_checker"),
                                                {NULL}};
-    // These pipelines have the same components; they differ only in the caller's inputs.
+    // IF's pipelines have the same components; they differ only in the caller's inputs.
     static const struct {
         const char *name;
         enum hfconfig_pipeline pipeline;
@@ -131,12 +150,16 @@ static void read_index(struct json_reader *r, void *out)
         {"IFSuperResolutionPipeline", PIPELINE_IF_SUPER},
         {"IFImg2ImgSuperResolutionPipeline", PIPELINE_IF_SUPER},
         {"IFInpaintingSuperResolutionPipeline", PIPELINE_IF_SUPER},
+        {"StableDiffusionUpscalePipeline", PIPELINE_UPSCALE},
     };
     enum { PIPELINES = sizeof pipelines / sizeof *pipelines };
-    static const char *const unet[] = {"UNet2DConditionModel", NULL};
-    static const char *const text_encoder[] = {"T5EncoderModel", NULL};
-    static const char *const tokenizer[] = {"T5Tokenizer", "T5TokenizerFast",
-                                            "PreTrainedTokenizerFast", "TokenizersBackend", NULL};
+    // Which text a pipeline takes. Its networks do not depend on it.
+    static const char *const t5[] = {"T5EncoderModel", NULL}, *const clip[] = {"CLIPTextModel",
+                                                                               NULL};
+    static const char *const t5_tokenizers[] = {
+        "T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend", NULL};
+    static const char *const clip_tokenizers[] = {
+        "CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend", NULL};
     static const char *const schedulers[] = {SCHEDULER_CLASS_NAMES, NULL};
     const char *name = json_read_text(r, "_class_name", NULL);
     struct hfconfig_index *x = out;
@@ -149,22 +172,32 @@ static void read_index(struct json_reader *r, void *out)
         i++;
     if (i == PIPELINES)
         json_fail(r, ERR_UNSUPPORTED, "_class_name",
-                  "\"%.60s\" is not supported; DeepFloyd IF's pipelines are", name);
+                  "\"%.60s\" is not supported; DeepFloyd IF's pipelines and "
+                  "StableDiffusionUpscalePipeline are",
+                  name);
     else
         x->pipeline = pipelines[i].pipeline;
+    const bool upscale = x->pipeline == PIPELINE_UPSCALE;
+    const char *noising = upscale ? "low_res_scheduler" : "image_noising_scheduler";
     hfconfig_check_keys(r, keys);
-    x->unet = component(r, "unet", unet) >= 0;
+    x->unet = network(r, "unet", CLASS_DENOISER);
+    x->vae = network(r, "vae", CLASS_DECODER);
+    i = component(r, "text_encoder", upscale ? clip : t5);
+    x->text_encoder = i < 0 ? NULL : (upscale ? clip : t5)[i];
     x->scheduler = component(r, "scheduler", schedulers);
-    x->image_noising_scheduler = component(r, "image_noising_scheduler", schedulers);
-    i = component(r, "text_encoder", text_encoder);
-    x->text_encoder = i < 0 ? NULL : text_encoder[i];
-    x->tokenizer = component(r, "tokenizer", tokenizer) >= 0;
+    x->noising = component(r, noising, schedulers);
+    x->tokenizer = component(r, "tokenizer", upscale ? clip_tokenizers : t5_tokenizers) >= 0;
     x->safety_checker = component(r, "safety_checker", NULL) >= 0;
     x->watermarker = component(r, "watermarker", NULL) >= 0;
-    if (!x->unet || x->scheduler < 0)
-        json_fail(r, ERR_FORMAT, x->unet ? "scheduler" : "unet", "is missing");
-    if (x->pipeline == PIPELINE_IF_SUPER && x->image_noising_scheduler < 0)
-        json_fail(r, ERR_FORMAT, "image_noising_scheduler", "is missing");
+    x->max_noise_level = (int)json_read_int(r, "max_noise_level", 350, 0, 1 << 16);
+    if (x->vae && !upscale)
+        json_fail(r, ERR_UNSUPPORTED, "vae", "is not supported in a pipeline of pixels");
+    require(r, "unet", x->unet);
+    require(r, "scheduler", x->scheduler >= 0);
+    require(r, noising, x->noising >= 0 || x->pipeline == PIPELINE_IF);
+    require(r, "vae", x->vae || !upscale);
+    require(r, "text_encoder", x->text_encoder || !upscale);
+    require(r, "tokenizer", x->tokenizer || !upscale);
 }
 
 // ---- T5 -------------------------------------------------------------------------------------

@@ -16,15 +16,19 @@
 enum hfconfig_pipeline {
     PIPELINE_IF,       // IFPipeline, IFImg2ImgPipeline, IFInpaintingPipeline
     PIPELINE_IF_SUPER, // their SuperResolution forms
+    PIPELINE_UPSCALE,  // StableDiffusionUpscalePipeline
 };
 
 struct hfconfig_index {
     enum hfconfig_pipeline pipeline;
     const char *text_encoder; // class; NULL: [null, null], taken from another folder
     bool tokenizer;           // likewise
-    bool unet;
-    int scheduler, image_noising_scheduler; // enum scheduler_class; -1: none
-    bool safety_checker, watermarker;       // listed in the folder; not run
+    const char *unet;         // class of the denoiser
+    const char *vae;          // class of the decoder; NULL: none
+    int scheduler;            // enum scheduler_class
+    int noising;              // likewise, of image_noising_scheduler or low_res_scheduler; -1: none
+    int max_noise_level;      // of an upscaler
+    bool safety_checker, watermarker; // listed in the folder; not run
 };
 
 // ---- T5 encoder -----------------------------------------------------------------------------

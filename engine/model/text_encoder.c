@@ -1,23 +1,20 @@
-// The text encoders by class, and the parts of loading that they have in common. Called when an
-// engine opens and when a prompt is not in the text cache. Knows nothing about tokenizers.
+// Calls the class of a text encoder, with the parts of loading that all have in common. Called when
+// an engine opens and when a prompt is not in the text cache. Knows nothing about tokenizers.
 #include "text_encoder.h"
+
+#include "classes.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static const struct text_encoder_class *const classes[] = {&t5_encoder, &clip_encoder};
 
 enum err text_encoder_read(const char *cls, const char *path, struct text_encoder_config *out,
                            struct fault *why)
 {
     memset(out, 0, sizeof *out);
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
-        if (strcmp(classes[i]->name, cls))
-            continue;
-        out->cls = classes[i];
-        return classes[i]->read(path, out, why);
-    }
-    return fault_set(why, ERR_UNSUPPORTED, "text_encoder", "\"%.60s\" is not supported", cls);
+    out->cls = class_find(CLASS_TEXT_ENCODER, cls);
+    if (!out->cls)
+        return class_unknown(CLASS_TEXT_ENCODER, cls, why);
+    return out->cls->read(path, out, why);
 }
 
 void text_encoder_describe(const struct text_encoder_config *c, char *out, size_t n)

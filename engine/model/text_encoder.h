@@ -1,5 +1,5 @@
 // A text encoder maps token ids to a sequence of text vectors. There is one class for each
-// text_encoder in model_index.json: a new one is a file and a row in text_encoder.c. Thread: the
+// text_encoder in model_index.json: a new one is a file and a row in classes.c. Thread: the
 // engine's worker; a config is plain data.
 #ifndef IMAGEND_TEXT_ENCODER_H
 #define IMAGEND_TEXT_ENCODER_H

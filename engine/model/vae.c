@@ -1,6 +1,7 @@
-// Loads and records the decoder of an AutoencoderKL. Called on the engine's worker. Knows nothing
-// about files (see weights.c), sampling or tiles.
-#include "vae.h"
+// The decoder of an AutoencoderKL as a class of decoders. Called through decoder.c. Knows nothing
+// about files (see weights.c), sampling or tiles. Source: diffusers AutoencoderKL, Decoder,
+// UpDecoderBlock2D.
+#include "decoder.h"
 #include "model_act.h"
 
 #include <math.h>
@@ -30,15 +31,19 @@ struct vae_block {
 };
 
 struct vae {
-    struct vae_config config;
+    struct decoder base;
     enum op_act act;
-    uint64_t parameters;
     struct op_weight *post_quant, *conv_in, *conv_out; // post_quant NULL: none
     struct vae_resnet mid[2];
     struct vae_attention attention; // qkv NULL: none
     struct vae_block up[VAE_MAX_LEVELS];
     struct norm norm_out;
 };
+
+static const struct vae_config *config_of(const struct vae *v)
+{
+    return &v->base.config.vae;
+}
 
 // ---- loading ----------------------------------------------------------------------------------
 
@@ -71,7 +76,7 @@ static void load_attention(struct loader *l, struct vae_attention *a, uint32_t c
 
 static void load_all(struct loader *l, struct vae *v)
 {
-    const struct vae_config *c = &v->config;
+    const struct vae_config *c = config_of(v);
     const uint32_t latent = (uint32_t)c->latent_channels;
     uint32_t channels = (uint32_t)c->channels[c->levels - 1];
     char where[48];
@@ -100,30 +105,20 @@ static void load_all(struct loader *l, struct vae *v)
     weights_ignore(l->w, "quant_conv.");
 }
 
-enum err vae_load(struct ops_device *dev, const struct vae_config *config, struct weights *w,
-                  enum dtype dtype, struct vae **out, struct fault *why)
+static enum err vae_load(struct decoder *base, struct loader *l, struct fault *why)
 {
-    struct loader l = load_begin(dev, w, dtype);
-    struct vae *v;
-    enum err e;
+    struct vae *v = (struct vae *)base;
+    const struct vae_config *c = config_of(v);
 
     // Parts of a joined product start at multiples of 4 channels.
-    for (int i = 0; i < config->levels; i++)
-        if (config->channels[i] % 4)
+    for (int i = 0; i < c->levels; i++)
+        if (c->channels[i] % 4)
             return fault_set(why, ERR_UNSUPPORTED, "block_out_channels",
                              "block_out_channels has %d, which is not a multiple of 4",
-                             config->channels[i]);
-    v = calloc(1, sizeof *v);
-    if (!v)
-        return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the VAE");
-    v->config = *config;
-    v->act = model_act(config->act);
-    load_all(&l, v);
-    e = load_finish(&l, "VAE", &v->parameters, why);
-    if (e)
-        vae_destroy(&v);
-    *out = v;
-    return e;
+                             c->channels[i]);
+    v->act = model_act(c->act);
+    load_all(l, v);
+    return ERR_OK;
 }
 
 static void resnet_deinit(struct vae_resnet *r)
@@ -135,16 +130,15 @@ static void resnet_deinit(struct vae_resnet *r)
     op_weight_destroy(&r->shortcut);
 }
 
-void vae_destroy(struct vae **out)
+static void vae_deinit(struct decoder *base)
 {
-    struct vae *v = *out;
+    struct vae *v = (struct vae *)base;
+    const struct vae_config *c = config_of(v);
 
-    if (!v)
-        return;
     for (int i = 0; i < 2; i++)
         resnet_deinit(&v->mid[i]);
-    for (int b = 0; b < v->config.levels; b++) {
-        for (int i = 0; i < v->config.layers + 1; i++)
+    for (int b = 0; b < c->levels; b++) {
+        for (int i = 0; i < c->layers + 1; i++)
             resnet_deinit(&v->up[b].resnet[i]);
         op_weight_destroy(&v->up[b].upsampler);
     }
@@ -155,13 +149,6 @@ void vae_destroy(struct vae **out)
     op_weight_destroy(&v->post_quant);
     op_weight_destroy(&v->conv_in);
     op_weight_destroy(&v->conv_out);
-    free(v);
-    *out = NULL;
-}
-
-uint64_t vae_parameters(const struct vae *v)
-{
-    return v->parameters;
 }
 
 // ---- recording --------------------------------------------------------------------------------
@@ -176,7 +163,7 @@ static struct tensor normed(const struct vae *v, struct ops *o, const struct nor
                          .y = &y,
                          .gamma = &n->gamma,
                          .beta = &n->beta,
-                         .groups = (uint32_t)v->config.norm_groups,
+                         .groups = (uint32_t)config_of(v)->norm_groups,
                          .eps = norm_eps,
                          .act = act,
                      });
@@ -256,10 +243,11 @@ static struct tensor record_mid(const struct vae *v, struct ops *o, struct tenso
     return x;
 }
 
-struct tensor vae_record(const struct vae *v, struct ops *o, const struct tensor *latents,
-                         const struct tap *tap)
+static struct tensor vae_record(const struct decoder *base, struct ops *o,
+                                const struct tensor *latents, const struct tap *tap)
 {
-    const struct vae_config *c = &v->config;
+    const struct vae *v = (const struct vae *)base;
+    const struct vae_config *c = config_of(v);
     const uint32_t n = latents->n;
     struct tensor z = *latents, x = ops_temp(o, n, z.h, z.w, v->mid[0].in), h, y;
 
@@ -287,3 +275,45 @@ struct tensor vae_record(const struct vae *v, struct ops *o, const struct tensor
     ops_release(o, &h);
     return y;
 }
+
+// ---- the class --------------------------------------------------------------------------------
+
+static enum err vae_read(const char *path, struct decoder_config *out, struct fault *why)
+{
+    const struct vae_config *c = &out->vae;
+    const enum err e = hfconfig_vae_read(path, &out->vae, why);
+
+    if (e)
+        return e;
+    if (c->out_channels != 3)
+        return fault_set(why, ERR_UNSUPPORTED, "out_channels",
+                         "%s: out_channels %d is not supported, only 3", fault_path(path),
+                         c->out_channels);
+    out->channels = c->latent_channels;
+    out->factor = 1 << (c->levels - 1);
+    out->scaling = c->scaling_factor;
+    out->shift = c->shift_factor;
+    return ERR_OK;
+}
+
+static void vae_describe(const struct decoder_config *config, char *out, size_t n)
+{
+    const struct vae_config *c = &config->vae;
+    size_t at = (size_t)snprintf(out, n, "VAE          channels");
+
+    for (int i = 0; i < c->levels && at < n; i++)
+        at += (size_t)snprintf(out + at, n - at, "%s%d", i ? "/" : " ", c->channels[i]);
+    if (at < n)
+        snprintf(out + at, n - at, ", %d latent channels, %d pixels per latent, scaled by %g",
+                 config->channels, config->factor, (double)config->scaling);
+}
+
+const struct decoder_class vae_decoder = {
+    .name = "AutoencoderKL",
+    .read = vae_read,
+    .describe = vae_describe,
+    .bytes = sizeof(struct vae),
+    .load = vae_load,
+    .deinit = vae_deinit,
+    .record = vae_record,
+};

@@ -12,10 +12,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
-// The recommendations of DeepFloyd's authors for their two stages (diffusers' defaults: 100 and 50
-// steps).
-enum { IF_STEPS = 100, IF_SUPER_STEPS = 50, IF_NOISE_LEVEL = 250, MAX_JSON = 1 << 20 };
-static const float if_guidance = 7, if_super_guidance = 4;
+enum { MAX_JSON = 1 << 20, RGB = 3 };
+
+// The authors' recommendations, which are diffusers' defaults. In the order of enum
+// hfconfig_pipeline.
+static const struct {
+    int steps, noise_level;
+    float guidance_scale;
+} recommended[] = {{100, -1, 7}, {50, 250, 4}, {75, 20, 9}};
 
 static enum err join(char *out, const char *dir, const char *file, struct fault *why)
 {
@@ -33,8 +37,38 @@ static bool exists(const char *dir, const char *file)
     return !join(path, dir, file, NULL) && lstat(path, &st) == 0;
 }
 
-// Reads the config files of one pipeline folder. The first folder with a text encoder provides it
-// for all stages.
+// IF's stages share the first text encoder and the first tokenizer among their folders.
+static enum err read_text(struct cascade *c, struct cascade_network *n,
+                          const struct hfconfig_index *index, struct fault *why)
+{
+    struct cascade_text *t;
+    char path[CASCADE_PATH];
+    enum err e = ERR_OK;
+
+    n->text = index->pipeline == PIPELINE_UPSCALE ? c->texts++ : 0;
+    t = &c->text[n->text];
+    if (index->text_encoder && !t->dir[0]) {
+        e = join(t->dir, n->dir, "text_encoder", why);
+        if (!e)
+            e = join(path, t->dir, "config.json", why);
+        if (!e)
+            e = text_encoder_read(index->text_encoder, path, &t->config, why);
+    }
+    if (!e && index->tokenizer && !t->tokenizer_dir[0])
+        e = join(t->tokenizer_dir, n->dir, "tokenizer", why);
+    return e;
+}
+
+static enum err read_scheduler(const struct cascade_network *n, const char *file, int cls,
+                               struct scheduler_config *out, struct fault *why)
+{
+    char path[CASCADE_PATH];
+    const enum err e = join(path, n->dir, file, why);
+
+    return e ? e : hfconfig_scheduler_read_as(path, (enum scheduler_class)cls, out, why);
+}
+
+// Reads the config files of one pipeline folder.
 static enum err read_network(struct cascade *c, struct cascade_network *n, struct fault *why)
 {
     struct hfconfig_index index;
@@ -48,31 +82,26 @@ static enum err read_network(struct cascade *c, struct cascade_network *n, struc
     if (!e)
         e = join(path, n->dir, "unet/config.json", why);
     if (!e)
-        e = hfconfig_unet_read(path, &n->unet, why);
+        e = denoiser_read(index.unet, path, &n->denoiser, why);
     if (!e)
-        e = join(path, n->dir, "scheduler/scheduler_config.json", why);
-    if (!e)
-        e = hfconfig_scheduler_read_as(path, (enum scheduler_class)index.scheduler, &n->scheduler,
-                                       why);
+        e = read_scheduler(n, "scheduler/scheduler_config.json", index.scheduler, &n->scheduler,
+                           why);
+    if (!e && index.vae)
+        e = join(path, n->dir, "vae/config.json", why);
+    if (!e && index.vae)
+        e = decoder_read(index.vae, path, &n->decoder, why);
     if (e)
         return e;
-    n->super_resolution = index.pipeline == PIPELINE_IF_SUPER;
-    if (n->super_resolution) {
-        e = join(path, n->dir, "image_noising_scheduler/scheduler_config.json", why);
-        if (!e)
-            e = hfconfig_scheduler_read_as(
-                path, (enum scheduler_class)index.image_noising_scheduler, &n->noising, why);
-    }
-    if (!e && index.text_encoder && !c->text_dir[0]) {
-        e = join(c->text_dir, n->dir, "text_encoder", why);
-        if (!e)
-            e = join(path, c->text_dir, "config.json", why);
-        if (!e)
-            e = text_encoder_read(index.text_encoder, path, &c->text, why);
-    }
-    if (!e && index.tokenizer && !c->tokenizer_dir[0])
-        e = join(c->tokenizer_dir, n->dir, "tokenizer", why);
-    return e;
+    n->pipeline = index.pipeline;
+    n->super_resolution = index.pipeline != PIPELINE_IF;
+    n->max_noise_level = index.pipeline == PIPELINE_UPSCALE ? index.max_noise_level : INT_MAX;
+    if (n->super_resolution)
+        e = read_scheduler(n,
+                           index.pipeline == PIPELINE_UPSCALE
+                               ? "low_res_scheduler/scheduler_config.json"
+                               : "image_noising_scheduler/scheduler_config.json",
+                           index.noising, &n->noising, why);
+    return e ? e : read_text(c, n, &index, why);
 }
 
 // Adds a folder's network for a stage; reads it only once, even if it is named repeatedly.
@@ -97,7 +126,16 @@ static enum err add_network(struct cascade *c, const char *dir, int stage, int *
     return read_network(c, n, why);
 }
 
-// Adds a stage with the recommendations of DeepFloyd's authors.
+// The edge of a network's images: that of its own, or the multiple that its decoder makes of the
+// stage before; 0: unknown.
+static int edge_of(const struct cascade *c, const struct cascade_network *n)
+{
+    if (!n->decoder.cls)
+        return n->denoiser.size;
+    return n->stage ? c->size[n->stage - 1] * n->decoder.factor : 0;
+}
+
+// Adds a stage with its authors' recommendations.
 static enum err add_stage(struct cascade *c, const char *dir, struct fault *why)
 {
     const int i = c->stages;
@@ -111,13 +149,13 @@ static enum err add_stage(struct cascade *c, const char *dir, struct fault *why)
     if (e)
         return e;
     const struct cascade_network *n = &c->network[network];
-    c->size[i] = n->unet.sample_size;
+    c->size[i] = edge_of(c, n);
     c->preset[0].stage[i] = (struct cascade_settings){
         .network = network,
-        .steps = n->super_resolution ? IF_SUPER_STEPS : IF_STEPS,
-        .guidance_scale = n->super_resolution ? if_super_guidance : if_guidance,
+        .steps = recommended[n->pipeline].steps,
+        .guidance_scale = recommended[n->pipeline].guidance_scale,
         .guidance_interval = {0, INT_MAX},
-        .noise_level = n->super_resolution ? IF_NOISE_LEVEL : -1,
+        .noise_level = recommended[n->pipeline].noise_level,
     };
     c->stages++;
     return ERR_OK;
@@ -303,33 +341,100 @@ static enum err read_cascade_json(const char *dir, struct cascade *c, struct fau
 
 // ---- checks -----------------------------------------------------------------------------------
 
-// Checks that a network fits its stage.
-static enum err check_network(const struct cascade *c, int index, struct fault *why)
+// Checks the channels of a network: those of its state, and of the low-res image.
+static enum err check_channels(struct cascade_network *n, struct fault *why)
 {
-    const struct cascade_network *n = &c->network[index], *own = &c->network[n->stage];
-    const int i = n->stage, channels = i ? 6 : 3;
+    const struct denoiser_config *d = &n->denoiser;
+    const int state = n->decoder.cls ? n->decoder.channels : RGB;
+    const int channels = state + (n->super_resolution ? RGB : 0);
+
+    if (state != RGB && state != 4)
+        return fault_set(why, ERR_UNSUPPORTED, "latent_channels",
+                         "the VAE of stage %d (%s) has %d latent channels, which are not "
+                         "supported; 3 and 4 are",
+                         n->stage + 1, n->name, state);
+    if (d->in_channels != channels)
+        return fault_set(why, ERR_UNSUPPORTED, "in_channels",
+                         "the U-Net of stage %d (%s) has %d input channels, expected %d",
+                         n->stage + 1, n->name, d->in_channels, channels);
+    n->variance = d->out_channels == 2 * state && !n->decoder.cls;
+    if (d->out_channels != state && !n->variance)
+        return fault_set(why, ERR_UNSUPPORTED, "out_channels",
+                         "the U-Net of stage %d (%s) has %d output channels, expected %d",
+                         n->stage + 1, n->name, d->out_channels, state);
+    if (state != RGB && d->patch != 1)
+        return fault_set(why, ERR_UNSUPPORTED, "patch_size",
+                         "the U-Net of stage %d (%s) has patch_size %d, which is not supported "
+                         "for latents",
+                         n->stage + 1, n->name, d->patch);
+    return ERR_OK;
+}
+
+// Checks that the stage before makes images that an upscaler takes.
+static enum err check_upscaler(const struct cascade *c, const struct cascade_network *n,
+                               struct fault *why)
+{
+    const int low = c->size[n->stage - 1];
+
+    if (low % n->denoiser.multiple)
+        return fault_set(why, ERR_UNSUPPORTED, "size",
+                         "stage %d (%s) enlarges images whose edges are multiples of %d, but those "
+                         "of the stage before have %d pixels",
+                         n->stage + 1, n->name, n->denoiser.multiple, low);
+    if (c->size[n->stage] != low * n->decoder.factor)
+        return fault_set(why, ERR_UNSUPPORTED, "size",
+                         "stage %d (%s) enlarges %d pixels to %d, not to %d", n->stage + 1, n->name,
+                         low, low * n->decoder.factor, c->size[n->stage]);
+    return ERR_OK;
+}
+
+// Checks that a network fits its stage.
+static enum err check_network(struct cascade *c, int index, struct fault *why)
+{
+    struct cascade_network *n = &c->network[index], *own = &c->network[n->stage];
+    const struct cascade_text *text = &c->text[n->text];
+    const int i = n->stage;
+    enum err e;
 
     if (n->super_resolution != (i > 0))
-        return fault_set(why, ERR_UNSUPPORTED, "model", "stage %d (%s) must be %s pipeline", i + 1,
-                         n->name, i ? "a super-resolution" : "a base");
-    if (n->unet.in_channels != channels)
-        return fault_set(why, ERR_UNSUPPORTED, "in_channels",
-                         "the U-Net of stage %d (%s) has %d input channels, expected %d", i + 1,
-                         n->name, n->unet.in_channels, channels);
-    if (n->unet.class_embeds)
+        return fault_set(why, ERR_UNSUPPORTED, "model",
+                         "stage %d (%s) must be %s pipeline; name the folders in the order of "
+                         "their stages",
+                         i + 1, n->name, i ? "a super-resolution" : "a base");
+    e = check_channels(n, why);
+    if (e)
+        return e;
+    if (n->denoiser.noise_levels && !n->super_resolution)
         return fault_set(why, ERR_UNSUPPORTED, "num_class_embeds",
                          "the U-Net of stage %d (%s) has num_class_embeds, which is not supported",
                          i + 1, n->name);
-    if (n->unet.text_dim != c->text.width)
+    if (n->denoiser.text_width != text->config.width)
         return fault_set(
             why, ERR_UNSUPPORTED, "encoder_hid_dim",
             "stage %d (%s) expects text embeddings of width %d, but the text encoder produces %d",
-            i + 1, n->name, n->unet.text_dim, c->text.width);
-    if (n->unet.sample_size != own->unet.sample_size)
+            i + 1, n->name, n->denoiser.text_width, text->config.width);
+    if (!n->decoder.cls != !own->decoder.cls)
+        return fault_set(why, ERR_UNSUPPORTED, "model",
+                         "stage %d (%s) and %s must both work on pixels or both on latents", i + 1,
+                         n->name, own->name);
+    if (edge_of(c, n) != edge_of(c, own))
         return fault_set(why, ERR_UNSUPPORTED, "sample_size",
                          "the image size of stage %d (%s) is %d, but that of %s is %d", i + 1,
-                         n->name, n->unet.sample_size, own->name, own->unet.sample_size);
-    return ERR_OK;
+                         n->name, edge_of(c, n), own->name, edge_of(c, own));
+    return n->decoder.cls ? check_upscaler(c, n, why) : ERR_OK;
+}
+
+enum err cascade_check_level(const struct cascade_network *n, int noise_level, struct fault *why)
+{
+    const int rows = n->denoiser.noise_levels ? n->denoiser.noise_levels - 1 : INT_MAX;
+    const int most = n->max_noise_level < rows ? n->max_noise_level : rows;
+    double signal, noise;
+
+    if (noise_level > most)
+        return fault_set(why, ERR_INVALID, "noise_level",
+                         "noise_level of stage %d (%s) must be 0 to %d, not %d", n->stage + 1,
+                         n->name, most, noise_level);
+    return sampler_noise_mix(&n->noising, noise_level, &signal, &noise, why);
 }
 
 // Checks a stage's settings: the sampler, its number of steps, the noise level.
@@ -340,15 +445,14 @@ static enum err check_settings(const struct cascade *c, const struct cascade_pre
     const struct cascade_network *n = &c->network[s->network];
     struct sampler *sampler = NULL;
     struct fault fault = {0};
-    double signal, noise;
     enum err e = cascade_sampler(c, s, &sampler, &fault);
 
-    if (!e && sampler->needs_variance && n->unet.out_channels < 6)
+    if (!e && sampler->needs_variance && !n->variance)
         e = fault_set(
             &fault, ERR_UNSUPPORTED, "variance_type",
             "the scheduler requires a learned variance, which the U-Net does not predict");
     if (!e && i > 0)
-        e = sampler_noise_mix(&n->noising, s->noise_level, &signal, &noise, &fault);
+        e = cascade_check_level(n, s->noise_level, &fault);
     sampler_destroy(&sampler);
     if (!e)
         return e;
@@ -358,9 +462,9 @@ static enum err check_settings(const struct cascade *c, const struct cascade_pre
 }
 
 // Checks that each stage's input has the size of the previous stage's output.
-static enum err check(const struct cascade *c, struct fault *why)
+static enum err check(struct cascade *c, struct fault *why)
 {
-    if (!c->text_dir[0] || !c->tokenizer_dir[0])
+    if (!c->text[0].dir[0] || !c->text[0].tokenizer_dir[0])
         return fault_set(why, ERR_NOT_FOUND, "model",
                          "no stage has a text encoder and a tokenizer");
     for (int i = 0; i < c->networks; i++) {
@@ -414,6 +518,7 @@ enum err cascade_read(const char *model, const char *variant, struct cascade *ou
 
     memset(out, 0, sizeof *out);
     out->presets = 1;
+    out->texts = 1;
     model_path_name(model, out->name, sizeof out->name);
     if (exists(model, "cascade.json")) {
         e = read_cascade_json(model, out, why);

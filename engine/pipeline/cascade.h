@@ -5,6 +5,8 @@
 #ifndef IMAGEND_CASCADE_H
 #define IMAGEND_CASCADE_H
 
+#include "decoder.h"
+#include "denoiser.h"
 #include "hfconfig.h"
 #include "samplers.h"
 #include "scheduler_config.h"
@@ -14,20 +16,36 @@
 enum {
     CASCADE_MAX_STAGES = 3,
     CASCADE_MAX_NETWORKS = 12,
-    CASCADE_MAX_PRESETS = 9,     // including the cascade's default settings
-    CASCADE_MAX_TIMESTEPS = 100, // entries of a recommended list
+    CASCADE_MAX_TEXTS = CASCADE_MAX_NETWORKS + 1, // IF's, and one of each upscaler
+    CASCADE_MAX_PRESETS = 9,                      // including the cascade's default settings
+    CASCADE_MAX_TIMESTEPS = 100,                  // entries of a recommended list
     CASCADE_PATH = 1024,
 };
 
-// A U-Net with its schedulers: a diffusers pipeline folder.
+// A text encoder with its tokenizer.
+struct cascade_text {
+    char dir[CASCADE_PATH]; // "": none
+    char tokenizer_dir[CASCADE_PATH];
+    struct text_encoder_config config;
+    bool plain; // as cascade_network.plain
+};
+
+// A denoiser with its schedulers and, if it works on latents, its decoder: a diffusers pipeline
+// folder.
 struct cascade_network {
     char dir[CASCADE_PATH];
     char name[64];
     int stage; // the stage that it generates
-    struct unet_config unet;
+    int text;  // index into cascade.text
+    enum hfconfig_pipeline pipeline;
+    struct denoiser_config denoiser;
+    struct decoder_config decoder;              // cls NULL: the state is the image
     struct scheduler_config scheduler, noising; // noising: super-resolution stages only
     bool super_resolution;
-    bool plain; // the weights have no files of cascade.variant
+    int max_noise_level; // super-resolution stages
+    bool variance;       // the denoiser predicts a variance
+    bool plain;          // the weights have no files of cascade.variant
+    bool decoder_plain;  // likewise, of the decoder
 };
 
 // How to sample one stage.
@@ -49,10 +67,9 @@ struct cascade_preset {
 
 struct cascade {
     char name[64];
-    char text_dir[CASCADE_PATH]; // text_encoder
-    char tokenizer_dir[CASCADE_PATH];
-    struct text_encoder_config text;
-    bool text_plain;   // as cascade_network.plain
+    // The first is that of IF's stages, which take the same text states; an upscaler has its own.
+    int texts;
+    struct cascade_text text[CASCADE_MAX_TEXTS];
     char variant[32];  // requested variant of the weight files; "": none
     char notice[256];  // a notice for the user about the selected files; "": none
     bool noised_edits; // kept pixels of an edit are noised like the others; else clean, as in
@@ -84,9 +101,20 @@ struct cascade {
 enum err cascade_read(const char *model, const char *variant, struct cascade *out,
                       struct fault *why);
 
-// The location of a network's weights, or the text encoder's (index -1). dir: a buffer of
-// CASCADE_PATH + 8 bytes. Owner: c and dir, which must outlive the result.
-struct weights_params cascade_weights(const struct cascade *c, int index, char *dir);
+// Where weights lie. index: of a text encoder, or of a network. dir: a buffer of CASCADE_PATH + 8
+// bytes. Owner: c and dir, which must outlive the result.
+enum cascade_part { CASCADE_TEXT, CASCADE_DENOISER, CASCADE_DECODER };
+struct weights_params cascade_weights(const struct cascade *c, enum cascade_part part, int index,
+                                      char *dir);
+
+// Whether a stage works on latents: it makes them of noise alone, also for an edit.
+static inline bool cascade_is_latent(const struct cascade *c, int stage)
+{
+    return c->network[stage].decoder.cls != NULL;
+}
+
+// Checks a noise level of a super-resolution network. Errors: INVALID, UNSUPPORTED.
+enum err cascade_check_level(const struct cascade_network *n, int noise_level, struct fault *why);
 
 // Creates the sampler for a stage's settings. Owner, errors: as sampler_create.
 enum err cascade_sampler(const struct cascade *c, const struct cascade_settings *s,

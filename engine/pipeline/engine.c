@@ -29,7 +29,7 @@ _Static_assert(CASCADE_MAX_PRESETS == PICTURE_MAX_PRESETS + 1,
 struct engine {
     struct ops_device *dev;
     struct cascade cascade;
-    struct text *text;
+    struct text *text[CASCADE_MAX_TEXTS];          // by index into cascade.text
     struct network *network[CASCADE_MAX_NETWORKS]; // NULL: not loaded yet
     struct model_info info;
     struct slot *slot;
@@ -70,33 +70,36 @@ static enum err open_device(const struct engine_params *p, struct engine *g, str
     return ERR_OK;
 }
 
-static enum err open_text(struct engine *g, struct fault *why)
+static enum err open_text(struct engine *g, int index, struct fault *why)
 {
+    const struct cascade_text *t = &g->cascade.text[index];
     char dir[CASCADE_PATH + 8];
-    const struct weights_params w = cascade_weights(&g->cascade, -1, dir);
+    const struct weights_params w = cascade_weights(&g->cascade, CASCADE_TEXT, index, dir);
 
     return text_open(
         &(struct text_params){
             .dev = g->dev,
-            .tokenizer_dir = g->cascade.tokenizer_dir,
+            .tokenizer_dir = t->tokenizer_dir,
             .encoder_dir = w.dir,
             .variant = w.variant,
-            .config = &g->cascade.text,
+            .config = &t->config,
             .dtype = ops_device_info(g->dev)->dtype,
             .cached = TEXT_CACHE,
         },
-        &g->text, why);
+        &g->text[index], why);
 }
 
 static enum err load_network(struct engine *g, int index, struct fault *why)
 {
+    const struct text *text = g->text[g->cascade.network[index].text];
+
     return network_load(
         &(struct network_params){
             .dev = g->dev,
             .cascade = &g->cascade,
             .index = index,
-            .text_length = (uint32_t)text_length(g->text),
-            .text_dim = (uint32_t)text_dim(g->text),
+            .text_length = (uint32_t)text_length(text),
+            .text_dim = (uint32_t)text_dim(text),
             .slots = (uint32_t)g->info.slots,
         },
         &g->network[index], why);
@@ -151,13 +154,15 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the slots");
         goto fail;
     }
-    e = open_text(g, why);
+    for (int i = 0; !e && i < g->cascade.texts; i++)
+        e = open_text(g, i, why);
     if (!e)
         e = load_networks(g, why);
     if (e)
         goto fail;
     request_describe(&g->cascade, &g->info);
-    g->info.text_parameters = text_parameters(g->text);
+    for (int i = 0; i < g->cascade.texts; i++)
+        g->info.text_parameters += text_parameters(g->text[i]);
     for (int i = 0; i < g->cascade.stages; i++)
         g->info.stage[i].parameters = network_parameters(g->network[i]);
     *out = g;
@@ -189,7 +194,8 @@ void engine_close(struct engine **out)
         slot_free(&g->slot[i]);
     for (int i = 0; i < CASCADE_MAX_NETWORKS; i++)
         network_destroy(&g->network[i]);
-    text_close(&g->text);
+    for (int i = 0; i < g->cascade.texts; i++)
+        text_close(&g->text[i]);
     ops_device_close(&g->dev);
     free(g->slot);
     free(g->entries);
@@ -248,7 +254,7 @@ enum err engine_admit(struct engine *g, const struct picture_request *r, void *t
     if (!e)
         e = need_networks(g, &s.what, why);
     if (!e)
-        e = slot_encode(&s, g->text, r, why);
+        e = slot_encode(&s, &g->cascade, g->text, r, why);
     if (!e)
         e = slot_take_edit(&s, &g->cascade, r->edit, why);
     if (e) {
@@ -340,7 +346,8 @@ static bool is_fatal(enum err e)
 
 static enum err enter(struct engine *g, struct slot *s, struct fault *why)
 {
-    const size_t floats = (size_t)text_length(g->text) * (size_t)text_dim(g->text);
+    const int text = g->cascade.network[network_of(s)].text;
+    const size_t floats = (size_t)text_length(g->text[text]) * (size_t)text_dim(g->text[text]);
     struct sampler *sampler;
     const struct cascade_settings *settings = &s->what.preset->stage[s->stage];
     const float guidance = s->what.used.guidance_scale[s->stage];
@@ -357,8 +364,8 @@ static enum err enter(struct engine *g, struct slot *s, struct fault *why)
         stage_of(g, s),
         &(struct stage_start){
             .sampler = sampler,
-            .text = s->text,
-            .negative = guidance == 1 ? NULL : s->text + floats,
+            .text = s->text[text],
+            .negative = guidance == 1 ? NULL : s->text[text] + floats,
             .guidance = guidance,
             .guidance_interval = {settings->guidance_interval[0], settings->guidance_interval[1]},
             .low = s->picture,
@@ -499,7 +506,11 @@ static enum err report(struct engine *g, const struct post *to, int slot)
     post(g, to, slot, ENGINE_STEP, NULL, NULL);
     if (done < s->steps)
         return ERR_OK;
-    return s->enlarge ? finish_tile(g, to, slot) : finish_stage(g, to, slot);
+    const enum err e = s->enlarge ? finish_tile(g, to, slot) : finish_stage(g, to, slot);
+    if (e != ERR_NOT_FINITE)
+        return e;
+    fail_not_finite(g, to, slot);
+    return ERR_OK;
 }
 
 enum err engine_preview(struct engine *g, int slot, struct engine_image *out, struct fault *why)
@@ -513,6 +524,8 @@ enum err engine_preview(struct engine *g, int slot, struct engine_image *out, st
     if (!s || !s->used || s->enlarge || s->entry < 0 || !stage_steps_done(stage_of(g, s), s->entry))
         return fault_set(why, ERR_NOT_FOUND, NULL, "slot %d has no step to preview", slot);
     const enum err e = stage_preview(stage_of(g, s), s->entry, &out->rgb);
+    if (e == ERR_NOT_FINITE) // a decoder may fail on an estimate whose image is fine
+        return fault_set(why, ERR_NOT_FOUND, NULL, "the estimate of slot %d has no image", slot);
     if (e)
         return fault_set(why, e, NULL, "rendering a preview of stage %d: %s", s->stage + 1,
                          ops_device_why(g->dev, e));
@@ -571,7 +584,12 @@ void engine_stats(const struct engine *g, struct engine_stats *out)
     *out = g->stats;
     out->device_bytes = m.used;
     out->device_peak_bytes = m.peak;
-    text_cache_counts(g->text, &out->text_cache_hits, &out->text_cache_misses);
+    for (int i = 0; i < g->cascade.texts; i++) {
+        uint64_t hits, misses;
+        text_cache_counts(g->text[i], &hits, &misses);
+        out->text_cache_hits += hits;
+        out->text_cache_misses += misses;
+    }
 }
 
 char *engine_profile(struct engine *g)

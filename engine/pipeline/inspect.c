@@ -50,29 +50,30 @@ static void add_problem(struct buf *b, const char *problem, struct totals *sum)
     sum->incomplete++;
 }
 
-static void inspect_text(const struct cascade *c, struct buf *b, struct totals *sum)
+static void inspect_text(const struct cascade *c, int index, struct buf *b, struct totals *sum)
 {
+    const struct cascade_text *t = &c->text[index];
     char dir[CASCADE_PATH + 8];
-    const struct weights_params w = cascade_weights(c, -1, dir);
+    const struct weights_params w = cascade_weights(c, CASCADE_TEXT, index, dir);
     struct text_parts parts;
     char dimensions[160];
 
     text_parts_open(
         &(struct text_params){
-            .tokenizer_dir = c->tokenizer_dir,
+            .tokenizer_dir = t->tokenizer_dir,
             .encoder_dir = w.dir,
             .variant = w.variant,
-            .config = &c->text,
+            .config = &t->config,
         },
         &parts, NULL);
-    buf_printf(b, "tokenizer      %s\n", c->tokenizer_dir);
+    buf_printf(b, "tokenizer      %s\n", t->tokenizer_dir);
     if (parts.tokenizer)
         buf_printf(b, "    vocabulary   %d tokens, at most %d in a prompt\n",
                    tokenizer_vocab(parts.tokenizer), tokenizer_max_length(parts.tokenizer));
     if (parts.tokenizer_fault.code)
         add_problem(b, parts.tokenizer_fault.msg, sum);
-    buf_printf(b, "text encoder   %s\n", c->text_dir);
-    text_encoder_describe(&c->text, dimensions, sizeof dimensions);
+    buf_printf(b, "text encoder   %s\n", t->dir);
+    text_encoder_describe(&t->config, dimensions, sizeof dimensions);
     buf_printf(b, "    %s\n", dimensions);
     if (parts.weights)
         add_weights(b, parts.weights, &parts.weights_fault, sum);
@@ -94,22 +95,37 @@ static void add_settings(struct buf *b, const struct cascade *c, const struct ca
     buf_puts(b, "\n");
 }
 
+static void inspect_decoder(const struct cascade *c, int index, struct buf *b, struct totals *sum)
+{
+    struct weights *w = NULL;
+    struct fault why = {0};
+    char dimensions[160];
+    const enum err e = network_check_decoder(c, index, &w, &why);
+
+    decoder_describe(&c->network[index].decoder, dimensions, sizeof dimensions);
+    buf_printf(b, "    %s\n", dimensions);
+    if (e && !why.code)
+        fault_set(&why, e, NULL, "%s", err_text(e));
+    if (w)
+        add_weights(b, w, &why, sum);
+    else
+        add_problem(b, why.msg, sum);
+    weights_close(&w);
+}
+
 static void inspect_network(const struct cascade *c, int index, struct buf *b, struct totals *sum)
 {
     const struct cascade_network *n = &c->network[index];
-    const struct unet_config *u = &n->unet;
     struct weights *w = NULL;
     struct fault why = {0};
+    char dimensions[160];
     const int size = c->size[n->stage];
     if (index < c->stages)
         buf_printf(b, "stage %d        %s, %dx%d\n", n->stage + 1, n->dir, size, size);
     else
         buf_printf(b, "network        %s, for stage %d\n", n->dir, n->stage + 1);
-    buf_printf(b, "    U-Net        channels");
-    for (int i = 0; i < u->levels; i++)
-        buf_printf(b, "%s%d", i ? "/" : " ", u->channels[i]);
-    buf_printf(b, ", %d in, %d out, patch %d, text %d -> %d\n", u->in_channels, u->out_channels,
-               u->patch_size, u->text_dim, u->cross_dim);
+    denoiser_describe(&n->denoiser, dimensions, sizeof dimensions);
+    buf_printf(b, "    %s\n", dimensions);
     if (index < c->stages) {
         buf_puts(b, "    recommended  ");
         add_settings(b, c, &c->preset[0].stage[index]);
@@ -122,6 +138,10 @@ static void inspect_network(const struct cascade *c, int index, struct buf *b, s
     else
         add_problem(b, why.msg, sum);
     weights_close(&w);
+    if (n->decoder.cls)
+        inspect_decoder(c, index, b, sum);
+    if (n->text)
+        inspect_text(c, n->text, b, sum);
 }
 
 static void inspect_preset(const struct cascade *c, const struct cascade_preset *p, struct buf *b)
@@ -158,7 +178,7 @@ enum err engine_inspect(const char *model, const char *variant, char **text, str
     buf_printf(&b, "model          %s, %d stages\n", c->name, c->stages);
     if (*c->notice)
         buf_printf(&b, "notice         %s\n", c->notice);
-    inspect_text(c, &b, &sum);
+    inspect_text(c, 0, &b, &sum);
     for (int i = 0; i < c->networks; i++)
         inspect_network(c, i, &b, &sum);
     inspect_abilities(c, &b);

@@ -19,17 +19,18 @@ enum {
 
 struct network {
     const char *name; // owned by the cascade
-    struct unet *unet;
+    struct denoiser *denoiser;
+    struct decoder *decoder; // of latents; NULL: none
     struct stage *stage;
     uint64_t steps; // since the last profile
     double seconds;
 };
 
-static enum err open_weights(const struct cascade *c, int index, bool dry, struct weights **out,
-                             struct fault *why)
+static enum err open_weights(const struct cascade *c, enum cascade_part part, int index, bool dry,
+                             struct weights **out, struct fault *why)
 {
     char dir[CASCADE_PATH + 8];
-    struct weights_params p = cascade_weights(c, index, dir);
+    struct weights_params p = cascade_weights(c, part, index, dir);
 
     p.dry = dry;
     return weights_open(&p, out, why);
@@ -38,12 +39,30 @@ static enum err open_weights(const struct cascade *c, int index, bool dry, struc
 enum err network_check(const struct cascade *c, int index, struct weights **keep, struct fault *why)
 {
     struct weights *w = NULL;
-    struct unet *unet = NULL;
-    enum err e = open_weights(c, index, true, &w, why);
+    struct denoiser *d = NULL;
+    enum err e = open_weights(c, CASCADE_DENOISER, index, true, &w, why);
 
     if (!e)
-        e = unet_load(NULL, &c->network[index].unet, w, DT_F32, &unet, why);
-    unet_destroy(&unet);
+        e = denoiser_load(NULL, &c->network[index].denoiser, w, DT_F32, &d, why);
+    denoiser_destroy(&d);
+    if (keep)
+        *keep = w;
+    else
+        weights_close(&w);
+    return e || keep || !c->network[index].decoder.cls ? e
+                                                       : network_check_decoder(c, index, NULL, why);
+}
+
+enum err network_check_decoder(const struct cascade *c, int index, struct weights **keep,
+                               struct fault *why)
+{
+    struct weights *w = NULL;
+    struct decoder *d = NULL;
+    enum err e = open_weights(c, CASCADE_DECODER, index, true, &w, why);
+
+    if (!e)
+        e = decoder_load(NULL, &c->network[index].decoder, w, DT_F32, &d, why);
+    decoder_destroy(&d);
     if (keep)
         *keep = w;
     else
@@ -94,6 +113,7 @@ static enum err create_stage(const struct network_params *p, struct network *n, 
     const uint32_t size = (uint32_t)p->cascade->size[c->stage];
     const uint32_t low = c->stage ? (uint32_t)p->cascade->size[c->stage - 1] : 0;
     const uint32_t fit = (d->cpu ? CPU_STAGE_PIXELS : GPU_STAGE_PIXELS) / (size * size);
+    const uint32_t state = c->decoder.cls ? low : size;
     bool lean;
     enum err e = find_lean(p, c->stage, &lean, why);
 
@@ -101,12 +121,13 @@ static enum err create_stage(const struct network_params *p, struct network *n, 
              : stage_create(
                    &(struct stage_params){
                        .dev = p->dev,
-                       .unet = n->unet,
+                       .denoiser = n->denoiser,
+                       .decoder = n->decoder,
                        .dtype = d->dtype,
                        .noising = c->super_resolution ? &c->noising : NULL,
                        .index = (uint32_t)c->stage,
-                       .height = size,
-                       .width = size,
+                       .height = state,
+                       .width = state,
                        .low_height = low,
                        .low_width = low,
                        .entries = fit < 1          ? 1
@@ -121,11 +142,29 @@ static enum err create_stage(const struct network_params *p, struct network *n, 
                    &n->stage);
 }
 
+static enum err load_parts(const struct network_params *p, struct network *n, struct fault *why)
+{
+    const struct cascade_network *c = &p->cascade->network[p->index];
+    const enum dtype dtype = ops_device_info(p->dev)->dtype;
+    struct weights *w = NULL;
+    enum err e = open_weights(p->cascade, CASCADE_DENOISER, p->index, false, &w, why);
+
+    if (!e)
+        e = denoiser_load(p->dev, &c->denoiser, w, dtype, &n->denoiser, why);
+    weights_close(&w);
+    if (e || !c->decoder.cls)
+        return e;
+    e = open_weights(p->cascade, CASCADE_DECODER, p->index, false, &w, why);
+    if (!e)
+        e = decoder_load(p->dev, &c->decoder, w, dtype, &n->decoder, why);
+    weights_close(&w);
+    return e;
+}
+
 enum err network_load(const struct network_params *p, struct network **out, struct fault *why)
 {
     const struct cascade_network *c = &p->cascade->network[p->index];
     struct network *n = calloc(1, sizeof *n);
-    struct weights *w = NULL;
     struct fault fault = {0};
     const double began = clock_seconds();
     enum err e;
@@ -133,10 +172,7 @@ enum err network_load(const struct network_params *p, struct network **out, stru
     if (!n)
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for a network");
     n->name = c->name;
-    e = open_weights(p->cascade, p->index, false, &w, &fault);
-    if (!e)
-        e = unet_load(p->dev, &c->unet, w, ops_device_info(p->dev)->dtype, &n->unet, &fault);
-    weights_close(&w);
+    e = load_parts(p, n, &fault);
     trace_span("upload", began, TRACE_OWN, "weights of %s", c->name);
     if (!e)
         e = create_stage(p, n, &fault);
@@ -161,7 +197,8 @@ void network_destroy(struct network **out)
     if (!n)
         return;
     stage_destroy(&n->stage);
-    unet_destroy(&n->unet);
+    denoiser_destroy(&n->denoiser);
+    decoder_destroy(&n->decoder);
     free(n);
     *out = NULL;
 }
@@ -173,7 +210,7 @@ struct stage *network_stage(const struct network *n)
 
 uint64_t network_parameters(const struct network *n)
 {
-    return unet_parameters(n->unet);
+    return denoiser_parameters(n->denoiser) + (n->decoder ? n->decoder->parameters : 0);
 }
 
 enum err network_step(struct network *n, const int *entries, int count, double *seconds)

@@ -1,7 +1,7 @@
-// A loaded network of the cascade: the U-Net of one pipeline folder with its weights, and the stage
-// that samples with it. Two networks of one stage share only the noise keys of their images, so an
-// image never depends on which networks are loaded. Called by engine.c. Thread: the engine's
-// worker.
+// A loaded network of the cascade: the denoiser of one pipeline folder with its weights, its
+// decoder if it works on latents, and the stage that samples with it. Two networks of one stage
+// share only the noise keys of their images, so an image never depends on which networks are
+// loaded. Called by engine.c. Thread: the engine's worker.
 #ifndef IMAGEND_NETWORK_H
 #define IMAGEND_NETWORK_H
 
@@ -26,10 +26,13 @@ enum err network_load(const struct network_params *p, struct network **out, stru
 void network_destroy(struct network **n);
 
 // Checks from their headers that the weight files contain what network_load needs. keep: NULL, or
-// receives the opened files, also on error (NULL if there are none). Owner: the caller closes
-// *keep. Errors: as network_load.
+// receives the denoiser's opened files, also on error (NULL if there are none); then the decoder's
+// are not checked. Owner: the caller closes *keep. Errors: as network_load.
 enum err network_check(const struct cascade *c, int index, struct weights **keep,
                        struct fault *why);
+// Likewise, the decoder of a network that has one.
+enum err network_check_decoder(const struct cascade *c, int index, struct weights **keep,
+                               struct fault *why);
 
 struct stage *network_stage(const struct network *n);
 uint64_t network_parameters(const struct network *n);

@@ -102,16 +102,15 @@ enum err request_samplers(const struct cascade *c, const struct picture_request 
             &sampler[i], why);
         if (e)
             return e;
-        if (sampler[i]->needs_variance && n->unet.out_channels < 6)
+        if (sampler[i]->needs_variance && !n->variance)
             return fault_set(why, ERR_UNSUPPORTED, "sampler",
                              "the scheduler of stage %d (%s) requires a learned variance, which "
                              "its U-Net does not predict",
                              i + 1, n->name);
         what->used.run[i] = sampler[i]->steps;
         what->used.steps[i] = sampler[i]->steps + sampler[i]->skipped;
-        double signal, noise;
         if (i > 0)
-            e = sampler_noise_mix(&n->noising, what->used.noise_level[i], &signal, &noise, why);
+            e = cascade_check_level(n, what->used.noise_level[i], why);
         if (e)
             return e;
     }

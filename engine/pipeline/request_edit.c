@@ -25,8 +25,8 @@ static bool is_given(const struct picture_request *r)
     return r->strength[0] != 0 || r->strength[1] != 0 || r->strength[2] != 0;
 }
 
-static enum err resolve_strength(const struct picture_request *r, struct picture_used *out,
-                                 struct fault *why)
+static enum err resolve_strength(const struct cascade *c, const struct picture_request *r,
+                                 struct picture_used *out, struct fault *why)
 {
     for (int i = 0; i < out->stages; i++) {
         const float first = r->edit->masked ? mask_strength : image_strength;
@@ -35,6 +35,14 @@ static enum err resolve_strength(const struct picture_request *r, struct picture
             return fault_set(why, ERR_INVALID, "strength",
                              "strength must be above 0 and at most 1, not %g",
                              (double)r->strength[i]);
+        if (cascade_is_latent(c, i) && r->strength[i] != 0 && r->strength[i] < 1)
+            return fault_set(why, ERR_UNSUPPORTED, "strength",
+                             "strength of stage %d (%s) must be 1, not %g: it works on latents and "
+                             "enlarges the image of the stage before",
+                             i + 1, c->network[i].name, (double)r->strength[i]);
+        // Runs as without an edit.
+        if (cascade_is_latent(c, i))
+            continue;
         out->strength[i] = r->strength[i] != 0 ? r->strength[i] : i ? 1 : first;
     }
     return ERR_OK;
@@ -63,7 +71,7 @@ static enum err resolve_image(const struct cascade *c, const struct picture_requ
     // Without a mask nothing of the input is kept, so its size does not matter.
     if (!r->edit->masked)
         out->size = picture_fit_size(out, out->drawn.width);
-    return resolve_strength(r, out, why);
+    return resolve_strength(c, r, out, why);
 }
 
 // ---- enlarging --------------------------------------------------------------------------------

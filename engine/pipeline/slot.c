@@ -15,33 +15,56 @@ void slot_free(struct slot *s)
         free(s->original[i]);
     }
     enlarge_destroy(&s->enlarge);
-    free(s->text);
+    for (int i = 0; i < CASCADE_MAX_TEXTS; i++)
+        free(s->text[i]);
     free(s->picture);
     memset(s, 0, sizeof *s);
 }
 
-enum err slot_encode(struct slot *s, struct text *text, const struct picture_request *r,
-                     struct fault *why)
+// The counts of the encoder that cuts off most are reported.
+static void count_tokens(const struct text_states *states, int *tokens, int *cut)
+{
+    if (*tokens && states->cut <= *cut)
+        return;
+    *tokens = states->tokens;
+    *cut = states->cut;
+}
+
+static enum err encode(struct slot *s, struct text *text, const struct picture_request *r,
+                       float **out, struct fault *why)
 {
     const size_t floats = (size_t)text_length(text) * (size_t)text_dim(text);
     struct picture_used *used = &s->what.used;
     const char *prompts[2] = {r->prompt, r->negative_prompt ? r->negative_prompt : ""};
 
-    s->text = malloc(2 * floats * sizeof *s->text);
-    if (!s->text)
+    *out = malloc(2 * floats * sizeof **out);
+    if (!*out)
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text");
     for (int i = 0; i < 2; i++) {
         struct text_states states;
         enum err e = text_encode(text, prompts[i], &states, why);
         if (e)
             return e;
-        memcpy(s->text + (size_t)i * floats, states.v, floats * sizeof *states.v);
-        if (i && !r->negative_prompt)
-            break;
-        *(i ? &used->negative_tokens : &used->tokens) = states.tokens;
-        *(i ? &used->negative_tokens_cut : &used->tokens_cut) = states.cut;
+        memcpy(*out + (size_t)i * floats, states.v, floats * sizeof *states.v);
+        if (!i)
+            count_tokens(&states, &used->tokens, &used->tokens_cut);
+        else if (r->negative_prompt)
+            count_tokens(&states, &used->negative_tokens, &used->negative_tokens_cut);
     }
     return ERR_OK;
+}
+
+enum err slot_encode(struct slot *s, const struct cascade *c, struct text *const *text,
+                     const struct picture_request *r, struct fault *why)
+{
+    enum err e = ERR_OK;
+
+    for (int i = s->what.used.first; !e && i < s->what.used.stages; i++) {
+        const int index = c->network[s->what.preset->stage[i].network].text;
+        if (!s->text[index])
+            e = encode(s, text[index], r, &s->text[index], why);
+    }
+    return e;
 }
 
 enum err slot_enlarge(struct slot *s, const struct cascade *c, const uint8_t *rgb, int width,
@@ -71,6 +94,8 @@ enum err slot_take_edit(struct slot *s, const struct cascade *c, const struct pi
         e = slot_enlarge(s, c, edit->rgb, edit->width, edit->height);
     for (int i = 0; !e && edit && !s->what.used.scale && i < s->what.used.stages; i++) {
         const size_t size = (size_t)c->size[i];
+        if (cascade_is_latent(c, i))
+            continue;
         s->original[i] = malloc(4 * size * size * sizeof *s->original[i]);
         e = s->original[i] ? picture_edit_stage(edit, (int)size, s->original[i]) : ERR_NO_MEMORY;
     }

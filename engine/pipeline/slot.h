@@ -13,7 +13,8 @@ struct slot {
     uint64_t order;                              // order of admission
     struct resolved what;                        // the request with all defaults resolved
     struct sampler *sampler[PICTURE_MAX_STAGES]; // NULL once the stage owns it
-    float *text;                                 // [2, L, D]: prompt, negative prompt
+    float *text[CASCADE_MAX_TEXTS];              // by index into cascade.text: [2, L, D], prompt
+                                                 // and negative prompt; NULL: not used
     float *picture;                              // output of the last stage, input of the next
     float *original[PICTURE_MAX_STAGES];         // edits: each stage's input, freed when used
     bool masked;                                 // an edit that keeps part of the input
@@ -25,9 +26,10 @@ struct slot {
 
 void slot_free(struct slot *s);
 
-// Encodes the prompts for the stages. Errors: as text_encode, NO_MEMORY.
-enum err slot_encode(struct slot *s, struct text *text, const struct picture_request *r,
-                     struct fault *why);
+// Encodes the prompts with the text encoder of each stage; text: by index into cascade.text.
+// Errors: as text_encode, NO_MEMORY.
+enum err slot_encode(struct slot *s, const struct cascade *c, struct text *const *text,
+                     const struct picture_request *r, struct fault *why);
 // Converts the input image for the stages; edit: may be NULL. Errors: NO_MEMORY.
 enum err slot_take_edit(struct slot *s, const struct cascade *c, const struct picture_edit *edit,
                         struct fault *why);

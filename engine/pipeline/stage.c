@@ -1,75 +1,16 @@
 // The sampling state of one stage and its recordings. Called by the engine and the golden program,
 // on the engine's worker. Knows nothing about prompt texts, files or other stages.
-#include "stage.h"
+#include "stage_priv.h"
+
 #include "clock.h"
 #include "trace.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    HISTORY = 3,
-    MAX_TIMINGS = 64,
-    LANE_WORDS = sizeof(struct op_lane) / 4,
-    // Counter values for noise outside of steps; see op_lane.step.
-    STEP_INIT = 0x7fffffff,
-    STEP_AUGMENT = 0x7ffffffe,
-};
-
-// The properties that select a step's recording, besides the number of lanes.
-enum step_kind { KIND_GUIDED = 1, KIND_DYNAMIC = 2, KIND_NOISE = 4, KIND_KEEP = 8, KINDS = 16 };
-
-struct entry {
-    bool used, finite;
-    bool noised; // and masked: its kept pixels are in stage.original
-    struct sampler *sampler;
-    int done;
-    float guidance;
-    int guidance_interval[2];
-    float noise_level;
-    uint64_t seed;
-    uint32_t picture;
-    struct ops *enter[2];         // text, low-res input and start: noise, or an edit's image
-    struct ops *rgb[1 + HISTORY]; // of x, of each history tensor
-};
-
-struct step_recording {
-    struct ops *ops;
-    struct tensor output;
-};
-
-struct stage {
-    struct stage_params p;
-    struct entry *entry;
-    struct unet_text *text;                     // entry 2i: negative prompt, 2i + 1: prompt
-    struct tensor x;                            // slots, with the marks of kept pixels
-    struct tensor state;                        // x as the operators take it: a view
-    struct tensor low, noise, history[HISTORY]; // likewise
-    struct tensor original;          // likewise; created for the first edit with noised kept pixels
-    struct tensor states;            // mapped: [2, 1, L, D]
-    struct tensor low_source;        // mapped: [1, h, w, 3]
-    struct tensor lanes, prepare[2]; // mapped: per lane; one lane each for init and augment
-    struct tensor timestep, level, text_index; // mapped, per U-Net sample
-    struct tensor rgb;                         // mapped u8
-    struct step_recording *step;               // [entries][KINDS]
-    const struct step_recording *last;
-    struct ops_timing timing[MAX_TIMINGS];
-    int timings;
-    double flops;   // of the steps in timing
-    float *scratch; // [height, width, 3], noise from params.noise
-};
-
-static enum err slot_tensor(struct stage *s, struct tensor *t)
+static enum err slot_tensor(struct stage *s, uint32_t channels, struct tensor *t)
 {
-    return tensor_create(s->p.dev, DT_F32, s->p.entries, s->p.height, s->p.width, 3, t);
-}
-
-// An entry's part of a slot tensor: its colors, without the fourth channel of x.
-static struct tensor colours(const struct tensor *slots, int entry)
-{
-    const struct tensor slot = tensor_samples(slots, (uint32_t)entry, 1);
-
-    return tensor_channels(&slot, 0, 3);
+    return tensor_create(s->p.dev, DT_F32, s->p.entries, s->p.height, s->p.width, channels, t);
 }
 
 static enum err create_state(struct stage *s)
@@ -79,19 +20,19 @@ static enum err create_state(struct stage *s)
     enum err e = tensor_create(dev, DT_F32, n, s->p.height, s->p.width, 4, &s->x);
 
     if (!e)
-        s->state = tensor_channels(&s->x, 0, 3);
+        s->state = tensor_channels(&s->x, 0, s->channels);
     // A step reads its history before writing it, and an entering image's noise is used before its
     // first step.
     for (int i = 0; !e && i < (s->p.lean ? 1 : HISTORY); i++)
-        e = slot_tensor(s, &s->history[i]);
+        e = slot_tensor(s, s->channels, &s->history[i]);
     if (s->p.lean)
         s->history[1] = s->history[2] = s->noise = s->history[0];
     else if (!e)
-        e = slot_tensor(s, &s->noise);
+        e = slot_tensor(s, s->channels, &s->noise);
     if (!e && s->p.low_height)
-        e = slot_tensor(s, &s->low);
+        e = slot_tensor(s, RGB, &s->low);
     if (!e && s->p.low_height)
-        e = tensor_create_mapped(dev, DT_F32, 1, s->p.low_height, s->p.low_width, 3,
+        e = tensor_create_mapped(dev, DT_F32, 1, s->p.low_height, s->p.low_width, RGB,
                                  &s->low_source);
     if (!e)
         e = tensor_create_mapped(dev, DT_F32, 2, 1, s->p.text_length, s->p.text_dim, &s->states);
@@ -104,9 +45,13 @@ static enum err create_state(struct stage *s)
     if (!e)
         e = tensor_create_mapped(dev, DT_F32, 2 * n, 1, 1, 1, &s->level);
     if (!e)
-        e = tensor_create_mapped(dev, DT_U32, 2 * n, 1, 1, 1, &s->text_index);
+        e = tensor_create_mapped(dev, DT_U32, 2 * n, 1, 1, 1, &s->level_index);
     if (!e)
-        e = tensor_create_mapped(dev, DT_U8, 1, s->p.height, s->p.width, 3, &s->rgb);
+        e = tensor_create_mapped(dev, DT_U32, 2 * n, 1, 1, 1, &s->text_index);
+    if (!e && s->p.decoder)
+        e = decode_create(dev, s->p.decoder, s->p.height, s->p.width, &s->decode);
+    else if (!e)
+        e = tensor_create_mapped(dev, DT_U8, 1, s->p.height, s->p.width, RGB, &s->rgb);
     return e;
 }
 
@@ -118,14 +63,15 @@ enum err stage_create(const struct stage_params *p, struct stage **out)
     if (!s)
         return e;
     s->p = *p;
+    s->channels = p->decoder ? (uint32_t)p->decoder->config.channels : RGB;
     s->entry = calloc(p->entries, sizeof *s->entry);
     s->step = calloc((size_t)p->entries * KINDS, sizeof *s->step);
-    s->scratch = p->noise ? malloc(sizeof(float) * 3 * p->height * p->width) : NULL;
+    s->scratch = p->noise ? malloc(sizeof(float) * s->channels * p->height * p->width) : NULL;
     if (!s->entry || !s->step || (p->noise && !s->scratch))
         goto fail;
     e = create_state(s);
     if (!e)
-        e = unet_text_create(p->unet, 2 * p->entries, p->text_length, &s->text);
+        e = denoiser_text_create(p->denoiser, 2 * p->entries, p->text_length, &s->text);
     if (e)
         goto fail;
     *out = s;
@@ -150,13 +96,14 @@ void stage_destroy(struct stage **out)
     }
     for (uint32_t i = 0; s->step && i < s->p.entries * KINDS; i++)
         ops_destroy(&s->step[i].ops);
-    unet_text_destroy(&s->text);
+    denoiser_text_destroy(s->p.denoiser, &s->text);
+    decode_destroy(&s->decode);
     if (s->p.lean)
         s->history[1] = s->history[2] = s->noise = (struct tensor){0};
     struct tensor *tensors[] = {
-        &s->x,          &s->low,        &s->noise, &s->history[0], &s->history[1], &s->history[2],
-        &s->states,     &s->low_source, &s->lanes, &s->prepare[0], &s->prepare[1], &s->timestep,
-        &s->text_index, &s->level,      &s->rgb,   &s->original,
+        &s->x,          &s->low,        &s->noise, &s->history[0], &s->history[1],  &s->history[2],
+        &s->states,     &s->low_source, &s->lanes, &s->prepare[0], &s->prepare[1],  &s->timestep,
+        &s->text_index, &s->level,      &s->rgb,   &s->original,   &s->level_index,
     };
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         tensor_destroy(tensors[i]);
@@ -192,7 +139,8 @@ static void key_lane(const struct stage *s, int entry, struct op_lane *lane)
 static enum err give_noise(struct stage *s, int entry, enum stage_noise kind, int step,
                            const struct tensor *slots)
 {
-    struct tensor slot = colours(slots, entry);
+    const uint32_t channels = kind == STAGE_NOISE_AUGMENT ? RGB : s->channels;
+    struct tensor slot = stage_slot(slots, entry, channels);
 
     s->p.noise(s->p.noise_ctx, entry, kind, step, s->scratch);
     return tensor_upload(&slot, s->scratch);
@@ -204,7 +152,7 @@ static enum err give_noise(struct stage *s, int entry, enum stage_noise kind, in
 static enum err record_enter(struct stage *s, int entry, bool edit)
 {
     struct tensor low = s->p.low_height ? tensor_samples(&s->low, (uint32_t)entry, 1) : s->x;
-    struct tensor states = s->states;
+    struct tensor states = s->states, noise = tensor_channels(&s->noise, 0, RGB);
     struct ops *o;
     enum err e = ops_begin(s->p.dev, s->p.dtype, &o);
 
@@ -214,13 +162,13 @@ static enum err record_enter(struct stage *s, int entry, bool edit)
         states = ops_temp(o, states.n, states.h, states.w, states.c);
         op_copy(o, &s->states, &states);
     }
-    unet_record_text(s->p.unet, o, &states, s->text, 2 * (uint32_t)entry, NULL);
+    denoiser_record_text(s->p.denoiser, o, &states, s->text, 2 * (uint32_t)entry);
     if (s->p.low_height) {
-        op_upsample_bilinear(o, unet_get_config(s->p.unet)->low_res_align_corners, &s->low_source,
+        op_upsample_bilinear(o, denoiser_get_config(s->p.denoiser)->align_corners, &s->low_source,
                              &low);
         if (!s->p.noise)
-            op_noise(o, &s->prepare[STAGE_NOISE_AUGMENT], &s->noise);
-        op_add_noise(o, &s->prepare[STAGE_NOISE_AUGMENT], &s->low, &s->noise, &s->low);
+            op_noise(o, &s->prepare[STAGE_NOISE_AUGMENT], &noise);
+        op_add_noise(o, &s->prepare[STAGE_NOISE_AUGMENT], &s->low, &noise, &s->low);
     }
     if (!s->p.noise)
         op_noise(o, &s->prepare[STAGE_NOISE_INIT], edit ? &s->history[0] : &s->state);
@@ -237,7 +185,7 @@ static enum err record_enter(struct stage *s, int entry, bool edit)
 // Stores kept pixels apart from x, which is noised entirely; they are put into x after each step.
 static enum err upload_noised(struct stage *s, int entry, const float *original)
 {
-    struct tensor slot = colours(&s->x, entry);
+    struct tensor slot = stage_slot(&s->x, entry, RGB);
     const size_t pixels = (size_t)s->p.height * s->p.width;
     float *rgb;
     enum err e = ERR_OK;
@@ -303,6 +251,11 @@ enum err stage_enter(struct stage *s, const struct stage_start *start, int *out,
         e = ERR_BUSY;
         goto fail;
     }
+    if (start->original && s->p.decoder) {
+        e = fault_set(why, ERR_UNSUPPORTED, "image",
+                      "stage %u works on latents and cannot start from an image", s->p.index + 1);
+        goto fail;
+    }
     if (s->p.lean && !stage_is_lean_sampler(sampler)) {
         e = fault_set(why, ERR_UNSUPPORTED, "sampler", "this stage does not support the sampler %s",
                       sampler->name);
@@ -366,12 +319,13 @@ int stage_steps_done(const struct stage *s, int entry)
 static enum err record_step(struct stage *s, uint32_t count, unsigned kind,
                             struct step_recording *out)
 {
-    const struct unet_config *c = unet_get_config(s->p.unet);
+    const struct denoiser_config *c = denoiser_get_config(s->p.denoiser);
     const bool guided = kind & KIND_GUIDED;
-    const uint32_t batch = guided ? 2 * count : count, p = (uint32_t)c->patch_size;
+    const uint32_t batch = guided ? 2 * count : count, p = (uint32_t)c->patch;
     struct tensor lanes = tensor_samples(&s->lanes, 0, count);
     struct tensor timestep = tensor_samples(&s->timestep, 0, batch);
     struct tensor level = tensor_samples(&s->level, 0, batch);
+    struct tensor level_index = tensor_samples(&s->level_index, 0, batch);
     struct tensor index = tensor_samples(&s->text_index, 0, batch);
     struct tensor input;
     struct ops *o;
@@ -381,15 +335,15 @@ static enum err record_step(struct stage *s, uint32_t count, unsigned kind,
         return e;
     input = ops_temp(o, batch, s->p.height / p, s->p.width / p, (uint32_t)c->in_channels * p * p);
     op_gather_input(o, &lanes, &s->state, s->p.low_height ? &s->low : NULL, p, guided, &input);
-    out->output = unet_record(s->p.unet, o,
-                              &(struct unet_inputs){
-                                  .sample = &input,
-                                  .timestep = &timestep,
-                                  .noise_level = &level,
-                                  .text_index = &index,
-                                  .text = s->text,
-                              },
-                              NULL);
+    out->output = denoiser_record(s->p.denoiser, o,
+                                  &(struct denoiser_inputs){
+                                      .sample = &input,
+                                      .timestep = &timestep,
+                                      .noise_level = &level,
+                                      .noise_index = &level_index,
+                                      .text_index = &index,
+                                      .text = s->text,
+                                  });
     ops_release(o, &input);
     if ((kind & KIND_NOISE) && !s->p.noise)
         op_noise(o, &lanes, &s->noise);
@@ -462,13 +416,15 @@ static unsigned fill_step(struct stage *s, const int *entry, int count)
         lanes[i].kept_noise = (float)t->sampler->step[t->done].next_noise;
     }
     float *timestep = tensor_map(&s->timestep), *level = tensor_map(&s->level);
-    uint32_t *index = tensor_map(&s->text_index);
+    uint32_t *index = tensor_map(&s->text_index), *level_index = tensor_map(&s->level_index);
     const int samples = kind & KIND_GUIDED ? 2 * count : count;
     for (int i = 0; i < samples; i++) {
         const int lane = i % count;
         const bool negative = (kind & KIND_GUIDED) && i < count;
         timestep[i * s->timestep.cs] = lanes[lane].timestep;
         level[i * s->level.cs] = lanes[lane].noise_level;
+        level_index[i * s->level_index.cs] =
+            lanes[lane].noise_level > 0 ? (uint32_t)lanes[lane].noise_level : 0;
         index[i * s->text_index.cs] = 2 * (uint32_t)entry[lane] + !negative;
     }
     return kind;
@@ -516,76 +472,4 @@ enum err stage_step(struct stage *s, const int *entry, int count)
         s->entry[entry[i]].finite = !lanes[i].not_finite;
     }
     return ERR_OK;
-}
-
-bool stage_is_finite(const struct stage *s, int entry)
-{
-    return s->entry[entry].finite;
-}
-
-enum err stage_picture(struct stage *s, int entry, float *out)
-{
-    struct tensor slot = colours(&s->x, entry);
-
-    return tensor_download(&slot, out);
-}
-
-static enum err show(struct stage *s, int entry, int which, const uint8_t **rgb)
-{
-    const struct tensor *slots = which ? &s->history[which - 1] : &s->x;
-    struct tensor slot = tensor_samples(slots, (uint32_t)entry, 1);
-    struct ops **o = &s->entry[entry].rgb[which];
-    enum err e = ERR_OK;
-
-    if (!*o) {
-        e = ops_begin(s->p.dev, s->p.dtype, o);
-        if (e)
-            return e;
-        op_to_rgb8(*o, &slot, &s->rgb);
-        e = ops_end(*o);
-        if (e)
-            ops_destroy(o);
-    }
-    if (!e)
-        e = ops_run(*o);
-    *rgb = tensor_map(&s->rgb);
-    return e;
-}
-
-enum err stage_rgb(struct stage *s, int entry, const uint8_t **rgb)
-{
-    return show(s, entry, 0, rgb);
-}
-
-enum err stage_preview(struct stage *s, int entry, const uint8_t **rgb)
-{
-    struct op_lane lane = {0};
-
-    if (s->entry[entry].done == 0)
-        return show(s, entry, 0, rgb);
-    sampler_fill_lane(s->entry[entry].sampler, s->entry[entry].done - 1, &lane);
-    return show(s, entry, 1 + (int)lane.history, rgb);
-}
-
-const struct tensor *stage_output(const struct stage *s)
-{
-    return s->last ? &s->last->output : NULL;
-}
-
-enum err stage_low(struct stage *s, int entry, float *out)
-{
-    struct tensor slot = tensor_samples(&s->low, (uint32_t)entry, 1);
-
-    return tensor_download(&slot, out);
-}
-
-int stage_timings(struct stage *s, struct ops_timing *out, int max, double *flops)
-{
-    const int n = s->timings < max ? s->timings : max;
-
-    memcpy(out, s->timing, (size_t)n * sizeof *out);
-    s->timings = 0;
-    *flops = s->flops;
-    s->flops = 0;
-    return n;
 }

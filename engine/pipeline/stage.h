@@ -1,28 +1,32 @@
-// One stage of the cascade: a U-Net with the sampling state of the images in it. Each image has an
+// One stage of the cascade: a denoiser with the sampling state of the images in it, which is either
+// their pixels or latents that a decoder turns into pixels when they leave. Each image has an
 // entry; one forward pass advances any set of entries by one step, each with its own timestep,
 // prompt, guidance, sampler and seed. Recordings are made once per batch size and kind of step,
 // then replayed. Thread: the engine's worker. Knows nothing about prompt texts or files.
 #ifndef IMAGEND_STAGE_H
 #define IMAGEND_STAGE_H
 
+#include "decoder.h"
+#include "denoiser.h"
 #include "samplers.h"
-#include "unet.h"
 
 struct stage;
 
 // The purpose of noise; a test may supply it instead of the generator.
 enum stage_noise { STAGE_NOISE_INIT, STAGE_NOISE_AUGMENT, STAGE_NOISE_STEP };
-// Fills z [height, width, 3] for this entry; step counts from 0. For an edit, STAGE_NOISE_INIT is
+// Fills z [height, width, channels of the state] for this entry, or [height, width, 3] for
+// STAGE_NOISE_AUGMENT; step counts from 0. For an edit, STAGE_NOISE_INIT is
 // the noise mixed into its image.
 typedef void stage_noise_fn(void *ctx, int entry, enum stage_noise kind, int step, float *z);
 
 struct stage_params {
     struct ops_device *dev;
-    const struct unet *unet;                // must outlive the stage
+    const struct denoiser *denoiser;        // must outlive the stage
+    const struct decoder *decoder;          // of latents, must outlive the stage; NULL: pixels
     enum dtype dtype;                       // of activations
-    const struct scheduler_config *noising; // super-resolution: image_noising_scheduler; else NULL
+    const struct scheduler_config *noising; // of the low-res input; NULL: a base stage
     uint32_t index;                         // of the stage in the cascade; part of the noise key
-    uint32_t height, width;                 // pixels
+    uint32_t height, width;                 // of the state
     uint32_t low_height, low_width;         // of the low-res input; 0: a base stage
     uint32_t entries;                       // maximum number of images
     uint32_t text_length, text_dim;
@@ -43,7 +47,7 @@ struct stage_start {
     int guidance_interval[2]; // first and last timestep with guidance
     const float *low;         // [low_height, low_width, 3] in [-1, 1]; super-resolution only
     // An edit: [height, width, 4], its input in [-1, 1]; the fourth channel is nonzero where pixels
-    // are kept. NULL: a new image.
+    // are kept. NULL: a new image. Stages of pixels only.
     const float *original;
     bool noised; // kept pixels get the same noise as the others in every step; else clean, as in
                  // diffusers
@@ -72,14 +76,16 @@ bool stage_is_finite(const struct stage *s, int entry);
 int stage_steps(const struct stage *s, int entry); // total number
 int stage_steps_done(const struct stage *s, int entry);
 
-// The current image: [height, width, 3] f32, or RGB; before the first step, its start. rgb is valid
-// until the next call.
+// The current state: [height, width, channels]; before the first step, its start.
+enum err stage_state(struct stage *s, int entry, float *out);
+// Its image, f32 or RGB: of the state's height and width, or of those times the decoder's factor.
+// rgb is valid until the next call. Errors: NOT_FINITE: the decoder computed NaN or infinity.
 enum err stage_picture(struct stage *s, int entry, float *out);
 enum err stage_rgb(struct stage *s, int entry, const uint8_t **rgb);
 // RGB of the clean image predicted by the last step.
 enum err stage_preview(struct stage *s, int entry, const uint8_t **rgb);
 
-// For tests: the U-Net output of the last stage_step [B, H, W, out_channels], negative prompts
+// For tests: the denoiser's output of the last stage_step [B, H, W, out_channels], negative prompts
 // first if guided; and an entry's low-res input after noising [height, width, 3].
 const struct tensor *stage_output(const struct stage *s);
 enum err stage_low(struct stage *s, int entry, float *out);

@@ -5,7 +5,7 @@
 
 #include "cascade.h"
 
-// Sets variant, notice, text_plain and each network's plain flag. variant: NULL for none. Errors:
+// Sets variant, notice, and each component's plain flag. variant: NULL for none. Errors:
 // INVALID (not a plain word), NOT_FOUND (no component has such files).
 enum err variant_choose(struct cascade *c, const char *variant, struct fault *why);
 

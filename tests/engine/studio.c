@@ -94,7 +94,7 @@ static void load(struct studio *s, const char *name, bool super, struct network_
 
     memset(n, 0, sizeof *n);
     path_of(s, name, "unet/config.json", file);
-    CHECK_MSG(!hfconfig_unet_read(file, &n->config, &why), "%s", why.msg);
+    CHECK_MSG(!denoiser_read("UNet2DConditionModel", file, &n->config, &why), "%s", why.msg);
     path_of(s, name, "scheduler/scheduler_config.json", file);
     CHECK_MSG(!hfconfig_scheduler_read(file, &n->scheduler, &why), "%s", why.msg);
     path_of(s, name, "image_noising_scheduler/scheduler_config.json", file);
@@ -106,7 +106,7 @@ static void load(struct studio *s, const char *name, bool super, struct network_
                       &why),
         "%s", why.msg);
     if (w)
-        CHECK_MSG(!unet_load(s->dev, &n->config, w, DT_F32, &n->unet, &why), "%s", why.msg);
+        CHECK_MSG(!denoiser_load(s->dev, &n->config, w, DT_F32, &n->denoiser, &why), "%s", why.msg);
     weights_close(&w);
 }
 
@@ -128,7 +128,7 @@ void studio_open(struct studio *s, const struct how *how, struct drawing *d, con
                                             .timestep_count = how->timesteps ? how->steps : 0};
     CHECK_MSG(!sampler_create(&sampling, &sampler, &why), "%s", why.msg);
     const struct stage_params params = {.dev = s->dev,
-                                        .unet = e->n.unet,
+                                        .denoiser = e->n.denoiser,
                                         .dtype = DT_F32,
                                         .noising = d->stage ? &e->n.noising : NULL,
                                         .height = edge,
@@ -137,7 +137,7 @@ void studio_open(struct studio *s, const struct how *how, struct drawing *d, con
                                         .low_width = d->stage ? BASE : 0,
                                         .entries = 1,
                                         .text_length = LENGTH,
-                                        .text_dim = (uint32_t)e->n.config.text_dim,
+                                        .text_dim = (uint32_t)e->n.config.text_width,
                                         .noise = give,
                                         .noise_ctx = d};
     CHECK(!stage_create(&params, &e->stage));
@@ -157,7 +157,7 @@ void studio_open(struct studio *s, const struct how *how, struct drawing *d, con
 void studio_close(struct easel *e)
 {
     stage_destroy(&e->stage);
-    unet_destroy(&e->n.unet);
+    denoiser_destroy(&e->n.denoiser);
 }
 
 struct how studio_complete(struct how how, bool super)

@@ -34,9 +34,9 @@ struct studio {
 };
 
 struct network_files {
-    struct unet_config config;
+    struct denoiser_config config;
     struct scheduler_config scheduler, noising;
-    struct unet *unet;
+    struct denoiser *denoiser;
 };
 
 // A stage of its own for one image.

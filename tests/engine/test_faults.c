@@ -16,7 +16,7 @@ struct rig {
     struct ops_device *dev;
     struct cascade cascade;
     struct text *text;
-    struct unet *unet;
+    struct denoiser *denoiser;
     struct stage *stage;
     int entry;
     bool lean;
@@ -38,9 +38,9 @@ static enum err load(struct rig *r)
         e = text_open(
             &(struct text_params){
                 .dev = r->dev,
-                .tokenizer_dir = r->cascade.tokenizer_dir,
-                .encoder_dir = r->cascade.text_dir,
-                .config = &r->cascade.text,
+                .tokenizer_dir = r->cascade.text[0].tokenizer_dir,
+                .encoder_dir = r->cascade.text[0].dir,
+                .config = &r->cascade.text[0].config,
                 .dtype = DT_F32,
                 .cached = 2,
             },
@@ -49,13 +49,13 @@ static enum err load(struct rig *r)
         e = weights_open(&(struct weights_params){.dir = dir, .base = "diffusion_pytorch_model"},
                          &w, &why);
     if (!e)
-        e = unet_load(r->dev, &r->cascade.network[0].unet, w, DT_F32, &r->unet, &why);
+        e = denoiser_load(r->dev, &r->cascade.network[0].denoiser, w, DT_F32, &r->denoiser, &why);
     weights_close(&w);
     if (!e)
         e = stage_create(
             &(struct stage_params){
                 .dev = r->dev,
-                .unet = r->unet,
+                .denoiser = r->denoiser,
                 .dtype = DT_F32,
                 .height = EDGE,
                 .width = EDGE,
@@ -73,7 +73,7 @@ static enum err load(struct rig *r)
 static void unload(struct rig *r)
 {
     stage_destroy(&r->stage);
-    unet_destroy(&r->unet);
+    denoiser_destroy(&r->denoiser);
     text_close(&r->text);
     ops_device_close(&r->dev);
 }

@@ -125,8 +125,10 @@ float *pipeline_noise(struct trajectory *t, enum stage_noise kind, int step)
 {
     float *z = NULL;
 
-    if (kind == STAGE_NOISE_AUGMENT)
-        return bundle_floats(t->b, "%snoise_aug", t->prefix);
+    if (kind == STAGE_NOISE_AUGMENT) {
+        z = bundle_floats(t->b, "%snoise_aug", t->prefix);
+        return z ? z : bundle_floats(t->b, "%snoise_lowres", t->prefix);
+    }
     if (kind == STAGE_NOISE_STEP)
         z = bundle_floats(t->b, "%snoise_step%d", t->prefix, step);
     return z ? z : bundle_floats(t->b, "%snoise_init", t->prefix);
@@ -136,10 +138,11 @@ static void give(void *ctx, int entry, enum stage_noise kind, int step, float *z
 {
     struct trajectory *t = ctx;
     const size_t pixels = t->height * t->width;
+    const size_t channels = kind == STAGE_NOISE_AUGMENT ? 3 : t->channels;
     float *all = pipeline_noise(t, kind, step);
 
     if (all)
-        to_nhwc(all + (size_t)entry * 3 * pixels, 3, pixels, z);
+        to_nhwc(all + (size_t)entry * channels * pixels, channels, pixels, z);
     else
         golden_fail(t->b->g, t->b->name, t->prefix, "noise %d of step %d is missing", kind, step);
     free(all);
@@ -183,7 +186,7 @@ static void guide(const struct trajectory *t, const float *m, size_t channels, f
         const float *b = t->guided ? a + (size_t)t->pictures * c * pixels : a;
         for (size_t k = 0; k < channels * pixels; k++)
             out[i * channels * pixels + k] =
-                t->guided && k < 3 * pixels ? a[k] + t->guidance * (b[k] - a[k]) : b[k];
+                t->guided && k < t->channels * pixels ? a[k] + t->guidance * (b[k] - a[k]) : b[k];
     }
 }
 
@@ -192,15 +195,16 @@ static enum err collect(struct trajectory *t, int step, size_t guided_channels)
     const struct tensor *m = stage_output(t->stage);
     const size_t pixels = t->height * t->width, batch = (size_t)m->n;
     float *out = t->unet_out + (size_t)step * batch * t->out_channels * pixels;
-    float *nhwc = malloc(3 * pixels * sizeof *nhwc);
+    float *nhwc = malloc(t->channels * pixels * sizeof *nhwc);
     enum err e = nhwc ? tensor_download_nchw(m, out) : ERR_NO_MEMORY;
 
     if (!e)
         guide(t, out, guided_channels,
               t->model_output + (size_t)step * (size_t)t->pictures * guided_channels * pixels);
     for (int i = 0; !e && i < t->pictures; i++) {
-        e = stage_picture(t->stage, t->entry[i], nhwc);
-        to_nchw(nhwc, 3, pixels, t->x + (size_t)(step * t->pictures + i) * 3 * pixels);
+        e = stage_state(t->stage, t->entry[i], nhwc);
+        to_nchw(nhwc, t->channels, pixels,
+                t->x + (size_t)(step * t->pictures + i) * t->channels * pixels);
     }
     free(nhwc);
     return e;
@@ -249,6 +253,32 @@ static void compare_rgb(struct trajectory *t)
     free(image);
 }
 
+// The last state, decoded and mapped to [0, 1].
+static void compare_decoded(struct trajectory *t)
+{
+    const size_t f = (size_t)t->f->decoder_config.factor;
+    const size_t height = t->height * f, width = t->width * f, span = 3 * height * width;
+    float *all = malloc((size_t)t->pictures * span * sizeof *all);
+    float *nhwc = malloc(span * sizeof *nhwc);
+    char name[64];
+    enum err e = all && nhwc ? ERR_OK : ERR_NO_MEMORY;
+
+    for (int i = 0; !e && i < t->pictures; i++) {
+        e = stage_picture(t->stage, t->entry[i], nhwc);
+        for (size_t k = 0; !e && k < span; k++)
+            nhwc[k] = fminf(fmaxf(nhwc[k] / 2 + 0.5F, 0), 1);
+        to_nchw(nhwc, 3, height * width, all + (size_t)i * span);
+    }
+    snprintf(name, sizeof name, "%sdecoded", t->prefix);
+    if (e)
+        golden_fail(t->b->g, t->b->name, name, "%s", err_text(e));
+    else if (bundle_find(t->b, "%s", name))
+        bundle_compare_images(t->b, name, all,
+                              (struct shape4){(size_t)t->pictures, 3, height, width});
+    free(all);
+    free(nhwc);
+}
+
 static void compare_low(struct trajectory *t)
 {
     const size_t pixels = t->height * t->width;
@@ -263,6 +293,7 @@ static void compare_low(struct trajectory *t)
     if (all && one) {
         pipeline_compare(t, "upscaled_noisy", all, (size_t)t->pictures, 3);
         pipeline_compare(t, "upscaled_noisy.sub", all, (size_t)t->pictures, 3);
+        pipeline_compare(t, "low_res_noisy", all, (size_t)t->pictures, 3);
     }
     free(all);
     free(one);
@@ -271,17 +302,18 @@ static void compare_low(struct trajectory *t)
 // x and, for super-resolution, the noised low-res image: what the U-Net gets at the next step.
 static enum err collect_input(struct trajectory *t, float *out)
 {
-    const size_t pixels = t->height * t->width, channels = t->low ? 6 : 3;
-    float *nhwc = malloc(3 * pixels * sizeof *nhwc);
+    const size_t pixels = t->height * t->width, state = t->channels;
+    const size_t channels = state + (t->low ? 3 : 0);
+    float *nhwc = malloc(state * pixels * sizeof *nhwc);
     enum err e = nhwc ? ERR_OK : ERR_NO_MEMORY;
 
     for (int i = 0; !e && i < t->pictures; i++) {
         float *to = out + (size_t)i * channels * pixels;
-        e = stage_picture(t->stage, t->entry[i], nhwc);
-        to_nchw(nhwc, 3, pixels, to);
+        e = stage_state(t->stage, t->entry[i], nhwc);
+        to_nchw(nhwc, state, pixels, to);
         if (!e && t->low) {
             e = stage_low(t->stage, t->entry[i], nhwc);
-            to_nchw(nhwc, 3, pixels, to + 3 * pixels);
+            to_nchw(nhwc, 3, pixels, to + state * pixels);
         }
     }
     free(nhwc);
@@ -297,13 +329,14 @@ static size_t guided_channels(struct trajectory *t)
 
 static void compare_start(struct trajectory *t, const float *input)
 {
-    const size_t span = 3 * t->height * t->width;
+    const size_t pixels = t->height * t->width, span = t->channels * pixels;
+    const size_t stride = span + (t->low ? 3 * pixels : 0);
     float *x = malloc((size_t)t->pictures * span * sizeof *x);
 
     for (size_t i = 0; x && i < (size_t)t->pictures; i++)
-        memcpy(x + i * span, input + i * span * (t->low ? 2 : 1), span * sizeof *x);
+        memcpy(x + i * span, input + i * stride, span * sizeof *x);
     if (x)
-        pipeline_compare(t, "x_start", x, (size_t)t->pictures, 3);
+        pipeline_compare(t, "x_start", x, (size_t)t->pictures, t->channels);
     free(x);
 }
 
@@ -329,7 +362,7 @@ static enum err step_once(struct trajectory *t, int step, float *input)
 
 static enum err run_steps(struct trajectory *t, size_t guided, float *input, struct fault *why)
 {
-    const size_t p = (size_t)t->pictures, channels = t->low ? 6 : 3;
+    const size_t p = (size_t)t->pictures, channels = t->channels + (t->low ? 3 : 0);
     enum err e = enter_all(t, why);
 
     if (!e && t->low)
@@ -350,7 +383,7 @@ static void run(struct trajectory *t)
 {
     const size_t pixels = t->height * t->width, steps = (size_t)t->sampler->steps;
     const size_t p = (size_t)t->pictures, batch = t->guided ? 2 * p : p;
-    const size_t guided = guided_channels(t), x = p * 3 * pixels;
+    const size_t guided = guided_channels(t), x = p * t->channels * pixels;
     struct fault why = {0};
     enum err e = ERR_NO_MEMORY;
 
@@ -359,7 +392,7 @@ static void run(struct trajectory *t)
     t->x = malloc(steps * x * sizeof(float));
     t->unblended = malloc(steps * x * sizeof(float));
     t->history = calloc(2 * x, sizeof(float));
-    float *input = malloc(2 * x * sizeof *input);
+    float *input = malloc((x + p * 3 * pixels) * sizeof *input);
     if (t->unet_out && t->model_output && t->x && t->unblended && t->history && input)
         e = run_steps(t, guided, input, &why);
     free(input);
@@ -372,9 +405,11 @@ static void run(struct trajectory *t)
     pipeline_compare(t, "model_output", t->model_output, steps * p, guided);
     if (t->masked)
         pipeline_compare(t, "x_unblended", t->unblended, steps * p, 3);
-    pipeline_compare(t, "x", t->x, steps * p, 3);
-    pipeline_compare(t, "image", t->x + (steps - 1) * x, p, 3);
+    pipeline_compare(t, "x", t->x, steps * p, t->channels);
+    pipeline_compare(t, "image", t->x + (steps - 1) * x, p, t->channels);
     compare_rgb(t);
+    if (t->f->decoder)
+        compare_decoded(t);
 }
 
 static bool read_low(struct trajectory *t)
@@ -420,7 +455,8 @@ static bool prepare(struct trajectory *t)
     if (!t->guided)
         t->guidance = 1;
     t->noise_level = (int)json_int(json_find(t->call, "noise_level"));
-    t->out_channels = (size_t)t->f->unet_config.out_channels;
+    t->channels = t->f->decoder ? (size_t)t->f->decoder_config.channels : 3;
+    t->out_channels = (size_t)t->f->denoiser_config.out_channels;
     if (t->pictures > MAX_PICTURES || !make_sampler(t))
         return false;
     check_timestep_list(t);
@@ -429,7 +465,8 @@ static bool prepare(struct trajectory *t)
     e = stage_create(
         &(struct stage_params){
             .dev = b->g->dev,
-            .unet = t->f->unet,
+            .denoiser = t->f->denoiser,
+            .decoder = t->f->decoder,
             .dtype = b->g->dtype,
             .noising = is_super(t->f) ? &t->f->noising : NULL,
             .height = (uint32_t)t->height,

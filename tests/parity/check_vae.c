@@ -1,30 +1,30 @@
 // The decoder of an autoencoder with its named activations, compared with diffusers.
 #include "golden.h"
 
-#include "vae.h"
+#include "decoder.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-static struct vae *load(struct bundle *b, const char *dir)
+static struct decoder *load(struct bundle *b, const char *dir)
 {
     char path[GOLDEN_PATH + 16];
-    struct vae_config config;
+    struct decoder_config config;
     struct weights *w = NULL;
-    struct vae *v = NULL;
+    struct decoder *v = NULL;
     struct fault why = {0};
 
     snprintf(path, sizeof path, "%s/config.json", dir);
-    if (hfconfig_vae_read(path, &config, &why) ||
+    if (decoder_read("AutoencoderKL", path, &config, &why) ||
         weights_open(&(struct weights_params){.dir = dir, .base = "diffusion_pytorch_model"}, &w,
                      &why) ||
-        vae_load(b->g->dev, &config, w, b->g->dtype, &v, &why))
+        decoder_load(b->g->dev, &config, w, b->g->dtype, &v, &why))
         golden_fail(b->g, b->name, "load", "%s", why.msg);
     weights_close(&w);
     return v;
 }
 
-static enum err decode(struct bundle *b, const struct vae *v, const struct tensor *latents,
+static enum err decode(struct bundle *b, const struct decoder *v, const struct tensor *latents,
                        struct points *points)
 {
     struct tap tap = {points_keep, points};
@@ -35,7 +35,7 @@ static enum err decode(struct bundle *b, const struct vae *v, const struct tenso
 
     if (e)
         return e;
-    y = vae_record(v, o, latents, &tap);
+    y = decoder_record(v, o, latents, &tap);
     e = ops_end(o);
     if (!e)
         e = ops_run(o);
@@ -65,7 +65,7 @@ void check_vae(struct golden *g, const char *name, const struct json_t *fixture)
     const struct safetensor *shape = bundle_find(&b, "latents");
     float *z = bundle_floats(&b, "latents");
     struct points *points = points_create(&b);
-    struct vae *v = load(&b, dir);
+    struct decoder *v = load(&b, dir);
     if (v && z && points)
         e = tensor_create(g->dev, g->dtype, (uint32_t)shape->shape[0], (uint32_t)shape->shape[2],
                           (uint32_t)shape->shape[3], (uint32_t)shape->shape[1], &latents);
@@ -76,7 +76,7 @@ void check_vae(struct golden *g, const char *name, const struct json_t *fixture)
     if (e)
         golden_fail(g, name, "decode", "%s", err_text(e));
     tensor_destroy(&latents);
-    vae_destroy(&v);
+    decoder_destroy(&v);
     points_destroy(&points);
     free(z);
     bundle_close(&b);

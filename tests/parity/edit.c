@@ -83,7 +83,7 @@ static bool read_one(struct trajectory *t, const char *name, bool mask, float *o
 
     if (!find_source(t, name, &s))
         return false;
-    edit_size(s.width, s.height, t->f->unet_config.sample_size, &w, &h);
+    edit_size(s.width, s.height, t->f->denoiser_config.size, &w, &h);
     if ((size_t)w != t->width || (size_t)h != t->height) {
         golden_fail(t->b->g, t->b->name, name, "becomes %dx%d, not %zux%zu", w, h, t->width,
                     t->height);

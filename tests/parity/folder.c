@@ -14,12 +14,19 @@ static bool read_configs(struct bundle *b, struct folder *f)
     e = hfconfig_index_read(path, &f->index, &why);
     golden_path(b->g, f->name, "unet/config.json", path);
     if (!e)
-        e = hfconfig_unet_read(path, &f->unet_config, &why);
+        e = denoiser_read(f->index.unet, path, &f->denoiser_config, &why);
+    golden_path(b->g, f->name, "vae/config.json", path);
+    if (!e && f->index.vae)
+        e = decoder_read(f->index.vae, path, &f->decoder_config, &why);
     golden_path(b->g, f->name, "scheduler/scheduler_config.json", path);
     if (!e)
         e = hfconfig_scheduler_read(path, &f->scheduler, &why);
-    golden_path(b->g, f->name, "image_noising_scheduler/scheduler_config.json", path);
-    if (!e && f->index.pipeline == PIPELINE_IF_SUPER)
+    golden_path(b->g, f->name,
+                f->index.pipeline == PIPELINE_UPSCALE
+                    ? "low_res_scheduler/scheduler_config.json"
+                    : "image_noising_scheduler/scheduler_config.json",
+                path);
+    if (!e && is_super(f))
         e = hfconfig_scheduler_read(path, &f->noising, &why);
     if (e)
         golden_fail(b->g, b->name, "configs", "%s", why.msg);
@@ -64,7 +71,8 @@ bool folder_load(struct bundle *b, const struct json_t *fixture, struct folder *
     snprintf(encoder, sizeof encoder, "%s/text_encoder", f->text_dir);
     snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer", f->text_dir);
     snprintf(path, sizeof path, "%s/config.json", encoder);
-    e = text_encoder_read("T5EncoderModel", path, &f->encoder, &why);
+    e = text_encoder_read(f->index.text_encoder ? f->index.text_encoder : "T5EncoderModel", path,
+                          &f->encoder, &why);
     if (!e)
         e = text_open(
             &(struct text_params){
@@ -81,7 +89,14 @@ bool folder_load(struct bundle *b, const struct json_t *fixture, struct folder *
         e = weights_open(&(struct weights_params){.dir = path, .base = "diffusion_pytorch_model"},
                          &w, &why);
     if (!e)
-        e = unet_load(b->g->dev, &f->unet_config, w, b->g->dtype, &f->unet, &why);
+        e = denoiser_load(b->g->dev, &f->denoiser_config, w, b->g->dtype, &f->denoiser, &why);
+    weights_close(&w);
+    golden_path(b->g, f->name, "vae", path);
+    if (!e && f->decoder_config.cls)
+        e = weights_open(&(struct weights_params){.dir = path, .base = "diffusion_pytorch_model"},
+                         &w, &why);
+    if (!e && f->decoder_config.cls)
+        e = decoder_load(b->g->dev, &f->decoder_config, w, b->g->dtype, &f->decoder, &why);
     weights_close(&w);
     if (e)
         golden_fail(b->g, b->name, "load", "%s", why.msg);
@@ -90,6 +105,7 @@ bool folder_load(struct bundle *b, const struct json_t *fixture, struct folder *
 
 void folder_deinit(struct folder *f)
 {
-    unet_destroy(&f->unet);
+    denoiser_destroy(&f->denoiser);
+    decoder_destroy(&f->decoder);
     text_close(&f->text);
 }

@@ -16,16 +16,18 @@ struct folder {
     char name[GOLDEN_PATH]; // "if-tiny-I/": of the fixture, or the model folder that it names
     char text_dir[GOLDEN_PATH];
     struct hfconfig_index index;
-    struct unet_config unet_config;
+    struct denoiser_config denoiser_config;
+    struct decoder_config decoder_config; // cls NULL: the state is the image
     struct scheduler_config scheduler, noising;
     struct text_encoder_config encoder;
-    struct unet *unet;
+    struct denoiser *denoiser;
+    struct decoder *decoder; // NULL: none
     struct text *text;
 };
 
 static inline bool is_super(const struct folder *f)
 {
-    return f->index.pipeline == PIPELINE_IF_SUPER;
+    return f->index.pipeline != PIPELINE_IF;
 }
 
 // One recorded call of the pipeline.
@@ -37,6 +39,7 @@ struct trajectory {
     char prefix[32]; // "a."
     int pictures, images_per_prompt;
     size_t height, width, low_height, low_width;
+    size_t channels; // of the state
     float guidance;
     int noise_level;
     bool guided;
@@ -57,7 +60,7 @@ struct trajectory {
 bool folder_load(struct bundle *b, const struct json_t *fixture, struct folder *f);
 void folder_deinit(struct folder *f);
 
-// The noise of a draw, [pictures, 3, h, w]; the caller frees. NULL: absent.
+// The noise of a draw, [pictures, channels, h, w]; the caller frees. NULL: absent.
 float *pipeline_noise(struct trajectory *t, enum stage_noise kind, int step);
 void pipeline_compare(struct trajectory *t, const char *point, const float *got, size_t n,
                       size_t c);

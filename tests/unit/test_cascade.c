@@ -64,7 +64,7 @@ static void check_presets(struct cascade *c)
     CHECK_STR(c->network[2].name, "base-fast");
     CHECK_INT(c->network[2].stage, 0);
     CHECK_INT(c->network[2].scheduler.cls, SCHEDULER_DDIM);
-    CHECK(strstr(c->text_dir, "/base/") != NULL);
+    CHECK(strstr(c->text[0].dir, "/base/") != NULL);
     CHECK_INT(cascade_preset_find(c, "fast", &preset, &why), ERR_OK);
     const struct cascade_settings *s = c->preset[preset].stage;
     CHECK(s[0].network == 2 && s[0].steps == 6 && s[0].guidance_scale == 1);

@@ -493,6 +493,12 @@ static void check_class_override(void)
     CHECK_INT(c.cls, SCHEDULER_DDIM);
 }
 
+#define UPSCALE                                                                                    \
+    "{\"_class_name\":\"StableDiffusionUpscalePipeline\",\"unet\":[\"diffusers\","                 \
+    "\"UNet2DConditionModel\"],\"scheduler\":[\"diffusers\",\"DDIMScheduler\"],"                   \
+    "\"low_res_scheduler\":[\"diffusers\",\"DDPMScheduler\"],"                                     \
+    "\"text_encoder\":[\"transformers\",\"CLIPTextModel\"]"
+
 static void check_index_names(void)
 {
     static const char *const pipelines[][2] = {
@@ -518,7 +524,7 @@ static void check_index_names(void)
         CHECK_MSG(hfconfig_index_parse(text, strlen(text), "m", &x, &why) == ERR_OK, "%s", why.msg);
         CHECK_INT(x.pipeline, *pipelines[i][1] == 's' ? PIPELINE_IF_SUPER : PIPELINE_IF);
         CHECK(x.tokenizer && !x.text_encoder && x.scheduler == SCHEDULER_DPM_MULTISTEP);
-        CHECK_INT(x.image_noising_scheduler, SCHEDULER_DDPM);
+        CHECK_INT(x.noising, SCHEDULER_DDPM);
     }
 }
 
@@ -544,6 +550,18 @@ static void check_index(void)
         {"{\"_class_name\":\"IFPipeline\"}", ERR_FORMAT, "unet is missing"},
         {"{\"_class_name\":\"IFPipeline\",\"vae\":[\"diffusers\",\"AutoencoderKL\"]}",
          ERR_UNSUPPORTED, "vae"},
+        {UPSCALE ",\"tokenizer\":[\"transformers\",\"CLIPTokenizer\"]}", ERR_FORMAT,
+         "vae is missing"},
+        {UPSCALE ",\"vae\":[\"diffusers\",\"AutoencoderKL\"],"
+                 "\"tokenizer\":[\"transformers\",\"T5Tokenizer\"]}",
+         ERR_UNSUPPORTED, "tokenizer \"T5Tokenizer\" is not supported; supported: CLIPTok"},
+        {UPSCALE ",\"vae\":[\"diffusers\",\"AutoencoderTiny\"]}", ERR_UNSUPPORTED,
+         "vae \"AutoencoderTiny\" is not supported; supported: AutoencoderKL"},
+        {UPSCALE ",\"vae\":[\"diffusers\",\"AutoencoderKL\"]}", ERR_FORMAT, "tokenizer is missing"},
+        {UPSCALE ",\"max_noise_level\":-1}", ERR_FORMAT, "max_noise_level must be"},
+        {"{\"_class_name\":\"StableDiffusionUpscalePipeline\",\"unet\":[\"diffusers\","
+         "\"UNet2DConditionModel\"],\"scheduler\":[\"diffusers\",\"DDIMScheduler\"]}",
+         ERR_FORMAT, "low_res_scheduler is missing"},
         {"{\"_class_name\":\"IFSuperResolutionPipeline\",\"unet\":[\"diffusers\","
          "\"UNet2DConditionModel\"],\"scheduler\":[\"diffusers\",\"DDPMScheduler\"]}",
          ERR_FORMAT, "image_noising_scheduler is missing"},
@@ -560,12 +578,13 @@ static void check_index(void)
     CHECK_INT(hfconfig_index_read(in_golden("if-tiny-I/model_index.json"), &x, &why), ERR_OK);
     CHECK(x.pipeline == PIPELINE_IF && x.text_encoder && x.tokenizer && x.unet);
     CHECK_INT(x.scheduler, SCHEDULER_DDPM);
-    CHECK(!x.safety_checker && !x.watermarker && x.image_noising_scheduler < 0);
+    CHECK(!x.safety_checker && !x.watermarker && x.noising < 0);
     CHECK_INT(hfconfig_index_read(in_golden("if-tiny-II/model_index.json"), &x, &why), ERR_OK);
-    CHECK(x.pipeline == PIPELINE_IF_SUPER && !x.text_encoder &&
-          x.image_noising_scheduler == SCHEDULER_DDPM);
-    CHECK_INT(hfconfig_index_read(in_golden("x4-tiny/model_index.json"), &x, &why),
-              ERR_UNSUPPORTED);
+    CHECK(x.pipeline == PIPELINE_IF_SUPER && !x.text_encoder && x.noising == SCHEDULER_DDPM);
+    CHECK_INT(hfconfig_index_read(in_golden("x4-tiny/model_index.json"), &x, &why), ERR_OK);
+    CHECK(x.pipeline == PIPELINE_UPSCALE && x.text_encoder && x.tokenizer && x.vae);
+    CHECK(x.scheduler == SCHEDULER_DDIM && x.noising == SCHEDULER_DDPM);
+    CHECK_INT(x.max_noise_level, 350);
 }
 
 int main(int argc, char **argv)
