@@ -22,7 +22,8 @@
     X(FORMAT, -11, "format", "malformed file")                                                     \
     X(TIMEOUT, -12, "timeout", "timed out")                                                        \
     X(INTERNAL, -13, "internal", "internal error")                                                 \
-    X(NOT_FINITE, -14, "not_finite", "the model computed NaN or infinity")
+    X(NOT_FINITE, -14, "not_finite", "the model computed NaN or infinity")                         \
+    X(STALE, -15, "stale", "another replica has the job")
 
 enum err {
 #define X(id, value, name, text) ERR_##id = (value),

@@ -45,6 +45,8 @@ struct job *job_snapshot(const struct job *j)
     memcpy(s->token, j->token, sizeof s->token);
     s->created = j->created;
     s->seq = j->seq;
+    s->lease = j->lease;
+    s->claims = j->claims;
     job_update(s, j);
     return s;
 }

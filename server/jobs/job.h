@@ -17,7 +17,8 @@ enum {
     JOB_MAX_PREVIEWS = 32,
     JOB_MAX_PRIORITY = 9,
     JOB_ID_SIZE = 40,
-    JOB_RING = 64, // events kept for streams that reconnect
+    JOB_RING = 64,      // events kept for streams that reconnect
+    JOB_MAX_CLAIMS = 3, // a job that was lost by so many replicas fails
 };
 
 enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED };
@@ -87,7 +88,8 @@ struct work;
 struct job_picture {
     enum job_state state;
     int stage, stages, step, steps;
-    int attempts, previews;
+    int attempts;
+    int previews;              // number of latest
     struct encoding *encoding; // the current one, followed by waiting ones
     int width, height;
     struct work *work;         // queued or in a slot, else NULL
@@ -122,6 +124,9 @@ struct job {
     struct job_picture picture[JOB_MAX_PICTURES];
     struct jobs *core;     // of a live job
     int64_t seq;           // number in the store's order of acceptance; 0: not stored
+    int64_t lease;         // the store's token for drawing it here; 0: not drawn here
+    int claims;            // number of times that a replica began to draw it
+    bool cancel;           // a client of another replica wants it cancelled
     uint64_t events;       // id of the last event
     uint64_t events_begin; // ids of this process are larger
     struct job_event ring[JOB_RING];

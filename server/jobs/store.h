@@ -1,6 +1,11 @@
 // Storage of jobs and their images; the authoritative state of every accepted job. The job core
 // makes calls, which are answered on the loop thread in the order in which they were made; a store
 // never blocks that thread.
+//
+// Who draws a job holds its lease: a token that is larger than all earlier ones of that job
+// (job->lease). In a shared store, leases end STORE_LEASE_MS after the last STORE_BEAT that renewed
+// them, by the store's clock; then another replica may claim the job. In other stores, a job is
+// leased when it is accepted or claimed, for ever.
 #ifndef IMAGEND_STORE_H
 #define IMAGEND_STORE_H
 
@@ -9,24 +14,52 @@
 struct store;
 struct uv_loop_s;
 
+enum { STORE_LEASE_MS = 15000, STORE_UNFINISHED = -2 };
+
 enum store_op {
-    STORE_CLAIM, // jobs: unfinished ones, those with pending webhooks or input images; oldest first
-    STORE_ACCEPT, // job: a new one, gets its seq; jobs: the owner's job with the same key, if any
+    // job, quota, room: a new job gets its seq, and a lease if it may start at once; jobs: the
+    // owner's job with the same key, if any. Errors: BUSY with "queue".
+    STORE_ACCEPT,
+    // quota, room, keep.webhooks; jobs: leased to this replica now, in the order to draw them.
+    STORE_CLAIM,
+    STORE_BEAT,    // lease: renews them and stores their progress; answers in each
+    STORE_RELEASE, // lease: unfinished jobs wait again, webhooks are due
+    // Of a job that is drawn here. Errors: STALE if job->lease is not its lease any longer.
     STORE_DRAWN,  // job, picture, image: an image is finished; with the last one, so is the job
     STORE_FINISH, // job: done, failed or cancelled
     STORE_NOTE,   // job: progress of its webhook
+    // job, as it ends if nobody draws it; otherwise its replica is told. jobs: as it is now.
+    STORE_CANCEL,
+    STORE_WATCH,  // watched: jobs that are not drawn here; answers in each
     STORE_FIND,   // id, or owner and key; jobs: the job, or none
-    STORE_LIST,   // owner, list; jobs: newest first
+    STORE_LIST,   // owner, page; jobs: newest first
     STORE_IMAGE,  // id, picture, format; image
     STORE_REMOVE, // id; jobs: the job, or none
     STORE_EXPIRE, // keep; jobs: the removed ones
     STORE_OPS
 };
 
+// STORE_CLAIM in a shared store first returns jobs without a valid lease that need no room: those
+// that the core has to end (cancelled, past their deadline, or claimed JOB_MAX_CLAIMS times before)
+// and those whose webhook is due; then waiting ones until the room is used up: owners in turn, an
+// owner's by priority and age, nobody beyond running_per_owner. It counts job->claims, except for
+// webhooks; STORE_RELEASE takes the count back. STORE_ACCEPT leases a job under the same rules.
+//
+// A job with a lease is running until it ends, whatever state a snapshot of it has. The lease ends
+// with the job or, if it has a webhook, when webhook_next is 0; its token stays valid for
+// STORE_FINISH with `again`. Input images belong to the jobs in a shared store: it deletes them,
+// and the core calls only put_file and get_file.
+
+// Limits on the images of the whole fleet. Stores that are not shared leave them to the core.
+struct store_quota {
+    int queued, queued_per_owner;
+    int running_per_owner; // 0: no limit
+};
+
 // A page of an owner's jobs: those before the job with this time and number.
 struct store_page {
     int64_t created, seq;
-    int state; // enum job_state; -1: any
+    int state; // enum job_state; -1: any; STORE_UNFINISHED: queued or running
     int limit;
 };
 
@@ -40,7 +73,30 @@ struct store_keep {
 
 struct store_stats {
     int jobs, ended;
-    size_t bytes; // of images
+    size_t bytes;        // of images
+    int queued, running; // images; 0 unless the store is shared
+};
+
+// A lease that this replica holds.
+struct store_lease {
+    char id[JOB_ID_SIZE];
+    int64_t token;
+    // STORE_BEAT: a snapshot with the stage and step of each image and those of its previews that
+    // are new (picture[].latest, numbered by previews); NULL: as before. STORE_RELEASE: NULL.
+    struct job *progress; // Owner: the call
+    // Answers of STORE_BEAT.
+    bool lost;     // it ended: another replica has the job, or nobody needs it
+    bool cancel;   // a client wants the job cancelled
+    bool previews; // clients of other replicas watch its previews
+};
+
+// A job that another replica draws, or none yet, and that clients of this one watch.
+struct store_watched {
+    char id[JOB_ID_SIZE];
+    bool previews;              // they watch its previews
+    int seen[JOB_MAX_PICTURES]; // number of the last preview seen
+    struct job *now;            // answer: with progress, position (-1: unknown) and those previews
+                                // that have other numbers; NULL: no such job. Owner: the call
 };
 
 struct store_call {
@@ -55,8 +111,13 @@ struct store_call {
     int picture;
     enum job_format format;
     bool again; // STORE_FINISH: it takes the place of another end
+    int room;   // images that can start in this replica now
+    struct store_quota quota;
     struct store_page page;
     struct store_keep keep;
+    struct store_lease *lease;
+    struct store_watched *watched;
+    int n_lease, n_watched;
     // Results. Owner: the call; a caller that takes a job sets it to NULL.
     struct blob *image; // a parameter of STORE_DRAWN
     struct fault why;   // code 0: success
@@ -84,6 +145,12 @@ struct store_ops {
 
 struct store {
     const struct store_ops *ops;
+    bool shared; // by several replicas
+    // Set by the core of a shared store. Called when jobs may wait, or watched or leased ones may
+    // have changed: a hint, which may be lost. Thread: loop.
+    void (*changed)(void *ctx);
+    void *ctx;
+    struct fault away; // why the store cannot be reached; code 0: it can. Thread: loop
 };
 
 enum err store_memory_open(struct store **out, struct fault *why);

@@ -36,6 +36,12 @@ void store_call_free(struct store_call *c)
     for (int i = 0; i < c->n; i++)
         job_free(&c->jobs[i]);
     free(c->jobs);
+    for (int i = 0; i < c->n_lease; i++)
+        job_free(&c->lease[i].progress);
+    free(c->lease);
+    for (int i = 0; i < c->n_watched; i++)
+        job_free(&c->watched[i].now);
+    free(c->watched);
     job_free(&c->job);
     blob_unref(&c->image);
     free(c->owner);

@@ -66,7 +66,8 @@ static void forget(struct store_memory *m, struct kept **place, struct store_cal
 
 // ---- the calls ----------------------------------------------------------------------------------
 
-static void memory_claim(struct store_memory *m, struct store_call *c) {}
+// Every job is leased when it is accepted, and stays so.
+static void memory_nothing(struct store_memory *m, struct store_call *c) {}
 
 static void memory_accept(struct store_memory *m, struct store_call *c)
 {
@@ -84,6 +85,7 @@ static void memory_accept(struct store_memory *m, struct store_call *c)
         return;
     }
     m->seq++;
+    c->job->lease = k->job->lease = 1;
     *place = k;
     if (key)
         *key = k;
@@ -119,9 +121,22 @@ static void memory_find(struct store_memory *m, struct store_call *c)
     add_copy(c, c->key ? *place_of_key(m, c->owner, c->key) : *place_of(m, c->id));
 }
 
+static void memory_watch(struct store_memory *m, struct store_call *c)
+{
+    for (int i = 0; i < c->n_watched; i++) {
+        const struct kept *k = *place_of(m, c->watched[i].id);
+        c->watched[i].now = k ? job_snapshot(k->job) : NULL;
+    }
+}
+
+static bool has_state(const struct job *j, int state)
+{
+    return state == STORE_UNFINISHED ? !job_ended(j) : state < 0 || (int)j->state == state;
+}
+
 static bool on_page(const struct job *j, const char *owner, const struct store_page *p)
 {
-    return (p->state < 0 || (int)j->state == p->state) && !strcmp(j->spec.owner, owner) &&
+    return has_state(j, p->state) && !strcmp(j->spec.owner, owner) &&
            (j->created < p->created || (j->created == p->created && j->seq < p->seq));
 }
 
@@ -162,12 +177,16 @@ static void memory_expire(struct store_memory *m, struct store_call *c)
     }
 }
 
+typedef void run_fn(struct store_memory *m, struct store_call *c);
+
 static void memory_call(struct store *s, struct store_call *c)
 {
-    static void (*const run[STORE_OPS])(struct store_memory *m, struct store_call *c) = {
-        [STORE_CLAIM] = memory_claim,   [STORE_ACCEPT] = memory_accept,
+    static run_fn *const run[STORE_OPS] = {
+        [STORE_ACCEPT] = memory_accept, [STORE_CLAIM] = memory_nothing,
+        [STORE_BEAT] = memory_nothing,  [STORE_RELEASE] = memory_nothing,
         [STORE_DRAWN] = memory_drawn,   [STORE_FINISH] = memory_update,
-        [STORE_NOTE] = memory_update,   [STORE_FIND] = memory_find,
+        [STORE_NOTE] = memory_update,   [STORE_CANCEL] = memory_find,
+        [STORE_WATCH] = memory_watch,   [STORE_FIND] = memory_find,
         [STORE_LIST] = memory_list,     [STORE_IMAGE] = memory_image,
         [STORE_REMOVE] = memory_remove, [STORE_EXPIRE] = memory_expire,
     };

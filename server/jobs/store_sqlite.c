@@ -92,9 +92,14 @@ static void sqlite_claim(struct store_sqlite *q, struct store_call *c)
 {
     c->jobs = q->claim;
     c->n = q->claims;
+    for (int i = 0; i < c->n; i++)
+        c->jobs[i]->lease = 1;
     q->claim = NULL;
     q->claims = 0;
 }
+
+// Every job is leased when it is accepted or claimed, and stays so.
+static void sqlite_nothing(struct store_sqlite *q, struct store_call *c) {}
 
 static void find_key(struct store_sqlite *q, struct store_call *c, const char *owner,
                      const char *key)
@@ -135,6 +140,7 @@ static void sqlite_accept(struct store_sqlite *q, struct store_call *c)
     }
     store_texts_deinit(&t);
     if (rc == SQLITE_DONE) {
+        c->job->lease = 1;
         q->seq++;
         q->stats.jobs++;
     } else if (!c->n && !c->why.code) {
@@ -183,10 +189,24 @@ static void sqlite_find(struct store_sqlite *q, struct store_call *c)
     read_rows(q, q->st[SQL_BY_ID], c);
 }
 
+static void sqlite_watch(struct store_sqlite *q, struct store_call *c)
+{
+    for (int i = 0; i < c->n_watched && !c->why.code; i++) {
+        struct store_call found = {0};
+        bind_text(q->st[SQL_BY_ID], 1, c->watched[i].id);
+        read_rows(q, q->st[SQL_BY_ID], &found);
+        c->watched[i].now = found.n ? found.jobs[0] : NULL;
+        free(found.jobs);
+        c->why = found.why;
+    }
+}
+
 static void sqlite_list(struct store_sqlite *q, struct store_call *c)
 {
     sqlite3_stmt *st = q->st[SQL_PAGE];
-    const char *state = c->page.state < 0 ? "" : job_state_name((enum job_state)c->page.state);
+    const char *state = c->page.state == STORE_UNFINISHED ? "unfinished"
+                        : c->page.state < 0               ? ""
+                                            : job_state_name((enum job_state)c->page.state);
     bind_text(st, 1, c->owner);
     bind_text(st, 2, state);
     sqlite3_bind_int64(st, 3, c->page.created);
@@ -271,12 +291,16 @@ static void sqlite_expire(struct store_sqlite *q, struct store_call *c)
 
 // ---- transactions -------------------------------------------------------------------------------
 
+typedef void run_fn(struct store_sqlite *q, struct store_call *c);
+
 static void run_call(struct store_sqlite *q, struct store_call *c)
 {
-    static void (*const run[STORE_OPS])(struct store_sqlite *q, struct store_call *c) = {
-        [STORE_CLAIM] = sqlite_claim,   [STORE_ACCEPT] = sqlite_accept,
+    static run_fn *const run[STORE_OPS] = {
+        [STORE_ACCEPT] = sqlite_accept, [STORE_CLAIM] = sqlite_claim,
+        [STORE_BEAT] = sqlite_nothing,  [STORE_RELEASE] = sqlite_nothing,
         [STORE_DRAWN] = sqlite_drawn,   [STORE_FINISH] = sqlite_update,
-        [STORE_NOTE] = sqlite_update,   [STORE_FIND] = sqlite_find,
+        [STORE_NOTE] = sqlite_update,   [STORE_CANCEL] = sqlite_find,
+        [STORE_WATCH] = sqlite_watch,   [STORE_FIND] = sqlite_find,
         [STORE_LIST] = sqlite_list,     [STORE_IMAGE] = sqlite_image,
         [STORE_REMOVE] = sqlite_remove, [STORE_EXPIRE] = sqlite_expire,
     };
@@ -284,13 +308,19 @@ static void run_call(struct store_sqlite *q, struct store_call *c)
     c->stats = q->stats;
 }
 
+// Whether a call only reads; its errors concern nobody else.
+static bool only_reads(const struct store_call *c)
+{
+    return c->op == STORE_FIND || c->op == STORE_LIST || c->op == STORE_IMAGE ||
+           c->op == STORE_WATCH || c->op == STORE_CANCEL;
+}
+
 static bool run_calls(struct store_sqlite *q, struct store_call *c)
 {
     bool ok = true;
     for (; c && ok; c = c->next) {
-        const bool reads = c->op == STORE_FIND || c->op == STORE_LIST || c->op == STORE_IMAGE;
         run_call(q, c);
-        ok = reads || !c->why.code;
+        ok = only_reads(c) || !c->why.code;
     }
     return ok;
 }
@@ -306,6 +336,8 @@ static void undo_call(struct store_sqlite *q, struct store_call *c)
             job_free(&c->jobs[i]);
         free(c->jobs);
     }
+    for (int i = 0; i < c->n_watched; i++)
+        job_free(&c->watched[i].now);
     c->jobs = NULL;
     c->n = 0;
     c->why = (struct fault){0};

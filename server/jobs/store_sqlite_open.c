@@ -67,7 +67,8 @@ static const char *const statements[SQL_STATEMENTS] = {
     [SQL_BY_KEY] = "SELECT " SQL_COLUMNS " FROM job WHERE owner = ?1 AND idempotency_key = ?2",
     [SQL_DROP_KEY] =
         "UPDATE job SET idempotency_key = NULL WHERE owner = ?1 AND idempotency_key = ?2",
-    [SQL_PAGE] = "SELECT " SQL_COLUMNS " FROM job WHERE owner = ?1 AND (?2 = '' OR state = ?2)"
+    [SQL_PAGE] = "SELECT " SQL_COLUMNS " FROM job WHERE owner = ?1 AND (?2 = '' OR state = ?2 OR"
+                 " (?2 = 'unfinished' AND state IN ('queued', 'running')))"
                  " AND (created, seq) < (?3, ?4) ORDER BY created DESC, seq DESC LIMIT ?5",
     [SQL_EXPIRED] = "SELECT " SQL_COLUMNS " FROM job WHERE " ENDED " AND expires <= ?2",
     [SQL_OLDEST] =

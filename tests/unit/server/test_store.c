@@ -323,6 +323,63 @@ static void test_life(void)
     job_free(&ends);
 }
 
+static void count(void *ctx)
+{
+    ++*(int *)ctx;
+}
+
+// A store of one process leases every job to it for ever.
+static void test_leases(void)
+{
+    struct job *j = make('1', 1000);
+    int changes = 0;
+
+    open_store();
+    CHECK(!store->shared);
+    store->changed = count;
+    store->ctx = &changes;
+    struct store_call *c = run(about(STORE_ACCEPT, j));
+    CHECK_INT(c->job->lease, 1);
+    store_call_free(c);
+    if (durable) {
+        close_store();
+        open_store();
+        c = run(ask(STORE_CLAIM, ""));
+        CHECK_INT(c->n, 1);
+        CHECK_INT(c->n ? c->jobs[0]->lease : 0, 1);
+        store_call_free(c);
+    }
+    for (int op = STORE_BEAT; op <= STORE_RELEASE; op++) {
+        c = ask((enum store_op)op, "");
+        c->lease = calloc(1, sizeof *c->lease);
+        c->n_lease = 1;
+        snprintf(c->lease->id, sizeof c->lease->id, "%s", j->id);
+        c->lease->token = 1;
+        run(c);
+        CHECK(!c->why.code && !c->lease->lost && !c->lease->cancel && !c->lease->previews);
+        store_call_free(c);
+    }
+    c = ask(STORE_WATCH, "");
+    c->watched = calloc(2, sizeof *c->watched);
+    c->n_watched = 2;
+    snprintf(c->watched[1].id, sizeof c->watched->id, "%s", j->id);
+    run(c);
+    CHECK(!c->watched[0].now && c->watched[1].now);
+    if (c->watched[1].now)
+        check_job(c->watched[1].now, j);
+    store_call_free(c);
+    c = run(about(STORE_CANCEL, j)); // it is drawn here
+    CHECK_INT(c->n ? c->jobs[0]->state : JOB_CANCELLED, JOB_QUEUED);
+    store_call_free(c);
+    check_digits(page("alice", STORE_UNFINISHED, NULL, 2), "1");
+    end(j, JOB_CANCELLED);
+    check_digits(page("alice", STORE_UNFINISHED, NULL, 2), "");
+    check_digits(run(ask(STORE_REMOVE, j->id)), "1");
+    CHECK_INT(changes, 0);
+    close_store();
+    job_free(&j);
+}
+
 static void test_keys(void)
 {
     struct job *first = make('1', 1000), *second = make('2', 1000), *other = make('3', 1000);
@@ -625,6 +682,7 @@ int main(void)
     for (int i = 0; i < 2; i++) {
         durable = i;
         test_life();
+        test_leases();
         test_keys();
         test_pages();
         test_expiry();
