@@ -5,7 +5,7 @@
 // Who draws a job holds its lease: a token that is larger than all earlier ones of that job
 // (job->lease). In a shared store, leases end STORE_LEASE_MS after the last STORE_BEAT that renewed
 // them, by the store's clock; then another replica may claim the job. In other stores, a job is
-// leased when it is accepted or claimed, for ever.
+// leased indefinitely when it is accepted or claimed.
 #ifndef IMAGEND_STORE_H
 #define IMAGEND_STORE_H
 

@@ -328,7 +328,7 @@ static void count(void *ctx)
     ++*(int *)ctx;
 }
 
-// A store of one process leases every job to it for ever.
+// A store of one process leases every job to it indefinitely.
 static void test_leases(void)
 {
     struct job *j = make('1', 1000);
