@@ -3,7 +3,8 @@
 // the shape is a plain product. Best of several runs: the machine may be shared. "busy" counts
 // processor time instead of wall time, which other programs disturb less.
 // Usage: bench_ops [name part ...]; BENCH_SECONDS per shape (default 0.5), BENCH_DTYPE=f16;
-// IMAGEND_KERNEL=name for another kernel.
+// BENCH_JSON=1 for one JSON object per shape, with the large shapes of IF, and without the peak and
+// OpenBLAS; IMAGEND_KERNEL=name for another kernel.
 #include "bench.h"
 #include "ops_internal.h"
 
@@ -55,7 +56,26 @@ static const struct shape shapes[] = {
     {"if 32", ATTENTION, 1, 32, 32, 256, 0, 4, 77},
 };
 
+// A CPU takes seconds for one of these; bench/gpu.py compares them with PyTorch.
+static const struct shape large[] = {
+    {"if-xl 64", CONV3, 2, 64, 64, 704, 704},
+    {"if-xl 32", CONV3, 2, 32, 32, 1408, 1408},
+    {"if-xl 16", CONV3, 2, 16, 16, 2112, 2112},
+    {"if-xl 8", CONV3, 2, 8, 8, 2816, 2816},
+    {"if-ii-l 256", CONV3, 1, 256, 256, 160, 160},
+    {"if-ii-l 128", CONV3, 1, 128, 128, 320, 320},
+    {"if-ii-l 64", CONV3, 1, 64, 64, 640, 640},
+    {"if-xl 32", LINEAR, 2, 32, 32, 1408, 1408},
+    {"if-xl 16", LINEAR, 2, 16, 16, 2112, 6336},
+    {"t5 xxl", LINEAR, 1, 1, 77, 4096, 20480},
+    {"gemm", LINEAR, 1, 1, 4096, 4096, 4096},
+    {"if-xl 32", ATTENTION, 2, 32, 32, 1408, 0, 22, 77},
+    {"if-xl 16", ATTENTION, 2, 16, 16, 2112, 0, 33, 77},
+    {"if-ii-l 32", ATTENTION, 1, 32, 32, 960, 0, 15, 77},
+};
+
 static double budget = 0.5;
+static bool json;
 static enum dtype dtype;
 static int threads;
 
@@ -192,17 +212,38 @@ static double blas_flops(const struct shape *s, double flops)
 }
 #endif
 
+static void print_json(const struct shape *s, const char *kind, struct speed t, double flops)
+{
+    printf("{\"kind\": \"%s\", \"net\": \"%s\", \"n\": %u, \"h\": %u, \"w\": %u, \"in\": %u, "
+           "\"out\": %u, "
+           "\"heads\": %u, \"keys\": %u, \"gflop\": %.4f, \"seconds\": %.7f}\n",
+           kind, s->net, s->n, s->h, s->w, s->in, s->out, s->heads, s->keys, flops * 1e-9, t.wall);
+    fflush(stdout);
+}
+
+static struct speed time_shape(struct ops_device *dev, const struct shape *s, double *flops)
+{
+    return s->kind == ATTENTION ? time_attention(dev, s, flops) : time_matmul(dev, s, flops);
+}
+
+static const char *const kinds[] = {"conv", "linear", "attention"};
+
 static void bench_shape(struct ops_device *dev, const struct shape *s, double *peak)
 {
-    static const char *kinds[] = {"conv 3x3", "linear", "attention"};
-    double flops, now = bench_peak(threads);
+    static const char *titles[] = {"conv 3x3", "linear", "attention"};
+    double flops;
+    if (json) {
+        struct speed only = time_shape(dev, s, &flops);
+        print_json(s, kinds[s->kind], only, flops);
+        return;
+    }
+    double now = bench_peak(threads);
     *peak = now > *peak ? now : *peak;
-    struct speed t =
-        s->kind == ATTENTION ? time_attention(dev, s, &flops) : time_matmul(dev, s, &flops);
+    struct speed t = time_shape(dev, s, &flops);
     char what[64];
     snprintf(what, sizeof what, "%u x %ux%u, %u -> %u", s->n, s->h, s->w, s->in,
              s->kind == ATTENTION ? s->heads : s->out);
-    printf("%-9s %-10s %-26s %8.3f %8.1f %5.0f%% %8.1f %5.0f%%", kinds[s->kind], s->net, what,
+    printf("%-9s %-10s %-26s %8.3f %8.1f %5.0f%% %8.1f %5.0f%%", titles[s->kind], s->net, what,
            t.wall * 1e3, flops / t.wall * 1e-9, 100 * flops / t.wall / *peak, flops / t.busy * 1e-9,
            100 * flops / t.busy / (*peak / threads));
 #ifdef HAVE_CBLAS
@@ -217,11 +258,35 @@ static void bench_shape(struct ops_device *dev, const struct shape *s, double *p
 
 static bool wanted(const struct shape *s, int count, char **names)
 {
-    static const char *kinds[] = {"conv", "linear", "attention"};
     for (int i = 0; i < count; i++)
         if (strstr(s->net, names[i]) || strstr(kinds[s->kind], names[i]))
             return true;
     return !count;
+}
+
+static void print_head(const struct ops_device *dev, double *peak)
+{
+    for (int i = 0; i < 5; i++) {
+        double now = bench_peak(threads);
+        *peak = now > *peak ? now : *peak;
+    }
+    printf("%s, %s storage, %d threads, peak %.0f GFLOP/s\n", ops_device_info(dev)->name,
+           dtype == DT_F16 ? "f16" : "f32", threads, *peak * 1e-9);
+    printf("%-9s %-10s %-26s %8s %8s %6s %8s %6s %8s %6s\n", "operator", "net", "shape", "ms",
+           "GFLOP/s", "peak", "busy", "peak", "OpenBLAS", "ratio");
+}
+
+static void bench_all(struct ops_device *dev, int count, char **names)
+{
+    double peak = 0;
+    if (!json)
+        print_head(dev, &peak);
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        if (wanted(&shapes[i], count, names))
+            bench_shape(dev, &shapes[i], &peak);
+    for (size_t i = 0; json && i < sizeof large / sizeof large[0]; i++)
+        if (wanted(&large[i], count, names))
+            bench_shape(dev, &large[i], &peak);
 }
 
 int main(int argc, char **argv)
@@ -237,18 +302,8 @@ int main(int argc, char **argv)
         return 1;
     }
     dtype = ops_device_info(dev)->dtype;
-    double peak = 0;
-    for (int i = 0; i < 5; i++) {
-        double now = bench_peak(threads);
-        peak = now > peak ? now : peak;
-    }
-    printf("%s, %s storage, %d threads, peak %.0f GFLOP/s\n", ops_device_info(dev)->name,
-           dtype == DT_F16 ? "f16" : "f32", threads, peak * 1e-9);
-    printf("%-9s %-10s %-26s %8s %8s %6s %8s %6s %8s %6s\n", "operator", "net", "shape", "ms",
-           "GFLOP/s", "peak", "busy", "peak", "OpenBLAS", "ratio");
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        if (wanted(&shapes[i], argc - 1, argv + 1))
-            bench_shape(dev, &shapes[i], &peak);
+    json = getenv("BENCH_JSON") != NULL;
+    bench_all(dev, argc - 1, argv + 1);
     ops_device_close(&dev);
     return 0;
 }

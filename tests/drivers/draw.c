@@ -1,6 +1,7 @@
 // Generates images and writes their pixels as PPM files, which need no decoder to compare: draw
-// MODEL SIZE FOLDER PROMPT SEED... writes FOLDER/SEED.ppm. Called by driver.sh, once per driver.
-// Uses engine.h only.
+// MODEL SIZE FOLDER PROMPT SEED... writes FOLDER/SEED.ppm, with 4 steps in the first stage. Called
+// by driver.sh, once per driver, and by bench/gpu.py, with DRAW_STEPS=0 for the model's own steps
+// and DRAW_DTYPE for another storage. Uses engine.h only.
 #include "engine.h"
 
 #include <stdio.h>
@@ -51,7 +52,9 @@ int main(int argc, char **argv)
         fputs("usage: draw MODEL SIZE FOLDER PROMPT SEED...\n", stderr);
         return 2;
     }
-    enum err e = engine_open(&(struct engine_params){.model = argv[1], .slots = 1}, &g, &why);
+    const char *steps = getenv("DRAW_STEPS");
+    const struct engine_params p = {.model = argv[1], .slots = 1, .dtype = getenv("DRAW_DTYPE")};
+    enum err e = engine_open(&p, &g, &why);
     for (int i = 5; !e && i < argc; i++) {
         struct drawing d = {.drawn = false};
         snprintf(d.path, sizeof d.path, "%s/%s.ppm", argv[3], argv[i]);
@@ -59,7 +62,7 @@ int main(int argc, char **argv)
                  &(struct picture_request){.prompt = argv[4],
                                            .size = {atoi(argv[2]), atoi(argv[2])},
                                            .seed = strtoull(argv[i], NULL, 10),
-                                           .steps = {4}},
+                                           .steps = {steps ? atoi(steps) : 4}},
                  &d, &why);
     }
     if (e)
