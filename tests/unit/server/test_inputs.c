@@ -92,6 +92,17 @@ static struct job *hold(struct job *job)
     return job;
 }
 
+static void let_go(struct job *job)
+{
+    struct held **at = &all_held;
+    while ((*at)->watch.job != job)
+        at = &(*at)->next;
+    struct held *h = *at;
+    *at = h->next;
+    jobs_unwatch(jobs, &h->watch);
+    free(h);
+}
+
 static void on_removed(void *ctx, struct job *none, const struct fault *why)
 {
     CHECK(!none && !why);
@@ -100,17 +111,11 @@ static void on_removed(void *ctx, struct job *none, const struct fault *why)
 
 static void remove_job(struct job *job)
 {
-    struct held **at = &all_held;
     struct jobs_ask *ask;
     bool gone = false;
-    while ((*at)->watch.job != job)
-        at = &(*at)->next;
-    struct held *h = *at;
-    *at = h->next;
     jobs_remove(jobs, job, on_removed, &gone, &ask);
     wait_for(is_true, &gone);
-    jobs_unwatch(jobs, &h->watch);
-    free(h);
+    let_go(job);
 }
 
 static void open_jobs(bool durable, size_t input_bytes)
@@ -183,15 +188,20 @@ static struct job_spec spec_of(int scale)
     return s;
 }
 
-static struct outcome submit(int scale, struct blob *image, struct blob *mask)
+static struct outcome submit_spec(const struct job_spec *s, struct blob *image, struct blob *mask)
 {
-    const struct job_spec s = spec_of(scale);
-    const struct jobs_input in = {&s, image, mask};
+    const struct jobs_input in = {s, image, mask};
     struct jobs_intake *intake;
     struct outcome o = {0};
     if (!jobs_submit_input(jobs, &in, on_submitted, &o, &intake, &o.why))
         wait_for(is_true, &o.there);
     return o;
+}
+
+static struct outcome submit(int scale, struct blob *image, struct blob *mask)
+{
+    const struct job_spec s = spec_of(scale);
+    return submit_spec(&s, image, mask);
 }
 
 struct lookup {
@@ -349,6 +359,25 @@ static void test_refused(void)
     blob_unref(&bad);
 }
 
+// A job that its client waits for is not stored: its files go when nobody holds it any more.
+static void test_not_stored(void)
+{
+    struct blob *image = file(W, H, 1, false), *mask = file(W, H, 0, true);
+    struct job_spec s = spec_of(0);
+    s.durable = s.keep = false;
+    open_jobs(true, 1 << 20);
+    struct outcome o = submit_spec(&s, image, mask);
+    CHECK(o.job);
+    CHECK_INT(jobs_stats(jobs).input_bytes, image->size + mask->size);
+    wait_for(has_ended, o.job);
+    let_go(o.job);
+    CHECK_INT(jobs_stats(jobs).input_bytes, 0);
+    CHECK_INT(files_in("inputs"), 0);
+    close_jobs();
+    blob_unref(&image);
+    blob_unref(&mask);
+}
+
 // A job that waits when the program ends is done after the next start, with its files; what no job
 // has is swept.
 static void test_restart(void)
@@ -395,6 +424,7 @@ int main(void)
     test_life(false);
     test_life(true);
     test_refused();
+    test_not_stored();
     test_restart();
     CHECK_INT(uv_loop_close(&loop), 0);
     snprintf(command, sizeof command, "rm -r %s", folder);
