@@ -378,6 +378,30 @@ static void test_not_stored(void)
     blob_unref(&mask);
 }
 
+// Two requests with one key at the same time: neither finds the other's job when it asks for it
+// first, and they get one job.
+static void test_at_the_same_time(void)
+{
+    struct job_spec s = spec_of(0);
+    s.idempotency_key = "k";
+    s.body_hash = "h";
+    struct jobs_ask *ask[2];
+    struct outcome o[2] = {{0}};
+    open_jobs(true, 1 << 20);
+    for (int i = 0; i < 2; i++)
+        jobs_submit(jobs, &s, on_submitted, &o[i], &ask[i]);
+    for (int i = 0; i < 2; i++)
+        wait_for(is_true, &o[i].there);
+    CHECK(o[0].job && o[1].job == o[0].job);
+    if (o[0].job && o[1].job) {
+        wait_for(has_ended, o[0].job);
+        let_go(o[0].job);
+        remove_job(o[0].job);
+    }
+    CHECK(!jobs_newest(jobs));
+    close_jobs();
+}
+
 // A job that waits when the program ends is done after the next start, with its files; what no job
 // has is swept.
 static void test_restart(void)
@@ -425,6 +449,7 @@ int main(void)
     test_life(true);
     test_refused();
     test_not_stored();
+    test_at_the_same_time();
     test_restart();
     CHECK_INT(uv_loop_close(&loop), 0);
     snprintf(command, sizeof command, "rm -r %s", folder);
