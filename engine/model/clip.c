@@ -1,7 +1,6 @@
 // CLIPTextModel: token and position embeddings, causal attention, feed-forward layers. Called
-// through text_encoder.c. No pipeline uses it yet (hfconfig.c refuses it in a model_index.json);
-// tests compare it with transformers. Knows nothing about tokenizers or diffusion. Source:
-// transformers CLIPTextModel, CLIPEncoderLayer.
+// through text_encoder.c. Knows nothing about diffusion. Source: transformers CLIPTextModel,
+// CLIPEncoderLayer.
 #include "model_act.h"
 #include "text_encoder.h"
 
@@ -212,6 +211,7 @@ static void clip_describe(const struct text_encoder_config *config, char *out, s
 
 const struct text_encoder_class clip_encoder = {
     .name = "CLIPTextModel",
+    .tokenizer = TOKENIZER_CLIP,
     .read = clip_read,
     .describe = clip_describe,
     .bytes = sizeof(struct clip),

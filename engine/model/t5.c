@@ -225,6 +225,7 @@ static void t5_describe(const struct text_encoder_config *config, char *out, siz
 
 const struct text_encoder_class t5_encoder = {
     .name = "T5EncoderModel",
+    .tokenizer = TOKENIZER_T5,
     .read = t5_read,
     .describe = t5_describe,
     .bytes = sizeof(struct t5),

@@ -6,6 +6,7 @@
 
 #include "hfconfig.h"
 #include "layers.h"
+#include "tokenizer.h"
 
 struct text_encoder_class;
 
@@ -49,6 +50,7 @@ struct tensor text_encoder_record(const struct text_encoder *t, struct ops *o,
 
 struct text_encoder_class {
     const char *name;
+    enum tokenizer_kind tokenizer; // whose ids it takes
     enum err (*read)(const char *path, struct text_encoder_config *out, struct fault *why);
     void (*describe)(const struct text_encoder_config *c, char *out, size_t n);
     // The size of the encoder, which is allocated and zeroed before load.

@@ -1,9 +1,10 @@
-// Converts text to T5 ids. Callers: the pipeline's text part and the golden program, on any thread;
-// a tokenizer is read-only. Knows nothing about encoders. Source: transformers
-// PreTrainedTokenizer.tokenize, T5Tokenizer.tokenize and _tokenize.
+// Converts text to the ids of T5 or CLIP. Callers: the pipeline's text part and the golden program,
+// on any thread; a tokenizer is read-only. Knows nothing about encoders. Source: transformers
+// PreTrainedTokenizer.tokenize, T5Tokenizer.tokenize and _tokenize, CLIPTokenizer._tokenize.
 #include "tokenizer.h"
 
 #include "buf.h"
+#include "clip_text.h"
 #include "tokenizer_priv.h"
 #include "utf8.h"
 
@@ -15,6 +16,11 @@
 static const char UNDERLINE[] = "\xe2\x96\x81"; // U+2581, SentencePiece's space
 enum { UNDERLINE_LEN = 3 };
 
+enum tokenizer_kind tokenizer_kind(const struct tokenizer *t)
+{
+    return t->bpe ? TOKENIZER_CLIP : TOKENIZER_T5;
+}
+
 int tokenizer_vocab(const struct tokenizer *t)
 {
     return t->vocab;
@@ -23,6 +29,11 @@ int tokenizer_vocab(const struct tokenizer *t)
 int tokenizer_max_length(const struct tokenizer *t)
 {
     return t->max_length;
+}
+
+int tokenizer_piece(const struct tokenizer *t, const char *text, size_t len)
+{
+    return t->bpe ? bpe_find(t->bpe, text, len) : sp_piece_id(t->sp, text, len);
 }
 
 const struct tokenizer_added *tokenizer_find_added(const struct tokenizer *t, const char *text,
@@ -115,6 +126,34 @@ static enum err encode_pieces(struct ids *s, const char *text, size_t len)
     return e;
 }
 
+static void on_token(void *ctx, int id)
+{
+    ids_add(ctx, id, PIECE);
+}
+
+// Special tokens that are found only once the text is in lower case have their own ids, too.
+static enum err on_word(void *ctx, const char *word, size_t n)
+{
+    struct ids *s = ctx;
+    const struct tokenizer_added *a = tokenizer_find_added(s->t, word, n);
+
+    if (!a)
+        return bpe_encode(s->t->bpe, word, n, on_token, s);
+    ids_add(s, a->id, SPECIAL);
+    return ERR_OK;
+}
+
+static enum err encode_words(struct ids *s, const char *text, size_t len)
+{
+    struct buf clean = {0};
+    enum err e = clip_text_clean(text, len, s->t->fixed, &clean);
+
+    if (!e && clean.len)
+        e = clip_text_split(clean.data, clean.len, on_word, s);
+    buf_deinit(&clean);
+    return e ? e : s->failed ? ERR_NO_MEMORY : ERR_OK;
+}
+
 // Without legacy, leading spaces are kept: the unknown token is put in front so that SentencePiece
 // does not trim them, and its pieces are dropped afterwards.
 static enum err encode_segment(struct ids *s, const char *text, size_t len)
@@ -123,6 +162,8 @@ static enum err encode_segment(struct ids *s, const char *text, size_t len)
     size_t before = s->count;
     enum err e;
 
+    if (s->t->bpe)
+        return encode_words(s, text, len);
     if (s->t->legacy ||
         !(text[0] == ' ' || (len >= UNDERLINE_LEN && !memcmp(text, UNDERLINE, UNDERLINE_LEN))))
         return encode_pieces(s, text, len);
@@ -252,7 +293,13 @@ static enum err encode_all(struct ids *s, const char *text, size_t len)
         return ERR_INVALID;
     if (!len)
         return ERR_OK;
-    return s->t->legacy ? encode_text(s, text, len) : encode_modern(s, text, len);
+    return s->t->legacy || s->t->bpe ? encode_text(s, text, len) : encode_modern(s, text, len);
+}
+
+// Whether the first n ids need an end token: with T5, a text that already ends with one does not.
+static bool needs_end(const struct ids *s, size_t n)
+{
+    return s->t->bpe || !n || s->id[n - 1] != s->t->eos;
 }
 
 enum err tokenizer_count(const struct tokenizer *t, const char *text, size_t len, int *count)
@@ -260,7 +307,7 @@ enum err tokenizer_count(const struct tokenizer *t, const char *text, size_t len
     struct ids s = {.t = t};
     const enum err e = encode_all(&s, text, len);
 
-    *count = (int)s.count + (!s.count || s.id[s.count - 1] != t->eos);
+    *count = (int)s.count + (t->bpe != NULL) + needs_end(&s, s.count);
     ids_deinit(&s);
     return e;
 }
@@ -269,26 +316,39 @@ enum err tokenizer_encode(const struct tokenizer *t, const char *text, size_t le
                           uint32_t *ids, uint32_t *mask, int *count)
 {
     struct ids s = {.t = t};
-    size_t n;
-    enum err e = length < 1 ? ERR_INVALID : encode_all(&s, text, len);
+    const size_t begin = t->bpe != NULL, most = (size_t)length - 1 - begin;
+    size_t n, k = 0;
+    enum err e = length < 1 + (int)begin ? ERR_INVALID : encode_all(&s, text, len);
 
     if (e == ERR_OK) {
-        n = s.count < (size_t)length ? s.count : (size_t)length - 1;
+        n = s.count < most ? s.count : most;
+        if (begin)
+            ids[k++] = (uint32_t)t->bos;
         for (size_t i = 0; i < n; i++)
-            ids[i] = (uint32_t)s.id[i];
-        // a text that already ends with the end token does not get a second one
-        if (!n || ids[n - 1] != (uint32_t)t->eos)
-            ids[n++] = (uint32_t)t->eos;
+            ids[k++] = (uint32_t)s.id[i];
+        if (needs_end(&s, n))
+            ids[k++] = (uint32_t)t->eos;
         for (int i = 0; i < length; i++) {
-            mask[i] = (size_t)i < n;
+            mask[i] = (size_t)i < k;
             if (!mask[i])
                 ids[i] = (uint32_t)t->pad;
         }
         if (count)
-            *count = (int)n;
+            *count = (int)k;
     }
     ids_deinit(&s);
     return e;
+}
+
+enum err tokenizer_prepare(const struct tokenizer *t, const char *prompt, size_t len,
+                           struct buf *out)
+{
+    if (!t->bpe)
+        return tokenizer_prompt(prompt, len, out);
+    if (!utf8_valid(prompt, len, NULL))
+        return ERR_INVALID;
+    buf_add(out, prompt, len);
+    return out->failed ? ERR_NO_MEMORY : ERR_OK;
 }
 
 // ---- SentencePiece alone --------------------------------------------------------------------
@@ -308,7 +368,7 @@ enum err tokenizer_pieces(const struct tokenizer *t, const char *text, size_t le
 
     *ids = NULL;
     *count = 0;
-    if (!utf8_valid(text, len, NULL))
+    if (!utf8_valid(text, len, NULL) || !t->sp)
         return ERR_INVALID;
     if (len)
         r = sp_encode(t->sp, text, len, collect_id, &s);
@@ -333,7 +393,7 @@ enum err tokenizer_normalize(const struct tokenizer *t, const char *text, size_t
 {
     enum sp_result r = SP_OK;
 
-    if (!utf8_valid(text, len, NULL))
+    if (!utf8_valid(text, len, NULL) || !t->sp)
         return ERR_INVALID;
     if (len)
         r = sp_encode(t->sp, text, len, collect_text, out);

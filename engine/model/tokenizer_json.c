@@ -259,10 +259,10 @@ static enum err read_model(struct source *s, const struct json_t *v)
 enum err tokenizer_json_read(const char *path, struct tokenizer_json *out, struct fault *why)
 {
     struct source s = {.path = path, .why = why, .out = out};
-    enum err e = json_parse_file(path, TOKENIZER_JSON_MAX, &out->doc, why);
+    enum err e = ERR_OK;
 
     s.doc = out->doc;
-    if (!e && json_kind(s.doc) != JSON_MAP)
+    if (json_kind(s.doc) != JSON_MAP)
         e = fault_set(why, ERR_FORMAT, path, "%s: must be a JSON object", fault_path(path));
     if (!e)
         e = read_normalizer(&s, json_find(s.doc, "normalizer"));
@@ -281,5 +281,6 @@ enum err tokenizer_json_read(const char *path, struct tokenizer_json *out, struc
 void tokenizer_json_deinit(struct tokenizer_json *t)
 {
     json_destroy(&t->doc);
+    bpe_destroy(&t->bpe);
     buf_deinit(&t->model);
 }

@@ -1,6 +1,6 @@
-// Opens a tokenizer folder: spiece.model or tokenizer.json, and the related JSON files. Called
-// while a model is loaded, on one thread. Source: transformers T5Tokenizer.__init__ and
-// from_pretrained of its base class.
+// Opens a tokenizer folder: spiece.model, vocab.json and merges.txt, or tokenizer.json, and the
+// related JSON files. Called while a model is loaded, on one thread. Source: transformers
+// T5Tokenizer.__init__, CLIPTokenizer.__init__ and from_pretrained of their base class.
 #include "buf.h"
 #include "file.h"
 #include "json.h"
@@ -113,7 +113,7 @@ static enum err put_special(struct loader *l, const struct json_t *v, const char
         a->id = tokenizer_find_added(l->t, a->text, a->len)->id;
         return ERR_OK;
     }
-    a->id = sp_piece_id(l->t->sp, a->text, a->len);
+    a->id = tokenizer_piece(l->t, a->text, a->len);
     if (a->id < 0)
         return fault_set(l->why, ERR_UNSUPPORTED, key, "%s: %s %.40s is not in the vocabulary",
                          fault_path(l->dir), key, a->text);
@@ -187,6 +187,11 @@ static enum err put_added_file(struct loader *l)
     return e;
 }
 
+static int pieces(const struct tokenizer *t)
+{
+    return t->bpe ? bpe_tokens(t->bpe) : sp_pieces(t->sp);
+}
+
 // added_tokens of tokenizer.json: [{"id": 32099, "content": "<extra_id_0>", "special": true, ...}]
 static enum err put_fast(struct loader *l)
 {
@@ -206,11 +211,12 @@ static enum err put_fast(struct loader *l)
             return e;
         a.id = (int)json_int(id);
         a.special = json_bool(json_find(v, "special"));
-        if (json_bool(json_find(v, "normalized")))
+        // CLIP finds its special tokens in normalized text, too; see on_word in tokenizer.c.
+        if (json_bool(json_find(v, "normalized")) && !l->t->bpe)
             return fault_set(l->why, ERR_UNSUPPORTED, "added_tokens",
                              "%s: %.40s: normalized added tokens are not supported",
                              fault_path(l->dir), a.text);
-        if (a.id < sp_pieces(l->t->sp) && sp_piece_id(l->t->sp, a.text, a.len) != a.id)
+        if (a.id < pieces(l->t) && tokenizer_piece(l->t, a.text, a.len) != a.id)
             return fault_set(l->why, ERR_FORMAT, "added_tokens",
                              "%s: added token %.40s has id %d, which belongs to another piece",
                              fault_path(l->dir), a.text, a.id);
@@ -245,45 +251,80 @@ static const struct json_t *special(const struct loader *l, const char *key)
     return json_find(l->config, key);
 }
 
+// The tokens with a meaning: their keys in the files, their texts in T5 and CLIP unless the files
+// say otherwise (NULL: none), their ids.
+enum { TOKEN_EOS, TOKEN_UNK, TOKEN_PAD, TOKEN_BOS, TOKENS };
+static const struct {
+    const char *key, *text[2];
+} tokens[TOKENS] = {
+    [TOKEN_EOS] = {"eos_token", {"</s>", "<|endoftext|>"}},
+    [TOKEN_UNK] = {"unk_token", {"<unk>", "<|endoftext|>"}},
+    [TOKEN_PAD] = {"pad_token", {"<pad>", "<|endoftext|>"}},
+    [TOKEN_BOS] = {"bos_token", {NULL, "<|startoftext|>"}},
+};
+
+static enum err put_token(struct loader *l, int which, int *id)
+{
+    const char *key = tokens[which].key, *text = tokens[which].text[l->t->bpe != NULL];
+    const struct json_t *v = special(l, key);
+    struct tokenizer_added a = {0};
+    struct json_t *plain = NULL;
+    enum err e = ERR_OK;
+
+    if (!text)
+        return ERR_OK;
+    if (!v) {
+        char quoted[24];
+        int n = snprintf(quoted, sizeof quoted, "\"%s\"", text);
+        e = json_parse(quoted, (size_t)n, key, ERR_FORMAT, &plain, l->why);
+        v = plain;
+    }
+    if (e == ERR_OK)
+        e = put_special(l, v, key, &a);
+    if (e == ERR_OK && which == TOKEN_UNK && !(l->t->unk = strdup(a.text)))
+        e = no_memory(l);
+    *id = a.id;
+    json_destroy(&plain);
+    return e;
+}
+
+// Tokens besides the vocabulary, as each kind of folder lists them.
+static enum err put_listed(struct loader *l, const struct json_t *additional)
+{
+    const struct json_t *decoder = json_find(l->config, "added_tokens_decoder");
+    int sentinels = 0;
+    enum err e;
+
+    if (l->fast.doc)
+        return put_fast(l);
+    e = l->t->bpe ? ERR_OK : count_sentinels(l, additional, &sentinels);
+    if (e == ERR_OK)
+        e = put_sentinels(l, sentinels);
+    if (e == ERR_OK)
+        e = decoder ? put_decoder(l, decoder) : put_added_file(l);
+    return e;
+}
+
 static enum err put_all(struct loader *l)
 {
-    const struct json_t *list = special(l, "additional_special_tokens"),
-                        *decoder = json_find(l->config, "added_tokens_decoder");
-    static const char *const keys[] = {"eos_token", "unk_token", "pad_token"};
-    static const char *const texts[] = {"</s>", "<unk>", "<pad>"};
-    int sentinels = 0, ids[3];
-    enum err e = l->fast.doc ? put_fast(l) : count_sentinels(l, list, &sentinels);
+    const struct json_t *list = special(l, "additional_special_tokens");
+    int ids[TOKENS] = {0};
+    enum err e = put_listed(l, list);
 
-    if (e == ERR_OK && !l->fast.doc)
-        e = put_sentinels(l, sentinels);
-    if (e == ERR_OK && !l->fast.doc)
-        e = decoder ? put_decoder(l, decoder) : put_added_file(l);
-    for (int i = 0; i < 3 && e == ERR_OK; i++) {
-        const struct json_t *v = special(l, keys[i]);
-        struct tokenizer_added a = {0};
-        struct json_t *plain = NULL;
-        if (!v) {
-            char quoted[16];
-            int n = snprintf(quoted, sizeof quoted, "\"%s\"", texts[i]);
-            e = json_parse(quoted, (size_t)n, keys[i], ERR_FORMAT, &plain, l->why);
-            v = plain;
-        }
-        if (e == ERR_OK)
-            e = put_special(l, v, keys[i], &a);
-        if (e == ERR_OK && i == 1 && !(l->t->unk = strdup(a.text)))
-            e = no_memory(l);
-        ids[i] = a.id;
-        json_destroy(&plain);
-    }
+    for (int i = 0; i < TOKENS && e == ERR_OK; i++)
+        e = put_token(l, i, &ids[i]);
     for (size_t i = 0; i < json_count(list) && e == ERR_OK; i++) {
         struct tokenizer_added a;
         e = put_special(l, json_item(list, i), "additional_special_tokens", &a);
     }
     if (e == ERR_OK) {
-        l->t->eos = ids[0];
-        l->t->pad = ids[2];
+        l->t->eos = ids[TOKEN_EOS];
+        l->t->pad = ids[TOKEN_PAD];
+        l->t->bos = ids[TOKEN_BOS];
     }
-    return e == ERR_OK && l->fast.doc ? check_fast(l) : e;
+    if (e == ERR_OK && l->t->bpe && bpe_finish(l->t->bpe, ids[TOKEN_UNK]))
+        e = no_memory(l);
+    return e == ERR_OK && l->fast.doc && !l->t->bpe ? check_fast(l) : e;
 }
 
 // ---- files ----------------------------------------------------------------------------------
@@ -379,21 +420,55 @@ static bool is_there(const char *path)
     return lstat(path, &st) == 0;
 }
 
-// Selects the slow tokenizer's file if it exists, otherwise the fast one's.
-static enum err choose_model(struct loader *l, struct buf *slow, struct buf *fast)
+// Whether the folder has the file.
+static bool has(struct loader *l, const char *name, struct buf *path)
 {
-    buf_printf(slow, "%s/spiece.model", l->dir);
-    buf_printf(fast, "%s/tokenizer.json", l->dir);
-    if (slow->failed || fast->failed)
-        return no_memory(l);
-    if (is_there(slow->data))
+    buf_clear(path);
+    buf_printf(path, "%s/%s", l->dir, name);
+    return !path->failed && is_there(path->data);
+}
+
+static enum err read_fast(struct loader *l, const char *path)
+{
+    enum err e = json_parse_file(path, TOKENIZER_JSON_MAX, &l->fast.doc, l->why);
+
+    if (!e && tokenizer_clip_is(l->fast.doc)) {
+        e = tokenizer_clip_json(path, &l->fast, l->why);
+        l->t->bpe = l->fast.bpe;
+        l->fast.bpe = NULL;
+        return e;
+    }
+    return e ? e : tokenizer_json_read(path, &l->fast, l->why);
+}
+
+// Selects the slow tokenizer's files if they exist, otherwise the fast one's. path: receives the
+// path of SentencePiece's model.
+static enum err choose_model(struct loader *l, struct buf *path)
+{
+    if (has(l, "vocab.json", path) && !has(l, "spiece.model", path)) {
+        l->t->fixed = true;
+        return tokenizer_clip_read(l->dir, &l->t->bpe, l->why);
+    }
+    if (has(l, "spiece.model", path))
         return ERR_OK;
-    if (is_there(fast->data))
-        return tokenizer_json_read(fast->data, &l->fast, l->why);
+    if (has(l, "tokenizer.json", path))
+        return read_fast(l, path->data);
+    if (path->failed)
+        return no_memory(l);
     if (!is_there(l->dir))
         return file_open_error(l->dir, ENOENT, l->why);
-    return fault_set(l->why, ERR_NOT_FOUND, "tokenizer",
-                     "%s has neither a spiece.model nor a tokenizer.json", fault_path(l->dir));
+    return fault_set(
+        l->why, ERR_NOT_FOUND, "tokenizer",
+        "%s has neither a spiece.model (T5), nor vocab.json and merges.txt (CLIP), nor "
+        "a tokenizer.json",
+        fault_path(l->dir));
+}
+
+static enum err load_model(struct loader *l, const char *path)
+{
+    if (l->t->bpe)
+        return ERR_OK;
+    return l->fast.doc ? load_pieces(l, path, &l->fast.model) : read_spiece(l, path);
 }
 
 static void count_piece(void *ctx, const char *piece, size_t n, int id)
@@ -408,11 +483,12 @@ static enum err finish(struct loader *l)
 {
     struct tokenizer *t = l->t;
 
-    t->vocab = sp_pieces(t->sp);
+    t->vocab = pieces(t);
     for (int i = 0; i < t->added_count; i++)
         if (t->added[i].id >= t->vocab)
             t->vocab = t->added[i].id + 1;
-    if (!t->legacy && sp_encode(t->sp, t->unk, strlen(t->unk), count_piece, &t->unk_pieces))
+    if (t->sp && !t->legacy &&
+        sp_encode(t->sp, t->unk, strlen(t->unk), count_piece, &t->unk_pieces))
         return no_memory(l);
     return ERR_OK;
 }
@@ -427,18 +503,15 @@ enum err tokenizer_open_legacy(const char *dir, int legacy, struct tokenizer **o
     l.t = calloc(1, sizeof *l.t);
     if (!l.t)
         return no_memory(&l);
-    struct buf slow = {0}, fast = {0};
-    if ((e = choose_model(&l, &slow, &fast)) != ERR_OK ||
+    struct buf path = {0};
+    if ((e = choose_model(&l, &path)) != ERR_OK ||
         (e = read_json(&l, "tokenizer_config.json", false, &l.config)) != ERR_OK ||
         (e = read_json(&l, "special_tokens_map.json", true, &l.map)) != ERR_OK ||
         (e = read_json(&l, "added_tokens.json", true, &l.added)) != ERR_OK ||
-        (e = read_config(&l, legacy)) != ERR_OK ||
-        (e = l.fast.doc ? load_pieces(&l, fast.data, &l.fast.model) : read_spiece(&l, slow.data)) !=
-            ERR_OK ||
+        (e = read_config(&l, legacy)) != ERR_OK || (e = load_model(&l, path.data)) != ERR_OK ||
         (e = put_all(&l)) != ERR_OK || (e = finish(&l)) != ERR_OK)
         tokenizer_close(&l.t);
-    buf_deinit(&slow);
-    buf_deinit(&fast);
+    buf_deinit(&path);
     tokenizer_json_deinit(&l.fast);
     json_destroy(&l.config);
     json_destroy(&l.map);
@@ -460,6 +533,7 @@ void tokenizer_close(struct tokenizer **tokenizer)
         return;
     if (t->sp)
         sp_free(&t->sp);
+    bpe_destroy(&t->bpe);
     for (int i = 0; i < t->added_count; i++)
         free(t->added[i].text);
     free(t->added);

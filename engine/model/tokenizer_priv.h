@@ -2,6 +2,7 @@
 #ifndef IMAGEND_TOKENIZER_PRIV_H
 #define IMAGEND_TOKENIZER_PRIV_H
 
+#include "bpe.h"
 #include "buf.h"
 #include "sp_shim.h"
 #include "tokenizer.h"
@@ -18,7 +19,10 @@ struct tokenizer_added {
 };
 
 struct tokenizer {
-    struct sp_model *sp;
+    struct sp_model *sp; // T5's; NULL: bpe
+    struct bpe *bpe;     // CLIP's; NULL: sp
+    bool fixed;          // bpe: text is cleaned as by ftfy
+    int bos;             // bpe: the token before a text
     struct tokenizer_added *added;
     int added_count;
     int vocab, max_length;
@@ -34,6 +38,9 @@ struct tokenizer {
 const struct tokenizer_added *tokenizer_find_added(const struct tokenizer *t, const char *text,
                                                    size_t len);
 
+// The id of a token of the vocabulary, without added ones; -1: none.
+int tokenizer_piece(const struct tokenizer *t, const char *text, size_t len);
+
 // The defect of a serialized SentencePiece model, as half a sentence; NULL if the library can load
 // it safely.
 const char *spiece_check(const void *bytes, size_t n);
@@ -42,15 +49,23 @@ enum { TOKENIZER_JSON_MAX = 64 << 20 };
 
 // tokenizer.json, converted to a serialized SentencePiece model, and its other settings.
 struct tokenizer_json {
-    struct json_t *doc; // owns end; tokenizer_load.c reads its added_tokens
+    struct json_t *doc; // the parsed file; owns end; tokenizer_load.c reads its added_tokens
     struct buf model;
     bool legacy, prefix_space, any_space; // as in struct tokenizer
     const char *end;                      // the token appended to a text
     int unk;                              // id of the unknown token
+    struct bpe *bpe;                      // of a CLIP tokenizer, instead of the model
 };
-// Owner: *out starts zeroed; the caller calls tokenizer_json_deinit, even on error. Errors:
-// NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY.
+// Reads out->doc, parsed from path, into the other members. Owner: the caller calls
+// tokenizer_json_deinit, even on error. Errors: FORMAT, UNSUPPORTED, NO_MEMORY.
 enum err tokenizer_json_read(const char *path, struct tokenizer_json *out, struct fault *why);
 void tokenizer_json_deinit(struct tokenizer_json *t);
+
+// CLIP's vocabulary, from vocab.json and merges.txt in a folder. Errors: as tokenizer_json_read.
+// Owner: the caller destroys *out.
+enum err tokenizer_clip_read(const char *dir, struct bpe **out, struct fault *why);
+// Likewise, from a tokenizer.json that is_clip; reads out->doc into the other members.
+bool tokenizer_clip_is(const struct json_t *doc);
+enum err tokenizer_clip_json(const char *path, struct tokenizer_json *out, struct fault *why);
 
 #endif

@@ -11,7 +11,7 @@
 #include <string.h>
 
 struct cached {
-    char *prompt; // after tokenizer_prompt; NULL: free
+    char *prompt; // after tokenizer_prepare; NULL: free
     float *states;
     int tokens, total; // tokens used, and tokens in the prompt
     uint64_t used;
@@ -44,13 +44,23 @@ static enum err open_encoder(const struct text_params *p, struct text_parts *par
 
 static enum err open_tokenizer(const struct text_params *p, struct text_parts *parts)
 {
+    static const char *const kinds[] = {"T5 (spiece.model)", "CLIP (vocab.json, merges.txt)"};
     struct fault *why = &parts->tokenizer_fault;
     enum err e = tokenizer_open(p->tokenizer_dir, &parts->tokenizer, why);
 
+    if (!e && tokenizer_kind(parts->tokenizer) != p->config->cls->tokenizer)
+        e = fault_set(why, ERR_UNSUPPORTED, "tokenizer",
+                      "%s is a tokenizer of %s, but %s needs one of %s",
+                      fault_path(p->tokenizer_dir), kinds[tokenizer_kind(parts->tokenizer)],
+                      p->config->cls->name, kinds[p->config->cls->tokenizer]);
     if (!e && tokenizer_vocab(parts->tokenizer) > p->config->vocab)
         e = fault_set(why, ERR_FORMAT, "tokenizer",
                       "the tokenizer has %d tokens, but the text encoder has only %d embeddings",
                       tokenizer_vocab(parts->tokenizer), p->config->vocab);
+    if (!e && p->config->length && tokenizer_max_length(parts->tokenizer) != p->config->length)
+        e = fault_set(why, ERR_UNSUPPORTED, "tokenizer",
+                      "the tokenizer makes prompts of %d tokens, but the text encoder takes %d",
+                      tokenizer_max_length(parts->tokenizer), p->config->length);
     return e;
 }
 
@@ -231,7 +241,7 @@ enum err text_encode(struct text *t, const char *prompt, struct text_states *out
     const size_t floats = (size_t)t->length * (size_t)text_dim(t);
     struct buf clean = {0};
     struct cached *c;
-    enum err e = tokenizer_prompt(prompt, strlen(prompt), &clean);
+    enum err e = tokenizer_prepare(t->tokenizer, prompt, strlen(prompt), &clean);
 
     if (!e && clean.failed)
         e = ERR_NO_MEMORY;

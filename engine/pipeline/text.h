@@ -40,9 +40,9 @@ struct text_states {
     int tokens;     // of L, without padding
     int cut;        // tokens of the prompt that did not fit
 };
-// Encodes the prompt, lowercased and stripped first as in the IF pipelines. Owner: the cache; valid
-// until two further prompts have been encoded. Errors: INVALID (not UTF-8), NOT_FINITE,
-// DEVICE_LOST, NO_DEVICE_MEMORY, NO_MEMORY.
+// Encodes the prompt, for T5 lowercased and stripped first as in the IF pipelines. Owner: the
+// cache; valid until two further prompts have been encoded. Errors: INVALID (not UTF-8),
+// NOT_FINITE, DEVICE_LOST, NO_DEVICE_MEMORY, NO_MEMORY.
 enum err text_encode(struct text *t, const char *prompt, struct text_states *out,
                      struct fault *why);
 void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses);

@@ -18,58 +18,19 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && !strcmp(text + n - m, end);
 }
 
-static const char *const pipelines[] = {
-    "IFPipeline",
-    "IFSuperResolutionPipeline",
-    "IFImg2ImgPipeline",
-    "IFInpaintingPipeline",
-    "IFImg2ImgSuperResolutionPipeline",
-    "IFInpaintingSuperResolutionPipeline",
-};
-
-// Whether the folder is a pipeline that this program does not run; *out then says which.
-static bool foreign_pipeline(struct golden *g, const char *name, char *out, size_t n)
-{
-    char path[GOLDEN_PATH];
-    struct json_t *doc = NULL;
-    const char *cls;
-    bool foreign;
-
-    golden_path(g, name, "model_index.json", path);
-    if (json_parse_file(path, 1 << 20, &doc, NULL))
-        return false;
-    cls = json_text(json_find(doc, "_class_name"), NULL);
-    foreign = cls;
-    for (size_t i = 0; i < sizeof pipelines / sizeof *pipelines; i++)
-        foreign = foreign && strcmp(cls, pipelines[i]);
-    if (foreign)
-        snprintf(out, n, "%s is not supported", cls);
-    json_destroy(&doc);
-    return foreign;
-}
-
 static const struct kind {
     const char *end;
     void (*tensors)(struct golden *g, const char *name, const struct json_t *fixture);
     void (*table)(struct golden *g, const char *name);
     bool device, half; // needs a device; has half-precision references
-    bool alone;        // one network, which is checked whatever pipeline it belongs to
 } kinds[] = {
-    {.end = "/reference_text.safetensors", .tensors = check_clip, .device = true, .alone = true},
-    {.end = "/reference_vae.safetensors",
-     .tensors = check_vae,
-     .device = true,
-     .half = true,
-     .alone = true},
+    {.end = "/reference_text.safetensors", .tensors = check_clip, .device = true},
+    {.end = "/reference_vae.safetensors", .tensors = check_vae, .device = true, .half = true},
     {.end = "/token_ids.json", .table = check_tokens},
     {.end = "/nmt_nfkc_codepoints.json", .table = check_normalization},
     {.end = "/caption_preprocessing.json", .table = check_captions},
     {.end = "/reference.safetensors", .tensors = check_t5, .device = true, .half = true},
-    {.end = "/reference_unet.safetensors",
-     .tensors = check_unet,
-     .device = true,
-     .half = true,
-     .alone = true},
+    {.end = "/reference_unet.safetensors", .tensors = check_unet, .device = true, .half = true},
     {.end = "/reference_unet_rect.safetensors",
      .tensors = check_unet,
      .device = true,
@@ -85,16 +46,10 @@ static const struct kind {
 
 static void check_fixture(struct golden *g, const char *name, const struct json_t *fixture)
 {
-    char why[128];
-
-    const bool foreign = foreign_pipeline(g, name, why, sizeof why);
-
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (!ends_with(name, kinds[i].end))
             continue;
-        if (foreign && !kinds[i].alone)
-            golden_skip(g, name, why);
-        else if (g->dtype == DT_F16 && !kinds[i].half)
+        if (g->dtype == DT_F16 && !kinds[i].half)
             golden_skip(g, name, "no half-precision reference");
         else if (kinds[i].tensors)
             kinds[i].tensors(g, name, fixture);
@@ -102,10 +57,7 @@ static void check_fixture(struct golden *g, const char *name, const struct json_
             kinds[i].table(g, name);
         return;
     }
-    if (foreign)
-        golden_skip(g, name, why);
-    else
-        golden_fail(g, name, "fixture", "no check knows this kind of file");
+    golden_fail(g, name, "fixture", "no check knows this kind of file");
 }
 
 // ---- files that nobody looks at ---------------------------------------------------------------
@@ -114,8 +66,14 @@ static void check_fixture(struct golden *g, const char *name, const struct json_
 static bool is_model_file(const char *name)
 {
     static const char *const folders[] = {
-        "/unet/",    "/text_encoder/", "/tokenizer/", "/scheduler/", "/image_noising_scheduler/",
+        "/unet/",
+        "/vae/",
+        "/text_encoder/",
+        "/tokenizer/",
+        "/scheduler/",
         "/configs/",
+        "/image_noising_scheduler/",
+        "/low_res_scheduler/",
     };
 
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
@@ -127,16 +85,12 @@ static bool is_model_file(const char *name)
 
 static void check_file(struct golden *g, const char *name)
 {
-    char why[128], first[GOLDEN_PATH];
     const char *slash = strchr(name, '/');
 
     if (json_find(json_find(g->manifest, "fixtures"), name) || is_model_file(name))
         return;
     if (!slash &&
         (!strcmp(name, "manifest.json") || !strcmp(name, "README.md") || ends_with(name, ".py")))
-        return;
-    snprintf(first, sizeof first, "%.*s/", slash ? (int)(slash - name) : 0, name);
-    if (slash && foreign_pipeline(g, first, why, sizeof why))
         return;
     golden_fail(g, name, "file", "neither a fixture nor part of a model");
 }
