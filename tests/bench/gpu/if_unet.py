@@ -48,10 +48,10 @@ def build(config, device, dtype):
     own = unet.Attention
     unet.Attention, unet.F = Attention, functional(config["act_fn"])
     default = torch.get_default_dtype()
-    # Created on the device, in its storage: a CPU would take minutes for billions of random numbers.
+    # Without the modules' own random numbers: billions of them take a CPU minutes.
     torch.set_default_dtype(dtype)
     if hasattr(torch, "set_default_device"):
-        torch.set_default_device(device)
+        torch.set_default_device("meta")
     try:
         net = unet.UNet({**config, "patch_size": 1, "low_res_residual": False})
     finally:
@@ -59,8 +59,11 @@ def build(config, device, dtype):
         if hasattr(torch, "set_default_device"):
             torch.set_default_device(None)
         unet.Attention = own
+    net = net.to_empty(device=device).eval() if hasattr(torch, "set_default_device") else net.to(device).eval()
+    block = torch.randn(65521, device=device, dtype=dtype)
     with torch.no_grad():
         for p in net.parameters():
-            if p.dim() > 1:
-                p.normal_(0, p[0].numel() ** -.5)
-    return net.to(device).eval()
+            n = p.numel()
+            values = block.repeat(n // block.numel() + 1)[:n].view_as(p)
+            p.copy_(values * p[0].numel() ** -.5 if p.dim() > 1 else 1 + values / 10)
+    return net

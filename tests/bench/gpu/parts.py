@@ -130,18 +130,25 @@ class Report:
     def markdown(self):
         out = [f"# {self.title}", "", f"{self.at}, {time.monotonic() - self.began:.0f} s.", ""]
         out += ["| part | result | seconds | of at most |", "|---|---|---|---|"]
-        out += [f"| {p['name']} | {p['status']}{': ' + p['why'] if p['why'] else ''} | {p['seconds']} | {p['limit']} |"
-                for p in self.parts]
+        out += [row([p["name"], outcome(p), p["seconds"], round(p["limit"])]) for p in self.parts]
         for p in self.parts:
             out += ["", f"## {p['name']}", ""]
             if p["status"] != "ok":
-                out += [f"{p['status']}{': ' + p['why'] if p['why'] else ''}", ""]
+                out += [outcome(p), ""]
             for note in p["notes"]:
                 out += ["    " + note, ""]
             for head, rows in p["tables"]:
-                out += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-                out += ["| " + " | ".join(str(c) for c in row) + " |" for row in rows] + [""]
+                out += [row(head), "|" + "---|" * len(head), *map(row, rows), ""]
         return "\n".join(out).rstrip() + "\n"
+
+
+def outcome(part):
+    return f"{part['status']}: {part['why']}" if part["why"] else part["status"]
+
+
+def row(cells):
+    """A row of a Markdown table; a cell is one line."""
+    return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", "<br>") for c in cells) + " |"
 
 
 def put(path, text):

@@ -16,7 +16,9 @@ import time
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "training"))
+HERE = os.path.dirname(os.path.abspath(__file__))
+# training/nets: in the bundle, or in the source tree.
+sys.path[:0] = [os.path.normpath(os.path.join(HERE, up, "training")) for up in ("..", "../../..")]
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
