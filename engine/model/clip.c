@@ -84,11 +84,11 @@ static enum err clip_load(struct text_encoder *base, const struct text_encoder_c
     if (!t->layer)
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text encoder");
     load_tensor(l, l->dtype, (uint32_t)c->vocab, d,
-                weights_f32(l->w, WEIGHTS_SHAPE((uint64_t)c->vocab, d),
+                weights_any(l->w, WEIGHTS_SHAPE((uint64_t)c->vocab, d),
                             "text_model.embeddings.token_embedding.weight"),
                 &t->tokens);
     load_tensor(l, DT_F32, length, d,
-                weights_f32(l->w, WEIGHTS_SHAPE(length, d),
+                weights_any(l->w, WEIGHTS_SHAPE(length, d),
                             "text_model.embeddings.position_embedding.weight"),
                 &t->positions);
     load_causal(l, length, (uint32_t)c->heads, &t->causal);

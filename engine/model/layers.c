@@ -26,14 +26,14 @@ struct loader load_begin(struct ops_device *dev, struct weights *w, enum dtype d
     };
 }
 
-void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c, const float *data,
-                 struct tensor *out)
+void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c,
+                 struct weights_data data, struct tensor *out)
 {
-    if (l->err || !l->dev || !data)
+    if (l->err || !l->dev || !data.data)
         return;
     l->err = tensor_create(l->dev, dtype, 1, 1, rows, c, out);
     if (!l->err)
-        l->err = tensor_upload(out, data);
+        l->err = tensor_upload_from(out, data.data, data.dtype);
 }
 
 void load_norm(struct loader *l, struct norm *n, uint32_t c, bool beta, const char *fmt, ...)
@@ -41,9 +41,9 @@ void load_norm(struct loader *l, struct norm *n, uint32_t c, bool beta, const ch
     char name[LAYER_NAME];
 
     FORMAT_NAME(name, fmt);
-    load_tensor(l, DT_F32, 1, c, weights_f32(l->w, WEIGHTS_SHAPE(c), "%s.weight", name), &n->gamma);
+    load_tensor(l, DT_F32, 1, c, weights_any(l->w, WEIGHTS_SHAPE(c), "%s.weight", name), &n->gamma);
     if (beta)
-        load_tensor(l, DT_F32, 1, c, weights_f32(l->w, WEIGHTS_SHAPE(c), "%s.bias", name),
+        load_tensor(l, DT_F32, 1, c, weights_any(l->w, WEIGHTS_SHAPE(c), "%s.bias", name),
                     &n->beta);
 }
 
@@ -51,6 +51,12 @@ void norm_deinit(struct norm *n)
 {
     tensor_destroy(&n->gamma);
     tensor_destroy(&n->beta);
+}
+
+static void take(struct op_weight_params *p, struct weights_data d)
+{
+    p->weight = d.data;
+    p->from = d.dtype;
 }
 
 static void create(struct loader *l, const struct op_weight_params *p, struct op_weight **out)
@@ -66,7 +72,7 @@ void load_linear(struct loader *l, struct op_weight **out, uint32_t rows, uint32
     char name[LAYER_NAME];
 
     FORMAT_NAME(name, fmt);
-    p.weight = weights_f32(l->w, WEIGHTS_SHAPE(rows, in), "%s.weight", name);
+    take(&p, weights_any(l->w, WEIGHTS_SHAPE(rows, in), "%s.weight", name));
     if (bias)
         p.bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
     create(l, &p, out);
@@ -79,7 +85,7 @@ void load_conv(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t
     char name[LAYER_NAME];
 
     FORMAT_NAME(name, fmt);
-    p.weight = weights_f32(l->w, WEIGHTS_SHAPE(rows, in, kernel, kernel), "%s.weight", name);
+    take(&p, weights_any(l->w, WEIGHTS_SHAPE(rows, in, kernel, kernel), "%s.weight", name));
     p.bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
     create(l, &p, out);
 }
@@ -87,16 +93,19 @@ void load_conv(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t
 void load_halves(struct loader *l, struct op_weight *out[2], uint32_t rows, uint32_t in,
                  const char *fmt, ...)
 {
-    const float *weight, *bias;
+    const float *bias;
     char name[LAYER_NAME];
 
     FORMAT_NAME(name, fmt);
-    weight = weights_f32(l->w, WEIGHTS_SHAPE(2 * (uint64_t)rows, in), "%s.weight", name);
+    const struct weights_data all =
+        weights_any(l->w, WEIGHTS_SHAPE(2 * (uint64_t)rows, in), "%s.weight", name);
+    const size_t half = (size_t)rows * in * tensor_dtype_bytes(all.dtype);
     bias = weights_f32(l->w, WEIGHTS_SHAPE(2 * (uint64_t)rows), "%s.bias", name);
     for (size_t i = 0; i < 2; i++)
         create(l,
                &(struct op_weight_params){
-                   .weight = weight ? weight + i * rows * in : NULL,
+                   .weight = all.data ? (const char *)all.data + i * half : NULL,
+                   .from = all.dtype,
                    .bias = bias ? bias + i * rows : NULL,
                    .out = rows,
                    .in = in,
@@ -147,31 +156,57 @@ void joined_begin(struct joined *j, struct loader *l, uint32_t rows, uint32_t in
     *j = (struct joined){.l = l, .rows = rows, .in = in, .has_bias = bias};
     if (l->err || !l->dev)
         return;
-    j->weight = calloc((size_t)rows * in, sizeof *j->weight);
+    j->weight = calloc((size_t)rows * in, sizeof(float)); // room for any type
     j->bias = bias ? calloc(rows, sizeof *j->bias) : NULL;
     if (!j->weight || (bias && !j->bias))
         l->err = ERR_NO_MEMORY;
 }
 
+// Copies the rows of a part behind those of the others, all as f32 unless all have the same type.
+static void joined_put(struct joined *j, struct weights_data d, uint32_t rows)
+{
+    const size_t before = (size_t)j->row * j->in, n = (size_t)rows * j->in;
+
+    if (!j->row)
+        j->from = d.dtype;
+    if (d.dtype != j->from && j->from != DT_F32) {
+        float *wide = calloc((size_t)j->rows * j->in, sizeof *wide);
+        if (!wide) {
+            j->l->err = ERR_NO_MEMORY;
+            return;
+        }
+        floats_from(j->weight, j->from, before, wide);
+        free(j->weight);
+        j->weight = wide;
+        j->from = DT_F32;
+    }
+    const size_t element = tensor_dtype_bytes(j->from);
+    char *to = (char *)j->weight + before * element;
+    if (d.dtype == j->from)
+        memcpy(to, d.data, n * element);
+    else
+        floats_from(d.data, d.dtype, n, (float *)(void *)to);
+}
+
 void joined_add(struct joined *j, uint32_t rows, const char *fmt, ...)
 {
-    const uint32_t row = j->row;
-    const float *weight, *bias = NULL;
+    const float *bias = NULL;
     char name[LAYER_NAME];
 
     FORMAT_NAME(name, fmt);
-    weight = weights_f32(j->l->w, WEIGHTS_SHAPE(rows, j->in), "%s.weight", name);
+    const struct weights_data weight =
+        weights_any(j->l->w, WEIGHTS_SHAPE(rows, j->in), "%s.weight", name);
     if (j->has_bias)
         bias = weights_f32(j->l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
-    if (rows > j->rows - row) {
+    if (rows > j->rows - j->row) {
         j->l->err = ERR_INTERNAL;
         return;
     }
-    j->row += rows;
-    if (j->weight && weight)
-        memcpy(j->weight + (size_t)row * j->in, weight, sizeof *weight * rows * j->in);
+    if (j->weight && weight.data)
+        joined_put(j, weight, rows);
     if (j->bias && bias)
-        memcpy(j->bias + row, bias, sizeof *bias * rows);
+        memcpy(j->bias + j->row, bias, sizeof *bias * rows);
+    j->row += rows;
 }
 
 void joined_end(struct joined *j, struct op_weight **out)
@@ -181,6 +216,7 @@ void joined_end(struct joined *j, struct op_weight **out)
     create(j->l,
            &(struct op_weight_params){
                .weight = j->weight,
+               .from = j->from,
                .bias = j->bias,
                .out = j->rows,
                .in = j->in,

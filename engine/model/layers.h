@@ -27,8 +27,8 @@ struct norm {
 };
 
 // Shape: data [rows, c] or NULL (missing: weights_finish reports it) -> out [1, 1, rows, c].
-void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c, const float *data,
-                 struct tensor *out);
+void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c,
+                 struct weights_data data, struct tensor *out);
 void load_norm(struct loader *l, struct norm *n, uint32_t c, bool beta, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 void load_linear(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in, bool bias,
@@ -50,7 +50,9 @@ struct joined {
     struct loader *l;
     uint32_t rows, in, row;
     bool has_bias;
-    float *weight, *bias;
+    enum dtype from; // of weight: the parts', or f32 when they differ
+    void *weight;
+    float *bias;
 };
 void joined_begin(struct joined *j, struct loader *l, uint32_t rows, uint32_t in, bool bias);
 void joined_add(struct joined *j, uint32_t rows, const char *fmt, ...)

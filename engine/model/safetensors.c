@@ -6,6 +6,7 @@
 #include "file.h"
 #include "json.h"
 #include "safetensors_priv.h"
+#include "tensor.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,49 +47,6 @@ bool safetensors_is_float(enum safetensors_dtype dtype)
 
 // ---- conversion -----------------------------------------------------------------------------
 
-static float from_bits(uint32_t bits)
-{
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
-static uint16_t load16(const unsigned char *p)
-{
-    uint16_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static uint32_t to_bits(float f)
-{
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    return bits;
-}
-
-// Branch-free, so that compilers vectorize the loop. Subnormals are converted through integers, so
-// that a thread that flushes subnormal floats to zero reads the same weights.
-static void f16_to_f32(const unsigned char *restrict src, uint64_t n, float *restrict out)
-{
-    const int32_t rebias = 112 << 23;
-
-    for (uint64_t i = 0; i < n; i++) {
-        int32_t h = load16(src + 2 * i), magnitude = h & 0x7fff;
-        int32_t small = (int32_t)to_bits((float)magnitude * 0x1p-24f);
-        int32_t is_small = -(magnitude < 0x400), is_special = -(magnitude >= 0x7c00);
-        int32_t bits = (magnitude << 13) + rebias + (rebias & is_special);
-        bits = (bits & ~is_small) | (small & is_small);
-        out[i] = from_bits((uint32_t)bits | (uint32_t)(h & 0x8000) << 16);
-    }
-}
-
-static void bf16_to_f32(const unsigned char *restrict src, uint64_t n, float *restrict out)
-{
-    for (uint64_t i = 0; i < n; i++)
-        out[i] = from_bits((uint32_t)load16(src + 2 * i) << 16);
-}
-
 static void f64_to_f32(const unsigned char *src, uint64_t n, float *out)
 {
     for (uint64_t i = 0; i < n; i++) {
@@ -105,8 +63,8 @@ void safetensors_f32(const struct safetensor *t, uint64_t first, uint64_t n, flo
     switch (t->dtype) {
     case ST_F32: memcpy(out, src, n * sizeof *out); break;
     case ST_F64: f64_to_f32(src, n, out); break;
-    case ST_F16: f16_to_f32(src, n, out); break;
-    case ST_BF16: bf16_to_f32(src, n, out); break;
+    case ST_F16: floats_from(src, DT_F16, n, out); break;
+    case ST_BF16: floats_from(src, DT_BF16, n, out); break;
     default: memset(out, 0, n * sizeof *out); break; // callers check safetensors_is_float first
     }
 }

@@ -48,18 +48,18 @@ static void load_all(struct loader *l, struct t5 *t)
     const struct t5_config *c = &t->config;
     const uint32_t d = (uint32_t)c->d_model, vocab = (uint32_t)c->vocab_size;
     const uint32_t heads = (uint32_t)c->num_heads, buckets = (uint32_t)c->relative_buckets;
-    const float *table;
+    struct weights_data table;
 
     // Some checkpoints store the shared embedding a second time, under the encoder's name.
     if (weights_has(l->w, "shared.weight")) {
-        table = weights_f32(l->w, WEIGHTS_SHAPE(vocab, d), "shared.weight");
+        table = weights_any(l->w, WEIGHTS_SHAPE(vocab, d), "shared.weight");
         weights_ignore(l->w, "encoder.embed_tokens.weight");
     } else {
-        table = weights_f32(l->w, WEIGHTS_SHAPE(vocab, d), "encoder.embed_tokens.weight");
+        table = weights_any(l->w, WEIGHTS_SHAPE(vocab, d), "encoder.embed_tokens.weight");
     }
     load_tensor(l, l->dtype, vocab, d, table, &t->embedding);
     load_tensor(l, DT_F32, buckets, heads,
-                weights_f32(l->w, WEIGHTS_SHAPE(buckets, heads),
+                weights_any(l->w, WEIGHTS_SHAPE(buckets, heads),
                             "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
                 &t->buckets);
     for (int i = 0; i < c->num_layers; i++)

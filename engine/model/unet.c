@@ -167,7 +167,7 @@ static void load_text_pool(struct loader *l, struct unet *u)
     load_linear(l, &p->v, d, d, true, "add_embedding.pool.v_proj");
     load_linear(l, &p->proj, (uint32_t)u->config.time_dim, d, true, "add_embedding.proj");
     load_tensor(l, l->dtype, 1, d,
-                weights_f32(l->w, WEIGHTS_SHAPE(1, d), "add_embedding.pool.positional_embedding"),
+                weights_any(l->w, WEIGHTS_SHAPE(1, d), "add_embedding.pool.positional_embedding"),
                 &p->position);
 }
 
@@ -189,7 +189,7 @@ static void load_all(struct loader *l, struct unet *u)
         load_time_mlp(l, u, &u->level, "class_embedding");
     if (c->class_embeds)
         load_tensor(l, l->dtype, (uint32_t)c->class_embeds, (uint32_t)c->time_dim,
-                    weights_f32(l->w,
+                    weights_any(l->w,
                                 WEIGHTS_SHAPE((uint64_t)c->class_embeds, (uint64_t)c->time_dim),
                                 "class_embedding.weight"),
                     &u->level_table);

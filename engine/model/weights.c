@@ -14,6 +14,8 @@ enum { SLOTS = 2, MAX_NAME = 256, MAX_PREFIXES = 8, SHOWN = 4 };
 // madvise itself costs time, so small tensors are released only when the file is closed
 enum { RELEASE_BYTES = 1 << 20 };
 
+static const struct weights_data none = {NULL, DT_F32};
+
 struct slot {
     float *data;
     size_t cap; // floats
@@ -128,16 +130,33 @@ static void account(struct weights *w, const struct safetensor *t)
         w->stats.largest = t->elements;
 }
 
-static const float *unpack(struct weights *w, const struct safetensor *t)
+// True when values can be read in place, in a type that devices store.
+static bool is_plain(const struct safetensor *t, struct weights_data *out)
+{
+    const size_t element = t->dtype == ST_F32 ? 4 : 2;
+
+    if (t->dtype != ST_F32 && t->dtype != ST_F16 && t->dtype != ST_BF16)
+        return false;
+    if ((uintptr_t)t->data % element)
+        return false;
+    *out = (struct weights_data){t->data, t->dtype == ST_F32   ? DT_F32
+                                          : t->dtype == ST_F16 ? DT_F16
+                                                               : DT_BF16};
+    return true;
+}
+
+// any: in the file's type, if devices store it.
+static struct weights_data unpack(struct weights *w, const struct safetensor *t, bool any)
 {
     struct slot *s = &w->slot[w->next];
+    struct weights_data plain;
 
     w->next = (w->next + 1) % SLOTS;
     if (s->tensor && s->tensor->bytes >= RELEASE_BYTES)
         safetensors_release(w->set, s->tensor);
     s->tensor = t;
-    if (t->dtype == ST_F32 && (uintptr_t)t->data % _Alignof(float) == 0)
-        return t->data;
+    if (is_plain(t, &plain) && (any || plain.dtype == DT_F32))
+        return plain;
     if (t->elements > s->cap) {
         free(s->data);
         s->data = malloc(t->elements * sizeof *s->data);
@@ -145,27 +164,28 @@ static const float *unpack(struct weights *w, const struct safetensor *t)
     }
     if (!s->data) {
         w->no_memory = true;
-        return NULL;
+        return none;
     }
     safetensors_f32(t, 0, t->elements, s->data);
-    return s->data;
+    return (struct weights_data){s->data, DT_F32};
 }
 
-static const float *get(struct weights *w, const struct weights_shape *shape, const char *name)
+static struct weights_data get(struct weights *w, const struct weights_shape *shape,
+                               const char *name, bool any)
 {
     const struct safetensor *t = safetensors_find(w->set, name);
 
     if (!t) {
         w->stats.missing++;
         buf_printf(&w->missing, "%s\n", name);
-        return NULL;
+        return none;
     }
     account(w, t);
     if (!safetensors_is_float(t->dtype) || !shape_matches(t, shape)) {
         misshapen(w, t, shape);
-        return NULL;
+        return none;
     }
-    return w->dry || !t->elements ? NULL : unpack(w, t);
+    return w->dry || !t->elements ? none : unpack(w, t, any);
 }
 
 const float *weights_f32(struct weights *w, const struct weights_shape *shape, const char *name_fmt,
@@ -177,7 +197,19 @@ const float *weights_f32(struct weights *w, const struct weights_shape *shape, c
     va_start(ap, name_fmt);
     vsnprintf(name, sizeof name, name_fmt, ap);
     va_end(ap);
-    return get(w, shape, name);
+    return get(w, shape, name, false).data;
+}
+
+struct weights_data weights_any(struct weights *w, const struct weights_shape *shape,
+                                const char *name_fmt, ...)
+{
+    char name[MAX_NAME];
+    va_list ap;
+
+    va_start(ap, name_fmt);
+    vsnprintf(name, sizeof name, name_fmt, ap);
+    va_end(ap);
+    return get(w, shape, name, true);
 }
 
 bool weights_has(const struct weights *w, const char *name_fmt, ...)

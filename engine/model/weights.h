@@ -1,6 +1,7 @@
-// The weights of one network, requested by name and expected shape and returned as f32 one tensor
-// at a time, so that only one tensor is unpacked at once. Errors are collected, not returned one by
-// one: weights_finish names every tensor that is missing, misshapen or unused.
+// The weights of one network, requested by name and expected shape and returned as f32, or as they
+// are in the file, one tensor at a time, so that only one tensor is unpacked at once. Errors are
+// collected, not returned one by one: weights_finish names every tensor that is missing, misshapen
+// or unused.
 //
 //   weights_open(&(struct weights_params){.dir = "unet", .base = "diffusion_pytorch_model"}, &w,
 //                why);
@@ -14,6 +15,7 @@
 #define IMAGEND_WEIGHTS_H
 
 #include "safetensors.h"
+#include "tensor.h" // enum dtype
 
 struct weights;
 
@@ -36,6 +38,14 @@ void weights_close(struct weights **w);
 // memory or in a dry run; weights_finish reports the reason, so callers simply skip the upload.
 const float *weights_f32(struct weights *w, const struct weights_shape *shape, const char *name_fmt,
                          ...) __attribute__((format(printf, 3, 4)));
+// The same without a conversion: f32, f16 or bf16 in place, other float types as f32. Owner: w,
+// as with weights_f32. data NULL: as weights_f32.
+struct weights_data {
+    const void *data; // row-major
+    enum dtype dtype;
+};
+struct weights_data weights_any(struct weights *w, const struct weights_shape *shape,
+                                const char *name_fmt, ...) __attribute__((format(printf, 3, 4)));
 bool weights_has(const struct weights *w, const char *name_fmt, ...)
     __attribute__((format(printf, 2, 3)));
 // Ignores tensors whose names start with this prefix (T5's "decoder.").

@@ -92,8 +92,9 @@ int ops_timings(struct ops *o, struct ops_timing *out, int max);
 struct op_weight;
 
 struct op_weight_params {
-    const float *weight; // [out, in] or [out, in, kh, kw], f32, row-major
-    const float *bias;   // [out] or NULL
+    const void *weight; // [out, in] or [out, in, kh, kw], row-major
+    enum dtype from;    // its type: f32, f16 or bf16
+    const float *bias;  // [out] or NULL
     uint32_t out, in;
     uint32_t kernel;  // 1 (linear, conv 1x1) or 3 (conv 3x3, padding 1)
     enum dtype dtype; // storage; with scales only if in is a multiple of 32, else f16

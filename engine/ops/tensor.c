@@ -11,7 +11,8 @@ enum { BAD_STRIDE = 512, LINE = 64 };
 size_t tensor_dtype_bytes(enum dtype dtype)
 {
     switch (dtype) {
-    case DT_F16: return 2;
+    case DT_F16:
+    case DT_BF16: return 2;
     case DT_U8: return 1;
     default: return 4;
     }
@@ -160,6 +161,44 @@ float float_from_half(uint16_t h)
     return f;
 }
 
+static uint16_t load16(const unsigned char *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// Branch-free, so that compilers vectorize the loop. Subnormals are converted through integers, so
+// that a thread that flushes subnormal floats to zero reads the same weights.
+static void floats_from_halves(const unsigned char *restrict from, size_t n, float *restrict to)
+{
+    const int32_t rebias = 112 << 23;
+    for (size_t i = 0; i < n; i++) {
+        int32_t h = load16(from + 2 * i), magnitude = h & 0x7fff, small;
+        const float scaled = (float)magnitude * 0x1p-24f;
+        memcpy(&small, &scaled, 4);
+        int32_t is_small = -(magnitude < 0x400), is_special = -(magnitude >= 0x7c00);
+        int32_t bits = (magnitude << 13) + rebias + (rebias & is_special);
+        bits = (bits & ~is_small) | (small & is_small);
+        uint32_t u = (uint32_t)bits | (uint32_t)(h & 0x8000) << 16;
+        memcpy(&to[i], &u, 4);
+    }
+}
+
+void floats_from(const void *restrict from, enum dtype dtype, size_t n, float *restrict to)
+{
+    const unsigned char *src = from;
+    if (dtype == DT_F16)
+        floats_from_halves(src, n, to);
+    else if (dtype == DT_BF16)
+        for (size_t i = 0; i < n; i++) {
+            uint32_t u = (uint32_t)load16(src + 2 * i) << 16;
+            memcpy(&to[i], &u, 4);
+        }
+    else
+        memcpy(to, src, n * sizeof *to);
+}
+
 // ---- transfers ----------------------------------------------------------------------------------
 
 // Where element (n, y, x, c) is on the CPU side, as steps per index.
@@ -250,6 +289,48 @@ static enum err transfer(const struct tensor *t, char *cpu, struct layout at, bo
 enum err tensor_upload(const struct tensor *t, const void *src)
 {
     return transfer(t, (char *)(uintptr_t)src, dense_nhwc(t), true);
+}
+
+// Rows of another type, some at a time: as the tensor stores them, with their padding.
+static enum err upload_rows(const struct tensor *t, const char *src, enum dtype from)
+{
+    enum { PIECE_BYTES = 1 << 20 };
+    const size_t element = tensor_dtype_bytes(t->dtype), size = tensor_dtype_bytes(from);
+    const size_t row = t->cs * element, rows = tensor_pixels(t);
+    const size_t most = row < PIECE_BYTES ? PIECE_BYTES / row : 1;
+    char *piece = calloc(most, row);
+    float *wide = malloc(t->c * sizeof *wide);
+    enum err e = piece && wide ? ERR_OK : ERR_NO_MEMORY;
+    for (size_t first = 0, n; !e && first < rows; first += n) {
+        n = rows - first < most ? rows - first : most;
+        for (size_t i = 0; i < n; i++) {
+            const char *at = src + (first + i) * t->c * size;
+            char *to = piece + i * row;
+            if (from == t->dtype) {
+                memcpy(to, at, t->c * size);
+                continue;
+            }
+            floats_from(at, from, t->c, wide);
+            if (t->dtype == DT_F16)
+                halves_from_floats(wide, t->c, (uint16_t *)(void *)to);
+            else
+                memcpy(to, wide, t->c * sizeof *wide);
+        }
+        // The last row has no padding behind its channels.
+        const size_t bytes = first + n < rows ? n * row : tensor_span(t) * element - first * row;
+        e = vk_upload(t->buf, t->offset * element + first * row, piece, bytes);
+    }
+    free(piece);
+    free(wide);
+    return e;
+}
+
+enum err tensor_upload_from(const struct tensor *t, const void *src, enum dtype from)
+{
+    const size_t element = tensor_dtype_bytes(t->dtype);
+    if (from != t->dtype || t->cs != t->c)
+        return upload_rows(t, src, from);
+    return vk_upload(t->buf, t->offset * element, src, (size_t)tensor_pixels(t) * t->c * element);
 }
 
 enum err tensor_download(const struct tensor *t, void *dst)

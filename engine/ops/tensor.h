@@ -44,6 +44,9 @@ static inline uint32_t tensor_pixels(const struct tensor *t)
     return t->n * t->h * t->w;
 }
 
+// n values of another type as f32: f32, f16 or bf16, at any address.
+void floats_from(const void *restrict from, enum dtype dtype, size_t n, float *restrict to);
+
 // A tensor with memory of its own, zeroed. Errors: NO_DEVICE_MEMORY, NO_MEMORY.
 enum err tensor_create(struct ops_device *dev, enum dtype dtype, uint32_t n, uint32_t h, uint32_t w,
                        uint32_t c, struct tensor *out);
@@ -61,6 +64,9 @@ struct tensor tensor_reshape(const struct tensor *t, uint32_t n, uint32_t h, uin
 
 // Dense NHWC (no padding) f32 or u32 on the CPU side; converted to the tensor's dtype. They wait.
 enum err tensor_upload(const struct tensor *t, const void *src);
+// The same for a tensor that is not a view of channels, with the source as f32, f16 or bf16, which
+// is copied as it is when the tensor stores the same type. Errors: NO_MEMORY, as vk_upload.
+enum err tensor_upload_from(const struct tensor *t, const void *src, enum dtype from);
 enum err tensor_download(const struct tensor *t, void *dst);
 // The same with NCHW on the CPU side.
 enum err tensor_upload_nchw(const struct tensor *t, const float *src);

@@ -20,45 +20,85 @@ static struct shape packed_shape(const struct op_weight_params *p)
 }
 
 // Rows row0 .. row0 + sg of the weights as [dx][k4][dy][sg][4] (linear: one tap), so that what a
-// subgroup reads together lies together. What lies outside the matrix is left as it is.
-static void fill_lanes(const struct op_weight_params *p, struct shape s, uint32_t sg, uint32_t row0,
-                       float *to)
+// subgroup reads together lies together. What lies outside the matrix is left as it is. size: of an
+// element, a constant at each call.
+static inline void fill_lanes(const struct op_weight_params *p, struct shape s, uint32_t sg,
+                              uint32_t row0, size_t size, char *to)
 {
     const uint32_t side = p->kernel, rows = p->out - row0 < sg ? p->out - row0 : sg;
     for (uint32_t k = 0; k < s.k4; k++)
         for (uint32_t lane = 0; lane < rows; lane++) {
             const uint32_t in = 4 * k, width = p->in - in < 4 ? p->in - in : 4;
-            const float *from = p->weight + ((size_t)(row0 + lane) * p->in + in) * s.taps;
+            const char *from =
+                (const char *)p->weight + ((size_t)(row0 + lane) * p->in + in) * s.taps * size;
             for (uint32_t dx = 0; dx < side; dx++)
                 for (uint32_t dy = 0; dy < side; dy++) {
-                    float *at = to + ((((size_t)dx * s.k4 + k) * side + dy) * sg + lane) * 4;
+                    char *at = to + ((((size_t)dx * s.k4 + k) * side + dy) * sg + lane) * 4 * size;
                     for (uint32_t c = 0; c < width; c++)
-                        at[c] = from[c * s.taps + dy * side + dx];
+                        memcpy(at + c * size, from + (c * s.taps + dy * side + dx) * size, size);
                 }
         }
 }
 
 // One row as [tap][k4][4].
-static void fill_row(const struct op_weight_params *p, struct shape s, uint32_t row, float *to)
+static inline void fill_row(const struct op_weight_params *p, struct shape s, uint32_t row,
+                            size_t size, char *to)
 {
-    const float *from = p->weight + (size_t)row * p->in * s.taps;
+    const char *from = (const char *)p->weight + (size_t)row * p->in * s.taps * size;
     for (uint32_t tap = 0; tap < s.taps; tap++)
         for (uint32_t in = 0; in < p->in; in++)
-            to[(size_t)tap * s.k4 * 4 + in] = from[(size_t)in * s.taps + tap];
+            memcpy(to + ((size_t)tap * s.k4 * 4 + in) * size,
+                   from + ((size_t)in * s.taps + tap) * size, size);
 }
 
-// Memory for one piece: as packed order, as stored, and its scales.
+// Row `row` and those that are packed with it.
+static void fill(const struct op_weight_params *p, struct shape s, const struct op_weight *w,
+                 uint32_t sg, uint32_t row, char *to)
+{
+    const bool narrow = p->from != DT_F32, rows = w->layout == LAYOUT_ROWS;
+    if (rows && narrow)
+        fill_row(p, s, row, 2, to);
+    else if (rows)
+        fill_row(p, s, row, 4, to);
+    else if (narrow)
+        fill_lanes(p, s, sg, row, 2, to);
+    else
+        fill_lanes(p, s, sg, row, 4, to);
+}
+
+// Memory for one piece: in packed order, as f32, as stored, and its scales.
 struct piece {
-    float *values;
+    char *packed;
+    float *wide;
     uint8_t *stored;
     uint16_t *scale;
 };
 
-static enum err upload_piece(const struct op_weight *w, const struct piece *piece, size_t first,
-                             const struct weight_run *r)
+static enum err piece_init(struct piece *p, size_t elements)
+{
+    p->packed = malloc(elements * sizeof(float));
+    p->wide = malloc(elements * sizeof(float));
+    p->stored = malloc(elements * sizeof(float));
+    p->scale = malloc(elements * sizeof(float));
+    return p->packed && p->wide && p->stored && p->scale ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static void piece_deinit(struct piece *p)
+{
+    free(p->packed);
+    free(p->wide);
+    free(p->stored);
+    free(p->scale);
+}
+
+static enum err upload_piece(const struct op_weight_params *p, const struct op_weight *w,
+                             const struct piece *piece, size_t first, const struct weight_run *r)
 {
     const struct weight_format *f = weight_format_get(w->format);
-    f->pack(piece->values, r, piece->stored, piece->scale);
+    if (w->format == p->from)
+        return vk_upload(w->packed.buf, first * f->bytes, piece->packed, r->vectors * f->bytes);
+    floats_from(piece->packed, p->from, r->vectors * 4, piece->wide);
+    f->pack(piece->wide, r, piece->stored, piece->scale);
     enum err e = vk_upload(w->packed.buf, first * f->bytes, piece->stored, r->vectors * f->bytes);
     if (!e && f->scaled)
         e = vk_upload(w->packed.buf, w->scales * sizeof(uint32_t) + first * 4 / WEIGHT_BLOCK * 2,
@@ -66,31 +106,33 @@ static enum err upload_piece(const struct op_weight *w, const struct piece *piec
     return e;
 }
 
+// The matrix is stored as it is in the file, but for the rows that pad it, which are zero already.
+static bool is_stored_as_is(const struct op_weight_params *p, const struct op_weight *w)
+{
+    return w->format == p->from && w->layout == LAYOUT_ROWS && p->kernel == 1 && p->in % 4 == 0;
+}
+
 // Packs groups of sg rows, and uploads as many at a time as make a piece of some size.
 static enum err pack(const struct op_weight_params *p, struct shape s, const struct op_weight *w,
                      uint32_t sg)
 {
-    const size_t vectors = (size_t)sg * s.taps * s.k4, bytes = vectors * 4 * sizeof(float);
-    const size_t groups = s.rows / sg, fit = PIECE_BYTES / bytes;
+    const size_t vectors = (size_t)sg * s.taps * s.k4, element = tensor_dtype_bytes(p->from);
+    const size_t groups = s.rows / sg, fit = PIECE_BYTES / (vectors * 4 * element);
     const size_t most = fit < 1 ? 1 : fit < groups ? fit : groups;
-    struct piece piece = {malloc(most * bytes), malloc(most * bytes), malloc(most * bytes)};
-    enum err e = piece.values && piece.stored && piece.scale ? ERR_OK : ERR_NO_MEMORY;
+    if (is_stored_as_is(p, w))
+        return vk_upload(w->packed.buf, 0, p->weight, (size_t)p->out * p->in * element);
+    struct piece piece;
+    enum err e = piece_init(&piece, most * vectors * 4);
     for (size_t first = 0, n; !e && first < groups; first += n) {
         n = groups - first < most ? groups - first : most;
-        memset(piece.values, 0, n * bytes);
-        for (size_t g = 0; g < n && (first + g) * sg < p->out; g++) {
-            const uint32_t row = (uint32_t)(first + g) * sg;
-            if (w->layout == LAYOUT_ROWS)
-                fill_row(p, s, row, piece.values + g * vectors * 4);
-            else
-                fill_lanes(p, s, sg, row, piece.values + g * vectors * 4);
-        }
+        memset(piece.packed, 0, n * vectors * 4 * element);
+        for (size_t g = 0; g < n && (first + g) * sg < p->out; g++)
+            fill(p, s, w, sg, (uint32_t)((first + g) * sg),
+                 piece.packed + g * vectors * 4 * element);
         const struct weight_run run = {n * vectors, sg, w->layout == LAYOUT_ROWS ? 1 : p->kernel};
-        e = upload_piece(w, &piece, first * vectors, &run);
+        e = upload_piece(p, w, &piece, first * vectors, &run);
     }
-    free(piece.values);
-    free(piece.stored);
-    free(piece.scale);
+    piece_deinit(&piece);
     return e;
 }
 
@@ -147,7 +189,8 @@ enum err op_weight_create(struct ops_device *dev, const struct op_weight_params 
 {
     const struct weight_format *f = weight_format_get(p->dtype);
     *out = NULL;
-    if (!p->out || !p->in || (p->kernel != 1 && p->kernel != 3) || !f)
+    const bool readable = p->from == DT_F32 || p->from == DT_F16 || p->from == DT_BF16;
+    if (!p->out || !p->in || (p->kernel != 1 && p->kernel != 3) || !f || !readable)
         return ERR_INVALID;
     const enum dtype format = f->scaled && p->in % WEIGHT_BLOCK ? DT_F16 : p->dtype;
     struct shape s = packed_shape(p);

@@ -153,6 +153,49 @@ static void check_shapes(void)
     rmdir(dir);
 }
 
+// Values in place where they are aligned, in their own type; else, and for f64, as f32.
+static void check_any(void)
+{
+    static const char head[] = "{\"h\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,4]},"
+                               "\"b\":{\"dtype\":\"BF16\",\"shape\":[1],\"data_offsets\":[4,6]},"
+                               "\"d\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[6,14]}}";
+    const unsigned char data[14] = {0, 0x3c, 0, 0xc0, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 0x10, 0x40};
+    const char *const names[] = {"h", "b", "d"};
+    const enum dtype plain[] = {DT_F16, DT_BF16, DT_F32};
+    const float first[] = {1, 1, 4};
+
+    for (uint64_t pad = 0; pad < 2; pad++) {
+        char dir[] = "/tmp/imagend-weights-XXXXXX", path[64];
+        const uint64_t length = sizeof head - 1 + pad;
+        struct weights *w = NULL;
+        struct fault why = {0};
+        CHECK(mkdtemp(dir) != NULL);
+        snprintf(path, sizeof path, "%s/m.safetensors", dir);
+        FILE *f = fopen(path, "wb");
+        CHECK(f && fwrite(&length, sizeof length, 1, f) == 1 &&
+              fprintf(f, "%s%s", head, pad ? " " : "") == (int)length &&
+              fwrite(data, sizeof data, 1, f) == 1 && !fclose(f));
+        CHECK_MSG(!weights_open(&(struct weights_params){.dir = dir, .base = "m"}, &w, &why), "%s",
+                  why.msg);
+        for (int i = 0; w && i < 3; i++) {
+            const struct weights_data d = weights_any(w, WEIGHTS_SHAPE(i ? 1 : 2), "%s", names[i]);
+            const bool aligned = length % 2 == 0;
+            float value = 0;
+            CHECK_INT(d.dtype, aligned ? plain[i] : DT_F32);
+            CHECK(d.data != NULL);
+            if (d.data)
+                floats_from(d.data, d.dtype, 1, &value);
+            CHECK_MSG(value == first[i], "%s: %g", names[i], (double)value);
+            const float *wide = weights_f32(w, WEIGHTS_SHAPE(i ? 1 : 2), "%s", names[i]);
+            CHECK(wide && wide[0] == first[i]);
+        }
+        CHECK(!weights_any(w, WEIGHTS_SHAPE(3), "h").data);
+        weights_close(&w);
+        unlink(path);
+        rmdir(dir);
+    }
+}
+
 int main(int argc, char **argv)
 {
     struct weights *w;
@@ -167,6 +210,7 @@ int main(int argc, char **argv)
     check_values();
     check_complaints();
     check_shapes();
+    check_any();
     CHECK_INT(weights_open(&(struct weights_params){.dir = golden, .base = "model"}, &w, &why),
               ERR_NOT_FOUND);
     CHECK(!w);
