@@ -29,7 +29,7 @@ struct conf_option {
     const char *help;
 };
 
-static const char *const store_names[] = {"sqlite", "memory", NULL};
+static const char *const store_names[] = {"sqlite", "memory", "postgres", NULL};
 static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
 
@@ -68,6 +68,13 @@ static const struct conf_option options[] = {
     CHOICE("store", store, "sqlite", 0, store_names, "where jobs and results are stored"),
     TEXT("data-dir", data_dir, "", 0, "DIR",
          "folder of the SQLite store; empty: ~/.local/state/imagend"),
+    TEXT("database", database, "", 0, "CONNECTION",
+         "PostgreSQL database of the postgres store: a libpq connection string or URI without a "
+         "password"),
+    TEXT("database-password-file", database_password_file, "", 0, "FILE",
+         "password for the database, reread for each connection; empty: libpq's PGPASSFILE"),
+    TEXT("replica-name", replica_name, "", 0, "NAME",
+         "name of this process in the database and its logs; empty: the host name"),
     NUM("queue-limit", CONF_INT, queue_limit, "256", 1, 1000000, R, "images that may wait"),
     NUM("queue-limit-per-key", CONF_INT, queue_limit_per_key, "128", 1, 1000000, R,
         "images that may wait per API key"),
@@ -379,7 +386,7 @@ static enum err set_defaults(struct conf *c, struct fault *why)
         return err;
     if (program_user_folder("XDG_STATE_HOME", ".local/state", folder, sizeof folder))
         return set_value(c, find_option("data-dir", 8), folder, why);
-    if (c->store == CONF_STORE_MEMORY)
+    if (c->store != CONF_STORE_SQLITE)
         return ERR_OK;
     return fault_set(
         why, ERR_INVALID, "data-dir",

@@ -17,6 +17,7 @@ struct conf {
     double memory_limit; // bytes, like all sizes
     char *data_dir;
     int store; // CONF_STORE_*
+    char *database, *database_password_file, *replica_name;
     int queue_limit, queue_limit_per_key, running_limit_per_key;
     double keep_seconds, keep_bytes, input_bytes;
     bool provenance;
@@ -31,7 +32,7 @@ struct conf {
     int log_level, log_format;
 };
 
-enum { CONF_STORE_SQLITE, CONF_STORE_MEMORY };
+enum { CONF_STORE_SQLITE, CONF_STORE_MEMORY, CONF_STORE_POSTGRES };
 
 // Sets every option from defaults, file, environment and argv (flags only). *help: --help was given
 // and nothing was set. Errors: INVALID with the option in why->param.

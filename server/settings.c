@@ -185,6 +185,38 @@ static enum err check_exposure(const struct conf *c, const struct auth *auth, co
                      host);
 }
 
+// Options are shown, logged by orchestrators and visible in the list of processes.
+static bool has_password(const char *database)
+{
+    const char *authority = strstr(database, "://");
+    const char *at = authority ? strchr(authority + 3, '@') : NULL;
+    const char *colon = authority ? strchr(authority + 3, ':') : NULL;
+    return strstr(database, "password") || (at && colon && colon < at);
+}
+
+static enum err check_database(const struct conf *c, struct fault *why)
+{
+    if (has_password(c->database))
+        return fault_set(why, ERR_INVALID, "database",
+                         "database must not contain a password; use database-password-file or "
+                         "libpq's PGPASSFILE");
+    if (c->store == CONF_STORE_POSTGRES && !*c->database)
+        return fault_set(why, ERR_INVALID, "database",
+                         "store = postgres requires database, such as \"host=db1 dbname=imagend "
+                         "user=imagend\"");
+    if (c->store != CONF_STORE_POSTGRES && *c->database)
+        return fault_set(why, ERR_INVALID, "database",
+                         "database is set, but store is not postgres; set store to postgres, or "
+                         "remove database");
+    for (const char *p = c->replica_name; *p; p++)
+        if (*p <= ' ' || *p > '~' || p - c->replica_name >= 64)
+            return fault_set(why, ERR_INVALID, "replica-name",
+                             "replica-name \"%.64s\" must have at most 64 printable ASCII "
+                             "characters without spaces",
+                             c->replica_name);
+    return ERR_OK;
+}
+
 enum err settings_read(const struct conf *c, struct settings *out, struct fault *why)
 {
     char host[256];
@@ -195,6 +227,8 @@ enum err settings_read(const struct conf *c, struct settings *out, struct fault 
         err = auth_create(c->keys_file, &out->auth, why);
     if (!err)
         err = check_exposure(c, out->auth, host, why);
+    if (!err)
+        err = check_database(c, why);
     if (!err)
         err = read_tls(c, &out->tls, why);
     if (!err)

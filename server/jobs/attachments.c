@@ -127,7 +127,7 @@ enum err attachments_adopt(struct attachments *a, const char *name)
         at->refs++;
         return ERR_OK;
     }
-    if (holds_files(a))
+    if (holds_files(a) && !a->store->shared)
         size = a->store->ops->file_size(a->store, name);
     return insert(a, name, NULL, size) ? ERR_OK : ERR_NO_MEMORY;
 }
@@ -139,7 +139,7 @@ static bool is_wanted(void *ctx, const char *name)
 
 void attachments_sweep(struct attachments *a)
 {
-    if (holds_files(a))
+    if (holds_files(a) && !a->store->shared)
         a->store->ops->sweep_files(a->store, is_wanted, a);
 }
 
@@ -152,7 +152,7 @@ void attachments_release(struct attachments *a, const char *name)
     *place = at->next;
     uv_mutex_unlock(&a->lock);
     a->bytes -= at->size;
-    if (holds_files(a))
+    if (holds_files(a) && !a->store->shared)
         a->store->ops->remove_file(a->store, at->name);
     blob_unref(&at->file);
     free(at);

@@ -454,6 +454,8 @@ static void on_names(void *ctx, const struct pg_settings *found, const struct fa
     struct pg_settings s = *found;
     if (!add_password(p, &password, &s))
         return;
+    s.keyword[s.n] = "client_encoding";
+    s.value[s.n++] = "UTF8";
     s.keyword[s.n] = "fallback_application_name";
     s.value[s.n++] = p->application;
     s.keyword[s.n] = NULL;

@@ -158,6 +158,18 @@ enum err store_memory_open(struct store **out, struct fault *why);
 enum err store_sqlite_open(const char *dir, struct uv_loop_s *loop, struct store **out,
                            struct fault *why);
 
+struct store_postgres_params {
+    struct uv_loop_s *loop;
+    const char *database;      // libpq's connection string or URI, without a password
+    const char *password_file; // "": none
+    const char *replica;       // name of this process
+    int64_t keep_ms;           // for which finished jobs are kept, at first
+};
+// Opens at once and connects later; calls fail with BUSY ("store") while the database is away.
+// Errors: INVALID (the connection string), IO (the password file), UNSUPPORTED (built without it).
+enum err store_postgres_open(const struct store_postgres_params *p, struct store **out,
+                             struct fault *why);
+
 // Returns NULL if out of memory. Owner: the caller, or the store while it runs.
 struct store_call *store_call_create(enum store_op op, void (*done)(struct store_call *c),
                                      void *ctx);

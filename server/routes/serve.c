@@ -16,6 +16,7 @@
 #include "store.h"
 #include "watch.h"
 
+#include <limits.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -212,11 +213,28 @@ static void serve_sign(const char *secret, const void *data, size_t n, char out[
     sha256_hmac_hex(secret, strlen(secret), data, n, out);
 }
 
+static enum err serve_open_postgres(struct serve *s, struct store **store, struct fault *why)
+{
+    const struct conf *c = &s->conf;
+    char host[HOST_NAME_MAX + 1] = "imagend";
+    gethostname(host, sizeof host - 1);
+    const struct store_postgres_params p = {
+        .loop = &s->loop,
+        .database = c->database,
+        .password_file = c->database_password_file,
+        .replica = *c->replica_name ? c->replica_name : host,
+        .keep_ms = serve_limits(c).keep_ms,
+    };
+    return store_postgres_open(&p, store, why);
+}
+
 static enum err serve_open_store(struct serve *s, struct store **store, struct fault *why)
 {
-    return s->conf.store == CONF_STORE_MEMORY
-               ? store_memory_open(store, why)
-               : store_sqlite_open(s->conf.data_dir, &s->loop, store, why);
+    switch (s->conf.store) {
+    case CONF_STORE_MEMORY: return store_memory_open(store, why);
+    case CONF_STORE_POSTGRES: return serve_open_postgres(s, store, why);
+    default: return store_sqlite_open(s->conf.data_dir, &s->loop, store, why);
+    }
 }
 
 static enum err serve_open_jobs(struct serve *s, struct fault *why)

@@ -218,7 +218,7 @@ def check_shell(shell):
             assert names == set(completes(shell, folder, command, "--")), (shell, command)
         assert completes(shell, folder, "generate", "--guid") == ["--guidance"]
         assert set(completes(shell, folder, "generate", "--dtype", "''")) == {"f32", "f16"}
-        assert set(completes(shell, folder, "serve", "--store", "''")) == {"sqlite", "memory"}
+        assert set(completes(shell, folder, "serve", "--store", "''")) == {"sqlite", "memory", "postgres"}
         assert {"check", "show", "key"} <= set(completes(shell, folder, "config", "''"))
         assert set(commands()) <= set(completes(shell, folder, "help", "''"))
 

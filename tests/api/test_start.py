@@ -52,7 +52,7 @@ def test_what_must_go_together():
 
 def test_wrong_options_exit_with_2():
     for flags, says in ((("--no-such-option",), "unknown option"), (("--slots", "257"), "from 0 to 256"),
-                        (("--queue-limit",), "needs a value"), (("--store", "disk"), "one of sqlite, memory")):
+                        (("--queue-limit",), "needs a value"), (("--store", "disk"), "one of sqlite, memory, postgres")):
         r = subprocess.run([PROGRAM, "serve", *flags], capture_output=True, text=True, timeout=30)
         assert r.returncode == 2 and says in r.stderr and r.stderr.count("\n") == 1, (flags, r)
 

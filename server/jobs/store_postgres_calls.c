@@ -1,0 +1,601 @@
+// The calls of the PostgreSQL store: their statements and results. Each call is one transaction
+// that may be repeated, see pg.h. Loop thread.
+#include "store_postgres_impl.h"
+
+#include "buf.h"
+#include "log.h"
+#include "text.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ENDED "state IN ('done', 'failed', 'cancelled')"
+#define UNFINISHED "state IN ('queued', 'running')"
+
+static void no_memory(struct store_call *c)
+{
+    fault_set(&c->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+}
+
+static void take_jobs(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    postgres_take_jobs(s, c, q, 0);
+}
+
+static struct blob *copy_bytes(const struct pg_call *q, int statement, int row, int column)
+{
+    const PGresult *r = q->result[statement];
+    const size_t n = (size_t)PQgetlength(r, row, column);
+    uint8_t *data = malloc(n ? n : 1);
+    if (!data)
+        return NULL;
+    memcpy(data, PQgetvalue(r, row, column), n);
+    return blob_create(data, n);
+}
+
+// ---- accepting ----------------------------------------------------------------------------------
+
+static int images_waiting(const struct job *j)
+{
+    int n = 0;
+    for (int i = 0; i < j->spec.n && !job_ended(j); i++)
+        n += !j->picture[i].bytes;
+    return n;
+}
+
+static void ask_accept(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    const struct job *j = c->job;
+    const struct job_spec *spec = &j->spec;
+    struct store_texts t = {0};
+    if (!store_texts_make(&t, j))
+        q->failed = true;
+    pg_query(q, "SELECT imagend.check_room($1, $2, $3, $4, $5, $6)", false);
+    pg_text(q, j->id);
+    pg_text(q, spec->owner);
+    pg_text(q, spec->idempotency_key);
+    pg_int(q, spec->n);
+    pg_int(q, c->quota.queued);
+    pg_int(q, c->quota.queued_per_owner);
+    pg_query(q,
+             "INSERT INTO imagend.job (id, token, state, spec, used, images, created, started,"
+             " finished, expires, fault, message, webhook_tries, webhook_next, owner,"
+             " idempotency_key, priority, deadline, input_image, input_mask, waiting, span)"
+             " SELECT $1, $2, 'queued', $3, $4, $5, $6, 0, 0, 0, 0, '', 0, 0, $7, $8, $9, $10, $11,"
+             " $12, $13, max(span) FROM imagend.span ON CONFLICT DO NOTHING",
+             false);
+    pg_text(q, j->id);
+    pg_text(q, j->token);
+    pg_text(q, t.spec);
+    pg_text(q, t.used);
+    pg_text(q, t.images);
+    pg_int(q, j->created);
+    pg_text(q, spec->owner);
+    pg_text(q, spec->idempotency_key);
+    pg_int(q, spec->priority);
+    pg_int(q, spec->deadline);
+    pg_text(q, spec->input.image);
+    pg_text(q, spec->input.mask);
+    pg_int(q, images_waiting(j));
+    pg_query(q, "SELECT imagend.start($1, $2, $3, $4, $5)", false);
+    pg_text(q, j->id);
+    pg_text(q, s->replica);
+    pg_int(q, c->room);
+    pg_int(q, c->quota.running_per_owner);
+    pg_int(q, STORE_LEASE_MS);
+    pg_query(q,
+             "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE id = $1"
+             " OR (owner = $2 AND idempotency_key = $3)",
+             false);
+    pg_text(q, j->id);
+    pg_text(q, spec->owner);
+    pg_text(q, spec->idempotency_key);
+    store_texts_deinit(&t);
+}
+
+// The row is the new job, also if an earlier try was committed, or another one with its key.
+static void take_accept(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    struct fault why = {0};
+    struct job *j = pg_rows(q, 3) ? postgres_read_job(s, q, 3, 0, &why) : NULL;
+    if (!j) {
+        if (!why.code)
+            fault_set(&why, ERR_IO, "store", "the database has not stored the job");
+        c->why = why;
+    } else if (strcmp(j->id, c->job->id)) {
+        store_call_add(c, j);
+    } else {
+        c->job->seq = j->seq;
+        c->job->lease = j->lease;
+        c->job->claims = j->claims;
+        s->stats.jobs++;
+        job_free(&j);
+    }
+}
+
+// ---- leases -------------------------------------------------------------------------------------
+
+static void ask_claim(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(q, "SELECT " POSTGRES_COLUMNS " FROM imagend.claim($1, $2, $3, $4, $5, $6)", false);
+    pg_text(q, s->replica);
+    pg_int(q, c->room);
+    pg_int(q, c->quota.running_per_owner);
+    pg_text(q, c->keep.webhooks ? "true" : "false");
+    pg_int(q, STORE_LEASE_MS);
+    pg_int(q, JOB_MAX_CLAIMS);
+}
+
+// [{"id", "token", "progress"}, ...]
+static char *lease_list(const struct store_call *c)
+{
+    struct buf b = {0};
+    buf_puts(&b, "[");
+    for (int i = 0; i < c->n_lease; i++) {
+        const struct store_lease *l = &c->lease[i];
+        char *progress = l->progress ? postgres_progress(l->progress) : NULL;
+        b.failed |= l->progress && !progress;
+        buf_printf(&b, "%s{\"id\":", i ? "," : "");
+        text_json(&b, l->id);
+        buf_printf(&b, ",\"token\":%lld,\"progress\":", (long long)l->token);
+        text_json(&b, progress);
+        buf_puts(&b, "}");
+        free(progress);
+    }
+    buf_puts(&b, "]");
+    return buf_take(&b);
+}
+
+static void add_leases(const struct store_call *c, struct pg_call *q)
+{
+    char *list = lease_list(c);
+    q->failed |= !list;
+    pg_text(q, list);
+    free(list);
+}
+
+static void on_preview_stored(struct pg_call *q)
+{
+    pg_call_free(q); // it may be lost
+}
+
+static void send_preview(struct store_postgres *s, const struct store_lease *l, int picture)
+{
+    const struct job_picture *p = &l->progress->picture[picture];
+    struct pg_call *q = pg_call_create(on_preview_stored, NULL);
+    if (!q)
+        return;
+    pg_query(q,
+             "INSERT INTO imagend.preview AS p (job, picture, number, width, height, bytes)"
+             " SELECT id, $3, $4, $5, $6, $7 FROM imagend.job WHERE id = $1 AND lease = $2"
+             " ON CONFLICT (job, picture) DO UPDATE SET number = EXCLUDED.number,"
+             " width = EXCLUDED.width, height = EXCLUDED.height, bytes = EXCLUDED.bytes",
+             false);
+    pg_text(q, l->id);
+    pg_int(q, l->token);
+    pg_int(q, picture);
+    pg_int(q, p->previews);
+    pg_int(q, p->preview.width);
+    pg_int(q, p->preview.height);
+    pg_blob(q, p->latest);
+    pg_send(s->pg, q);
+}
+
+static void ask_beat(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    for (int i = 0; i < c->n_lease; i++)
+        for (int k = 0; c->lease[i].progress && k < c->lease[i].progress->spec.n; k++)
+            if (c->lease[i].progress->picture[k].latest)
+                send_preview(s, &c->lease[i], k);
+    pg_query(q,
+             "UPDATE imagend.job j SET lease_until = clock_timestamp() + $2::int * interval '1 ms',"
+             " state = CASE WHEN j.state = 'queued' THEN 'running' ELSE j.state END,"
+             " progress = coalesce(b.progress, j.progress)"
+             " FROM json_to_recordset($1::json) AS b (id text, token bigint, progress text)"
+             " WHERE j.id = b.id AND j.lease = b.token"
+             " AND (j.lease_until IS NOT NULL OR j.state = 'queued')"
+             " RETURNING j.id, j.cancel, coalesce(j.previews_until > clock_timestamp(), false)",
+             false);
+    add_leases(c, q);
+    pg_int(q, STORE_LEASE_MS);
+}
+
+static void take_beat(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    for (int i = 0; i < c->n_lease; i++) {
+        struct store_lease *l = &c->lease[i];
+        l->lost = true;
+        for (int row = 0; row < pg_rows(q, 0) && l->lost; row++) {
+            if (strcmp(pg_get(q, 0, row, 0), l->id))
+                continue;
+            l->lost = false;
+            l->cancel = *pg_get(q, 0, row, 1) == 't';
+            l->previews = *pg_get(q, 0, row, 2) == 't';
+        }
+    }
+}
+
+static void ask_release(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(q,
+             "UPDATE imagend.job j SET lease = 0, lease_until = NULL, replica = '', progress = '',"
+             " state = CASE WHEN j.state = 'running' THEN 'queued' ELSE j.state END,"
+             " claims = j.claims - CASE WHEN j.state = 'running' THEN 1 ELSE 0 END"
+             " FROM json_to_recordset($1::json) AS b (id text, token bigint)"
+             " WHERE j.id = b.id AND j.lease = b.token",
+             false);
+    add_leases(c, q);
+}
+
+// ---- what changes -------------------------------------------------------------------------------
+
+// $1: id, $2: lease, then the values of add_changes. The lease decides whether a job runs.
+#define CHANGES                                                                                    \
+    "UPDATE imagend.job j SET state = CASE WHEN $3::text IN ('done', 'failed', 'cancelled')"       \
+    " THEN $3::text ELSE j.state END, used = $4, images = $5, started = $6, finished = $7,"        \
+    " expires = $8, fault = $9, message = $10, webhook_tries = $11, webhook_next = $12::bigint,"   \
+    " waiting = $13, bytes = $14, lease_until = CASE WHEN $3::text IN ('done', 'failed',"          \
+    " 'cancelled') AND $12::bigint = 0 THEN NULL ELSE j.lease_until END,"                          \
+    " progress = CASE WHEN $3::text IN ('done', 'failed', 'cancelled') THEN '' ELSE j.progress "   \
+    "END"
+
+static void add_changes(struct store_postgres *s, const struct job *j, struct pg_call *q)
+{
+    struct store_texts t = {0};
+    q->failed |= !store_texts_make(&t, j);
+    pg_text(q, j->id);
+    pg_int(q, j->lease);
+    pg_text(q, job_state_name(j->state));
+    pg_text(q, t.used);
+    pg_text(q, t.images);
+    pg_int(q, j->started);
+    pg_int(q, j->finished);
+    pg_int(q, j->expires);
+    pg_int(q, j->fault.code);
+    pg_text(q, j->fault.msg);
+    pg_int(q, j->webhook_tries);
+    pg_int(q, j->webhook_next);
+    pg_int(q, images_waiting(j));
+    pg_int(q, (int64_t)job_bytes(j));
+    store_texts_deinit(&t);
+    if (job_ended(j) && j->expires > j->finished)
+        s->keep_ms = j->expires - j->finished;
+}
+
+// The second statement of a change: is the job there, though under another lease?
+static void ask_there(const struct store_call *c, struct pg_call *q)
+{
+    pg_query(q, "SELECT FROM imagend.job WHERE id = $1 AND lease <> $2", false);
+    pg_text(q, c->job->id);
+    pg_int(q, c->job->lease);
+}
+
+static void take_change(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    const bool changed = atoi(PQcmdTuples(q->result[0]));
+    if (!changed && pg_rows(q, 1))
+        fault_set(&c->why, ERR_STALE, "store", "another replica has the job %s", c->job->id);
+    else if (changed && c->op != STORE_NOTE && job_ended(c->job) && !c->again)
+        s->stats.ended++;
+}
+
+static void ask_change(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(q, CHANGES " WHERE j.id = $1 AND j.lease = $2", false);
+    add_changes(s, c->job, q);
+    ask_there(c, q);
+}
+
+static void ask_drawn(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(q,
+             "WITH changed AS (" CHANGES " WHERE j.id = $1 AND j.lease = $2 RETURNING span, id)"
+             " INSERT INTO imagend.image (span, job, picture, bytes)"
+             " SELECT span, id, $15, $16 FROM changed"
+             " ON CONFLICT (span, job, picture) DO UPDATE SET bytes = EXCLUDED.bytes",
+             false);
+    add_changes(s, c->job, q);
+    pg_int(q, c->picture);
+    pg_blob(q, c->image);
+    ask_there(c, q);
+}
+
+static void take_drawn(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    take_change(s, c, q);
+    if (!c->why.code)
+        s->stats.bytes += c->image->size;
+}
+
+static void ask_cancel(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(q,
+             CHANGES ", lease = nextval('imagend.lease') WHERE j.id = $1 AND j." UNFINISHED
+                     " AND (j.lease_until IS NULL OR j.lease_until < clock_timestamp()"
+                     " OR j.lease = $2)",
+             false);
+    add_changes(s, c->job, q);
+    pg_query(q, "UPDATE imagend.job SET cancel = true WHERE id = $1 AND " UNFINISHED, false);
+    pg_text(q, c->job->id);
+    pg_query(q, "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE id = $1", false);
+    pg_text(q, c->job->id);
+}
+
+static void take_cancel(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    s->stats.ended += atoi(PQcmdTuples(q->result[0]));
+    postgres_take_jobs(s, c, q, 2);
+}
+
+// ---- watching -----------------------------------------------------------------------------------
+
+// [{"id", "picture", "seen"}, ...]; previews: only the jobs whose previews are watched.
+static char *watched_list(const struct store_call *c, bool previews)
+{
+    struct buf b = {0};
+    const char *comma = "";
+    buf_puts(&b, "[");
+    for (int i = 0; i < c->n_watched; i++) {
+        const struct store_watched *w = &c->watched[i];
+        for (int k = 0; k < (previews ? JOB_MAX_PICTURES : 1) && (w->previews || !previews); k++) {
+            buf_printf(&b, "%s{\"id\":", comma);
+            text_json(&b, w->id);
+            buf_printf(&b, ",\"picture\":%d,\"seen\":%d}", k, w->seen[k]);
+            comma = ",";
+        }
+    }
+    buf_puts(&b, "]");
+    return buf_take(&b);
+}
+
+static void add_watched(const struct store_call *c, struct pg_call *q, bool previews)
+{
+    char *list = watched_list(c, previews);
+    q->failed |= !list;
+    pg_text(q, list);
+    free(list);
+}
+
+#define WATCHED "json_to_recordset($1::json) AS w (id text, picture int, seen int)"
+
+// Renews the wish for previews, which ends on its own, only now and then.
+static void ask_watch(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    bool previews = false;
+    pg_query(q,
+             "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE id IN (SELECT w.id FROM " WATCHED
+             ")",
+             false);
+    add_watched(c, q, false);
+    for (int i = 0; i < c->n_watched; i++)
+        previews |= c->watched[i].previews;
+    if (!previews)
+        return;
+    pg_query(q,
+             "UPDATE imagend.job j SET previews_until = clock_timestamp() + interval '10 s'"
+             " FROM (SELECT DISTINCT w.id FROM " WATCHED ") AS v WHERE j.id = v.id"
+             " AND j." UNFINISHED " AND (j.previews_until IS NULL"
+             " OR j.previews_until < clock_timestamp() + interval '5 s')",
+             false);
+    add_watched(c, q, true);
+    pg_query(q,
+             "SELECT p.job, p.picture, p.number, p.width, p.height, p.bytes"
+             " FROM imagend.preview p JOIN " WATCHED
+             " ON p.job = w.id AND p.picture = w.picture AND p.number <> w.seen",
+             true);
+    add_watched(c, q, true);
+}
+
+static struct store_watched *find_watched(struct store_call *c, const char *id)
+{
+    for (int i = 0; i < c->n_watched; i++)
+        if (!strcmp(c->watched[i].id, id))
+            return &c->watched[i];
+    return NULL;
+}
+
+static int binary_int(const struct pg_call *q, int statement, int row, int column)
+{
+    uint32_t v;
+    memcpy(&v, pg_get(q, statement, row, column), sizeof v);
+    return (int)ntohl(v);
+}
+
+static void take_preview(struct store_call *c, const struct pg_call *q, int row)
+{
+    const struct store_watched *w = find_watched(c, pg_get(q, 2, row, 0));
+    const int picture = binary_int(q, 2, row, 1);
+    if (!w || !w->now || picture < 0 || picture >= w->now->spec.n)
+        return;
+    struct job_picture *p = &w->now->picture[picture];
+    blob_unref(&p->latest);
+    p->latest = copy_bytes(q, 2, row, 5);
+    p->previews = binary_int(q, 2, row, 2);
+    p->preview = (struct check_size){binary_int(q, 2, row, 3), binary_int(q, 2, row, 4)};
+}
+
+static void take_watch(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    for (int i = 0; i < pg_rows(q, 0); i++) {
+        struct store_watched *w = find_watched(c, pg_get(q, 0, i, COL_ID));
+        struct fault why = {0};
+        struct job *j = w && !w->now ? postgres_read_job(s, q, 0, i, &why) : NULL;
+        if (why.code == ERR_NO_MEMORY)
+            c->why = why;
+        if (!j)
+            continue;
+        j->position = -1;
+        w->now = j;
+    }
+    for (int i = 0; q->result[2] && i < pg_rows(q, 2); i++)
+        take_preview(c, q, i);
+}
+
+// ---- reading ------------------------------------------------------------------------------------
+
+static void ask_find(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    if (c->key) {
+        pg_query(q,
+                 "SELECT " POSTGRES_COLUMNS
+                 " FROM imagend.job WHERE owner = $1 AND idempotency_key = $2",
+                 false);
+        pg_text(q, c->owner);
+        pg_text(q, c->key);
+        return;
+    }
+    pg_query(q, "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE id = $1", false);
+    pg_text(q, c->id);
+}
+
+static void ask_list(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(q,
+             "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE owner = $1"
+             " AND ($2::text = '' OR state = $2::text OR ($2::text = 'unfinished' AND " UNFINISHED
+             ")) AND (created, seq) < ($3, $4) ORDER BY created DESC, seq DESC LIMIT $5",
+             false);
+    pg_text(q, c->owner);
+    pg_text(q, c->page.state == STORE_UNFINISHED ? "unfinished"
+               : c->page.state < 0               ? ""
+                                                 : job_state_name((enum job_state)c->page.state));
+    pg_int(q, c->page.created);
+    pg_int(q, c->page.seq);
+    pg_int(q, c->page.limit);
+}
+
+static void ask_image(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(q,
+             "SELECT bytes FROM imagend.image WHERE span = (SELECT span FROM imagend.job"
+             " WHERE id = $1) AND job = $1 AND picture = $2",
+             true);
+    pg_text(q, c->id);
+    pg_int(q, c->picture);
+}
+
+static void take_image(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    if (!pg_rows(q, 0))
+        fault_set(&c->why, ERR_NOT_FOUND, "", "image %d of this job is missing from the store",
+                  c->picture);
+    else if (!(c->image = copy_bytes(q, 0, 0, 0)))
+        no_memory(c);
+}
+
+// ---- removing -----------------------------------------------------------------------------------
+
+// Removes jobs with the rows of their images, whose partition stays.
+#define REMOVE_BEGIN "WITH gone AS (DELETE FROM imagend.job WHERE "
+#define REMOVE_END                                                                                 \
+    " RETURNING *), images AS (DELETE FROM imagend.image i USING gone g WHERE i.span = g.span"     \
+    " AND i.job = g.id) SELECT " POSTGRES_COLUMNS " FROM gone"                                     \
+    " ORDER BY created, seq"
+
+static void ask_remove(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(q, REMOVE_BEGIN "id = $1" REMOVE_END, false);
+    pg_text(q, c->id);
+}
+
+static void count_removed(struct store_postgres *s, const struct store_call *c)
+{
+    for (int i = 0; i < c->n; i++) {
+        s->stats.jobs--;
+        s->stats.ended -= job_ended(c->jobs[i]);
+        s->stats.bytes -= job_bytes(c->jobs[i]);
+    }
+}
+
+static void take_remove(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    postgres_take_jobs(s, c, q, 0);
+    count_removed(s, c);
+}
+
+void postgres_ask_stats(struct pg_call *q)
+{
+    pg_query(q,
+             "SELECT count(*), count(*) FILTER (WHERE " ENDED "), coalesce(sum(bytes), 0)::bigint,"
+             " (SELECT coalesce(sum(queued), 0) FROM imagend.load),"
+             " (SELECT coalesce(sum(running), 0) FROM imagend.load) FROM imagend.job",
+             false);
+}
+
+void postgres_take_stats(struct store_postgres *s, const struct pg_call *q, int statement)
+{
+    s->stats = (struct store_stats){
+        .jobs = (int)pg_get_int(q, statement, 0, 0),
+        .ended = (int)pg_get_int(q, statement, 0, 1),
+        .bytes = (size_t)pg_get_int(q, statement, 0, 2),
+        .queued = (int)pg_get_int(q, statement, 0, 3),
+        .running = (int)pg_get_int(q, statement, 0, 4),
+    };
+}
+
+int64_t postgres_span_ms(const struct store_postgres *s)
+{
+    const int64_t day = 86400000, minute = 60000, quarter = s->keep_ms / 4;
+    return quarter < minute ? minute : quarter > day ? day : quarter;
+}
+
+// A clock that is fast must not remove what the fleet still keeps. The images of expired jobs go
+// with their partition.
+static void ask_expire(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(
+        q,
+        "WITH gone AS (DELETE FROM imagend.job WHERE id IN (SELECT id FROM imagend.job WHERE " ENDED
+        " AND expires <= least($2::bigint, (SELECT imagend.now_ms()))"
+        " AND (NOT $1::boolean OR webhook_next = 0) LIMIT 500 FOR UPDATE SKIP LOCKED)"
+        " RETURNING *) SELECT " POSTGRES_COLUMNS " FROM gone ORDER BY created, seq",
+        false);
+    pg_text(q, c->keep.webhooks ? "true" : "false");
+    pg_int(q, c->keep.now);
+    postgres_ask_stats(q);
+    pg_query(q, "SELECT imagend.tend($1)", false);
+    pg_int(q, postgres_span_ms(s));
+    if (s->stats.ended <= c->keep.jobs && s->stats.bytes <= c->keep.bytes)
+        return;
+    pg_query(q,
+             REMOVE_BEGIN
+             "id IN (SELECT id FROM (SELECT id, row_number() OVER w AS place,"
+             " sum(bytes) OVER w AS total FROM imagend.job WHERE " ENDED
+             " WINDOW w AS (ORDER BY created DESC, seq DESC)) AS t WHERE place > $2::bigint"
+             " OR total > $3::bigint - (SELECT coalesce(sum(bytes), 0) FROM imagend.job "
+             "WHERE " UNFINISHED ")) AND (NOT $1::boolean OR webhook_next = 0)" REMOVE_END,
+             false);
+    pg_text(q, c->keep.webhooks ? "true" : "false");
+    pg_int(q, c->keep.jobs);
+    pg_int(q, c->keep.bytes > INT64_MAX ? INT64_MAX : (int64_t)c->keep.bytes);
+}
+
+static void take_expire(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    postgres_take_stats(s, q, 1);
+    postgres_take_jobs(s, c, q, 0);
+    if (!q->result[3])
+        return;
+    const int expired = c->n;
+    postgres_take_jobs(s, c, q, 3);
+    const struct store_call surplus = {.jobs = c->jobs + expired, .n = c->n - expired};
+    count_removed(s, &surplus);
+}
+
+const struct postgres_op postgres_ops[STORE_OPS] = {
+    [STORE_ACCEPT] = {ask_accept, take_accept, .changes = true},
+    [STORE_CLAIM] = {ask_claim, take_jobs},
+    [STORE_BEAT] = {ask_beat, take_beat, .changes = true},
+    [STORE_RELEASE] = {ask_release, NULL, .changes = true},
+    [STORE_DRAWN] = {ask_drawn, take_drawn, .patient = true, .changes = true},
+    [STORE_FINISH] = {ask_change, take_change, .patient = true, .changes = true},
+    [STORE_NOTE] = {ask_change, take_change, .patient = true},
+    [STORE_CANCEL] = {ask_cancel, take_cancel, .changes = true},
+    [STORE_WATCH] = {ask_watch, take_watch},
+    [STORE_FIND] = {ask_find, take_jobs},
+    [STORE_LIST] = {ask_list, take_jobs},
+    [STORE_IMAGE] = {ask_image, take_image},
+    [STORE_REMOVE] = {ask_remove, take_remove},
+    [STORE_EXPIRE] = {ask_expire, take_expire},
+};

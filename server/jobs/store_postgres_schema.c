@@ -1,0 +1,228 @@
+// The schema of the PostgreSQL store, as migrations by number. Replicas of different versions share
+// a database during an upgrade, so a migration must leave it usable by the programs that `oldest`
+// names: it adds tables, columns with defaults and functions with new names, and removes them one
+// version later. Statements name their columns.
+//
+// Advisory locks (POSTGRES_LOCK, n), each held until the end of the transaction:
+//   1 migrating; 2 accepting, which counts the queue; 3 claiming; 4 partitions
+#include "store_postgres_impl.h"
+
+#include "buf.h"
+
+#include <stddef.h>
+
+// Jobs. Times are Unix milliseconds, as in struct job; those of leases are the database's.
+#define TABLE_JOB                                                                                  \
+    "CREATE TABLE imagend.job ("                                                                   \
+    " id text PRIMARY KEY, token text NOT NULL, seq bigint GENERATED ALWAYS AS IDENTITY,"          \
+    " state text NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),"  \
+    " spec text NOT NULL, used text NOT NULL, images text NOT NULL,"                               \
+    " created bigint NOT NULL, started bigint NOT NULL, finished bigint NOT NULL,"                 \
+    " expires bigint NOT NULL, fault int NOT NULL, message text NOT NULL,"                         \
+    " webhook_tries int NOT NULL, webhook_next bigint NOT NULL,"                                   \
+    " owner text NOT NULL, idempotency_key text, priority int NOT NULL, deadline bigint NOT NULL," \
+    " input_image text, input_mask text,"                                                          \
+    " waiting int NOT NULL, bytes bigint NOT NULL DEFAULT 0, span int NOT NULL,"                   \
+    " lease bigint NOT NULL DEFAULT 0, lease_until timestamptz, replica text NOT NULL DEFAULT ''," \
+    " claims int NOT NULL DEFAULT 0, cancel boolean NOT NULL DEFAULT false,"                       \
+    " progress text NOT NULL DEFAULT '', previews_until timestamptz,"                              \
+    " UNIQUE (owner, idempotency_key)) WITH (fillfactor = 80)"
+
+// The bytes of images: large values out of line and not compressed, in partitions that are dropped
+// as a whole, because deleted rows would leave their space behind.
+#define TABLE_IMAGE                                                                                \
+    "CREATE TABLE imagend.image ("                                                                 \
+    " span int NOT NULL, job text NOT NULL, picture int NOT NULL, bytes bytea NOT NULL,"           \
+    " PRIMARY KEY (span, job, picture)) PARTITION BY LIST (span)"
+
+// Counts the images that wait and run, per owner, in the same transaction as each change.
+#define FUNCTION_COUNT                                                                             \
+    "CREATE FUNCTION imagend.count_images() RETURNS trigger LANGUAGE plpgsql AS $f$ DECLARE"       \
+    " who text; q int := 0; r int := 0; BEGIN"                                                     \
+    " IF TG_OP <> 'INSERT' THEN who := OLD.owner;"                                                 \
+    " IF OLD.state = 'queued' THEN q := q - OLD.waiting; END IF;"                                  \
+    " IF OLD.state = 'running' THEN r := r - OLD.waiting; END IF; END IF;"                         \
+    " IF TG_OP <> 'DELETE' THEN who := NEW.owner;"                                                 \
+    " IF NEW.state = 'queued' THEN q := q + NEW.waiting; END IF;"                                  \
+    " IF NEW.state = 'running' THEN r := r + NEW.waiting; END IF; END IF;"                         \
+    " IF q <> 0 OR r <> 0 THEN INSERT INTO imagend.load AS l (owner, queued, running)"             \
+    " VALUES (who, q, r) ON CONFLICT (owner) DO UPDATE"                                            \
+    " SET queued = l.queued + q, running = l.running + r; END IF; RETURN NULL; END $f$"
+
+// Refuses a job that the queue has no room for, unless it or one with its key is there already.
+#define FUNCTION_ROOM                                                                              \
+    "CREATE FUNCTION imagend.check_room(job_id text, who text, key text, n int, most int,"         \
+    " most_owner int) RETURNS void LANGUAGE plpgsql AS $f$ DECLARE total bigint; own bigint;"      \
+    " BEGIN PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 2);"                                  \
+    " IF most = 0 OR EXISTS (SELECT FROM imagend.job WHERE id = job_id OR (owner = who AND"        \
+    " idempotency_key = key)) THEN RETURN; END IF;"                                                \
+    " SELECT coalesce(sum(queued), 0), coalesce(sum(queued) FILTER (WHERE owner = who), 0)"        \
+    " INTO total, own FROM imagend.load WHERE queued > 0;"                                         \
+    " IF total + n > most THEN RAISE EXCEPTION 'the queue is full' USING ERRCODE = 'IMG01'; END "  \
+    "IF;"                                                                                          \
+    " IF own + n > most_owner THEN RAISE EXCEPTION 'the owner has too many images in the queue'"   \
+    " USING ERRCODE = 'IMG02'; END IF; END $f$"
+
+// Leases a job that was just accepted to the replica, if nobody waits before it.
+#define FUNCTION_START                                                                             \
+    "CREATE FUNCTION imagend.start(job_id text, me text, room int, most int, ms int)"              \
+    " RETURNS void LANGUAGE plpgsql AS $f$ DECLARE n int; who text; BEGIN"                         \
+    " SELECT waiting, owner INTO n, who FROM imagend.job WHERE id = job_id AND state = 'queued'"   \
+    " AND lease = 0;"                                                                              \
+    " IF NOT FOUND OR room <= 0 OR EXISTS (SELECT FROM imagend.job WHERE state = 'queued'"         \
+    " AND id <> job_id) THEN RETURN; END IF;"                                                      \
+    " IF most > 0 AND EXISTS (SELECT FROM imagend.load WHERE owner = who AND running > 0"          \
+    " AND running + n > most) THEN RETURN; END IF;"                                                \
+    " UPDATE imagend.job SET state = 'running', lease = nextval('imagend.lease'), replica = me,"   \
+    " claims = claims + 1, lease_until = clock_timestamp() + ms * interval '1 ms'"                 \
+    " WHERE id = job_id; END $f$"
+
+// Jobs whose lease has ended wait again. A database that was away has let all leases end, so their
+// replicas get the time of a lease to renew them.
+#define CLAIM_ENDED                                                                                \
+    " UPDATE imagend.job SET state = 'queued', lease_until = NULL, progress = ''"                  \
+    " WHERE state = 'running' AND lease_until < clock_timestamp()"                                 \
+    " AND imagend.up_ms() > ms;"
+
+// Jobs that the core has to end, and webhooks.
+#define CLAIM_DUE                                                                                  \
+    " FOR j IN SELECT * FROM imagend.job WHERE state = 'queued'"                                   \
+    " AND (cancel OR deadline > 0 OR claims > 0)"                                                  \
+    " AND (cancel OR (deadline > 0 AND deadline <= now_ms) OR claims >= attempts)"                 \
+    " LIMIT 100 FOR UPDATE SKIP LOCKED LOOP"                                                       \
+    " UPDATE imagend.job SET state = 'running', lease = token, replica = me, claims = claims + 1," \
+    " lease_until = until WHERE id = j.id RETURNING * INTO j; RETURN NEXT j; END LOOP;"            \
+    " IF hooks THEN FOR j IN SELECT * FROM imagend.job WHERE webhook_next > 0"                     \
+    " AND webhook_next <= now_ms AND (lease_until IS NULL OR lease_until < clock_timestamp())"     \
+    " AND state IN ('done', 'failed', 'cancelled') LIMIT 100 FOR UPDATE SKIP LOCKED LOOP"          \
+    " UPDATE imagend.job SET lease = token, replica = me, lease_until = until WHERE id = j.id"     \
+    " RETURNING * INTO j; RETURN NEXT j; END LOOP; END IF;"
+
+// Owners in turn: the one that was served longest ago comes next.
+#define CLAIM_WAITING                                                                              \
+    " WHILE free > 0 LOOP"                                                                         \
+    " SELECT owner INTO who FROM imagend.load WHERE queued > 0 AND (most = 0 OR running < most)"   \
+    " AND NOT owner = ANY (skipped) ORDER BY served, owner LIMIT 1; EXIT WHEN NOT FOUND;"          \
+    " SELECT running INTO busy FROM imagend.load WHERE owner = who FOR UPDATE;"                    \
+    " SELECT * INTO j FROM imagend.job WHERE owner = who AND state = 'queued'"                     \
+    " ORDER BY priority DESC, seq LIMIT 1 FOR UPDATE SKIP LOCKED;"                                 \
+    " IF NOT FOUND OR (most > 0 AND busy > 0 AND busy + j.waiting > most) THEN"                    \
+    " skipped := skipped || who; CONTINUE; END IF;"                                                \
+    " UPDATE imagend.job SET state = 'running', lease = token, replica = me, claims = claims + 1," \
+    " lease_until = until WHERE id = j.id RETURNING * INTO j;"                                     \
+    " UPDATE imagend.load SET served = nextval('imagend.served') WHERE owner = who;"               \
+    " free := free - greatest(j.waiting, 1); RETURN NEXT j; END LOOP;"
+
+#define FUNCTION_CLAIM                                                                             \
+    "CREATE FUNCTION imagend.claim(me text, room int, most int, hooks boolean, ms int,"            \
+    " attempts int) RETURNS SETOF imagend.job LANGUAGE plpgsql AS $f$ DECLARE"                     \
+    " j imagend.job; who text; busy int; free int := room; skipped text[] := '{}';"                \
+    " token bigint := nextval('imagend.lease'); now_ms bigint := imagend.now_ms();"                \
+    " until timestamptz := clock_timestamp() + ms * interval '1 ms'; BEGIN"                        \
+    " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 3);" CLAIM_ENDED CLAIM_DUE CLAIM_WAITING    \
+    " END $f$"
+
+// Begins a new partition when the newest is old enough, and drops those without a job. A partition
+// that has just been replaced may still get the images of a transaction under way.
+#define FUNCTION_TEND                                                                              \
+    "CREATE FUNCTION imagend.tend(width_ms bigint) RETURNS void LANGUAGE plpgsql AS $f$ DECLARE"   \
+    " s record; now_ms bigint := imagend.now_ms(); newest int; began_ms bigint; BEGIN"             \
+    " IF NOT pg_try_advisory_xact_lock(" POSTGRES_LOCK ", 4) THEN RETURN; END IF;"                 \
+    " SELECT span, began INTO newest, began_ms FROM imagend.span ORDER BY span DESC LIMIT 1;"      \
+    " IF NOT FOUND OR began_ms + width_ms <= now_ms THEN"                                          \
+    " newest := coalesce(newest, 0) + 1;"                                                          \
+    " EXECUTE format('CREATE TABLE imagend.image_%s (LIKE imagend.image INCLUDING ALL)', newest);" \
+    " EXECUTE format('ALTER TABLE imagend.image_%s ALTER bytes SET STORAGE EXTERNAL', newest);"    \
+    " EXECUTE format('ALTER TABLE imagend.image ATTACH PARTITION imagend.image_%s"                 \
+    " FOR VALUES IN (%s)', newest, newest);"                                                       \
+    " INSERT INTO imagend.span (span, began) VALUES (newest, now_ms); RETURN; END IF;"             \
+    " FOR s IN SELECT a.span FROM imagend.span a WHERE a.span < newest AND (SELECT min(began)"     \
+    " FROM imagend.span b WHERE b.span > a.span) < now_ms - 60000 AND NOT EXISTS"                  \
+    " (SELECT FROM imagend.job WHERE span = a.span) ORDER BY a.span LIMIT 1 LOOP"                  \
+    " PERFORM set_config('lock_timeout', '500ms', true);"                                          \
+    " BEGIN EXECUTE format('DROP TABLE IF EXISTS imagend.image_%s', s.span);"                      \
+    " DELETE FROM imagend.span WHERE span = s.span;"                                               \
+    " EXCEPTION WHEN lock_not_available THEN RETURN; END; END LOOP;"                               \
+    " DELETE FROM imagend.input i WHERE stored < clock_timestamp() - interval '1 hour' AND NOT"    \
+    " EXISTS (SELECT FROM imagend.job WHERE input_image = i.name) AND NOT EXISTS"                  \
+    " (SELECT FROM imagend.job WHERE input_mask = i.name);"                                        \
+    " DELETE FROM imagend.preview p WHERE NOT EXISTS (SELECT FROM imagend.job WHERE id = p.job"    \
+    " AND state = 'running');"                                                                     \
+    " END $f$"
+
+static const struct migration {
+    int version, oldest; // oldest: version of the oldest program that can use the result
+    const char *statements[32];
+} migrations[] = {
+    {1,
+     1,
+     {
+         "CREATE FUNCTION imagend.now_ms() RETURNS bigint LANGUAGE sql AS"
+         " $f$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $f$",
+         "CREATE FUNCTION imagend.up_ms() RETURNS bigint LANGUAGE sql AS $f$ SELECT (extract(epoch"
+         " FROM clock_timestamp() - pg_postmaster_start_time()) * 1000)::bigint $f$",
+         "CREATE SEQUENCE imagend.lease",
+         "CREATE SEQUENCE imagend.served",
+         TABLE_JOB,
+         "CREATE INDEX job_page ON imagend.job (owner, created, seq)",
+         "CREATE INDEX job_waiting ON imagend.job (owner, priority DESC, seq)"
+         " WHERE state = 'queued'",
+         "CREATE INDEX job_due ON imagend.job (deadline) WHERE state = 'queued'"
+         " AND (cancel OR deadline > 0 OR claims > 0)",
+         "CREATE INDEX job_webhook ON imagend.job (webhook_next) WHERE webhook_next > 0",
+         "CREATE INDEX job_running ON imagend.job (lease_until) WHERE state = 'running'",
+         "CREATE INDEX job_expires ON imagend.job (expires)"
+         " WHERE state IN ('done', 'failed', 'cancelled')",
+         "CREATE INDEX job_stats ON imagend.job (state) INCLUDE (bytes)",
+         "CREATE INDEX job_span ON imagend.job (span)",
+         "CREATE INDEX job_input_image ON imagend.job (input_image)"
+         " WHERE input_image IS NOT NULL",
+         "CREATE INDEX job_input_mask ON imagend.job (input_mask) WHERE input_mask IS NOT NULL",
+         TABLE_IMAGE,
+         "CREATE TABLE imagend.span (span int PRIMARY KEY, began bigint NOT NULL)",
+         "CREATE TABLE imagend.input (name text PRIMARY KEY, stored timestamptz NOT NULL DEFAULT"
+         " clock_timestamp(), bytes bytea NOT NULL)",
+         "ALTER TABLE imagend.input ALTER bytes SET STORAGE EXTERNAL",
+         // Previews may be lost.
+         "CREATE UNLOGGED TABLE imagend.preview (job text NOT NULL, picture int NOT NULL,"
+         " number int NOT NULL, width int NOT NULL, height int NOT NULL, bytes bytea NOT NULL,"
+         " PRIMARY KEY (job, picture))",
+         "CREATE TABLE imagend.load (owner text PRIMARY KEY, queued int NOT NULL,"
+         " running int NOT NULL, served bigint NOT NULL DEFAULT 0) WITH (fillfactor = 50)",
+         FUNCTION_COUNT,
+         "CREATE TRIGGER count_images AFTER INSERT OR DELETE OR UPDATE OF state, waiting"
+         " ON imagend.job FOR EACH ROW EXECUTE FUNCTION imagend.count_images()",
+         FUNCTION_ROOM,
+         FUNCTION_START,
+         FUNCTION_CLAIM,
+         FUNCTION_TEND,
+     }},
+};
+
+char *postgres_migration(void)
+{
+    struct buf b = {0};
+    buf_puts(&b, "DO $migrate$ BEGIN"
+                 " IF to_regclass('imagend.migration') IS NULL THEN"
+                 " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 1);"
+                 " IF to_regnamespace('imagend') IS NULL THEN CREATE SCHEMA imagend; END IF;"
+                 " CREATE TABLE IF NOT EXISTS imagend.migration (version int PRIMARY KEY,"
+                 " oldest int NOT NULL, applied timestamptz NOT NULL DEFAULT clock_timestamp());"
+                 " END IF;");
+    for (size_t i = 0; i < sizeof migrations / sizeof *migrations; i++) {
+        const struct migration *m = &migrations[i];
+        buf_printf(&b,
+                   " IF NOT EXISTS (SELECT FROM imagend.migration WHERE version = %d) THEN"
+                   " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 1);"
+                   " IF NOT EXISTS (SELECT FROM imagend.migration WHERE version = %d) THEN ",
+                   m->version, m->version);
+        for (int k = 0; m->statements[k]; k++)
+            buf_printf(&b, "%s; ", m->statements[k]);
+        buf_printf(&b,
+                   "INSERT INTO imagend.migration (version, oldest) VALUES (%d, %d);"
+                   " END IF; END IF;",
+                   m->version, m->oldest);
+    }
+    buf_puts(&b, " END $migrate$");
+    return buf_take(&b);
+}
