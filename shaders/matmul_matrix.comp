@@ -1,7 +1,9 @@
-// Linear layers and 3x3 convolutions on matrix units: a workgroup of four subgroups computes 64
-// output channels of 64 pixels from tiles of halves in shared memory, each subgroup a quarter of
-// the channels. Sums are f32 and run over taps, then channels in steps of K, wherever an element
-// lies in the tile. Pixels of all samples are one row.
+// Linear layers and 3x3 convolutions on matrix units: a workgroup computes TILE output channels of
+// TILE pixels from tiles of halves in shared memory, a subgroup half of the channels of some of the
+// pixels. While one pair of tiles is multiplied, the next comes from memory: it waits in registers
+// and goes into the other half of shared memory. Sums are f32 and run over taps, then channels in
+// steps of K, wherever an element lies in the tile, and whatever the tile's size. Pixels of all
+// samples are one row. docs/architecture.md estimates registers and occupancy.
 // Weights: [out][tap][in/4][4]. Grid: x output blocks, y pixel blocks.
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -14,94 +16,135 @@
 #include "types.glsl"
 #include "act.glsl"
 
-layout(local_size_x_id = 0) in;                 // four subgroups
-layout(constant_id = 1) const uint SIDE = 1;    // of the convolution kernel, 1 or 3
+layout(local_size_x_id = 0) in;                     // SUBGROUPS subgroups
+layout(constant_id = 1) const uint SIDE = 1;        // of the convolution kernel, 1 or 3
 layout(constant_id = 2) const uint ACT = 0;
 layout(constant_id = 3) const uint PARTS = 0;
-layout(constant_id = 4) const uint M = 16;      // the device's matrices: M x K times K x N
+layout(constant_id = 4) const uint M = 16;          // the device's matrices: M x K times K x N
 layout(constant_id = 5) const uint N = 16;
 layout(constant_id = 6) const uint K = 16;
+layout(constant_id = 7) const uint TILE = 64;       // channels, and pixels, of a workgroup
+layout(constant_id = 8) const uint SUBGROUPS = 4;   // two along the channels
+layout(constant_id = 9) const uint DEPTH = 32;      // k at a time
+layout(constant_id = 10) const uint EACH = 4;       // vec4s of a tile that an invocation loads
 #include "matmul.glsl"
 
-const uint SUBGROUPS = 4, TILE = 64, DEPTH = 32;  // channels, pixels; k at a time
-const uint ROW = DEPTH / 4 + 2;                   // vec4s, two of them against bank conflicts
-const uint DOWN = TILE / SUBGROUPS / M, ACROSS = TILE / N;
+const uint ROW = DEPTH / 4 + 2;                     // vec4s, two of them against bank conflicts
+const uint BAND = TILE / 2, STRIP = 2 * TILE / SUBGROUPS;  // channels and pixels of a subgroup
+const uint DOWN = BAND / M, ACROSS = STRIP / N;
+const uint PATCH = M * STRIP / 2;                   // M channels of a subgroup's pixels, as f32
 
-shared f16vec4 w_tile[TILE * ROW], x_tile[TILE * ROW];
-shared vec4 patches[SUBGROUPS * M * N / 4];       // [subgroup][pixel][channel/4]
+// Four halves each. [which][weights, then pixels][row][k/4], and at the end a patch per subgroup.
+shared uvec2 tiles[2 * 2 * TILE * ROW];
 
-// The index of pixel's neighbour at this tap; false outside the image.
-bool neighbour(uint pixel, uint tap, out uint at)
+uvec2 w_next[EACH], x_next[EACH];                   // on their way to shared memory
+uint x_row[EACH], x_column[EACH];                   // of the pixels that this invocation loads
+
+uint line_of(uint j)
+{
+    // Invocations side by side read the channels of one row.
+    return (gl_LocalInvocationIndex + j * gl_WorkGroupSize.x) / (DEPTH / 4);
+}
+
+void find_pixels(uint pixel_first)
+{
+    [[unroll]] for (uint j = 0; j < EACH; j++) {
+        uint pixel = pixel_first + line_of(j);
+        x_row[j] = pixel < p.pixels ? pixel / p.w % p.h : 0x7fffffffu;
+        x_column[j] = pixel % p.w;
+    }
+}
+
+// The index of pixel j's neighbour at this tap; false outside the image.
+bool neighbour(uint pixel, uint j, uint tap, out uint at)
 {
     at = pixel;
     if (SIDE == 1)
-        return true;
-    uint row = pixel / p.w % p.h + tap / 3 - 1, column = pixel % p.w + tap % 3 - 1;
-    at = pixel / (p.w * p.h) * p.w * p.h + row * p.w + column;
-    return row < p.h && column < p.w;
+        return at < p.pixels;
+    uint dy = tap / 3, dx = tap % 3;
+    at += dy * p.w + dx - p.w - 1;
+    return x_row[j] + dy - 1 < p.h && x_column[j] + dx - 1 < p.w;
 }
 
-void load_tiles(uint m_first, uint pixel_first, uint tap, uint k0)
+void fetch(uint m_first, uint pixel_first, uint tap, uint k0)
 {
-    // Eight invocations side by side read 32 channels of one row.
-    for (uint i = gl_LocalInvocationIndex; i < TILE * DEPTH / 4; i += gl_WorkGroupSize.x) {
-        uint line = i / (DEPTH / 4), k4 = i % (DEPTH / 4), k = k0 + k4;
-        uint m = m_first + line, pixel = pixel_first + line, at;
-        vec4 wv = vec4(0), xv = vec4(0);
+    uint k = k0 + gl_LocalInvocationIndex % (DEPTH / 4);
+    [[unroll]] for (uint j = 0; j < EACH; j++) {
+        uint m = m_first + line_of(j), at;
+        w_next[j] = x_next[j] = uvec2(0);
         if (k < p.k4 && m < 4 * p.m4)
-            wv = LOAD_WEIGHT(weight, (m * SIDE * SIDE + tap) * p.k4 + k);
-#if WT != WT_F16
-        wv = round_half4(wv);
-#endif
-        if (k < p.k4 && pixel < p.pixels && neighbour(pixel, tap, at))
-            xv = LOAD(x, p.x.base + at * p.x.cs + k);
-        w_tile[line * ROW + k4] = f16vec4(wv);
-        x_tile[line * ROW + k4] = f16vec4(xv);
+            w_next[j] = LOAD_WEIGHT_HALVES(weight, (m * SIDE * SIDE + tap) * p.k4 + k);
+        if (k < p.k4 && neighbour(pixel_first + line_of(j), j, tap, at))
+            x_next[j] = LOAD_HALVES(x, p.x.base + at * p.x.cs + k);
+    }
+}
+
+void put(uint which)
+{
+    uint k = gl_LocalInvocationIndex % (DEPTH / 4), first = which * (2 * TILE * ROW) + k;
+    [[unroll]] for (uint j = 0; j < EACH; j++) {
+        tiles[first + line_of(j) * ROW] = w_next[j];
+        tiles[first + (TILE + line_of(j)) * ROW] = x_next[j];
     }
 }
 
 void main()
 {
     uint m_first = gl_WorkGroupID.x * TILE, pixel_first = gl_WorkGroupID.y * TILE;
-    uint m_mine = gl_SubgroupID * (TILE / SUBGROUPS);
+    uint m_mine = gl_SubgroupID % 2 * BAND, pixel_mine = gl_SubgroupID / 2 * STRIP;
     coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator> acc[DOWN * ACROSS];
     [[unroll]] for (uint i = 0; i < DOWN * ACROSS; i++)
         acc[i] = coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>(0);
 
-    for (uint tap = 0; tap < SIDE * SIDE; tap++)
-        for (uint k0 = 0; k0 < p.k4; k0 += DEPTH / 4) {
-            barrier();
-            load_tiles(m_first, pixel_first, tap, k0);
-            barrier();
-            for (uint k = 0; k < DEPTH; k += K) {
-                coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA> a[DOWN];
+    uint which = 0, tap = 0, k0 = 0;
+    find_pixels(pixel_first);
+    fetch(m_first, pixel_first, 0, 0);
+    put(0);
+    barrier();
+    while (tap < SIDE * SIDE) {
+        k0 += DEPTH / 4;
+        if (k0 >= p.k4) {
+            k0 = 0;
+            tap++;
+        }
+        if (tap < SIDE * SIDE)
+            fetch(m_first, pixel_first, tap, k0);
+        uint w_first = (which * 2 * TILE + m_mine) * ROW;
+        uint x_first = ((which * 2 + 1) * TILE + pixel_mine) * ROW;
+        for (uint k = 0; k < DEPTH; k += K) {
+            coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA> a[DOWN];
+            [[unroll]] for (uint i = 0; i < DOWN; i++)
+                coopMatLoad(a[i], tiles, w_first + i * M * ROW + k / 4, ROW,
+                            gl_CooperativeMatrixLayoutRowMajor);
+            [[unroll]] for (uint j = 0; j < ACROSS; j++) {
+                coopmat<float16_t, gl_ScopeSubgroup, K, N, gl_MatrixUseB> b;
+                coopMatLoad(b, tiles, x_first + j * N * ROW + k / 4, ROW,
+                            gl_CooperativeMatrixLayoutColumnMajor);
                 [[unroll]] for (uint i = 0; i < DOWN; i++)
-                    coopMatLoad(a[i], w_tile, (m_mine + i * M) * ROW + k / 4, ROW,
-                                gl_CooperativeMatrixLayoutRowMajor);
-                [[unroll]] for (uint j = 0; j < ACROSS; j++) {
-                    coopmat<float16_t, gl_ScopeSubgroup, K, N, gl_MatrixUseB> b;
-                    coopMatLoad(b, x_tile, j * N * ROW + k / 4, ROW,
-                                gl_CooperativeMatrixLayoutColumnMajor);
-                    [[unroll]] for (uint i = 0; i < DOWN; i++)
-                        acc[i * ACROSS + j] = coopMatMulAdd(a[i], b, acc[i * ACROSS + j]);
-                }
+                    acc[i * ACROSS + j] = coopMatMulAdd(a[i], b, acc[i * ACROSS + j]);
             }
         }
+        which ^= 1;
+        if (tap < SIDE * SIDE)
+            put(which);
+        barrier();
+    }
 
     // Where an invocation's elements of a matrix lie is the driver's secret: each goes through
     // shared memory, four channels of a pixel side by side.
-    const uint patch4 = M * N / 4;
-    [[unroll]] for (uint i = 0; i < DOWN; i++)
-        [[unroll]] for (uint j = 0; j < ACROSS; j++) {
-            barrier();
-            coopMatStore(acc[i * ACROSS + j], patches, gl_SubgroupID * patch4, M / 4,
+    [[unroll]] for (uint i = 0; i < DOWN; i++) {
+        [[unroll]] for (uint j = 0; j < ACROSS; j++)
+            coopMatStore(acc[i * ACROSS + j], tiles, gl_SubgroupID * PATCH + j * N * M / 2, M / 2,
                          gl_CooperativeMatrixLayoutColumnMajor);
-            barrier();
-            for (uint e = gl_SubgroupInvocationID; e < patch4; e += gl_SubgroupSize) {
-                uint pixel = pixel_first + j * N + e / (M / 4);
-                uint m = (m_first + m_mine + i * M) / 4 + e % (M / 4);
-                if (pixel < p.pixels && m < p.m4)
-                    finish(bias.v[m] + patches[gl_SubgroupID * patch4 + e], pixel, m);
-            }
+        barrier();
+        for (uint e = gl_SubgroupInvocationID; e < PATCH / 2; e += gl_SubgroupSize) {
+            uint at = gl_SubgroupID * PATCH + 2 * e;
+            uint pixel = pixel_first + pixel_mine + e / (M / 4);
+            uint m = (m_first + m_mine + i * M) / 4 + e % (M / 4);
+            vec4 v = uintBitsToFloat(uvec4(tiles[at], tiles[at + 1]));
+            if (pixel < p.pixels && m < p.m4)
+                finish(bias.v[m] + v, pixel, m);
         }
+        barrier();
+    }
 }

@@ -135,6 +135,36 @@ bool plan_attention_tile(const struct vk_caps *caps, const struct problem *p, st
     return fits_vectors(p);
 }
 
+// 64 queries of a head, four subgroups; see attention_matrix.comp. The keys of a block follow from
+// the head, never from the device's limits: they decide where sums are rounded.
+bool plan_attention_matrix(const struct vk_caps *caps, const struct problem *p,
+                           struct ops_call *call)
+{
+    enum { QUERIES = 64, ROWS = 16, SUBGROUPS = 4 };
+    const uint32_t m = caps->matrix.m, n = caps->matrix.n, k = caps->matrix.k;
+    const uint32_t local = SUBGROUPS * caps->subgroup_size, queries = p->h * p->w;
+    if (!m || !n || !k || m % 4 || n % 4 || k % 4 || ROWS % m || !fits_vectors(p))
+        return false;
+    const uint32_t whole = n > k ? n : k, d = blocks_of(p->d, whole) * whole;
+    const uint32_t keys = d > 64 ? 16 : 32;
+    const uint32_t lanes = local > QUERIES ? local / QUERIES : 1, each = QUERIES * lanes / local;
+    if (d % n || d % k || keys % n || keys % k || each * local != QUERIES * lanes)
+        return false;
+    const uint32_t spec[] = {local, p->d / 4, d, keys, p->parts, m, n, k, lanes, each};
+    call->specs = sizeof spec / sizeof spec[0];
+    memcpy(call->spec, spec, sizeof spec);
+    call->groups[0] = blocks_of(queries, QUERIES);
+    call->groups[1] = p->heads;
+    call->groups[2] = p->n;
+    // tile, scores, weights and keeps
+    call->shared_bytes = QUERIES * ((d / 4 + 2) * 8 + (keys + 4) * 4 + (keys + 8) * 2 + n * 4);
+    const size_t loads = keys * (d / 4) / local + 1, weighs = each * (2 * (keys + n) / lanes + 6);
+    const size_t matrices = (size_t)keys / n * (d / k + 2) + (size_t)keys / k * (d / n + 2) + d / n;
+    call->trips = (blocks_of(p->keys, keys) + 2) * (loads + weighs + 2 * ROWS / m * matrices);
+    call->work = work(p, (double)call->groups[0] * QUERIES);
+    return true;
+}
+
 bool plan_attention_any(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
 {
     const uint32_t local = caps->cpu ? caps->subgroup_size : 64, queries = p->h * p->w;

@@ -6,8 +6,9 @@
 #include "spirv.h"
 
 // clang-format off
-#define SHADER(shader) .name = #shader, .build = builds_##shader,                                  \
+#define BUILDS(shader) .build = builds_##shader,                                                   \
     .builds = sizeof builds_##shader / sizeof builds_##shader[0]
+#define SHADER(shader) .name = #shader, BUILDS(shader)
 #define TAKES(operands, push) .bindings = (operands), .push_bytes = sizeof(struct push_##push)
 // An operator with one row.
 #define ROW(op, shader, operands, push) {SHADER(shader), .ops = 1u << OP_##op, TAKES(operands, push)}
@@ -27,12 +28,20 @@ static const struct kernel rows[] = {
 #ifdef HAVE_MATRIX_UNITS
     {SHADER(matmul_matrix), .ops = 1u << OP_LINEAR | 1u << OP_CONV3, TAKES("xmrxxw", matmul),
      .matrix = true, .layout = LAYOUT_ROWS, .rate = {1, 20000}, .plan = plan_matmul_matrix},
+    // Half of the loads for each product, for maps that fill its tiles.
+    {.name = "matmul_matrix_wide", BUILDS(matmul_matrix), .ops = 1u << OP_LINEAR | 1u << OP_CONV3,
+     TAKES("xmrxxw", matmul), .matrix = true, .layout = LAYOUT_ROWS, .rate = {.9f, 26000},
+     .plan = plan_matmul_matrix_wide},
 #endif
 
     {SHADER(attention_lane), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
      .shuffles = true, .subgroup = {4, 16}, .rate = {20, 100}, .plan = plan_attention_lane},
     {SHADER(attention_tile), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
      .rate = {2, 1000}, .plan = plan_attention_tile},
+#ifdef HAVE_MATRIX_UNITS
+    {SHADER(attention_matrix), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
+     .matrix = true, .shuffles = true, .rate = {1, 6000}, .plan = plan_attention_matrix},
+#endif
     {SHADER(attention_any), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
      .rate = {.3f, 30}, .plan = plan_attention_any},
 

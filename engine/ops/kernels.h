@@ -122,10 +122,14 @@ bool plan_linear_lane(const struct vk_caps *caps, const struct problem *p, struc
 bool plan_conv3_lane(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
+bool plan_matmul_matrix_wide(const struct vk_caps *caps, const struct problem *p,
+                             struct ops_call *call);
 bool plan_attention_lane(const struct vk_caps *caps, const struct problem *p,
                          struct ops_call *call);
 bool plan_attention_tile(const struct vk_caps *caps, const struct problem *p,
                          struct ops_call *call);
+bool plan_attention_matrix(const struct vk_caps *caps, const struct problem *p,
+                           struct ops_call *call);
 bool plan_attention_any(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 
 // ---- choice ---------------------------------------------------------------------------------

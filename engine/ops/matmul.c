@@ -123,27 +123,48 @@ bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struc
     return true;
 }
 
-// Tiles of 64 by 64 of halves, four subgroups; see matmul_matrix.comp.
-bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
+// Of matmul_matrix.comp: two pairs of tiles, `side` channels and pixels, `depth` k at a time.
+static size_t matrix_tiles_bytes(uint32_t side, uint32_t depth)
 {
-    enum { SUBGROUPS = 4, SIDE = 64, DEPTH = 32, ROW = DEPTH / 4 + 2 };
+    return (size_t)2 * 2 * side * (depth / 4 + 2) * 8;
+}
+
+// Tiles of halves, side by side, for that many subgroups; see matmul_matrix.comp. Neither the side
+// nor the depth changes a bit of a result.
+static bool plan_matrix(const struct vk_caps *caps, const struct problem *p, uint32_t side,
+                        uint32_t subgroups, struct ops_call *call)
+{
     const uint32_t m = caps->matrix.m, n = caps->matrix.n, k = caps->matrix.k;
-    const uint32_t pixels = p->h * p->w;
-    const uint32_t spec[] = {
-        SUBGROUPS * caps->subgroup_size, p->taps == 1 ? 1 : 3, p->act, p->parts, m, n, k};
-    // Four channels are one vector.
-    if (!m || m % 4 || k % 4 || SIDE / SUBGROUPS % m || SIDE % n || DEPTH % k)
+    const uint32_t local = subgroups * caps->subgroup_size, pixels = p->h * p->w;
+    const uint32_t depth = matrix_tiles_bytes(side, 32) > caps->max_shared_bytes ? 16 : 32;
+    const uint32_t each = side * depth / 4 / (local ? local : 1);
+    // Four channels are one vector, and every invocation loads as many vectors as the others.
+    if (!m || m % 4 || k % 4 || side / 2 % m || 2 * side / subgroups % n || depth % k || !each ||
+        local % (depth / 4) || each * local != side * depth / 4)
         return false;
+    const uint32_t spec[] = {
+        local, p->taps == 1 ? 1 : 3, p->act, p->parts, m, n, k, side, subgroups, depth, each};
     call->specs = sizeof spec / sizeof spec[0];
     memcpy(call->spec, spec, sizeof spec);
-    call->groups[0] = blocks_of(p->out, SIDE);
-    call->groups[1] = blocks_of(p->n * pixels, SIDE);
+    call->groups[0] = blocks_of(p->out, side);
+    call->groups[1] = blocks_of(p->n * pixels, side);
     call->groups[2] = 1;
-    call->shared_bytes = 2 * SIDE * ROW * 8 + SUBGROUPS * m * n * 4;
-    const uint32_t each = SIDE * DEPTH / 4 / spec[0]; // loads of an invocation
-    call->trips = p->taps * (blocks_of(vec4s(p->in), DEPTH / 4) * (each + DEPTH / k + 2) + 2);
-    call->work = work(p, (double)call->groups[0] * SIDE * pixels);
+    call->shared_bytes = matrix_tiles_bytes(side, depth);
+    call->trips = p->taps * blocks_of(vec4s(p->in), depth / 4) * (depth / k * 2 + 2 * each + 2) +
+                  side / 2 / m * (m * (2 * side / subgroups) / 4 / caps->subgroup_size + 2);
+    call->work = work(p, (double)call->groups[0] * side * pixels);
     return true;
+}
+
+bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
+{
+    return plan_matrix(caps, p, 64, 4, call);
+}
+
+bool plan_matmul_matrix_wide(const struct vk_caps *caps, const struct problem *p,
+                             struct ops_call *call)
+{
+    return plan_matrix(caps, p, 128, 8, call);
 }
 
 // ---- operators ------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ enum err ops_prove(struct ops_device *dev, struct fault *why);
 // load that is right proves the subgroups too. try_load: the probe, or a test's.
 typedef enum err ops_probe_fn(struct ops_device *dev, enum operand_load load, bool *good);
 enum err ops_prove_loads(struct ops_device *dev, ops_probe_fn *try_load);
-// *good: the device has matrix units, and they compute a product of integers exactly.
+// *good: the device has matrix units, and a product and an attention of integers are exact.
 enum err ops_prove_matrix(struct ops_device *dev, bool *good);
 
 // The place of the pipeline with this key in dev->pipelines, made on demand (still without its

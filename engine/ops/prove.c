@@ -1,6 +1,6 @@
 // Proves a device before its kernels are trusted: which loads and subgroups of a software device
-// work, by a probe, and whether a GPU's matrix units do, by a product of integers. Called when a
-// device opens. Thread: the engine's worker.
+// work, by a probe, and whether a GPU's matrix units do, by a product and an attention whose
+// results are exact. Called when a device opens. Thread: the engine's worker.
 #include "ops_internal.h"
 
 #include <stdlib.h>
@@ -138,29 +138,111 @@ static bool is_right(const float *y)
     return true;
 }
 
+static enum err prove_product(struct ops_device *dev, bool *good)
+{
+    float *x = malloc(PIXELS * IN * sizeof *x), *w = malloc(OUT * IN * sizeof *w);
+    float *y = malloc(PIXELS * OUT * sizeof *y);
+    enum err e = x && w && y ? ERR_OK : ERR_NO_MEMORY;
+    for (uint32_t i = 0; !e && i < PIXELS * IN; i++)
+        x[i] = x_at(i / IN, i % IN);
+    for (uint32_t i = 0; !e && i < OUT * IN; i++)
+        w[i] = w_at(i / IN, i % IN);
+    if (!e)
+        e = run(dev, x, w, y);
+    *good = !e && is_right(y);
+    free(x);
+    free(w);
+    free(y);
+    return e;
+}
+
+// Each query points along one of D axes, and so do the keys. Those of the first block of a query's
+// axis score 512, those of the second 1024: far enough for the others to count nothing, so that the
+// result is the mean of the second block's four values on that axis.
+enum { QUERIES = 70, KEYS = 64, D = 8, ON_AXIS = KEYS / 2 / D };
+
+static float v_at(uint32_t key, uint32_t c)
+{
+    return (float)((int)(key * 5 + c * 3) % 9 - 4);
+}
+
+static bool attends_right(const float *y)
+{
+    for (uint32_t query = 0; query < QUERIES; query++)
+        for (uint32_t c = 0; c < D; c++) {
+            float sum = 0;
+            for (uint32_t i = 0; i < ON_AXIS; i++)
+                sum += v_at(KEYS / 2 + i * D + query % D, c);
+            if (y[query * D + c] != sum / ON_AXIS)
+                return false;
+        }
+    return true;
+}
+
+// v: room for QUERIES * D values, the result.
+static enum err prove_attention(struct ops_device *dev, float *v, bool *good)
+{
+    struct tensor q = {0}, keys = {0}, values = {0}, y = {0};
+    struct ops *o = NULL;
+    enum err e = tensor_create(dev, DT_F16, 1, 1, QUERIES, D, &q);
+    if (!e)
+        e = tensor_create(dev, DT_F16, 1, 1, KEYS, D, &keys);
+    if (!e)
+        e = tensor_create(dev, DT_F16, 1, 1, KEYS, D, &values);
+    if (!e)
+        e = tensor_create(dev, DT_F16, 1, 1, QUERIES, D, &y);
+    for (uint32_t i = 0; i < QUERIES * D; i++)
+        v[i] = i % D == i / D % D ? 32 : 0;
+    if (!e)
+        e = tensor_upload(&q, v);
+    for (uint32_t i = 0; i < KEYS * D; i++)
+        v[i] = i % D != i / D % D ? 0 : i / D < KEYS / 2 ? 16 : 32;
+    if (!e)
+        e = tensor_upload(&keys, v);
+    for (uint32_t i = 0; i < KEYS * D; i++)
+        v[i] = v_at(i / D, i % D);
+    if (!e)
+        e = tensor_upload(&values, v);
+    if (!e)
+        e = ops_begin(dev, DT_F16, &o);
+    if (!e) {
+        op_attention(o, &(struct op_attention_params){.q = &q,
+                                                      .segment = {{&keys, &values, NULL}},
+                                                      .segments = 1,
+                                                      .heads = 1,
+                                                      .scale = 1,
+                                                      .y = &y});
+        e = ops_end(o);
+    }
+    if (!e)
+        e = ops_run(o);
+    if (!e)
+        e = tensor_download(&y, v);
+    *good = !e && attends_right(v);
+    ops_destroy(&o);
+    tensor_destroy(&q);
+    tensor_destroy(&keys);
+    tensor_destroy(&values);
+    tensor_destroy(&y);
+    return e;
+}
+
 enum err ops_prove_matrix(struct ops_device *dev, bool *good)
 {
     const struct kernel_wish own = dev->wish;
     const enum dtype dtype = dev->info.dtype;
     char why[KERNEL_WHY];
-    float *x = malloc(PIXELS * IN * sizeof *x), *w = malloc(OUT * IN * sizeof *w);
-    float *y = malloc(PIXELS * OUT * sizeof *y);
-    enum err e = x && w && y ? ERR_OK : ERR_NO_MEMORY;
+    float v[QUERIES * D];
+    enum err e = ERR_OK;
     *good = false;
-    for (uint32_t i = 0; !e && i < PIXELS * IN; i++)
-        x[i] = x_at(i / IN, i % IN);
-    for (uint32_t i = 0; !e && i < OUT * IN; i++)
-        w[i] = w_at(i / IN, i % IN);
-    if (!e && !kernel_wish(dev, "matmul_matrix", &dev->wish, why)) {
-        dev->info.dtype = DT_F16;
-        e = run(dev, x, w, y);
-        *good = !e && is_right(y);
-        dev->info.dtype = dtype;
-        dev->wish = own;
-    }
-    free(x);
-    free(w);
-    free(y);
+    if (kernel_wish(dev, "matmul_matrix,attention_matrix", &dev->wish, why))
+        return ERR_OK;
+    dev->info.dtype = DT_F16;
+    e = prove_product(dev, good);
+    if (!e && *good)
+        e = prove_attention(dev, v, good);
+    dev->info.dtype = dtype;
+    dev->wish = own;
     return e;
 }
 

@@ -93,6 +93,8 @@ vec4 unpack_q4(uint v)
 #define BUFFER(b, name)                                                                            \
     layout(std430, binding = b) readonly buffer name##_block { ACT4 v[]; } name
 #define BUFFER_LOAD(name, i) unpack4(name.v[i])
+// Of f16 builds that read buffers: the four halves as they are stored.
+#define LOAD_HALVES(name, i) name.v[i]
 
 #if LOAD_TEXEL
 #define INPUT(b, name) layout(binding = b) uniform samplerBuffer name
@@ -123,6 +125,13 @@ vec4 unpack_q4(uint v)
 #else
 #define LOAD_WEIGHT(name, i) unpack4(name.v[i])
 #endif
+#endif
+
+// A weight's four halves; of other formats, rounded.
+#if WT == WT_F16
+#define LOAD_WEIGHT_HALVES(name, i) name.v[i]
+#else
+#define LOAD_WEIGHT_HALVES(name, i) pack_half4(LOAD_WEIGHT(name, i))
 #endif
 
 #define OUTPUT(b, name)                                                                            \

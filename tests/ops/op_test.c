@@ -16,8 +16,8 @@ struct ops_device *op_test_device(void)
 }
 
 // Ways to run matrix products and attention, and how their operands are read.
-static const char *const ways[] = {"lane,texel", "lane,buffer", "tile,buffer",
-                                   "matmul_matrix,attention_tile,buffer"};
+static const char *const ways[] = {"lane,texel", "lane,buffer", "tile,buffer", "matrix,buffer",
+                                   "matmul_matrix_wide,attention_any,buffer"};
 static const char *way = "own";
 
 const char *op_test_way(void)
@@ -40,12 +40,22 @@ int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype))
         way = ways[i];
         if ((only && strcmp(only, way) != 0) || ops_device_prefer(dev, way) != ERR_OK)
             continue;
-        for (int dtype = DT_F32; dtype <= DT_F16; dtype++) {
+        // Matrix units take halves: with f32 these ways would be others again.
+        for (int dtype = strstr(way, "matrix") ? DT_F16 : DT_F32; dtype <= DT_F16; dtype++) {
             dev->info.dtype = (enum dtype)dtype; // weights are packed for kernels that read it
             body(dev, (enum dtype)dtype);
         }
     }
     return op_test_close();
+}
+
+bool op_test_on_matrix_units(struct ops_device *dev, enum op op, enum dtype dtype,
+                             enum dtype weights, const struct problem *p)
+{
+    struct ops_call call = {.op = op, .dtype = dtype, .weight_dtype = weights, .problem = p};
+    struct kernel_choice c;
+    char why[KERNEL_WHY];
+    return kernel_choose(dev, &call, &c, why) && c.kernel->matrix;
 }
 
 // Which builds this test has run: the coverage of the kernel table.
@@ -57,8 +67,12 @@ static void print_kernels(void)
             const struct kernel_build *build = &kernel_at(row)->build[b];
             bool ran = false;
             for (int i = 0; i < device->pipeline_count; i++)
-                ran = ran || device->pipelines[i].key.choice.build == build;
-            if (ran)
+                ran = ran || (device->pipelines[i].key.choice.build == build &&
+                              device->pipelines[i].key.choice.kernel == kernel_at(row));
+            const char *name = kernel_at(row)->name;
+            if (ran && strncmp(name, build->name, strlen(name)) != 0)
+                printf(" %s:%s", name, build->name); // rows that share builds
+            else if (ran)
                 printf(" %s", build->name);
         }
     printf("\n");

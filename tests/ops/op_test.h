@@ -20,6 +20,9 @@ int op_test_close(void);
 int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype));
 // The way under test.
 const char *op_test_way(void);
+// Whether such a call runs on matrix units, which round more than other kernels.
+bool op_test_on_matrix_units(struct ops_device *dev, enum op op, enum dtype dtype,
+                             enum dtype weights, const struct problem *p);
 // f32 and f16 by name, with the way, for messages.
 const char *op_test_variant(const struct ops_device *dev, enum dtype dtype);
 

@@ -20,6 +20,9 @@ static const struct row rows[] = {
     {1, 8, {19}, 1, 128},
     {2, 1, {78}, 12, 6, .valid = true},
     {2, 5, {9, 5}, 3, 7, .bias = true, .view = true, .index = {true}},
+    // Blocks of queries and of keys that both segments share; a head of several matrices.
+    {2, 66, {37, 45}, 2, 24, .bias = true, .valid = true, .view = true, .index = {false, true}},
+    {2, 65, {33}, 1, 128, .valid = true, .magnitude = 8},
 };
 
 // DeepFloyd IF's: 44 heads over text and image, many keys, T5-XXL's heads.
@@ -131,15 +134,25 @@ static void free_job(struct job *b)
 // scores' sums have d + 4 roundings, the argument of exp is rounded again, exp itself is good to
 // 2^-20 on the software device; then as many sums as there are keys, whose roundings for thousands
 // of them are taken as independent. |v| <= 1.
-static void tolerances(const struct row *r, enum dtype dtype, const double *want,
-                       const double *spread, double *tolerance)
+//
+// Matrix units take weights as halves, whose rounding is 2^-11 of each; rounded weights sum to 1,
+// so the error is 2^-11 of the mean distance of the values from their mean, at most 1.
+static void tolerances(struct ops_device *dev, const struct row *r, enum dtype dtype,
+                       const double *want, const double *spread, double *tolerance)
 {
+    const struct problem p = {.n = 1,
+                              .h = 1,
+                              .w = r->queries,
+                              .keys = r->keys[0] + r->keys[1],
+                              .heads = r->heads,
+                              .d = r->d};
+    const bool matrix = op_test_on_matrix_units(dev, OP_ATTENTION, dtype, dtype, &p);
     size_t per_query = (size_t)r->heads * r->d;
     double keys = r->keys[0] + r->keys[1], sums = full ? 4 * sqrt(keys) : keys + 4;
     for (size_t i = 0; i < r->n * r->queries * per_query; i++) {
         double score = (r->d + 8.0) * OP_EPS * spread[i / per_query];
         tolerance[i] = 2 * score + 2 * 0x1p-20 + 2 * sums * OP_EPS;
-        tolerance[i] += op_store_error(dtype, want[i]);
+        tolerance[i] += op_store_error(dtype, want[i]) + (matrix ? 0x1p-11 : 0);
     }
 }
 
@@ -189,7 +202,7 @@ static void run_row(struct ops_device *dev, enum dtype dtype, const struct row *
     double *want = calloc(count, sizeof *want), *tolerance = calloc(count, sizeof *tolerance);
     double *spread = calloc((size_t)r->n * r->queries, sizeof *spread);
     ref_attention(&b.ref, want, spread);
-    tolerances(r, dtype, want, spread, tolerance);
+    tolerances(dev, r, dtype, want, spread, tolerance);
     struct op_attention_params p = {.q = &b.aq.t,
                                     .segments = r->keys[1] ? 2 : 1,
                                     .heads = r->heads,

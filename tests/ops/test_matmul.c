@@ -144,8 +144,11 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
         memcpy(weight, whole, r->out * r->x.c * taps * sizeof *whole);
         ref_quantize(weight, r->out, r->x.c, (uint32_t)taps, bits_of(weights));
         // Matrix units take halves.
-        const bool matrix = dtype == DT_F16 && strstr(op_test_way(), "matmul_matrix");
-        for (size_t i = 0; matrix && weights != DT_BF16 && i < r->out * r->x.c * taps; i++)
+        const struct problem p = {
+            .n = 1, .h = r->x.h, .w = r->x.w, .in = r->x.c, .out = r->out, .taps = (uint32_t)taps};
+        const bool matrix =
+            op_test_on_matrix_units(dev, r->kernel == 1 ? OP_LINEAR : OP_CONV3, dtype, weights, &p);
+        for (size_t i = 0; matrix && i < r->out * r->x.c * taps; i++)
             weight[i] = float_from_half(half_from_float(weight[i]));
     }
     struct ref_matmul ref = {r->x,     x,      weight,    bias,        mul,
@@ -225,6 +228,49 @@ static void test_proof(struct ops_device *dev)
     CHECK_INT(good, has);
 }
 
+// y of a 3x3 convolution as one kernel computes it, on a device with so much shared memory.
+static float *convolved(struct ops_device *dev, const char *kernel, size_t shared_bytes,
+                        const struct op_array *x, const struct op_weight *w, struct ref_shape s)
+{
+    const struct kernel_wish wish = dev->wish;
+    const struct vk_caps *own = dev->caps;
+    struct vk_caps caps = *own;
+    float *got = calloc(ref_count(s), sizeof *got);
+    caps.max_shared_bytes = (uint32_t)shared_bytes;
+    CHECK_INT(ops_device_prefer(dev, kernel), ERR_OK);
+    dev->caps = &caps;
+    struct op_array y = op_array(dev, DT_F16, s, NULL, false);
+    struct ops *o = op_begin(dev, DT_F16);
+    op_conv2d(o, &x->t, w, &(struct op_epilogue){.act = ACT_SILU}, &y.t);
+    if (op_finish(o))
+        CHECK_INT(tensor_download(&y.t, got), ERR_OK);
+    op_array_free(&y);
+    dev->caps = own;
+    dev->wish = wish;
+    return got;
+}
+
+// The order of an element's sum is that of its channels: no tile changes a bit.
+static void test_tiles(struct ops_device *dev)
+{
+    const struct row r = {.x = {1, 9, 17, 72}, .out = 140, .kernel = 3};
+    const struct ref_shape s = {1, 9, 17, 140};
+    if (!strstr(op_test_way(), "matmul_matrix_wide"))
+        return;
+    const size_t shared = dev->caps->max_shared_bytes;
+    float *xv = op_random(DT_F16, ref_count(r.x), 1), *wv = op_random(DT_F16, 9 * 72 * 140, 2);
+    struct op_weight *w = make_weight(dev, DT_F16, &r, wv, NULL);
+    struct op_array x = op_array(dev, DT_F16, r.x, xv, false);
+    float *want = convolved(dev, "matmul_matrix", shared, &x, w, s);
+    float *less = convolved(dev, "matmul_matrix", 16384, &x, w, s);
+    float *wide = convolved(dev, "matmul_matrix_wide", shared, &x, w, s);
+    CHECK(!memcmp(want, less, ref_count(s) * sizeof *want));
+    CHECK(!memcmp(want, wide, ref_count(s) * sizeof *want));
+    op_weight_destroy(&w);
+    op_array_free(&x);
+    free(xv), free(wv), free(want), free(less), free(wide);
+}
+
 static void body(struct ops_device *dev, enum dtype dtype)
 {
     static const enum dtype formats[] = {DT_BF16, DT_Q8, DT_Q4};
@@ -234,7 +280,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
             run_row(dev, dtype, formats[f], &packed_rows[i]);
     test_bytes(dev);
     if (!full)
-        test_proof(dev);
+        test_proof(dev), test_tiles(dev);
     for (size_t i = 0; full && i < sizeof full_rows / sizeof full_rows[0]; i++)
         if (possible(dev, dtype, &full_rows[i]))
             run_row(dev, dtype, dtype, &full_rows[i]);
