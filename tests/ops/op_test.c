@@ -88,7 +88,7 @@ int op_test_close(void)
 
 const char *op_test_variant(const struct ops_device *dev, enum dtype dtype)
 {
-    static char name[32];
+    static char name[64];
     snprintf(name, sizeof name, "%s %s", dtype == DT_F16 ? "f16" : "f32", way);
     return name;
 }
