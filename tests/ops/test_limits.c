@@ -533,8 +533,7 @@ static void test_choice(struct ops_device *dev)
     dev->broken = broken;
 }
 
-// What the plans of matrix units ask for, built or not, on devices with other matrices and
-// subgroups.
+// The needs of the plans of matrix units, built or not, for other matrices and subgroups.
 static void test_matrix_plans(struct ops_device *dev)
 {
     static const struct {
