@@ -111,7 +111,7 @@ char *engine_profile(struct engine *e);
 
 // Describes a model folder as text (`imagend inspect`), including missing parts. Owner: the caller
 // frees *text. Thread: any.
-enum err engine_inspect(const char *model, const char *variant, char **text, struct fault *why);
+enum err engine_inspect(const struct engine_params *p, char **text, struct fault *why);
 // The Vulkan devices, one line each (`imagend devices`). Owner: the caller frees *text.
 enum err engine_devices(char **text, struct fault *why);
 

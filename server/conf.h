@@ -12,7 +12,8 @@
 struct buf;
 
 struct conf {
-    char *config, *listen, *model, *model_aliases, *variant, *device, *dtype, *weights, *cache_dir;
+    char *config, *listen, *model, *model_aliases, *variant, *text_encoder, *device, *dtype,
+        *weights, *cache_dir;
     int slots;
     double memory_limit; // bytes, like all sizes
     char *data_dir;

@@ -640,7 +640,7 @@ static enum err fake_text(const char *s, char **text, struct fault *why)
     return *text ? ERR_OK : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
 }
 
-enum err engine_inspect(const char *model, const char *variant, char **text, struct fault *why)
+enum err engine_inspect(const struct engine_params *p, char **text, struct fault *why)
 {
     return fake_text("a fake cascade\n", text, why);
 }

@@ -59,8 +59,54 @@ static void take(struct op_weight_params *p, struct weights_data d)
     p->from = d.dtype;
 }
 
-static void create(struct loader *l, const struct op_weight_params *p, struct op_weight **out)
+// How to store a matrix product on the device.
+struct format {
+    enum dtype dtype;
+    bool exact; // as op_weight_params
+};
+
+// The format for the tensor that was looked up last. A GGUF file's formats stay as they are where
+// the device has them; other quantized weights become q8, whose steps are at most a quarter of
+// theirs.
+static struct format format_of(const struct loader *l)
 {
+    struct format f = {.dtype = l->weights};
+
+    if (!weights_stored(l->w))
+        return f;
+    switch (weights_dtype(l->w)) {
+    case ST_F16: f.dtype = DT_F16; break;
+    case ST_BF16: f.dtype = DT_BF16; break;
+    case ST_Q4_0: f = (struct format){DT_Q4, true}; break;
+    case ST_Q5_0:
+    case ST_Q8_0: f = (struct format){DT_Q8, true}; break;
+    case ST_Q4_1:
+    case ST_Q5_1:
+    case ST_Q2_K:
+    case ST_Q3_K:
+    case ST_Q4_K:
+    case ST_Q5_K:
+    case ST_Q6_K: f.dtype = DT_Q8; break;
+    default: break;
+    }
+    return f;
+}
+
+// A format that loses nothing of both.
+static struct format format_join(struct format a, struct format b)
+{
+    const bool same = a.dtype == b.dtype;
+    const bool scaled =
+        (a.dtype == DT_Q4 || a.dtype == DT_Q8) && (b.dtype == DT_Q4 || b.dtype == DT_Q8);
+
+    return (struct format){same ? a.dtype : scaled ? DT_Q8 : DT_F32, a.exact || b.exact};
+}
+
+static void create(struct loader *l, struct format f, struct op_weight_params *p,
+                   struct op_weight **out)
+{
+    p->dtype = f.dtype;
+    p->exact = f.exact;
     if (!l->err && l->dev && p->weight)
         l->err = op_weight_create(l->dev, p, out);
 }
@@ -68,26 +114,28 @@ static void create(struct loader *l, const struct op_weight_params *p, struct op
 void load_linear(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in, bool bias,
                  const char *fmt, ...)
 {
-    struct op_weight_params p = {.out = rows, .in = in, .kernel = 1, .dtype = l->weights};
+    struct op_weight_params p = {.out = rows, .in = in, .kernel = 1};
     char name[LAYER_NAME];
 
     FORMAT_NAME(name, fmt);
     take(&p, weights_any(l->w, WEIGHTS_SHAPE(rows, in), "%s.weight", name));
+    const struct format f = format_of(l);
     if (bias)
         p.bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
-    create(l, &p, out);
+    create(l, f, &p, out);
 }
 
 void load_conv(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in,
                uint32_t kernel, const char *fmt, ...)
 {
-    struct op_weight_params p = {.out = rows, .in = in, .kernel = kernel, .dtype = l->weights};
+    struct op_weight_params p = {.out = rows, .in = in, .kernel = kernel};
     char name[LAYER_NAME];
 
     FORMAT_NAME(name, fmt);
     take(&p, weights_any(l->w, WEIGHTS_SHAPE(rows, in, kernel, kernel), "%s.weight", name));
+    const struct format f = format_of(l);
     p.bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
-    create(l, &p, out);
+    create(l, f, &p, out);
 }
 
 void load_halves(struct loader *l, struct op_weight *out[2], uint32_t rows, uint32_t in,
@@ -100,9 +148,10 @@ void load_halves(struct loader *l, struct op_weight *out[2], uint32_t rows, uint
     const struct weights_data all =
         weights_any(l->w, WEIGHTS_SHAPE(2 * (uint64_t)rows, in), "%s.weight", name);
     const size_t half = (size_t)rows * in * tensor_dtype_bytes(all.dtype);
+    const struct format f = format_of(l);
     bias = weights_f32(l->w, WEIGHTS_SHAPE(2 * (uint64_t)rows), "%s.bias", name);
     for (size_t i = 0; i < 2; i++)
-        create(l,
+        create(l, f,
                &(struct op_weight_params){
                    .weight = all.data ? (const char *)all.data + i * half : NULL,
                    .from = all.dtype,
@@ -110,7 +159,6 @@ void load_halves(struct loader *l, struct op_weight *out[2], uint32_t rows, uint
                    .out = rows,
                    .in = in,
                    .kernel = 1,
-                   .dtype = l->weights,
                },
                &out[i]);
 }
@@ -131,13 +179,14 @@ static void spread_taps(const float *weight, size_t filters, float *out)
 void load_conv_down(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in,
                     const char *fmt, ...)
 {
-    struct op_weight_params p = {.out = rows, .in = 4 * in, .kernel = 3, .dtype = l->weights};
+    struct op_weight_params p = {.out = rows, .in = 4 * in, .kernel = 3};
     const float *weight;
     char name[LAYER_NAME];
     float *spread;
 
     FORMAT_NAME(name, fmt);
     weight = weights_f32(l->w, WEIGHTS_SHAPE(rows, in, 3, 3), "%s.weight", name);
+    const struct format f = format_of(l);
     p.bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
     if (l->err || !l->dev || !weight)
         return;
@@ -147,7 +196,7 @@ void load_conv_down(struct loader *l, struct op_weight **out, uint32_t rows, uin
     else
         l->err = ERR_NO_MEMORY;
     p.weight = spread;
-    create(l, &p, out);
+    create(l, f, &p, out);
     free(spread);
 }
 
@@ -196,6 +245,10 @@ void joined_add(struct joined *j, uint32_t rows, const char *fmt, ...)
     FORMAT_NAME(name, fmt);
     const struct weights_data weight =
         weights_any(j->l->w, WEIGHTS_SHAPE(rows, j->in), "%s.weight", name);
+    const struct format f = format_of(j->l), before = {j->dtype, j->exact};
+    const struct format both = j->row ? format_join(before, f) : f;
+    j->dtype = both.dtype;
+    j->exact = both.exact;
     if (j->has_bias)
         bias = weights_f32(j->l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
     if (rows > j->rows - j->row) {
@@ -213,7 +266,7 @@ void joined_end(struct joined *j, struct op_weight **out)
 {
     if (j->row != j->rows)
         j->l->err = ERR_INTERNAL;
-    create(j->l,
+    create(j->l, (struct format){j->dtype, j->exact},
            &(struct op_weight_params){
                .weight = j->weight,
                .from = j->from,
@@ -221,7 +274,6 @@ void joined_end(struct joined *j, struct op_weight **out)
                .out = j->rows,
                .in = j->in,
                .kernel = 1,
-               .dtype = j->l->weights,
            },
            out);
     free(j->weight);

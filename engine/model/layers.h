@@ -49,8 +49,9 @@ void norm_deinit(struct norm *n);
 struct joined {
     struct loader *l;
     uint32_t rows, in, row;
-    bool has_bias;
-    enum dtype from; // of weight: the parts', or f32 when they differ
+    bool has_bias, exact;
+    enum dtype dtype; // of the product: a format that holds all parts
+    enum dtype from;  // of weight: the parts', or f32 when they differ
     void *weight;
     float *bias;
 };

@@ -4,6 +4,7 @@
 #include "safetensors.h"
 
 #include "file.h"
+#include "ggml_blocks.h"
 #include "json.h"
 #include "safetensors_priv.h"
 #include "tensor.h"
@@ -22,17 +23,31 @@ enum { LENGTH_BYTES = 8, MAX_HEADER = 100000000 }; // MAX_HEADER: the format's l
 
 static const struct {
     const char *name;
-    size_t bytes;
+    size_t bytes;   // of a block
+    uint64_t block; // elements; 0: 1
 } dtypes[ST_DTYPES] = {
-    [ST_F64] = {"F64", 8},   [ST_F32] = {"F32", 4}, [ST_F16] = {"F16", 2}, [ST_BF16] = {"BF16", 2},
-    [ST_I64] = {"I64", 8},   [ST_I32] = {"I32", 4}, [ST_I16] = {"I16", 2}, [ST_I8] = {"I8", 1},
-    [ST_U64] = {"U64", 8},   [ST_U32] = {"U32", 4}, [ST_U16] = {"U16", 2}, [ST_U8] = {"U8", 1},
-    [ST_BOOL] = {"BOOL", 1},
+    [ST_F64] = {"F64", 8},          [ST_F32] = {"F32", 4},
+    [ST_F16] = {"F16", 2},          [ST_BF16] = {"BF16", 2},
+    [ST_I64] = {"I64", 8},          [ST_I32] = {"I32", 4},
+    [ST_I16] = {"I16", 2},          [ST_I8] = {"I8", 1},
+    [ST_U64] = {"U64", 8},          [ST_U32] = {"U32", 4},
+    [ST_U16] = {"U16", 2},          [ST_U8] = {"U8", 1},
+    [ST_BOOL] = {"BOOL", 1},        [ST_Q4_0] = {"Q4_0", 18, 32},
+    [ST_Q4_1] = {"Q4_1", 20, 32},   [ST_Q5_0] = {"Q5_0", 22, 32},
+    [ST_Q5_1] = {"Q5_1", 24, 32},   [ST_Q8_0] = {"Q8_0", 34, 32},
+    [ST_Q2_K] = {"Q2_K", 84, 256},  [ST_Q3_K] = {"Q3_K", 110, 256},
+    [ST_Q4_K] = {"Q4_K", 144, 256}, [ST_Q5_K] = {"Q5_K", 176, 256},
+    [ST_Q6_K] = {"Q6_K", 210, 256},
 };
 
 size_t safetensors_dtype_bytes(enum safetensors_dtype dtype)
 {
     return dtypes[dtype].bytes;
+}
+
+uint64_t safetensors_dtype_block(enum safetensors_dtype dtype)
+{
+    return dtypes[dtype].block ? dtypes[dtype].block : 1;
 }
 
 const char *safetensors_dtype_name(enum safetensors_dtype dtype)
@@ -42,7 +57,8 @@ const char *safetensors_dtype_name(enum safetensors_dtype dtype)
 
 bool safetensors_is_float(enum safetensors_dtype dtype)
 {
-    return dtype == ST_F64 || dtype == ST_F32 || dtype == ST_F16 || dtype == ST_BF16;
+    return dtype == ST_F64 || dtype == ST_F32 || dtype == ST_F16 || dtype == ST_BF16 ||
+           dtype >= ST_FILE_DTYPES;
 }
 
 // ---- conversion -----------------------------------------------------------------------------
@@ -58,8 +74,14 @@ static void f64_to_f32(const unsigned char *src, uint64_t n, float *out)
 
 void safetensors_f32(const struct safetensor *t, uint64_t first, uint64_t n, float *out)
 {
-    const unsigned char *src = (const unsigned char *)t->data + first * dtypes[t->dtype].bytes;
+    const uint64_t block = safetensors_dtype_block(t->dtype);
+    const unsigned char *src =
+        (const unsigned char *)t->data + first / block * dtypes[t->dtype].bytes;
 
+    if (t->dtype >= ST_FILE_DTYPES) {
+        ggml_blocks_f32(t->dtype, src, n / block, out);
+        return;
+    }
     switch (t->dtype) {
     case ST_F32: memcpy(out, src, n * sizeof *out); break;
     case ST_F64: f64_to_f32(src, n, out); break;
@@ -102,7 +124,7 @@ static enum err read_dtype(const struct header *h, const struct json_t *v, struc
 
     if (!s)
         return bad(h, "dtype must be a string");
-    for (int i = 0; i < ST_DTYPES; i++) {
+    for (int i = 0; i < ST_FILE_DTYPES; i++) {
         if (!strcmp(s, dtypes[i].name)) {
             t->dtype = (enum safetensors_dtype)i;
             return ERR_OK;
@@ -284,7 +306,7 @@ static enum err read_header(struct safetensors *s, int file, struct header *h,
 
 // ---- file -----------------------------------------------------------------------------------
 
-static enum err map_file(const char *path, unsigned char **map, size_t *size, struct fault *why)
+enum err safetensors_map(const char *path, unsigned char **map, size_t *size, struct fault *why)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     enum err e = ERR_OK;
@@ -354,7 +376,7 @@ enum err safetensors_add_file(struct safetensors *s, const char *path, struct fa
     s->files++;
     if (!f->path)
         return fault_set(why, ERR_NO_MEMORY, path, "%s: out of memory", fault_path(path));
-    if ((e = map_file(path, &f->map, &f->size, why)) != ERR_OK)
+    if ((e = safetensors_map(path, &f->map, &f->size, why)) != ERR_OK)
         return e;
     if ((e = check_length(path, f, &length, why)) != ERR_OK)
         return e;
@@ -379,8 +401,9 @@ enum err safetensors_sort(struct safetensors *s, struct fault *why)
         qsort(s->tensor, s->count, sizeof *s->tensor, by_name);
     for (size_t i = 1; i < s->count; i++)
         if (!strcmp(s->tensor[i - 1].name, s->tensor[i].name))
-            return fault_set(why, ERR_FORMAT, s->tensor[i].name, "tensor %.80s is in two files: %s",
-                             s->tensor[i].name, fault_path(s->file[s->tensor[i].file].path));
+            return fault_set(why, ERR_FORMAT, s->tensor[i].name, "tensor %.80s %s: %s",
+                             s->tensor[i].name, s->files > 1 ? "is in two files" : "occurs twice",
+                             fault_path(s->file[s->tensor[i].file].path));
     return ERR_OK;
 }
 
@@ -394,6 +417,7 @@ void safetensors_close(struct safetensors **set)
         if (s->file[i].map)
             munmap(s->file[i].map, s->file[i].size);
         json_destroy(&s->file[i].header);
+        free(s->file[i].names);
         free(s->file[i].path);
     }
     free(s->file);

@@ -29,6 +29,17 @@ enum safetensors_dtype {
     ST_U16,
     ST_U8,
     ST_BOOL,
+    ST_FILE_DTYPES,           // the types above occur in safetensors files,
+    ST_Q4_0 = ST_FILE_DTYPES, // those below only in GGUF files: blocks with scales
+    ST_Q4_1,
+    ST_Q5_0,
+    ST_Q5_1,
+    ST_Q8_0,
+    ST_Q2_K,
+    ST_Q3_K,
+    ST_Q4_K,
+    ST_Q5_K,
+    ST_Q6_K,
     ST_DTYPES
 };
 
@@ -71,12 +82,13 @@ const struct safetensor *safetensors_find(const struct safetensors *s, const cha
 int safetensors_files(const struct safetensors *s);
 const char *safetensors_path(const struct safetensors *s, int file);
 
-size_t safetensors_dtype_bytes(enum safetensors_dtype dtype);
+size_t safetensors_dtype_bytes(enum safetensors_dtype dtype);     // of a block
+uint64_t safetensors_dtype_block(enum safetensors_dtype dtype);   // elements of a block, or 1
 const char *safetensors_dtype_name(enum safetensors_dtype dtype); // "F32"
-// Whether safetensors_f32 can convert it: F64, F32, F16, BF16.
+// Whether safetensors_f32 can convert it: F64, F32, F16, BF16 and the formats of GGUF files.
 bool safetensors_is_float(enum safetensors_dtype dtype);
-// Converts elements first .. first+n to f32. Exact for F32, F16 and BF16, including NaN and
-// infinity.
+// Converts elements first .. first+n to f32; both are multiples of the type's block. Exact for F32,
+// F16 and BF16, including NaN and infinity; bit for bit as ggml for its formats.
 void safetensors_f32(const struct safetensor *t, uint64_t first, uint64_t n, float *out);
 // Tells the system that the tensor's pages will not be needed soon.
 void safetensors_release(const struct safetensors *s, const struct safetensor *t);

@@ -1,4 +1,4 @@
-// Shared by safetensors.c (one file) and safetensors_set.c (selection of files).
+// Shared by safetensors.c (one file), safetensors_set.c (selection of files) and gguf.c.
 #ifndef IMAGEND_SAFETENSORS_PRIV_H
 #define IMAGEND_SAFETENSORS_PRIV_H
 
@@ -10,7 +10,8 @@ struct safetensors_file {
     char *path;
     unsigned char *map;
     size_t size;
-    struct json_t *header; // owns the tensors' names
+    struct json_t *header; // owns the tensors' names,
+    char *names;           // or, in a GGUF file, this does
 };
 
 struct safetensors {
@@ -20,6 +21,9 @@ struct safetensors {
     size_t count, cap;
 };
 
+// Maps a regular file that is not empty. Errors: NOT_FOUND, IO, FORMAT. Owner: the caller unmaps
+// it.
+enum err safetensors_map(const char *path, unsigned char **map, size_t *size, struct fault *why);
 // Maps one file and appends its tensors. Owner: s, also for the tensors added before an error.
 enum err safetensors_add_file(struct safetensors *s, const char *path, struct fault *why);
 // Sorts by name. Errors: FORMAT if a name occurs twice.

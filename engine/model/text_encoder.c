@@ -3,6 +3,7 @@
 #include "text_encoder.h"
 
 #include "classes.h"
+#include "gguf_t5.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,22 @@ enum err text_encoder_read(const char *cls, const char *path, struct text_encode
     if (!out->cls)
         return class_unknown(CLASS_TEXT_ENCODER, cls, why);
     return out->cls->read(path, out, why);
+}
+
+enum err text_encoder_read_gguf(const char *path, struct text_encoder_config *out,
+                                struct fault *why)
+{
+    struct gguf *g = NULL;
+    enum err e = gguf_open(path, &g, why);
+
+    memset(out, 0, sizeof *out);
+    out->cls = &t5_encoder;
+    if (!e)
+        e = gguf_t5_config(g, &out->t5, why);
+    gguf_close(&g);
+    out->width = out->t5.d_model;
+    out->vocab = out->t5.vocab_size;
+    return e;
 }
 
 void text_encoder_describe(const struct text_encoder_config *c, char *out, size_t n)

@@ -31,6 +31,9 @@ struct text_encoder {
 // cls: the name in model_index.json. Errors: UNSUPPORTED, as hfconfig.h.
 enum err text_encoder_read(const char *cls, const char *path, struct text_encoder_config *out,
                            struct fault *why);
+// Reads a T5 encoder's configuration from its GGUF file. Errors: as gguf.h; UNSUPPORTED.
+enum err text_encoder_read_gguf(const char *path, struct text_encoder_config *out,
+                                struct fault *why);
 // The network's dimensions in words, for inspect.
 void text_encoder_describe(const struct text_encoder_config *c, char *out, size_t n);
 

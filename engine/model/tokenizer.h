@@ -16,8 +16,8 @@ enum { TOKENIZER_IF_LENGTH = 77 }; // fixed length in the pipelines of IF; CLIP'
 
 // Reads spiece.model (T5), vocab.json and merges.txt (CLIP) or, without these, tokenizer.json
 // (either); and tokenizer_config.json, special_tokens_map.json and added_tokens.json (the last two
-// are optional). Errors: NOT_FOUND, IO,
-// FORMAT, UNSUPPORTED, NO_MEMORY.
+// are optional). A dir that ends with .gguf is a GGUF file with T5's tokenizer in its metadata.
+// Errors: NOT_FOUND, IO, FORMAT, UNSUPPORTED, NO_MEMORY.
 enum err tokenizer_open(const char *dir, struct tokenizer **out, struct fault *why);
 // Likewise, with transformers' `legacy` flag forced to 0 or 1; -1: as in the file.
 enum err tokenizer_open_legacy(const char *dir, int legacy, struct tokenizer **out,

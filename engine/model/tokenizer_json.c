@@ -13,72 +13,6 @@
 
 static const char UNDERLINE[] = "\xe2\x96\x81";
 
-// ---- a serialized model -----------------------------------------------------------------------
-
-enum { VARINT = 0, BYTES = 2, FIXED32 = 5 };
-
-static void put_varint(struct buf *b, uint64_t v)
-{
-    for (; v >= 0x80; v >>= 7)
-        buf_putc(b, (char)(v | 0x80));
-    buf_putc(b, (char)v);
-}
-
-static void put_number(struct buf *b, int field, uint64_t v)
-{
-    put_varint(b, (uint64_t)field << 3 | VARINT);
-    put_varint(b, v);
-}
-
-static void put_bytes(struct buf *b, int field, const void *data, size_t n)
-{
-    put_varint(b, (uint64_t)field << 3 | BYTES);
-    put_varint(b, n);
-    buf_add(b, data, n);
-}
-
-static void put_float(struct buf *b, int field, float v)
-{
-    put_varint(b, (uint64_t)field << 3 | FIXED32);
-    buf_add(b, &v, sizeof v);
-}
-
-enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL };
-
-static void put_piece(struct buf *model, const char *text, size_t len, double score,
-                      enum piece_type type)
-{
-    enum { PIECES = 1, TEXT = 1, SCORE = 2, TYPE = 3 };
-    struct buf b = {0};
-
-    put_bytes(&b, TEXT, text, len);
-    put_float(&b, SCORE, (float)score);
-    put_number(&b, TYPE, type);
-    if (b.failed)
-        model->failed = true;
-    else
-        put_bytes(model, PIECES, b.data, b.len);
-    buf_deinit(&b);
-}
-
-static void put_specs(struct buf *model, int unk, const struct buf *charsmap)
-{
-    enum { TRAINER = 2, NORMALIZER = 3, MODEL_TYPE = 3, UNIGRAM = 1, UNK_ID = 40, CHARSMAP = 2 };
-    struct buf b = {0};
-
-    put_number(&b, MODEL_TYPE, UNIGRAM);
-    put_number(&b, UNK_ID, (uint64_t)unk);
-    if (!b.failed)
-        put_bytes(model, TRAINER, b.data, b.len);
-    model->failed |= b.failed;
-    buf_clear(&b);
-    put_bytes(&b, CHARSMAP, charsmap->data ? charsmap->data : "", charsmap->len);
-    if (!b.failed)
-        put_bytes(model, NORMALIZER, b.data, b.len);
-    model->failed |= b.failed;
-    buf_deinit(&b);
-}
-
 // ---- normalizer, pre-tokenizer, post-processor --------------------------------------------------
 
 struct source {
@@ -223,12 +157,14 @@ static enum err read_vocab(struct source *s, const struct json_t *vocab, size_t 
             (json_kind(score) != JSON_NUMBER && json_kind(score) != JSON_INT) ||
             !isfinite((float)json_number(score)))
             return bad_piece(s, i);
-        put_piece(&s->out->model, piece, len, json_number(score),
-                  i == unk                       ? PIECE_UNKNOWN
-                  : is_control(s, piece, len, i) ? PIECE_CONTROL
-                                                 : PIECE_NORMAL);
+        spiece_put_piece(&s->out->model, piece, len, json_number(score),
+                         i == unk                       ? SPIECE_UNKNOWN
+                         : is_control(s, piece, len, i) ? SPIECE_CONTROL
+                                                        : SPIECE_NORMAL);
     }
-    put_specs(&s->out->model, (int)unk, &s->charsmap);
+    spiece_put_specs(&s->out->model, &(struct spiece_specs){.unk = (int)unk,
+                                                            .charsmap = s->charsmap.data,
+                                                            .charsmap_len = s->charsmap.len});
     return ERR_OK;
 }
 

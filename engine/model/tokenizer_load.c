@@ -1,8 +1,10 @@
 // Opens a tokenizer folder: spiece.model, vocab.json and merges.txt, or tokenizer.json, and the
-// related JSON files. Called while a model is loaded, on one thread. Source: transformers
-// T5Tokenizer.__init__, CLIPTokenizer.__init__ and from_pretrained of their base class.
+// related JSON files; or the tokenizer of a GGUF file. Called while a model is loaded, on one
+// thread. Source: transformers T5Tokenizer.__init__, CLIPTokenizer.__init__ and from_pretrained of
+// their base class.
 #include "buf.h"
 #include "file.h"
+#include "gguf.h"
 #include "json.h"
 #include "tokenizer_priv.h"
 
@@ -383,7 +385,8 @@ static enum err read_config(struct loader *l, int legacy)
 // Loads the serialized model in bytes, read from the file at path.
 static enum err load_pieces(struct loader *l, const char *path, const struct buf *bytes)
 {
-    const char *file = strrchr(path, '/') + 1, *wrong = spiece_check(bytes->data, bytes->len);
+    const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path,
+               *wrong = spiece_check(bytes->data, bytes->len);
     char says[160] = "";
 
     if (wrong)
@@ -493,6 +496,42 @@ static enum err finish(struct loader *l)
     return ERR_OK;
 }
 
+// Reads the folder's files up to the pieces.
+static enum err load_folder(struct loader *l, int legacy)
+{
+    struct buf path = {0};
+    enum err e;
+
+    if ((e = choose_model(l, &path)) == ERR_OK &&
+        (e = read_json(l, "tokenizer_config.json", false, &l->config)) == ERR_OK &&
+        (e = read_json(l, "special_tokens_map.json", true, &l->map)) == ERR_OK &&
+        (e = read_json(l, "added_tokens.json", true, &l->added)) == ERR_OK &&
+        (e = read_config(l, legacy)) == ERR_OK)
+        e = load_model(l, path.data);
+    buf_deinit(&path);
+    return e;
+}
+
+// A GGUF file has no tokenizer_config.json; the library's defaults are those of T5.
+static enum err load_gguf(struct loader *l, int legacy)
+{
+    struct buf model = {0};
+    char config[48];
+    int sentinels;
+    enum err e = tokenizer_gguf_read(l->dir, &model, &sentinels, l->why);
+
+    if (!e) {
+        const int n = snprintf(config, sizeof config, "{\"extra_ids\": %d}", sentinels);
+        e = json_parse(config, (size_t)n, l->dir, ERR_FORMAT, &l->config, l->why);
+    }
+    if (!e)
+        e = read_config(l, legacy);
+    if (!e)
+        e = load_pieces(l, l->dir, &model);
+    buf_deinit(&model);
+    return e;
+}
+
 enum err tokenizer_open_legacy(const char *dir, int legacy, struct tokenizer **out,
                                struct fault *why)
 {
@@ -503,15 +542,9 @@ enum err tokenizer_open_legacy(const char *dir, int legacy, struct tokenizer **o
     l.t = calloc(1, sizeof *l.t);
     if (!l.t)
         return no_memory(&l);
-    struct buf path = {0};
-    if ((e = choose_model(&l, &path)) != ERR_OK ||
-        (e = read_json(&l, "tokenizer_config.json", false, &l.config)) != ERR_OK ||
-        (e = read_json(&l, "special_tokens_map.json", true, &l.map)) != ERR_OK ||
-        (e = read_json(&l, "added_tokens.json", true, &l.added)) != ERR_OK ||
-        (e = read_config(&l, legacy)) != ERR_OK || (e = load_model(&l, path.data)) != ERR_OK ||
+    if ((e = gguf_is(dir) ? load_gguf(&l, legacy) : load_folder(&l, legacy)) != ERR_OK ||
         (e = put_all(&l)) != ERR_OK || (e = finish(&l)) != ERR_OK)
         tokenizer_close(&l.t);
-    buf_deinit(&path);
     tokenizer_json_deinit(&l.fast);
     json_destroy(&l.config);
     json_destroy(&l.map);

@@ -45,6 +45,25 @@ int tokenizer_piece(const struct tokenizer *t, const char *text, size_t len);
 // it safely.
 const char *spiece_check(const void *bytes, size_t n);
 
+// Writes a serialized SentencePiece model of type Unigram: its pieces in order, then its settings.
+// Errors: model->failed.
+enum spiece_type { SPIECE_NORMAL = 1, SPIECE_UNKNOWN, SPIECE_CONTROL, SPIECE_USER, SPIECE_UNUSED };
+struct spiece_specs {
+    int unk; // id of the unknown piece
+    const void *charsmap;
+    size_t charsmap_len;
+    bool no_prefix, keep_spaces; // the negations of add_dummy_prefix, remove_extra_whitespaces
+};
+void spiece_put_piece(struct buf *model, const char *text, size_t len, double score,
+                      enum spiece_type type);
+void spiece_put_specs(struct buf *model, const struct spiece_specs *s);
+
+// The tokenizer in a GGUF file's metadata as a serialized SentencePiece model, and its number of
+// sentinel tokens <extra_id_N> behind the pieces. Errors: as gguf_open; FORMAT, UNSUPPORTED. Owner:
+// the caller frees *model, also on error.
+enum err tokenizer_gguf_read(const char *path, struct buf *model, int *sentinels,
+                             struct fault *why);
+
 enum { TOKENIZER_JSON_MAX = 64 << 20 };
 
 // tokenizer.json, converted to a serialized SentencePiece model, and its other settings.

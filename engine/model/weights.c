@@ -3,6 +3,7 @@
 #include "weights.h"
 
 #include "buf.h"
+#include "gguf_t5.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,6 +26,9 @@ struct slot {
 struct weights {
     struct safetensors *set;
     bool dry;
+    bool stored;
+    bool llama; // the tensors have llama.cpp's names
+    enum safetensors_dtype latest;
     bool *used; // per tensor in the files
     struct slot slot[SLOTS];
     int next;
@@ -35,16 +39,34 @@ struct weights {
     int prefixes;
 };
 
-enum err weights_open(const struct weights_params *p, struct weights **out, struct fault *why)
+static enum err open_files(const struct weights_params *p, struct safetensors **out,
+                           struct fault *why)
 {
     const struct safetensors_params sp = {.dir = p->dir, .base = p->base, .variant = p->variant};
+    struct gguf *g = NULL;
+    enum err e;
+
+    if (!p->gguf)
+        return safetensors_open(&sp, out, why);
+    e = gguf_open(p->gguf, &g, why);
+    if (!e)
+        *out = gguf_take_tensors(g);
+    gguf_close(&g);
+    return e;
+}
+
+enum err weights_open(const struct weights_params *p, struct weights **out, struct fault *why)
+{
+    const char *path = p->gguf ? p->gguf : p->dir;
     struct weights *w = calloc(1, sizeof *w);
     enum err e = ERR_NO_MEMORY;
 
     *out = NULL;
     if (w) {
         w->dry = p->dry;
-        e = safetensors_open(&sp, &w->set, why);
+        w->llama = p->gguf != NULL;
+        w->stored = p->gguf && p->stored;
+        e = open_files(p, &w->set, why);
         if (e != ERR_OK)
             goto fail;
         w->used = calloc(safetensors_count(w->set) + 1, sizeof *w->used);
@@ -54,7 +76,7 @@ enum err weights_open(const struct weights_params *p, struct weights **out, stru
         *out = w;
         return ERR_OK;
     }
-    fault_set(why, e, p->dir, "%s: out of memory", fault_path(p->dir));
+    fault_set(why, e, path, "%s: out of memory", fault_path(path));
 fail:
     weights_close(&w);
     return e;
@@ -170,11 +192,23 @@ static struct weights_data unpack(struct weights *w, const struct safetensor *t,
     return (struct weights_data){s->data, DT_F32};
 }
 
+// name: a buffer of MAX_NAME bytes with transformers' name; receives the files'.
+static void rename_for_files(const struct weights *w, char *name)
+{
+    char from[MAX_NAME];
+
+    if (!w->llama)
+        return;
+    memcpy(from, name, sizeof from);
+    gguf_t5_name(from, name, MAX_NAME);
+}
+
 static struct weights_data get(struct weights *w, const struct weights_shape *shape,
                                const char *name, bool any)
 {
     const struct safetensor *t = safetensors_find(w->set, name);
 
+    w->latest = t ? t->dtype : ST_DTYPES;
     if (!t) {
         w->stats.missing++;
         buf_printf(&w->missing, "%s\n", name);
@@ -191,41 +225,59 @@ static struct weights_data get(struct weights *w, const struct weights_shape *sh
 const float *weights_f32(struct weights *w, const struct weights_shape *shape, const char *name_fmt,
                          ...)
 {
-    char name[MAX_NAME];
+    char name[MAX_NAME] = "";
     va_list ap;
 
     va_start(ap, name_fmt);
     vsnprintf(name, sizeof name, name_fmt, ap);
     va_end(ap);
+    rename_for_files(w, name);
     return get(w, shape, name, false).data;
+}
+
+bool weights_stored(const struct weights *w)
+{
+    return w->stored;
+}
+
+enum safetensors_dtype weights_dtype(const struct weights *w)
+{
+    return w->latest;
 }
 
 struct weights_data weights_any(struct weights *w, const struct weights_shape *shape,
                                 const char *name_fmt, ...)
 {
-    char name[MAX_NAME];
+    char name[MAX_NAME] = "";
     va_list ap;
 
     va_start(ap, name_fmt);
     vsnprintf(name, sizeof name, name_fmt, ap);
     va_end(ap);
+    rename_for_files(w, name);
     return get(w, shape, name, true);
 }
 
 bool weights_has(const struct weights *w, const char *name_fmt, ...)
 {
-    char name[MAX_NAME];
+    char name[MAX_NAME] = "";
     va_list ap;
 
     va_start(ap, name_fmt);
     vsnprintf(name, sizeof name, name_fmt, ap);
     va_end(ap);
+    rename_for_files(w, name);
     return safetensors_find(w->set, name) != NULL;
 }
 
 void weights_ignore(struct weights *w, const char *prefix)
 {
-    char *s = w->prefixes < MAX_PREFIXES ? strdup(prefix) : NULL;
+    char name[MAX_NAME] = "";
+    char *s;
+
+    snprintf(name, sizeof name, "%s", prefix);
+    rename_for_files(w, name);
+    s = w->prefixes < MAX_PREFIXES ? strdup(name) : NULL;
 
     if (s)
         w->ignored[w->prefixes++] = s;

@@ -21,7 +21,9 @@ struct weights;
 
 struct weights_params {
     const char *dir, *base, *variant; // as safetensors_params
-    bool dry; // count only: nothing is converted and weights_f32 returns NULL
+    const char *gguf;                 // a T5 encoder's GGUF file instead of the folder; NULL: none
+    bool stored; // of a GGUF file: loaders keep its formats, see weights_stored
+    bool dry;    // count only: nothing is converted and weights_f32 returns NULL
 };
 
 struct weights_shape {
@@ -29,7 +31,7 @@ struct weights_shape {
 };
 #define WEIGHTS_SHAPE(...) (&(const struct weights_shape){{__VA_ARGS__}})
 
-// Errors: as safetensors_open. Owner: the caller closes *out with weights_close.
+// Errors: as safetensors_open or gguf_open. Owner: the caller closes *out with weights_close.
 enum err weights_open(const struct weights_params *p, struct weights **out, struct fault *why);
 void weights_close(struct weights **w);
 
@@ -46,6 +48,10 @@ struct weights_data {
 };
 struct weights_data weights_any(struct weights *w, const struct weights_shape *shape,
                                 const char *name_fmt, ...) __attribute__((format(printf, 3, 4)));
+// Whether layers keep the formats of the file instead of the device's.
+bool weights_stored(const struct weights *w);
+// The type in the file of the tensor that was looked up last; ST_DTYPES: it was missing.
+enum safetensors_dtype weights_dtype(const struct weights *w);
 bool weights_has(const struct weights *w, const char *name_fmt, ...)
     __attribute__((format(printf, 2, 3)));
 // Ignores tensors whose names start with this prefix (T5's "decoder.").

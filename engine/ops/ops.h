@@ -98,6 +98,9 @@ struct op_weight_params {
     uint32_t out, in;
     uint32_t kernel;  // 1 (linear, conv 1x1) or 3 (conv 3x3, padding 1)
     enum dtype dtype; // storage; with scales only if in is a multiple of 32, else f16
+    // The weights were stored with a half as the scale of every 32: scales that reproduce them
+    // exactly are found, if there are any.
+    bool exact;
 };
 enum err op_weight_create(struct ops_device *dev, const struct op_weight_params *p,
                           struct op_weight **out);

@@ -129,7 +129,8 @@ static enum err pack(const struct op_weight_params *p, struct shape s, const str
         for (size_t g = 0; g < n && (first + g) * sg < p->out; g++)
             fill(p, s, w, sg, (uint32_t)((first + g) * sg),
                  piece.packed + g * vectors * 4 * element);
-        const struct weight_run run = {n * vectors, sg, w->layout == LAYOUT_ROWS ? 1 : p->kernel};
+        const struct weight_run run = {n * vectors, sg, w->layout == LAYOUT_ROWS ? 1 : p->kernel,
+                                       p->exact};
         e = upload_piece(p, w, &piece, first * vectors, &run);
     }
     piece_deinit(&piece);

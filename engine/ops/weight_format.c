@@ -8,6 +8,7 @@
 #include <string.h>
 
 enum { BLOCK = WEIGHT_BLOCK / 4 }; // vec4s of a scale
+static const int q8_range[2] = {-128, 127}, q4_range[2] = {-8, 7};
 
 static void pack_f32(const float *from, const struct weight_run *r, uint8_t *to, uint16_t *scale)
 {
@@ -62,17 +63,52 @@ static int quantum(float v, float scale, int least, int most)
     return (int)(q < low ? low : q > high ? high : q);
 }
 
+// The positive or negative half d for which the farthest weight is d * count and every weight a
+// multiple of d from least to most.
+static bool is_grid(const float *from, struct block b, float far, int count, const int range[2],
+                    uint16_t *scale)
+{
+    const uint16_t half = half_from_float(far / (float)count);
+    const float d = float_from_half(half);
+    if (d * (float)count != far)
+        return false;
+    for (size_t i = 0; i < BLOCK; i++)
+        for (size_t c = 0; c < 4; c++) {
+            const float v = from[(b.first + i * b.step) * 4 + c];
+            if (d * (float)quantum(v, d, range[0], range[1]) != v)
+                return false;
+        }
+    *scale = half;
+    return true;
+}
+
+// Finds such a d, the usual counts first. Weights that are no such multiples have none.
+static bool find_grid(const float *from, struct block b, const int range[2], uint16_t *scale)
+{
+    static const int usual[] = {127, -127, -8, -16, 16};
+    const float far = extreme(from, b);
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
+        if (usual[i] >= range[0] && usual[i] <= range[1] &&
+            is_grid(from, b, far, usual[i], range, scale))
+            return true;
+    for (int count = range[0]; count <= range[1]; count++)
+        if (count && is_grid(from, b, far, count, range, scale))
+            return true;
+    return false;
+}
+
 // As ggml's q8_0: signed bytes, the farthest weight at +-127.
 static void pack_q8(const float *from, const struct weight_run *r, uint8_t *to, uint16_t *scale)
 {
     for (size_t s = 0; s < r->vectors / BLOCK; s++) {
         const struct block b = block_of(r, s);
-        scale[s] = half_from_float(fabsf(extreme(from, b)) / 127);
+        if (!r->exact || !find_grid(from, b, q8_range, &scale[s]))
+            scale[s] = half_from_float(fabsf(extreme(from, b)) / 127);
         const float d = float_from_half(scale[s]);
         for (size_t i = 0; i < BLOCK; i++)
             for (size_t c = 0; c < 4; c++) {
                 const size_t at = (b.first + i * b.step) * 4 + c;
-                to[at] = (uint8_t)quantum(from[at], d, -127, 127);
+                to[at] = (uint8_t)quantum(from[at], d, q8_range[0], q8_range[1]);
             }
     }
 }
@@ -82,13 +118,15 @@ static void pack_q4(const float *from, const struct weight_run *r, uint8_t *to, 
 {
     for (size_t s = 0; s < r->vectors / BLOCK; s++) {
         const struct block b = block_of(r, s);
-        scale[s] = half_from_float(extreme(from, b) / -8);
+        if (!r->exact || !find_grid(from, b, q4_range, &scale[s]))
+            scale[s] = half_from_float(extreme(from, b) / -8);
         const float d = float_from_half(scale[s]);
         for (size_t i = 0; i < BLOCK; i++) {
             const size_t vector = b.first + i * b.step;
             unsigned bits = 0;
             for (size_t c = 0; c < 4; c++)
-                bits |= (unsigned)(quantum(from[vector * 4 + c], d, -8, 7) + 8) << 4 * c;
+                bits |= (unsigned)(quantum(from[vector * 4 + c], d, q4_range[0], q4_range[1]) + 8)
+                        << 4 * c;
             to[2 * vector] = (uint8_t)bits;
             to[2 * vector + 1] = (uint8_t)(bits >> 8);
         }

@@ -12,6 +12,7 @@ enum { WEIGHT_BLOCK = 32 }; // weights that share a scale
 struct weight_run {
     size_t vectors;
     uint32_t lanes, rows;
+    bool exact; // see op_weight_params
 };
 
 struct weight_format {

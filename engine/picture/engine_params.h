@@ -7,16 +7,17 @@
 #include <stddef.h>
 
 struct engine_params {
-    const char *model;     // a cascade folder (cascade.json), or pipeline folders separated by ','
-    const char *variant;   // file variant such as "fp16"; NULL: plain files, else the only variant
-    const char *device;    // index or part of a device name; NULL: the best device
-    const char *cache_dir; // pipeline and shader caches; NULL: the user's cache folder
-    const char *dtype;     // "f32", "f16"; NULL: the better one for the device
-    const char *weights;   // "f32", "f16", "bf16", "q8", "q4"; NULL: as dtype
-    int slots;             // images generated at once; 0: default
-    size_t memory_limit;   // bytes of device memory; 0: the budget that the device reports
-    bool validation;       // Vulkan validation layers
-    bool profile;          // time every dispatch (engine_profile)
+    const char *model;   // a cascade folder (cascade.json), or pipeline folders separated by ','
+    const char *variant; // file variant such as "fp16"; NULL: plain files, else the only variant
+    const char *text_encoder; // a GGUF file instead of the model's; NULL: the model's
+    const char *device;       // index or part of a device name; NULL: the best device
+    const char *cache_dir;    // pipeline and shader caches; NULL: the user's cache folder
+    const char *dtype;        // "f32", "f16"; NULL: the better one for the device
+    const char *weights; // "f32", "f16", "bf16", "q8", "q4"; NULL: as dtype, or as in the GGUF file
+    int slots;           // images generated at once; 0: default
+    size_t memory_limit; // bytes of device memory; 0: the budget that the device reports
+    bool validation;     // Vulkan validation layers
+    bool profile;        // time every dispatch (engine_profile)
 };
 
 #endif

@@ -2,6 +2,7 @@
 // Knows nothing about weights or devices.
 #include "cascade.h"
 
+#include "gguf.h"
 #include "json.h"
 #include "model_path.h"
 #include "variant.h"
@@ -510,9 +511,22 @@ const char *cascade_sampler_name(const struct cascade *c, const struct cascade_s
     return s->sampler[0] ? s->sampler : sampler_default_name(&c->network[s->network].scheduler);
 }
 
-enum err cascade_read(const char *model, const char *variant, struct cascade *out,
-                      struct fault *why)
+// A GGUF file takes the place of the text encoder before any folder is read.
+static enum err read_text_file(struct cascade *c, const char *file, struct fault *why)
 {
+    if (!gguf_is(file))
+        return fault_set(why, ERR_INVALID, "text-encoder",
+                         "text encoder \"%.100s\" is not the path of a .gguf file", file);
+    if (strlen(file) >= CASCADE_PATH)
+        return fault_set(why, ERR_INVALID, "text-encoder", "the path %.200s... is too long", file);
+    snprintf(c->text[0].dir, sizeof c->text[0].dir, "%s", file);
+    c->text[0].gguf = true;
+    return text_encoder_read_gguf(file, &c->text[0].config, why);
+}
+
+enum err cascade_read(const struct cascade_files *files, struct cascade *out, struct fault *why)
+{
+    const char *model = files->model;
     char *copy, *rest = NULL;
     enum err e = ERR_OK;
 
@@ -520,6 +534,10 @@ enum err cascade_read(const char *model, const char *variant, struct cascade *ou
     out->presets = 1;
     out->texts = 1;
     model_path_name(model, out->name, sizeof out->name);
+    if (files->text_encoder)
+        e = read_text_file(out, files->text_encoder, why);
+    if (e)
+        return e;
     if (exists(model, "cascade.json")) {
         e = read_cascade_json(model, out, why);
     } else {
@@ -534,9 +552,12 @@ enum err cascade_read(const char *model, const char *variant, struct cascade *ou
         if (!e)
             snprintf(out->name, sizeof out->name, "%s", out->network[0].name);
     }
+    struct cascade_text *text = &out->text[0];
+    if (text->gguf && !text->tokenizer_dir[0])
+        snprintf(text->tokenizer_dir, sizeof text->tokenizer_dir, "%s", text->dir);
     if (!e)
         e = check(out, why);
-    return e ? e : variant_choose(out, variant, why);
+    return e ? e : variant_choose(out, files->variant, why);
 }
 
 enum err cascade_preset_find(const struct cascade *c, const char *name, int *out, struct fault *why)

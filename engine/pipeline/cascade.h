@@ -24,9 +24,10 @@ enum {
 
 // A text encoder with its tokenizer.
 struct cascade_text {
-    char dir[CASCADE_PATH]; // "": none
+    char dir[CASCADE_PATH]; // or a GGUF file; "": none
     char tokenizer_dir[CASCADE_PATH];
     struct text_encoder_config config;
+    bool gguf;  // dir is a file
     bool plain; // as cascade_network.plain
 };
 
@@ -82,9 +83,16 @@ struct cascade {
     struct cascade_preset preset[CASCADE_MAX_PRESETS];
 };
 
+struct cascade_files {
+    const char *model;
+    const char *variant;      // of the weight files, or NULL
+    const char *text_encoder; // a GGUF file instead of the model's text encoder, or NULL
+};
+
 // model: a folder with a cascade.json, a pipeline folder (model_index.json), or pipeline folders in
-// stage order separated by ','. variant: of the weight files, or NULL; components without files of
-// that variant use their plain files, and notice says so. Errors: NOT_FOUND, FORMAT, UNSUPPORTED,
+// stage order separated by ','. Components without files of the variant use their plain files, and
+// notice says so. With a GGUF text encoder, the model needs no text_encoder folder, and without a
+// tokenizer folder the file's own tokenizer is used. Errors: NOT_FOUND, FORMAT, UNSUPPORTED,
 // INVALID with *why filled.
 //
 // cascade.json: {"name": "...", "stages": [{"path": "base", "size": 64, "sampler": "dpm++2m",
@@ -98,8 +106,7 @@ struct cascade {
 // of steps or another sampler ignores it. A preset lists, for each stage, the settings that differ
 // from the cascade's defaults; a path in it selects another network with its own scheduler.
 // Source of the interval: Kynkaanniemi et al., Applying Guidance in a Limited Interval, 2024.
-enum err cascade_read(const char *model, const char *variant, struct cascade *out,
-                      struct fault *why);
+enum err cascade_read(const struct cascade_files *files, struct cascade *out, struct fault *why);
 
 // Where weights lie. index: of a text encoder, or of a network. dir: a buffer of CASCADE_PATH + 8
 // bytes. Owner: c and dir, which must outlive the result.

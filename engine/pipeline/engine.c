@@ -70,18 +70,20 @@ static enum err open_device(const struct engine_params *p, struct engine *g, str
     return ERR_OK;
 }
 
-static enum err open_text(struct engine *g, int index, struct fault *why)
+static enum err open_text(const struct engine_params *p, struct engine *g, int index,
+                          struct fault *why)
 {
     const struct cascade_text *t = &g->cascade.text[index];
     char dir[CASCADE_PATH + 8];
-    const struct weights_params w = cascade_weights(&g->cascade, CASCADE_TEXT, index, dir);
+    struct weights_params w = cascade_weights(&g->cascade, CASCADE_TEXT, index, dir);
+
+    w.stored = !p->weights;
 
     return text_open(
         &(struct text_params){
             .dev = g->dev,
             .tokenizer_dir = t->tokenizer_dir,
-            .encoder_dir = w.dir,
-            .variant = w.variant,
+            .weights = &w,
             .config = &t->config,
             .dtype = ops_device_info(g->dev)->dtype,
             .cached = TEXT_CACHE,
@@ -143,7 +145,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = fault_set(why, ERR_INVALID, "slots", "slots must be 1 to %d", MAX_SLOTS);
         goto fail;
     }
-    e = cascade_read(p->model, p->variant, &g->cascade, why);
+    e = cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder}, &g->cascade,
+                     why);
     if (!e)
         e = open_device(p, g, why);
     if (e)
@@ -155,7 +158,7 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         goto fail;
     }
     for (int i = 0; !e && i < g->cascade.texts; i++)
-        e = open_text(g, i, why);
+        e = open_text(p, g, i, why);
     if (!e)
         e = load_networks(g, why);
     if (e)

@@ -61,8 +61,7 @@ static void inspect_text(const struct cascade *c, int index, struct buf *b, stru
     text_parts_open(
         &(struct text_params){
             .tokenizer_dir = t->tokenizer_dir,
-            .encoder_dir = w.dir,
-            .variant = w.variant,
+            .weights = &w,
             .config = &t->config,
         },
         &parts, NULL);
@@ -165,13 +164,14 @@ static void inspect_abilities(const struct cascade *c, struct buf *b)
     buf_puts(b, "\n");
 }
 
-enum err engine_inspect(const char *model, const char *variant, char **text, struct fault *why)
+enum err engine_inspect(const struct engine_params *p, char **text, struct fault *why)
 {
     struct cascade *c = malloc(sizeof *c);
     struct totals sum = {0};
     struct buf b = {0};
     enum err e =
-        c ? cascade_read(model, variant, c, why) : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
+        c ? cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder}, c, why)
+          : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
 
     if (e)
         goto done;
@@ -192,7 +192,7 @@ enum err engine_inspect(const char *model, const char *variant, char **text, str
         e = fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
     else if (sum.incomplete)
         e = fault_set(why, ERR_FORMAT, "model", "%d part%s of %.200s cannot be loaded",
-                      sum.incomplete, sum.incomplete > 1 ? "s" : "", model);
+                      sum.incomplete, sum.incomplete > 1 ? "s" : "", p->model);
 done:
     buf_deinit(&b);
     free(c);

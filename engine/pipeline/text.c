@@ -33,11 +33,11 @@ struct text {
 static enum err open_encoder(const struct text_params *p, struct text_parts *parts)
 {
     struct fault *why = &parts->weights_fault;
-    enum err e = weights_open(
-        &(struct weights_params){
-            .dir = p->encoder_dir, .base = "model", .variant = p->variant, .dry = !p->dev},
-        &parts->weights, why);
+    struct weights_params w = *p->weights;
+    enum err e;
 
+    w.dry = !p->dev;
+    e = weights_open(&w, &parts->weights, why);
     return e ? e
              : text_encoder_load(p->dev, p->config, parts->weights, p->dtype, &parts->encoder, why);
 }

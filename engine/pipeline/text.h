@@ -10,7 +10,8 @@ struct text;
 
 struct text_params {
     struct ops_device *dev;
-    const char *tokenizer_dir, *encoder_dir, *variant;
+    const char *tokenizer_dir;
+    const struct weights_params *weights; // of the encoder
     const struct text_encoder_config *config;
     enum dtype dtype; // of the weights; activations are f32
     int cached;       // prompts in the cache; at least 2

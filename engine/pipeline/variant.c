@@ -23,6 +23,7 @@ struct weights_params cascade_weights(const struct cascade *c, enum cascade_part
         .dir = dir,
         .base = text ? "model" : "diffusion_pytorch_model",
         .variant = *c->variant && !plain ? c->variant : NULL,
+        .gguf = text && c->text[index].gguf ? dir : NULL,
     };
 }
 
@@ -65,7 +66,7 @@ enum err variant_choose(struct cascade *c, const char *variant, struct fault *wh
                          "invalid variant \"%.40s\"; expected a word such as fp16", variant);
     snprintf(c->variant, sizeof c->variant, "%s", variant);
     for (int i = 0; i < c->texts; i++)
-        c->text[i].plain = is_plain(&s, CASCADE_TEXT, i);
+        c->text[i].plain = c->text[i].gguf || is_plain(&s, CASCADE_TEXT, i);
     for (int i = 0; i < c->networks; i++) {
         struct cascade_network *n = &c->network[i];
         n->plain = is_plain(&s, CASCADE_DENOISER, i);

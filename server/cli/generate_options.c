@@ -88,6 +88,7 @@ enum option_code {
     OPT_STRENGTH,
     OPT_MODEL,
     OPT_VARIANT,
+    OPT_ENCODER,
     OPT_SIZE,
     OPT_SEED,
     OPT_PICTURE,
@@ -121,6 +122,7 @@ static const char legal_noise[] =
 static const char help_model[] = "a cascade folder, or diffusers pipeline folders in stage order, "
                                  "separated by commas (default: the installed model)";
 static const char help_variant[] = "use the weight files of this variant, such as fp16";
+static const char help_encoder[] = "a GGUF file with a T5 encoder to use instead of the model's";
 static const char help_seed[] = "seed, 0 to 18446744073709551615 (default: a random one)";
 static const char help_preset[] =
     "a named preset of the model, such as fast; explicit options override it";
@@ -164,6 +166,7 @@ static const struct cli_option options[OPT_COUNT + 1] = {
          .legal = "0.01 to 1 for each stage, at most 3 numbers separated by commas"},
     [OPT_MODEL] = {"model", 0, "DIR", help_model},
     [OPT_VARIANT] = {"variant", 0, "NAME", help_variant},
+    [OPT_ENCODER] = {"text-encoder", 0, "FILE", help_encoder},
     [OPT_SIZE] =
         {"size", 0, "N|WxH",
          "edge in pixels or WIDTHxHEIGHT (default: the model's largest size); sizes between "
@@ -234,6 +237,7 @@ static const struct cli_option upscale_options[] = {
     {"prompt", 0, "TEXT", "what the image shows (default: an empty prompt)"},
     {"model", 0, "DIR", help_model},
     {"variant", 0, "NAME", help_variant},
+    {"text-encoder", 0, "FILE", help_encoder},
     {"seed", 0, "N", help_seed, .legal = "0 to 18446744073709551615"},
     {"preset", 0, "NAME", help_preset, .field = "preset"},
     {"noise-level", 0, "B[,C]", help_noise, .field = "noise_level", .legal = legal_noise},
@@ -249,9 +253,9 @@ static const struct cli_option upscale_options[] = {
     {0},
 };
 static const enum option_code upscale_codes[] = {
-    OPT_OUTPUT,     OPT_SCALE,   OPT_PROMPT, OPT_MODEL,         OPT_VARIANT, OPT_SEED,
-    OPT_PRESET,     OPT_NOISE,   OPT_DEVICE, OPT_DTYPE,         OPT_WEIGHTS, OPT_MEMORY,
-    OPT_VALIDATION, OPT_PROFILE, OPT_TRACE,  OPT_NO_PROVENANCE, OPT_QUIET,
+    OPT_OUTPUT, OPT_SCALE,      OPT_PROMPT,  OPT_MODEL,  OPT_VARIANT,       OPT_ENCODER,
+    OPT_SEED,   OPT_PRESET,     OPT_NOISE,   OPT_DEVICE, OPT_DTYPE,         OPT_WEIGHTS,
+    OPT_MEMORY, OPT_VALIDATION, OPT_PROFILE, OPT_TRACE,  OPT_NO_PROVENANCE, OPT_QUIET,
 };
 _Static_assert(sizeof upscale_codes / sizeof *upscale_codes ==
                    sizeof upscale_options / sizeof *upscale_options - 1,
@@ -277,6 +281,7 @@ static bool take_text(struct generate_options *o, int option, const char *value)
     case OPT_OUTPUT: o->output.path = value; return true;
     case OPT_MODEL: o->engine.model = value; return true;
     case OPT_VARIANT: o->engine.variant = value; return true;
+    case OPT_ENCODER: o->engine.text_encoder = value; return true;
     case OPT_PROMPTS: o->prompts_file = value; return true;
     case OPT_IMAGE: o->image = value; return true;
     case OPT_MASK: o->mask = value; return true;

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { INSPECT_VARIANT };
+enum { INSPECT_VARIANT, INSPECT_ENCODER };
 
 const struct cli_about cli_about_inspect = {
     .name = "inspect",
@@ -24,6 +24,8 @@ const struct cli_about cli_about_inspect = {
         (const struct cli_option[]){
             [INSPECT_VARIANT] = {"variant", 0, "NAME",
                                  "use the weight files of this variant, such as fp16"},
+            [INSPECT_ENCODER] = {"text-encoder", 0, "FILE",
+                                 "a GGUF file with a T5 encoder to use instead of the model's"},
             {0}},
     .argument = "DIR",
 };
@@ -40,15 +42,15 @@ const struct cli_about cli_about_devices = {
 
 int cli_inspect(int argc, char **argv)
 {
-    const char *model = NULL, *variant = NULL;
+    struct engine_params p = {0};
     struct fault why = {0};
     char *text = NULL;
     enum err e;
     int option;
 
     optind = 0;
-    while ((option = cli_next_option(argc, argv, &cli_about_inspect)) == INSPECT_VARIANT)
-        variant = optarg;
+    while ((option = cli_next_option(argc, argv, &cli_about_inspect)) >= 0)
+        *(option == INSPECT_VARIANT ? &p.variant : &p.text_encoder) = optarg;
     if (option != CLI_END)
         return option == CLI_HELP ? CLI_HELP : 2;
     if (argc - optind > 1) {
@@ -56,8 +58,8 @@ int cli_inspect(int argc, char **argv)
                 argv[optind + 1]);
         return 2;
     }
-    model = argc > optind ? argv[optind] : program_default_model();
-    e = engine_inspect(model, variant, &text, &why);
+    p.model = argc > optind ? argv[optind] : program_default_model();
+    e = engine_inspect(&p, &text, &why);
     if (text)
         fputs(text, stdout);
     free(text);

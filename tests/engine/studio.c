@@ -60,7 +60,8 @@ struct text *studio_text(struct studio *s)
     CHECK_MSG(!text_encoder_read("T5EncoderModel", file, &config, &why), "%s", why.msg);
     CHECK_MSG(!text_open(&(struct text_params){.dev = s->dev,
                                                .tokenizer_dir = tokenizer,
-                                               .encoder_dir = encoder,
+                                               .weights = &(struct weights_params){.dir = encoder,
+                                                                                   .base = "model"},
                                                .config = &config,
                                                .dtype = DT_F32,
                                                .cached = 2},

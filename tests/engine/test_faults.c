@@ -31,7 +31,8 @@ static enum err load(struct rig *r)
     struct weights *w = NULL;
     char dir[CASCADE_PATH + 8];
     struct fault why = {0};
-    enum err e = cascade_read(GOLDEN "/if-tiny-I", NULL, &r->cascade, &why);
+    enum err e =
+        cascade_read(&(struct cascade_files){.model = GOLDEN "/if-tiny-I"}, &r->cascade, &why);
 
     snprintf(dir, sizeof dir, "%s/unet", r->cascade.network[0].dir);
     if (!e)
@@ -39,7 +40,7 @@ static enum err load(struct rig *r)
             &(struct text_params){
                 .dev = r->dev,
                 .tokenizer_dir = r->cascade.text[0].tokenizer_dir,
-                .encoder_dir = r->cascade.text[0].dir,
+                .weights = &(struct weights_params){.dir = r->cascade.text[0].dir, .base = "model"},
                 .config = &r->cascade.text[0].config,
                 .dtype = DT_F32,
                 .cached = 2,

@@ -21,7 +21,11 @@ TOKENIZER = os.path.join(ROOT, "golden", "t5-tiny", "tokenizer")
 
 BLOCK = 65521  # elements of the random block: a prime, so that no two rows of a matrix agree
 CHUNK = 64     # blocks per write
-XXL = dict(d_model=4096, d_ff=10240, d_kv=64, heads=64, layers=24, vocab=32128)
+# gain: how strong the last feed-forward is. XXL's is so strong that the hidden states pass the largest
+# half, as those of the trained encoder do.
+XXL = dict(d_model=4096, d_ff=10240, d_kv=64, heads=64, layers=24, vocab=32128, gain=2e5)
+MINI = dict(d_model=256, d_ff=512, d_kv=64, heads=4, layers=2, vocab=896, gain=1.0)
+MIDI = dict(d_model=768, d_ff=2048, d_kv=64, heads=12, layers=8, vocab=8192, gain=1.0)
 
 # name: (stage, channels, layers per block, levels without attention, cross_attention_dim)
 MODELS = {
@@ -30,6 +34,11 @@ MODELS = {
     "IF-I-M": (1, (192, 384, 576, 768), 3, 1, 768),
     "IF-II-L": (2, (160, 320, 640, 960, 1280), (2, 2, 3, 5, 5), 3, 1280),
     "IF-II-M": (2, (96, 192, 384, 576, 768), (2, 2, 3, 5, 5), 3, 768),
+    # Not DeepFloyd's: small ones for tests of formats and memory.
+    "IF-I-mini": (1, (64, 128, 192, 256), 1, 1, 256),
+    "IF-II-mini": (2, (32, 64, 64, 128, 128), 1, 3, 128),
+    "IF-I-midi": (1, (128, 256, 384, 512), 2, 1, 512),
+    "IF-II-midi": (2, (64, 128, 128, 256, 256), 1, 3, 256),
 }
 
 
@@ -164,10 +173,12 @@ class UNet:
         }
 
 
-def t5_tensors(layers):
-    """The last feed-forward is so strong that the hidden states pass the largest half, as those
-    of the trained encoder do."""
-    c, t = XXL, Tensors()
+def encoder_of(model):
+    return MINI if "mini" in model else MIDI if "midi" in model else XXL
+
+
+def t5_tensors(layers, c):
+    t = Tensors()
     inner = c["heads"] * c["d_kv"]
     t.add("shared.weight", (c["vocab"], c["d_model"]), 1.0)
     for i in range(layers):
@@ -184,7 +195,7 @@ def t5_tensors(layers):
         for part in ("wi_0", "wi_1"):
             t.add(p + "1.DenseReluDense.%s.weight" % part, (c["d_ff"], c["d_model"]),
                   c["d_model"] ** -0.5)
-        gain = 2e5 if i == layers - 1 else 1.0
+        gain = c["gain"] if i == layers - 1 else 1.0
         t.add(p + "1.DenseReluDense.wo.weight", (c["d_model"], c["d_ff"]),
               gain * c["d_ff"] ** -0.5, wide=True)
         t.add(p + "1.layer_norm.weight", (c["d_model"],), 0.1, mean=1.0)
@@ -192,18 +203,18 @@ def t5_tensors(layers):
     return t.list
 
 
-def t5_config(layers, half):
+def t5_config(layers, half, c):
     return {
         "_name_or_path": "google/t5-v1_1-xxl", "architectures": ["T5EncoderModel"],
-        "d_ff": XXL["d_ff"], "d_kv": XXL["d_kv"], "d_model": XXL["d_model"],
+        "d_ff": c["d_ff"], "d_kv": c["d_kv"], "d_model": c["d_model"],
         "decoder_start_token_id": 0, "dense_act_fn": "gelu_new", "dropout_rate": 0.1,
         "eos_token_id": 1, "feed_forward_proj": "gated-gelu", "initializer_factor": 1.0,
         "is_encoder_decoder": True, "is_gated_act": True, "layer_norm_epsilon": 1e-06,
-        "model_type": "t5", "num_decoder_layers": 24, "num_heads": XXL["heads"],
+        "model_type": "t5", "num_decoder_layers": 24, "num_heads": c["heads"],
         "num_layers": layers, "output_past": True, "pad_token_id": 0,
         "relative_attention_max_distance": 128, "relative_attention_num_buckets": 32,
         "tie_word_embeddings": False, "torch_dtype": "float16" if half else "float32",
-        "transformers_version": "4.28.1", "use_cache": True, "vocab_size": XXL["vocab"],
+        "transformers_version": "4.28.1", "use_cache": True, "vocab_size": c["vocab"],
     }
 
 
@@ -349,7 +360,7 @@ def parse():
     p.add_argument("--variant", choices=("fp16", "plain", "both"), default="fp16",
                    help="halves in *.fp16.*, floats in the plain files, or both (fp16)")
     p.add_argument("--t5-layers", type=int, metavar="N",
-                   help="layers of the T5-XXL encoder (24 for a base model; 0, none, else)")
+                   help="layers of the text encoder (T5-XXL's 24 for a base model; 0, none, else)")
     p.add_argument("--no-unet-weights", action="store_true", help="the text encoder alone")
     p.add_argument("--seed", type=int, default=1)
     return p.parse_args()
@@ -359,9 +370,10 @@ def main():
     a = parse()
     if os.path.exists(a.folder):
         sys.exit("make_if.py: %s is there already" % a.folder)
-    unet = UNet(a.model, XXL["d_model"])
+    t5 = encoder_of(a.model)
+    unet = UNet(a.model, t5["d_model"])
     tensors = unet.tensors()
-    layers = a.t5_layers if a.t5_layers is not None else 24 if unet.stage == 1 else 0
+    layers = a.t5_layers if a.t5_layers is not None else t5["layers"] if unet.stage == 1 else 0
     halves = {"fp16": [True], "plain": [False], "both": [True, False]}[a.variant]
     numbers = Numbers(a.seed)
     write_json(a.folder, "model_index.json", model_index(unet.stage, layers > 0))
@@ -380,14 +392,14 @@ def main():
                 numbers)
         if layers:
             encoder = os.path.join(a.folder, "text_encoder")
-            write_json(encoder, "config.json", t5_config(layers, half))
-            write_shards(encoder, t5_tensors(layers), half, numbers)
+            write_json(encoder, "config.json", t5_config(layers, half, t5))
+            write_shards(encoder, t5_tensors(layers, t5), half, numbers)
     if layers:
         shutil.copytree(TOKENIZER, os.path.join(a.folder, "tokenizer"))
     write_surplus(a.folder)
     print("%s: %d tensors, %d parameters in the U-Net; %d layers, %d parameters in the encoder" % (
         a.folder, len(tensors), sum(elements(t[1]) for t in tensors), layers,
-        sum(elements(t[1]) for t in t5_tensors(layers)) if layers else 0))
+        sum(elements(t[1]) for t in t5_tensors(layers, t5)) if layers else 0))
 
 
 if __name__ == "__main__":

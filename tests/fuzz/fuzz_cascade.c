@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fault why = {0};
 
     model_folder_write("cascade.json", data, size);
-    if (cascade_read(folder, NULL, &c, &why)) {
+    if (cascade_read(&(struct cascade_files){.model = folder}, &c, &why)) {
         FUZZ_REQUIRE(why.code && why.msg[0]);
         return 0;
     }

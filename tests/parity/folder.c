@@ -78,7 +78,7 @@ bool folder_load(struct bundle *b, const struct json_t *fixture, struct folder *
             &(struct text_params){
                 .dev = b->g->dev,
                 .tokenizer_dir = tokenizer,
-                .encoder_dir = encoder,
+                .weights = &(struct weights_params){.dir = encoder, .base = "model"},
                 .config = &f->encoder,
                 .dtype = b->g->dtype,
                 .cached = 8,

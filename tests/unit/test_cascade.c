@@ -11,7 +11,7 @@ static const char *golden;
 static enum err read(const char *json, struct cascade *c, struct fault *why)
 {
     model_folder_write("cascade.json", json, strlen(json));
-    return cascade_read(model_folder(golden), NULL, c, why);
+    return cascade_read(&(struct cascade_files){.model = model_folder(golden)}, c, why);
 }
 
 #define STAGES                                                                                     \
@@ -112,7 +112,7 @@ static void check_folders(struct cascade *c)
     struct fault why = {0};
 
     snprintf(model, sizeof model, "%s/if-tiny-I,%s/if-tiny-II", golden, golden);
-    CHECK_MSG(!cascade_read(model, NULL, c, &why), "%s", why.msg);
+    CHECK_MSG(!cascade_read(&(struct cascade_files){.model = model}, c, &why), "%s", why.msg);
     const struct cascade_settings *s = c->preset[0].stage;
     CHECK_STR(c->name, "if-tiny-I");
     CHECK(c->stages == 2 && c->presets == 1 && c->size[0] == 16 && c->size[1] == 64);
@@ -120,7 +120,7 @@ static void check_folders(struct cascade *c)
     CHECK(s[1].steps == 50 && s[1].guidance_scale == 4 && s[1].noise_level == 250);
     CHECK(!s[0].sampler[0] && !s[0].timestep_count);
     CHECK(s[0].guidance_interval[0] == 0 && s[0].guidance_interval[1] == INT_MAX);
-    CHECK_INT(cascade_read(",", NULL, c, &why), ERR_INVALID);
+    CHECK_INT(cascade_read(&(struct cascade_files){.model = ","}, c, &why), ERR_INVALID);
 }
 
 #define PRESET(stages) "{" STAGES ",\"presets\":{\"fast\":{\"stages\":" stages "}}}"
