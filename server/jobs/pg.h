@@ -24,7 +24,8 @@ struct pg_call {
     struct pg_call *next;
     void (*done)(struct pg_call *c); // frees the call with pg_call_free
     void *ctx;
-    bool patient; // waits until the database is back
+    bool patient;         // waits until the database is back
+    const char *expected; // first letters of a SQLSTATE that is not logged, or NULL
     // Results
     struct fault why; // code 0: committed. BUSY: the database is away or overloaded; IO: it refused
     char state[6];    // SQLSTATE of the error, or ""

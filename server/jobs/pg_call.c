@@ -140,7 +140,8 @@ void pg_call_fault(struct pg_call *c, const PGresult *r)
     else
         fault_set(&c->why, ERR_IO, "store", "the database refused the request (%s)", c->state);
     // Clients get the code only.
-    log_msg(LOG_WARN, "postgres", "%s: %s", c->state, text ? text : "the statement failed");
+    if (!c->expected || strncmp(c->state, c->expected, strlen(c->expected)) != 0)
+        log_msg(LOG_WARN, "postgres", "%s: %s", c->state, text ? text : "the statement failed");
 }
 
 // ---- lines --------------------------------------------------------------------------------------

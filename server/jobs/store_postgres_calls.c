@@ -51,6 +51,7 @@ static void ask_accept(struct store_postgres *s, struct store_call *c, struct pg
     struct store_texts t = {0};
     if (!store_texts_make(&t, j))
         q->failed = true;
+    q->expected = "IMG"; // a full queue
     pg_query(q, "SELECT imagend.check_room($1, $2, $3, $4, $5, $6)", false);
     pg_text(q, j->id);
     pg_text(q, spec->owner);

@@ -90,12 +90,13 @@
     " AND (cancel OR deadline > 0 OR claims > 0)"                                                  \
     " AND (cancel OR (deadline > 0 AND deadline <= now_ms) OR claims >= attempts)"                 \
     " LIMIT 100 FOR UPDATE SKIP LOCKED LOOP"                                                       \
-    " UPDATE imagend.job SET state = 'running', lease = token, replica = me, claims = claims + 1," \
+    " UPDATE imagend.job SET state = 'running', lease = ticket, replica = me, claims = claims + "  \
+    "1,"                                                                                           \
     " lease_until = until WHERE id = j.id RETURNING * INTO j; RETURN NEXT j; END LOOP;"            \
     " IF hooks THEN FOR j IN SELECT * FROM imagend.job WHERE webhook_next > 0"                     \
     " AND webhook_next <= now_ms AND (lease_until IS NULL OR lease_until < clock_timestamp())"     \
     " AND state IN ('done', 'failed', 'cancelled') LIMIT 100 FOR UPDATE SKIP LOCKED LOOP"          \
-    " UPDATE imagend.job SET lease = token, replica = me, lease_until = until WHERE id = j.id"     \
+    " UPDATE imagend.job SET lease = ticket, replica = me, lease_until = until WHERE id = j.id"    \
     " RETURNING * INTO j; RETURN NEXT j; END LOOP; END IF;"
 
 // Owners in turn: the one that was served longest ago comes next.
@@ -108,7 +109,8 @@
     " ORDER BY priority DESC, seq LIMIT 1 FOR UPDATE SKIP LOCKED;"                                 \
     " IF NOT FOUND OR (most > 0 AND busy > 0 AND busy + j.waiting > most) THEN"                    \
     " skipped := skipped || who; CONTINUE; END IF;"                                                \
-    " UPDATE imagend.job SET state = 'running', lease = token, replica = me, claims = claims + 1," \
+    " UPDATE imagend.job SET state = 'running', lease = ticket, replica = me, claims = claims + "  \
+    "1,"                                                                                           \
     " lease_until = until WHERE id = j.id RETURNING * INTO j;"                                     \
     " UPDATE imagend.load SET served = nextval('imagend.served') WHERE owner = who;"               \
     " free := free - greatest(j.waiting, 1); RETURN NEXT j; END LOOP;"
@@ -117,7 +119,7 @@
     "CREATE FUNCTION imagend.claim(me text, room int, most int, hooks boolean, ms int,"            \
     " attempts int) RETURNS SETOF imagend.job LANGUAGE plpgsql AS $f$ DECLARE"                     \
     " j imagend.job; who text; busy int; free int := room; skipped text[] := '{}';"                \
-    " token bigint := nextval('imagend.lease'); now_ms bigint := imagend.now_ms();"                \
+    " ticket bigint := nextval('imagend.lease'); now_ms bigint := imagend.now_ms();"               \
     " until timestamptz := clock_timestamp() + ms * interval '1 ms'; BEGIN"                        \
     " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 3);" CLAIM_ENDED CLAIM_DUE CLAIM_WAITING    \
     " END $f$"

@@ -316,7 +316,7 @@ static void test_life(void)
         check_kept(waits);
         check_kept(ends);
         check_kept(fails);
-        if (!database) // test_fleet.c has the claims of a shared store
+        if (!database) // test_leases.c has the claims of a shared store
             check_digits(run(ask(STORE_CLAIM, "")), "123");
     }
     if (!database)
