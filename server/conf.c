@@ -129,6 +129,9 @@ static const struct conf_option options[] = {
     CHOICE("log-level", log_level, "info", R, level_names,
            "log level; prompts are logged at debug only"),
     CHOICE("log-format", log_format, "text", R, format_names, "log format"),
+    TEXT("trace", trace, "", 0, "FILE",
+         "write the time of requests, waits, uploads, stages, steps and forward passes for "
+         "ui.perfetto.dev, complete when the service has stopped; empty: no trace"),
 };
 enum { OPTIONS = sizeof options / sizeof options[0] };
 

@@ -31,6 +31,7 @@ struct conf {
     int max_connections;
     double receive_timeout, idle_timeout, send_timeout, drain_delay, drain_timeout;
     int log_level, log_format;
+    char *trace;
 };
 
 enum { CONF_STORE_SQLITE, CONF_STORE_MEMORY, CONF_STORE_POSTGRES };

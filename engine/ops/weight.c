@@ -19,9 +19,20 @@ static struct shape packed_shape(const struct op_weight_params *p)
                           p->kernel * p->kernel};
 }
 
+// The weights of up to four inputs, `step` elements apart. size: of an element, a constant at each
+// call, here and below.
+static inline void put_four(char *to, const char *from, uint32_t width, size_t step, size_t size)
+{
+    if (width == 4 && step == 1) {
+        memcpy(to, from, 4 * size);
+        return;
+    }
+    for (uint32_t c = 0; c < width; c++)
+        memcpy(to + c * size, from + c * step * size, size);
+}
+
 // Rows row0 .. row0 + sg of the weights as [dx][k4][dy][sg][4] (linear: one tap), so that what a
-// subgroup reads together lies together. What lies outside the matrix is left as it is. size: of an
-// element, a constant at each call.
+// subgroup reads together lies together. What lies outside the matrix is left as it is.
 static inline void fill_lanes(const struct op_weight_params *p, struct shape s, uint32_t sg,
                               uint32_t row0, size_t size, char *to)
 {
@@ -34,8 +45,7 @@ static inline void fill_lanes(const struct op_weight_params *p, struct shape s, 
             for (uint32_t dx = 0; dx < side; dx++)
                 for (uint32_t dy = 0; dy < side; dy++) {
                     char *at = to + ((((size_t)dx * s.k4 + k) * side + dy) * sg + lane) * 4 * size;
-                    for (uint32_t c = 0; c < width; c++)
-                        memcpy(at + c * size, from + (c * s.taps + dy * side + dx) * size, size);
+                    put_four(at, from + (dy * side + dx) * size, width, s.taps, size);
                 }
         }
 }
@@ -45,10 +55,12 @@ static inline void fill_row(const struct op_weight_params *p, struct shape s, ui
                             size_t size, char *to)
 {
     const char *from = (const char *)p->weight + (size_t)row * p->in * s.taps * size;
-    for (uint32_t tap = 0; tap < s.taps; tap++)
-        for (uint32_t in = 0; in < p->in; in++)
-            memcpy(to + ((size_t)tap * s.k4 * 4 + in) * size,
-                   from + ((size_t)in * s.taps + tap) * size, size);
+    for (uint32_t k = 0; k < s.k4; k++) {
+        const uint32_t in = 4 * k, width = p->in - in < 4 ? p->in - in : 4;
+        for (uint32_t tap = 0; tap < s.taps; tap++)
+            put_four(to + ((size_t)tap * s.k4 + k) * 4 * size, from + (in * s.taps + tap) * size,
+                     width, s.taps, size);
+    }
 }
 
 // Row `row` and those that are packed with it.

@@ -5,6 +5,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "trace.h"
 
 #include <stdlib.h>
 
@@ -142,7 +143,9 @@ static void on_admitted(struct jobs *j, struct job *job, const struct worker_eve
     job->state = JOB_RUNNING;
     if (!job->started) {
         job->started = clock_unix_ms();
-        jobs_measure(j, JOBS_WAITED, 0, (double)(job->started - job->created) * 1e-3);
+        const double waited = (double)(job->started - job->created) * 1e-3;
+        jobs_measure(j, JOBS_WAITED, 0, waited);
+        trace_overlapping("queue", clock_seconds() - waited, "%s", job->id);
     }
     jobs_emit(j, job, (struct job_event){.type = JOB_EVENT_STARTED});
 }

@@ -14,6 +14,7 @@
 #include "settings.h"
 #include "sha256.h"
 #include "store.h"
+#include "trace.h"
 #include "watch.h"
 
 #include <limits.h>
@@ -376,7 +377,8 @@ int serve_command(int argc, char **argv)
     s.app.started = clock_unix_ms();
     uv_loop_init(&s.loop);
     log_setup((enum log_level)s.conf.log_level, (enum log_format)s.conf.log_format);
-    if (metrics_create(&s.app.metrics) || serve_open(&s, &why)) {
+    if ((*s.conf.trace && trace_open(s.conf.trace, &why)) || metrics_create(&s.app.metrics) ||
+        serve_open(&s, &why)) {
         fprintf(stderr, "imagend: %s\n", why.msg);
         s.status = 1;
     } else {
@@ -384,5 +386,9 @@ int serve_command(int argc, char **argv)
         log_msg(LOG_INFO, "server", "stopped");
     }
     serve_free(&s);
+    if (trace_close(&why)) {
+        fprintf(stderr, "imagend: %s\n", why.msg);
+        s.status = 1;
+    }
     return s.status;
 }

@@ -7,6 +7,7 @@
 #include "http.h"
 #include "log.h"
 #include "metrics.h"
+#include "trace.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -55,6 +56,8 @@ void watch_request(void *app, struct http_request *r, const struct route *route,
     snprintf(labels, sizeof labels, "route=\"%s\"", route ? route->path : "");
     metric_observe(a->metrics, METRIC_HTTP_SECONDS, labels, seconds);
     log_request(r, route, owner, seconds);
+    trace_overlapping("request", http_started(r), "%s %s, %d, %s", http_method(r),
+                      route ? route->path : "?", http_status(r), http_id(r));
 }
 
 void watch_jobs(void *app, enum jobs_measure m, int which, double value)

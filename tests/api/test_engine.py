@@ -208,6 +208,35 @@ def test_trace():
         assert bad.returncode == 1 and "cannot write the trace" in bad.stderr, bad
 
 
+def test_trace_of_the_service():
+    """The option trace: a request contains the wait of its job and the image's stage, and the file is complete after
+    SIGTERM."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "trace.json")
+        s = serve("--trace", path)
+        drawn = s.post("/v1/images/generations", {"prompt": "a cat", "steps": 3, "n": 2}, X_Request_Id="traced")
+        assert drawn.status == 200, drawn.body[:300]
+        s.close()
+        with open(path) as f:
+            events = json.load(f)["traceEvents"]
+        names = {e["name"] for e in events}
+        assert names == {"upload", "request", "queue", "stage", "step", "forward"}, names
+        ends = {}
+        for e in events:
+            if e["ph"] in "be":
+                ends.setdefault((e["cat"], e["id"]), []).append(e)
+        assert all([b["ph"], e["ph"]] == ["b", "e"] and b["ts"] <= e["ts"] for b, e in ends.values()), ends
+        request = next(v for v in ends.values() if "POST /v1/images/generations, 200, traced" in str(v))
+        waits = [v for (cat, _), v in ends.items() if cat == "queue"]
+        stages = [e for e in events if e["name"] == "stage"]
+        assert len(waits) == 1 and len(stages) == 2, (waits, stages)
+        assert request[0]["ts"] - 2000 <= waits[0][0]["ts"] <= waits[0][1]["ts"] <= request[1]["ts"], (request, waits)
+        assert all(request[0]["ts"] < e["ts"] and e["ts"] + e["dur"] < request[1]["ts"] for e in stages)
+        bad = subprocess.run([PROGRAM, "serve", "--model", MODEL, "--trace", folder, "--store", "memory"],
+                             capture_output=True, text=True)
+        assert bad.returncode == 1 and "cannot write the trace" in bad.stderr, bad
+
+
 def test_options_reach_the_engine():
     """Each option of the engine, by what can be seen of it from outside."""
     with tempfile.TemporaryDirectory() as folder:

@@ -56,8 +56,11 @@ int main(void)
     const double began = clock_seconds();
     usleep(20000);
     trace_span("stage", began, 7, "seven");
+    trace_overlapping("request", began, "GET \"%d\"", 1);
+    trace_overlapping("request", began, "GET 2");
     CHECK_INT(trace_close(&why), ERR_OK);
     trace_span("step", 0, TRACE_OWN, "too late");
+    trace_overlapping("request", 0, "too late");
     char *text = read_all(path);
     enum err e = json_parse(text, strlen(text), "trace", ERR_FORMAT, &doc, &why);
     CHECK_MSG(!e, "%s", why.msg);
@@ -65,6 +68,10 @@ int main(void)
     CHECK_INT(count(text, "\"ph\": \"X\""), 2 * SPANS + 1);
     CHECK_INT(count(text, "a \\\"quoted\\\\ name\\\"\\u000a "), SPANS);
     CHECK_INT(count(text, "too late"), 0);
+    CHECK_INT(count(text, "\"cat\": \"request\", \"ph\": \"b\", \"id\": 1,"), 1);
+    CHECK_INT(count(text, "\"cat\": \"request\", \"ph\": \"e\", \"id\": 1,"), 1);
+    CHECK_INT(count(text, "\"cat\": \"request\", \"ph\": \"e\", \"id\": 2,"), 1);
+    CHECK_INT(count(text, "GET \\\"1\\\""), 1);
     const char *stage = strstr(text, "\"stage\""), *dur = stage ? strstr(stage, "\"dur\": ") : NULL;
     CHECK(dur && atof(dur + 7) >= 20000 && atof(dur + 7) < 20e6 && strstr(stage, "\"tid\": 7,"));
     CHECK_INT(trace_open("/dev/full", &why), ERR_OK);
