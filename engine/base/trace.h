@@ -1,5 +1,6 @@
 // Spans of time in the JSON of trace viewers (ui.perfetto.dev, chrome://tracing), for the options
-// --trace of `generate` and `serve`. While no trace is open, a span costs one comparison. Thread: any.
+// --trace of `generate` and `serve`. While no trace is open, a span costs one comparison. Thread:
+// any.
 #ifndef IMAGEND_TRACE_H
 #define IMAGEND_TRACE_H
 
@@ -16,8 +17,8 @@ enum { TRACE_OWN = -1 }; // the calling thread's own track
 // must nest; those that do not get tracks of their own, from 0.
 void trace_span(const char *name, double began, int track, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-// A span that may overlap others of its name, such as a request. A viewer gives each name a group of
-// tracks of its own.
+// A span that may overlap others of its name, such as a request. A viewer gives each name a group
+// of tracks of its own.
 void trace_overlapping(const char *name, double began, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -5,12 +5,14 @@ usage: bench_load.py BENCH_UNET [RUNS [DTYPE [FOLDER]]]
 
 Writes DeepFloyd IF's smallest base model with nine layers of T5-XXL and random weights into FOLDER (default: a new
 one in /var/tmp, which is removed), then loads and reads it RUNS times (default 3) in turns: with the files in the
-page cache, and after the kernel was asked to drop them. DTYPE is the device's storage, f16 (the default, as in the
+page cache, and after the kernel was asked to drop them. Processor time is that of the process; it tells more than the
+clock on a busy machine. DTYPE is the device's storage, f16 (the default, as in the
 files) or f32. Standard library only.
 """
 import glob
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -31,21 +33,29 @@ def drop(files):
         os.close(fd)
 
 
+def processor():
+    """Processor time of all finished child processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def read(files):
-    began = time.perf_counter()
+    """Seconds and processor time."""
+    began, busy = time.perf_counter(), processor()
     for path in files:
         subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=8M", "status=none"], check=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, processor() - busy
 
 
 def load(program, folder, dtype):
-    """Seconds and bytes of all networks, without the start of the device."""
+    """Seconds without the start of the device, and processor time with it."""
     env = {**os.environ, "BENCH_DTYPE": dtype, "BENCH_VARIANT": "fp16"}
+    busy = processor()
     r = subprocess.run([program, folder], env=env, capture_output=True, text=True)
     if r.returncode:
         sys.exit(f"bench_load: {r.stderr.strip()}")
     parts = [json.loads(line) for line in r.stdout.splitlines()]
-    return sum(p["seconds"] for p in parts), sum(p["file_bytes"] for p in parts)
+    return sum(p["seconds"] for p in parts), processor() - busy
 
 
 def median(values):
@@ -56,22 +66,20 @@ def measure(program, folder, runs, dtype):
     files = sorted(glob.glob(f"{folder}/*/*.safetensors"))
     size = sum(map(os.path.getsize, files))
     print(f"{size / 1e9:.2f} GB in {len(files)} files, stored as {dtype}; medians of {runs}")
-    print(f"{'page cache':12} {'load, s':>9} {'GB/s':>7} {'dd, s':>9} {'GB/s':>7} {'load/dd':>8}")
+    print(f"{'page cache':12} {'load, s':>9} {'cpu, s':>7} {'GB/s':>6} {'dd, s':>9} {'cpu, s':>7} {'GB/s':>6} "
+          f"{'load/dd':>8}")
     for cache in ("warm", "cold"):
         loads, reads = [], []
         if cache == "warm":
             read(files)
         for _ in range(runs):
-            for kind in ("read", "load"):
+            for results, function, args in ((reads, read, [files]), (loads, load, [program, folder, dtype])):
                 if cache == "cold":
                     drop(files)
-                if kind == "read":
-                    reads.append(read(files))
-                else:
-                    seconds, found = load(program, folder, dtype)
-                    loads.append(seconds)
-        a, b = median(loads), median(reads)
-        print(f"{cache:12} {a:9.2f} {found / a / 1e9:7.2f} {b:9.2f} {size / b / 1e9:7.2f} {a / b:8.2f}", flush=True)
+                results.append(function(*args))
+        (a, busy_a), (b, busy_b) = ([median(column) for column in zip(*results)] for results in (loads, reads))
+        print(f"{cache:12} {a:9.2f} {busy_a:7.2f} {size / a / 1e9:6.2f} {b:9.2f} {busy_b:7.2f} {size / b / 1e9:6.2f} "
+              f"{a / b:8.2f}", flush=True)
 
 
 def main():
