@@ -99,12 +99,28 @@ fail:
     return e;
 }
 
+// Appends "ROW BUILD" of each program that this device has run to the file that IMAGEND_KERNEL_LOG
+// names: the coverage of the kernel table, for tests.
+static void log_kernels(const struct ops_device *dev)
+{
+    const char *path = getenv("IMAGEND_KERNEL_LOG");
+    FILE *f = path && *path ? fopen(path, "a") : NULL;
+    for (int i = 0; f && i < dev->pipeline_count; i++) {
+        const struct kernel_choice *c = &dev->pipelines[i].key.choice;
+        if (dev->pipelines[i].vk)
+            fprintf(f, "%s %s\n", c->kernel->name, c->build->name);
+    }
+    if (f)
+        fclose(f);
+}
+
 void ops_device_close(struct ops_device **dp)
 {
     struct ops_device *dev = *dp;
     if (!dev)
         return;
     if (dev->vk) {
+        log_kernels(dev);
         pipelines_destroy(dev);
         activations_destroy(&dev->activations);
         vk_buffer_destroy(&dev->absent);

@@ -2,7 +2,8 @@
 # The operator, golden and engine suites on one Vulkan driver, and images that must equal lavapipe's:
 # driver.sh lavapipe|swiftshader BUILD [all]. A test; 77 if the driver is not installed. Without `all`
 # it runs the part that fits into ./run test: each operator with the driver's default kernels, the
-# smallest fixtures, one stage. Also called by roots.sh.
+# smallest fixtures, one stage; what these do not reach runs in a small U-Net that prefers it. Ends with the coverage of
+# the kernel table, and fails if the driver could run a row but no suite did. Also called by roots.sh.
 set -eu
 driver=$1
 build=$2
@@ -49,7 +50,7 @@ step() {
 check() {
     what=$1
     shift
-    on "$own" "$@" >"$work/log" 2>&1 || {
+    IMAGEND_KERNEL_LOG=$work/kernels.${what%%[ _]*} on "$own" "$@" >"$work/log" 2>&1 || {
         tail -n 40 "$work/log"
         die "$what failed"
     }
@@ -80,6 +81,50 @@ compare_images() {
         [ "${found#* }" -le "$most" ] || die "image of seed $seed: $found_by"
         step "image of seed $seed: $found_by"
     done
+}
+
+# The rows that this driver could run and no suite has run.
+missing_rows() {
+    while read -r row _ can; do
+        [ "$can" != yes ] || grep -qs "^$row " "$work"/kernels.* || printf '%s\n' "$row"
+    done <"$work/rows"
+}
+
+# How many builds of each row ran in each suite.
+print_coverage() {
+    printf '%-20s %6s' 'kernel row' builds
+    for suite in $suites; do printf ' %7s' "$suite"; done
+    printf '\n'
+    while read -r row builds can; do
+        printf '%-20s %6s' "$row" "$builds"
+        if [ "$can" != yes ]; then
+            printf '  not here: %s\n' "$can"
+            continue
+        fi
+        for suite in $suites; do
+            ran=$(grep -s "^$row " "$work/kernels.$suite" | sort -u | wc -l)
+            printf ' %7s' "$ran"
+        done
+        printf '\n'
+    done <"$work/rows"
+}
+
+check_coverage() {
+    suites='ops golden engine images small'
+    on "$own" "$build/tests/drivers/kernels" >"$work/rows" || die "the kernel table cannot be listed"
+    for row in $(missing_rows); do
+        for dtype in f32 f16; do
+            ! grep -qs "^$row " "$work/kernels.small" || continue
+            export IMAGEND_KERNEL="$row"
+            check "small U-Net with $row in $dtype" "$build/tests/parity/golden" "$golden" --quiet \
+                --only if-tiny-I/reference_unet --dtype "$dtype"
+            unset IMAGEND_KERNEL
+        done
+    done
+    print_coverage
+    none=$(missing_rows)
+    # shellcheck disable=SC2086 # a list of names
+    [ -z "$none" ] || die "rows of the kernel table that ran in no suite:" $none
 }
 
 own=$(find_icd "$driver")
@@ -117,3 +162,4 @@ case $device in
     compare_images 1 2 3
     ;;
 esac
+check_coverage

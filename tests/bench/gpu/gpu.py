@@ -180,6 +180,24 @@ def pixels(kit, part):
         raise RuntimeError(f"an image in f32 is {worst} dB from lavapipe's")
 
 
+def coverage(kit, part, suites):
+    """How many builds of each row of the kernel table ran in each suite."""
+    ran = {}
+    for suite in suites:
+        if os.path.exists(f"{kit.work}/kernels.{suite}"):
+            with open(f"{kit.work}/kernels.{suite}") as f:
+                for line in set(f):
+                    row = line.split()[0]
+                    ran[row, suite] = ran.get((row, suite), 0) + 1
+    r = kit.run(part, "kernels", limit=20)
+    rows = []
+    for line in r.text.splitlines():
+        name, builds, can = line.split(" ", 2)
+        rows.append([name, builds, *([ran.get((name, s), 0) for s in suites] if can == "yes" else ["", "", can])])
+    part.data["coverage"] = rows
+    part.table(["kernel row", "builds", *suites], rows)
+
+
 def suites(kit, part):
     """Every test program, several at a time: most of their time goes into the reference in plain C."""
     with open(f"{ROOT}/tests/tests.json") as f:
@@ -188,12 +206,13 @@ def suites(kit, part):
     order = {"golden": 0, "engine": 1, "ops": 2}
     waiting.sort(key=lambda t: order[t["suite"]])
     env = {**kit.env, "IMAGEND_TEST_WAY": "own"} if kit.small else kit.env
-    running, rows, kernels = [], [], set()
+    running, rows = [], []
     try:
         while waiting or running:
             while waiting and len(running) < at_once and part.left() > 5:
                 t = waiting.pop(0)
-                p = part.start([f"{ROOT}/{t['command'][0]}", *t["command"][1:]], kit.log(), ROOT, env)
+                p = part.start([f"{ROOT}/{t['command'][0]}", *t["command"][1:]], kit.log(), ROOT,
+                               {**env, "IMAGEND_KERNEL_LOG": f"{kit.work}/kernels.{t['suite']}"})
                 running.append((t, p, time.monotonic()))
             for one in list(running):
                 t, p, began = one
@@ -204,9 +223,6 @@ def suites(kit, part):
                 stop(p)
                 with open(p.log, errors="replace") as f:
                     text = f.read().strip().splitlines()
-                for line in text:
-                    if line.startswith("kernels:"):
-                        kernels.update(line.split()[1:])
                 word = "out of time" if late else {0: "ok", 77: "skipped"}.get(p.returncode, "FAILED")
                 rows.append([t["suite"], t["name"], word, round(time.monotonic() - began), " / ".join(text[-3:])[:200]])
                 if word == "FAILED":
@@ -218,9 +234,9 @@ def suites(kit, part):
     finally:
         for _, p, _ in running:
             stop(p)
-        part.data = {"tests": rows, "kernels": sorted(kernels)}
+        part.data = {"tests": rows}
         part.table(["suite", "test", "result", "seconds", "last lines"], rows)
-        part.note(f"{len(kernels)} builds of kernels ran: " + " ".join(sorted(kernels)))
+        coverage(kit, part, sorted(order, reverse=True))
     failed = [r[1] for r in rows if r[2] == "FAILED"]
     if failed:
         raise RuntimeError(f"failed: {', '.join(failed)}")
