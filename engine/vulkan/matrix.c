@@ -5,16 +5,9 @@
 #include <stdlib.h>
 
 // Of VkCooperativeMatrixPropertiesKHR.
-enum { PROPERTIES = 1000506001, FLOAT16 = 0, FLOAT32 = 1, SUBGROUP = 3 };
-struct properties {
-    VkStructureType type;
-    void *next;
-    uint32_t m, n, k;
-    int a, b, c, result;
-    VkBool32 saturates;
-    int scope;
-};
-typedef VkResult VKAPI_PTR query(VkPhysicalDevice handle, uint32_t *count, struct properties *list);
+enum { PROPERTIES = 1000506001 };
+typedef VkResult VKAPI_PTR query(VkPhysicalDevice handle, uint32_t *count,
+                                 struct vk_matrix_properties *list);
 
 static bool has_features(const struct vk_physical *ph)
 {
@@ -27,10 +20,31 @@ static bool has_features(const struct vk_physical *ph)
     return matrix.matrix && f12.shaderFloat16 && f12.vulkanMemoryModel;
 }
 
-// Larger shapes need fewer loads for each product; kernels have no room for more than these.
-static bool is_better(const struct properties *p, const struct vk_caps *caps)
+// The tiles of the kernels are powers of two, and have no room for larger matrices than these.
+static bool fits(uint32_t side, uint32_t most)
 {
-    return p->m * p->n > caps->matrix.m * caps->matrix.n && p->m <= 16 && p->n <= 16 && p->k <= 32;
+    return side >= 4 && side <= most && !(side & (side - 1));
+}
+
+static bool is_usable(const struct vk_matrix_properties *p)
+{
+    return p->a == VK_MATRIX_F16 && p->b == VK_MATRIX_F16 && p->c == VK_MATRIX_F32 &&
+           p->result == VK_MATRIX_F32 && !p->saturates && p->scope == VK_MATRIX_SUBGROUP &&
+           fits(p->m, 16) && fits(p->n, 16) && fits(p->k, 16);
+}
+
+const struct vk_matrix_properties *vk_matrix_best(const struct vk_matrix_properties *list,
+                                                  uint32_t count)
+{
+    const struct vk_matrix_properties *best = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct vk_matrix_properties *p = &list[i];
+        // Larger results need fewer loads for each product, then longer sums fewer calls.
+        if (is_usable(p) && (!best || p->m * p->n > best->m * best->n ||
+                             (p->m * p->n == best->m * best->n && p->k > best->k)))
+            best = p;
+    }
+    return best;
 }
 
 void vk_matrix_find(const struct vk_instance *inst, struct vk_physical *ph)
@@ -42,18 +56,16 @@ void vk_matrix_find(const struct vk_instance *inst, struct vk_physical *ph)
     if (!ph->matrix_ext || !get || !has_features(ph) ||
         get(ph->handle, &count, NULL) != VK_SUCCESS || !count)
         return;
-    struct properties *list = calloc(count, sizeof *list);
+    struct vk_matrix_properties *list = calloc(count, sizeof *list);
     for (uint32_t i = 0; list && i < count; i++)
         list[i].type = (VkStructureType)PROPERTIES;
     VkResult r = list ? get(ph->handle, &count, list) : VK_ERROR_OUT_OF_HOST_MEMORY;
-    for (uint32_t i = 0; (r == VK_SUCCESS || r == VK_INCOMPLETE) && i < count; i++) {
-        const struct properties *p = &list[i];
-        if (p->a == FLOAT16 && p->b == FLOAT16 && p->c == FLOAT32 && p->result == FLOAT32 &&
-            p->scope == SUBGROUP && is_better(p, &ph->caps)) {
-            ph->caps.matrix.m = p->m;
-            ph->caps.matrix.n = p->n;
-            ph->caps.matrix.k = p->k;
-        }
+    const struct vk_matrix_properties *best =
+        r == VK_SUCCESS || r == VK_INCOMPLETE ? vk_matrix_best(list, count) : NULL;
+    if (best) {
+        ph->caps.matrix.m = best->m;
+        ph->caps.matrix.n = best->n;
+        ph->caps.matrix.k = best->k;
     }
     free(list);
 }

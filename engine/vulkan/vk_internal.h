@@ -123,6 +123,19 @@ struct vk_matrix_features {
 };
 #define VK_MATRIX_FEATURES ((VkStructureType)1000506000)
 
+// VkCooperativeMatrixPropertiesKHR: a, b, c and result are component types.
+enum { VK_MATRIX_F16 = 0, VK_MATRIX_F32 = 1, VK_MATRIX_SUBGROUP = 3 };
+struct vk_matrix_properties {
+    VkStructureType type;
+    void *next;
+    uint32_t m, n, k;
+    int a, b, c, result;
+    VkBool32 saturates;
+    int scope;
+};
+// The best of these for f16 x f16 -> f32 by a subgroup; NULL: none.
+const struct vk_matrix_properties *vk_matrix_best(const struct vk_matrix_properties *list,
+                                                  uint32_t count);
 // Fills caps.matrix of a device that has the extension and its features.
 void vk_matrix_find(const struct vk_instance *inst, struct vk_physical *ph);
 

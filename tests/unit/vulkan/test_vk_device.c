@@ -1,5 +1,6 @@
 // Selecting a device, losing it, waiting for it, and pipelines created by several threads at once.
 #include "vk_fixture.h"
+#include "vk_internal.h"
 
 #include <pthread.h>
 
@@ -151,9 +152,50 @@ static void test_threads(struct vk_device *dev)
     }
 }
 
+// Matrix units: of the right types, the largest result, then the longest sum.
+static void test_matrix(void)
+{
+    enum { F16 = VK_MATRIX_F16, F32 = VK_MATRIX_F32, SG = VK_MATRIX_SUBGROUP, WG = 2, BF16 = 99 };
+    static const struct {
+        struct vk_matrix_properties list[4];
+        int best; // -1: none
+    } devices[] = {
+        {{{0, 0, 8, 8, 8, F16, F16, F16, F16, 0, SG}, {0, 0, 8, 8, 8, F16, F16, F32, F32, 0, SG}},
+         1},
+        {{{0, 0, 16, 8, 8, F16, F16, F32, F32, 0, SG},
+          {0, 0, 16, 8, 16, F16, F16, F32, F32, 0, SG},
+          {0, 0, 8, 16, 8, F16, F16, F32, F32, 0, SG}},
+         1},
+        {{{0, 0, 16, 8, 16, F16, F16, F32, F32, 0, SG},
+          {0, 0, 16, 16, 16, F16, F16, F32, F32, 0, SG},
+          {0, 0, 16, 16, 16, F16, F16, F16, F16, 0, SG},
+          {0, 0, 16, 16, 16, BF16, BF16, F32, F32, 0, SG}},
+         1},
+        // Too large, not for a subgroup, saturating, sums in another type, no power of two.
+        {{{0, 0, 32, 32, 16, F16, F16, F32, F32, 0, SG},
+          {0, 0, 16, 16, 16, F16, F16, F32, F32, 0, WG},
+          {0, 0, 16, 16, 16, F16, F16, F32, F32, 1, SG},
+          {0, 0, 8, 8, 8, F16, F16, F32, F32, 0, SG}},
+         3},
+        {{{0, 0, 16, 16, 16, F16, F16, F16, F32, 0, SG},
+          {0, 0, 16, 16, 16, F16, BF16, F32, F32, 0, SG},
+          {0, 0, 16, 16, 32, F16, F16, F32, F32, 0, SG},
+          {0, 0, 12, 16, 16, F16, F16, F32, F32, 0, SG}},
+         -1},
+        {{{0}}, -1},
+    };
+    for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++) {
+        const struct vk_matrix_properties *best = vk_matrix_best(devices[i].list, 4);
+        const int at = best ? (int)(best - devices[i].list) : -1;
+        CHECK_MSG(at == devices[i].best, "device %zu: shape %d", i, at);
+    }
+    CHECK(!vk_matrix_best(NULL, 0));
+}
+
 int main(void)
 {
     struct vk_caps caps[8];
+    test_matrix();
     struct fault why = {0};
     int count = -1;
     if (vk_device_list(caps, 8, &count, &why)) {
