@@ -13,7 +13,7 @@ struct buf;
 
 struct conf {
     char *config, *listen, *model, *model_aliases, *variant, *text_encoder, *device, *dtype,
-        *weights, *cache_dir;
+        *weights, *tune, *cache_dir;
     int slots;
     double memory_limit; // bytes, like all sizes
     char *data_dir;

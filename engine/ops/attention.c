@@ -181,7 +181,7 @@ bool plan_attention_any(const struct vk_caps *caps, const struct problem *p, str
 
 void op_attention(struct ops *o, const struct op_attention_params *p)
 {
-    if (!ops_require(o, fits(p)))
+    if (!ops_require(o, fits(p), p->q, p->segment[0].k, p->segment[0].v, p->bias, p->valid, p->y))
         return;
     const bool second = p->segments > 1;
     const struct push_attention push = make_push(o, p);

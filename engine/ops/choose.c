@@ -2,6 +2,7 @@
 // call, and by weight.c, whose packing follows from the row. Knows what rows say of themselves, not
 // what they compute. Thread: the engine's worker.
 #include "ops_internal.h"
+#include "tune.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@ static const double cost_of_load[2][LOAD_COUNT] = {
 };
 static const char *const load_names[LOAD_COUNT] = {"buffer", "texel"};
 static const double UNWISHED = 1e12; // a wished row wins at any cost
+static const double TUNED = 1e-12;   // and so does one that was measured
 
 bool kernel_reads_operand(char letter)
 {
@@ -91,17 +93,25 @@ static bool lacks_any(const struct refusal *r, const struct kernel *k, const str
 
 // ---- what a call exceeds --------------------------------------------------------------------
 
+void ops_shape_text(const struct tensor *t, char text[OPS_SHAPE_TEXT])
+{
+    static const char *const dtypes[] = {
+        [DT_F32] = "f32",   [DT_F16] = "f16", [DT_U32] = "u32", [DT_U8] = "u8",
+        [DT_BF16] = "bf16", [DT_Q8] = "q8",   [DT_Q4] = "q4"};
+    if (t)
+        snprintf(text, OPS_SHAPE_TEXT, "%s [%u, %u, %u, %u]", dtypes[t->dtype], t->n, t->h, t->w,
+                 t->c);
+    else
+        snprintf(text, OPS_SHAPE_TEXT, "absent");
+}
+
 void ops_exceeds_text(const struct ops_device *dev, const char *op, const struct tensor *t,
                       const struct excess *x, char text[KERNEL_WHY])
 {
-    static const char *const dtypes[] = {
-        [DT_F32] = "f32", [DT_F16] = "f16", [DT_U32] = "u32", [DT_U8] = "u8"};
-    char on[80] = "";
-    if (t)
-        snprintf(on, sizeof on, " on %s [%u, %u, %u, %u]", dtypes[t->dtype], t->n, t->h, t->w,
-                 t->c);
-    snprintf(text, KERNEL_WHY, "%s%s needs %zu %s, but %.60s allows only %zu", op, on, x->need,
-             x->what, dev->caps->name, x->most);
+    char shape[OPS_SHAPE_TEXT];
+    ops_shape_text(t, shape);
+    snprintf(text, KERNEL_WHY, "%s%s%s needs %zu %s, but %.60s allows only %zu", op,
+             t ? " on " : "", t ? shape : "", x->need, x->what, dev->caps->name, x->most);
 }
 
 // The tensor that says best how large the call is: the result.
@@ -184,11 +194,55 @@ static double cost(const struct ops_device *dev, int row, const struct kernel_bu
     return seconds * (other_row ? UNWISHED * UNWISHED : 1) * (other_load ? UNWISHED : 1);
 }
 
+// The row computes the call, which it plans.
+static bool plans(const struct ops_device *dev, const struct kernel *k, struct ops_call *call)
+{
+    const struct problem *p = call->problem;
+    return (k->ops >> call->op & 1) && (!p || !p->layout || p->layout == k->layout) &&
+           (!k->plan || k->plan(dev->caps, p, call));
+}
+
+static bool takes(const struct refusal *r, const struct kernel *k, const struct kernel_build *b,
+                  const struct ops_call *planned)
+{
+    return (b->act & stored(planned->dtype)) && (b->weight & stored(planned->weight_dtype)) &&
+           !too_long_for_texels(r->dev, k, b, planned) && !lacks_any(r, k, b) &&
+           !exceeds_limits(r, k, planned);
+}
+
+int kernel_candidates(const struct ops_device *dev, const struct ops_call *call,
+                      struct kernel_candidate out[KERNEL_CANDIDATES])
+{
+    char why[KERNEL_WHY] = "";
+    const struct refusal r = {dev, why};
+    int count = 0;
+    for (int row = 0; row < kernel_count(); row++) {
+        const struct kernel *k = kernel_at(row);
+        struct ops_call planned = *call;
+        if (!plans(dev, k, &planned))
+            continue;
+        for (int i = 0; i < k->builds && count < KERNEL_CANDIDATES; i++)
+            if (takes(&r, k, &k->build[i], &planned))
+                out[count++] =
+                    (struct kernel_candidate){row, i, cost(dev, row, &k->build[i], &planned)};
+    }
+    return count;
+}
+
+// The tuner's row wins even where its build cannot take the call: rows differ in bits, builds do
+// not.
+static double tuned(const struct tune_choice *t, int row, const struct kernel_build *b)
+{
+    if (!t || t->row != row)
+        return 1;
+    return b == &kernel_at(row)->build[t->build] ? TUNED * TUNED : TUNED;
+}
+
 bool kernel_choose(const struct ops_device *dev, struct ops_call *call, struct kernel_choice *out,
                    char why[KERNEL_WHY])
 {
     const struct refusal r = {dev, why};
-    const struct problem *p = call->problem;
+    const struct tune_choice *t = tune_find(dev, call);
     struct ops_call best = *call;
     double least = 0;
     assert(call->op < OP_COUNT);
@@ -197,15 +251,12 @@ bool kernel_choose(const struct ops_device *dev, struct ops_call *call, struct k
     for (int row = 0; row < kernel_count(); row++) {
         const struct kernel *k = kernel_at(row);
         struct ops_call planned = *call;
-        if (!(k->ops >> call->op & 1) || (p && p->layout && p->layout != k->layout) ||
-            (k->plan && !k->plan(dev->caps, p, &planned)))
+        if (!plans(dev, k, &planned))
             continue;
         for (const struct kernel_build *b = k->build; b < k->build + k->builds; b++) {
-            if (!(b->act & stored(call->dtype)) || !(b->weight & stored(call->weight_dtype)) ||
-                too_long_for_texels(dev, k, b, call) || lacks_any(&r, k, b) ||
-                exceeds_limits(&r, k, &planned))
+            if (!takes(&r, k, b, &planned))
                 continue;
-            double c = cost(dev, row, b, &planned);
+            double c = cost(dev, row, b, &planned) * tuned(t, row, b);
             if (out->kernel && c >= least)
                 continue;
             least = c;

@@ -74,7 +74,7 @@ static void map(struct ops *o, const struct map_params *m)
 
 void op_act(struct ops *o, enum op_act act, const struct tensor *x, const struct tensor *y)
 {
-    if (!ops_require(o, same_shape(x, y) && x->dtype == y->dtype && is_activation(y)))
+    if (!ops_require(o, same_shape(x, y) && x->dtype == y->dtype && is_activation(y), x, y))
         return;
     map(o, &(struct map_params){.a = x, .y = y, .act = act, .add = ADD_NONE});
 }
@@ -84,7 +84,7 @@ void op_add(struct ops *o, const struct tensor *a, const struct tensor *b, float
 {
     bool pixel = b->h * b->w == 1 && b->n == y->n && b->c == y->c && y->h * y->w > 1;
     bool ok = same_shape(a, y) && (pixel || same_shape(b, y)) && is_activation(y);
-    if (!ops_require(o, ok && a->dtype == y->dtype && b->dtype == y->dtype))
+    if (!ops_require(o, ok && a->dtype == y->dtype && b->dtype == y->dtype, a, b, y))
         return;
     map(o, &(struct map_params){
                .a = a, .b = b, .y = y, .add = pixel ? ADD_PIXEL : ADD_MAP, .scale = scale});
@@ -92,7 +92,7 @@ void op_add(struct ops *o, const struct tensor *a, const struct tensor *b, float
 
 void op_copy(struct ops *o, const struct tensor *x, const struct tensor *y)
 {
-    if (!ops_require(o, same_shape(x, y) && is_activation(x) && is_activation(y)))
+    if (!ops_require(o, same_shape(x, y) && is_activation(x) && is_activation(y), x, y))
         return;
     if (x->dtype == y->dtype) {
         map(o, &(struct map_params){.a = x, .y = y, .act = ACT_NONE, .add = ADD_NONE});

@@ -12,7 +12,7 @@ void op_embed(struct ops *o, const struct tensor *ids, const struct tensor *tabl
     bool ok =
         ids->dtype == DT_U32 && ids->c == 1 && ids->n == y->n && ids->h * ids->w == y->h * y->w;
     ok = ok && table->n == 1 && table->h == 1 && table->c == y->c;
-    if (!ops_require(o, ok && is_activation(table) && is_activation(y)))
+    if (!ops_require(o, ok && is_activation(table) && is_activation(y), ids, table, y))
         return;
     struct walk_plan w = walk_plan(o, y->c, tensor_pixels(y), 1);
     struct push_embed push = {
@@ -79,7 +79,7 @@ void op_relative_bias(struct ops *o, const struct tensor *table, uint32_t max_di
     uint32_t most = sizeof push.limit / sizeof push.limit[0];
     bool ok = table->dtype == DT_F32 && bias->dtype == DT_F32 && table->n * table->h == 1 &&
               bias->n == 1 && bias->h == bias->w && bias->c == table->c;
-    if (!ops_require(o, ok && exact && max_distance > exact))
+    if (!ops_require(o, ok && exact && max_distance > exact, table, bias))
         return;
     if (half - exact - 1 > most) {
         ops_exceeds(o, "relative_bias", table, "distance buckets", half - exact - 1, most);
@@ -106,7 +106,7 @@ void op_time_embed(struct ops *o, const struct tensor *t, bool flip, float freq_
 {
     bool ok = t->dtype == DT_F32 && t->c == 1 && t->h * t->w == 1 && y->h * y->w == 1 &&
               t->n == y->n && y->c >= 2 && is_activation(y);
-    if (!ops_require(o, ok))
+    if (!ops_require(o, ok, t, y))
         return;
     uint32_t local = walk_local(o, LOCAL);
     struct push_time_embed push = {

@@ -153,11 +153,22 @@ struct kernel_choice {
 
 enum { KERNEL_WHY = 256 };
 
-// The cheapest row and build that take the call; fills what the row plans of *call. False, with a
-// phrase in why: there is none. Depends on one sample's shape, the storages and the device alone,
-// except for the load of operands, which changes no bit of a result.
+// The row and build that the tuner found fastest for the call's class, else the cheapest that take
+// it; fills what the row plans of *call. False, with a phrase in why: there is none. Depends on one
+// sample's shape, the storages and the device alone, except for the load of operands, which changes
+// no bit of a result.
 bool kernel_choose(const struct ops_device *dev, struct ops_call *call, struct kernel_choice *out,
                    char why[KERNEL_WHY]);
+
+// A row and a build that take a call, and their estimated cost in seconds.
+struct kernel_candidate {
+    int row, build;
+    double cost;
+};
+enum { KERNEL_CANDIDATES = 16 };
+// The candidates of a call, in the order of the table; returns their number.
+int kernel_candidates(const struct ops_device *dev, const struct ops_call *call,
+                      struct kernel_candidate out[KERNEL_CANDIDATES]);
 
 // Parses a list of names, each a row's, a word of one ("lane"), or a load ("texel"). Errors:
 // INVALID for an unknown name; UNSUPPORTED when the device has nothing that a name stands for.

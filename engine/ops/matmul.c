@@ -218,18 +218,31 @@ static void product(struct ops *o, const struct tensor *x, const struct op_weigh
                  });
 }
 
+// The weights' shape, for messages.
+static struct tensor weights_shape(const struct op_weight *w)
+{
+    return (struct tensor){
+        .dtype = w->format, .n = w->out, .h = w->kernel, .w = w->kernel, .c = w->in};
+}
+
 void op_linear(struct ops *o, const struct tensor *x, const struct op_weight *w,
                const struct op_epilogue *e, const struct tensor *y)
 {
-    if (ops_require(o, w->kernel == 1 && shapes_fit(x, w, e, y)) && !by_sample(o, x, w, e, y))
+    const struct tensor shape = weights_shape(w);
+    if (ops_require(o, w->kernel == 1 && shapes_fit(x, w, e, y), x, &shape, y, e ? e->mul : NULL,
+                    e ? e->residual : NULL) &&
+        !by_sample(o, x, w, e, y))
         product(o, x, w, e, y);
 }
 
 void op_conv2d(struct ops *o, const struct tensor *x, const struct op_weight *w,
                const struct op_epilogue *e, const struct tensor *y)
 {
+    const struct tensor shape = weights_shape(w);
     if (w->kernel == 1)
         op_linear(o, x, w, e, y);
-    else if (ops_require(o, shapes_fit(x, w, e, y)) && !by_sample(o, x, w, e, y))
+    else if (ops_require(o, shapes_fit(x, w, e, y), x, &shape, y, e ? e->mul : NULL,
+                         e ? e->residual : NULL) &&
+             !by_sample(o, x, w, e, y))
         product(o, x, w, e, y);
 }

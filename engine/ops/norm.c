@@ -155,7 +155,8 @@ static void group_norm_sample(struct ops *o, const struct tensor *const t[], con
 void op_group_norm(struct ops *o, const struct op_group_norm_params *p)
 {
     const struct tensor *split[] = {p->x, p->y, p->scale_shift};
-    if (!ops_require(o, group_norm_fits(p)) || ops_by_sample(o, split, 3, group_norm_sample, p))
+    if (!ops_require(o, group_norm_fits(p), p->x, p->gamma, p->beta, p->scale_shift, p->y) ||
+        ops_by_sample(o, split, 3, group_norm_sample, p))
         return;
     if (!group_norm_once(o, p))
         group_norm_parts(o, p);
@@ -171,7 +172,8 @@ static void row_norm(struct ops *o, const struct row_norm_params *p)
 {
     const struct tensor *x = p->x;
     bool ok = same_shape(x, p->y) && x->dtype == p->y->dtype && is_activation(x);
-    if (!ops_require(o, ok && is_vector(p->gamma, x->c) && (!p->beta || is_vector(p->beta, x->c))))
+    if (!ops_require(o, ok && is_vector(p->gamma, x->c) && (!p->beta || is_vector(p->beta, x->c)),
+                     x, p->gamma, p->beta, p->y))
         return;
     struct push_row_norm push = {
         .x = ops_view(o, x),

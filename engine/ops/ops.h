@@ -24,6 +24,7 @@ struct ops_open_params {
     bool validation, profile;
     const char *dtype;   // "f32", "f16", NULL: what suits the device
     const char *weights; // of matrix products: "f32", "f16", "bf16", "q8", "q4"; NULL: as dtype
+    const char *tune;    // measure kernels: "on", "off", "auto" or NULL: on GPUs
 };
 
 struct ops_device_info {
@@ -32,6 +33,7 @@ struct ops_device_info {
     enum dtype dtype;   // storage of activations, and of weights outside matrix products
     enum dtype weights; // format of the weights of matrix products
     size_t memory_bytes;
+    char notice[160]; // for the user; "": none
 };
 
 struct ops_memory {

@@ -1,5 +1,6 @@
 // Opens a device for operators: its settings, and the kernels that are proven and preferred. Called
 // by the engine. Thread: the engine's worker.
+#include "tune.h"
 #include "weight_format.h"
 
 #include <stdio.h>
@@ -53,6 +54,17 @@ static enum err choose_dtype(struct ops_device *dev, const char *dtype, struct f
     return ERR_OK;
 }
 
+static enum err choose_tuning(struct ops_device *dev, const char *tune, struct fault *why)
+{
+    const bool automatic = !tune || !*tune || !strcmp(tune, "auto");
+    if (!automatic && strcmp(tune, "on") != 0 && strcmp(tune, "off") != 0)
+        return fault_set(why, ERR_INVALID, "tune", "\"%.60s\" is not auto, on or off", tune);
+    if (automatic ? dev->caps->cpu : !strcmp(tune, "off"))
+        return ERR_OK;
+    const enum err e = tune_open(dev);
+    return e ? fault_set(why, e, "device", "%s", err_text(e)) : ERR_OK;
+}
+
 enum err ops_device_open(const struct ops_open_params *p, struct ops_device **out,
                          struct fault *why)
 {
@@ -90,6 +102,8 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
         e = choose_weights(dev, p->weights, why);
     if (!e)
         e = choose_kernels(dev, why);
+    if (!e)
+        e = choose_tuning(dev, p->tune, why);
     if (e)
         goto fail;
     *out = dev;
@@ -121,6 +135,7 @@ void ops_device_close(struct ops_device **dp)
         return;
     if (dev->vk) {
         log_kernels(dev);
+        tune_close(dev);
         pipelines_destroy(dev);
         activations_destroy(&dev->activations);
         vk_buffer_destroy(&dev->absent);

@@ -26,6 +26,7 @@ struct ops_device {
     struct ops_device_info info;
     struct kernel_wish wish;
     struct kernel_broken broken;
+    struct tuner *tuner;      // NULL: estimates choose
     struct vk_buffer *absent; // stands for operands that are not there
     struct pipeline *pipelines;
     int pipeline_count, pipeline_room;
@@ -83,6 +84,9 @@ struct excess {
     const char *what;
     size_t need, most;
 };
+// "f16 [1, 64, 64, 320]"; "absent" for NULL.
+enum { OPS_SHAPE_TEXT = 64 };
+void ops_shape_text(const struct tensor *t, char text[OPS_SHAPE_TEXT]);
 void ops_exceeds_text(const struct ops_device *dev, const char *op, const struct tensor *t,
                       const struct excess *x, char text[KERNEL_WHY]);
 // Bytes that t's binding spans.
@@ -104,10 +108,13 @@ void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const ch
                  size_t need, size_t most);
 // Fails the recording with UNSUPPORTED when an invocation's loops are longer than drivers can.
 void ops_require_trips(struct ops *o, const char *op, const struct tensor *t, size_t trips);
-// Fails the recording with INVALID, which names the calling function, unless ok. Returns ok and
-// that nothing failed before.
-bool ops_require_at(struct ops *o, bool ok, const char *function);
-#define ops_require(o, ok) ops_require_at((o), (ok), __func__)
+// Fails the recording with INVALID, which names the calling function and the operands (NULL:
+// absent), unless ok. Returns ok and that nothing failed before.
+bool ops_require_at(struct ops *o, bool ok, const char *function, const struct tensor *const t[],
+                    size_t count);
+#define ops_require(o, ok, ...)                                                                    \
+    ops_require_at((o), (ok), __func__, (const struct tensor *const[]){__VA_ARGS__},               \
+                   sizeof((const struct tensor *const[]){__VA_ARGS__}) / sizeof(struct tensor *))
 
 // vec4s of c channels.
 static inline uint32_t vec4s(uint32_t c)

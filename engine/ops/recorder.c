@@ -3,8 +3,10 @@
 // is run again and again. Called by the operators (ops_dispatch) and by engine/model and
 // engine/pipeline. Thread: the engine's worker.
 #include "ops_internal.h"
+#include "tune.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,11 +118,17 @@ void ops_require_trips(struct ops *o, const char *op, const struct tensor *t, si
         ops_exceeds(o, op, t, "loop trips in one invocation", trips, QUIRK_MAX_TRIPS);
 }
 
-bool ops_require_at(struct ops *o, bool ok, const char *function)
+bool ops_require_at(struct ops *o, bool ok, const char *function, const struct tensor *const t[],
+                    size_t count)
 {
+    char list[KERNEL_WHY] = "", shape[OPS_SHAPE_TEXT];
+    for (size_t i = 0, n = 0; !ok && i < count && n < sizeof list; i++) {
+        ops_shape_text(t[i], shape);
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", shape);
+    }
     if (!ok && !o->error)
-        o->error = vk_fail(o->dev->vk, ERR_INVALID, "%s: the shapes of the operands do not match",
-                           function);
+        o->error =
+            vk_fail(o->dev->vk, ERR_INVALID, "%s: the operands do not match: %s", function, list);
     return !o->error;
 }
 
@@ -237,6 +245,7 @@ static enum err append(struct ops *o, const struct ops_call *asked)
     struct ops_call planned = *asked, *call = &planned;
     struct kernel_choice c;
     char why[KERNEL_WHY];
+    tune_call(dev, call);
     if (!kernel_choose(dev, call, &c, why))
         return vk_fail(dev->vk, ERR_UNSUPPORTED, "%s", why);
     const struct kernel *k = c.kernel;
@@ -313,6 +322,7 @@ static enum err warm(struct ops *o)
 enum err ops_end(struct ops *o)
 {
     close_recording(o);
+    tune_save(o->dev);
     if (!o->error)
         ops_fail(o, pipelines_create(o->dev));
     if (!o->error && o->dev->caps->cpu)

@@ -11,7 +11,7 @@ static bool maps_fit(const struct tensor *x, const struct tensor *y)
 
 void op_mean_pixels(struct ops *o, const struct tensor *x, const struct tensor *y)
 {
-    if (!ops_require(o, maps_fit(x, y) && x->c == y->c && y->h * y->w == 1))
+    if (!ops_require(o, maps_fit(x, y) && x->c == y->c && y->h * y->w == 1, x, y))
         return;
     uint32_t local = walk_local(o, LOCAL), lanes = walk_lanes(vec4s(x->c), local);
     while (lanes && x->h * x->w / (local >> lanes) > QUIRK_MAX_TRIPS / 2)
@@ -97,7 +97,7 @@ static void rows(struct ops *o, const struct rows_params *r)
 void op_avg_pool2(struct ops *o, const struct tensor *x, const struct tensor *y)
 {
     bool ok = maps_fit(x, y) && x->c == y->c && y->h == x->h / 2 && y->w == x->w / 2;
-    if (!ops_require(o, ok))
+    if (!ops_require(o, ok, x, y))
         return;
     struct size small = {y->h, y->w}, large = {x->h, x->w};
     rows(o,
@@ -108,7 +108,7 @@ void op_avg_pool2(struct ops *o, const struct tensor *x, const struct tensor *y)
 void op_upsample_nearest2(struct ops *o, const struct tensor *x, const struct tensor *y)
 {
     bool ok = maps_fit(x, y) && x->c == y->c && y->h == x->h * 2 && y->w == x->w * 2;
-    if (!ops_require(o, ok))
+    if (!ops_require(o, ok, x, y))
         return;
     struct size small = {x->h, x->w}, large = {y->h, y->w};
     rows(o, &(struct rows_params){.op = OP_UPSAMPLE_NEAREST2,
@@ -132,7 +132,7 @@ void op_upsample_bilinear(struct ops *o, bool align_corners, const struct tensor
     const float sy = sampling_step(x->h, y->h, align_corners);
     const float sx = sampling_step(x->w, y->w, align_corners);
 
-    if (!ops_require(o, maps_fit(x, y) && x->c == y->c && x->h && x->w))
+    if (!ops_require(o, maps_fit(x, y) && x->c == y->c && x->h && x->w, x, y))
         return;
     struct size small = {x->h, x->w}, large = {y->h, y->w};
     rows(o, &(struct rows_params){.op = OP_UPSAMPLE_BILINEAR,
@@ -154,7 +154,7 @@ static void shuffle(struct ops *o, enum op op, uint32_t p, const struct tensor *
     const struct tensor *low = op == OP_PIXEL_UNSHUFFLE ? y : x;
     const struct tensor *high = op == OP_PIXEL_UNSHUFFLE ? x : y;
     bool ok = maps_fit(x, y) && p && high->h == low->h * p && high->w == low->w * p;
-    if (!ops_require(o, ok && low->c == high->c * p * p))
+    if (!ops_require(o, ok && low->c == high->c * p * p, x, y))
         return;
     if (p == 1) {
         op_copy(o, x, y);

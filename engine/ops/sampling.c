@@ -26,7 +26,7 @@ static uint32_t pixels_of(const struct tensor *t)
 
 void op_noise(struct ops *o, const struct tensor *lanes, const struct tensor *dst)
 {
-    if (!ops_require(o, is_lane_table(o, lanes) && is_state(dst, dst)))
+    if (!ops_require(o, is_lane_table(o, lanes) && is_state(dst, dst), lanes, dst))
         return;
     uint32_t local = walk_local(o, LOCAL), quads = blocks_of(pixels_of(dst), 4);
     struct push_noise push = {
@@ -61,7 +61,7 @@ void op_gather_input(struct ops *o, const struct tensor *lanes, const struct ten
                      const struct tensor *low, uint32_t patch, bool guided, const struct tensor *y)
 {
     bool ok = is_lane_table(o, lanes) && gather_fits(lanes, x, low, patch, y);
-    if (!ops_require(o, ok && y->n == lanes->n * (guided ? 2 : 1)))
+    if (!ops_require(o, ok && y->n == lanes->n * (guided ? 2 : 1), lanes, x, low, y))
         return;
     if (patch % 2 && patch != 1) {
         struct tensor whole = ops_temp_dtype(o, y->dtype, y->n, x->h, x->w, low ? 6 : 3);
@@ -144,7 +144,7 @@ static void find_limits(struct ops *o, const struct op_sampler_params *p,
 
 void op_sampler_step(struct ops *o, const struct op_sampler_params *p)
 {
-    if (!ops_require(o, sampler_fits(o, p)))
+    if (!ops_require(o, sampler_fits(o, p), p->lanes, p->m, p->x, p->noise))
         return;
     struct tensor limit = {0};
     if (p->dynamic) {
@@ -173,7 +173,7 @@ void op_add_noise(struct ops *o, const struct tensor *lanes, const struct tensor
                   const struct tensor *noise, const struct tensor *y)
 {
     bool ok = is_lane_table(o, lanes) && is_state(x, x) && is_state(noise, x) && is_state(y, x);
-    if (!ops_require(o, ok))
+    if (!ops_require(o, ok, lanes, x, noise, y))
         return;
     uint32_t local = walk_local(o, LOCAL), pixels = pixels_of(x);
     struct push_sampler push = {
@@ -197,8 +197,9 @@ void op_add_noise(struct ops *o, const struct tensor *lanes, const struct tensor
 void op_keep(struct ops *o, const struct tensor *lanes, const struct tensor *original,
              const struct tensor *x)
 {
-    if (!ops_require(o, is_lane_table(o, lanes) && is_state(x, x) && is_state(original, x) &&
-                            x->c == 3))
+    if (!ops_require(
+            o, is_lane_table(o, lanes) && is_state(x, x) && is_state(original, x) && x->c == 3,
+            lanes, x, original))
         return;
     uint32_t local = walk_local(o, LOCAL), pixels = pixels_of(x);
     struct push_sampler push = {
@@ -222,7 +223,7 @@ void op_to_rgb8(struct ops *o, const struct tensor *x, const struct tensor *y)
 {
     bool ok = y->dtype == DT_U8 && y->cs == 3 && y->c == 3 && is_activation(x) && x->c >= 3 &&
               x->n == y->n && x->h == y->h && x->w == y->w;
-    if (!ops_require(o, ok && y->offset % 4 == 0))
+    if (!ops_require(o, ok && y->offset % 4 == 0, x, y))
         return;
     uint32_t local = walk_local(o, LOCAL), pixels = tensor_pixels(x), quads = blocks_of(pixels, 4);
     struct push_rgb8 push = {

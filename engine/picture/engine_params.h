@@ -14,6 +14,7 @@ struct engine_params {
     const char *cache_dir;    // pipeline and shader caches; NULL: the user's cache folder
     const char *dtype;        // "f32", "f16"; NULL: the better one for the device
     const char *weights; // "f32", "f16", "bf16", "q8", "q4"; NULL: as dtype, or as in the GGUF file
+    const char *tune;    // measure kernels: "on", "off"; "auto" or NULL: on GPUs
     int slots;           // images generated at once; 0: default
     size_t memory_limit; // bytes of device memory; 0: the budget that the device reports
     bool validation;     // Vulkan validation layers

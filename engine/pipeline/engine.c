@@ -57,6 +57,7 @@ static enum err open_device(const struct engine_params *p, struct engine *g, str
             .profile = p->profile,
             .dtype = p->dtype,
             .weights = p->weights,
+            .tune = p->tune,
         },
         &g->dev, why);
 
@@ -164,6 +165,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     if (e)
         goto fail;
     request_describe(&g->cascade, &g->info);
+    if (!*g->info.notice)
+        snprintf(g->info.notice, sizeof g->info.notice, "%s", ops_device_info(g->dev)->notice);
     for (int i = 0; i < g->cascade.texts; i++)
         g->info.text_parameters += text_parameters(g->text[i]);
     for (int i = 0; i < g->cascade.stages; i++)

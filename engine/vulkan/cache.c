@@ -1,5 +1,7 @@
 // The pipeline cache on disk: one file per device and driver version, with our own header, which is
-// checked before the driver sees the data. Called when a device opens and closes.
+// checked before the driver sees the data; and texts of other layers beside it. Called when a
+// device opens and closes, and by engine/ops.
+#include "buf.h"
 #include "hash.h"
 #include "vk_internal.h"
 
@@ -125,20 +127,41 @@ enum err vk_cache_open(struct vk_device *dev, const char *cache_dir)
     return e;
 }
 
-static bool write_file(const char *path, const struct cache_header *h, const void *data)
+// One or two parts of a file.
+struct part {
+    const void *data;
+    size_t bytes;
+};
+
+static bool write_file(const char *path, const struct part part[2])
 {
     FILE *f = fopen(path, "wb");
-    if (!f)
-        return false;
-    bool ok = fwrite(h, sizeof *h, 1, f) == 1 && fwrite(data, h->data_bytes, 1, f) == 1;
-    return !fclose(f) && ok;
+    bool ok = f != NULL;
+    for (int i = 0; ok && i < 2; i++)
+        ok = !part[i].bytes || fwrite(part[i].data, part[i].bytes, 1, f) == 1;
+    return f && !fclose(f) && ok;
+}
+
+// Two processes may save at once: each renames its own complete file into place.
+static enum err replace_file(char *path, const struct part part[2])
+{
+    char tmp[4200];
+    char *slash = strrchr(path, '/');
+    *slash = 0;
+    (void)vk_make_dirs(path); // the write below reports failure
+    *slash = '/';
+    int n = snprintf(tmp, sizeof tmp, "%s.%ld", path, (long)getpid());
+    if (n <= 0 || (size_t)n >= sizeof tmp)
+        return ERR_IO;
+    if (write_file(tmp, part) && !rename(tmp, path))
+        return ERR_OK;
+    unlink(tmp);
+    return ERR_IO;
 }
 
 enum err vk_cache_save(struct vk_device *dev)
 {
-    char tmp[4200];
     size_t bytes = 0;
-    enum err e = ERR_IO;
     void *data = NULL;
     if (!dev->cache_path)
         return ERR_OK;
@@ -151,18 +174,54 @@ enum err vk_cache_save(struct vk_device *dev)
         return ERR_OK;
     }
     struct cache_header h = make_header(dev, data, bytes);
-    char *slash = strrchr(dev->cache_path, '/');
-    *slash = 0;
-    (void)vk_make_dirs(dev->cache_path); // the write below reports failure
-    *slash = '/';
-    // Two processes may save at once: each renames its own complete file into place.
-    int n = snprintf(tmp, sizeof tmp, "%s.%ld", dev->cache_path, (long)getpid());
-    if (n > 0 && (size_t)n < sizeof tmp && write_file(tmp, &h, data)) {
-        if (!rename(tmp, dev->cache_path))
-            e = ERR_OK;
-        else
-            unlink(tmp);
-    }
+    enum err e = replace_file(dev->cache_path, (struct part[2]){{&h, sizeof h}, {data, bytes}});
     free(data);
+    return e;
+}
+
+// Named after the device alone: that of an older driver is replaced.
+static char *other_path(const struct vk_device *dev, const char *kind)
+{
+    const uint8_t *u = dev->ph.caps.uuid;
+    size_t room = strlen(dev->cache_path) + strlen(kind) + 2 * VK_UUID_SIZE + 8;
+    char *path = malloc(room), uuid[2 * VK_UUID_SIZE + 1];
+    for (size_t i = 0; i < VK_UUID_SIZE; i++)
+        snprintf(uuid + 2 * i, 3, "%02x", u[i]);
+    if (path)
+        snprintf(path, room, "%.*s/%s-%s.txt",
+                 (int)(strrchr(dev->cache_path, '/') - dev->cache_path), dev->cache_path, kind,
+                 uuid);
+    return path;
+}
+
+enum err vk_cache_read(const struct vk_device *dev, const char *kind, char **text, size_t *bytes)
+{
+    enum { MOST = 1 << 20 };
+    struct buf b = {0};
+    struct fault why;
+    *text = NULL;
+    *bytes = 0;
+    if (!dev->cache_path)
+        return ERR_NOT_FOUND;
+    char *path = other_path(dev, kind);
+    enum err e = path ? buf_read_file(&b, path, MOST, &why) : ERR_NO_MEMORY;
+    free(path);
+    if (!e) {
+        *bytes = b.len;
+        *text = buf_take(&b);
+        e = *text || !*bytes ? ERR_OK : ERR_NO_MEMORY;
+    }
+    buf_deinit(&b);
+    return e;
+}
+
+enum err vk_cache_write(const struct vk_device *dev, const char *kind, const void *text,
+                        size_t bytes)
+{
+    if (!dev->cache_path)
+        return ERR_NOT_FOUND;
+    char *path = other_path(dev, kind);
+    enum err e = path ? replace_file(path, (struct part[2]){{text, bytes}}) : ERR_NO_MEMORY;
+    free(path);
     return e;
 }

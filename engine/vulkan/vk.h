@@ -141,6 +141,12 @@ void vk_pipeline_destroy(struct vk_pipeline **pipe);
 // Writes the driver's pipeline cache to cache_dir; vk_device_close does this too.
 enum err vk_cache_save(struct vk_device *dev);
 
+// Other text beside the pipeline cache: one file per kind and device, written completely or not at
+// all. Errors: NOT_FOUND (no file, no cache_dir), FORMAT (larger than 1 MiB), IO, NO_MEMORY.
+enum err vk_cache_read(const struct vk_device *dev, const char *kind, char **text, size_t *bytes);
+enum err vk_cache_write(const struct vk_device *dev, const char *kind, const void *text,
+                        size_t bytes);
+
 // ---- commands -------------------------------------------------------------------------------
 
 enum vk_access { VK_READ = 1, VK_WRITE = 2, VK_READ_WRITE = 3 };

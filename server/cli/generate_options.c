@@ -80,6 +80,12 @@ static bool read_weights(const char *text, const char **out)
     return false;
 }
 
+static bool read_tune(const char *text, const char **out)
+{
+    *out = text;
+    return !strcmp(text, "auto") || !strcmp(text, "on") || !strcmp(text, "off");
+}
+
 enum option_code {
     OPT_OUTPUT,
     OPT_PROMPTS,
@@ -103,6 +109,7 @@ enum option_code {
     OPT_DEVICE,
     OPT_DTYPE,
     OPT_WEIGHTS,
+    OPT_TUNE,
     OPT_MEMORY,
     OPT_SLOTS,
     OPT_VALIDATION,
@@ -132,6 +139,8 @@ static const char help_device[] = "Vulkan device, by index or part of its name";
 static const char help_dtype[] = "storage type of weights and activations";
 static const char help_weights[] = "storage format of the weights (default: as --dtype)";
 static const char legal_weights[] = "f32, f16, bf16, q8 or q4";
+static const char help_tune[] =
+    "measure which GPU programs are fastest (default: auto, except on software devices)";
 static const char help_memory[] = "device memory to use, such as 12G (default: all of it)";
 static const char help_validation[] = "enable the Vulkan validation layers";
 static const char help_trace[] =
@@ -199,6 +208,7 @@ static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_DEVICE] = {"device", 0, "NAME", help_device},
     [OPT_DTYPE] = {"dtype", 0, "f32|f16", help_dtype, .legal = "f32 or f16"},
     [OPT_WEIGHTS] = {"weights", 0, "f32|f16|bf16|q8|q4", help_weights, .legal = legal_weights},
+    [OPT_TUNE] = {"tune", 0, "auto|on|off", help_tune, .legal = "auto, on or off"},
     [OPT_MEMORY] = {"memory-limit", 0, "BYTES", help_memory,
                     .legal = "a number of bytes, such as 800M or 12G"},
     [OPT_SLOTS] =
@@ -244,6 +254,7 @@ static const struct cli_option upscale_options[] = {
     {"device", 0, "NAME", help_device},
     {"dtype", 0, "f32|f16", help_dtype, .legal = "f32 or f16"},
     {"weights", 0, "f32|f16|bf16|q8|q4", help_weights, .legal = legal_weights},
+    {"tune", 0, "auto|on|off", help_tune, .legal = "auto, on or off"},
     {"memory-limit", 0, "BYTES", help_memory, .legal = "a number of bytes, such as 800M or 12G"},
     {"validation", 0, NULL, help_validation},
     {"profile", 0, NULL, help_profile},
@@ -253,9 +264,10 @@ static const struct cli_option upscale_options[] = {
     {0},
 };
 static const enum option_code upscale_codes[] = {
-    OPT_OUTPUT, OPT_SCALE,      OPT_PROMPT,  OPT_MODEL,  OPT_VARIANT,       OPT_ENCODER,
-    OPT_SEED,   OPT_PRESET,     OPT_NOISE,   OPT_DEVICE, OPT_DTYPE,         OPT_WEIGHTS,
-    OPT_MEMORY, OPT_VALIDATION, OPT_PROFILE, OPT_TRACE,  OPT_NO_PROVENANCE, OPT_QUIET,
+    OPT_OUTPUT,  OPT_SCALE,   OPT_PROMPT,        OPT_MODEL,  OPT_VARIANT,
+    OPT_ENCODER, OPT_SEED,    OPT_PRESET,        OPT_NOISE,  OPT_DEVICE,
+    OPT_DTYPE,   OPT_WEIGHTS, OPT_TUNE,          OPT_MEMORY, OPT_VALIDATION,
+    OPT_PROFILE, OPT_TRACE,   OPT_NO_PROVENANCE, OPT_QUIET,
 };
 _Static_assert(sizeof upscale_codes / sizeof *upscale_codes ==
                    sizeof upscale_options / sizeof *upscale_options - 1,
@@ -305,6 +317,7 @@ static bool take_number(struct generate_options *o, int option, const char *valu
     case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);
     case OPT_DTYPE: return read_dtype(value, &o->engine.dtype);
     case OPT_WEIGHTS: return read_weights(value, &o->engine.weights);
+    case OPT_TUNE: return read_tune(value, &o->engine.tune);
     default: return false;
     }
 }

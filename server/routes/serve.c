@@ -257,6 +257,7 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
                 .cache_dir = *c->cache_dir ? c->cache_dir : NULL,
                 .dtype = *c->dtype ? c->dtype : NULL,
                 .weights = *c->weights ? c->weights : NULL,
+                .tune = c->tune,
                 .slots = c->slots,
                 .memory_limit = (size_t)c->memory_limit,
             },

@@ -191,6 +191,7 @@ def test_wrong_usage_is_named():
             (["x", "--slots", "257"], "use 1 to 256"),
             (["x", "--dtype", "f64"], '--dtype cannot be "f64"; use f32 or f16'),
             (["x", "--weights", "q5"], '--weights cannot be "q5"; use f32, f16, bf16, q8 or q4'),
+            (["x", "--tune", "often"], '--tune cannot be "often"; use auto, on or off'),
             (["x", "--memory-limit", "lots"], "a number of bytes, such as 800M or 12G"),
             (["x", "--sampler", "none"], 'sampler "none"'),
             (["x", "--preset", "slow"], 'preset "slow"'),

@@ -251,7 +251,7 @@ def test_options_reach_the_engine():
         env = {"MESA_SHADER_CACHE_DIR": os.path.join(user, "imagend", "mesa")}
         # Two workers on one device have twice the slots.
         s = serve("--variant", "fp16", "--device", "0,0", "--dtype", "f16", "--slots", "3",
-                  "--weights", "q8", "--cache-dir", cache, model=model, env=env)
+                  "--weights", "q8", "--tune", "on", "--cache-dir", cache, model=model, env=env)
         try:
             eventually(lambda: info(s)[1] == 6, 120, "two workers of three slots")
             labels, _ = info(s)
@@ -264,11 +264,13 @@ def test_options_reach_the_engine():
             assert s.stop() == 0
         saved = [n for n in os.listdir(cache) if n.startswith("pipelines-") and n.endswith(".bin")]
         assert len(saved) == 1 and os.path.getsize(os.path.join(cache, saved[0])), os.listdir(cache)
+        assert [n for n in os.listdir(cache) if n.startswith("kernels-")], os.listdir(cache)
     # What can never work ends the program; a device may come back.
     for flags, says, leaves in (
             (("--device", "no such device"), 'no Vulkan device matches "no such device"', False),
             (("--memory-limit", "64K"), "raise memory-limit", False),
             (("--weights", "q5"), '"q5" is not f32, f16, bf16, q8 or q4', True),
+            (("--tune", "often"), '"often" is not auto, on or off', True),
             (("--dtype", "f64"), "f64", True)):
         s = Server("--model", MODEL, *flags, start=False)
         try:

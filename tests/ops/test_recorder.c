@@ -241,7 +241,8 @@ static void test_errors(struct ops_device *dev)
     CHECK_INT(record(dev, x, y, w), ERR_OK);
     CHECK_INT(record(dev, x, (struct ref_shape){2, 4, 4, 8}, w), ERR_INVALID);
     CHECK_STR(ops_device_why(dev, ERR_INVALID),
-              "op_conv2d: the shapes of the operands do not match");
+              "op_conv2d: the operands do not match: f32 [2, 4, 4, 8], f32 [12, 3, 3, 8], "
+              "f32 [2, 4, 4, 8], absent, absent");
     CHECK_INT(record(dev, x, (struct ref_shape){1, 4, 4, 12}, w), ERR_INVALID);
     CHECK_INT(record(dev, (struct ref_shape){2, 4, 4, 4}, y, w), ERR_INVALID);
     CHECK_INT(record(dev, x, (struct ref_shape){2, 4, 5, 12}, w), ERR_INVALID);

@@ -42,12 +42,12 @@ static bool trusted(const struct vk_device *dev)
     return ok;
 }
 
-static int count_files(const char *path)
+static int count_files(const char *path, const char *kind)
 {
     int n = 0;
     DIR *d = opendir(path);
     for (struct dirent *e; d && (e = readdir(d));)
-        n += !strncmp(e->d_name, "pipelines-", 10);
+        n += !strncmp(e->d_name, kind, strlen(kind));
     if (d)
         closedir(d);
     return n;
@@ -135,7 +135,7 @@ static void test_file(void)
     CHECK_INT(make_add(dev, 1, &pipe), ERR_OK);
     CHECK_INT(vk_cache_save(dev), ERR_OK);
     CHECK_INT(vk_cache_save(dev), ERR_OK);
-    CHECK_INT(count_files(cache), 1); // no temporary one is left
+    CHECK_INT(count_files(cache, "pipelines-"), 1); // no temporary one is left
     CHECK(trusted(dev));
     size_t n = read_all(dev->cache_path, file, sizeof file - 1);
     CHECK(n > 0 && n < sizeof file - 1);
@@ -162,6 +162,32 @@ static void test_reopen(void)
     vk_device_close(&second);
     CHECK(trusted(dev));
     vk_device_close(&dev);
+}
+
+// Other files beside it, replaced as a whole.
+static void test_other_kinds(void)
+{
+    static const char *const texts[] = {"a long text\n", "short", ""};
+    struct vk_device *dev = open_cached(), *bare = open_device(&(struct vk_open_params){0});
+    char *text;
+    size_t n;
+    CHECK(dev && bare);
+    if (!dev || !bare)
+        return;
+    CHECK_INT(vk_cache_read(dev, "kind", &text, &n), ERR_NOT_FOUND);
+    CHECK(!text && !n);
+    for (int i = 0; i < 3; i++) {
+        CHECK_INT(vk_cache_write(dev, "kind", texts[i], strlen(texts[i])), ERR_OK);
+        CHECK_INT(count_files(cache, "kind-"), 1); // no temporary one is left
+        CHECK_INT(vk_cache_read(dev, "kind", &text, &n), ERR_OK);
+        CHECK(n == strlen(texts[i]) && (!n || !memcmp(text, texts[i], n)));
+        free(text);
+    }
+    CHECK_INT(vk_cache_read(dev, "other", &text, &n), ERR_NOT_FOUND);
+    CHECK_INT(vk_cache_read(bare, "kind", &text, &n), ERR_NOT_FOUND);
+    CHECK_INT(vk_cache_write(bare, "kind", "x", 1), ERR_NOT_FOUND);
+    vk_device_close(&dev);
+    vk_device_close(&bare);
 }
 
 // A folder that cannot be made costs the cache, nothing else.
@@ -193,6 +219,7 @@ int main(void)
     unsetenv("MESA_SHADER_CACHE_DIR");
     test_file();
     test_reopen();
+    test_other_kinds();
     test_no_folder();
     const char *mesa = getenv("MESA_SHADER_CACHE_DIR");
     CHECK(mesa && !strncmp(mesa, cache, strlen(cache)));
