@@ -32,6 +32,9 @@ static const struct kernel rows[] = {
     {.name = "matmul_matrix_wide", BUILDS(matmul_matrix), .ops = 1u << OP_LINEAR | 1u << OP_CONV3,
      TAKES("xmrxxw", matmul), .matrix = true, .layout = LAYOUT_ROWS, .rate = {.9f, 26000},
      .plan = plan_matmul_matrix_wide},
+    // f32 activations, as those of text encoders are, in two halves.
+    {SHADER(matmul_matrix_split), .ops = 1u << OP_LINEAR, TAKES("xmrxxw", matmul),
+     .matrix = true, .layout = LAYOUT_ROWS, .rate = {.5f, 8000}, .plan = plan_matmul_matrix_split},
 #endif
 
     {SHADER(attention_lane), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),

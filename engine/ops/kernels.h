@@ -124,6 +124,8 @@ bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struc
 bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 bool plan_matmul_matrix_wide(const struct vk_caps *caps, const struct problem *p,
                              struct ops_call *call);
+bool plan_matmul_matrix_split(const struct vk_caps *caps, const struct problem *p,
+                              struct ops_call *call);
 bool plan_attention_lane(const struct vk_caps *caps, const struct problem *p,
                          struct ops_call *call);
 bool plan_attention_tile(const struct vk_caps *caps, const struct problem *p,

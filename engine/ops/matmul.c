@@ -123,20 +123,20 @@ bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struc
     return true;
 }
 
-// Of matmul_matrix.comp: two pairs of tiles, `side` channels and pixels, `depth` k at a time.
-static size_t matrix_tiles_bytes(uint32_t side, uint32_t depth)
+// Of matmul_matrix.comp: two sets of `tiles` tiles, `side` channels or pixels, `depth` k at a time.
+static size_t matrix_tiles_bytes(uint32_t tiles, uint32_t side, uint32_t depth)
 {
-    return (size_t)2 * 2 * side * (depth / 4 + 2) * 8;
+    return (size_t)2 * tiles * side * (depth / 4 + 2) * 8;
 }
 
 // Tiles of halves, side by side, for that many subgroups; see matmul_matrix.comp. Neither the side
 // nor the depth changes a bit of a result.
 static bool plan_matrix(const struct vk_caps *caps, const struct problem *p, uint32_t side,
-                        uint32_t subgroups, struct ops_call *call)
+                        uint32_t subgroups, uint32_t tiles, struct ops_call *call)
 {
     const uint32_t m = caps->matrix.m, n = caps->matrix.n, k = caps->matrix.k;
     const uint32_t local = subgroups * caps->subgroup_size, pixels = p->h * p->w;
-    const uint32_t depth = matrix_tiles_bytes(side, 32) > caps->max_shared_bytes ? 16 : 32;
+    const uint32_t depth = matrix_tiles_bytes(tiles, side, 32) > caps->max_shared_bytes ? 16 : 32;
     const uint32_t each = side * depth / 4 / (local ? local : 1);
     // Four channels are one vector, and every invocation loads as many vectors as the others.
     if (!m || m % 4 || k % 4 || side / 2 % m || 2 * side / subgroups % n || depth % k || !each ||
@@ -149,7 +149,7 @@ static bool plan_matrix(const struct vk_caps *caps, const struct problem *p, uin
     call->groups[0] = blocks_of(p->out, side);
     call->groups[1] = blocks_of(p->n * pixels, side);
     call->groups[2] = 1;
-    call->shared_bytes = matrix_tiles_bytes(side, depth);
+    call->shared_bytes = matrix_tiles_bytes(tiles, side, depth);
     call->trips = p->taps * blocks_of(vec4s(p->in), depth / 4) * (depth / k * 2 + 2 * each + 2) +
                   side / 2 / m * (m * (2 * side / subgroups) / 4 / caps->subgroup_size + 2);
     call->work = work(p, (double)call->groups[0] * side * pixels);
@@ -158,13 +158,26 @@ static bool plan_matrix(const struct vk_caps *caps, const struct problem *p, uin
 
 bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
 {
-    return plan_matrix(caps, p, 64, 4, call);
+    return plan_matrix(caps, p, 64, 4, 2, call);
 }
 
 bool plan_matmul_matrix_wide(const struct vk_caps *caps, const struct problem *p,
                              struct ops_call *call)
 {
-    return plan_matrix(caps, p, 128, 8, call);
+    return plan_matrix(caps, p, 128, 8, 2, call);
+}
+
+// Three tiles: weights, and the high and low halves of pixels. Their common factors take a pass
+// over the inputs, and a word each.
+bool plan_matmul_matrix_split(const struct vk_caps *caps, const struct problem *p,
+                              struct ops_call *call)
+{
+    enum { SIDE = 64 };
+    if (p->taps != 1 || !plan_matrix(caps, p, SIDE, 4, 3, call))
+        return false;
+    call->shared_bytes += SIDE * sizeof(uint32_t);
+    call->trips += call->trips + SIDE;
+    return true;
 }
 
 // ---- operators ------------------------------------------------------------------------------

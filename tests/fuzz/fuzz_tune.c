@@ -39,13 +39,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     try_text((const char *)data, size, &id);
     table.count = 0;
     tune_write(&table, &id, &text);
-    text.len = (size_t)(strstr(text.data, "end ") - text.data);
+    text.len = (size_t)(strstr(text.data, "\nend ") + 1 - text.data);
     buf_add(&text, data, size);
     for (size_t i = 0; i < size; i++)
         lines += data[i] == '\n';
     hash_hex(hash_bytes(text.data, text.len, 0), hash);
     buf_printf(&text, "end %d %s\n", lines, hash);
     try_text(text.data, text.len, &id);
+    FUZZ_REQUIRE(size || !tune_parse(text.data, text.len, &id, &table)); // the head and the end fit
     buf_deinit(&text);
     return 0;
 }

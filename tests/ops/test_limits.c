@@ -498,6 +498,11 @@ static void test_choice(struct ops_device *dev)
         struct ops_call c = {
             .op = OP_CONV3, .dtype = DT_F16, .weight_dtype = DT_F16, .problem = &large};
         const bool matrix = kernels_have_matrix_units();
+        struct ops_call t = {.op = OP_LINEAR, .weight_dtype = DT_F16, .problem = &linear};
+        caps.max_shared_bytes = 32768;
+        CHECK_STR(chosen(dev, &t), matrix ? "matmul_matrix_split" : "matmul_tile");
+        t.weight_dtype = DT_F32;
+        CHECK_STR(chosen(dev, &t), "matmul_tile");
         caps.max_shared_bytes = 49152;
         caps.max_workgroup_invocations = 1024;
         CHECK_STR(chosen(dev, &c), matrix ? "matmul_matrix_wide" : "matmul_tile");
@@ -574,6 +579,12 @@ static void test_matrix_plans(struct ops_device *dev)
         CHECK(plan_matmul_matrix_wide(&caps, &linear, &call));
         CHECK_INT(call.shared_bytes, 24576);
         caps.max_shared_bytes = 49152;
+        CHECK(plan_matmul_matrix_split(&caps, &linear, &call));
+        CHECK_INT(call.spec[0], devices[i].local);
+        CHECK_INT(call.spec[9], 32);
+        CHECK_INT(call.shared_bytes, 30720 + 256);
+        CHECK(!plan_matmul_matrix_split(
+            &caps, &(struct problem){.n = 1, .h = 4, .w = 4, .in = 8, .out = 8, .taps = 9}, &call));
         for (uint32_t d = 4; d <= 132; d += 4) {
             const struct problem p = {.n = 2, .h = 13, .w = 5, .keys = 70, .heads = 3, .d = d};
             CHECK_INT(plan_attention_matrix(&caps, &p, &call), d <= 128);

@@ -68,11 +68,12 @@ static struct op_weight *make_weight(struct ops_device *dev, enum dtype dtype, c
 // Rounding errors of a sum of k products in any order: at most k * eps * (sum of |products|). Long
 // sums of both signs come nowhere near: their partial sums are a random walk of about sqrt(j)
 // steps, which makes eps * (sum of |products|) / 2 of deviation; 16 of it hold for any number of
-// elements. activations: slope at most 1.13 (GELU) and a few ulps of their own; then one store.
-static void tolerances(const struct row *r, enum dtype dtype, const float *mul, const double *want,
-                       double *magnitude, size_t n)
+// elements. split: f32 activations on matrix units, as two halves within 2^-23. activations: slope
+// at most 1.13 (GELU) and a few ulps of their own; then one store.
+static void tolerances(const struct row *r, enum dtype dtype, bool split, const float *mul,
+                       const double *want, double *magnitude, size_t n)
 {
-    double k = full ? 8 : (double)r->x.c * r->kernel * r->kernel + 2;
+    double k = (full ? 8 : (double)r->x.c * r->kernel * r->kernel + 2) + (split ? 4 : 0);
     for (size_t i = 0; i < n; i++) {
         double sum = 1.13 * k * OP_EPS * magnitude[i];
         double own = r->act ? 16 * OP_EPS * (1 + magnitude[i]) : 0;
@@ -137,6 +138,10 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
     float *residual = r->residual ? op_random(dtype, n, 5) : NULL;
     double *want = calloc(n, sizeof *want), *tolerance = calloc(n, sizeof *tolerance);
     float *whole = weight;
+    const struct problem p = {
+        .n = 1, .h = r->x.h, .w = r->x.w, .in = r->x.c, .out = r->out, .taps = (uint32_t)taps};
+    const bool matrix =
+        op_test_on_matrix_units(dev, r->kernel == 1 ? OP_LINEAR : OP_CONV3, dtype, weights, &p);
     if (weights != DT_F32 && weights != DT_F16) {
         whole = malloc(r->out * r->x.c * taps * sizeof *whole);
         for (size_t i = 0; i < r->out * r->x.c * taps; i++)
@@ -144,17 +149,13 @@ static void run_row(struct ops_device *dev, enum dtype dtype, enum dtype weights
         memcpy(weight, whole, r->out * r->x.c * taps * sizeof *whole);
         ref_quantize(weight, r->out, r->x.c, (uint32_t)taps, bits_of(weights));
         // Matrix units take halves.
-        const struct problem p = {
-            .n = 1, .h = r->x.h, .w = r->x.w, .in = r->x.c, .out = r->out, .taps = (uint32_t)taps};
-        const bool matrix =
-            op_test_on_matrix_units(dev, r->kernel == 1 ? OP_LINEAR : OP_CONV3, dtype, weights, &p);
         for (size_t i = 0; matrix && i < r->out * r->x.c * taps; i++)
             weight[i] = float_from_half(half_from_float(weight[i]));
     }
     struct ref_matmul ref = {r->x,     x,      weight,    bias,        mul,
                              residual, r->out, r->kernel, (int)r->act, r->scale};
     ref_matmul(&ref, want, tolerance);
-    tolerances(r, dtype, mul, want, tolerance, n);
+    tolerances(r, dtype, matrix && dtype == DT_F32, mul, want, tolerance, n);
 
     struct op_weight *w = make_weight(dev, weights, r, whole, bias);
     struct op_array ax = op_array(dev, dtype, r->x, x, r->view), am = {0}, ar = {0};
@@ -228,6 +229,46 @@ static void test_proof(struct ops_device *dev)
     CHECK_INT(good, has);
 }
 
+// f32 activations of any magnitude on matrix units: pixels far apart, channels of a pixel far
+// apart, and a pixel of zeros. Those below 2^-39 of a pixel's largest may be lost.
+static void test_split(struct ops_device *dev)
+{
+    enum { PIXELS = 70, IN = 68, OUT = 40 };
+    const struct problem p = {.n = 1, .h = 1, .w = PIXELS, .in = IN, .out = OUT, .taps = 1};
+    const struct row r = {.x = {1, 1, PIXELS, IN}, .out = OUT, .kernel = 1};
+    const struct ref_shape s = {1, 1, PIXELS, OUT};
+    if (!op_test_on_matrix_units(dev, OP_LINEAR, DT_F32, DT_F16, &p))
+        return;
+    float *x = op_random(DT_F32, PIXELS * IN, 1), *wv = op_random(DT_F16, OUT * IN, 2);
+    double want[PIXELS * OUT], tolerance[PIXELS * OUT];
+    for (uint32_t i = 0; i < PIXELS * IN; i++) {
+        const uint32_t pixel = i / IN, k = i % IN;
+        x[i] = pixel % 7 == 6 ? 0 : ldexpf(x[i], (int)(pixel * 37 % 180) - 90 - (int)(k % 20));
+    }
+    for (uint32_t i = 0; i < PIXELS * OUT; i++) {
+        const float *xs = x + i / OUT * IN, *ws = wv + i % OUT * IN;
+        double magnitude = 0, most = 0;
+        want[i] = 0;
+        for (uint32_t k = 0; k < IN; k++) {
+            want[i] += (double)xs[k] * ws[k];
+            magnitude += fabs((double)xs[k] * ws[k]);
+            most = fmax(most, fabs((double)xs[k]));
+        }
+        tolerance[i] = (IN + 6) * OP_EPS * magnitude + IN * 0x1p-39 * most + 1e-40;
+    }
+    struct op_weight *w = make_weight(dev, DT_F16, &r, wv, NULL);
+    struct op_array ax = op_array(dev, DT_F32, r.x, x, true);
+    struct op_array ay = op_array(dev, DT_F32, s, NULL, false);
+    struct ops *o = op_begin(dev, DT_F32);
+    op_linear(o, &ax.t, w, NULL, &ay.t);
+    if (op_finish(o))
+        op_compare_tensor("split activations", &ay.t, want, tolerance);
+    op_weight_destroy(&w);
+    op_array_free(&ax);
+    op_array_free(&ay);
+    free(x), free(wv);
+}
+
 // y of a 3x3 convolution as one kernel computes it, on a device with so much shared memory.
 static float *convolved(struct ops_device *dev, const char *kernel, size_t shared_bytes,
                         const struct op_array *x, const struct op_weight *w, struct ref_shape s)
@@ -280,7 +321,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
             run_row(dev, dtype, formats[f], &packed_rows[i]);
     test_bytes(dev);
     if (!full)
-        test_proof(dev), test_tiles(dev);
+        test_proof(dev), test_tiles(dev), test_split(dev);
     for (size_t i = 0; full && i < sizeof full_rows / sizeof full_rows[0]; i++)
         if (possible(dev, dtype, &full_rows[i]))
             run_row(dev, dtype, dtype, &full_rows[i]);
