@@ -1,0 +1,75 @@
+// The plans of kernels for matrix units, asked for without a device: they need no such kernels in
+// the build.
+#include "op_test.h"
+
+// The needs of the plans of matrix units, built or not, for other matrices and subgroups.
+static void test_matrix_plans(void)
+{
+    static const struct {
+        uint32_t m, n, k, sg;
+        uint32_t local, wide, lanes, each; // each: queries of an invocation
+    } devices[] = {
+        {8, 8, 8, 8, 32, 64, 1, 2},       // lavapipe
+        {16, 16, 16, 32, 128, 256, 2, 1}, // NVIDIA
+        {16, 16, 16, 64, 256, 512, 4, 1}, // AMD
+        {8, 16, 16, 16, 64, 128, 1, 1},   // Intel
+        {16, 8, 16, 32, 128, 256, 2, 1},  // another of NVIDIA's
+    };
+    const struct problem linear = {.n = 1, .h = 16, .w = 16, .in = 96, .out = 192, .taps = 1};
+    for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++) {
+        struct vk_caps caps = {.name = "matrix units"};
+        struct ops_call call = {0};
+        caps.subgroup_size = devices[i].sg;
+        caps.matrix.m = devices[i].m;
+        caps.matrix.n = devices[i].n;
+        caps.matrix.k = devices[i].k;
+        caps.max_shared_bytes = 49152;
+        CHECK(plan_matmul_matrix(&caps, &linear, &call));
+        CHECK_INT(call.spec[0], devices[i].local);
+        CHECK_INT(call.spec[9], 32);
+        CHECK_INT(call.spec[10] * call.spec[0], 64 * 32 / 4);
+        CHECK_INT(call.groups[0] * call.groups[1], 3 * 4);
+        CHECK_INT(call.shared_bytes, 20480);
+        caps.max_shared_bytes = 16384; // half of the depth
+        CHECK(plan_matmul_matrix(&caps, &linear, &call));
+        CHECK_INT(call.spec[9], 16);
+        CHECK_INT(call.shared_bytes, 12288);
+        caps.max_shared_bytes = 49152;
+        CHECK(plan_matmul_matrix_wide(&caps, &linear, &call));
+        CHECK_INT(call.spec[0], devices[i].wide);
+        CHECK_INT(call.groups[0] * call.groups[1], 2 * 2);
+        CHECK_INT(call.shared_bytes, 40960);
+        caps.max_shared_bytes = 32768;
+        CHECK(plan_matmul_matrix_wide(&caps, &linear, &call));
+        CHECK_INT(call.shared_bytes, 24576);
+        caps.max_shared_bytes = 49152;
+        CHECK(plan_matmul_matrix_split(&caps, &linear, &call));
+        CHECK_INT(call.spec[0], devices[i].local);
+        CHECK_INT(call.spec[9], 32);
+        CHECK_INT(call.shared_bytes, 30720 + 256);
+        CHECK(!plan_matmul_matrix_split(
+            &caps, &(struct problem){.n = 1, .h = 4, .w = 4, .in = 8, .out = 8, .taps = 9}, &call));
+        for (uint32_t d = 4; d <= 132; d += 4) {
+            const struct problem p = {.n = 2, .h = 13, .w = 5, .keys = 70, .heads = 3, .d = d};
+            CHECK_INT(plan_attention_matrix(&caps, &p, &call), d <= 128);
+            const uint32_t padded = call.spec[2], keys = call.spec[3];
+            if (d > 128)
+                continue;
+            CHECK_INT(call.spec[0], devices[i].local);
+            CHECK_MSG(padded >= d && padded < d + 16 && padded % devices[i].n == 0 &&
+                          padded % devices[i].k == 0,
+                      "head of %u: %u channels", d, padded);
+            CHECK_INT(keys, padded > 64 ? 16 : 32);
+            CHECK_INT(call.spec[8], devices[i].lanes);
+            CHECK_INT(call.spec[9], devices[i].each);
+            CHECK_INT(call.groups[0] * call.groups[1] * call.groups[2], 2 * 3 * 2);
+            CHECK_MSG(call.shared_bytes <= 32768, "head of %u: %zu bytes", d, call.shared_bytes);
+        }
+    }
+}
+
+int main(void)
+{
+    test_matrix_plans();
+    return test_end();
+}
