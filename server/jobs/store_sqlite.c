@@ -19,16 +19,19 @@ static bool fold_log(struct store_sqlite *q)
 }
 
 // Runs a statement that writes. On a full disk the write-ahead log, which contains a page once per
-// write, must first be merged into the database; otherwise the failing write would use the space
-// that removing an image has just freed.
+// write, is merged into the database, and the statement is tried once more. If that was in vain,
+// the next statement first merges the log: a failing write would use the space that removing an
+// image has just freed.
 static int write_row(struct store_sqlite *q, sqlite3_stmt *st)
 {
     int rc = SQLITE_FULL;
-    if (!q->full || fold_log(q)) {
+    for (int i = 0; i < 2 && rc == SQLITE_FULL; i++) {
+        if (q->full && !fold_log(q)) // impossible within a transaction
+            break;
         rc = sqlite3_step(st);
         sqlite3_reset(st);
+        q->full = rc == SQLITE_FULL;
     }
-    q->full = rc == SQLITE_FULL;
     sqlite3_clear_bindings(st);
     return rc;
 }

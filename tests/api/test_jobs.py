@@ -183,6 +183,17 @@ def test_lists_tell_how_far_running_jobs_are(s):
     s.wait_job(job)
 
 
+def test_an_unfinished_image_is_not_there(s):
+    with s.held(5):
+        job = post(s, steps=20, size=64, n=2).json["id"]
+        eventually(lambda: s.get("/v1/jobs/" + job).json["images"][0]["step"] == 5)
+        for n in (0, 1):
+            a = s.get(f"/v1/jobs/{job}/images/{n}")
+            assert a.status == 404 and "not finished" in a.json["error"]["message"], (n, a.body)
+    s.wait_job(job)
+    assert s.get(f"/v1/jobs/{job}/images/0").status == 200
+
+
 def test_last_event_id_of_another_process():
     """After a restart the same numbers would mean other events: the state is sent instead, and ids go on."""
     s = Server(env={"FAKE_STEP_MS": "30"})

@@ -1,4 +1,5 @@
 """Durability: accepted jobs survive the process, however it ends."""
+import contextlib
 import os
 import random
 import shutil
@@ -34,6 +35,28 @@ def test_results_survive_a_restart():
         assert [e[0] for e in events] == ["status", "done"]
         assert s.delete("/v1/jobs/" + j["id"]).status == 204
         assert os.listdir(os.path.join(s.folder, "data", "images")) == []
+    finally:
+        assert s.close() == 0
+
+
+def test_other_ends_survive_a_restart():
+    """A job that failed or was cancelled is not drawn again."""
+    s = Server(env={"FAKE_SLOTS": "1"})
+    failed = s.wait_job(post(s, prompt="[fail]").json["id"])
+    with s.held():
+        jobs = [post(s, steps=20).json["id"] for _ in range(2)]
+        eventually(lambda: s.get("/v1/jobs/" + jobs[0]).json["status"] == "running")
+        for job in jobs:  # one that runs, one that waits
+            assert s.delete("/v1/jobs/" + job).json["status"] == "cancelled"
+    before = [s.get("/v1/jobs/" + job).json for job in (failed["id"], *jobs)]
+    assert [j["status"] for j in before] == ["failed", "cancelled", "cancelled"], before
+    assert s.stop() == 0
+    s.start()
+    try:
+        for j in before:
+            again = s.get("/v1/jobs/" + j["id"]).json
+            for key in ("status", "finished", "expires", "error"):
+                assert again.get(key) == j.get(key), (key, again, j)
     finally:
         assert s.close() == 0
 
@@ -502,17 +525,32 @@ def test_a_newer_or_foreign_database_is_refused_and_left_alone():
     shutil.rmtree(s.folder)
 
 
-def test_full_disk_fails_jobs_and_not_the_server():
+@contextlib.contextmanager
+def small_disk():
+    """A server whose data is on a file system of 400 KB."""
     folder = tempfile.mkdtemp()
     # The server alone sees this mount; whoever is not root becomes it in a namespace of its own.
     small = ["unshare", "--mount", *(["--user", "--map-root-user"] if os.getuid() else []), "sh", "-c",
              'mount -t tmpfs -o size=400k none "$0" && exec "$@"', folder]
-    if subprocess.run([*small, "true"], capture_output=True).returncode:
-        os.rmdir(folder)
-        skip("no right to mount a small file system")
-    s = None
     try:
+        if subprocess.run([*small, "true"], capture_output=True).returncode:
+            skip("no right to mount a small file system")
         s = Server("--data-dir", folder, wrap=small)
+        try:
+            yield s
+        finally:
+            s.close()
+    finally:
+        os.rmdir(folder)
+
+
+def delete_all(s):
+    for job in s.get("/v1/jobs?limit=100").json["data"]:
+        s.delete("/v1/jobs/" + job["id"])
+
+
+def test_full_disk_fails_jobs_and_not_the_server():
+    with small_disk() as s:
         statuses = set()
         for i in range(60):
             a = post(s, size=1024, n=4) if i % 2 else post(s)  # these fill the disk with images, not with rows
@@ -531,13 +569,26 @@ def test_full_disk_fails_jobs_and_not_the_server():
         assert s.get("/healthz").status == 200
         # Synchronous requests need no disk.
         assert s.draw().status == 200
-        for job in s.get("/v1/jobs?limit=100").json["data"]:
-            s.delete("/v1/jobs/" + job["id"])
+        delete_all(s)
         eventually(lambda: post(s).status == 202, what="room again")
-    finally:
-        if s:
-            s.close()
-        os.rmdir(folder)
+
+
+def test_a_disk_full_of_rows_has_room_again():
+    """Deleting needs room itself, as every change does."""
+    def fill():
+        for done in range(200):
+            a = post(s)
+            if a.status != 202 or s.wait_job(a.json["id"])["status"] != "done":
+                return done
+        raise AssertionError("the disk is not full")
+
+    with small_disk() as s:
+        first = fill()
+        assert first > 5, first
+        for _ in range(5):
+            delete_all(s)
+        assert s.get("/v1/jobs").json["data"] == []
+        assert fill() >= first / 2
 
 
 if __name__ == "__main__":

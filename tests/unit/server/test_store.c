@@ -5,7 +5,9 @@
 #include "store.h"
 #include "test.h"
 
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
@@ -598,6 +600,31 @@ static void test_sweep(void)
     close_store();
 }
 
+// What could be written only in part, as on a full disk, is not there.
+static void test_no_room(void)
+{
+    char name[65], path[200];
+    struct rlimit before, little;
+    struct blob *file = blob_create(calloc(1, 5000), 5000), *out = NULL;
+    struct fault why = {0};
+
+    snprintf(name, sizeof name, "%064d", 0);
+    open_store();
+    CHECK_INT(getrlimit(RLIMIT_FSIZE, &before), 0);
+    little = (struct rlimit){1000, before.rlim_max};
+    CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR && !setrlimit(RLIMIT_FSIZE, &little));
+    CHECK_INT(store->ops->put_file(store, name, file, &why), ERR_IO);
+    CHECK_MSG(strstr(why.msg, "cannot write the image") != NULL, "%s", why.msg);
+    CHECK_INT(setrlimit(RLIMIT_FSIZE, &before), 0);
+    CHECK_INT(store->ops->get_file(store, name, &out, &why), ERR_NOT_FOUND);
+    CHECK_INT(store->ops->file_size(store, name), 0);
+    snprintf(path, sizeof path, "%s/inputs", folder);
+    CHECK_INT(rmdir(path), 0); // and no part of it either
+    blob_unref(&file);
+    blob_unref(&out);
+    close_store();
+}
+
 static void test_one_process(void)
 {
     struct store *second = NULL;
@@ -721,6 +748,7 @@ int main(void)
     test_files();
     test_replaced();
     test_sweep();
+    test_no_room();
     test_one_process();
     CHECK_INT(uv_loop_close(&loop), 0);
     snprintf(command, sizeof command, "rm -r %s", folder);
