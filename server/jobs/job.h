@@ -57,7 +57,7 @@ struct job_spec {
     const char *body_hash;       // hash of the request, to compare repeated keys
     const char *webhook_url;     // NULL: none
     bool durable;                // accepted asynchronously: continues after a restart
-    bool keep;                   // results are kept until they expire
+    bool keep;                   // results are kept until they expire, as with a key
 };
 
 enum job_event_type {

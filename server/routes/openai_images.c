@@ -403,7 +403,6 @@ void openai_images_run(struct call *c, openai_take_fn *take, const char *const *
         draw_reused(c, &why);
         return;
     }
-    spec.keep |= *hash != 0;
     if (take && take(c, &spec, &in, &why)) {
         input_deinit(&in);
         call_fault(c, &why, 1);

@@ -600,7 +600,7 @@ static void test_sweep(void)
     close_store();
 }
 
-// What could be written only in part, as on a full disk, is not there.
+// A file that was written only in part, as on a full disk, does not stay.
 static void test_no_room(void)
 {
     char name[65], path[200];
