@@ -55,5 +55,36 @@ void decoder_destroy(struct decoder **d)
 struct tensor decoder_record(const struct decoder *d, struct ops *o, const struct tensor *z,
                              const struct tap *tap)
 {
-    return d->cls->record(d, o, z, tap);
+    return d->cls->tail(d, o, d->cls->head(d, o, z, tap), NULL, tap);
+}
+
+struct tensor decoder_record_head(const struct decoder *d, struct ops *o, const struct tensor *z)
+{
+    return d->cls->head(d, o, z, NULL);
+}
+
+struct tensor decoder_record_tail(const struct decoder *d, struct ops *o,
+                                  const struct tensor *features, const struct decoder_bands *b)
+{
+    return d->cls->tail(d, o, *features, b, NULL);
+}
+
+uint32_t decoder_halo(const struct decoder *d)
+{
+    return d->cls->halo(d);
+}
+
+uint32_t decoder_features(const struct decoder *d)
+{
+    return d->cls->features(d);
+}
+
+int decoder_norms(const struct decoder *d)
+{
+    return d->cls->norms(d);
+}
+
+struct decoder_norm decoder_norm(const struct decoder *d, int index)
+{
+    return d->cls->norm(d, index);
 }

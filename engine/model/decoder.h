@@ -6,6 +6,8 @@
 #include "hfconfig.h"
 #include "layers.h"
 
+enum { DECODER_MAX_NORMS = 2 * VAE_MAX_LEVELS * (VAE_MAX_LAYERS + 1) + 1 };
+
 struct decoder_class;
 
 struct decoder_config {
@@ -42,6 +44,28 @@ void decoder_destroy(struct decoder **d);
 struct tensor decoder_record(const struct decoder *d, struct ops *o, const struct tensor *z,
                              const struct tap *tap);
 
+// The same in two parts, of which the second, where pixels become many, can run on bands of rows:
+// an output depends on the rows within `halo` of it, and on statistics of the whole map.
+struct decoder_norm {
+    const struct tensor *gamma, *beta; // f32, [C]
+    uint32_t groups;
+    float eps;
+};
+struct decoder_bands {
+    uint32_t first, rows;        // of the band that are measured, in latents
+    bool own;                    // norms take the band's own statistics; else lines
+    const struct tensor *lines;  // per norm, as op_group_norm_lines takes them
+    struct op_moments *measured; // per norm: receives its input's statistics
+};
+// z [1, H, W, channels] -> features [1, H, W, C].
+struct tensor decoder_record_head(const struct decoder *d, struct ops *o, const struct tensor *z);
+struct tensor decoder_record_tail(const struct decoder *d, struct ops *o,
+                                  const struct tensor *features, const struct decoder_bands *b);
+uint32_t decoder_halo(const struct decoder *d);
+uint32_t decoder_features(const struct decoder *d); // channels C
+int decoder_norms(const struct decoder *d);         // of the tail, at most DECODER_MAX_NORMS
+struct decoder_norm decoder_norm(const struct decoder *d, int index);
+
 // ---- for the classes --------------------------------------------------------------------------
 
 struct decoder_class {
@@ -51,8 +75,15 @@ struct decoder_class {
     size_t bytes; // of the decoder, which is allocated and zeroed before load
     enum err (*load)(struct decoder *d, struct loader *l, struct fault *why);
     void (*deinit)(struct decoder *d);
-    struct tensor (*record)(const struct decoder *d, struct ops *o, const struct tensor *z,
-                            const struct tap *tap);
+    struct tensor (*head)(const struct decoder *d, struct ops *o, const struct tensor *z,
+                          const struct tap *tap);
+    // b NULL: of the whole map. Releases features that belong to the recording.
+    struct tensor (*tail)(const struct decoder *d, struct ops *o, struct tensor features,
+                          const struct decoder_bands *b, const struct tap *tap);
+    uint32_t (*halo)(const struct decoder *d);
+    uint32_t (*features)(const struct decoder *d);
+    int (*norms)(const struct decoder *d);
+    struct decoder_norm (*norm)(const struct decoder *d, int index);
 };
 extern const struct decoder_class vae_decoder;
 

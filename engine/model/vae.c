@@ -153,34 +153,64 @@ static void vae_deinit(struct decoder *base)
 
 // ---- recording --------------------------------------------------------------------------------
 
-static struct tensor normed(const struct vae *v, struct ops *o, const struct norm *n,
-                            enum op_act act, const struct tensor *x)
-{
-    struct tensor y = ops_temp(o, x->n, x->h, x->w, x->c);
+// A recording: of the whole map, or of a band of the tail.
+struct run {
+    const struct vae *v;
+    struct ops *o;
+    const struct decoder_bands *bands; // NULL: the whole map
+    uint32_t height;                   // of the band, in latents
+    int norms;                         // recorded so far
+};
 
-    op_group_norm(o, &(struct op_group_norm_params){
-                         .x = x,
-                         .y = &y,
-                         .gamma = &n->gamma,
-                         .beta = &n->beta,
-                         .groups = (uint32_t)config_of(v)->norm_groups,
-                         .eps = norm_eps,
-                         .act = act,
-                     });
+static struct tensor rows_of(const struct tensor *x, uint32_t first, uint32_t rows)
+{
+    struct tensor y = *x;
+
+    y.offset += (size_t)first * x->w * x->cs;
+    y.h = rows;
+    return y;
+}
+
+static struct tensor normed(struct run *r, const struct norm *n, enum op_act act,
+                            const struct tensor *x)
+{
+    const struct decoder_bands *b = r->bands;
+    struct tensor y = ops_temp(r->o, x->n, x->h, x->w, x->c);
+    const struct op_group_norm_params p = {
+        .x = x,
+        .y = &y,
+        .gamma = &n->gamma,
+        .beta = &n->beta,
+        .groups = (uint32_t)config_of(r->v)->norm_groups,
+        .eps = norm_eps,
+        .act = act,
+    };
+
+    if (b) {
+        const uint32_t scale = x->h / r->height;
+        const struct tensor rows = rows_of(x, b->first * scale, b->rows * scale);
+        b->measured[r->norms] = op_measure(r->o, &rows);
+    }
+    if (b && !b->own)
+        op_group_norm_lines(r->o, x, &b->lines[r->norms], act, &y);
+    else
+        op_group_norm(r->o, &p);
+    r->norms++;
     return y;
 }
 
 // Releases x.
-static struct tensor record_resnet(const struct vae *v, struct ops *o, const struct vae_resnet *r,
-                                   struct tensor x)
+static struct tensor record_resnet(struct run *run, const struct vae_resnet *r, struct tensor x)
 {
-    struct tensor h = normed(v, o, &r->norm1, v->act, &x), shortcut = x;
+    struct ops *o = run->o;
+    const enum op_act act = run->v->act;
+    struct tensor h = normed(run, &r->norm1, act, &x), shortcut = x;
     struct tensor conv = ops_temp(o, x.n, x.h, x.w, r->out);
     struct tensor y = ops_temp(o, x.n, x.h, x.w, r->out);
 
     op_conv2d(o, &h, r->conv1, NULL, &conv);
     ops_release(o, &h);
-    h = normed(v, o, &r->norm2, v->act, &conv);
+    h = normed(run, &r->norm2, act, &conv);
     ops_release(o, &conv);
     if (r->shortcut) {
         shortcut = ops_temp(o, x.n, x.h, x.w, r->out);
@@ -194,10 +224,12 @@ static struct tensor record_resnet(const struct vae *v, struct ops *o, const str
 }
 
 // x += out(attention(norm(x))).
-static void record_attention(const struct vae *v, struct ops *o, const struct tensor *x)
+static void record_attention(struct run *r, const struct tensor *x)
 {
+    const struct vae *v = r->v;
+    struct ops *o = r->o;
     const uint32_t c = x->c, pixels = x->h * x->w;
-    struct tensor h = normed(v, o, &v->attention.norm, ACT_NONE, x);
+    struct tensor h = normed(r, &v->attention.norm, ACT_NONE, x);
     struct tensor flat = tensor_reshape(&h, x->n, 1, pixels);
     struct tensor qkv = ops_temp(o, x->n, 1, pixels, 3 * c);
     struct tensor q = tensor_channels(&qkv, 0, c), k = tensor_channels(&qkv, c, c);
@@ -230,26 +262,27 @@ static struct tensor record_upsampler(struct ops *o, const struct op_weight *con
     return y;
 }
 
-static struct tensor record_mid(const struct vae *v, struct ops *o, struct tensor x,
-                                const struct tap *tap)
+static struct tensor record_mid(struct run *r, struct tensor x, const struct tap *tap)
 {
-    x = record_resnet(v, o, &v->mid[0], x);
+    const struct vae *v = r->v;
+
+    x = record_resnet(r, &v->mid[0], x);
     if (v->attention.qkv) {
-        record_attention(v, o, &x);
-        tap_point(tap, o, &x, "decoder.mid_block.attentions.0");
+        record_attention(r, &x);
+        tap_point(tap, r->o, &x, "decoder.mid_block.attentions.0");
     }
-    x = record_resnet(v, o, &v->mid[1], x);
-    tap_point(tap, o, &x, "decoder.mid_block");
+    x = record_resnet(r, &v->mid[1], x);
+    tap_point(tap, r->o, &x, "decoder.mid_block");
     return x;
 }
 
-static struct tensor vae_record(const struct decoder *base, struct ops *o,
-                                const struct tensor *latents, const struct tap *tap)
+static struct tensor vae_head(const struct decoder *base, struct ops *o,
+                              const struct tensor *latents, const struct tap *tap)
 {
     const struct vae *v = (const struct vae *)base;
-    const struct vae_config *c = config_of(v);
     const uint32_t n = latents->n;
-    struct tensor z = *latents, x = ops_temp(o, n, z.h, z.w, v->mid[0].in), h, y;
+    struct run r = {.v = v, .o = o};
+    struct tensor z = *latents, x = ops_temp(o, n, z.h, z.w, v->mid[0].in);
 
     if (v->post_quant) {
         z = ops_temp(o, n, z.h, z.w, z.c);
@@ -260,20 +293,70 @@ static struct tensor vae_record(const struct decoder *base, struct ops *o,
     if (v->post_quant)
         ops_release(o, &z);
     tap_point(tap, o, &x, "decoder.conv_in");
-    x = record_mid(v, o, x, tap);
+    return record_mid(&r, x, tap);
+}
+
+static struct tensor vae_tail(const struct decoder *base, struct ops *o, struct tensor x,
+                              const struct decoder_bands *bands, const struct tap *tap)
+{
+    const struct vae *v = (const struct vae *)base;
+    const struct vae_config *c = config_of(v);
+    struct run r = {.v = v, .o = o, .bands = bands, .height = x.h};
+    struct tensor h, y;
+
     for (int b = 0; b < c->levels; b++) {
         for (int i = 0; i < c->layers + 1; i++)
-            x = record_resnet(v, o, &v->up[b].resnet[i], x);
+            x = record_resnet(&r, &v->up[b].resnet[i], x);
         if (v->up[b].upsampler)
             x = record_upsampler(o, v->up[b].upsampler, x);
         tap_point(tap, o, &x, "decoder.up_blocks.%d", b);
     }
-    h = normed(v, o, &v->norm_out, v->act, &x);
+    h = normed(&r, &v->norm_out, v->act, &x);
     ops_release(o, &x);
-    y = ops_temp(o, n, h.h, h.w, (uint32_t)c->out_channels);
+    y = ops_temp(o, h.n, h.h, h.w, (uint32_t)c->out_channels);
     op_conv2d(o, &h, v->conv_out, NULL, &y);
     ops_release(o, &h);
     return y;
+}
+
+// Each convolution reaches one row further, at the scale of its block.
+static uint32_t vae_halo(const struct decoder *base)
+{
+    const struct vae_config *c = &base->config.vae;
+    uint32_t rows = 1; // conv_out
+
+    for (int b = c->levels - 1; b >= 0; b--) {
+        rows += 2 * (uint32_t)(c->layers + 1);
+        if (b)
+            rows = (rows + 1 + 1) / 2; // the upsampler's convolution, then half the scale
+    }
+    return rows;
+}
+
+static uint32_t vae_features(const struct decoder *base)
+{
+    return ((const struct vae *)base)->mid[0].in;
+}
+
+static int vae_norms(const struct decoder *base)
+{
+    const struct vae_config *c = &base->config.vae;
+
+    return 2 * c->levels * (c->layers + 1) + 1;
+}
+
+static struct decoder_norm vae_norm(const struct decoder *base, int index)
+{
+    const struct vae *v = (const struct vae *)base;
+    const struct vae_config *c = config_of(v);
+    const int resnet = index / 2, each = c->layers + 1;
+    const struct norm *n = &v->norm_out;
+
+    if (resnet < c->levels * each) {
+        const struct vae_resnet *r = &v->up[resnet / each].resnet[resnet % each];
+        n = index % 2 ? &r->norm2 : &r->norm1;
+    }
+    return (struct decoder_norm){&n->gamma, &n->beta, (uint32_t)c->norm_groups, norm_eps};
 }
 
 // ---- the class --------------------------------------------------------------------------------
@@ -315,5 +398,10 @@ const struct decoder_class vae_decoder = {
     .bytes = sizeof(struct vae),
     .load = vae_load,
     .deinit = vae_deinit,
-    .record = vae_record,
+    .head = vae_head,
+    .tail = vae_tail,
+    .halo = vae_halo,
+    .features = vae_features,
+    .norms = vae_norms,
+    .norm = vae_norm,
 };

@@ -4,6 +4,8 @@
 // the engine's worker.
 #include "walk.h"
 
+#include <stdlib.h>
+
 enum {
     CPU_CACHED = 512 << 10, // bytes of a sample that are normalized in one dispatch
     GPU_TRIPS = 256,
@@ -75,72 +77,180 @@ static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
     return true;
 }
 
-static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p)
+// The three dispatches share their push constants.
+struct large {
+    struct push_group_norm_parts push;
+    struct walk_plan walk;
+    uint32_t run; // of the statistics, in place of push.walk.run
+    uint32_t blocks, c;
+};
+
+static struct large large_plan(struct ops *o, const struct tensor *x, uint32_t group)
 {
-    const struct tensor *x = p->x;
-    struct walk_plan w = walk_plan(o, x->c, x->h * x->w, x->n);
-    struct push_group_norm_parts push = {
-        .x = ops_view(o, x),
-        .y = ops_view(o, p->y),
-        .gamma = ops_view(o, p->gamma),
-        .beta = ops_view(o, p->beta),
-        .ss = ops_view(o, p->scale_shift),
-        .walk = w.walk,
-        .stride = w.stride,
-        .pixels = x->h * x->w,
-        .c = x->c,
-        .group = x->c / p->groups,
-        .eps = p->eps,
-    };
+    struct large l = {.walk = walk_plan(o, x->c, x->h * x->w, x->n), .c = 4 * vec4s(x->c)};
+    struct push_group_norm_parts *push = &l.push;
+
+    push->x = ops_view(o, x);
+    push->walk = l.walk.walk;
+    push->stride = l.walk.stride;
+    push->pixels = x->h * x->w;
+    push->c = x->c;
+    push->group = group;
     // Longer runs than the walk's: what folds them reads every one of them in few workgroups.
-    push.walk.run *= ops_recorder_device(o)->caps->cpu ? CPU_PART_WALKS : GPU_PART_WALKS;
-    uint32_t blocks = blocks_of(push.pixels, w.stride * push.walk.run);
-    uint32_t before = (blocks - 1) * w.stride, left = push.pixels - before * push.walk.run;
-    push.parts = before + (left < w.stride ? left : w.stride);
-    uint32_t fold = walk_local(o, FOLD_LOCAL), c = 4 * vec4s(x->c);
-    ops_require_trips(o, "group_norm", x, (size_t)push.parts / fold * (push.group + 1) * 2);
-    if (ops_error(o))
-        return;
-    struct tensor parts = ops_temp_dtype(o, DT_F32, x->n, 1, 1, push.parts * 2 * c);
-    struct tensor lines = ops_temp_dtype(o, DT_F32, x->n, 1, 1, 3 * c);
-    // Samples follow each other without the gap that keeps strides off the cache's period.
-    parts.cs = parts.c;
-    lines.cs = lines.c;
-    struct ops_call statistics = {
+    l.run = push->walk.run *
+            (ops_recorder_device(o)->caps->cpu ? (uint32_t)CPU_PART_WALKS : GPU_PART_WALKS);
+    l.blocks = blocks_of(push->pixels, push->stride * l.run);
+    const uint32_t before = (l.blocks - 1) * push->stride, left = push->pixels - before * l.run;
+    push->parts = before + (left < push->stride ? left : push->stride);
+    return l;
+}
+
+// Samples of parts and lines follow each other without the gap that keeps strides off the cache's
+// period.
+static struct tensor packed_temp(struct ops *o, uint32_t n, uint32_t c)
+{
+    struct tensor t = ops_temp_dtype(o, DT_F32, n, 1, 1, c);
+
+    t.cs = t.c;
+    return t;
+}
+
+static void packed_release(struct ops *o, struct tensor t)
+{
+    t.cs = tensor_stride(DT_F32, t.c);
+    ops_release(o, &t);
+}
+
+static struct tensor record_parts(struct ops *o, const struct large *l, const struct tensor *x)
+{
+    struct tensor parts = packed_temp(o, x->n, l->push.parts * 2 * l->c);
+    struct push_group_norm_parts push = l->push;
+    struct ops_call call = {
         .op = OP_GROUP_NORM_PARTS,
         .dtype = x->dtype,
         .specs = 2,
-        .spec = {w.local, w.blocks},
+        .spec = {l->walk.local, l->walk.blocks},
         .arg = {x, &parts},
         .push = &push,
-        .groups = {blocks, w.groups[1], w.groups[2]},
+        .groups = {l->blocks, l->walk.groups[1], l->walk.groups[2]},
     };
-    struct ops_call line = {
+
+    push.walk.run = l->run;
+    ops_dispatch(o, &call);
+    return parts;
+}
+
+static void record_lines(struct ops *o, const struct large *l, const struct op_group_norm_params *p,
+                         const struct tensor *parts, const struct tensor *lines)
+{
+    const uint32_t fold = walk_local(o, FOLD_LOCAL);
+    struct push_group_norm_parts push = l->push;
+    struct ops_call call = {
         .op = OP_GROUP_NORM_FOLD,
-        .dtype = x->dtype,
+        .dtype = p->x->dtype,
         .specs = 2,
         .spec = {fold, p->scale_shift != NULL},
-        .arg = {&parts, p->gamma, p->beta, p->scale_shift, &lines},
+        .arg = {parts, p->gamma, p->beta, p->scale_shift, lines},
         .push = &push,
-        .groups = {p->groups, 1, x->n},
+        .groups = {p->groups, 1, p->x->n},
     };
-    struct ops_call apply = {
+
+    push.walk.run = l->run;
+    push.gamma = ops_view(o, p->gamma);
+    push.beta = ops_view(o, p->beta);
+    push.ss = ops_view(o, p->scale_shift);
+    push.eps = p->eps;
+    ops_require_trips(o, "group_norm", p->x, (size_t)push.parts / fold * (push.group + 1) * 2);
+    ops_dispatch(o, &call);
+}
+
+static void record_apply(struct ops *o, const struct large *l, enum op_act act,
+                         const struct tensor *x, const struct tensor *lines, const struct tensor *y)
+{
+    struct push_group_norm_parts push = l->push;
+    struct ops_call call = {
         .op = OP_GROUP_NORM_APPLY,
         .dtype = x->dtype,
         .specs = 3,
-        .spec = {w.local, w.blocks, p->act},
-        .arg = {x, &lines, p->y},
+        .spec = {l->walk.local, l->walk.blocks, act},
+        .arg = {x, lines, y},
         .push = &push,
-        .groups = {w.groups[0], w.groups[1], w.groups[2]},
+        .groups = {l->walk.groups[0], l->walk.groups[1], l->walk.groups[2]},
     };
-    ops_dispatch(o, &statistics);
-    ops_dispatch(o, &line);
-    push.walk = w.walk;
-    ops_dispatch(o, &apply);
-    parts.cs = tensor_stride(DT_F32, parts.c);
-    lines.cs = tensor_stride(DT_F32, lines.c);
-    ops_release(o, &parts);
-    ops_release(o, &lines);
+
+    push.y = ops_view(o, y);
+    ops_dispatch(o, &call);
+}
+
+static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p)
+{
+    const struct tensor *x = p->x;
+    const struct large l = large_plan(o, x, x->c / p->groups);
+    struct tensor parts, lines;
+
+    if (ops_error(o))
+        return;
+    parts = record_parts(o, &l, x);
+    lines = packed_temp(o, x->n, 3 * l.c);
+    record_lines(o, &l, p, &parts, &lines);
+    record_apply(o, &l, p->act, x, &lines, p->y);
+    packed_release(o, parts);
+    packed_release(o, lines);
+}
+
+// ---- statistics of a map in pieces --------------------------------------------------------------
+
+struct op_moments op_measure(struct ops *o, const struct tensor *x)
+{
+    struct op_moments m = {0};
+
+    if (!ops_require(o, is_activation(x) && x->n == 1 && x->buf))
+        return m;
+    const struct large l = large_plan(o, x, x->c);
+    m.runs = l.push.parts;
+    m.stride = l.push.stride;
+    m.run = l.run;
+    m.pixels = l.push.pixels;
+    m.c = x->c;
+    m.parts = record_parts(o, &l, x);
+    return m;
+}
+
+enum err op_moments_read(const struct op_moments *m, double *mean, double *squares)
+{
+    const size_t c4 = 4 * vec4s(m->c);
+    float *parts = malloc(sizeof *parts * m->runs * 2 * c4);
+    enum err e = parts ? tensor_download(&m->parts, parts) : ERR_NO_MEMORY;
+
+    for (uint32_t c = 0; !e && c < m->c; c++) {
+        double count = 0;
+        mean[c] = squares[c] = 0;
+        // The pixels of a run as in group_norm_fold.comp.
+        for (uint32_t i = 0; i < m->runs; i++) {
+            const uint32_t first = i / m->stride * m->stride * m->run + i % m->stride;
+            const uint32_t left = (m->pixels - 1 - first) / m->stride + 1;
+            const double n = left < m->run ? left : m->run;
+            const double d = (double)parts[i * 2 * c4 + c] - mean[c];
+            squares[c] += (double)parts[(i * 2 + 1) * c4 + c] + d * d * count * n / (count + n);
+            mean[c] += d * n / (count + n);
+            count += n;
+        }
+    }
+    free(parts);
+    return e;
+}
+
+void op_group_norm_lines(struct ops *o, const struct tensor *x, const struct tensor *lines,
+                         enum op_act act, const struct tensor *y)
+{
+    bool ok = same_shape(x, y) && x->dtype == y->dtype && is_activation(x) && x->n == 1;
+
+    ok = ok && lines->dtype == DT_F32 && lines->c == 3 * 4 * vec4s(x->c) && lines->n == 1;
+    if (!ops_require(o, ok))
+        return;
+    const struct large l = large_plan(o, x, x->c);
+    if (!ops_error(o))
+        record_apply(o, &l, act, x, lines, y);
 }
 
 static void group_norm_sample(struct ops *o, const struct tensor *const t[], const void *params)

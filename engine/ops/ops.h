@@ -156,6 +156,20 @@ struct op_group_norm_params {
     enum op_act act;
 };
 void op_group_norm(struct ops *o, const struct op_group_norm_params *p);
+// GroupNorm of a map that is computed in pieces: the statistics of each piece are read after its
+// run, merged by the caller, and applied as lines. x [1, H, W, C].
+struct op_moments {
+    struct tensor parts; // belongs to the recording
+    uint32_t runs, stride, run, pixels, c;
+};
+struct op_moments op_measure(struct ops *o, const struct tensor *x);
+// mean, squares [C]: each channel's mean, and sum of squares about it. Errors: as tensor_download,
+// NO_MEMORY.
+enum err op_moments_read(const struct op_moments *m, double *mean, double *squares);
+// y = act((x - mean) * gain + offset) with lines f32 [1, 1, 1, 3 C4]: mean, gain, offset of each
+// channel, C4 = C rounded up to a multiple of 4.
+void op_group_norm_lines(struct ops *o, const struct tensor *x, const struct tensor *lines,
+                         enum op_act act, const struct tensor *y);
 // Over the channels of each token. beta may be NULL.
 void op_layer_norm(struct ops *o, const struct tensor *x, const struct tensor *gamma,
                    const struct tensor *beta, float eps, const struct tensor *y);

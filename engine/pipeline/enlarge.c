@@ -3,8 +3,8 @@
 #include "enlarge.h"
 
 #include "picture_resize.h"
-#include "tiles.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,9 +14,25 @@ struct enlarge {
     uint8_t *from, *to; // [height, width, 3], [height * factor, width * factor, 3]
 };
 
+// The number of tiles along one axis. Tiles overlap by at least a quarter of their width.
+static int along(int n, int low)
+{
+    const int step = low - low / 4;
+
+    return n <= low ? 1 : (n - low + step - 1) / step + 1;
+}
+
+// The start of the i-th tile: evenly spaced, or centered if the image is smaller than a tile.
+static int place(int n, int low, int count, int i)
+{
+    if (count == 1)
+        return (int)floor((n - low) / 2.0);
+    return (int)((int64_t)i * (n - low) / (count - 1));
+}
+
 int enlarge_count(int width, int height, int low)
 {
-    return tiles_along(width, low) * tiles_along(height, low);
+    return along(width, low) * along(height, low);
 }
 
 enum err enlarge_create(const uint8_t *rgb, int width, int height, int low, int high,
@@ -33,8 +49,8 @@ enum err enlarge_create(const uint8_t *rgb, int width, int height, int low, int 
     e->height = height;
     e->low = low;
     e->factor = high / low;
-    e->columns = tiles_along(width, low);
-    e->rows = tiles_along(height, low);
+    e->columns = along(width, low);
+    e->rows = along(height, low);
     e->from = malloc(bytes);
     e->to = malloc(bytes * (size_t)(e->factor * e->factor));
     if (e->from && e->to) {
@@ -77,8 +93,8 @@ static int mirror(int i, int n)
 
 void enlarge_tile(const struct enlarge *e, float *low)
 {
-    const int left = tiles_place(e->width, e->low, e->columns, e->done % e->columns);
-    const int top = tiles_place(e->height, e->low, e->rows, e->done / e->columns);
+    const int left = place(e->width, e->low, e->columns, e->done % e->columns);
+    const int top = place(e->height, e->low, e->rows, e->done / e->columns);
 
     for (int y = 0; y < e->low; y++) {
         const uint8_t *row = e->from + (size_t)mirror(top + y, e->height) * (size_t)e->width * 3;
@@ -95,7 +111,7 @@ void enlarge_tile(const struct enlarge *e, float *low)
 static uint32_t fade(int n, int low, int count, int i, int factor, int pixel)
 {
     const int shared =
-        i ? (tiles_place(n, low, count, i - 1) + low - tiles_place(n, low, count, i)) * factor : 0;
+        i ? (place(n, low, count, i - 1) + low - place(n, low, count, i)) * factor : 0;
 
     return pixel < shared ? (uint32_t)((2 * (int64_t)pixel + 1) * 65536 / (2 * shared)) : 65536;
 }
@@ -103,8 +119,8 @@ static uint32_t fade(int n, int low, int count, int i, int factor, int pixel)
 void enlarge_put(struct enlarge *e, const uint8_t *rgb)
 {
     const int column = e->done % e->columns, row = e->done / e->columns, f = e->factor;
-    const int left = tiles_place(e->width, e->low, e->columns, column) * f;
-    const int top = tiles_place(e->height, e->low, e->rows, row) * f;
+    const int left = place(e->width, e->low, e->columns, column) * f;
+    const int top = place(e->height, e->low, e->rows, row) * f;
     const int width = e->width * f, height = e->height * f, edge = e->low * f;
 
     for (int y = 0; y < edge; y++) {

@@ -49,7 +49,10 @@ static enum err create_state(struct stage *s)
     if (!e)
         e = tensor_create_mapped(dev, DT_U32, 2 * n, 1, 1, 1, &s->text_index);
     if (!e && s->p.decoder)
-        e = decode_create(dev, s->p.decoder, s->p.height, s->p.width, &s->decode);
+        e = decode_create(
+            &(struct decode_params){
+                .dev = dev, .decoder = s->p.decoder, .height = s->p.height, .width = s->p.width},
+            &s->decode);
     else if (!e)
         e = tensor_create_mapped(dev, DT_U8, 1, s->p.height, s->p.width, RGB, &s->rgb);
     return e;

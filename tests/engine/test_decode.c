@@ -1,0 +1,154 @@
+// Decoding of latents in bands: a large image is what decoding it at once makes of it, without
+// seams, in less memory; and bad latents are an error.
+#include "decode.h"
+#include "test.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { C = 4, F = 4, RGB = 3, HEIGHT = 72, WIDTH = 24, MOST = 32 * WIDTH };
+
+// Measured with random weights, which make the norms depend on each other more than trained ones
+// do: 0.0002 and 0.00003, with a statistics tolerance of 1e-3. A step of 8 bits is 0.0078.
+static const double most_off = 0.001, mean_off = 0.0002;
+
+struct rig {
+    struct ops_device *dev;
+    struct decoder *decoder;
+};
+
+static enum err open_rig(struct rig *r)
+{
+    struct decoder_config config;
+    struct weights *w = NULL;
+    struct fault why = {0};
+    enum err e = ops_device_open(&(struct ops_open_params){.dtype = "f32"}, &r->dev, &why);
+
+    if (e)
+        return e;
+    CHECK_MSG(!decoder_read("AutoencoderKL", GOLDEN "/x4-tiny/vae/config.json", &config, &why),
+              "%s", why.msg);
+    CHECK_MSG(!weights_open(&(struct weights_params){.dir = GOLDEN "/x4-tiny/vae",
+                                                     .base = "diffusion_pytorch_model"},
+                            &w, &why),
+              "%s", why.msg);
+    CHECK_MSG(!decoder_load(r->dev, &config, w, DT_F32, &r->decoder, &why), "%s", why.msg);
+    weights_close(&w);
+    return ERR_OK;
+}
+
+static void close_rig(struct rig *r)
+{
+    decoder_destroy(&r->decoder);
+    ops_device_close(&r->dev);
+}
+
+// Latents of a smooth image with some noise; bad: one of them is not finite.
+static enum err put_latents(const struct rig *r, bool bad, struct tensor *out)
+{
+    float *z = malloc(sizeof(float) * C * HEIGHT * WIDTH);
+    uint64_t state = 7;
+    enum err e = tensor_create(r->dev, DT_F32, 1, HEIGHT, WIDTH, C, out);
+
+    for (int i = 0; z && i < HEIGHT * WIDTH * C; i++) {
+        const float y = (float)(i / C / WIDTH), x = (float)(i / C % WIDTH), c = (float)(i % C);
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        const float noise = (float)(state >> 40) / (float)(1 << 24) - 0.5F;
+        z[i] = r->decoder->config.scaling *
+               (sinf(0.06F * y + c) + cosf(0.04F * x - 2 * c) + 0.02F * y + noise);
+    }
+    if (z && bad)
+        z[5 * WIDTH * C] = NAN;
+    e = e ? e : z ? tensor_upload(out, z) : ERR_NO_MEMORY;
+    free(z);
+    return e;
+}
+
+// The image of these latents, with at most this many decoded at once, and the device's peak memory.
+struct decoded {
+    enum err e;
+    float *image;
+    uint8_t *rgb;
+    int bands, passes;
+    size_t peak;
+};
+
+static struct decoded decode(uint32_t most, bool bad)
+{
+    const size_t values = (size_t)RGB * F * F * HEIGHT * WIDTH;
+    struct decoded out = {.image = malloc(values * sizeof *out.image), .rgb = malloc(values)};
+    struct tensor z = {0};
+    struct decode *d = NULL;
+    struct rig r = {0};
+    struct ops_memory m;
+    const uint8_t *rgb;
+
+    CHECK(!open_rig(&r) && !put_latents(&r, bad, &z));
+    CHECK(!decode_create(&(struct decode_params){r.dev, r.decoder, HEIGHT, WIDTH, most}, &d));
+    out.e = decode_run(d, &z, out.image);
+    out.bands = decode_bands(d);
+    out.passes = decode_passes(d);
+    if (!out.e) {
+        // A draft leaves nothing behind for the second image.
+        CHECK(!decode_rgb(d, &z, true, &rgb));
+        CHECK_INT(decode_passes(d), out.bands > 1);
+        CHECK(!decode_rgb(d, &z, false, &rgb));
+        CHECK_INT(decode_passes(d), out.passes);
+        memcpy(out.rgb, rgb, values);
+    }
+    ops_device_memory(r.dev, &m);
+    out.peak = m.peak;
+    decode_destroy(&d);
+    tensor_destroy(&z);
+    close_rig(&r);
+    return out;
+}
+
+static void check_bands(void)
+{
+    const int width = WIDTH * F, height = HEIGHT * F;
+    struct decoded whole = decode(0, false), bands = decode(MOST, false);
+    double sum = 0, most = 0;
+
+    CHECK(!whole.e && whole.bands == 1 && whole.passes == 0);
+    CHECK(!bands.e && bands.bands > 4 && bands.passes > 1);
+    for (int i = 0; i < RGB * width * height; i++) {
+        const double off = fabs((double)bands.image[i] - (double)whole.image[i]);
+        const double v = fmin(fmax((double)bands.image[i] * 0.5 + 0.5, 0), 1) * 255;
+        sum += off;
+        most = fmax(most, off);
+        CHECK(fabs((double)bands.rgb[i] - v) < 0.501);
+    }
+    sum /= RGB * width * height;
+    CHECK_MSG(most <= most_off && sum <= mean_off, "%g at most, %g on average, %d passes", most,
+              sum, bands.passes);
+    CHECK_MSG(bands.peak * 3 < whole.peak * 2, "%zu and %zu bytes", bands.peak, whole.peak);
+    free(whole.image);
+    free(whole.rgb);
+    free(bands.image);
+    free(bands.rgb);
+}
+
+static void check_bad(void)
+{
+    for (int i = 0; i < 2; i++) {
+        struct decoded d = decode(i ? MOST : 0, true);
+        CHECK_INT(d.e, ERR_NOT_FINITE);
+        CHECK(d.passes <= 2); // statistics that are not finite never settle
+        free(d.image);
+        free(d.rgb);
+    }
+}
+
+int main(void)
+{
+    struct rig r = {0};
+
+    if (open_rig(&r) == ERR_NO_DEVICE)
+        return test_skip("no Vulkan device");
+    CHECK_INT((int)decoder_halo(r.decoder), 12); // 11.5 rows
+    close_rig(&r);
+    check_bands();
+    check_bad();
+    return test_end();
+}
