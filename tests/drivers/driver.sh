@@ -113,11 +113,11 @@ check_coverage() {
     suites='ops golden engine images small'
     on "$own" "$build/tests/drivers/kernels" >"$work/rows" || die "the kernel table cannot be listed"
     for row in $(missing_rows); do
-        for dtype in f32 f16; do
+        for part in 'if-tiny-I/reference_unet f32' 'if-tiny-I/reference_unet f16' 't5-tiny/ f16'; do
             ! grep -qs "^$row " "$work/kernels.small" || continue
             export IMAGEND_KERNEL="$row"
-            check "small U-Net with $row in $dtype" "$build/tests/parity/golden" "$golden" --quiet \
-                --only if-tiny-I/reference_unet --dtype "$dtype"
+            check "small $part with $row" "$build/tests/parity/golden" "$golden" --quiet \
+                --only "${part% *}" --dtype "${part#* }"
             unset IMAGEND_KERNEL
         done
     done

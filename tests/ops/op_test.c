@@ -7,7 +7,7 @@ struct ops_device *op_test_device(void)
 {
     struct fault why = {0};
     bool validate = getenv("IMAGEND_TEST_VALIDATION") != NULL;
-    struct ops_open_params p = {.validation = validate};
+    struct ops_open_params p = {.validation = validate, .tune = "off"};
     if (!device && ops_device_open(&p, &device, &why) != ERR_OK) {
         printf("%s\n", why.msg);
         return NULL;
