@@ -78,6 +78,23 @@ static void test_joining(struct vk_device *dev)
     vk_buffer_destroy(&keep);
 }
 
+// A buffer that would leave a large hole in a slab gets one of its own size.
+static void test_large(struct vk_device *dev)
+{
+    enum { N = 3, BYTES = 40 << 20 };
+    struct vk_buffer *buf[N];
+    struct vk_memory_stats before, after;
+    for (int i = 0; i < N; i++) {
+        vk_memory_stats(dev, &before); // the first ones may find room
+        CHECK_INT(vk_buffer_create(dev, VK_UPLOAD, BYTES, &buf[i]), ERR_OK);
+    }
+    vk_memory_stats(dev, &after);
+    CHECK_INT(after.slabs, before.slabs + 1);
+    CHECK(after.reserved - before.reserved < BYTES + (1 << 20));
+    for (int i = 0; i < N; i++)
+        vk_buffer_destroy(&buf[i]);
+}
+
 // Of two holes the tighter one is taken, so that the larger one stays for what needs it; the peak
 // is what was in use at once, not what is now.
 static void test_holes(struct vk_device *dev)
@@ -286,6 +303,7 @@ int main(void)
         return test_skip("no Vulkan device");
     test_churn(dev);
     test_joining(dev);
+    test_large(dev);
     test_holes(dev);
     test_bounds(dev);
     test_fault(dev);
