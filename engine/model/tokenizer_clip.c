@@ -59,6 +59,19 @@ static enum err read_merge(const struct source *s, const char *line, size_t n, s
     return ERR_OK;
 }
 
+// The version of the file, in its first line.
+static bool has_version(const char *text, size_t n)
+{
+    static const char version[] = "#version";
+    const char *end = memchr(text, '\n', n);
+    const size_t line = end ? (size_t)(end - text) : n;
+
+    for (size_t i = 0; i + sizeof version - 1 <= line; i++)
+        if (!memcmp(text + i, version, sizeof version - 1))
+            return true;
+    return false;
+}
+
 // A version, then a merge on each line. Lines beyond the number of merges of OpenAI's file are not
 // read by the library either.
 static enum err read_merges(const struct source *s, const struct buf *text)
@@ -68,6 +81,10 @@ static enum err read_merges(const struct source *s, const struct buf *text)
 
     while (end > at && (end[-1] == '\n' || end[-1] == '\r' || end[-1] == ' '))
         end--;
+    if (!has_version(at, text->len))
+        return fault_set(s->why, ERR_FORMAT, "merges",
+                         "%s must begin with a line that has #version, then a merge on each line",
+                         fault_path(s->path));
     for (size_t line = 0; at < end && line <= MAX_MERGES && !e; line++) {
         const char *stop = memchr(at, '\n', (size_t)(end - at));
         stop = stop ? stop : end;

@@ -397,11 +397,6 @@ static enum err check_network(struct cascade *c, int index, struct fault *why)
     const int i = n->stage;
     enum err e;
 
-    if (n->super_resolution != (i > 0))
-        return fault_set(why, ERR_UNSUPPORTED, "model",
-                         "stage %d (%s) must be %s pipeline; name the folders in the order of "
-                         "their stages",
-                         i + 1, n->name, i ? "a super-resolution" : "a base");
     e = check_channels(n, why);
     if (e)
         return e;
@@ -465,6 +460,14 @@ static enum err check_settings(const struct cascade *c, const struct cascade_pre
 // Checks that each stage's input has the size of the previous stage's output.
 static enum err check(struct cascade *c, struct fault *why)
 {
+    for (int i = 0; i < c->networks; i++) {
+        const struct cascade_network *n = &c->network[i];
+        if (n->super_resolution != (n->stage > 0))
+            return fault_set(why, ERR_UNSUPPORTED, "model",
+                             "stage %d (%s) must be %s pipeline; name the folders in the order of "
+                             "their stages",
+                             n->stage + 1, n->name, n->stage ? "a super-resolution" : "a base");
+    }
     if (!c->text[0].dir[0] || !c->text[0].tokenizer_dir[0])
         return fault_set(why, ERR_NOT_FOUND, "model",
                          "no stage has a text encoder and a tokenizer");

@@ -337,6 +337,127 @@ def poison(name, tensor, value):
         m.write(name, data)
     return change
 
+BASE = os.path.join(GOLDEN, "if-tiny-I")
+
+
+def cascade(m, *flags, first=BASE):
+    """The upscaler in m behind another model: what inspect and generate say."""
+    model = f"{first},{m.path}" if first else m.path
+    return [run("inspect", model), m.generate("--steps", "1,1", *flags, model=model)]
+
+
+def shards(folder, base):
+    """Splits a component's weights into two files with an index, as libraries write large ones."""
+    def change(m):
+        path = m.at(f"{folder}/{base}.safetensors")
+        with open(path, "rb") as f:
+            data = f.read()
+        n = struct.unpack("<Q", data[:8])[0]
+        header, body = json.loads(data[8:8 + n]), data[8 + n:]
+        header.pop("__metadata__", None)
+        names, where = sorted(header), {}
+        for i, part in enumerate((names[::2], names[1::2])):
+            file, at, out, head = f"{base}-{i + 1:05}-of-00002.safetensors", 0, b"", {}
+            for name in part:
+                a, b = header[name]["data_offsets"]
+                head[name] = {**header[name], "data_offsets": [at, at + b - a]}
+                out, at, where[name] = out + body[a:b], at + b - a, file
+            text = json.dumps(head).encode()
+            m.write(f"{folder}/{file}", struct.pack("<Q", len(text)) + text + out)
+        os.unlink(path)
+        m.write(f"{folder}/{base}.safetensors.index.json",
+                json.dumps({"metadata": {"total_size": len(body)}, "weight_map": where}).encode())
+    return change
+
+
+def pixels(path):
+    """The compressed pixels of a PNG, without its metadata."""
+    with open(path, "rb") as f:
+        data = f.read()
+    at, out = 8, b""
+    while at < len(data):
+        n, kind = struct.unpack(">I4s", data[at:at + 8])
+        out += data[at + 8:at + 8 + n] if kind == b"IDAT" else b""
+        at += n + 12
+    return out
+
+
+def test_an_upscaler_as_libraries_write_it():
+    """The same image from every layout of the same folder."""
+    rows = [
+        lambda m: None,
+        shards("unet", "diffusion_pytorch_model"),
+        shards("text_encoder", "model"),
+        lambda m: [rename(f"{d}/{b}.safetensors", f"{d}/{b}.fp16.safetensors")(m) for d, b in (
+            ("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
+            ("text_encoder", "model"))],
+        lambda m: [m.set("model_index.json", watermarker=None, safety_checker=None,
+                         feature_extractor=[None, None], requires_safety_checker=False),
+                   m.set("vae/config.json", latents_mean=None, mid_block_add_attention=True),
+                   m.set("unet/config.json", upcast_attention=True, sample_size=128,
+                         mid_block_only_cross_attention=None),
+                   m.set("text_encoder/config.json", torch_dtype="float32", _name_or_path="x"),
+                   m.set("scheduler/scheduler_config.json", skip_prk_steps=True)],
+        lambda m: [m.set("tokenizer/tokenizer_config.json", do_lower_case=True, name_or_path="y"),
+                   remove("tokenizer/special_tokens_map.json")(m)],
+    ]
+    images = []
+    for change in rows:
+        with Folder("x4-tiny") as m:
+            change(m)
+            (status, said), (drawn, text) = cascade(m)
+            assert status == 0 and drawn == 0, said + text
+            assert "AutoencoderKL" in said or "VAE" in said, said
+            with open(os.path.join(m.top, "o.png"), "rb") as f:
+                assert is_png(f.read(), 64)
+            images.append(pixels(os.path.join(m.top, "o.png")))
+    assert len(set(images)) == 1, [len(i) for i in images]
+
+
+def test_an_upscaler_with_missing_or_foreign_parts():
+    rows = [
+        (lambda m: shutil.rmtree(m.at("vae")), "vae/config.json: No such file"),
+        (remove("vae/diffusion_pytorch_model.safetensors"),
+         "vae has no diffusion_pytorch_model.safetensors"),
+        (remove("text_encoder/model.safetensors"), "text_encoder has no model.safetensors"),
+        (remove("tokenizer/merges.txt"), "merges.txt: No such file"),
+        (remove("tokenizer/vocab.json"), "has neither a spiece.model (T5), nor vocab.json"),
+        (put("tokenizer/merges.txt", LFS), "merges.txt is a Git LFS pointer"),
+        (put("vae/diffusion_pytorch_model.safetensors", PAGE), "is a web page"),
+        (lambda m: [shutil.rmtree(m.at("tokenizer")),
+                    shutil.copytree(os.path.join(BASE, "tokenizer"), m.at("tokenizer"))],
+         "is a tokenizer of T5 (spiece.model), but CLIPTextModel needs one of CLIP"),
+        (lambda m: shutil.rmtree(m.at("low_res_scheduler")), "low_res_scheduler"),
+        (keys("model_index.json", vae=[None, None]), "vae is missing"),
+        (keys("model_index.json", text_encoder=[None, None]), "text_encoder is missing"),
+        (keys("model_index.json", vae=["diffusers", "AutoencoderTiny"]),
+         'vae "AutoencoderTiny" is not supported; supported: AutoencoderKL'),
+        (keys("vae/config.json", latent_channels=16), "16 latent channels, which are not supported"),
+        (keys("unet/config.json", in_channels=4), "has 4 input channels, expected 7"),
+        (keys("text_encoder/config.json", hidden_act="quick_gelu"), 'hidden_act "quick_gelu"'),
+    ]
+    for change, says in rows:
+        with Folder("x4-tiny") as m:
+            change(m)
+            for status, text in cascade(m):
+                assert status in (1, 2) and says in text, (says, status, text)
+
+
+def test_an_upscaler_s_place_and_levels():
+    with Folder("x4-tiny") as m:
+        for status, text in cascade(m, first=None):
+            assert status in (1, 2) and "stage 1 (m) must be a base pipeline" in text, text
+        status, text = cascade(m, "--noise-level", "351")[1]
+        assert status == 2 and "noise_level of stage 2 (m) must be 0 to 350, not 351" in text, text
+        assert cascade(m, "--noise-level", "350", "--guidance", "3,1")[1][0] == 0
+        m.set("model_index.json", max_noise_level=19)
+        for status, text in cascade(m):
+            assert status in (1, 2) and "noise_level of stage 2 (m) must be 0 to 19, not 20" in text, text
+        m.set("model_index.json", max_noise_level=350)
+        m.set("unet/config.json", sample_size=16)
+        status, text = run("inspect", f"{BASE},{m.path},{m.path}")
+        assert status == 0 and "stage 3" in text and "256x256" in text, text
+
 
 def test_weights_that_are_not_finite():
     nan, inf = float("nan"), float("inf")
