@@ -62,9 +62,9 @@ static void ask_accept(struct store_postgres *s, struct store_call *c, struct pg
     pg_query(q,
              "INSERT INTO imagend.job (id, token, state, spec, used, images, created, started,"
              " finished, expires, fault, message, webhook_tries, webhook_next, owner,"
-             " idempotency_key, priority, deadline, input_image, input_mask, waiting, span)"
+             " idempotency_key, priority, deadline, input_image, input_mask, waiting, brief, span)"
              " SELECT $1, $2, 'queued', $3, $4, $5, $6, 0, 0, 0, 0, '', 0, 0, $7, $8, $9, $10, $11,"
-             " $12, $13, max(span) FROM imagend.span ON CONFLICT DO NOTHING",
+             " $12, $13, $14, max(span) FROM imagend.span ON CONFLICT DO NOTHING",
              false);
     pg_text(q, j->id);
     pg_text(q, j->token);
@@ -79,6 +79,7 @@ static void ask_accept(struct store_postgres *s, struct store_call *c, struct pg
     pg_text(q, spec->input.image);
     pg_text(q, spec->input.mask);
     pg_int(q, images_waiting(j));
+    pg_text(q, spec->keep || spec->durable || spec->idempotency_key ? "false" : "true");
     pg_query(q, "SELECT imagend.start($1, $2, $3, $4, $5)", false);
     pg_text(q, j->id);
     pg_text(q, s->replica);
@@ -455,7 +456,8 @@ static void ask_list(struct store_postgres *s, struct store_call *c, struct pg_c
     pg_query(q,
              "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE owner = $1"
              " AND ($2::text = '' OR state = $2::text OR ($2::text = 'unfinished' AND " UNFINISHED
-             ")) AND (created, seq) < ($3, $4) ORDER BY created DESC, seq DESC LIMIT $5",
+             ")) AND NOT (brief AND " ENDED
+             ") AND (created, seq) < ($3, $4) ORDER BY created DESC, seq DESC LIMIT $5",
              false);
     pg_text(q, c->owner);
     pg_text(q, c->page.state == STORE_UNFINISHED ? "unfinished"

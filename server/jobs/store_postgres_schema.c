@@ -21,6 +21,7 @@
     " expires bigint NOT NULL, fault int NOT NULL, message text NOT NULL,"                         \
     " webhook_tries int NOT NULL, webhook_next bigint NOT NULL,"                                   \
     " owner text NOT NULL, idempotency_key text, priority int NOT NULL, deadline bigint NOT NULL," \
+    " brief boolean NOT NULL," /* nobody keeps it: lists leave it out when it has ended */         \
     " input_image text, input_mask text,"                                                          \
     " waiting int NOT NULL, bytes bigint NOT NULL DEFAULT 0, span int NOT NULL,"                   \
     " lease bigint NOT NULL DEFAULT 0, lease_until timestamptz, replica text NOT NULL DEFAULT ''," \

@@ -27,6 +27,8 @@ tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="imagend-test-
 atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "build/tests/api/imagend-fake"
+# The store of servers that a test does not configure: sqlite, memory or postgres.
+STORE = os.environ.get("IMAGEND_TEST_STORE", "sqlite")
 # For what must happen at some time, on a machine that may be slow and busy.
 PATIENCE = 60
 UNTOLD = 10  # s: a client that left is missed before a comment of every 15 s fails to reach it
@@ -60,6 +62,24 @@ class Answer:
         return json.loads(self.body)
 
 
+_cluster = None
+
+
+def store_flags(flags):
+    """The flags that select STORE, with a database of its own for each server."""
+    global _cluster
+    if STORE == "sqlite" or "--store" in flags:
+        return []
+    if STORE == "memory":
+        return ["--store", "memory"]
+    import postgres
+    if not postgres.programs():
+        print("skipped: the package postgresql is not installed")
+        sys.exit(77)
+    _cluster = _cluster or postgres.Cluster()
+    return ["--store", "postgres", "--database", _cluster.connection(_cluster.create_database())]
+
+
 class Server:
     """One running program on a free port with its own data folder."""
 
@@ -67,7 +87,7 @@ class Server:
         """wrap: a command that runs the program."""
         self.folder = data or tempfile.mkdtemp(prefix="imagend-test-")
         self.own_folder = data is None
-        self.flags = list(flags)
+        self.flags = [*store_flags(flags), *flags]
         self.hold_path = os.path.join(self.folder, "held")
         self.env = {"FAKE_HELD": self.hold_path, **(env or {})}
         self.preexec = preexec
