@@ -77,14 +77,18 @@ void jobs_ask_found(struct jobs_ask *ask, struct job *job);
 // Delivers the result and frees the ask. job NULL: failed, see why.
 void jobs_ask_end(struct jobs_ask *ask, struct job *job, const struct fault *why);
 void jobs_ask_no_memory(struct jobs_ask *ask);
+
+// jobs_live.c
 struct job *jobs_live(struct jobs *j, const char *id); // NULL: none
 // Prepares a job that the store has delivered.
 void jobs_loaded(struct jobs *j, struct job *job);
 void jobs_link(struct jobs *j, struct job *job);
+void jobs_unlink(struct jobs *j, struct job *job);
 // Frees the job if it is no longer live.
 void jobs_settle(struct jobs *j, struct job *job);
-
 void jobs_emit(struct jobs *j, struct job *job, struct job_event ev);
+// Cancels a job that nobody waits for or asks for later; otherwise settles it.
+void jobs_cancel_unwanted(struct jobs *j, struct job *job);
 
 // jobs_accept.c
 // Whether a job could be accepted now, before its request is checked. Errors: BUSY, INVALID.
