@@ -29,6 +29,8 @@ void job_free(struct job **j)
     }
     for (int i = 0; i < JOB_RING; i++)
         blob_unref(&(*j)->ring[i].blob);
+    job_free(&(*j)->news);
+    job_free(&(*j)->later);
     free((*j)->spec_text);
     free(*j);
     *j = NULL;

@@ -89,7 +89,8 @@ struct job_picture {
     enum job_state state;
     int stage, stages, step, steps;
     int attempts;
-    int previews;              // number of latest
+    int previews;              // number of latest, which increases
+    int told;                  // that of the last one which other replicas were told about
     struct encoding *encoding; // the current one, followed by waiting ones
     int width, height;
     struct work *work;         // queued or in a slot, else NULL
@@ -105,6 +106,7 @@ struct job_watch {
     struct job_watch *next;
     struct job *job;
     bool previews; // needs previews; without such a watcher none are rendered
+    bool images;   // needs the images, with JOB_EVENT_PICTURE and at the end
     void (*event)(struct job_watch *w, const struct job_event *ev);
     void *ctx;
 };
@@ -126,7 +128,13 @@ struct job {
     int64_t seq;           // number in the store's order of acceptance; 0: not stored
     int64_t lease;         // the store's token for drawing it here; 0: not drawn here
     int claims;            // number of times that a replica began to draw it
-    bool cancel;           // a client of another replica wants it cancelled
+    bool cancel;           // another replica is to be told, or has told, to cancel it
+    bool cancelling;       // that is under way
+    bool watched_there;    // clients of other replicas watch its previews
+    uint64_t told;         // events, as of the last heartbeat
+    struct job *news;      // of a job drawn elsewhere, until its images are here
+    struct job *later;     // what to tell after that
+    int fetching;          // number of those images
     uint64_t events;       // id of the last event
     uint64_t events_begin; // ids of this process are larger
     struct job_event ring[JOB_RING];

@@ -23,7 +23,7 @@ void jobs_called(struct jobs *j, const struct store_call *c)
 
 void jobs_release_inputs(struct jobs *j, const struct store_call *c)
 {
-    for (int i = 0; i < c->n; i++) {
+    for (int i = 0; i < c->n && !j->p.store->shared; i++) {
         attachments_release(j->attachments, c->jobs[i]->spec.input.image);
         attachments_release(j->attachments, c->jobs[i]->spec.input.mask);
     }
@@ -34,8 +34,7 @@ static void on_expired(struct store_call *c)
     struct jobs *j = c->ctx;
     jobs_called(j, c);
     j->expiring = false;
-    if (c->why.code)
-        log_msg(LOG_WARN, "store", "%s", c->why.msg);
+    jobs_round_failed(j, &c->why);
     jobs_release_inputs(j, c);
     store_call_free(c);
 }
@@ -58,12 +57,8 @@ static void jobs_deadlines(struct jobs *j, int64_t now)
     struct job *older;
     for (struct job *job = j->newest; job; job = older) {
         older = job->older;
-        if (job_ended(job) || !job->spec.deadline || job->spec.deadline > now)
-            continue;
-        struct fault why;
-        fault_set(&why, ERR_TIMEOUT, "deadline", "the deadline passed before the job finished");
-        jobs_end(j, job, JOB_FAILED, &why);
-        jobs_settle(j, job);
+        if (jobs_late(j, job, now))
+            jobs_settle(j, job);
     }
 }
 
@@ -104,7 +99,10 @@ static void jobs_on_timer(uv_timer_t *timer)
     struct jobs *j = timer->data;
     const int64_t now = clock_unix_ms();
     jobs_deadlines(j, now);
-    jobs_positions(j);
+    if (j->p.store->shared)
+        jobs_share(j);
+    else
+        jobs_positions(j);
     jobs_webhooks(j, now);
     if (j->ticks++ % JOBS_EXPIRE_TICKS)
         return;
@@ -127,11 +125,20 @@ enum err jobs_accepting(struct jobs *j, struct worker **w, struct fault *why)
     *w = jobs_any_worker(j);
     if (j->draining)
         return fault_set(why, ERR_BUSY, "server", "the server is shutting down");
+    if (j->p.store->away.code)
+        return fault_set(why, ERR_BUSY, "server",
+                         "the job store cannot be reached; try again later");
     if (!*w && j->down.code)
         return fault_set(why, ERR_BUSY, "server", "no device is available: %s", j->down.msg);
     if (!*w)
         return fault_set(why, ERR_BUSY, "server", "the model is still loading");
     return ERR_OK;
+}
+
+// A shared store applies the limit to the whole fleet.
+static void jobs_limit_running(struct jobs *j)
+{
+    queue_set_running_limit(j->queue, j->p.store->shared ? 0 : j->p.limits.running_per_owner);
 }
 
 static enum err jobs_start_workers(struct jobs *j, struct fault *why)
@@ -164,20 +171,21 @@ enum err jobs_create(const struct jobs_params *p, struct jobs **out, struct faul
     enum err err = ERR_NO_MEMORY;
     *out = NULL;
     fault_set(why, err, "", "%s", err_text(err));
-    if (!j)
-        return err;
-    j->p = *p;
-    if (uv_timer_init(p->loop, &j->timer)) {
+    if (!j || uv_timer_init(p->loop, &j->timer)) {
         free(j);
+        p->store->ops->close(p->store, NULL, NULL);
         return err;
     }
+    j->p = *p;
+    p->store->changed = jobs_on_changed;
+    p->store->ctx = j;
     j->timer.data = j;
     j->queue = queue_create();
     j->devices = p->devices && *p->devices ? strdup(p->devices) : NULL;
     if (attachments_create(p->store, p->limits.input_bytes, &j->attachments) || !j->queue ||
         (p->devices && *p->devices && !j->devices))
         goto fail;
-    queue_set_running_limit(j->queue, p->limits.running_per_owner);
+    jobs_limit_running(j);
     err = jobs_webhook_open(j, why);
     if (!err)
         err = jobs_start_workers(j, why);
@@ -251,10 +259,13 @@ void jobs_close(struct jobs *j, void (*closed)(void *ctx), void *ctx)
 
 bool jobs_ready(struct jobs *j, struct fault *why)
 {
-    if (!j->draining && jobs_any_worker(j))
+    const bool away = j->p.store->away.code;
+    if (!j->draining && !away && jobs_any_worker(j))
         return true;
     if (j->draining)
         fault_set(why, ERR_BUSY, "server", "draining");
+    else if (away)
+        fault_set(why, ERR_BUSY, "server", "the job store cannot be reached");
     else if (j->down.code)
         fault_set(why, ERR_NO_DEVICE, "server", "%s", j->down.msg);
     else
@@ -273,7 +284,7 @@ const struct model_info *jobs_model(struct jobs *j)
 struct jobs_stats jobs_stats(struct jobs *j)
 {
     struct jobs_stats s = {
-        .queued = queue_length(j->queue),
+        .queued = j->p.store->shared ? j->kept.queued : queue_length(j->queue),
         .running = j->running,
         .jobs = j->kept.jobs + j->unstored,
         .kept_bytes = j->kept.bytes,
@@ -301,7 +312,7 @@ void jobs_set_limits(struct jobs *j, const struct jobs_limits *limits)
 {
     j->p.limits = *limits;
     attachments_set_most(j->attachments, limits->input_bytes);
-    queue_set_running_limit(j->queue, limits->running_per_owner);
+    jobs_limit_running(j);
 }
 
 double jobs_wait_estimate(struct jobs *j, int pictures)

@@ -122,8 +122,14 @@ typedef void jobs_list_fn(void *ctx, struct job *const *jobs, int n, bool more,
 void jobs_list(struct jobs *j, const struct jobs_query *q, jobs_list_fn *done, void *ctx,
                struct jobs_ask **out);
 
-// The newest live job (running, waiting or watched); then job->older.
-struct job *jobs_newest(struct jobs *j);
+struct jobs_who {
+    const char *owner, *client; // client: as in job_spec; preferred if owner is not ""
+    const char *api;            // Owner: static
+};
+// Finds the oldest unfinished job of a client. Calls done, possibly before returning; *out is set
+// before that. Errors: NOT_FOUND, IO.
+void jobs_current(struct jobs *j, const struct jobs_who *who, jobs_job_fn *done, void *ctx,
+                  struct jobs_ask **out);
 // Its watchers are told once this is stored. The job may be freed when this returns.
 void jobs_cancel(struct jobs *j, struct job *job);
 // Deletes a finished job and its images; done gets job NULL, and why NULL on success. The job may

@@ -1,5 +1,6 @@
-// How jobs come in: accepted from clients, or claimed from the store when the program starts. Loop
-// thread only. jobs_life.c contains what follows.
+// How jobs come in: accepted from clients, or claimed from the store: when the program starts and,
+// if replicas share the store, whenever there is room. Loop thread only. jobs_life.c contains what
+// follows.
 #include "jobs_impl.h"
 
 #include "clock.h"
@@ -29,7 +30,9 @@ static enum err jobs_room(struct jobs *j, const struct job_spec *spec, struct fa
     if (spec->n > most->queued || spec->n > most->queued_per_owner)
         return fault_set(why, ERR_INVALID, "n", "%d images exceed the capacity of the queue",
                          spec->n);
-    if (queue_length(j->queue) + accepting_images(j, NULL) + spec->n > most->queued)
+    // A shared store counts again when it accepts the job.
+    const int waiting = j->p.store->shared ? j->kept.queued : queue_length(j->queue);
+    if (waiting + accepting_images(j, NULL) + spec->n > most->queued)
         return fault_set(why, ERR_BUSY, "queue", "the queue is full");
     if (queue_owner_length(j->queue, spec->owner) + accepting_images(j, spec->owner) + spec->n >
         most->queued_per_owner)
@@ -78,14 +81,14 @@ static enum err random_id(const char *prefix, char *out, size_t n)
     return ERR_OK;
 }
 
-static enum err jobs_enqueue(struct jobs *j, struct job *job)
+enum err jobs_enqueue(struct jobs *j, struct job *job)
 {
-    job->state = JOB_QUEUED;
     for (int i = 0; i < job->spec.n; i++) {
         struct job_picture *p = &job->picture[i];
-        struct work *w = p->state == JOB_DONE ? NULL : calloc(1, sizeof *w);
-        if (p->state == JOB_DONE)
-            continue; // before a restart
+        // Done before a restart or elsewhere, or queued, or about to be removed from its slot.
+        if (p->state == JOB_DONE || p->work)
+            continue;
+        struct work *w = calloc(1, sizeof *w);
         if (!w)
             return ERR_NO_MEMORY;
         w->job = job;
@@ -125,9 +128,11 @@ static void accepted(struct jobs_ask *ask)
     struct job *job = ask->job;
     struct fault why;
     ask->accepting = 0;
-    jobs_link(j, job);
+    job->core = j;
+    if (job_here(job))
+        jobs_link(j, job);
     // While the program is ending, the job waits in the store.
-    if (!j->leaving && jobs_enqueue(j, job)) {
+    if (job_here(job) && !j->leaving && jobs_enqueue(j, job)) {
         fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
         jobs_fail(j, job, &why);
     }
@@ -136,6 +141,8 @@ static void accepted(struct jobs_ask *ask)
                                        {"prompt", job->spec.request.prompt}};
     log_fields(LOG_DEBUG, "jobs", "accepted", fields, 3);
     jobs_ask_end(ask, job, NULL);
+    if (j->draining && j->p.store->shared)
+        jobs_release(j, j->leaving);
 }
 
 enum err jobs_key_reused(struct fault *why)
@@ -168,7 +175,7 @@ static void on_accepted(struct store_call *c)
     struct jobs_ask *ask = c->ctx;
     struct job *same = c->n ? c->jobs[0] : NULL;
     const struct fault why = c->why;
-    const int64_t seq = c->job->seq;
+    const int64_t seq = c->job->seq, lease = c->job->lease;
     jobs_called(ask->j, c);
     if (same)
         c->jobs[0] = NULL;
@@ -181,8 +188,20 @@ static void on_accepted(struct store_call *c)
     } else {
         ask->job->stored = true;
         ask->job->seq = seq;
+        ask->job->lease = lease;
         accepted(ask);
     }
+}
+
+// What this replica can start now, and the limits of the fleet.
+static void set_quota(struct jobs *j, struct store_call *c)
+{
+    const struct jobs_limits *most = &j->p.limits;
+    const int room = jobs_room_here(j) - accepting_images(j, NULL);
+    c->room = j->draining || room < 0 ? 0 : room;
+    c->quota = (struct store_quota){most->queued, most->queued_per_owner, most->running_per_owner};
+    c->keep.now = clock_unix_ms();
+    c->keep.webhooks = j->webhook;
 }
 
 static void store_job(struct jobs_ask *ask, const struct picture_used *used)
@@ -191,16 +210,18 @@ static void store_job(struct jobs_ask *ask, const struct picture_used *used)
     const struct job_spec *s = &job->spec;
     job->used = *used;
     job->created = clock_unix_ms();
-    ask->accepting = s->n;
-    if (!s->durable && !s->keep && !s->idempotency_key) {
+    if (!s->durable && !s->keep && !s->idempotency_key && !ask->j->p.store->shared) {
         accepted(ask);
         return;
     }
     struct store_call *c = store_call_about(STORE_ACCEPT, job, on_accepted, ask);
-    if (c)
+    if (c) {
+        set_quota(ask->j, c);
+        ask->accepting = s->n;
         jobs_call(ask->j, c);
-    else
+    } else {
         jobs_ask_no_memory(ask);
+    }
 }
 
 // Handles the lookup of an idempotency key. Only a new request is checked now, so that a repeated
@@ -267,42 +288,96 @@ static bool all_done(const struct job *job)
     return true;
 }
 
+// Ends a claimed job that need not be drawn.
+static bool is_finished(struct jobs *j, struct job *job)
+{
+    struct fault why;
+    if (job->cancel) {
+        jobs_end(j, job, JOB_CANCELLED, NULL);
+    } else if (job->claims > JOB_MAX_CLAIMS) {
+        fault_set(&why, ERR_INTERNAL, "",
+                  "the job was given up after %d attempts, all of which"
+                  " ended with the loss of their server",
+                  JOB_MAX_CLAIMS);
+        jobs_fail(j, job, &why);
+    } else if (all_done(job)) {
+        jobs_end(j, job, JOB_DONE, NULL);
+    } else {
+        return jobs_late(j, job, clock_unix_ms());
+    }
+    return true;
+}
+
+void jobs_begin(struct jobs *j, struct job *job, const struct job *now)
+{
+    struct fault why;
+    job->pins++;
+    job->lease = now->lease;
+    job->claims = now->claims;
+    job->cancel = now->cancel;
+    job->told = 0;
+    if (job_ended(job)) { // only its webhook must be called
+        job->webhook_tries = now->webhook_tries;
+        job->webhook_next = now->webhook_next;
+    } else if (!job->ending && !is_finished(j, job)) {
+        job->state = JOB_QUEUED;
+        if (jobs_enqueue(j, job)) {
+            fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+            jobs_fail(j, job, &why);
+        }
+        jobs_tell_watched(job);
+    }
+    job->pins--;
+    jobs_settle(j, job);
+}
+
 // Takes a stored job into this process.
 static void claim_job(struct jobs *j, struct job *job)
 {
     const char *const inputs[] = {job->spec.input.image, job->spec.input.mask};
-    for (int i = 0; i < 2; i++)
+    const int64_t lease = job->lease;
+    struct job *live = jobs_live(j, job->id);
+    if (live) { // clients watch it here
+        jobs_mirror(j, live, job);
+        return;
+    }
+    for (int i = 0; i < 2 && !j->p.store->shared; i++)
         if (inputs[i] && attachments_adopt(j->attachments, inputs[i]))
             log_msg(LOG_ERROR, "jobs", "%s: %s", job->id, err_text(ERR_NO_MEMORY));
     jobs_loaded(j, job);
+    job->lease = lease;
+    job->position = -1;
     jobs_link(j, job);
-    if (job_ended(job))
-        jobs_settle(j, job); // stays if its webhook must be called
-    else if (all_done(job))
-        jobs_end(j, job, JOB_DONE, NULL);
-    else if (jobs_enqueue(j, job))
-        log_msg(LOG_ERROR, "jobs", "%s: %s", job->id, err_text(ERR_NO_MEMORY));
+    jobs_begin(j, job, job);
 }
 
 static void on_claimed(struct store_call *c)
 {
     struct jobs *j = c->ctx;
+    const bool shared = j->p.store->shared, more = shared && c->n;
     jobs_called(j, c);
-    if (c->why.code)
-        log_msg(LOG_ERROR, "store", "%s", c->why.msg);
+    j->claiming = false;
+    jobs_round_failed(j, &c->why);
     for (int i = 0; i < c->n; i++) {
         claim_job(j, c->jobs[i]);
         c->jobs[i] = NULL;
     }
     store_call_free(c);
-    attachments_sweep(j->attachments);
+    if (!shared)
+        attachments_sweep(j->attachments);
+    else if (j->draining)
+        jobs_release(j, j->leaving);
+    else if (more)
+        jobs_claim(j);
 }
 
 void jobs_claim(struct jobs *j)
 {
-    struct store_call *c = store_call_create(STORE_CLAIM, on_claimed, j);
-    if (c)
-        jobs_call(j, c);
-    else
-        log_msg(LOG_ERROR, "store", "%s", err_text(ERR_NO_MEMORY));
+    struct store_call *c =
+        j->claiming || j->draining ? NULL : store_call_create(STORE_CLAIM, on_claimed, j);
+    if (!c)
+        return; // tried again, or not needed
+    set_quota(j, c);
+    j->claiming = true;
+    jobs_call(j, c);
 }

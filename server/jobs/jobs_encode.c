@@ -54,10 +54,11 @@ static void pool_encode(uv_work_t *req)
 static void preview_encoded(struct encoding *e)
 {
     struct job_picture *p = &e->job->picture[e->picture];
-    if (!e->blob || e->job->ending || job_ended(e->job))
+    if (!e->blob || e->job->ending || job_ended(e->job) || !job_here(e->job))
         return;
     blob_unref(&p->latest);
     p->latest = blob_ref(e->blob);
+    p->previews++;
     p->preview = e->size;
     jobs_emit(e->j, e->job,
               (struct job_event){.type = JOB_EVENT_PREVIEW,
@@ -115,16 +116,27 @@ static void picture_lost(struct encoding *e, const struct fault *why)
         jobs_fail(e->j, e->job, why);
 }
 
+static bool keep_picture(struct encoding *e);
+
 static void on_kept(struct store_call *c)
 {
     struct encoding *e = c->ctx;
     struct job *job = e->job;
-    const bool last = job_ended(c->job);
+    const bool last = job_ended(c->job), stale = c->why.code == ERR_STALE;
     jobs_called(e->j, c);
-    job->pins--;
     if (last)
         job->ending = false;
-    if (job_ended(job) || (job->ending && job->outcome != JOB_DONE)) {
+    if (stale && c->job->lease == job->lease) {
+        jobs_lost(e->j, job);
+    } else if (!job_here(job)) {
+        // It was handed back or lost meanwhile.
+    } else if (stale && !job_ended(job) && !job->ending) { // and claimed here again
+        store_call_free(c);
+        job->pins--;
+        if (!keep_picture(e))
+            encoding_end(e);
+        return;
+    } else if (job_ended(job) || (job->ending && job->outcome != JOB_DONE)) {
         // The job was cancelled meanwhile.
     } else if (c->why.code) {
         picture_lost(e, &c->why);
@@ -137,6 +149,7 @@ static void on_kept(struct store_call *c)
         if (last)
             jobs_ended(e->j, job);
     }
+    job->pins--;
     store_call_free(c);
     encoding_end(e);
 }
@@ -168,7 +181,8 @@ static void picture_encoded(struct encoding *e)
 {
     struct job *job = e->job;
     struct job_picture *p = &job->picture[e->picture];
-    if (job->ending || job_ended(job) || !e->blob) {
+    const bool over = job->ending || job_ended(job) || !job_here(job) || p->state == JOB_DONE;
+    if (over || !e->blob) {
         if (!e->blob)
             jobs_fail(e->j, job, &e->why);
         encoding_end(e);

@@ -40,6 +40,7 @@ static void ask_free(struct jobs_ask *ask)
         at = &(*at)->next;
     *at = ask->next;
     free(ask->owner);
+    free(ask->client);
     free(ask);
 }
 
@@ -65,6 +66,8 @@ void jobs_ask_end(struct jobs_ask *ask, struct job *job, const struct fault *why
     const bool submitted = ask->submitted;
     if (ask->job != job)
         job_free(&ask->job); // was never accepted
+    if (job && !job->linked)
+        job = jobs_only_copy(j, job);
     if (job)
         job->pins++;
     if (done)
@@ -134,6 +137,19 @@ void jobs_ask_found(struct jobs_ask *ask, struct job *job)
     ask_images(ask);
 }
 
+static void on_found(struct store_call *c);
+
+static void ask_again(struct jobs_ask *ask)
+{
+    struct store_call *c = store_call_create(STORE_FIND, on_found, ask);
+    if (!c) {
+        jobs_ask_no_memory(ask);
+        return;
+    }
+    memcpy(c->id, ask->id, sizeof c->id);
+    jobs_call(ask->j, c);
+}
+
 static void on_found(struct store_call *c)
 {
     struct jobs_ask *ask = c->ctx;
@@ -148,11 +164,19 @@ static void on_found(struct store_call *c)
     } else if (!why.code) {
         fault_set(&why, ERR_NOT_FOUND, "", "no such job");
     }
-    store_call_free(c);
-    if (job)
+    struct job *live = job ? jobs_live(ask->j, job->id) : NULL;
+    if (live && !job_here(live) && !job_ended(live) && (!ask->refreshed || live->news)) {
+        // Its watchers are told first; then it is asked for again.
+        memcpy(ask->id, job->id, sizeof ask->id);
+        jobs_mirror(ask->j, live, job);
+        ask->refreshed = true;
+        ask_again(ask);
+    } else if (job) {
         jobs_ask_found(ask, job);
-    else
+    } else {
         jobs_ask_end(ask, NULL, &why);
+    }
+    store_call_free(c);
 }
 
 void jobs_find(struct jobs *j, const struct jobs_lookup *what, jobs_job_fn *done, void *ctx,
@@ -168,7 +192,8 @@ void jobs_find(struct jobs *j, const struct jobs_lookup *what, jobs_job_fn *done
         return;
     }
     struct job *live = what->id ? jobs_live(j, what->id) : NULL;
-    if (live && (!what->owner || !strcmp(live->spec.owner, what->owner))) {
+    const bool current = live && (job_here(live) || job_ended(live));
+    if (current && (!what->owner || !strcmp(live->spec.owner, what->owner))) {
         jobs_ask_found(ask, live);
         return;
     }
@@ -203,6 +228,81 @@ enum err jobs_image(struct jobs *j, struct job *job, int picture, struct blob **
         *why = job->lost;
     return job->lost.code ? job->lost.code
                           : fault_set(why, ERR_INTERNAL, "", "%s", err_text(ERR_INTERNAL));
+}
+
+// ---- the job of a client ------------------------------------------------------------------------
+
+// The oldest of the client's jobs, or else, with keys, of the key's.
+static struct job *preferred(const struct jobs_ask *ask, struct job *so_far, struct job *job)
+{
+    const struct job_spec *s = &job->spec;
+    if (job_ended(job) || strcmp(s->owner, ask->owner) || strcmp(s->api, ask->api))
+        return so_far;
+    const bool same = s->client && !strcmp(s->client, ask->client);
+    const bool best = so_far && so_far->spec.client && !strcmp(so_far->spec.client, ask->client);
+    // Without keys, only the address identifies a client.
+    return same || (*ask->owner && !best) ? job : so_far;
+}
+
+static void end_current(struct jobs_ask *ask, struct job *job)
+{
+    struct fault why;
+    if (!job)
+        fault_set(&why, ERR_NOT_FOUND, "", "no such job");
+    ask->job = job;
+    jobs_ask_end(ask, job, job ? NULL : &why);
+}
+
+static void on_unfinished(struct store_call *c)
+{
+    struct jobs_ask *ask = c->ctx;
+    struct jobs *j = ask->j;
+    struct job *job = NULL;
+    const struct fault why = c->why;
+    jobs_called(j, c);
+    for (int i = 0; i < c->n; i++)
+        job = preferred(ask, job, c->jobs[i]);
+    for (int i = 0; job && i < c->n; i++)
+        if (c->jobs[i] == job)
+            c->jobs[i] = NULL;
+    store_call_free(c);
+    if (job)
+        jobs_loaded(j, job);
+    if (why.code)
+        jobs_ask_end(ask, NULL, &why);
+    else
+        end_current(ask, job);
+}
+
+void jobs_current(struct jobs *j, const struct jobs_who *who, jobs_job_fn *done, void *ctx,
+                  struct jobs_ask **out)
+{
+    enum { MANY = 1000 };
+    struct jobs_ask *ask = jobs_ask_create(j, done, ctx, out);
+    struct job *job = NULL;
+    if (!ask)
+        return;
+    ask->api = who->api;
+    ask->owner = strdup(who->owner);
+    ask->client = strdup(who->client);
+    struct store_call *c = NULL;
+    const bool shared = j->p.store->shared;
+    bool ok = ask->owner && ask->client;
+    if (ok && shared) {
+        c = store_call_create(STORE_LIST, on_unfinished, ask);
+        ok = c && (c->owner = strdup(who->owner));
+    }
+    if (!ok) {
+        store_call_free(c);
+        jobs_ask_no_memory(ask);
+    } else if (c) {
+        c->page = (struct store_page){INT64_MAX, INT64_MAX, STORE_UNFINISHED, MANY};
+        jobs_call(j, c);
+    } else {
+        for (struct job *live = j->newest; live; live = live->older)
+            job = preferred(ask, job, live);
+        end_current(ask, job);
+    }
 }
 
 // ---- removing -----------------------------------------------------------------------------------
@@ -249,10 +349,12 @@ static bool is_before(const struct job *job, const struct store_page *p)
     return job->created < p->created || (job->created == p->created && job->seq < p->seq);
 }
 
-// Unfinished jobs are all live here, and only their live state is current.
+// Unfinished jobs are all live here, and only their live state is current, unless replicas share
+// the store.
 static bool only_live(const struct jobs_ask *ask)
 {
-    return ask->page.state == JOB_QUEUED || ask->page.state == JOB_RUNNING;
+    const bool unfinished = ask->page.state == JOB_QUEUED || ask->page.state == JOB_RUNNING;
+    return unfinished && !ask->j->p.store->shared;
 }
 
 // The next live job of the page that the store's result lacks.
@@ -282,6 +384,8 @@ static int merge(struct jobs_ask *ask, struct store_call *c, struct job **to)
         at++;
         row->stored = true;
         struct job *live = jobs_live(ask->j, row->id);
+        if (live && !job_here(live))
+            live = NULL; // the row is newer
         if (!live || is_listed(live, ask))
             to[n++] = live ? live : row;
     }

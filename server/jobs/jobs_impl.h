@@ -36,6 +36,8 @@ struct jobs {
     int running, encoding;
     double busy_seconds, seconds_per_picture;
     bool draining, leaving, expiring, store_closing;
+    // A shared store: calls under way, whether it says that something changed, whether it failed.
+    bool claiming, beating, following, changed, unreachable;
     void (*closed)(void *ctx);
     void *closed_ctx;
     struct fault down; // why the last engine failed
@@ -51,7 +53,10 @@ struct jobs_ask {
     struct job *job; // for jobs_submit, until accepted; later the result
     int accepting;   // number of images that are about to be queued
     bool submitted;
-    bool found; // the idempotency key was used before
+    bool found;      // the idempotency key was used before
+    bool refreshed;  // the live copy of another replica's job is up to date
+    const char *api; // of jobs_current
+    char *client;
     char id[JOB_ID_SIZE];
     char *owner;
     struct store_page page;
@@ -84,16 +89,47 @@ struct job *jobs_live(struct jobs *j, const char *id); // NULL: none
 void jobs_loaded(struct jobs *j, struct job *job);
 void jobs_link(struct jobs *j, struct job *job);
 void jobs_unlink(struct jobs *j, struct job *job);
+// The live copy of a job that was loaded twice, with the images of both. Owner: takes the job.
+struct job *jobs_only_copy(struct jobs *j, struct job *job);
 // Frees the job if it is no longer live.
 void jobs_settle(struct jobs *j, struct job *job);
 void jobs_emit(struct jobs *j, struct job *job, struct job_event ev);
+// Tells the workers whether the job's previews are watched.
+void jobs_tell_watched(struct job *job);
 // Cancels a job that nobody waits for or asks for later; otherwise settles it.
 void jobs_cancel_unwanted(struct jobs *j, struct job *job);
 
 // jobs_accept.c
 // Whether a job could be accepted now, before its request is checked. Errors: BUSY, INVALID.
 enum err jobs_may_accept(struct jobs *j, const struct job_spec *spec, struct fault *why);
+// Queues the images that are not done and not queued. Errors: NO_MEMORY.
+enum err jobs_enqueue(struct jobs *j, struct job *job);
+// Draws a job that this process has claimed. now: as claimed. The job may be freed.
+void jobs_begin(struct jobs *j, struct job *job, const struct job *now);
+// Claims jobs from the store, unless that is under way.
 void jobs_claim(struct jobs *j);
+
+// jobs_share.c
+bool job_here(const struct job *job); // this process draws it
+// Every JOBS_TIMER_MS: claims, heartbeats and what other replicas do.
+void jobs_share(struct jobs *j);
+void jobs_on_changed(void *ctx);    // the store says so
+int jobs_room_here(struct jobs *j); // images that can start now
+// Stops drawing a job that stays in the store, without telling its watchers.
+void jobs_let_go(struct jobs *j, struct job *job);
+// Likewise, because its lease is no longer valid. The job may be freed.
+void jobs_lost(struct jobs *j, struct job *job);
+// Hands jobs back: all, or the durable ones that have not started.
+void jobs_release(struct jobs *j, bool running);
+void jobs_cancel_there(struct jobs *j, struct job *job);
+// Logs the error of a periodic call, once until it succeeds.
+void jobs_round_failed(struct jobs *j, const struct fault *why);
+
+// jobs_mirror.c
+// Tells the watchers of another replica's job what is new, and draws it here if now has a lease.
+// Owner: takes now. The job may be freed.
+void jobs_mirror(struct jobs *j, struct job *job, struct job *now);
+void jobs_follow(struct jobs *j); // asks the store about all such jobs
 
 // jobs_life.c
 void jobs_on_worker(void *ctx, struct worker_event *ev);
@@ -104,6 +140,11 @@ void jobs_begin_end(struct jobs *j, struct job *job, enum job_state outcome);
 void jobs_ended(struct jobs *j, struct job *job);
 void jobs_fail(struct jobs *j, struct job *job, const struct fault *why);
 void jobs_save_again(struct jobs *j, struct job *job);
+// Takes a job's images from queue and slots; those that are not done get the state.
+void pictures_stop(struct jobs *j, struct job *job, enum job_state state);
+// Fails a job that is past its deadline.
+bool jobs_late(struct jobs *j, struct job *job, int64_t now);
+int64_t jobs_keep_ms(const struct jobs *j, const struct job *job);
 bool job_busy(const struct job *job); // a worker, the pool or a watcher still uses it
 
 // jobs_encode.c

@@ -52,8 +52,8 @@ static void intake_end(struct jobs_intake *in, struct job *job)
 static void on_submitted(void *ctx, struct job *job, const struct fault *why)
 {
     struct jobs_intake *in = ctx;
-    // The job of a repeated request has its own references.
-    if (job && !in->ask->found)
+    // The job of a repeated request has its own references, as has any in a shared store.
+    if (job && !in->ask->found && !in->j->p.store->shared)
         in->added[0] = in->added[1] = false;
     if (why)
         in->why = *why;

@@ -22,11 +22,6 @@ struct job *jobs_live(struct jobs *j, const char *id)
     return *place_of(j, id);
 }
 
-struct job *jobs_newest(struct jobs *j)
-{
-    return j->newest;
-}
-
 // Lets the ids of events begin above those that another process gave the job before: a stream that
 // comes back with one of these must not take others for what it missed.
 static void begin_events(struct job *job)
@@ -38,7 +33,9 @@ void jobs_loaded(struct jobs *j, struct job *job)
 {
     job->core = j;
     job->stored = true;
-    job->position = -1;
+    job->lease = 0; // the copy of a job that is found
+    if (!j->p.store->shared)
+        job->position = -1;
     begin_events(job);
 }
 
@@ -64,11 +61,26 @@ void jobs_unlink(struct jobs *j, struct job *job)
     j->unstored -= !job->stored;
 }
 
+struct job *jobs_only_copy(struct jobs *j, struct job *job)
+{
+    struct job *live = jobs_live(j, job->id);
+    if (!live || live == job)
+        return job;
+    for (int i = 0; i < job->spec.n; i++) {
+        if (!live->picture[i].image && job->picture[i].image)
+            live->picture[i].image = blob_ref(job->picture[i].image);
+    }
+    if (job->lost.code)
+        live->lost = job->lost;
+    job_free(&job);
+    return live;
+}
+
 void jobs_settle(struct jobs *j, struct job *job)
 {
     const bool untold = j->webhook && job->webhook_next;
-    const bool needed = job->linked && (!job_ended(job) || job->unsaved || untold);
-    if (job_busy(job) || job->watches || needed)
+    const bool unfinished = !job_ended(job) || job->unsaved || untold;
+    if (job_busy(job) || job->watches || (job->linked && job_here(job) && unfinished))
         return;
     if (job->linked)
         jobs_unlink(j, job);
@@ -81,9 +93,9 @@ void jobs_settle(struct jobs *j, struct job *job)
 
 // ---- watching -----------------------------------------------------------------------------------
 
-static void tell_watched(struct job *job)
+void jobs_tell_watched(struct job *job)
 {
-    bool any = false;
+    bool any = job->watched_there;
     for (const struct job_watch *w = job->watches; w; w = w->next)
         any |= w->previews;
     for (int i = 0; i < job->spec.n; i++) {
@@ -109,7 +121,8 @@ void jobs_watch(struct jobs *j, struct job *job, struct job_watch *w)
     w->job = job;
     w->next = job->watches;
     job->watches = w;
-    tell_watched(job);
+    j->changed |= !job_here(job); // it is asked for soon
+    jobs_tell_watched(job);
 }
 
 void jobs_emit(struct jobs *j, struct job *job, struct job_event ev)
@@ -146,12 +159,15 @@ void jobs_unwatch(struct jobs *j, struct job_watch *w)
         at = &(*at)->next;
     *at = w->next;
     w->job = NULL;
-    tell_watched(job);
+    jobs_tell_watched(job);
     jobs_cancel_unwanted(j, job);
 }
 
 void jobs_cancel(struct jobs *j, struct job *job)
 {
-    jobs_end(j, job, JOB_CANCELLED, NULL);
+    if (job_here(job))
+        jobs_end(j, job, JOB_CANCELLED, NULL);
+    else
+        jobs_cancel_there(j, job);
     jobs_settle(j, job);
 }

@@ -41,10 +41,14 @@ static void on_noted(struct store_call *c)
     struct job *job = c->ctx;
     jobs_called(job->core, c);
     job->pins--;
-    if (c->why.code)
+    const bool stale = c->why.code == ERR_STALE && c->job->lease == job->lease;
+    if (c->why.code && c->why.code != ERR_STALE)
         log_msg(LOG_ERROR, "store", "%s: %s", job->id, c->why.msg);
     store_call_free(c);
-    jobs_settle(job->core, job);
+    if (stale)
+        jobs_lost(job->core, job);
+    else
+        jobs_settle(job->core, job);
 }
 
 static void webhook_note(struct jobs *j, struct job *job)
@@ -99,7 +103,7 @@ void jobs_webhooks(struct jobs *j, int64_t now)
 {
     for (struct job *job = j->newest; j->webhook && job; job = job->older) {
         if (!job->webhook_next || job->webhook_next > now || job->webhook_sending ||
-            !job_ended(job))
+            !job_ended(job) || !job_here(job))
             continue;
         char *body = webhook_body(job);
         job->webhook_sending =

@@ -28,7 +28,8 @@ enum store_op {
     STORE_DRAWN,  // job, picture, image: an image is finished; with the last one, so is the job
     STORE_FINISH, // job: done, failed or cancelled
     STORE_NOTE,   // job: progress of its webhook
-    // job, as it ends if nobody draws it; otherwise its replica is told. jobs: as it is now.
+    // job: its end (state, finished, expires, webhook_next), if nobody draws it; otherwise its
+    // replica is told. jobs: as it is now.
     STORE_CANCEL,
     STORE_WATCH,  // watched: jobs that are not drawn here; answers in each
     STORE_FIND,   // id, or owner and key; jobs: the job, or none
@@ -44,6 +45,9 @@ enum store_op {
 // and those whose webhook is due; then waiting ones until the room is used up: owners in turn, an
 // owner's by priority and age, nobody beyond running_per_owner. It counts job->claims, except for
 // webhooks; STORE_RELEASE takes the count back. STORE_ACCEPT leases a job under the same rules.
+//
+// Jobs that a shared store finds, lists or watches have lease 0, their progress, and while they
+// wait their position (-1: unknown).
 //
 // A job with a lease is running until it ends, whatever state a snapshot of it has. The lease ends
 // with the job or, if it has a webhook, when webhook_next is 0; its token stays valid for

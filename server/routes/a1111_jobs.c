@@ -2,6 +2,7 @@
 // by the other files of this API on the loop thread.
 #include "a1111.h"
 
+#include "asking.h"
 #include "buf.h"
 #include "http.h"
 #include "json.h"
@@ -104,6 +105,7 @@ static void watch(struct part *p, struct job *job)
 {
     const struct app *app = p->all->call->app;
     p->job = job;
+    p->watch.images = true;
     p->watch.event = on_event;
     p->watch.ctx = p;
     jobs_watch(app->jobs, job, &p->watch);
@@ -162,35 +164,18 @@ void a1111_submit_all(struct call *c, const struct job_spec *specs,
 
 // ---- progress -----------------------------------------------------------------------------------
 
-// The job that progress, interrupt and skip apply to: the caller's oldest unfinished one,
-// preferring the same key and address over the same key. Without keys, only the address identifies
-// a client.
-static struct job *current_job(struct call *c)
-{
-    const struct app *app = c->app;
-    struct job *same_client = NULL, *same_key = NULL;
-    for (struct job *j = jobs_newest(app->jobs); j; j = j->older) {
-        if (job_ended(j) || strcmp(j->spec.owner, c->owner) || strcmp(j->spec.api, "a1111"))
-            continue;
-        if (j->spec.client && !strcmp(j->spec.client, http_client(c->http)))
-            same_client = j;
-        else if (*c->owner)
-            same_key = j;
-    }
-    return same_client ? same_client : same_key;
-}
-
+// Progress, interrupt and skip apply to the caller's oldest unfinished job, preferring the same key
+// and address over the same key. Without keys, only the address identifies a client.
 static const struct check_field progress_table[] = {
     {"skip_current_image", CHECK_BOOL, 0, offsetof(struct progress_fields, skip_current_image),
      .def = "false", .help = "true sets current_image to null"},
 };
 const struct check_table a1111_progress_check = CHECK_TABLE_LAX("ProgressQuery", progress_table);
 
-void a1111_progress_get(struct call *c)
+static void reply_progress(struct call *c, struct job *j)
 {
     const struct app *app = c->app;
     const struct progress_fields *f = c->fields;
-    struct job *j = current_job(c);
     const struct job_picture *p = j ? &j->picture[0] : NULL;
     const double progress = j ? job_progress(j) : 0;
     struct buf b = {0};
@@ -214,13 +199,31 @@ void a1111_progress_get(struct call *c)
     call_json(c, 200, &b);
 }
 
-void a1111_interrupt_post(struct call *c)
+static void reply_no_progress(struct call *c)
 {
-    const struct app *app = c->app;
+    reply_progress(c, NULL);
+}
+
+void a1111_progress_get(struct call *c)
+{
+    asking_current(c, "a1111", reply_progress, reply_no_progress);
+}
+
+static void reply_empty(struct call *c)
+{
     struct buf b = {0};
-    struct job *j = current_job(c);
-    if (j)
-        jobs_cancel(app->jobs, j);
     buf_puts(&b, "{}");
     call_json(c, 200, &b);
+}
+
+static void interrupt(struct call *c, struct job *j)
+{
+    const struct app *app = c->app;
+    jobs_cancel(app->jobs, j);
+    reply_empty(c);
+}
+
+void a1111_interrupt_post(struct call *c)
+{
+    asking_current(c, "a1111", interrupt, reply_empty);
 }

@@ -67,7 +67,7 @@ static void on_found(void *ctx, struct job *job, const struct fault *why)
     struct asking *a = ctx;
     struct call *c = a->call;
     asking_fn *then = a->then;
-    void (*missing)(struct call *c) = a->missing;
+    void (*missing)(struct call * c) = a->missing;
     asking_end(a);
     if (job)
         then(c, job);
@@ -86,6 +86,18 @@ void asking_job(struct call *c, const struct jobs_lookup *what, asking_fn *then,
         return;
     a->missing = missing;
     jobs_find(app->jobs, what, on_found, a, &a->ask);
+}
+
+void asking_current(struct call *c, const char *api, asking_fn *then,
+                    void (*missing)(struct call *c))
+{
+    const struct app *app = c->app;
+    const struct jobs_who who = {c->owner, http_client(c->http), api};
+    struct asking *a = asking_create(c, then);
+    if (!a)
+        return;
+    a->missing = missing;
+    jobs_current(app->jobs, &who, on_found, a, &a->ask);
 }
 
 static void on_removed(void *ctx, struct job *none, const struct fault *why)

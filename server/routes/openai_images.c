@@ -335,6 +335,7 @@ static void follow(struct call *c, struct job *job)
     w->created = job->created / 1000;
     warn_unused(w);
     w->watch.previews = w->fields.stream;
+    w->watch.images = true;
     w->watch.event = on_event;
     w->watch.ctx = w;
     jobs_watch(app->jobs, job, &w->watch);
