@@ -398,7 +398,7 @@ static void test_at_the_same_time(void)
         let_go(o[0].job);
         remove_job(o[0].job);
     }
-    CHECK(!jobs_newest(jobs));
+    CHECK_INT(jobs_stats(jobs).jobs, 0);
     close_jobs();
 }
 
