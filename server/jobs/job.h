@@ -128,7 +128,7 @@ struct job {
     int64_t seq;           // number in the store's order of acceptance; 0: not stored
     int64_t lease;         // the store's token for drawing it here; 0: not drawn here
     int claims;            // number of times that a replica began to draw it
-    bool cancel;           // another replica is to be told, or has told, to cancel it
+    bool cancel;           // the job must be cancelled by, or for, another replica
     bool cancelling;       // that is under way
     bool watched_there;    // clients of other replicas watch its previews
     uint64_t told;         // events, as of the last heartbeat

@@ -193,7 +193,7 @@ static void on_accepted(struct store_call *c)
     }
 }
 
-// What this replica can start now, and the limits of the fleet.
+// Adds the number of images that can start here now, and the limits of the fleet.
 static void set_quota(struct jobs *j, struct store_call *c)
 {
     const struct jobs_limits *most = &j->p.limits;

@@ -1,6 +1,6 @@
-// What replicas that share a store do with it beside drawing: they claim jobs, renew their leases,
-// hand jobs back, and cancel jobs of others. Loop thread only. jobs_mirror.c follows the jobs that
-// others draw; jobs_life.c contains the life of a job that is drawn here.
+// Replicas that share a store: they claim jobs, renew their leases, hand jobs back, and cancel jobs
+// of others. Loop thread only. jobs_mirror.c follows the jobs that others draw; jobs_life.c contains
+// the life of a job that is drawn here.
 #include "jobs_impl.h"
 
 #include "clock.h"

@@ -67,7 +67,7 @@ static void on_found(void *ctx, struct job *job, const struct fault *why)
     struct asking *a = ctx;
     struct call *c = a->call;
     asking_fn *then = a->then;
-    void (*missing)(struct call * c) = a->missing;
+    void (*missing)(struct call *c) = a->missing;
     asking_end(a);
     if (job)
         then(c, job);

@@ -41,7 +41,7 @@ static void nothing(struct store_call *c) {}
 // Runs a call in the store in memory.
 static void base_run(struct shared *s, struct store_call *c)
 {
-    void (*done)(struct store_call * c) = c->done;
+    void (*done)(struct store_call *c) = c->done;
     c->done = nothing;
     s->base->ops->call(s->base, c);
     c->done = done;

@@ -15,7 +15,7 @@ void shared_pass(struct shared *s, int64_t ms);
 // While a replica is cut off, its calls wait.
 void shared_cut_off(struct store *store, bool cut_off);
 
-// What happened to a job.
+// The history of a job.
 struct shared_job {
     int replica; // that has its lease; -1: none
     int claims;
