@@ -30,12 +30,13 @@ static enum err jobs_room(struct jobs *j, const struct job_spec *spec, struct fa
     if (spec->n > most->queued || spec->n > most->queued_per_owner)
         return fault_set(why, ERR_INVALID, "n", "%d images exceed the capacity of the queue",
                          spec->n);
-    // A shared store counts again when it accepts the job.
-    const int waiting = j->p.store->shared ? j->kept.queued : queue_length(j->queue);
+    // A shared store counts when it accepts the job, and each owner's images only then.
+    const bool shared = j->p.store->shared;
+    const int waiting = shared ? j->kept.queued : queue_length(j->queue);
+    const int owned = shared ? 0 : queue_owner_length(j->queue, spec->owner);
     if (waiting + accepting_images(j, NULL) + spec->n > most->queued)
         return fault_set(why, ERR_BUSY, "queue", "the queue is full");
-    if (queue_owner_length(j->queue, spec->owner) + accepting_images(j, spec->owner) + spec->n >
-        most->queued_per_owner)
+    if (owned + accepting_images(j, spec->owner) + spec->n > most->queued_per_owner)
         return fault_set(why, ERR_BUSY, "queue", "this API key has too many images in the queue");
     return ERR_OK;
 }

@@ -1,5 +1,5 @@
 // Replicas that share a store: they claim jobs, renew their leases, hand jobs back, and cancel jobs
-// of others. Loop thread only. jobs_mirror.c follows the jobs that others draw; jobs_life.c contains
+// of others. Loop thread only. jobs_mirror.c follows the jobs that others draw, and jobs_life.c has
 // the life of a job that is drawn here.
 #include "jobs_impl.h"
 
