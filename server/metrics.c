@@ -62,6 +62,14 @@ static const struct metric_row {
     [METRIC_KEPT_BYTES] = {"imagend_kept_bytes", GAUGE, NULL, "", "Size of the stored results"},
     [METRIC_INPUT_BYTES] = {"imagend_input_bytes", GAUGE, NULL, "",
                             "Size of the input images of all jobs"},
+    [METRIC_FLEET_PICTURES] = {"imagend_fleet_pictures", GAUGE, NULL, "state",
+                               "Unfinished images of all replicas that share the store: queued, "
+                               "running"},
+    [METRIC_CLAIMED] = {"imagend_claims_total", COUNTER, NULL, "",
+                        "Jobs that this replica claimed from the shared store after they waited"},
+    [METRIC_LEASES_LOST] = {"imagend_leases_lost_total", COUNTER, NULL, "",
+                            "Jobs that this replica lost to another one, which generates them "
+                            "again"},
     [METRIC_READY] = {"imagend_ready", GAUGE, NULL, "", "1 while requests are served"},
     [METRIC_MODEL] = {"imagend_model_info", GAUGE, NULL, "model, device, dtype",
                       "The loaded model; always 1"},

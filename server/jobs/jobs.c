@@ -286,6 +286,8 @@ struct jobs_stats jobs_stats(struct jobs *j)
     struct jobs_stats s = {
         .queued = j->p.store->shared ? j->kept.queued : queue_length(j->queue),
         .running = j->running,
+        .fleet_running = j->p.store->shared ? j->kept.running : j->running,
+        .shared = j->p.store->shared,
         .jobs = j->kept.jobs + j->unstored,
         .kept_bytes = j->kept.bytes,
         .input_bytes = attachments_bytes(j->attachments),

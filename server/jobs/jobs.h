@@ -28,6 +28,8 @@ enum jobs_measure {
     JOBS_FAILED,     // 1 for each image that failed; which: enum err
     JOBS_ENDED,      // seconds from acceptance to the end; which = enum job_state
     JOBS_REBUILT,    // 1 for each lost engine
+    JOBS_CLAIMED,    // 1 for each job claimed from a shared store
+    JOBS_LOST,       // 1 for each lease that ended before its job
 };
 
 struct jobs_webhook {
@@ -52,8 +54,10 @@ struct jobs_params {
 };
 
 struct jobs_stats {
-    int queued, running; // images
-    int jobs;            // stored or live
+    int queued, running; // images: of all replicas that share the store, and of this one
+    int fleet_running;   // of all replicas
+    bool shared;
+    int jobs; // stored or live
     size_t kept_bytes, input_bytes;
     int slots;
     double seconds_per_picture;

@@ -357,6 +357,8 @@ static void on_claimed(struct store_call *c)
     struct jobs *j = c->ctx;
     const bool shared = j->p.store->shared, more = shared && c->n;
     jobs_called(j, c);
+    if (more)
+        jobs_measure(j, JOBS_CLAIMED, 0, c->n);
     j->claiming = false;
     jobs_round_failed(j, &c->why);
     for (int i = 0; i < c->n; i++) {

@@ -47,6 +47,7 @@ void jobs_let_go(struct jobs *j, struct job *job)
 void jobs_lost(struct jobs *j, struct job *job)
 {
     log_msg(LOG_WARN, "jobs", "%s: the lease ended; another replica has the job", job->id);
+    jobs_measure(j, JOBS_LOST, 0, 1);
     jobs_let_go(j, job);
     jobs_settle(j, job);
 }

@@ -75,6 +75,8 @@ void watch_jobs(void *app, enum jobs_measure m, int which, double value)
         snprintf(labels, sizeof labels, "code=\"%s\"", err_name((enum err)which));
         metric_add(a->metrics, METRIC_PICTURES_FAILED, labels, value);
         break;
+    case JOBS_CLAIMED: metric_add(a->metrics, METRIC_CLAIMED, "", value); break;
+    case JOBS_LOST: metric_add(a->metrics, METRIC_LEASES_LOST, "", value); break;
     case JOBS_REBUILT: metric_add(a->metrics, METRIC_ENGINE_LOST, "", value); break;
     case JOBS_ENDED:
         snprintf(labels, sizeof labels, "state=\"%s\"", job_state_name((enum job_state)which));
@@ -114,6 +116,10 @@ void watch_metrics(struct app *app, struct buf *out)
     metric_set(m, METRIC_KEPT_JOBS, "", s.jobs);
     metric_set(m, METRIC_KEPT_BYTES, "", (double)s.kept_bytes);
     metric_set(m, METRIC_INPUT_BYTES, "", (double)s.input_bytes);
+    if (s.shared) {
+        metric_set(m, METRIC_FLEET_PICTURES, "state=\"queued\"", s.queued);
+        metric_set(m, METRIC_FLEET_PICTURES, "state=\"running\"", s.fleet_running);
+    }
     metric_set(m, METRIC_READY, "", jobs_ready(app->jobs, &why) && !app->draining);
     if (model) {
         struct buf labels = {0};

@@ -290,7 +290,7 @@ static void test_drawn_elsewhere(void)
 {
     open_fleet(1);
     struct client *busy = submit(0, "[hang]", 1, true);
-    steps = 20; // which take two seconds
+    steps = 30; // which take three seconds
     struct client *c = submit(0, "a cat [slow]", 2, false), *other;
     steps = 0;
     wait_drawn_by(c, 1);
