@@ -68,7 +68,13 @@ static void on_finished(struct store_call *c)
     job->unsaved = job_here(job) && !lost && c->why.code;
     store_call_free(c);
     if (lost) {
+        const bool cancelled = job->ending && job->outcome == JOB_CANCELLED;
+        job->pins++;
         jobs_lost(j, job);
+        if (cancelled) // the replica that has it now is told
+            jobs_cancel_there(j, job);
+        job->pins--;
+        jobs_settle(j, job);
         return;
     }
     if (stale && job->unsaved && save_end(j, job)) // it was claimed here meanwhile
@@ -274,7 +280,9 @@ void jobs_on_worker(void *ctx, struct worker_event *ev)
     switch (ev->type) {
     case WORKER_READY:
         j->down = (struct fault){0};
-        log_msg(LOG_INFO, "worker", "ready: %s on %s", jobs_model(j)->name, jobs_model(j)->device);
+        if (jobs_model(j)) // not while the program ends
+            log_msg(LOG_INFO, "worker", "ready: %s on %s", jobs_model(j)->name,
+                    jobs_model(j)->device);
         break;
     case WORKER_DOWN:
         j->down = ev->fault;
@@ -282,7 +290,7 @@ void jobs_on_worker(void *ctx, struct worker_event *ev)
         jobs_measure(j, JOBS_REBUILT, 0, 1);
         log_msg(LOG_ERROR, "worker", "cannot open the engine: %s", ev->fault.msg);
         // A lost device may recover; an invalid model folder at startup will not.
-        if (!jobs_model(j) && j->p.hopeless &&
+        if (!jobs_model(j) && j->p.hopeless && !j->leaving &&
             (ev->fault.code == ERR_NOT_FOUND || ev->fault.code == ERR_FORMAT ||
              ev->fault.code == ERR_UNSUPPORTED || ev->fault.code == ERR_INVALID))
             j->p.hopeless(j->p.ctx, &ev->fault);

@@ -21,11 +21,12 @@ struct worker {
     struct worker_params p;
     uv_thread_t thread;
     uv_async_t async;
-    uv_mutex_t lock; // engine, stats, events
+    uv_mutex_t lock; // engine, stats, events, ended
     struct engine *engine;
     struct worker_stats stats;
     struct worker_event *first, **last;
     atomic_bool stop;
+    bool ended; // the thread has nothing left to do
     // the worker thread's
     struct work *slots[WORKER_MAX_SLOTS];
     int active;
@@ -78,9 +79,19 @@ static void event_drain(struct worker *w)
     }
 }
 
+static void worker_on_closed(uv_handle_t *h);
+
 static void worker_on_async(uv_async_t *async)
 {
-    event_drain(async->data);
+    struct worker *w = async->data;
+    uv_mutex_lock(&w->lock);
+    const bool ended = w->ended;
+    uv_mutex_unlock(&w->lock);
+    event_drain(w);
+    if (!ended)
+        return;
+    uv_thread_join(&w->thread);
+    uv_close((uv_handle_t *)async, worker_on_closed);
 }
 
 // ---- the worker's thread --------------------------------------------------------------------
@@ -345,6 +356,10 @@ static void run_worker(void *arg)
     if (w->engine)
         run_evict(w);
     run_close(w);
+    uv_mutex_lock(&w->lock);
+    w->ended = true;
+    uv_mutex_unlock(&w->lock);
+    uv_async_send(&w->async);
 }
 
 // ---- the loop's side ------------------------------------------------------------------------
@@ -391,12 +406,11 @@ void worker_stop(struct worker *w, void (*closed)(void *ctx), void *ctx)
 {
     w->closed = closed;
     w->closed_ctx = ctx;
-    if (!atomic_exchange(&w->stop, true)) {
+    // The thread may be waiting for the loop, so the loop does not wait for the thread.
+    if (!atomic_exchange(&w->stop, true))
         queue_wake(w->p.queue);
-        uv_thread_join(&w->thread);
-        event_drain(w);
-    }
-    uv_close((uv_handle_t *)&w->async, worker_on_closed);
+    else
+        uv_close((uv_handle_t *)&w->async, worker_on_closed); // it did not start
 }
 
 enum err worker_check(struct worker *w, const struct job_spec *spec, struct picture_used *used,

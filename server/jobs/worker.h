@@ -62,8 +62,8 @@ struct worker_params {
 
 // Starts the thread, which opens the engine. Errors: NO_MEMORY, INTERNAL.
 enum err worker_create(const struct worker_params *p, struct worker **out, struct fault *why);
-// Evicts all slots, joins the thread and delivers the last events. The loop must run until closed
-// is called; the worker has been freed then. Thread: loop.
+// Ends the thread, which evicts all slots. The loop must run, and gets the last events, until
+// closed is called; the worker has been freed then. Thread: loop.
 void worker_stop(struct worker *w, void (*closed)(void *ctx), void *ctx);
 
 // Checks whether the engine can generate the request, and resolves its settings. Thread: any.

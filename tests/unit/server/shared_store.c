@@ -31,6 +31,9 @@ struct handle {
     int replica;
     uv_async_t async;
     struct store_call *first, **last;
+    uv_mutex_t lock; // protects the next line
+    bool held, asked;
+    uv_sem_t answered;
     bool cut_off, closing;
     void (*closed)(void *ctx);
     void *ctx;
@@ -304,13 +307,26 @@ static void on_handle_closed(uv_handle_t *async)
     struct handle *h = async->data;
     void (*closed)(void *ctx) = h->closed;
     void *ctx = h->ctx;
+    uv_sem_destroy(&h->answered);
+    uv_mutex_destroy(&h->lock);
     free(h);
     closed(ctx);
+}
+
+static void answer_file(struct handle *h)
+{
+    uv_mutex_lock(&h->lock);
+    if (h->asked && !h->held) {
+        h->asked = false;
+        uv_sem_post(&h->answered);
+    }
+    uv_mutex_unlock(&h->lock);
 }
 
 static void on_async(uv_async_t *async)
 {
     struct handle *h = async->data;
+    answer_file(h);
     for (struct store_call *c; !h->cut_off && (c = h->first);) {
         h->first = c->next;
         if (!h->first)
@@ -339,8 +355,41 @@ static void shared_close(struct store *store, void (*closed)(void *ctx), void *c
     uv_async_send(&h->async);
 }
 
+static enum err shared_put_file(struct store *store, const char *name, const struct blob *file,
+                                struct fault *why)
+{
+    return ERR_OK;
+}
+
+// There are no files, but that takes a while to find out.
+static enum err shared_get_file(struct store *store, const char *name, struct blob **out,
+                                struct fault *why)
+{
+    struct handle *h = (struct handle *)store;
+    uv_mutex_lock(&h->lock);
+    h->asked = true;
+    uv_mutex_unlock(&h->lock);
+    uv_async_send(&h->async);
+    uv_sem_wait(&h->answered);
+    return fault_set(why, ERR_NOT_FOUND, "image", "the input image is missing");
+}
+
+void shared_hold_files(struct store *store, bool hold)
+{
+    struct handle *h = (struct handle *)store;
+    uv_mutex_lock(&h->lock);
+    h->held = hold;
+    uv_mutex_unlock(&h->lock);
+    uv_async_send(&h->async);
+}
+
 static const struct store_ops shared_ops = {
-    .name = "shared", .call = shared_call, .close = shared_close};
+    .name = "shared",
+    .call = shared_call,
+    .close = shared_close,
+    .put_file = shared_put_file,
+    .get_file = shared_get_file,
+};
 
 struct store *shared_open(struct shared *s, int replica)
 {
@@ -350,6 +399,8 @@ struct store *shared_open(struct shared *s, int replica)
     h->s = s;
     h->replica = replica;
     h->last = &h->first;
+    uv_mutex_init(&h->lock);
+    uv_sem_init(&h->answered, 0);
     uv_async_init(s->loop, &h->async, on_async);
     h->async.data = h;
     return &h->store;

@@ -15,6 +15,9 @@ void shared_pass(struct shared *s, int64_t ms);
 // While a replica is cut off, its calls wait.
 void shared_cut_off(struct store *store, bool cut_off);
 
+// While files are held, get_file waits: for the loop, as that of a database's client does.
+void shared_hold_files(struct store *store, bool hold);
+
 // The history of a job.
 struct shared_job {
     int replica; // that has its lease; -1: none

@@ -186,11 +186,8 @@ static void on_job(void *ctx, struct job *job, const struct fault *why)
     jobs_watch(c->at->jobs, job, &c->watch);
 }
 
-// n images; the client watches the job where it submitted it. Owner: the caller closes the client.
-static struct client *submit(int at, const char *prompt, int n, bool durable)
+static struct job_spec spec_of(const char *prompt, int n, bool durable)
 {
-    struct client *c = calloc(1, sizeof *c);
-    struct jobs_ask *ask;
     struct job_spec s = {.request = {.prompt = prompt, .size = {64, 64}, .steps = {steps}},
                          .n = n,
                          .previews = 4,
@@ -201,6 +198,15 @@ static struct client *submit(int at, const char *prompt, int n, bool durable)
                          .keep = durable};
     for (int i = 0; i < PICTURE_MAX_STAGES; i++)
         s.request.noise_level[i] = -1;
+    return s;
+}
+
+// n images; the client watches the job where it submitted it. Owner: the caller closes the client.
+static struct client *submit(int at, const char *prompt, int n, bool durable)
+{
+    struct client *c = calloc(1, sizeof *c);
+    const struct job_spec s = spec_of(prompt, n, durable);
+    struct jobs_ask *ask;
     c->at = &replica[at];
     c->watch.images = true;
     jobs_submit(c->at->jobs, &s, on_job, c, &ask);
@@ -275,7 +281,7 @@ static void test_claimed_when_accepted(void)
 {
     open_fleet(1);
     struct client *c = submit(0, "a cat", 1, false);
-    CHECK_INT(log_of(c).replica, 0);
+    CHECK_INT(log_of(c).claims, 1);
     check_end(c, JOB_DONE);
     CHECK_INT(c->images, 1);
     CHECK_INT(c->pictures[0], 1);
@@ -338,6 +344,25 @@ static void test_lost_replica(void)
     CHECK(log.stale >= 1);
     CHECK(c->pictures[0] == 1 && c->pictures[1] == 1 && c->images == 2);
     leave(other);
+    leave(c);
+    close_fleet();
+}
+
+// A client cancels a job in a replica that has lost it, unawares: its end is refused, and the
+// replica that has the job learns of the wish.
+static void test_stale_end(void)
+{
+    open_fleet(1);
+    struct client *c = submit(0, "[hang]", 1, true);
+    wait_for(has_started, c);
+    cut_off(0, true);
+    jobs_cancel(replica[0].jobs, c->watch.job);
+    shared_pass(shared, PAST_LEASE);
+    wait_drawn_by(c, 1);
+    CHECK_INT(c->events[JOB_EVENT_END], 0);
+    cut_off(0, false);
+    check_end(c, JOB_CANCELLED);
+    CHECK(log_of(c).stale == 1 && log_of(c).ends == 1);
     leave(c);
     close_fleet();
 }
@@ -474,6 +499,33 @@ static void test_full_queue(void)
     close_fleet();
 }
 
+// A replica stops while it waits for an input image, which only its loop can fetch.
+static void test_stopped_without_the_input(void)
+{
+    static const char name[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    bool closed = false;
+    open_fleet(1);
+    struct client c = {.at = &replica[0], .leave = true};
+    struct job_spec s = spec_of("a cat", 1, true);
+    struct jobs_ask *ask;
+    s.input.image = name;
+    s.input.size = (struct check_size){64, 64};
+    job_spec_link(&s);
+    shared_hold_files(replica[0].store, true);
+    jobs_submit(replica[0].jobs, &s, on_job, &c, &ask);
+    wait_for(is_true, &c.answered);
+    CHECK_INT(log_of(&c).replica, 0);
+    run_for(0.2);
+    jobs_close(replica[0].jobs, on_closed, &closed);
+    run_for(0.2);
+    CHECK(!closed);
+    shared_hold_files(replica[0].store, false);
+    wait_for(is_true, &closed);
+    replica[0].jobs = NULL;
+    wait_drawn_by(&c, 1); // it was handed back
+    close_fleet();
+}
+
 // Progress and interruption of the A1111 API find the job of a client in any replica.
 static void test_current(void)
 {
@@ -502,11 +554,13 @@ int main(void)
     test_claimed_when_accepted();
     test_drawn_elsewhere();
     test_lost_replica();
+    test_stale_end();
     test_heartbeats();
     test_cancelled_elsewhere();
     test_poisoned();
     test_handed_back();
     test_full_queue();
+    test_stopped_without_the_input();
     test_current();
     CHECK_INT(uv_loop_close(&loop), 0);
     return test_end();
