@@ -141,7 +141,7 @@ void jobs_ended(struct jobs *j, struct job *job);
 void jobs_fail(struct jobs *j, struct job *job, const struct fault *why);
 void jobs_save_again(struct jobs *j, struct job *job);
 // Takes a job's images from queue and slots; those that are not done get the state.
-void pictures_stop(struct jobs *j, struct job *job, enum job_state state);
+void jobs_stop_images(struct jobs *j, struct job *job, enum job_state state);
 // Fails a job that is past its deadline.
 bool jobs_late(struct jobs *j, struct job *job, int64_t now);
 int64_t jobs_keep_ms(const struct jobs *j, const struct job *job);

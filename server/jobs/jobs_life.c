@@ -20,7 +20,7 @@ bool job_busy(const struct job *job)
 
 // ---- the end ------------------------------------------------------------------------------------
 
-void pictures_stop(struct jobs *j, struct job *job, enum job_state state)
+void jobs_stop_images(struct jobs *j, struct job *job, enum job_state state)
 {
     bool poke = false;
     for (int i = 0; i < job->spec.n; i++) {
@@ -132,7 +132,7 @@ void jobs_end(struct jobs *j, struct job *job, enum job_state state, const struc
         if (fault_hide_paths(&job->fault))
             log_msg(LOG_ERROR, "jobs", "%s: %s", job->id, why->msg);
     }
-    pictures_stop(j, job, job->outcome);
+    jobs_stop_images(j, job, job->outcome);
     job->pins++; // a store that responds immediately must not free it here
     if (!job->stored || !save_end(j, job)) {
         job->unsaved = job->stored;

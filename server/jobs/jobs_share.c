@@ -25,7 +25,7 @@ void jobs_round_failed(struct jobs *j, const struct fault *why)
 
 void jobs_let_go(struct jobs *j, struct job *job)
 {
-    pictures_stop(j, job, JOB_QUEUED);
+    jobs_stop_images(j, job, JOB_QUEUED);
     job->lease = 0;
     job->cancel = job->ending = job->unsaved = false;
     if (job_ended(job))
