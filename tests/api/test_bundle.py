@@ -121,6 +121,24 @@ def test_a_path_of_the_build_is_refused():
         assert root + "/share/file" in refused(bundle.check_paths, "/no/such/tree", root)
 
 
+def test_programs_are_carried_and_scripts_are_not():
+    def made(name, suite, *cmd):
+        return {"name": name, "suite": ["imagend:" + suite], "cmd": list(cmd), "timeout": 9}
+    listed = [made("ops a", "ops", "/t/build/tests/ops/test_ops_a"),
+              made("golden", "golden", "/t/build/tests/parity/golden", "/t/tests/golden", "--quiet"),
+              made("exported", "golden", "/t/build/tests/parity/exported", "/t/models/default", "/t/tests/data/default"),
+              made("script", "engine", "/usr/bin/python3", "/t/tests/engine/x.py"),
+              made("api-jobs", "api", "/t/build/tests/api/x")]
+    own, bundle.output = bundle.output, lambda *args: json.dumps(listed)
+    try:
+        found = bundle.tests_of("/t", "/t/build")
+    finally:
+        bundle.output = own
+    assert [(t["name"], t["suite"], t["command"]) for t in found] == [
+        ("ops a", "ops", ["bin/test_ops_a"]), ("golden", "golden", ["bin/golden", "tests/golden", "--quiet"]),
+        ("exported", "golden", ["bin/exported", "share/imagend/models/default", "tests/data/default"])], found
+
+
 def test_the_newest_libc_that_is_needed():
     version = bundle.libc_version([sys.executable])
     assert tuple(map(int, version.split("."))) >= (2, 2), version
