@@ -115,7 +115,7 @@ void find_factors(uint pixel_first)
         exponents[i] = e == 255 ? 127 : min(268 - e, 253);
     }
     barrier();
-    for (uint j = 0; j < EACH; j++)
+    [[unroll]] for (uint j = 0; j < EACH; j++)
         factor[j] = uintBitsToFloat(exponents[line_of(j)] << 23);
 }
 #endif
