@@ -94,6 +94,8 @@ static enum err read_network(struct cascade *c, struct cascade_network *n, struc
     if (e)
         return e;
     n->pipeline = index.pipeline;
+    n->safety_checker = index.safety_checker;
+    n->watermarker = index.watermarker;
     n->super_resolution = index.pipeline != PIPELINE_IF;
     n->max_noise_level = index.pipeline == PIPELINE_UPSCALE ? index.max_noise_level : INT_MAX;
     if (n->super_resolution)

@@ -43,10 +43,11 @@ struct cascade_network {
     struct decoder_config decoder;              // cls NULL: the state is the image
     struct scheduler_config scheduler, noising; // noising: super-resolution stages only
     bool super_resolution;
-    int max_noise_level; // super-resolution stages
-    bool variance;       // the denoiser predicts a variance
-    bool plain;          // the weights have no files of cascade.variant
-    bool decoder_plain;  // likewise, of the decoder
+    int max_noise_level;              // super-resolution stages
+    bool variance;                    // the denoiser predicts a variance
+    bool plain;                       // the weights have no files of cascade.variant
+    bool decoder_plain;               // likewise, of the decoder
+    bool safety_checker, watermarker; // listed in the folder; not run
 };
 
 // How to sample one stage.

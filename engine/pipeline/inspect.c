@@ -112,6 +112,15 @@ static void inspect_decoder(const struct cascade *c, int index, struct buf *b, s
     weights_close(&w);
 }
 
+// Parts that the folder lists and imagend does not run.
+static void inspect_modules(const struct cascade_network *n, struct buf *b)
+{
+    if (n->safety_checker || n->watermarker)
+        buf_printf(b, "    not run      %s%s%s\n", n->safety_checker ? "safety checker" : "",
+                   n->safety_checker && n->watermarker ? ", " : "",
+                   n->watermarker ? "watermarker" : "");
+}
+
 static void inspect_network(const struct cascade *c, int index, struct buf *b, struct totals *sum)
 {
     const struct cascade_network *n = &c->network[index];
@@ -139,6 +148,7 @@ static void inspect_network(const struct cascade *c, int index, struct buf *b, s
     weights_close(&w);
     if (n->decoder.cls)
         inspect_decoder(c, index, b, sum);
+    inspect_modules(n, b);
     if (n->text)
         inspect_text(c, n->text, b, sum);
 }

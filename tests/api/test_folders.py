@@ -459,6 +459,20 @@ def test_an_upscaler_s_place_and_levels():
         assert status == 0 and "stage 3" in text and "256x256" in text, text
 
 
+def test_modules_that_are_not_run_are_named():
+    rows = [({}, None),
+            ({"safety_checker": ["deepfloyd_if", "IFSafetyChecker"]}, "not run      safety checker\n"),
+            ({"watermarker": ["deepfloyd_if", "IFWatermarker"]}, "not run      watermarker\n"),
+            ({"safety_checker": ["deepfloyd_if", "IFSafetyChecker"],
+              "watermarker": ["deepfloyd_if", "IFWatermarker"]},
+             "not run      safety checker, watermarker\n")]
+    for values, says in rows:
+        with Folder() as m:
+            m.set("model_index.json", **values)
+            status, text = m.inspect()
+            assert status == 0 and (says in text if says else "not run" not in text), text
+
+
 def test_weights_that_are_not_finite():
     nan, inf = float("nan"), float("inf")
     first = "text_encoder/model-00001-of-00002.safetensors"
