@@ -66,6 +66,8 @@ static const struct conf_option options[] = {
          "measure at start which GPU programs are fastest; auto: except on software devices"),
     TEXT("cache-dir", cache_dir, "", 0, "DIR",
          "folder of compiled pipelines; empty: ~/.cache/imagend"),
+    NUM("text-cache", CONF_BYTES, text_cache, "0", 0, 1e15, 0,
+        "encoded prompts to keep in cache-dir, by size; 0: none"),
     NUM("slots", CONF_INT, slots, "0", 0, 256, 0,
         "images in progress per device; 0: 4 on software devices, 8 on others"),
     NUM("memory-limit", CONF_BYTES, memory_limit, "0", 0, 1e15, 0,

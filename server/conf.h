@@ -15,7 +15,7 @@ struct conf {
     char *config, *listen, *model, *model_aliases, *variant, *text_encoder, *device, *dtype,
         *weights, *tune, *cache_dir;
     int slots;
-    double memory_limit; // bytes, like all sizes
+    double text_cache, memory_limit; // bytes, like all sizes
     char *data_dir;
     int store; // CONF_STORE_*
     char *database, *database_password_file, *replica_name;

@@ -27,7 +27,8 @@ void fake_see_open(const struct engine_params *p)
         {"dtype", p->dtype}, {"cache_dir", p->cache_dir}, {"text_encoder", p->text_encoder},
         {NULL, NULL}};
     struct buf b = {0};
-    buf_printf(&b, "{\"slots\":%d,\"memory_limit\":%zu", p->slots, p->memory_limit);
+    buf_printf(&b, "{\"slots\":%d,\"memory_limit\":%zu,\"text_cache\":%zu", p->slots,
+               p->memory_limit, p->text_cache);
     for (int i = 0; texts[i][0]; i++) {
         buf_printf(&b, ",\"%s\":", texts[i][0]);
         text_json(&b, texts[i][1]);

@@ -328,6 +328,11 @@ static void put_surplus(const struct weights *w, struct buf *lines)
             buf_printf(lines, "%s\n", safetensors_at(w->set, i)->name);
 }
 
+const char *weights_path(const struct weights *w, int file)
+{
+    return file < safetensors_files(w->set) ? safetensors_path(w->set, file) : NULL;
+}
+
 enum err weights_finish(struct weights *w, struct fault *why)
 {
     const char *path = fault_path(safetensors_path(w->set, 0));

@@ -57,6 +57,8 @@ bool weights_has(const struct weights *w, const char *name_fmt, ...)
 // Ignores tensors whose names start with this prefix (T5's "decoder.").
 void weights_ignore(struct weights *w, const char *prefix);
 
+// The paths of the files: NULL past the last one.
+const char *weights_path(const struct weights *w, int file);
 // Errors: FORMAT with counts and the first names of each kind; NO_MEMORY.
 enum err weights_finish(struct weights *w, struct fault *why);
 

@@ -16,6 +16,7 @@ struct engine_params {
     const char *weights; // "f32", "f16", "bf16", "q8", "q4"; NULL: as dtype, or as in the GGUF file
     const char *tune;    // measure kernels: "on", "off"; "auto" or NULL: on GPUs
     int slots;           // images generated at once; 0: default
+    size_t text_cache;   // bytes of encoded prompts in cache_dir; 0: none are kept there
     size_t memory_limit; // bytes of device memory; 0: the budget that the device reports
     bool validation;     // Vulkan validation layers
     bool profile;        // time every dispatch (engine_profile)

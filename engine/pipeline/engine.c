@@ -40,14 +40,20 @@ struct engine {
 
 // ---- opening ----------------------------------------------------------------------------------
 
+// folder: a buffer of CASCADE_PATH bytes. NULL: there is no such folder.
+static const char *cache_folder(const struct engine_params *p, char *folder)
+{
+    if (p->cache_dir)
+        return p->cache_dir;
+    return program_user_folder("XDG_CACHE_HOME", ".cache", folder, CASCADE_PATH) ? folder : NULL;
+}
+
 static enum err open_device(const struct engine_params *p, struct engine *g, struct fault *why)
 {
     char folder[CASCADE_PATH];
-    const char *cache = p->cache_dir;
+    const char *cache = cache_folder(p, folder);
     enum err e;
 
-    if (!cache && program_user_folder("XDG_CACHE_HOME", ".cache", folder, sizeof folder))
-        cache = folder;
     e = ops_device_open(
         &(struct ops_open_params){
             .device = p->device,
@@ -77,8 +83,14 @@ static enum err open_text(const struct engine_params *p, struct engine *g, int i
     const struct cascade_text *t = &g->cascade.text[index];
     char dir[CASCADE_PATH + 8];
     struct weights_params w = cascade_weights(&g->cascade, CASCADE_TEXT, index, dir);
+    char folder[CASCADE_PATH], disk[CASCADE_PATH + 8];
+    const char *cache = cache_folder(p, folder);
 
     w.stored = !p->weights;
+    if (p->text_cache && !cache)
+        return fault_set(why, ERR_INVALID, "text-cache",
+                         "text-cache needs a folder, but there is neither a cache-dir nor a home");
+    snprintf(disk, sizeof disk, "%s/text", cache ? cache : "");
 
     return text_open(
         &(struct text_params){
@@ -88,6 +100,8 @@ static enum err open_text(const struct engine_params *p, struct engine *g, int i
             .config = &t->config,
             .dtype = ops_device_info(g->dev)->dtype,
             .cached = TEXT_CACHE,
+            .disk_dir = p->text_cache ? disk : NULL,
+            .disk_limit = p->text_cache,
         },
         &g->text[index], why);
 }

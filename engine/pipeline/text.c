@@ -4,6 +4,8 @@
 
 #include "buf.h"
 #include "clock.h"
+#include "program.h"
+#include "text_disk.h"
 #include "trace.h"
 
 #include <math.h>
@@ -27,6 +29,7 @@ struct text {
     struct ops *encode;               // recorded at the first prompt
     struct cached *cache;
     int cached;
+    struct text_disk *disk; // NULL: none
     uint64_t clock, hits, misses;
 };
 
@@ -107,6 +110,50 @@ static enum err record(struct text *t)
     return e;
 }
 
+// Everything that the states of a prompt depend on: the program, the device and its formats, the
+// configuration, and the files by name, size and time.
+static struct hash identity(const struct text_params *p, const struct weights *w)
+{
+    static const char *const files[] = {
+        "spiece.model",          "tokenizer.json",          "vocab.json",       "merges.txt",
+        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"};
+    const struct ops_device_info *d = ops_device_info(p->dev);
+    const char *kernels = getenv("IMAGEND_KERNEL"), *path;
+    struct hash h = hash_text(program_version);
+    struct buf text = {0};
+
+    buf_printf(&text, "%s|%s|%d|%d|%d|%s|%s", d->name, d->driver, d->dtype, d->weights,
+               p->weights->stored, kernels ? kernels : "", p->config->cls->name);
+    h = hash_join(h, hash_text(text.data ? text.data : ""));
+    h = hash_join(h, hash_bytes(&p->config->t5,
+                                sizeof *p->config - offsetof(struct text_encoder_config, t5), 0));
+    for (int i = 0; (path = weights_path(w, i)); i++)
+        h = text_disk_file(h, path);
+    h = text_disk_file(h, p->tokenizer_dir);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        buf_clear(&text);
+        buf_printf(&text, "%s/%s", p->tokenizer_dir, files[i]);
+        h = text_disk_file(h, text.data);
+    }
+    buf_deinit(&text);
+    return h;
+}
+
+static enum err open_disk(struct text *t, const struct text_params *p, const struct weights *w,
+                          struct fault *why)
+{
+    if (!p->disk_dir || !p->disk_limit)
+        return ERR_OK;
+    return text_disk_open(
+        &(struct text_disk_params){
+            .dir = p->disk_dir,
+            .limit = p->disk_limit,
+            .model = identity(p, w),
+            .floats = (size_t)tokenizer_max_length(t->tokenizer) * (size_t)p->config->width,
+        },
+        &t->disk, why);
+}
+
 enum err text_open(const struct text_params *p, struct text **out, struct fault *why)
 {
     struct text *t = calloc(1, sizeof *t);
@@ -127,6 +174,7 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
         t->encoder = parts.encoder;
         parts.tokenizer = NULL;
         parts.encoder = NULL;
+        e = open_disk(t, p, parts.weights, why);
     }
     text_parts_deinit(&parts);
     trace_span("upload", began, TRACE_OWN, "weights of the text encoder");
@@ -162,6 +210,7 @@ void text_close(struct text **out)
     tensor_destroy(&t->states);
     text_encoder_destroy(&t->encoder);
     tokenizer_close(&t->tokenizer);
+    text_disk_close(&t->disk);
     for (int i = 0; t->cache && i < t->cached; i++) {
         free(t->cache[i].prompt);
         free(t->cache[i].states);
@@ -222,6 +271,26 @@ static enum err run(struct text *t, const char *prompt, size_t len, struct cache
     return e;
 }
 
+// Takes the states from disk, or encodes the prompt and keeps them there.
+static enum err look_up(struct text *t, const char *prompt, size_t len, struct cached *c)
+{
+    int counts[2];
+
+    if (t->disk && text_disk_get(t->disk, prompt, c->states, counts)) {
+        c->tokens = counts[0];
+        c->total = counts[1];
+        t->hits += 1;
+        return ERR_OK;
+    }
+    t->misses++;
+    const enum err e = run(t, prompt, len, c);
+    counts[0] = c->tokens;
+    counts[1] = c->total;
+    if (!e && t->disk)
+        text_disk_put(t->disk, prompt, c->states, counts);
+    return e;
+}
+
 static struct cached *find(struct text *t, const char *prompt)
 {
     struct cached *oldest = &t->cache[0];
@@ -251,12 +320,11 @@ enum err text_encode(struct text *t, const char *prompt, struct text_states *out
     if (c->prompt && !strcmp(c->prompt, clean.data ? clean.data : "")) {
         t->hits++;
     } else {
-        t->misses++;
         free(c->prompt);
         c->prompt = NULL;
         if (!c->states)
             c->states = malloc(floats * sizeof *c->states);
-        e = c->states ? run(t, clean.data ? clean.data : "", clean.len, c) : ERR_NO_MEMORY;
+        e = c->states ? look_up(t, clean.data ? clean.data : "", clean.len, c) : ERR_NO_MEMORY;
         if (!e) {
             const bool empty = !clean.data;
             c->prompt = empty ? strdup("") : buf_take(&clean);

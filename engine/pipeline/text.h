@@ -13,8 +13,10 @@ struct text_params {
     const char *tokenizer_dir;
     const struct weights_params *weights; // of the encoder
     const struct text_encoder_config *config;
-    enum dtype dtype; // of the weights; activations are f32
-    int cached;       // prompts in the cache; at least 2
+    enum dtype dtype;     // of the weights; activations are f32
+    int cached;           // prompts in the cache; at least 2
+    const char *disk_dir; // folder of encoded prompts; NULL: none
+    size_t disk_limit;    // bytes of all files in it
 };
 enum err text_open(const struct text_params *p, struct text **out, struct fault *why);
 

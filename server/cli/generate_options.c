@@ -110,6 +110,7 @@ enum option_code {
     OPT_DTYPE,
     OPT_WEIGHTS,
     OPT_TUNE,
+    OPT_TEXT_CACHE,
     OPT_MEMORY,
     OPT_SLOTS,
     OPT_VALIDATION,
@@ -142,6 +143,8 @@ static const char legal_weights[] = "f32, f16, bf16, q8 or q4";
 static const char help_tune[] =
     "measure which GPU programs are fastest (default: auto, except on software devices)";
 static const char help_memory[] = "device memory to use, such as 12G (default: all of it)";
+static const char help_text_cache[] =
+    "encoded prompts to keep in the cache folder, by size, such as 256M (default: none)";
 static const char help_validation[] = "enable the Vulkan validation layers";
 static const char help_trace[] =
     "write the time of uploads, stages, steps and forward passes for ui.perfetto.dev";
@@ -209,6 +212,8 @@ static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_DTYPE] = {"dtype", 0, "f32|f16", help_dtype, .legal = "f32 or f16"},
     [OPT_WEIGHTS] = {"weights", 0, "f32|f16|bf16|q8|q4", help_weights, .legal = legal_weights},
     [OPT_TUNE] = {"tune", 0, "auto|on|off", help_tune, .legal = "auto, on or off"},
+    [OPT_TEXT_CACHE] = {"text-cache", 0, "BYTES", help_text_cache,
+                        .legal = "a number of bytes, such as 256M"},
     [OPT_MEMORY] = {"memory-limit", 0, "BYTES", help_memory,
                     .legal = "a number of bytes, such as 800M or 12G"},
     [OPT_SLOTS] =
@@ -313,6 +318,7 @@ static bool take_number(struct generate_options *o, int option, const char *valu
     switch (option) {
     case OPT_SEED: return read_seed(value, &o->request.seed);
     case OPT_N: o->counted = true; return read_int(value, 1, MAX_PICTURES, &o->pictures);
+    case OPT_TEXT_CACHE: return read_bytes(value, &o->engine.text_cache);
     case OPT_MEMORY: return read_bytes(value, &o->engine.memory_limit);
     case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);
     case OPT_DTYPE: return read_dtype(value, &o->engine.dtype);

@@ -258,6 +258,7 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
                 .dtype = *c->dtype ? c->dtype : NULL,
                 .weights = *c->weights ? c->weights : NULL,
                 .tune = c->tune,
+                .text_cache = (size_t)c->text_cache,
                 .slots = c->slots,
                 .memory_limit = (size_t)c->memory_limit,
             },

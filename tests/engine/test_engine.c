@@ -341,6 +341,44 @@ static void test_stats(struct engine *g)
     free(ignored);
 }
 
+// Text states on disk: a second engine finds them, draws the same image, and another model does
+// not.
+static void test_text_on_disk(void)
+{
+    static const struct picture_request r = {
+        .prompt = "kept on disk", .size = {16, 16}, .steps = {2}, .seed = 3};
+    char dir[64], command[128];
+    struct result *results = calloc(3 * PICTURES, sizeof *results);
+    int slot;
+
+    snprintf(dir, sizeof dir, "%s/imagend-engine-XXXXXX",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    CHECK(mkdtemp(dir));
+    for (int i = 0; i < 3; i++) {
+        // The last one stores its weights in another format, so that its states differ.
+        const struct engine_params p = {.model = GOLDEN "/if-tiny-I",
+                                        .cache_dir = dir,
+                                        .text_cache = 1 << 20,
+                                        .weights = i == 2 ? "bf16" : NULL};
+        struct engine *g = NULL;
+        struct engine_stats at;
+        struct fault why = {0};
+        CHECK_MSG(!engine_open(&p, &g, &why), "%s", why.msg);
+        if (!g || !results)
+            return;
+        CHECK(!engine_admit(g, &r, 0, &slot, &why));
+        finish(g, results + i * PICTURES);
+        engine_stats(g, &at);
+        CHECK_INT(at.text_cache_misses, i == 1 ? 0 : 2);
+        CHECK_INT(at.text_cache_hits, i == 1 ? 2 : 0);
+        engine_close(&g);
+    }
+    CHECK(!memcmp(results[0].rgb, results[PICTURES].rgb, 3 * 16 * 16));
+    free(results);
+    snprintf(command, sizeof command, "rm -r '%s'", dir);
+    CHECK(!system(command));
+}
+
 static void test_profile(struct engine *without)
 {
     struct engine *g = NULL;
@@ -573,6 +611,7 @@ int main(int argc, char **argv)
     test_waiting_preview(g);
     test_stats(g);
     test_profile(g);
+    test_text_on_disk();
     engine_close(&g);
     CHECK(g == NULL);
     test_half(alone);
