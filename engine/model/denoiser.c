@@ -13,6 +13,7 @@ struct denoiser {
 };
 
 struct denoiser_text {
+    const struct denoiser_class *cls;
     void *text;
 };
 
@@ -76,15 +77,17 @@ enum err denoiser_text_create(const struct denoiser *d, uint32_t entries, uint32
 
     if (e)
         free(t);
+    else
+        t->cls = d->config.cls;
     *out = e ? NULL : t;
     return e;
 }
 
-void denoiser_text_destroy(const struct denoiser *d, struct denoiser_text **t)
+void denoiser_text_destroy(struct denoiser_text **t)
 {
     if (!*t)
         return;
-    d->config.cls->text_destroy((*t)->text);
+    (*t)->cls->text_destroy((*t)->text);
     free(*t);
     *t = NULL;
 }

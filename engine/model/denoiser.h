@@ -43,10 +43,10 @@ const struct denoiser_config *denoiser_get_config(const struct denoiser *d);
 uint64_t denoiser_parameters(const struct denoiser *d);
 
 // The text-dependent tensors of `entries` prompts of L tokens. Owner: the caller, who destroys it
-// after the recordings that use it, and before the denoiser.
+// after the recordings that use it; the denoiser may be gone then.
 enum err denoiser_text_create(const struct denoiser *d, uint32_t entries, uint32_t length,
                               struct denoiser_text **out);
-void denoiser_text_destroy(const struct denoiser *d, struct denoiser_text **t);
+void denoiser_text_destroy(struct denoiser_text **t);
 // Records the text part: states [n, L, text_width] -> entries first .. first + n of text.
 void denoiser_record_text(const struct denoiser *d, struct ops *o, const struct tensor *states,
                           struct denoiser_text *text, uint32_t first);

@@ -20,6 +20,7 @@ struct loader load_begin(struct ops_device *dev, struct weights *w, enum dtype d
 {
     return (struct loader){
         .dev = dev,
+        .dry = dev && weights_dry(w),
         .w = w,
         .dtype = dtype,
         .weights = dev ? ops_device_info(dev)->weights : dtype,
@@ -29,10 +30,10 @@ struct loader load_begin(struct ops_device *dev, struct weights *w, enum dtype d
 void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c,
                  struct weights_data data, struct tensor *out)
 {
-    if (l->err || !l->dev || !data.data)
+    if (l->err || !l->dev || (!data.data && !l->dry))
         return;
     l->err = tensor_create(l->dev, dtype, 1, 1, rows, c, out);
-    if (!l->err)
+    if (!l->err && !l->dry)
         l->err = tensor_upload_from(out, data.data, data.dtype);
 }
 
@@ -107,7 +108,7 @@ static void create(struct loader *l, struct format f, struct op_weight_params *p
 {
     p->dtype = f.dtype;
     p->exact = f.exact;
-    if (!l->err && l->dev && p->weight)
+    if (!l->err && l->dev && (p->weight || l->dry))
         l->err = op_weight_create(l->dev, p, out);
 }
 
@@ -188,8 +189,12 @@ void load_conv_down(struct loader *l, struct op_weight **out, uint32_t rows, uin
     weight = weights_f32(l->w, WEIGHTS_SHAPE(rows, in, 3, 3), "%s.weight", name);
     const struct format f = format_of(l);
     p.bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
-    if (l->err || !l->dev || !weight)
+    if (l->err || !l->dev || (!weight && !l->dry))
         return;
+    if (l->dry) {
+        create(l, f, &p, out);
+        return;
+    }
     spread = calloc((size_t)rows * in * 36, sizeof *spread);
     if (spread)
         spread_taps(weight, (size_t)rows * in, spread);
@@ -203,7 +208,7 @@ void load_conv_down(struct loader *l, struct op_weight **out, uint32_t rows, uin
 void joined_begin(struct joined *j, struct loader *l, uint32_t rows, uint32_t in, bool bias)
 {
     *j = (struct joined){.l = l, .rows = rows, .in = in, .has_bias = bias};
-    if (l->err || !l->dev)
+    if (l->err || !l->dev || l->dry)
         return;
     j->weight = calloc((size_t)rows * in, sizeof(float)); // room for any type
     j->bias = bias ? calloc(rows, sizeof *j->bias) : NULL;

@@ -14,6 +14,7 @@ enum { LAYER_NAME = 128 };
 // One network being loaded. The first error is kept, and what follows it is skipped.
 struct loader {
     struct ops_device *dev; // NULL: only count the tensors
+    bool dry;               // make tensors without values, for ops_device_count
     struct weights *w;
     enum dtype dtype;   // of other tensors than matrix products and norms
     enum dtype weights; // of matrix products: the device's

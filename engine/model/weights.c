@@ -235,6 +235,11 @@ const float *weights_f32(struct weights *w, const struct weights_shape *shape, c
     return get(w, shape, name, false).data;
 }
 
+bool weights_dry(const struct weights *w)
+{
+    return w->dry;
+}
+
 bool weights_stored(const struct weights *w)
 {
     return w->stored;

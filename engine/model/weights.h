@@ -48,6 +48,7 @@ struct weights_data {
 };
 struct weights_data weights_any(struct weights *w, const struct weights_shape *shape,
                                 const char *name_fmt, ...) __attribute__((format(printf, 3, 4)));
+bool weights_dry(const struct weights *w); // as params.dry
 // Whether layers keep the formats of the file instead of the device's.
 bool weights_stored(const struct weights *w);
 // The type in the file of the tensor that was looked up last; ST_DTYPES: it was missing.

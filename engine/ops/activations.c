@@ -54,6 +54,11 @@ void activations_destroy(struct activations **ap)
     *ap = NULL;
 }
 
+size_t activations_bytes(const struct activations *a)
+{
+    return a->total;
+}
+
 void activations_reset(struct activations *a)
 {
     for (int i = 0; i < a->count; i++) {

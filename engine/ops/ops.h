@@ -45,6 +45,15 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
 void ops_device_close(struct ops_device **dev);
 const struct ops_device_info *ops_device_info(const struct ops_device *dev);
 void ops_device_memory(const struct ops_device *dev, struct ops_memory *out);
+// From now on tensors, weights and recordings take no memory and cannot be run, but are counted:
+// what they would take, as if nothing else were there. Ending it forgets them: destroy them first.
+// Errors: NO_MEMORY.
+enum err ops_device_count(struct ops_device *dev, bool on);
+struct ops_counted {
+    size_t used, peak;  // bytes
+    size_t activations; // of used
+};
+void ops_device_counted(const struct ops_device *dev, struct ops_counted *out);
 // Waits until everything that was uploaded has arrived: once per network. Errors: DEVICE_LOST,
 // TIMEOUT.
 enum err ops_device_settle(struct ops_device *dev);

@@ -157,6 +157,31 @@ void ops_device_memory(const struct ops_device *dev, struct ops_memory *out)
     *out = (struct ops_memory){s.used, s.peak, s.reserved, s.limit};
 }
 
+enum err ops_device_count(struct ops_device *dev, bool on)
+{
+    struct activations *fresh = NULL;
+    enum err e = on && !dev->real ? activations_create(dev, &fresh) : ERR_OK;
+    if (e || on == (dev->real != NULL))
+        return e;
+    if (on) {
+        dev->real = dev->activations;
+        dev->activations = fresh;
+    } else {
+        activations_destroy(&dev->activations);
+        dev->activations = dev->real;
+        dev->real = NULL;
+    }
+    vk_count_only(dev->vk, on);
+    return ERR_OK;
+}
+
+void ops_device_counted(const struct ops_device *dev, struct ops_counted *out)
+{
+    struct vk_memory_stats s;
+    vk_memory_stats(dev->vk, &s);
+    *out = (struct ops_counted){s.dry_used, s.dry_peak, activations_bytes(dev->activations)};
+}
+
 enum err ops_device_settle(struct ops_device *dev)
 {
     return vk_upload_finish(dev->vk);

@@ -32,6 +32,7 @@ struct ops_device {
     int pipeline_count, pipeline_room;
     struct activations *activations; // shared by all recordings, which run one at a time
     int recording;                   // recordings between begin and end
+    struct activations *real;        // set aside while memory is only counted; NULL: it is not
 };
 
 // Prefers these kernels (a list for kernel_wish; NULL: none) wherever they can run, for tests, the
@@ -128,6 +129,7 @@ static inline uint32_t vec4s(uint32_t c)
 struct activations;
 enum err activations_create(struct ops_device *dev, struct activations **out);
 void activations_destroy(struct activations **a);
+size_t activations_bytes(const struct activations *a);
 void activations_reset(struct activations *a); // takes everything back
 // Sets t->buf and t->offset for t's dtype and shape.
 enum err activations_take(struct activations *a, struct tensor *t);

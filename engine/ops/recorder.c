@@ -245,7 +245,8 @@ static enum err append(struct ops *o, const struct ops_call *asked)
     struct ops_call planned = *asked, *call = &planned;
     struct kernel_choice c;
     char why[KERNEL_WHY];
-    tune_call(dev, call);
+    if (!dev->real)
+        tune_call(dev, call);
     if (!kernel_choose(dev, call, &c, why))
         return vk_fail(dev->vk, ERR_UNSUPPORTED, "%s", why);
     const struct kernel *k = c.kernel;
@@ -322,6 +323,8 @@ static enum err warm(struct ops *o)
 enum err ops_end(struct ops *o)
 {
     close_recording(o);
+    if (o->dev->real)
+        return o->error;
     tune_save(o->dev);
     if (!o->error)
         ops_fail(o, pipelines_create(o->dev));

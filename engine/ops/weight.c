@@ -152,6 +152,8 @@ static enum err pack(const struct op_weight_params *p, struct shape s, const str
 static enum err pack_bias(struct ops_device *dev, const struct op_weight_params *p, struct shape s,
                           struct op_weight *w)
 {
+    if (dev->real)
+        return tensor_create(dev, DT_F32, 1, 1, s.rows / 4, 4, &w->bias);
     float *bias = calloc(s.rows, sizeof *bias);
     if (!bias)
         return ERR_NO_MEMORY;
@@ -225,7 +227,7 @@ enum err op_weight_create(struct ops_device *dev, const struct op_weight_params 
     w->layout = layout;
     w->format = format;
     e = create_packed(dev, vectors, w);
-    if (!e)
+    if (!e && !dev->real)
         e = pack(p, s, w, layout == LAYOUT_ROWS ? 1 : dev->caps->subgroup_size);
     if (!e)
         e = pack_bias(dev, p, s, w);

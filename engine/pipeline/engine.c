@@ -10,6 +10,7 @@
 #include "enlarge.h"
 #include "network.h"
 #include "program.h"
+#include "resident.h"
 #include "slot.h"
 #include "trace.h"
 
@@ -32,6 +33,7 @@ struct engine {
     struct text *text[CASCADE_MAX_TEXTS];          // by index into cascade.text
     struct network *network[CASCADE_MAX_NETWORKS]; // NULL: not loaded yet
     struct model_info info;
+    struct residents residents;
     struct slot *slot;
     int *entries; // scratch of engine_step
     uint64_t admitted;
@@ -102,6 +104,7 @@ static enum err open_text(const struct engine_params *p, struct engine *g, int i
             .cached = TEXT_CACHE,
             .disk_dir = p->text_cache ? disk : NULL,
             .disk_limit = p->text_cache,
+            .lazy = !resident_keeps_text(&g->residents, index),
         },
         &g->text[index], why);
 }
@@ -110,6 +113,7 @@ static enum err load_network(struct engine *g, int index, struct fault *why)
 {
     const struct text *text = g->text[g->cascade.network[index].text];
 
+    resident_make_room(&g->residents);
     return network_load(
         &(struct network_params){
             .dev = g->dev,
@@ -135,20 +139,6 @@ static enum err load_networks(struct engine *g, struct fault *why)
     return e;
 }
 
-// The error for a model that does not fit: how far loading came, and what the user can do.
-static void explain_memory(const struct engine *g, struct fault *why)
-{
-    const bool halves = ops_device_info(g->dev)->dtype == DT_F16;
-    struct ops_memory m;
-    char what[200];
-
-    ops_device_memory(g->dev, &m);
-    snprintf(what, sizeof what, "%.199s", why->msg);
-    fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
-              "%s; %zu MB of %zu MB were in use; raise memory-limit%s, or load fewer stages", what,
-              m.peak / 1000000, m.limit / 1000000, halves ? "" : ", use fp16 weights (dtype f16)");
-}
-
 enum err engine_open(const struct engine_params *p, struct engine **out, struct fault *why)
 {
     struct engine *g = calloc(1, sizeof *g);
@@ -172,8 +162,18 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the slots");
         goto fail;
     }
-    for (int i = 0; !e && i < g->cascade.texts; i++)
+    g->residents.text = g->text;
+    g->residents.network = g->network;
+    e = resident_plan(
+        &g->residents,
+        &(struct measure_params){
+            .dev = g->dev, .cascade = &g->cascade, .slots = g->info.slots, .stored = !p->weights},
+        p->memory_limit, why);
+    for (int i = 0; !e && i < g->cascade.texts; i++) {
         e = open_text(p, g, i, why);
+        if (!e)
+            text_set_room(g->text[i], resident_make_room, &g->residents);
+    }
     if (!e)
         e = load_networks(g, why);
     if (e)
@@ -188,8 +188,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     *out = g;
     return ERR_OK;
 fail:
-    if (e == ERR_NO_DEVICE_MEMORY && g->dev && why)
-        explain_memory(g, why);
+    if (e == ERR_NO_DEVICE_MEMORY && g->dev && why && strcmp(why->param, "memory-limit") != 0)
+        resident_explain(g->dev, why);
     engine_close(&g);
     return e;
 }
@@ -253,7 +253,7 @@ static enum err need_networks(struct engine *g, const struct resolved *what, str
             e = load_network(g, index, why);
     }
     if (e == ERR_NO_DEVICE_MEMORY && why)
-        explain_memory(g, why);
+        resident_explain(g->dev, why);
     return e;
 }
 
@@ -275,6 +275,7 @@ enum err engine_admit(struct engine *g, const struct picture_request *r, void *t
         e = need_networks(g, &s.what, why);
     if (!e)
         e = slot_encode(&s, &g->cascade, g->text, r, why);
+    resident_release_texts(&g->residents);
     if (!e)
         e = slot_take_edit(&s, &g->cascade, r->edit, why);
     if (e) {
@@ -408,8 +409,8 @@ static enum err fill_stages(struct engine *g, const struct post *to, struct faul
         int next = -1;
         for (int i = 0; i < g->info.slots; i++) {
             const struct slot *s = &g->slot[i];
-            if (s->used && s->entry < 0 && stage_free(stage_of(g, s)) > 0 &&
-                (next < 0 || s->order < g->slot[next].order))
+            if (s->used && s->entry < 0 && network_is_awake(g->network[network_of(s)]) &&
+                stage_free(stage_of(g, s)) > 0 && (next < 0 || s->order < g->slot[next].order))
                 next = i;
         }
         if (next < 0)
@@ -425,6 +426,17 @@ static enum err fill_stages(struct engine *g, const struct post *to, struct faul
             slot_free(&g->slot[next]);
         }
     }
+}
+
+// The network of the oldest image, whose weights must be there for it to start; -1: none.
+static int oldest_network(const struct engine *g)
+{
+    int oldest = -1;
+
+    for (int i = 0; i < g->info.slots; i++)
+        if (g->slot[i].used && (oldest < 0 || g->slot[i].order < g->slot[oldest].order))
+            oldest = i;
+    return oldest < 0 ? -1 : network_of(&g->slot[oldest]);
 }
 
 // Selects the network with the oldest image, so that none waits forever; -1: none.
@@ -543,7 +555,12 @@ enum err engine_preview(struct engine *g, int slot, struct engine_image *out, st
     }
     if (!s || !s->used || s->enlarge || s->entry < 0 || !stage_steps_done(stage_of(g, s), s->entry))
         return fault_set(why, ERR_NOT_FOUND, NULL, "slot %d has no step to preview", slot);
-    const enum err e = stage_preview(stage_of(g, s), s->entry, &out->rgb);
+    enum err e = cascade_is_latent(&g->cascade, s->stage)
+                     ? resident_wake(&g->residents, network_of(s), why)
+                     : ERR_OK;
+    if (e)
+        return e;
+    e = stage_preview(stage_of(g, s), s->entry, &out->rgb);
     if (e == ERR_NOT_FINITE) // a decoder may fail on an estimate whose image is fine
         return fault_set(why, ERR_NOT_FOUND, NULL, "the estimate of slot %d has no image", slot);
     if (e)
@@ -556,15 +573,20 @@ enum err engine_preview(struct engine *g, int slot, struct engine_image *out, st
 enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fault *why)
 {
     const struct post to = {.fn = fn, .ctx = ctx};
-    enum err e = fill_stages(g, &to, why);
+    const int first = oldest_network(g);
+    enum err e = first < 0 ? ERR_OK : resident_wake(&g->residents, first, why);
     int network, count = 0, stepped[MAX_SLOTS];
     double seconds;
 
+    if (!e)
+        e = fill_stages(g, &to, why);
     if (e)
         return e;
     network = choose_network(g);
     if (network < 0)
         return ERR_OK;
+    if ((e = resident_wake(&g->residents, network, why)))
+        return e;
     for (int i = 0; i < g->info.slots; i++) {
         const struct slot *s = &g->slot[i];
         if (s->used && s->entry >= 0 && network_of(s) == network) {
@@ -620,9 +642,4 @@ char *engine_profile(struct engine *g)
         if (g->network[i])
             network_profile(g->network[i], &text);
     return text.len ? buf_take(&text) : NULL;
-}
-
-enum err engine_devices(char **text, struct fault *why)
-{
-    return ops_device_list(text, why);
 }

@@ -4,6 +4,7 @@
 
 #include "buf.h"
 #include "cascade.h"
+#include "measure.h"
 #include "network.h"
 #include "request.h"
 #include "text.h"
@@ -174,6 +175,51 @@ static void inspect_abilities(const struct cascade *c, struct buf *b)
     buf_puts(b, "\n");
 }
 
+// How the memory of a device would be used within a limit, without loading anything.
+static enum err inspect_memory(const struct engine_params *p, const struct cascade *c,
+                               struct buf *b, struct fault *why)
+{
+    struct ops_device *dev = NULL;
+    struct residency need = {0};
+    struct residency_plan plan = {0};
+    const int slots = p->slots ? p->slots : 1;
+    enum err e = ops_device_open(
+        &(struct ops_open_params){.device = p->device, .dtype = p->dtype, .weights = p->weights},
+        &dev, why);
+
+    if (!e)
+        e = measure_units(
+            &(struct measure_params){
+                .dev = dev, .cascade = c, .slots = slots, .stored = !p->weights},
+            &need, why);
+    if (!e) {
+        const bool fits = residency_plan(&need, residency_usable(p->memory_limit), &plan);
+        buf_printf(b, "memory         limit %.1f MB, %s, %d image%s at once\n",
+                   (double)p->memory_limit / 1e6, ops_device_info(dev)->name, slots,
+                   slots > 1 ? "s" : "");
+        for (int i = 0; i < need.units; i++) {
+            const int network = i - need.texts;
+            char name[24] = "text encoder";
+            if (network >= c->stages)
+                snprintf(name, sizeof name, "network %d", network + 1);
+            else if (network >= 0)
+                snprintf(name, sizeof name, "stage %d", network + 1);
+            buf_printf(b, "    %-13s%s %.1f MB of weights, peak %.1f MB\n", name,
+                       plan.keep[i] ? "is kept," : "is loaded for use and released,",
+                       (double)need.unit[i].weights / 1e6, (double)plan.peak[i] / 1e6);
+        }
+        buf_printf(b, "    %-13s%.1f MB, at least %.1f MB\n", "peak", (double)plan.most / 1e6,
+                   (double)residency_least(&need) / 1e6);
+        if (!fits)
+            e = fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
+                          "the memory limit of %zu MB is too small: this model needs at least %zu "
+                          "MB",
+                          p->memory_limit / 1000000, residency_limit(plan.most) / 1000000 + 1);
+    }
+    ops_device_close(&dev);
+    return e;
+}
+
 enum err engine_inspect(const struct engine_params *p, char **text, struct fault *why)
 {
     struct cascade *c = malloc(sizeof *c);
@@ -197,6 +243,8 @@ enum err engine_inspect(const struct engine_params *p, char **text, struct fault
     buf_printf(&b, "total          %.2f M parameters, %.1f MB on disk, %s\n",
                (double)sum.parameters / 1e6, (double)sum.bytes / 1e6,
                sum.incomplete ? "INCOMPLETE" : "complete");
+    if (!sum.incomplete && p->memory_limit)
+        e = inspect_memory(p, c, &b, why);
     *text = buf_take(&b);
     if (!*text)
         e = fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
@@ -207,4 +255,9 @@ done:
     buf_deinit(&b);
     free(c);
     return e;
+}
+
+enum err engine_devices(char **text, struct fault *why)
+{
+    return ops_device_list(text, why);
 }

@@ -22,6 +22,9 @@ struct network {
     struct denoiser *denoiser;
     struct decoder *decoder; // of latents; NULL: none
     struct stage *stage;
+    struct network_params p; // for waking
+    uint64_t parameters;
+    size_t bytes;   // of the weights, where ops_device_count is on
     uint64_t steps; // since the last profile
     double seconds;
 };
@@ -147,18 +150,27 @@ static enum err load_parts(const struct network_params *p, struct network *n, st
     const struct cascade_network *c = &p->cascade->network[p->index];
     const enum dtype dtype = ops_device_info(p->dev)->dtype;
     struct weights *w = NULL;
-    enum err e = open_weights(p->cascade, CASCADE_DENOISER, p->index, false, &w, why);
+    enum err e = open_weights(p->cascade, CASCADE_DENOISER, p->index, p->dry, &w, why);
 
     if (!e)
         e = denoiser_load(p->dev, &c->denoiser, w, dtype, &n->denoiser, why);
     weights_close(&w);
     if (e || !c->decoder.cls)
         return e;
-    e = open_weights(p->cascade, CASCADE_DECODER, p->index, false, &w, why);
+    e = open_weights(p->cascade, CASCADE_DECODER, p->index, p->dry, &w, why);
     if (!e)
         e = decoder_load(p->dev, &c->decoder, w, dtype, &n->decoder, why);
     weights_close(&w);
     return e;
+}
+
+static void note_weights(struct network *n)
+{
+    struct ops_counted counted;
+
+    ops_device_counted(n->p.dev, &counted);
+    n->bytes = counted.used;
+    n->parameters = denoiser_parameters(n->denoiser) + (n->decoder ? n->decoder->parameters : 0);
 }
 
 enum err network_load(const struct network_params *p, struct network **out, struct fault *why)
@@ -172,12 +184,17 @@ enum err network_load(const struct network_params *p, struct network **out, stru
     if (!n)
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for a network");
     n->name = c->name;
+    n->p = *p;
     e = load_parts(p, n, &fault);
     trace_span("upload", began, TRACE_OWN, "weights of %s", c->name);
+    if (!e)
+        note_weights(n);
     if (!e)
         e = create_stage(p, n, &fault);
     if (!e)
         e = warm(p, c->stage, n, &fault);
+    if (!e && p->dry)
+        e = stage_warm_most(n->stage);
     if (e) {
         if (!fault.code)
             fault_set(&fault, e, "model", "stage %d (%s): %s", c->stage + 1, c->name,
@@ -203,6 +220,46 @@ void network_destroy(struct network **out)
     *out = NULL;
 }
 
+void network_sleep(struct network *n)
+{
+    if (!n->denoiser)
+        return;
+    stage_sleep(n->stage);
+    denoiser_destroy(&n->denoiser);
+    decoder_destroy(&n->decoder);
+}
+
+enum err network_wake(struct network *n, struct fault *why)
+{
+    const double began = clock_seconds();
+    struct fault fault = {0};
+    enum err e;
+
+    if (n->denoiser)
+        return ERR_OK;
+    e = load_parts(&n->p, n, &fault);
+    if (!e)
+        e = stage_wake(n->stage, n->denoiser, n->decoder);
+    trace_span("upload", began, TRACE_OWN, "weights of %s", n->name);
+    if (!e)
+        return ERR_OK;
+    if (!fault.code)
+        fault_set(&fault, e, "model", "%s: %s", n->name, ops_device_why(n->p.dev, e));
+    if (why)
+        *why = fault;
+    return e;
+}
+
+bool network_is_awake(const struct network *n)
+{
+    return n->denoiser != NULL;
+}
+
+size_t network_bytes(const struct network *n)
+{
+    return n->bytes;
+}
+
 struct stage *network_stage(const struct network *n)
 {
     return n->stage;
@@ -210,7 +267,7 @@ struct stage *network_stage(const struct network *n)
 
 uint64_t network_parameters(const struct network *n)
 {
-    return denoiser_parameters(n->denoiser) + (n->decoder ? n->decoder->parameters : 0);
+    return n->parameters;
 }
 
 enum err network_step(struct network *n, const int *entries, int count, double *seconds)

@@ -17,6 +17,7 @@ struct network_params {
     int index;                     // index into cascade.network
     uint32_t text_length, text_dim;
     uint32_t slots; // images generated at once
+    bool dry;       // without values, while ops_device_count is on
 };
 
 // Reads the weights and makes the recordings that the first image of every preset with this network
@@ -33,6 +34,14 @@ enum err network_check(const struct cascade *c, int index, struct weights **keep
 // Likewise, the decoder of a network that has one.
 enum err network_check_decoder(const struct cascade *c, int index, struct weights **keep,
                                struct fault *why);
+
+// Frees the weights; images in the stage stay. network_wake, which does nothing if they are loaded,
+// reads them again. Errors: as network_load.
+void network_sleep(struct network *n);
+enum err network_wake(struct network *n, struct fault *why);
+bool network_is_awake(const struct network *n);
+// The bytes of device memory that network_sleep frees.
+size_t network_bytes(const struct network *n);
 
 struct stage *network_stage(const struct network *n);
 uint64_t network_parameters(const struct network *n);

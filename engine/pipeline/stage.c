@@ -13,6 +13,14 @@ static enum err slot_tensor(struct stage *s, uint32_t channels, struct tensor *t
     return tensor_create(s->p.dev, DT_F32, s->p.entries, s->p.height, s->p.width, channels, t);
 }
 
+static enum err create_decode(struct stage *s)
+{
+    return decode_create(
+        &(struct decode_params){
+            .dev = s->p.dev, .decoder = s->p.decoder, .height = s->p.height, .width = s->p.width},
+        &s->decode);
+}
+
 static enum err create_state(struct stage *s)
 {
     struct ops_device *dev = s->p.dev;
@@ -49,10 +57,7 @@ static enum err create_state(struct stage *s)
     if (!e)
         e = tensor_create_mapped(dev, DT_U32, 2 * n, 1, 1, 1, &s->text_index);
     if (!e && s->p.decoder)
-        e = decode_create(
-            &(struct decode_params){
-                .dev = dev, .decoder = s->p.decoder, .height = s->p.height, .width = s->p.width},
-            &s->decode);
+        e = create_decode(s);
     else if (!e)
         e = tensor_create_mapped(dev, DT_U8, 1, s->p.height, s->p.width, RGB, &s->rgb);
     return e;
@@ -99,7 +104,7 @@ void stage_destroy(struct stage **out)
     }
     for (uint32_t i = 0; s->step && i < s->p.entries * KINDS; i++)
         ops_destroy(&s->step[i].ops);
-    denoiser_text_destroy(s->p.denoiser, &s->text);
+    denoiser_text_destroy(&s->text);
     decode_destroy(&s->decode);
     if (s->p.lean)
         s->history[1] = s->history[2] = s->noise = (struct tensor){0};
@@ -115,6 +120,26 @@ void stage_destroy(struct stage **out)
     free(s->entry);
     free(s);
     *out = NULL;
+}
+
+void stage_sleep(struct stage *s)
+{
+    for (uint32_t i = 0; i < s->p.entries; i++)
+        for (int k = 0; k < 2; k++)
+            ops_destroy(&s->entry[i].enter[k]);
+    for (uint32_t i = 0; i < s->p.entries * KINDS; i++)
+        ops_destroy(&s->step[i].ops);
+    s->last = NULL;
+    decode_destroy(&s->decode);
+    s->p.denoiser = NULL;
+    s->p.decoder = NULL;
+}
+
+enum err stage_wake(struct stage *s, const struct denoiser *denoiser, const struct decoder *decoder)
+{
+    s->p.denoiser = denoiser;
+    s->p.decoder = decoder;
+    return decoder ? create_decode(s) : ERR_OK;
 }
 
 int stage_free(const struct stage *s)
@@ -396,6 +421,13 @@ enum err stage_warm(struct stage *s, const struct sampler *sampler, float guidan
             e = record_step(s, 1, kind, r);
     }
     return e;
+}
+
+enum err stage_warm_most(struct stage *s)
+{
+    struct step_recording *r = &s->step[(s->p.entries - 1) * KINDS + KIND_GUIDED];
+
+    return r->ops ? ERR_OK : record_step(s, s->p.entries, KIND_GUIDED, r);
 }
 
 // Writes this step's parameters where the recording reads them; returns the kind of step.

@@ -38,6 +38,14 @@ struct stage_params {
 // Errors: NO_DEVICE_MEMORY, NO_MEMORY. Owner: the caller destroys *out.
 enum err stage_create(const struct stage_params *p, struct stage **out);
 void stage_destroy(struct stage **s);
+// Forgets the recordings that read weights, so that the denoiser and the decoder can be destroyed;
+// the images in it stay. Before the next other call, it must be woken with such networks again.
+// Errors of stage_wake: NO_DEVICE_MEMORY, NO_MEMORY.
+void stage_sleep(struct stage *s);
+enum err stage_wake(struct stage *s, const struct denoiser *denoiser,
+                    const struct decoder *decoder);
+// Records the step that needs the most activations: all entries, with guidance.
+enum err stage_warm_most(struct stage *s);
 
 struct stage_start {
     struct sampler *sampler; // the stage takes ownership, also on error

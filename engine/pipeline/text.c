@@ -30,6 +30,14 @@ struct text {
     struct cached *cache;
     int cached;
     struct text_disk *disk; // NULL: none
+    int width;
+    uint64_t parameters;
+    // For loading the encoder again.
+    struct weights_params weights; // owns dir and gguf
+    struct text_encoder_config config;
+    enum dtype dtype;
+    void (*room)(void *ctx);
+    void *room_ctx;
     uint64_t clock, hits, misses;
 };
 
@@ -39,7 +47,7 @@ static enum err open_encoder(const struct text_params *p, struct text_parts *par
     struct weights_params w = *p->weights;
     enum err e;
 
-    w.dry = !p->dev;
+    w.dry = w.dry || !p->dev;
     e = weights_open(&w, &parts->weights, why);
     return e ? e
              : text_encoder_load(p->dev, p->config, parts->weights, p->dtype, &parts->encoder, why);
@@ -154,6 +162,55 @@ static enum err open_disk(struct text *t, const struct text_params *p, const str
         &t->disk, why);
 }
 
+static bool keep_params(struct text *t, const struct text_params *p)
+{
+    t->weights = *p->weights;
+    t->weights.dir = strdup(p->weights->dir);
+    t->weights.variant = p->weights->variant ? strdup(p->weights->variant) : NULL;
+    t->weights.gguf = p->weights->gguf ? t->weights.dir : NULL; // the same path
+    t->config = *p->config;
+    t->dtype = p->dtype;
+    return t->weights.dir && (!p->weights->variant || t->weights.variant);
+}
+
+void text_release(struct text *t)
+{
+    ops_destroy(&t->encode);
+    text_encoder_destroy(&t->encoder);
+}
+
+bool text_is_loaded(const struct text *t)
+{
+    return t->encoder != NULL;
+}
+
+void text_set_room(struct text *t, void (*room)(void *ctx), void *ctx)
+{
+    t->room = room;
+    t->room_ctx = ctx;
+}
+
+static enum err load(struct text *t, struct fault *why)
+{
+    struct weights *w = NULL;
+    enum err e;
+
+    if (t->room)
+        t->room(t->room_ctx);
+    const double began = clock_seconds();
+    e = weights_open(&t->weights, &w, why);
+    if (!e)
+        e = text_encoder_load(t->dev, &t->config, w, t->dtype, &t->encoder, why);
+    weights_close(&w);
+    trace_span("upload", began, TRACE_OWN, "weights of the text encoder");
+    return e;
+}
+
+enum err text_warm(struct text *t)
+{
+    return t->encode ? ERR_OK : record(t);
+}
+
 enum err text_open(const struct text_params *p, struct text **out, struct fault *why)
 {
     struct text *t = calloc(1, sizeof *t);
@@ -167,13 +224,21 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
     t->cache = calloc((size_t)p->cached, sizeof *t->cache);
     const double began = clock_seconds();
     struct text_parts parts = {0};
-    e = t->cache ? text_parts_open(p, &parts, why)
-                 : fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text cache");
+    struct text_params check = *p;
+    if (p->lazy)
+        check.dev = NULL;
+    e = t->cache && keep_params(t, p)
+            ? text_parts_open(&check, &parts, why)
+            : fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text cache");
     if (!e) {
         t->tokenizer = parts.tokenizer;
         t->encoder = parts.encoder;
         parts.tokenizer = NULL;
         parts.encoder = NULL;
+        t->width = t->encoder->width;
+        t->parameters = t->encoder->parameters;
+        if (p->lazy)
+            text_encoder_destroy(&t->encoder);
         e = open_disk(t, p, parts.weights, why);
     }
     text_parts_deinit(&parts);
@@ -211,6 +276,8 @@ void text_close(struct text **out)
     text_encoder_destroy(&t->encoder);
     tokenizer_close(&t->tokenizer);
     text_disk_close(&t->disk);
+    free((char *)(uintptr_t)t->weights.dir);
+    free((char *)(uintptr_t)t->weights.variant);
     for (int i = 0; t->cache && i < t->cached; i++) {
         free(t->cache[i].prompt);
         free(t->cache[i].states);
@@ -227,12 +294,12 @@ int text_length(const struct text *t)
 
 int text_dim(const struct text *t)
 {
-    return t->encoder->width;
+    return t->width;
 }
 
 uint64_t text_parameters(const struct text *t)
 {
-    return t->encoder->parameters;
+    return t->parameters;
 }
 
 void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses)
@@ -241,9 +308,12 @@ void text_cache_counts(const struct text *t, uint64_t *hits, uint64_t *misses)
     *misses = t->misses;
 }
 
-static enum err run(struct text *t, const char *prompt, size_t len, struct cached *c)
+static enum err run(struct text *t, const char *prompt, size_t len, struct cached *c,
+                    struct fault *why)
 {
-    enum err e;
+    enum err e = t->encoder ? ERR_OK : load(t, why);
+    if (e)
+        return e;
     uint32_t *ids = malloc(2 * t->length * sizeof *ids), *mask = ids ? ids + t->length : NULL;
 
     if (!ids)
@@ -272,7 +342,8 @@ static enum err run(struct text *t, const char *prompt, size_t len, struct cache
 }
 
 // Takes the states from disk, or encodes the prompt and keeps them there.
-static enum err look_up(struct text *t, const char *prompt, size_t len, struct cached *c)
+static enum err look_up(struct text *t, const char *prompt, size_t len, struct cached *c,
+                        struct fault *why)
 {
     int counts[2];
 
@@ -283,7 +354,7 @@ static enum err look_up(struct text *t, const char *prompt, size_t len, struct c
         return ERR_OK;
     }
     t->misses++;
-    const enum err e = run(t, prompt, len, c);
+    const enum err e = run(t, prompt, len, c, why);
     counts[0] = c->tokens;
     counts[1] = c->total;
     if (!e && t->disk)
@@ -310,6 +381,7 @@ enum err text_encode(struct text *t, const char *prompt, struct text_states *out
     const size_t floats = (size_t)t->length * (size_t)text_dim(t);
     struct buf clean = {0};
     struct cached *c;
+    struct fault fault = {.code = ERR_OK};
     enum err e = tokenizer_prepare(t->tokenizer, prompt, strlen(prompt), &clean);
 
     if (!e && clean.failed)
@@ -324,7 +396,8 @@ enum err text_encode(struct text *t, const char *prompt, struct text_states *out
         c->prompt = NULL;
         if (!c->states)
             c->states = malloc(floats * sizeof *c->states);
-        e = c->states ? look_up(t, clean.data ? clean.data : "", clean.len, c) : ERR_NO_MEMORY;
+        e = c->states ? look_up(t, clean.data ? clean.data : "", clean.len, c, &fault)
+                      : ERR_NO_MEMORY;
         if (!e) {
             const bool empty = !clean.data;
             c->prompt = empty ? strdup("") : buf_take(&clean);
@@ -338,6 +411,11 @@ enum err text_encode(struct text *t, const char *prompt, struct text_states *out
     }
 done:
     buf_deinit(&clean);
+    if (e && fault.code) { // loading the encoder again
+        if (why)
+            *why = fault;
+        return e;
+    }
     if (e == ERR_NOT_FINITE)
         return fault_set(why, e, "model",
                          "the text encoder computed NaN or infinity: its weights are damaged%s",

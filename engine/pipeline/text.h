@@ -11,10 +11,11 @@ struct text;
 struct text_params {
     struct ops_device *dev;
     const char *tokenizer_dir;
-    const struct weights_params *weights; // of the encoder
+    const struct weights_params *weights; // of the encoder; dry: made without values
     const struct text_encoder_config *config;
     enum dtype dtype;     // of the weights; activations are f32
     int cached;           // prompts in the cache; at least 2
+    bool lazy;            // only check the encoder's files; it is loaded for the first prompt
     const char *disk_dir; // folder of encoded prompts; NULL: none
     size_t disk_limit;    // bytes of all files in it
 };
@@ -33,6 +34,13 @@ enum err text_parts_open(const struct text_params *p, struct text_parts *parts, 
 void text_parts_deinit(struct text_parts *parts);
 
 void text_close(struct text **t);
+// Frees the encoder's memory on the device; it is loaded again for the next prompt that is not in
+// the cache. room, if set, is called before that.
+void text_release(struct text *t);
+bool text_is_loaded(const struct text *t);
+void text_set_room(struct text *t, void (*room)(void *ctx), void *ctx);
+// Records the encoder, so that its activations are there. Errors: as text_encode.
+enum err text_warm(struct text *t);
 
 int text_length(const struct text *t); // tokens L
 int text_dim(const struct text *t);    // width D

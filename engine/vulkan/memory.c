@@ -96,6 +96,10 @@ enum err vk_memory_init(struct vk_device *dev, size_t limit)
     uint32_t heap = dev->ph.memory.memoryTypes[dev->heap_type[VK_DEVICE]].heapIndex;
     dev->ph.caps.memory_bytes = vk_physical_budget(&dev->ph, heap);
     dev->stats.limit = limit ? limit : dev->ph.caps.memory_bytes;
+    // Slabs are small against the limit, so that little of it lies unused in them.
+    dev->slab_bytes = VK_SLAB_BYTES;
+    while (dev->slab_bytes > VK_SUBALLOC_ALIGN << 8 && dev->slab_bytes > dev->stats.limit / 64)
+        dev->slab_bytes /= 2;
     return ERR_OK;
 }
 
@@ -276,8 +280,8 @@ static enum err find_place(struct vk_device *dev, uint32_t type, size_t span, st
         }
     *at = 0;
     // Buffers larger than half a slab get their own slab, so that they leave no large hole.
-    e = span > VK_SLAB_BYTES / 2 ? ERR_NO_DEVICE_MEMORY
-                                 : slab_create(dev, type, VK_SLAB_BYTES, slab);
+    e = span > dev->slab_bytes / 2 ? ERR_NO_DEVICE_MEMORY
+                                   : slab_create(dev, type, dev->slab_bytes, slab);
     return e == ERR_NO_DEVICE_MEMORY ? slab_create(dev, type, span, slab) : e;
 }
 
@@ -301,6 +305,14 @@ enum err vk_buffer_create(struct vk_device *dev, enum vk_heap heap, size_t bytes
     struct vk_buffer *buf = calloc(1, sizeof *buf);
     if (!buf)
         return ERR_NO_MEMORY;
+    if (dev->dry) {
+        *buf = (struct vk_buffer){.dev = dev, .bytes = bytes, .span = span};
+        dev->stats.dry_used += span;
+        if (dev->stats.dry_used > dev->stats.dry_peak)
+            dev->stats.dry_peak = dev->stats.dry_used;
+        *out = buf;
+        return ERR_OK;
+    }
     enum err e = find_place(dev, dev->heap_type[heap], span, &slab, &at);
     if (!e && !vk_reserve(&slab->free, &slab->cap_spans, slab->live + 3, sizeof *slab->free))
         e = ERR_NO_MEMORY;
@@ -332,6 +344,11 @@ void vk_buffer_destroy(struct vk_buffer **pbuf)
     *pbuf = NULL;
     struct vk_device *dev = buf->dev;
     struct vk_slab *slab = buf->slab;
+    if (!slab) {
+        dev->stats.dry_used -= buf->span;
+        free(buf);
+        return;
+    }
     assert(slab->live > 0 && dev->stats.used >= buf->span);
     give_span(slab, buf->offset, buf->span);
     dev->stats.buffers--;
@@ -349,6 +366,12 @@ size_t vk_buffer_bytes(const struct vk_buffer *buf)
 void *vk_buffer_map(struct vk_buffer *buf)
 {
     return buf->map;
+}
+
+void vk_count_only(struct vk_device *dev, bool on)
+{
+    dev->dry = on;
+    dev->stats.dry_used = dev->stats.dry_peak = 0;
 }
 
 void vk_memory_stats(const struct vk_device *dev, struct vk_memory_stats *out)

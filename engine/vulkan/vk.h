@@ -105,9 +105,13 @@ enum err vk_upload_finish(struct vk_device *dev);
 enum err vk_download(struct vk_buffer *buf, size_t offset, void *dst, size_t bytes);
 // A test hook: buffers of VK_DEVICE that are created from now on are not mapped, as on a GPU.
 void vk_unmap_device_memory(struct vk_device *dev, bool on);
+// Buffers that are created from now on take no memory and cannot be read or run, but are counted:
+// in dry_used and dry_peak, which begin at 0. Destroy them before turning it off.
+void vk_count_only(struct vk_device *dev, bool on);
 
 struct vk_memory_stats {
     size_t used, peak, reserved, limit; // bytes
+    size_t dry_used, dry_peak;          // see vk_count_only
     unsigned slabs, buffers;
     unsigned transfers, transfer_waits; // submissions of the staging ring, and waits for them
 };

@@ -90,6 +90,8 @@ struct vk_device {
     struct vk_slab *slabs;
     struct vk_memory_stats stats;
     bool unmapped; // a test hook
+    bool dry;      // buffers are only counted
+    size_t slab_bytes;
     struct vk_labels labels;
 
     struct {

@@ -25,6 +25,8 @@ enum { GENERATE_PROCEED = -2 };
 // Prints one sentence to standard error; returns the exit status for wrong usage.
 int generate_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+// Reads a number of bytes such as 800M or 12G.
+bool generate_read_bytes(const char *text, size_t *out);
 // Returns an exit status, CLI_HELP or GENERATE_PROCEED. Owner: the caller frees o->prompts in any
 // case.
 int generate_parse(int argc, char **argv, struct generate_options *o);

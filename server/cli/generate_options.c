@@ -39,7 +39,7 @@ static bool read_int(const char *text, long min, long max, int *out)
     return true;
 }
 
-static bool read_bytes(const char *text, size_t *out)
+bool generate_read_bytes(const char *text, size_t *out)
 {
     static const char units[] = "KMGT";
     char *end;
@@ -318,8 +318,8 @@ static bool take_number(struct generate_options *o, int option, const char *valu
     switch (option) {
     case OPT_SEED: return read_seed(value, &o->request.seed);
     case OPT_N: o->counted = true; return read_int(value, 1, MAX_PICTURES, &o->pictures);
-    case OPT_TEXT_CACHE: return read_bytes(value, &o->engine.text_cache);
-    case OPT_MEMORY: return read_bytes(value, &o->engine.memory_limit);
+    case OPT_TEXT_CACHE: return generate_read_bytes(value, &o->engine.text_cache);
+    case OPT_MEMORY: return generate_read_bytes(value, &o->engine.memory_limit);
     case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);
     case OPT_DTYPE: return read_dtype(value, &o->engine.dtype);
     case OPT_WEIGHTS: return read_weights(value, &o->engine.weights);

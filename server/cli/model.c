@@ -2,13 +2,21 @@
 #include "cli.h"
 
 #include "engine.h"
+#include "generate.h"
 #include "program.h"
 
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { INSPECT_VARIANT, INSPECT_ENCODER };
+enum {
+    INSPECT_VARIANT,
+    INSPECT_ENCODER,
+    INSPECT_MEMORY,
+    INSPECT_DTYPE,
+    INSPECT_WEIGHTS,
+    INSPECT_SLOTS
+};
 
 const struct cli_about cli_about_inspect = {
     .name = "inspect",
@@ -26,6 +34,14 @@ const struct cli_about cli_about_inspect = {
                                  "use the weight files of this variant, such as fp16"},
             [INSPECT_ENCODER] = {"text-encoder", 0, "FILE",
                                  "a GGUF file with a T5 encoder to use instead of the model's"},
+            [INSPECT_MEMORY] = {"memory-limit", 0, "BYTES",
+                                "predict what a device with this much memory, such as 8G, would "
+                                "keep, release and need, without loading anything"},
+            [INSPECT_DTYPE] = {"dtype", 0, "f32|f16", "storage type to predict with"},
+            [INSPECT_WEIGHTS] = {"weights", 0, "f32|f16|bf16|q8|q4",
+                                 "storage format of the weights to predict with"},
+            [INSPECT_SLOTS] = {"slots", 0, "K",
+                               "number of images at once to predict for, 1 to 256"},
             {0}},
     .argument = "DIR",
 };
@@ -49,8 +65,24 @@ int cli_inspect(int argc, char **argv)
     int option;
 
     optind = 0;
-    while ((option = cli_next_option(argc, argv, &cli_about_inspect)) >= 0)
-        *(option == INSPECT_VARIANT ? &p.variant : &p.text_encoder) = optarg;
+    while ((option = cli_next_option(argc, argv, &cli_about_inspect)) >= 0) {
+        const char **const texts[] = {[INSPECT_VARIANT] = &p.variant,
+                                      [INSPECT_ENCODER] = &p.text_encoder,
+                                      [INSPECT_DTYPE] = &p.dtype,
+                                      [INSPECT_WEIGHTS] = &p.weights};
+        if (option == INSPECT_SLOTS) {
+            char *end;
+            const long slots = strtol(optarg, &end, 10);
+            if (*end || end == optarg || slots < 1 || slots > 256)
+                return generate_complain("--slots cannot be \"%.100s\"; use 1 to 256", optarg);
+            p.slots = (int)slots;
+        } else if (option != INSPECT_MEMORY)
+            *texts[option] = optarg;
+        else if (!generate_read_bytes(optarg, &p.memory_limit))
+            return generate_complain("--memory-limit cannot be \"%.100s\"; use a number of bytes, "
+                                     "such as 800M or 12G",
+                                     optarg);
+    }
     if (option != CLI_END)
         return option == CLI_HELP ? CLI_HELP : 2;
     if (argc - optind > 1) {

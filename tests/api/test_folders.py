@@ -535,7 +535,7 @@ def test_sizes_of_memory_have_units():
     with Folder() as m:
         for limit, says in (("3M", "3 MB"), ("3000K", "3 MB"), ("4000000", "4 MB"), ("0.005g", "5 MB")):
             status, text = m.generate("--memory-limit", limit)
-            assert status == 1 and f" of {says} were in use; raise memory-limit" in text, (limit, text)
+            assert status == 1 and f"the memory limit of {says} is too small" in text, (limit, text)
 
 
 def test_levels_of_noise_are_the_schedule_s():

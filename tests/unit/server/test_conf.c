@@ -167,6 +167,7 @@ static void test_limits(void)
         {"receive-timeout", "0.1", "3600", "0.09", "3601"},
         {"idle-timeout", "0.1", "86400", "0.09", "86401"},
         {"send-timeout", "1", "3600", "0.9", "3601"},
+        {"text-cache", "0", "1e15", "-1", "2e15"},
         {"drain-delay", "0", "3600", "-0.1", "3601"},
         {"drain-timeout", "0", "3600", "-0.1", "3601"},
     };

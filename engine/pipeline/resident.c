@@ -1,0 +1,68 @@
+// See resident.h.
+#include "resident.h"
+
+#include <stdio.h>
+
+enum err resident_plan(struct residents *r, const struct measure_params *p, size_t limit,
+                       struct fault *why)
+{
+    struct residency need;
+    enum err e;
+
+    r->texts = p->cascade->texts;
+    r->networks = p->cascade->networks;
+    for (int i = 0; i < RESIDENCY_UNITS; i++)
+        r->plan.keep[i] = true;
+    if (!limit)
+        return ERR_OK;
+    e = measure_units(p, &need, why);
+    if (e || residency_plan(&need, residency_usable(limit), &r->plan))
+        return e;
+    return fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
+                     "the memory limit of %zu MB is too small: this model needs at least %zu MB; "
+                     "raise memory-limit, store the weights as f16 or q8, or load fewer stages",
+                     limit / 1000000, residency_limit(r->plan.most) / 1000000 + 1);
+}
+
+bool resident_keeps_text(const struct residents *r, int text)
+{
+    return r->plan.keep[text];
+}
+
+void resident_release_texts(struct residents *r)
+{
+    for (int i = 0; i < r->texts; i++)
+        if (!r->plan.keep[i] && r->text[i])
+            text_release(r->text[i]);
+}
+
+void resident_make_room(void *residents)
+{
+    struct residents *r = residents;
+
+    resident_release_texts(r);
+    for (int i = 0; i < r->networks; i++)
+        if (r->network[i] && !r->plan.keep[r->texts + i])
+            network_sleep(r->network[i]);
+}
+
+enum err resident_wake(struct residents *r, int network, struct fault *why)
+{
+    if (network_is_awake(r->network[network]))
+        return ERR_OK;
+    resident_make_room(r);
+    return network_wake(r->network[network], why);
+}
+
+void resident_explain(const struct ops_device *dev, struct fault *why)
+{
+    const bool halves = ops_device_info(dev)->dtype == DT_F16;
+    struct ops_memory m;
+    char what[200];
+
+    ops_device_memory(dev, &m);
+    snprintf(what, sizeof what, "%.199s", why->msg);
+    fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
+              "%s; %zu MB of %zu MB were in use; raise memory-limit%s, or load fewer stages", what,
+              m.peak / 1000000, m.limit / 1000000, halves ? "" : ", use fp16 weights (dtype f16)");
+}

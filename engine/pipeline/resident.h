@@ -1,0 +1,33 @@
+// Keeps the text encoders and networks of an engine within its memory limit: what the plan does not
+// keep is released as soon as another of them needs the room. Called by engine.c. Thread: the
+// engine's worker.
+#ifndef IMAGEND_RESIDENT_H
+#define IMAGEND_RESIDENT_H
+
+#include "measure.h"
+#include "network.h"
+#include "text.h"
+
+struct residents {
+    struct residency_plan plan; // by unit: the texts, then the networks
+    int texts, networks;
+    struct text **text; // the engine's; NULL entries are not open yet
+    struct network **network;
+};
+
+// Plans for a limit in bytes; 0: everything is kept. Errors: NO_DEVICE_MEMORY, naming the least
+// limit that works; as measure_units.
+enum err resident_plan(struct residents *r, const struct measure_params *p, size_t limit,
+                       struct fault *why);
+bool resident_keeps_text(const struct residents *r, int text);
+// Releases what is not kept. residents: a struct residents.
+void resident_make_room(void *residents);
+void resident_release_texts(struct residents *r);
+// Reads a network's weights again if they were released. Errors: as network_wake.
+enum err resident_wake(struct residents *r, int network, struct fault *why);
+
+// Completes the error for a model that does not fit after all: how far loading came, and what the
+// user can do.
+void resident_explain(const struct ops_device *dev, struct fault *why);
+
+#endif
