@@ -204,7 +204,7 @@ struct op_moments op_measure(struct ops *o, const struct tensor *x)
 {
     struct op_moments m = {0};
 
-    if (!ops_require(o, is_activation(x) && x->n == 1 && x->buf))
+    if (!ops_require(o, is_activation(x) && x->n == 1 && x->buf, x))
         return m;
     const struct large l = large_plan(o, x, x->c);
     m.runs = l.push.parts;
@@ -246,7 +246,7 @@ void op_group_norm_lines(struct ops *o, const struct tensor *x, const struct ten
     bool ok = same_shape(x, y) && x->dtype == y->dtype && is_activation(x) && x->n == 1;
 
     ok = ok && lines->dtype == DT_F32 && lines->c == 3 * 4 * vec4s(x->c) && lines->n == 1;
-    if (!ops_require(o, ok))
+    if (!ops_require(o, ok, x, lines, y))
         return;
     const struct large l = large_plan(o, x, x->c);
     if (!ops_error(o))

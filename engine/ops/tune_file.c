@@ -55,6 +55,8 @@ struct cursor {
 // The next line, without its end; false: there is none, or it is too long or has a NUL.
 static bool next_line(struct cursor *c, char line[LINE])
 {
+    if (c->at == c->end)
+        return false;
     const char *end = memchr(c->at, '\n', (size_t)(c->end - c->at));
     const size_t n = end ? (size_t)(end - c->at) : LINE;
     if (n >= LINE || memchr(c->at, 0, n))

@@ -277,7 +277,7 @@ def test_a_fast_tokenizer_draws_the_same_image():
         check(m, None)
         fast = fast_tokenizer(m.read("tokenizer/spiece.model"))
         os.unlink(m.at("tokenizer/spiece.model"))
-        check(m, "tokenizer has neither a spiece.model nor a tokenizer.json")
+        check(m, "tokenizer has neither a spiece.model (T5), nor vocab.json and merges.txt (CLIP), nor a tokenizer.json")
         m.write("tokenizer/tokenizer.json", json.dumps(fast).encode())
         m.set("model_index.json", tokenizer=["transformers", "T5TokenizerFast"])
         check(m, None)

@@ -256,7 +256,7 @@ static void test_measurements(void)
     attend(dev, 1, 2 * QUERIES, NULL);
     for (int i = 0; i < 4; i++) {
         const uint32_t kernel = kernels[i % 2];
-        float *v = op_random(DT_F32, (size_t)32 * 32 * kernel * kernel, 5);
+        float *v = op_random(DT_F32, (size_t)32 * 32 * 9, 5); // for the weight and for x
         struct op_array x = op_array(dev, DT_F32, (struct ref_shape){1, 8, 8, 32}, v, false);
         struct op_array y = op_array(dev, DT_F32, (struct ref_shape){1, 8, 8, 32}, NULL, false);
         struct op_weight *w = NULL;
