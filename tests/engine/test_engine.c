@@ -508,7 +508,8 @@ static void test_open(void)
     CHECK_INT(engine_open(&(struct engine_params){.model = "/nowhere"}, &g, &why), ERR_NOT_FOUND);
     CHECK_STR(why.param, "model");
     CHECK_INT(engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-II"}, &g, &why),
-              ERR_NOT_FOUND);
+              ERR_UNSUPPORTED);
+    CHECK_MSG(strstr(why.msg, "stage 1 (if-tiny-II) must be a base pipeline"), "%s", why.msg);
     CHECK_INT(
         engine_open(&(struct engine_params){.model = GOLDEN "/if-tiny-I", .slots = 257}, &g, &why),
         ERR_INVALID);
