@@ -476,18 +476,28 @@ def test_slots():
         t.close()
 
 
-def test_memory_limit():
-    """The engine's to keep: test_ops of the engine; here, that it is told, in bytes."""
+def check_bytes_of_the_engine(option):
+    field = option.replace("-", "_")
     with tempfile.TemporaryDirectory() as folder:
         seen = os.path.join(folder, "seen")
         for text, want in (("5G", 5 << 30), ("0", 0), ("1234567", 1234567)):
-            t = Limited(keys=False, env={"FAKE_SEEN": seen}, memory_limit=text)
+            t = Limited(keys=False, env={"FAKE_SEEN": seen}, **{field: text})
             try:
                 with open(seen) as f:
-                    assert json.loads(f.readlines()[-1])["memory_limit"] == want
-                assert "changes to these options need a restart: memory-limit" in t.reload(memory_limit="7G")
+                    assert json.loads(f.readlines()[-1])[field] == want
+                assert f"changes to these options need a restart: {option}" in t.reload(**{field: "7G"})
             finally:
                 t.close()
+
+
+def test_memory_limit():
+    """The engine's to keep: test_ops of the engine; here, that it is told, in bytes."""
+    check_bytes_of_the_engine("memory-limit")
+
+
+def test_text_cache():
+    """The engine's to keep: test_text_disk; here, that it is told."""
+    check_bytes_of_the_engine("text-cache")
 
 
 def test_drain_delay():
