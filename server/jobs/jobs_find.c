@@ -310,10 +310,20 @@ void jobs_current(struct jobs *j, const struct jobs_who *who, jobs_job_fn *done,
 static void on_removed(struct store_call *c)
 {
     struct jobs_ask *ask = c->ctx;
+    struct jobs *j = ask->j;
+    struct job *job = ask->removed;
     const struct fault why = c->why;
-    jobs_called(ask->j, c);
-    jobs_release_inputs(ask->j, c);
+    jobs_called(j, c);
+    jobs_release_inputs(j, c);
     store_call_free(c);
+    job->pins--;
+    if (!why.code) {
+        if (job->linked)
+            jobs_unlink(j, job);
+        job->removing = true;
+        job->unsaved = false;
+    }
+    jobs_settle(j, job);
     jobs_ask_end(ask, NULL, why.code ? &why : NULL);
 }
 
@@ -329,11 +339,9 @@ void jobs_remove(struct jobs *j, struct job *job, jobs_job_fn *done, void *ctx,
         return;
     }
     memcpy(c->id, job->id, sizeof c->id);
-    if (job->linked)
-        jobs_unlink(j, job);
-    job->removing = true;
-    job->unsaved = false;
-    jobs_settle(j, job);
+    // If it cannot be removed, it stays as it is here: its end may not be stored yet.
+    ask->removed = job;
+    job->pins++;
     jobs_call(j, c);
 }
 

@@ -50,8 +50,9 @@ struct jobs_ask {
     jobs_job_fn *done; // done and listed NULL: forgotten
     jobs_list_fn *listed;
     void *ctx;
-    struct job *job; // for jobs_submit, until accepted; later the result
-    int accepting;   // number of images that are about to be queued
+    struct job *job;     // for jobs_submit, until accepted; later the result
+    struct job *removed; // by jobs_remove, when the store has removed it
+    int accepting;       // number of images that are about to be queued
     bool submitted;
     bool found;      // the idempotency key was used before
     bool refreshed;  // the live copy of another replica's job is up to date

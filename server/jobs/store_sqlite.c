@@ -168,12 +168,23 @@ static void sqlite_update(struct store_sqlite *q, struct store_call *c)
         q->stats.ended += sqlite3_changes(q->db);
 }
 
+// Writes an image; once more when the log has been merged, which may have filled the disk.
+static bool write_image(struct store_sqlite *q, struct store_call *c, const char *path)
+{
+    if (!store_file_write(path, c->image, &c->why))
+        return true;
+    if (!fold_log(q) || store_file_write(path, c->image, &c->why))
+        return false;
+    c->why = (struct fault){0};
+    return true;
+}
+
 static void sqlite_drawn(struct store_sqlite *q, struct store_call *c)
 {
     char *path = sqlite_image_path(q, c->id, c->picture, c->job->spec.format);
     if (!path)
         fault_set(&c->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-    else if (!store_file_write(path, c->image, &c->why))
+    else if (write_image(q, c, path))
         sqlite_update(q, c);
     free(path);
     if (c->why.code)
