@@ -10,7 +10,9 @@
 #include "test.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -402,6 +404,45 @@ static void test_at_the_same_time(void)
     close_jobs();
 }
 
+static bool is_running(void *job)
+{
+    return ((struct job *)job)->state == JOB_RUNNING;
+}
+
+// A job whose end could not be stored, and that cannot be removed either, is what it was: its row
+// still says that it has to be drawn.
+static void test_not_removed(void)
+{
+    struct job_spec s = spec_of(0);
+    s.request.prompt = "[hang]";
+    struct jobs_ask *ask;
+    struct outcome o = {0}, removed = {0}, found = {0};
+    struct rlimit before, none;
+    open_jobs(true, 1 << 20);
+    jobs_submit(jobs, &s, on_submitted, &o, &ask);
+    wait_for(is_true, &o.there);
+    wait_for(is_running, o.job);
+    CHECK_INT(getrlimit(RLIMIT_FSIZE, &before), 0);
+    none = (struct rlimit){0, before.rlim_max};
+    CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR && !setrlimit(RLIMIT_FSIZE, &none));
+    jobs_cancel(jobs, o.job);
+    wait_for(has_ended, o.job);
+    char id[JOB_ID_SIZE];
+    snprintf(id, sizeof id, "%s", o.job->id);
+    jobs_remove(jobs, o.job, on_submitted, &removed, &ask);
+    let_go(o.job);
+    wait_for(is_true, &removed.there);
+    CHECK(removed.why.code);
+    jobs_find(jobs, &(struct jobs_lookup){id, NULL, NULL, JOBS_NO_IMAGE}, on_submitted, &found,
+              &ask);
+    wait_for(is_true, &found.there);
+    CHECK(found.job && found.job->state == JOB_CANCELLED);
+    CHECK_INT(setrlimit(RLIMIT_FSIZE, &before), 0);
+    if (found.job)
+        remove_job(found.job);
+    close_jobs();
+}
+
 // A job that waits when the program ends is done after the next start, with its files; what no job
 // has is swept.
 static void test_restart(void)
@@ -450,6 +491,7 @@ int main(void)
     test_refused();
     test_not_stored();
     test_at_the_same_time();
+    test_not_removed();
     test_restart();
     CHECK_INT(uv_loop_close(&loop), 0);
     snprintf(command, sizeof command, "rm -r %s", folder);
