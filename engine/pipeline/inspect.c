@@ -95,6 +95,19 @@ static void add_settings(struct buf *b, const struct cascade *c, const struct ca
     buf_puts(b, "\n");
 }
 
+// Prints the weights or the error of a check. Owner: takes w, NULL on error.
+static void add_checked(struct buf *b, enum err e, struct weights *w, struct fault *why,
+                        struct totals *sum)
+{
+    if (e && !why->code)
+        fault_set(why, e, NULL, "%s", err_text(e));
+    if (w)
+        add_weights(b, w, why, sum);
+    else
+        add_problem(b, why->msg, sum);
+    weights_close(&w);
+}
+
 static void inspect_decoder(const struct cascade *c, int index, struct buf *b, struct totals *sum)
 {
     struct weights *w = NULL;
@@ -104,13 +117,7 @@ static void inspect_decoder(const struct cascade *c, int index, struct buf *b, s
 
     decoder_describe(&c->network[index].decoder, dimensions, sizeof dimensions);
     buf_printf(b, "    %s\n", dimensions);
-    if (e && !why.code)
-        fault_set(&why, e, NULL, "%s", err_text(e));
-    if (w)
-        add_weights(b, w, &why, sum);
-    else
-        add_problem(b, why.msg, sum);
-    weights_close(&w);
+    add_checked(b, e, w, &why, sum);
 }
 
 // Parts that the folder lists and imagend does not run.
@@ -140,13 +147,7 @@ static void inspect_network(const struct cascade *c, int index, struct buf *b, s
         add_settings(b, c, &c->preset[0].stage[index]);
     }
     const enum err e = network_check(c, index, &w, &why);
-    if (e && !why.code)
-        fault_set(&why, e, NULL, "%s", err_text(e));
-    if (w)
-        add_weights(b, w, &why, sum);
-    else
-        add_problem(b, why.msg, sum);
-    weights_close(&w);
+    add_checked(b, e, w, &why, sum);
     if (n->decoder.cls)
         inspect_decoder(c, index, b, sum);
     inspect_modules(n, b);
