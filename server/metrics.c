@@ -70,6 +70,11 @@ static const struct metric_row {
     [METRIC_LEASES_LOST] = {"imagend_leases_lost_total", COUNTER, NULL, "",
                             "Jobs that this replica lost to another one, which generates them "
                             "again"},
+    [METRIC_STORE_SECONDS] = {"imagend_store_seconds", HISTOGRAM, fast, "call",
+                              "Time from a call to the job store to its result, by kind of call"},
+    [METRIC_STORE_FAILURES] = {"imagend_store_failures_total", COUNTER, NULL, "call",
+                               "Calls to the job store that failed, for example because the "
+                               "database was away"},
     [METRIC_READY] = {"imagend_ready", GAUGE, NULL, "", "1 while requests are served"},
     [METRIC_MODEL] = {"imagend_model_info", GAUGE, NULL, "model, device, dtype",
                       "The loaded model; always 1"},

@@ -11,14 +11,38 @@
 
 // ---- the store ----------------------------------------------------------------------------------
 
+const char *jobs_call_name(int which)
+{
+    static const char *const names[STORE_OPS] = {
+        [STORE_ACCEPT] = "accept",   [STORE_CLAIM] = "claim",   [STORE_BEAT] = "beat",
+        [STORE_RELEASE] = "release", [STORE_DRAWN] = "drawn",   [STORE_FINISH] = "finish",
+        [STORE_NOTE] = "note",       [STORE_CANCEL] = "cancel", [STORE_WATCH] = "watch",
+        [STORE_FIND] = "find",       [STORE_LIST] = "list",     [STORE_IMAGE] = "image",
+        [STORE_REMOVE] = "remove",   [STORE_EXPIRE] = "expire",
+    };
+    return names[which];
+}
+
+// A full queue and a lease that another replica has are results, not failures of the store.
+static bool store_failed(const struct fault *why)
+{
+    return why->code && why->code != ERR_STALE &&
+           (why->code != ERR_BUSY || strcmp(why->param, "queue") != 0);
+}
+
 void jobs_call(struct jobs *j, struct store_call *c)
 {
+    c->made = clock_seconds();
     j->p.store->ops->call(j->p.store, c);
 }
 
 void jobs_called(struct jobs *j, const struct store_call *c)
 {
     j->kept = c->stats;
+    if (store_failed(&c->why))
+        jobs_measure(j, JOBS_STORE_FAILED, c->op, 1);
+    else
+        jobs_measure(j, JOBS_STORE_CALL, c->op, clock_seconds() - c->made);
 }
 
 void jobs_release_inputs(struct jobs *j, const struct store_call *c)

@@ -30,6 +30,9 @@ enum jobs_measure {
     JOBS_REBUILT,    // 1 for each lost engine
     JOBS_CLAIMED,    // 1 for each job claimed from a shared store
     JOBS_LOST,       // 1 for each lease that ended before its job
+    // which: see jobs_call_name
+    JOBS_STORE_CALL,   // seconds from a call to the store to its result
+    JOBS_STORE_FAILED, // 1 for each call that the store could not answer
 };
 
 struct jobs_webhook {
@@ -166,6 +169,7 @@ void jobs_abandon(struct jobs *j);
 bool jobs_ready(struct jobs *j, struct fault *why);
 const struct model_info *jobs_model(struct jobs *j); // NULL: not loaded yet
 struct jobs_stats jobs_stats(struct jobs *j);
+const char *jobs_call_name(int which); // a kind of call to the store
 const struct jobs_limits *jobs_limits(const struct jobs *j);
 void jobs_set_limits(struct jobs *j, const struct jobs_limits *limits);
 // Sets the secret for later deliveries. Copies it; if out of memory, the previous one stays.

@@ -106,6 +106,7 @@ struct store_watched {
 struct store_call {
     struct store_call *next; // for the store
     enum store_op op;
+    double made;                        // for the caller: when
     void (*done)(struct store_call *c); // loop thread; the caller owns the call again
     void *ctx;
     // Parameters. Owner: the call.

@@ -77,6 +77,14 @@ void watch_jobs(void *app, enum jobs_measure m, int which, double value)
         break;
     case JOBS_CLAIMED: metric_add(a->metrics, METRIC_CLAIMED, "", value); break;
     case JOBS_LOST: metric_add(a->metrics, METRIC_LEASES_LOST, "", value); break;
+    case JOBS_STORE_CALL:
+        snprintf(labels, sizeof labels, "call=\"%s\"", jobs_call_name(which));
+        metric_observe(a->metrics, METRIC_STORE_SECONDS, labels, value);
+        break;
+    case JOBS_STORE_FAILED:
+        snprintf(labels, sizeof labels, "call=\"%s\"", jobs_call_name(which));
+        metric_add(a->metrics, METRIC_STORE_FAILURES, labels, value);
+        break;
     case JOBS_REBUILT: metric_add(a->metrics, METRIC_ENGINE_LOST, "", value); break;
     case JOBS_ENDED:
         snprintf(labels, sizeof labels, "state=\"%s\"", job_state_name((enum job_state)which));

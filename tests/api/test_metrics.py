@@ -101,6 +101,12 @@ def test_every_metric():
             s.delete("/v1/jobs/" + job)
         check("input_bytes", 0)
 
+        # The store: what is durable is accepted, drawn and removed there; synchronous requests are not.
+        check("store_seconds_count", 8, 'call="accept"')
+        check("store_seconds_count", 4, 'call="drawn"')
+        check("store_seconds_count", 3, 'call="remove"')
+        assert read(s)['imagend_store_seconds_sum{call="accept"}'] > 0
+
         # Requests, by route and status; a path that is none of ours makes no series of its own.
         route = 'method="GET",route="/v1/models/{id}",status="%d"'
         for path, status in (("fake", 200), ("fake", 200), ("none", 404)):
@@ -121,7 +127,8 @@ def test_every_metric():
         check("http_connections", 1)
 
         table = subprocess.run([PROGRAM, "config", "table"], capture_output=True, text=True).stdout
-        shared = {"fleet_pictures", "claims_total", "leases_lost_total"}  # of a shared store only: see test_fleet.py
+        # Of a shared store, and of one that fails: see test_fleet.py and test_fleet_metrics.py.
+        shared = {"fleet_pictures", "claims_total", "leases_lost_total", "store_failures_total"}
         assert set(re.findall(r"^\| `imagend_(\w+)` ", table, re.M)) == seen | shared and not seen & shared
     finally:
         assert s.close() == 0
