@@ -19,6 +19,7 @@ struct conf {
     char *data_dir;
     int store; // CONF_STORE_*
     char *database, *database_password_file, *replica_name;
+    char *result_store, *s3_endpoint, *s3_region, *s3_key_file;
     int queue_limit, queue_limit_per_key, running_limit_per_key;
     double keep_seconds, keep_bytes, input_bytes;
     bool provenance;

@@ -217,6 +217,113 @@ static enum err check_database(const struct conf *c, struct fault *why)
     return ERR_OK;
 }
 
+// ---- result-store -----------------------------------------------------------------------------
+
+static enum err refuse_bucket(const struct conf *c, struct fault *why)
+{
+    return fault_set(why, ERR_INVALID, "result-store",
+                     "result-store: \"%.100s\" is neither \"database\" nor a bucket such as "
+                     "s3://images or s3://images/drawn",
+                     c->result_store);
+}
+
+// Bucket and prefix have only characters that are the same in a URL.
+static enum err read_bucket_name(const struct conf *c, struct settings_bucket *b, struct fault *why)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789.-",
+                      more[] = "abcdefghijklmnopqrstuvwxyz0123456789.-"
+                               "ABCDEFGHIJKLMNOPQRSTUVWXYZ_/";
+    const char *name = c->result_store + strlen("s3://");
+    const size_t n = strcspn(name, "/");
+    const char *prefix = name[n] ? name + n + 1 : "";
+    const size_t length = strlen(prefix);
+    struct buf text = {0};
+    if (n < 3 || n > 63 || strspn(name, letters) != n || strspn(prefix, more) != length ||
+        length > 200 || *prefix == '/' || *prefix == '.' || strstr(prefix, "//") ||
+        strstr(prefix, "/."))
+        return refuse_bucket(c, why);
+    buf_puts(&text, prefix);
+    if (length && prefix[length - 1] != '/')
+        buf_puts(&text, "/");
+    b->name = strndup(name, n);
+    b->prefix = length ? buf_take(&text) : strdup("");
+    buf_deinit(&text);
+    return b->name && b->prefix ? ERR_OK
+                                : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+}
+
+static enum err read_endpoint(const struct conf *c, struct settings_bucket *b, struct fault *why)
+{
+    struct address a;
+    const char *rest = "";
+    struct buf url = {0}, host = {0};
+    buf_printf(&url, "https://s3.%s.amazonaws.com", c->s3_region);
+    const char *text = *c->s3_endpoint ? c->s3_endpoint : url.data ? url.data : "";
+    const bool ok = address_parse(text, &a, &rest) && (!*rest || !strcmp(rest, "/")) &&
+                    (!strcmp(a.scheme, "https") || !strcmp(a.scheme, "http"));
+    buf_clear(&url);
+    if (ok) {
+        if (a.port == address_default_port(a.scheme))
+            a.port = 0;
+        address_write_host(&a, &host);
+        buf_printf(&url, "%s://%s", a.scheme, host.data ? host.data : "");
+        b->host = buf_take(&host);
+        b->endpoint = buf_take(&url);
+    }
+    buf_deinit(&url);
+    buf_deinit(&host);
+    if (!ok)
+        return fault_set(why, ERR_INVALID, "s3-endpoint",
+                         "s3-endpoint must be the URL of a server without a path, such as "
+                         "https://s3.example.org:9000");
+    return b->host && b->endpoint
+               ? ERR_OK
+               : fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+}
+
+// Whether the file can be read; the store of results reads it again.
+static enum err check_s3_key(const struct conf *c, struct fault *why)
+{
+    enum { LARGEST = 4096 };
+    struct buf b = {0};
+    if (!*c->s3_key_file)
+        return fault_set(why, ERR_INVALID, "s3-key-file",
+                         "result-store = s3://... requires s3-key-file, a file with the access "
+                         "key's ID and its secret on two lines");
+    const enum err err = buf_read_file(&b, c->s3_key_file, LARGEST, why);
+    if (b.data)
+        explicit_bzero(b.data, b.cap);
+    buf_deinit(&b);
+    return err;
+}
+
+static enum err read_bucket(const struct conf *c, struct settings_bucket *b, struct fault *why)
+{
+    const bool database = !strcmp(c->result_store, "database");
+    const size_t region = strlen(c->s3_region);
+    if (database && (*c->s3_endpoint || *c->s3_key_file))
+        return fault_set(why, ERR_INVALID, "result-store",
+                         "%s is set, but result-store is not a bucket; set result-store to "
+                         "s3://BUCKET, or remove %s",
+                         *c->s3_endpoint ? "s3-endpoint" : "s3-key-file",
+                         *c->s3_endpoint ? "s3-endpoint" : "s3-key-file");
+    if (database)
+        return ERR_OK;
+    if (strncmp(c->result_store, "s3://", 5))
+        return refuse_bucket(c, why);
+    if (c->store != CONF_STORE_POSTGRES)
+        return fault_set(why, ERR_INVALID, "result-store",
+                         "result-store = s3://... requires store = postgres");
+    if (!region || region > 40 ||
+        strspn(c->s3_region, "abcdefghijklmnopqrstuvwxyz0123456789-") != region)
+        return fault_set(why, ERR_INVALID, "s3-region",
+                         "s3-region: \"%.60s\" is not a region such as us-east-1", c->s3_region);
+    enum err err = read_bucket_name(c, b, why);
+    if (!err)
+        err = read_endpoint(c, b, why);
+    return err ? err : check_s3_key(c, why);
+}
+
 enum err settings_read(const struct conf *c, struct settings *out, struct fault *why)
 {
     char host[256];
@@ -229,6 +336,8 @@ enum err settings_read(const struct conf *c, struct settings *out, struct fault 
         err = check_exposure(c, out->auth, host, why);
     if (!err)
         err = check_database(c, why);
+    if (!err)
+        err = read_bucket(c, &out->bucket, why);
     if (!err)
         err = read_tls(c, &out->tls, why);
     if (!err)
@@ -252,6 +361,10 @@ void settings_deinit(struct settings *s)
     free(s->hosts.text);
     free(s->public_url);
     free(s->webhook_secret);
+    free(s->bucket.endpoint);
+    free(s->bucket.host);
+    free(s->bucket.name);
+    free(s->bucket.prefix);
     memset(s, 0, sizeof *s);
 }
 

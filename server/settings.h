@@ -22,6 +22,12 @@ struct settings_list {
     const char *item[SETTINGS_MAX_NAMES + 1]; // into text; NULL at the end
 };
 
+// The bucket of result-store.
+struct settings_bucket {
+    char *endpoint, *host; // "https://s3.example.org:9000" and "s3.example.org:9000"
+    char *name, *prefix;   // prefix: "" or "a/b/"; name NULL: images are in the database
+};
+
 struct settings {
     struct auth *auth;
     struct http_tls *tls; // NULL: plain HTTP
@@ -31,6 +37,7 @@ struct settings {
     struct address public_origin;
     char *public_url, public_prefix[ADDRESS_PREFIX]; // normalized; "": not configured
     bool any_host;                                   // any Host header is accepted
+    struct settings_bucket bucket;
 };
 
 // Owner: the caller calls settings_deinit, also on error. Errors: INVALID, NOT_FOUND, IO, with the

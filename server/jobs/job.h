@@ -98,6 +98,7 @@ struct job_picture {
     struct blob *latest;       // the last preview
     struct check_size preview; // of latest
     size_t bytes;
+    int64_t object; // number in the name of its object; 0: the image is in the job store
 };
 
 // A subscription to the events of a job. Owner: the watcher; unlinked by jobs_unwatch. Thread:

@@ -36,6 +36,12 @@ void jobs_call(struct jobs *j, struct store_call *c)
     j->p.store->ops->call(j->p.store, c);
 }
 
+// The store of jobs, without which nothing is accepted.
+static const struct store *job_store(const struct jobs *j)
+{
+    return j->p.store->base ? j->p.store->base : j->p.store;
+}
+
 void jobs_called(struct jobs *j, const struct store_call *c)
 {
     j->kept = c->stats;
@@ -149,7 +155,7 @@ enum err jobs_accepting(struct jobs *j, struct worker **w, struct fault *why)
     *w = jobs_any_worker(j);
     if (j->draining)
         return fault_set(why, ERR_BUSY, "server", "the server is shutting down");
-    if (j->p.store->away.code)
+    if (job_store(j)->away.code)
         return fault_set(why, ERR_BUSY, "server",
                          "the job store cannot be reached; try again later");
     if (!*w && j->down.code)
@@ -269,6 +275,8 @@ void jobs_close(struct jobs *j, void (*closed)(void *ctx), void *ctx)
     j->closed_ctx = ctx;
     j->draining = j->leaving = true;
     jobs_abandon(j);
+    if (j->p.store->ops->leave)
+        j->p.store->ops->leave(j->p.store);
     j->closing = j->workers + 1 + (j->webhook != NULL);
     for (int i = 0; i < j->workers; i++)
         worker_stop(j->worker[i], jobs_on_part_closed, j);
@@ -283,13 +291,15 @@ void jobs_close(struct jobs *j, void (*closed)(void *ctx), void *ctx)
 
 bool jobs_ready(struct jobs *j, struct fault *why)
 {
-    const bool away = j->p.store->away.code;
-    if (!j->draining && !away && jobs_any_worker(j))
+    const bool away = job_store(j)->away.code, results = j->p.store->away.code;
+    if (!j->draining && !away && !results && jobs_any_worker(j))
         return true;
     if (j->draining)
         fault_set(why, ERR_BUSY, "server", "draining");
     else if (away)
         fault_set(why, ERR_BUSY, "server", "the job store cannot be reached");
+    else if (results)
+        fault_set(why, ERR_BUSY, "server", "the result store cannot be reached");
     else if (j->down.code)
         fault_set(why, ERR_NO_DEVICE, "server", "%s", j->down.msg);
     else

@@ -159,6 +159,7 @@ static bool keep_picture(struct encoding *e)
 {
     struct job *job = e->job;
     const bool last = is_last(e);
+    job->picture[e->picture].object = e->j->p.store->base ? job->lease : 0;
     if (last)
         jobs_begin_end(e->j, job, JOB_DONE);
     struct store_call *c = store_call_about(STORE_DRAWN, job, on_kept, e);

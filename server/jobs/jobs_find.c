@@ -86,6 +86,18 @@ void jobs_ask_end(struct jobs_ask *ask, struct job *job, const struct fault *why
         jobs_settle(j, job);
 }
 
+struct store_call *jobs_image_call(struct jobs *j, const struct job *job,
+                                   void (*done)(struct store_call *c), void *ctx)
+{
+    struct store_call *c = j->p.store->base ? store_call_about(STORE_IMAGE, job, done, ctx)
+                                            : store_call_create(STORE_IMAGE, done, ctx);
+    if (!c)
+        return NULL;
+    memcpy(c->id, job->id, sizeof c->id);
+    c->format = job->spec.format;
+    return c;
+}
+
 static void ask_images(struct jobs_ask *ask);
 
 static void on_image(struct store_call *c)
@@ -112,12 +124,10 @@ static void ask_images(struct jobs_ask *ask)
         if ((ask->image != JOBS_ALL_IMAGES && ask->image != i) || p->state != JOB_DONE ||
             p->image || !job->stored)
             continue;
-        struct store_call *c = store_call_create(STORE_IMAGE, on_image, ask);
+        struct store_call *c = jobs_image_call(ask->j, job, on_image, ask);
         if (!c)
             continue; // jobs_image will report that it is missing
-        memcpy(c->id, job->id, sizeof c->id);
         c->picture = i;
-        c->format = job->spec.format;
         job->pins++;
         jobs_call(ask->j, c);
         return;

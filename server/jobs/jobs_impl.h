@@ -83,6 +83,9 @@ void jobs_ask_found(struct jobs_ask *ask, struct job *job);
 // Delivers the result and frees the ask. job NULL: failed, see why.
 void jobs_ask_end(struct jobs_ask *ask, struct job *job, const struct fault *why);
 void jobs_ask_no_memory(struct jobs_ask *ask);
+// A call for one image of a job; the caller sets its number. NULL if out of memory.
+struct store_call *jobs_image_call(struct jobs *j, const struct job *job,
+                                   void (*done)(struct store_call *c), void *ctx);
 
 // jobs_live.c
 struct job *jobs_live(struct jobs *j, const char *id); // NULL: none

@@ -162,14 +162,12 @@ static bool wants_images(const struct job *job)
 
 static void fetch(struct jobs *j, struct job *job, int picture)
 {
-    struct store_call *c = store_call_create(STORE_IMAGE, on_fetched, job);
+    struct store_call *c = jobs_image_call(j, job->news, on_fetched, job);
     if (!c) {
         fault_set(&job->lost, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
         return;
     }
-    memcpy(c->id, job->id, sizeof c->id);
     c->picture = picture;
-    c->format = job->spec.format;
     job->fetching++;
     job->pins++;
     jobs_call(j, c);

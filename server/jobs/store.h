@@ -34,7 +34,7 @@ enum store_op {
     STORE_WATCH,  // watched: jobs that are not drawn here; answers in each
     STORE_FIND,   // id, or owner and key; jobs: the job, or none
     STORE_LIST,   // owner, page; jobs: newest first
-    STORE_IMAGE,  // id, picture, format; image
+    STORE_IMAGE,  // id, picture, format, and job if the store keeps objects; image
     STORE_REMOVE, // id; jobs: the job, or none
     STORE_EXPIRE, // keep; jobs: the removed ones
     STORE_OPS
@@ -137,6 +137,9 @@ struct store_ops {
     void (*call)(struct store *s, struct store_call *c);
     // Finishes all calls, then calls closed. Thread: loop.
     void (*close)(struct store *s, void (*closed)(void *ctx), void *ctx);
+    // The program ends: images that wait for a store that is away are given up soon, with STALE.
+    // NULL: the store does not wait. Thread: loop.
+    void (*leave)(struct store *s);
     // Input images, stored under hexadecimal names. All NULL: the store holds no files. Thread:
     // any; two may write the same bytes under one name.
     enum err (*put_file)(struct store *s, const char *name, const struct blob *file,
@@ -156,6 +159,9 @@ struct store {
     void (*changed)(void *ctx);
     void *ctx;
     struct fault away; // why the store cannot be reached; code 0: it can. Thread: loop
+    // A store of results that is laid over the store of jobs. Images that it keeps have a number,
+    // which is the lease under which they were drawn.
+    struct store *base; // that store of jobs, with its own `away`; NULL: none
 };
 
 enum err store_memory_open(struct store **out, struct fault *why);

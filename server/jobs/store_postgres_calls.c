@@ -291,6 +291,10 @@ static void ask_change(struct store_postgres *s, struct store_call *c, struct pg
 
 static void ask_drawn(struct store_postgres *s, struct store_call *c, struct pg_call *q)
 {
+    if (c->job->picture[c->picture].object) { // the bytes are elsewhere
+        ask_change(s, c, q);
+        return;
+    }
     pg_query(q,
              "WITH changed AS (" CHANGES " WHERE j.id = $1 AND j.lease = $2 RETURNING span, id)"
              " INSERT INTO imagend.image (span, job, picture, bytes)"

@@ -12,9 +12,13 @@
 static char *images_text(const struct job *j)
 {
     struct buf b = {0};
-    for (int i = 0; i < j->spec.n; i++)
-        buf_printf(&b, "%s[%zu,%d,%d]", i ? "," : "[", j->picture[i].bytes, j->picture[i].width,
-                   j->picture[i].height);
+    for (int i = 0; i < j->spec.n; i++) {
+        const struct job_picture *p = &j->picture[i];
+        buf_printf(&b, "%s[%zu,%d,%d", i ? "," : "[", p->bytes, p->width, p->height);
+        if (p->object && p->bytes)
+            buf_printf(&b, ",%lld", (long long)p->object);
+        buf_puts(&b, "]");
+    }
     buf_puts(&b, "]");
     return buf_take(&b);
 }
@@ -36,7 +40,7 @@ void store_texts_deinit(struct store_texts *t)
     free(t->images);
 }
 
-// Reads [[bytes, width, height], ...]; 0 bytes: no image.
+// Reads [[bytes, width, height], ...]; 0 bytes: no image. A fourth number is that of its object.
 static bool read_images(const char *text, struct job *j)
 {
     struct json_t *doc = NULL;
@@ -51,6 +55,9 @@ static bool read_images(const char *text, struct job *j)
             ok &= json_kind(json_item(item, k)) == JSON_INT && v[k] >= 0 &&
                   v[k] <= (k ? (int64_t)STORE_MAX_EDGE : (int64_t)STORE_MAX_IMAGE);
         }
+        const struct json_t *object = json_item(item, 3);
+        ok &= !object || (json_kind(object) == JSON_INT && json_int(object) > 0);
+        p->object = object ? json_int(object) : 0;
         p->bytes = (size_t)v[0];
         p->width = (int)v[1];
         p->height = (int)v[2];

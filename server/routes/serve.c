@@ -14,6 +14,7 @@
 #include "settings.h"
 #include "sha256.h"
 #include "store.h"
+#include "store_s3.h"
 #include "trace.h"
 #include "watch.h"
 
@@ -229,6 +230,27 @@ static enum err serve_open_postgres(struct serve *s, struct store **store, struc
     return store_postgres_open(&p, store, why);
 }
 
+// Lays the store of results over the store of jobs, if there is one.
+static enum err serve_open_results(struct serve *s, struct store **store, struct fault *why)
+{
+    const struct settings_bucket *b = &s->settings.bucket;
+    const struct store_s3_params p = {
+        .s3 =
+            {
+                .loop = &s->loop,
+                .endpoint = b->endpoint,
+                .host = b->host,
+                .bucket = b->name,
+                .prefix = b->prefix,
+                .region = s->conf.s3_region,
+                .key_file = s->conf.s3_key_file,
+                .sha256 = sha256_hex,
+                .hmac = sha256_hmac_hex,
+            },
+    };
+    return b->name ? store_s3_open(&p, *store, store, why) : ERR_OK;
+}
+
 static enum err serve_open_store(struct serve *s, struct store **store, struct fault *why)
 {
     switch (s->conf.store) {
@@ -243,6 +265,8 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
     const struct conf *c = &s->conf;
     struct store *store = NULL;
     enum err err = serve_open_store(s, &store, why);
+    if (!err)
+        err = serve_open_results(s, &store, why);
     if (err)
         return err;
     const struct jobs_params p = {
