@@ -4,6 +4,7 @@
 #include "conf.h"
 #include "test.h"
 
+#include <ctype.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -54,7 +55,7 @@ static void variable(const char *option, char name[80])
 {
     size_t n = (size_t)snprintf(name, 80, "IMAGEND_%s", option);
     for (size_t i = 8; i < n; i++)
-        name[i] = name[i] == '-' ? '_' : (char)(name[i] - 'a' + 'A');
+        name[i] = name[i] == '-' ? '_' : (char)toupper((unsigned char)name[i]);
 }
 
 // Two values that the option takes, and that differ from each other and from its default.
