@@ -359,7 +359,8 @@ static void on_claimed(struct store_call *c)
     jobs_called(j, c);
     if (more)
         jobs_measure(j, JOBS_CLAIMED, 0, c->n);
-    j->claiming = false;
+    const bool again = j->claim_again;
+    j->claiming = j->claim_again = false;
     jobs_round_failed(j, &c->why);
     for (int i = 0; i < c->n; i++) {
         claim_job(j, c->jobs[i]);
@@ -370,12 +371,13 @@ static void on_claimed(struct store_call *c)
         attachments_sweep(j->attachments);
     else if (j->draining)
         jobs_release(j, j->leaving);
-    else if (more)
+    else if (more || (shared && again))
         jobs_claim(j);
 }
 
 void jobs_claim(struct jobs *j)
 {
+    j->claim_again = j->claiming; // a slot may have become free since that call was made
     struct store_call *c =
         j->claiming || j->draining ? NULL : store_call_create(STORE_CLAIM, on_claimed, j);
     if (!c)

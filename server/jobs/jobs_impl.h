@@ -37,7 +37,7 @@ struct jobs {
     double busy_seconds, seconds_per_picture;
     bool draining, leaving, expiring, store_closing;
     // A shared store: calls under way, whether it says that something changed, whether it failed.
-    bool claiming, beating, following, changed, unreachable;
+    bool claiming, claim_again, beating, following, changed, unreachable;
     void (*closed)(void *ctx);
     void *closed_ctx;
     struct fault down; // why the last engine failed

@@ -291,6 +291,35 @@ static void test_claimed_when_accepted(void)
     close_fleet();
 }
 
+static bool draws_nothing(void *r)
+{
+    return !jobs_stats(((struct replica *)r)->jobs).running;
+}
+
+// A slot that becomes free while a claim is under way, which was made for no room, is used at once.
+static void test_claimed_when_a_slot_is_free(void)
+{
+    open_fleet(1);
+    struct client *busy = submit(1, "[hang]", 1, true);
+    steps = 20; // which take two seconds, so that there is a regular claim
+    struct client *first = submit(0, "a cat [slow]", 1, true);
+    steps = 0;
+    struct client *c = submit(0, "a cat", 1, true);
+    CHECK_INT(log_of(c).replica, -1);
+    wait_for(has_started, first);
+    cut_off(0, true);
+    wait_for(draws_nothing, &replica[0]);
+    cut_off(0, false);
+    for (int i = 0; i < 20; i++) // in less time than until the next regular claim
+        uv_run(&loop, UV_RUN_NOWAIT);
+    CHECK_INT(log_of(c).replica, 0);
+    check_end(c, JOB_DONE);
+    leave(c);
+    leave(first);
+    leave(busy);
+    close_fleet();
+}
+
 // A busy replica's job is drawn by another one, and its client notices nothing.
 static void test_drawn_elsewhere(void)
 {
@@ -552,6 +581,7 @@ int main(void)
 {
     CHECK_INT(uv_loop_init(&loop), 0);
     test_claimed_when_accepted();
+    test_claimed_when_a_slot_is_free();
     test_drawn_elsewhere();
     test_lost_replica();
     test_stale_end();
