@@ -33,11 +33,11 @@ struct engine_image {
 struct engine_event {
     enum engine_event_type type;
     int slot;
-    void *tag;                 // the tag passed to engine_admit
-    int stage, stages;         // 0-based index, and the number of stages of this image
-    int step, steps;           // steps done and total steps of this stage
-    double stage_seconds;      // ENGINE_STAGE: from the stage's first step to its image
-    struct engine_image image; // square, unless it is enlarged
+    void *tag;            // the tag passed to engine_admit
+    int stage, stages;    // 0-based index, and the number of stages of this image
+    int step, steps;      // steps done and total steps of this stage
+    double stage_seconds; // ENGINE_STAGE: from the stage's first step to its image
+    struct engine_image image;
     const struct fault *fault;
 };
 

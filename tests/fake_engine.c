@@ -5,6 +5,7 @@
 //   FAKE_SLOTS       default number of slots
 //   FAKE_OPEN_FAILS  number of opens that fail at first, with FAKE_OPEN_ERROR (no_device)
 //   FAKE_PRESETS     0: none
+//   FAKE_SHAPES      multiple of the sides of shapes that are not square (0: only squares)
 //   FAKE_HELD        a file: while it exists, opening fails, and images stop at the step number
 //                    that it contains (empty: 0)
 //   FAKE_FAULT       message of a failed open or image
@@ -165,6 +166,9 @@ static void fake_describe(const struct engine_params *p, struct model_info *i)
     i->samplers = fake_samplers;
     i->timesteps = fake_timesteps;
     i->text_parameters = 1000;
+    i->sizes =
+        (struct picture_sizes){.stages = FAKE_STAGES, .step = (int)fake_env("FAKE_SHAPES", 0)};
+    memcpy(i->sizes.edge, fake_sizes, sizeof fake_sizes);
     i->scale[0] = 4;
     i->scale[1] = 16;
     i->presets = fake_env("FAKE_PRESETS", 1) > 0;
@@ -245,18 +249,20 @@ static enum err fake_edit(const struct engine *e, const struct picture_request *
         return fault_set(why, ERR_INVALID, r->scale ? "scale" : "strength",
                          "%s needs an input image", r->scale ? "scale" : "strength");
     if (!r->edit)
-        return picture_choose(fake_sizes, e->info.stages, &r->size, out, why);
+        return picture_choose(&e->info.sizes, &r->size, out, why);
     if (r->scale)
         return fake_scale(r, out, why);
     const struct check_size own = {r->edit->width, r->edit->height}, any = {0, 0};
     const bool asked = r->size.width && !r->edit->masked;
     const bool larger = !asked && (own.width > largest || own.height > largest);
-    const enum err err = picture_choose(fake_sizes, e->info.stages, larger ? &any : &own, out, why);
+    enum err err = picture_choose(&e->info.sizes, &own, out, larger ? NULL : why);
+    if (err && larger)
+        err = picture_choose(&e->info.sizes, &any, out, why);
     if (err)
         return err;
     out->size = own;
     if (!r->edit->masked)
-        out->size = picture_fit_size(out, out->drawn.width);
+        out->size = picture_fit_size(out, &out->drawn);
     for (int s = 0; s < out->stages; s++)
         out->strength[s] = r->strength[s] != 0 ? r->strength[s] : s || r->edit->masked ? 1 : 0.7F;
     return ERR_OK;
@@ -439,7 +445,8 @@ enum err engine_admit(struct engine *e, const struct picture_request *r, void *t
 // A colour gradient that the hash decides, under noise that the remaining steps decide.
 static void fake_draw(struct engine *e, const struct fake_slot *s, struct engine_image *out)
 {
-    int w = fake_sizes[s->stage], h = w;
+    const struct check_size native = picture_stage_size(&e->info.sizes, &s->with, s->stage);
+    int w = native.width, h = native.height;
     const int left = picture_steps(&s->with, s->stage) - s->step;
     if (s->with.scale) {
         const int less = fake_sizes[s->with.stages - 1] / fake_sizes[s->stage];

@@ -3,6 +3,8 @@
 #ifndef IMAGEND_ENGINE_PARAMS_H
 #define IMAGEND_ENGINE_PARAMS_H
 
+#include "check.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -18,8 +20,10 @@ struct engine_params {
     int slots;           // images generated at once; 0: default
     size_t text_cache;   // bytes of encoded prompts in cache_dir; 0: none are kept there
     size_t memory_limit; // bytes of device memory; 0: the budget that the device reports
-    bool validation;     // Vulkan validation layers
-    bool profile;        // time every dispatch (engine_profile)
+    struct check_size
+        size;        // of images whose memory engine_inspect predicts; 0x0: the largest square
+    bool validation; // Vulkan validation layers
+    bool profile;    // time every dispatch (engine_profile)
 };
 
 #endif

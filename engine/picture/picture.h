@@ -82,6 +82,15 @@ struct model_preset {
     float guidance_scale[PICTURE_MAX_STAGES];
 };
 
+// The sizes of the images that a model's stages generate: squares, and with a step also those whose
+// base image has sides that are multiples of it, from edge[0] to twice that, with at most 9/4 of
+// the square's area. Further stages then enlarge by edge[i] / edge[0], an integer.
+struct picture_sizes {
+    int stages;
+    int edge[PICTURE_MAX_STAGES];
+    int step; // 0: squares only
+};
+
 // The loaded model and its device.
 struct model_info {
     char name[64];
@@ -91,6 +100,7 @@ struct model_info {
     int slots;
     int stages;
     struct model_stage stage[PICTURE_MAX_STAGES];
+    struct picture_sizes sizes;
     // Factors by which the model enlarges images, smallest first: one or two super-resolution
     // stages; 0: none. Every model can edit images, with or without a mask.
     int scale[2];
@@ -116,25 +126,31 @@ const char *picture_warning(const struct picture_used *u, int i, char text[stati
 // Writes all these values as members of a JSON object, without the braces.
 void picture_json(struct buf *b, const struct picture_request *r, const struct picture_used *u);
 
-// Selects the stages for an image from the edge length of each stage's output, ending at the first
-// stage that is at least as large as the longer side. Sets stages, drawn and size. Errors: INVALID,
-// naming the largest size.
-enum err picture_choose(const int *edge, int stages, const struct check_size *size,
+// Selects the stages for an image: up to the first that generates this size or, if none does, to
+// the first whose square is at least as large as the longer side. Sets stages, drawn and size.
+// Errors: INVALID, naming the largest size or the nearest ones.
+enum err picture_choose(const struct picture_sizes *s, const struct check_size *size,
                         struct picture_used *out, struct fault *why);
+// The index-th of all sizes that the stages generate; false: there are no more.
+bool picture_native(const struct picture_sizes *s, int index, struct check_size *out);
+// The size of a stage's output, for an image that is not enlarged in tiles.
+struct check_size picture_stage_size(const struct picture_sizes *s, const struct picture_used *u,
+                                     int stage);
 // Refuses values for stages beyond `stages`, and a noise level for the base stage. Errors: INVALID,
 // naming the field.
 enum err picture_check_stages(const struct picture_request *r, int stages, struct fault *why);
-// The size in which the output of a stage with this edge is delivered: for the last stage the
-// requested size; for an earlier one the same aspect ratio, never enlarged.
-struct check_size picture_fit_size(const struct picture_used *u, int edge);
+// The size in which a stage's output, `from`, is delivered: for the last stage the requested size;
+// for an earlier one the same aspect ratio, never enlarged.
+struct check_size picture_fit_size(const struct picture_used *u, const struct check_size *from);
 // The size of the image that picture_encode writes for an image of width x height. composed: it is
 // placed into an input image.
 struct check_size picture_file_size(const struct picture_used *u, int width, int height,
                                     bool composed);
-// Crops the center of a square image to the aspect ratio of `size` and scales it down with an area
-// filter, in sRGB as stored. Shape: rgb [edge, edge, 3], out [height, width, 3]. Source: INTER_AREA
-// of OpenCV; for integer factors also BOX of PIL, which diffusers uses.
-void picture_fit(const uint8_t *rgb, int edge, const struct check_size *size, uint8_t *out);
+// Crops the center of an image of size `from` to the aspect ratio of `size` and scales it down with
+// an area filter, in sRGB as stored. Shape: rgb [from height, from width, 3], out [height, width,
+// 3]. Source: INTER_AREA of OpenCV; for integer factors also BOX of PIL, which diffusers uses.
+void picture_fit(const uint8_t *rgb, const struct check_size *from, const struct check_size *size,
+                 uint8_t *out);
 
 // Writes an XMP packet, for the xmp field of codec_params, which states that a model made the image
 // or, for an edit, parts of it. Source: IPTC's Digital Source Type.

@@ -270,26 +270,39 @@ void picture_edit_destroy(struct picture_edit **e)
 
 // ---- stages -----------------------------------------------------------------------------------
 
-struct picture_box picture_edit_square(int w, int h)
+struct picture_box picture_edit_around(const struct picture_box *part,
+                                       const struct check_size *size)
 {
-    const int edge = longer(w, h);
+    struct picture_box b = *part;
 
-    return (struct picture_box){(w - edge) / 2.0, (h - edge) / 2.0, edge, edge};
+    if (b.width * size->height > b.height * size->width)
+        b.height = b.width * size->height / size->width;
+    else
+        b.width = b.height * size->width / size->height;
+    b.x -= (b.width - part->width) / 2;
+    b.y -= (b.height - part->height) / 2;
+    return b;
 }
 
-enum err picture_edit_stage(const struct picture_edit *e, int edge, float *out)
+// The part of the image that the model sees.
+static struct picture_box part_of(const struct picture_edit *e)
 {
-    const struct picture_box whole = picture_edit_square(e->width, e->height);
-    const struct picture_box part = {e->left, e->top, e->zoom, e->zoom};
-    const struct picture_box square = e->zoom ? part : whole;
-    const size_t pixels = (size_t)edge * (size_t)edge;
+    return e->zoom ? (struct picture_box){e->left, e->top, e->zoom, e->zoom}
+                   : (struct picture_box){0, 0, e->width, e->height};
+}
+
+enum err picture_edit_stage(const struct picture_edit *e, const struct check_size *size, float *out)
+{
+    const struct picture_box part = part_of(e), box = picture_edit_around(&part, size);
+    const size_t pixels = (size_t)size->width * (size_t)size->height;
     uint8_t *px = malloc(4 * pixels), *mask = px + 3 * pixels;
     enum err err = ERR_NO_MEMORY;
 
     if (px)
-        err = picture_resize(e->rgb, e->width, e->height, 3, &square, edge, edge, px);
+        err = picture_resize(e->rgb, e->width, e->height, 3, &box, size->width, size->height, px);
     if (!err && e->drawn)
-        err = picture_resize(e->drawn, e->width, e->height, 1, &square, edge, edge, mask);
+        err =
+            picture_resize(e->drawn, e->width, e->height, 1, &box, size->width, size->height, mask);
     for (size_t k = 0; !err && k < pixels; k++) {
         for (size_t c = 0; c < 3; c++)
             out[4 * k + c] = (float)px[3 * k + c] / 127.5f - 1;
@@ -297,22 +310,33 @@ enum err picture_edit_stage(const struct picture_edit *e, int edge, float *out)
     }
     free(px);
     if (!err && e->drawn && e->fill != PICTURE_FILL_IMAGE)
-        err = picture_fill(e->fill, edge, out);
+        err = picture_fill(e->fill, size, out);
     return err;
 }
 
-// Places the square that the model saw into the image.
-static enum err unzoom(const struct picture_edit *e, const uint8_t *square, int edge, uint8_t *out)
+// Extracts the part of the image that the model saw from a generated image, in the part's size.
+static enum err take_part(const struct picture_edit *e, const uint8_t *rgb,
+                          const struct check_size *from, uint8_t *out)
 {
-    const struct check_size size = {e->zoom, e->zoom};
+    const struct picture_box part = part_of(e);
+    const struct check_size size = {(int)part.width, (int)part.height};
+    const struct picture_box middle = picture_edit_middle(from->width, from->height, &size);
+
+    if (middle.width < size.width)
+        return picture_resize(rgb, from->width, from->height, 3, &middle, size.width, size.height,
+                              out);
+    picture_fit(rgb, from, &size, out);
+    return ERR_OK;
+}
+
+// Places the square that the model saw into the image.
+static enum err unzoom(const struct picture_edit *e, const uint8_t *rgb,
+                       const struct check_size *from, uint8_t *out)
+{
     const size_t width = (size_t)e->width;
     uint8_t *part = malloc((size_t)e->zoom * (size_t)e->zoom * 3);
-    enum err err = part ? ERR_OK : ERR_NO_MEMORY;
+    enum err err = part ? take_part(e, rgb, from, part) : ERR_NO_MEMORY;
 
-    if (!err && edge < e->zoom)
-        err = picture_resize(square, edge, edge, 3, NULL, e->zoom, e->zoom, part);
-    else if (!err)
-        picture_fit(square, edge, &size, part);
     memcpy(out, e->rgb, width * (size_t)e->height * 3);
     for (int y = 0; !err && y < e->zoom; y++)
         for (int x = 0; x < e->zoom; x++) {
@@ -323,24 +347,6 @@ static enum err unzoom(const struct picture_edit *e, const uint8_t *square, int 
         }
     free(part);
     return err;
-}
-
-// Extracts the image from a generated square and scales it to the image's size.
-static enum err unsquare(const struct picture_edit *e, const uint8_t *square, int edge,
-                         uint8_t *out)
-{
-    const struct check_size size = {e->width, e->height};
-    const int most = longer(e->width, e->height);
-    const double scale = (double)edge / most;
-    const struct picture_box part = {(most - e->width) * scale / 2, (most - e->height) * scale / 2,
-                                     e->width * scale, e->height * scale};
-
-    if (e->zoom)
-        return unzoom(e, square, edge, out);
-    if (edge < most)
-        return picture_resize(square, edge, edge, 3, &part, e->width, e->height, out);
-    picture_fit(square, edge, &size, out);
-    return ERR_OK;
 }
 
 static uint16_t nearer(uint16_t a, uint16_t b, int by)
@@ -386,13 +392,13 @@ static void fill_distance(const struct picture_edit *e, uint16_t *d)
         }
 }
 
-enum err picture_edit_compose(const struct picture_edit *e, const uint8_t *square, int edge,
-                              uint8_t *out)
+enum err picture_edit_compose(const struct picture_edit *e, const uint8_t *rgb,
+                              const struct check_size *from, uint8_t *out)
 {
     const size_t pixels = (size_t)e->width * (size_t)e->height;
     const int full = 3 * (e->feather + 1);
     uint16_t *distance;
-    enum err err = unsquare(e, square, edge, out);
+    enum err err = e->zoom ? unzoom(e, rgb, from, out) : take_part(e, rgb, from, out);
 
     if (err || !e->drawn)
         return err;

@@ -1,6 +1,6 @@
 // The input image of an edit, scaled to the size of the result, with a mask of the region to
-// regenerate: how it is placed in a stage's square input, and how the generated square is placed
-// back into it. Plain data and pixel arithmetic; knows nothing about models, jobs or files. Thread:
+// regenerate: how it is placed in a stage's input, and how the generated image is placed back into
+// it. Plain data and pixel arithmetic; knows nothing about models, jobs or files. Thread:
 // any.
 #ifndef IMAGEND_PICTURE_EDIT_H
 #define IMAGEND_PICTURE_EDIT_H
@@ -81,21 +81,23 @@ void picture_edit_destroy(struct picture_edit **e);
 
 // The largest centered box of a w x h image with the aspect ratio of `size`.
 struct picture_box picture_edit_middle(int w, int h, const struct check_size *size);
-// The box of a square, with the longer side as edge, centered on a w x h image. The area outside
-// the image is filled by mirroring.
-struct picture_box picture_edit_square(int w, int h);
-// Computes a stage's input: the image in a square of this edge, in [-1, 1], and a fourth channel
-// that is 1 where pixels are kept; the others are filled as e->fill says. A square image is resized
-// as in diffusers. Shape: out [edge, edge, 4]. Errors: NO_MEMORY.
-enum err picture_edit_stage(const struct picture_edit *e, int edge, float *out);
-// Places a generated square into the image: kept pixels stay unchanged bit for bit, pixels near
-// them are blended, the others are generated. Shape: square [edge, edge, 3], out [height, width,
-// 3]. Errors: NO_MEMORY.
-enum err picture_edit_compose(const struct picture_edit *e, const uint8_t *square, int edge,
-                              uint8_t *out);
+// The smallest box with the aspect ratio of `size` around a part of an image, with its center. The
+// area outside the image is filled by mirroring.
+struct picture_box picture_edit_around(const struct picture_box *part,
+                                       const struct check_size *size);
+// Computes a stage's input of this size: the image, in [-1, 1], and a fourth channel that is 1
+// where pixels are kept; the others are filled as e->fill says. An image with the same aspect ratio
+// is resized as in diffusers. Shape: out [height, width, 4]. Errors: NO_MEMORY.
+enum err picture_edit_stage(const struct picture_edit *e, const struct check_size *size,
+                            float *out);
+// Places a generated image of size `from` into the image: kept pixels stay unchanged bit for bit,
+// pixels near them are blended, the others are generated. Shape: rgb [from height, from width, 3],
+// out [height, width, 3]. Errors: NO_MEMORY.
+enum err picture_edit_compose(const struct picture_edit *e, const uint8_t *rgb,
+                              const struct check_size *from, uint8_t *out);
 
-// Replaces the pixels that are not kept, for picture_edit_stage. Shape: px [edge, edge, 4], with 1
-// in the fourth channel of the pixels that are kept. Errors: NO_MEMORY.
-enum err picture_fill(enum picture_fill how, int edge, float *px);
+// Replaces the pixels that are not kept, for picture_edit_stage. Shape: px [height, width, 4], with
+// 1 in the fourth channel of the pixels that are kept. Errors: NO_MEMORY.
+enum err picture_fill(enum picture_fill how, const struct check_size *size, float *px);
 
 #endif

@@ -191,14 +191,16 @@ struct check_size picture_file_size(const struct picture_used *u, int width, int
 
     if (u->scale)
         return whole ? u->size : (struct check_size){width, height};
-    return composed ? u->size : picture_fit_size(u, width);
+    return composed ? u->size : picture_fit_size(u, &(struct check_size){width, height});
 }
 
 // Computes the pixels to encode; *out is NULL if they are p's own.
 static enum err fit(const struct codec_params *p, const struct picture_request *r,
                     const struct picture_used *u, struct check_size *size, uint8_t **out)
 {
-    const bool compose = r->edit && r->edit->drawn && !u->scale && p->width == u->drawn.width;
+    const struct check_size from = {p->width, p->height};
+    const bool compose = r->edit && r->edit->drawn && !u->scale && p->width == u->drawn.width &&
+                         p->height == u->drawn.height;
     enum err e = ERR_OK;
 
     *out = NULL;
@@ -210,11 +212,11 @@ static enum err fit(const struct codec_params *p, const struct picture_request *
         return ERR_NO_MEMORY;
     const struct picture_box b = picture_edit_middle(p->width, p->height, size);
     if (compose)
-        e = picture_edit_compose(r->edit, p->rgb, p->width, *out);
+        e = picture_edit_compose(r->edit, p->rgb, &from, *out);
     else if (u->scale)
         e = picture_resize(p->rgb, p->width, p->height, 3, &b, size->width, size->height, *out);
     else
-        picture_fit(p->rgb, p->width, size, *out);
+        picture_fit(p->rgb, &from, size, *out);
     return e;
 }
 

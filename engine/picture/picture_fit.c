@@ -1,32 +1,18 @@
-// Sizes that no stage of a model generates: selects the stage to run instead, then crops and scales
-// its output. Called by the engine when a request is resolved, and by code that encodes images.
-// Thread: any.
+// Crops and scales a stage's image to a size that no stage generates. Called by the engine when a
+// request is resolved, and by code that encodes images. Thread: any.
 #include "picture.h"
 
 #include <string.h>
 
-static int longer(const struct check_size *s)
+// The image's pixels per pixel of the result on both axes, as a fraction: the result covers the
+// whole of one axis, and the middle of the other.
+static void scale_of(const struct check_size *from, const struct check_size *size, int64_t *above,
+                     int64_t *below)
 {
-    return s->width > s->height ? s->width : s->height;
-}
+    const bool wide = (int64_t)from->width * size->height > (int64_t)from->height * size->width;
 
-enum err picture_choose(const int *edge, int stages, const struct check_size *size,
-                        struct picture_used *out, struct fault *why)
-{
-    const int largest = edge[stages - 1], want = size->width ? longer(size) : largest;
-    if (size->width < 0 || size->height < 0 || !size->width != !size->height)
-        return fault_set(why, ERR_INVALID, "size", "\"size\": %dx%d is not a valid size",
-                         size->width, size->height);
-    if (want > largest)
-        return fault_set(why, ERR_INVALID, "size",
-                         "\"size\": %dx%d is larger than %dx%d, the largest size of this model",
-                         size->width, size->height, largest, largest);
-    out->stages = 1;
-    while (edge[out->stages - 1] < want)
-        out->stages++;
-    out->drawn.width = out->drawn.height = edge[out->stages - 1];
-    out->size = size->width ? *size : out->drawn;
-    return ERR_OK;
+    *above = wide ? from->height : from->width;
+    *below = wide ? size->height : size->width;
 }
 
 enum err picture_check_stages(const struct picture_request *r, int stages, struct fault *why)
@@ -55,14 +41,15 @@ enum err picture_check_stages(const struct picture_request *r, int stages, struc
     return ERR_OK;
 }
 
-struct check_size picture_fit_size(const struct picture_used *u, int edge)
+struct check_size picture_fit_size(const struct picture_used *u, const struct check_size *from)
 {
-    const int most = longer(&u->size);
     struct check_size s = u->size;
-    if (edge >= most)
+    int64_t above, below;
+    scale_of(from, &s, &above, &below);
+    if (above >= below)
         return s;
-    s.width = (2 * s.width * edge + most) / (2 * most);
-    s.height = (2 * s.height * edge + most) / (2 * most);
+    s.width = (int)((2 * s.width * above + below) / (2 * below));
+    s.height = (int)((2 * s.height * above + below) / (2 * below));
     s.width += !s.width;
     s.height += !s.height;
     return s;
@@ -82,7 +69,7 @@ static int64_t overlap(const struct axis *a, int64_t from, int64_t to, int pixel
 
 // The mean over the area of pixel (x, y) of the result, rounded to nearest. Exact: a weight is at
 // most (2 * 65536)^2, and the weights sum to step^2.
-static void average(const uint8_t *rgb, int edge, const struct axis *ax, int x,
+static void average(const uint8_t *rgb, int width, const struct axis *ax, int x,
                     const struct axis *ay, int y, uint8_t out[3])
 {
     const int64_t x0 = ax->offset + x * ax->step, x1 = x0 + ax->step;
@@ -93,7 +80,7 @@ static void average(const uint8_t *rgb, int edge, const struct axis *ax, int x,
         const int64_t high = overlap(ay, y0, y1, row);
         for (int column = (int)(x0 / ax->unit); column * ax->unit < x1; column++) {
             const uint64_t weight = (uint64_t)(high * overlap(ax, x0, x1, column));
-            const uint8_t *p = rgb + 3 * ((size_t)row * (size_t)edge + (size_t)column);
+            const uint8_t *p = rgb + 3 * ((size_t)row * (size_t)width + (size_t)column);
             for (int c = 0; c < 3; c++)
                 sum[c] += weight * p[c];
         }
@@ -102,14 +89,15 @@ static void average(const uint8_t *rgb, int edge, const struct axis *ax, int x,
         out[c] = (uint8_t)((2 * sum[c] + total) / (2 * total));
 }
 
-void picture_fit(const uint8_t *rgb, int edge, const struct check_size *size, uint8_t *out)
+void picture_fit(const uint8_t *rgb, const struct check_size *from, const struct check_size *size,
+                 uint8_t *out)
 {
-    const int most = longer(size);
-    // The longer side uses the full edge; the other axis is cropped equally at both ends.
-    struct axis x = {.unit = 2 * (int64_t)most, .step = 2 * (int64_t)edge}, y = x;
-    x.offset = (int64_t)edge * (most - size->width);
-    y.offset = (int64_t)edge * (most - size->height);
+    int64_t above, below;
+    scale_of(from, size, &above, &below);
+    struct axis x = {.unit = 2 * below, .step = 2 * above}, y = x;
+    x.offset = from->width * below - size->width * above;
+    y.offset = from->height * below - size->height * above;
     for (int row = 0; row < size->height; row++)
         for (int column = 0; column < size->width; column++, out += 3)
-            average(rgb, edge, &x, column, &y, row, out);
+            average(rgb, from->width, &x, column, &y, row, out);
 }

@@ -168,8 +168,8 @@ static enum err add_stage(struct cascade *c, const char *dir, struct fault *why)
 
 #define SETTINGS                                                                                   \
     "path", "sampler", "steps", "guidance_scale", "guidance_interval", "noise_level", "timesteps"
-static const char *const cascade_keys[] = {"name",    "license",     "stages",
-                                           "presets", "kept_pixels", NULL};
+static const char *const cascade_keys[] = {"name",        "license", "stages", "presets",
+                                           "kept_pixels", "shapes",  NULL};
 static const char *const stage_keys[] = {SETTINGS, "size", NULL};
 static const char *const preset_keys[] = {"stages", NULL};
 static const char *const preset_stage_keys[] = {SETTINGS, NULL};
@@ -327,6 +327,10 @@ static enum err read_cascade_json(const char *dir, struct cascade *c, struct fau
     c->noised_edits = !r.err && !strcmp(kept, "noised");
     if (!r.err && !c->noised_edits && strcmp(kept, "clean"))
         json_fail(&r, ERR_FORMAT, "kept_pixels", "must be \"clean\" or \"noised\"");
+    const char *shapes = json_read_text(&r, "shapes", "square");
+    c->square = r.err || !strcmp(shapes, "square");
+    if (!r.err && !c->square && strcmp(shapes, "any"))
+        json_fail(&r, ERR_FORMAT, "shapes", "must be \"square\" or \"any\"");
     const struct json_t *stages = r.err ? NULL : json_find(doc, "stages");
     const struct json_t *presets = r.err ? NULL : json_find(doc, "presets");
     if (!r.err && (json_kind(stages) != JSON_LIST || !json_count(stages)))
@@ -459,6 +463,30 @@ static enum err check_settings(const struct cascade *c, const struct cascade_pre
                      *p->name ? ", " : "", i + 1, n->name, fault.code ? fault.msg : err_text(e));
 }
 
+// Whether all networks take states whose base image has sides of multiples of `step`.
+static bool fits_step(const struct cascade *c, int step)
+{
+    for (int i = 0; i < c->networks; i++) {
+        const struct cascade_network *n = &c->network[i];
+        const int state = n->stage - (n->decoder.cls != NULL);
+        if (step * (c->size[state] / c->size[0]) % n->denoiser.multiple)
+            return false;
+    }
+    return true;
+}
+
+// The step of the base image's sides; 0: only squares.
+static int find_step(const struct cascade *c)
+{
+    for (int i = 0; i < c->stages; i++)
+        if (c->square || c->size[i] % c->size[0])
+            return 0;
+    for (int step = 1; step < c->size[0]; step++)
+        if (c->size[0] % step == 0 && fits_step(c, step))
+            return step;
+    return 0;
+}
+
 // Checks that each stage's input has the size of the previous stage's output.
 static enum err check(struct cascade *c, struct fault *why)
 {
@@ -562,6 +590,8 @@ enum err cascade_read(const struct cascade_files *files, struct cascade *out, st
         snprintf(text->tokenizer_dir, sizeof text->tokenizer_dir, "%s", text->dir);
     if (!e)
         e = check(out, why);
+    if (!e)
+        out->shape_step = find_step(out);
     return e ? e : variant_choose(out, files->variant, why);
 }
 

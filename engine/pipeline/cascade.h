@@ -77,8 +77,11 @@ struct cascade {
     bool noised_edits; // kept pixels of an edit are noised like the others; else clean, as in
                        // diffusers
     int stages;
-    int size[CASCADE_MAX_STAGES]; // edge of each stage's image in pixels
-    int networks;                 // the stages' own networks come first, in order
+    int size[CASCADE_MAX_STAGES]; // edge of each stage's square image in pixels
+    bool square;                  // the networks were trained for squares only
+    // The sides of the base stage's image may be multiples of this, see picture_sizes; 0: squares.
+    int shape_step;
+    int networks; // the stages' own networks come first, in order
     struct cascade_network network[CASCADE_MAX_NETWORKS];
     int presets; // the first is the cascade's default settings, named ""
     struct cascade_preset preset[CASCADE_MAX_PRESETS];
@@ -102,6 +105,8 @@ struct cascade_files {
 // "base-fast", "steps": 6}, {}]}}};
 // "kept_pixels": "noised" gives the kept pixels of an edit the same noise as the others in every
 // step, which suits models with few steps; the default is "clean", as in diffusers' IF pipelines.
+// "shapes": "any" lets the networks generate other shapes than squares, see picture_sizes; the
+// default is "square". Pipeline folders without a cascade.json generate any shape.
 // path is relative to the file; all other keys are recommendations and optional. timesteps replaces
 // steps: a strictly decreasing list, for samplers that support one; a request with another number
 // of steps or another sampler ignores it. A preset lists, for each stage, the settings that differ

@@ -28,6 +28,15 @@ static void describe_stage(const struct cascade *c, int i, struct model_stage *t
     to->noise_level = from->noise_level;
 }
 
+struct picture_sizes request_sizes(const struct cascade *c)
+{
+    struct picture_sizes s = {.stages = c->stages, .step = c->shape_step};
+
+    for (int i = 0; i < c->stages; i++)
+        s.edge[i] = c->size[i];
+    return s;
+}
+
 void request_describe(const struct cascade *c, struct model_info *to)
 {
     snprintf(to->name, sizeof to->name, "%s", c->name);
@@ -36,6 +45,7 @@ void request_describe(const struct cascade *c, struct model_info *to)
     to->samplers = sampler_names();
     to->timesteps = sampler_preset_names();
     request_scales(c, to->scale);
+    to->sizes = request_sizes(c);
     for (int i = 0; i < c->stages; i++)
         describe_stage(c, i, &to->stage[i]);
     to->presets = c->presets - 1;

@@ -13,6 +13,7 @@
 #include "resident.h"
 #include "slot.h"
 #include "trace.h"
+#include "turns.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ struct engine {
     struct network *network[CASCADE_MAX_NETWORKS]; // NULL: not loaded yet
     struct model_info info;
     struct residents residents;
+    struct turns turns;
     struct slot *slot;
     int *entries; // scratch of engine_step
     uint64_t admitted;
@@ -162,6 +164,7 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the slots");
         goto fail;
     }
+    g->turns = (struct turns){&g->cascade, g->slot, g->info.slots, g->network};
     g->residents.text = g->text;
     g->residents.network = g->network;
     e = resident_plan(
@@ -192,16 +195,6 @@ fail:
         resident_explain(g->dev, why);
     engine_close(&g);
     return e;
-}
-
-static int network_of(const struct slot *s)
-{
-    return s->what.preset->stage[s->stage].network;
-}
-
-static struct stage *stage_of(const struct engine *g, const struct slot *s)
-{
-    return network_stage(g->network[network_of(s)]);
 }
 
 void engine_close(struct engine **out)
@@ -249,6 +242,11 @@ static enum err need_networks(struct engine *g, const struct resolved *what, str
 
     for (int i = what->used.first; !e && i < what->used.stages; i++) {
         const int index = what->preset->stage[i].network;
+        const struct text *text = g->text[g->cascade.network[index].text];
+        if (!request_is_square(&g->cascade, what, i))
+            e = resident_shape(&g->residents, index, text, &what->size[i], why);
+        if (e)
+            return e;
         if (!g->network[index])
             e = load_network(g, index, why);
     }
@@ -298,7 +296,7 @@ enum err engine_evict(struct engine *g, int slot)
     if (slot < 0 || slot >= g->info.slots || !g->slot[slot].used)
         return ERR_NOT_FOUND;
     if (g->slot[slot].entry >= 0)
-        stage_leave(stage_of(g, &g->slot[slot]), g->slot[slot].entry);
+        stage_leave(turns_stage_of(&g->turns, &g->slot[slot]), g->slot[slot].entry);
     slot_free(&g->slot[slot]);
     return ERR_OK;
 }
@@ -328,7 +326,7 @@ static void post(const struct engine *g, const struct post *to, int slot,
                  enum engine_event_type type, const uint8_t *rgb, const struct fault *fault)
 {
     const struct slot *s = &g->slot[slot];
-    const int size = g->cascade.size[s->stage];
+    const struct check_size *size = &s->what.size[s->stage];
     const int steps = picture_steps(&s->what.used, s->stage);
     struct engine_event ev = {
         .type = type,
@@ -337,7 +335,7 @@ static void post(const struct engine *g, const struct post *to, int slot,
         .stage = s->stage,
         .stages = s->what.used.stages,
         .steps = steps,
-        .image = {.width = size, .height = size, .rgb = rgb},
+        .image = {.width = size->width, .height = size->height, .rgb = rgb},
         .fault = fault,
     };
 
@@ -346,7 +344,7 @@ static void post(const struct engine *g, const struct post *to, int slot,
         ev.step = enlarge_done(s->enlarge) * s->steps;
     }
     if (s->entry >= 0)
-        ev.step += stage_steps_done(stage_of(g, s), s->entry);
+        ev.step += stage_steps_done(turns_stage_of(&g->turns, s), s->entry);
     if (type == ENGINE_STAGE) {
         ev.stage_seconds = clock_seconds() - s->stage_began;
         trace_span("stage", s->stage_began, slot, "stage %d, %d steps", s->stage + 1, steps);
@@ -367,7 +365,7 @@ static bool is_fatal(enum err e)
 
 static enum err enter(struct engine *g, struct slot *s, struct fault *why)
 {
-    const int text = g->cascade.network[network_of(s)].text;
+    const int text = g->cascade.network[turns_network_of(s)].text;
     const size_t floats = (size_t)text_length(g->text[text]) * (size_t)text_dim(g->text[text]);
     struct sampler *sampler;
     const struct cascade_settings *settings = &s->what.preset->stage[s->stage];
@@ -382,7 +380,7 @@ static enum err enter(struct engine *g, struct slot *s, struct fault *why)
     if (s->enlarge)
         enlarge_tile(s->enlarge, s->picture);
     e = stage_enter(
-        stage_of(g, s),
+        turns_stage_of(&g->turns, s),
         &(struct stage_start){
             .sampler = sampler,
             .text = s->text[text],
@@ -406,18 +404,17 @@ static enum err enter(struct engine *g, struct slot *s, struct fault *why)
 static enum err fill_stages(struct engine *g, const struct post *to, struct fault *why)
 {
     for (;;) {
-        int next = -1;
-        for (int i = 0; i < g->info.slots; i++) {
-            const struct slot *s = &g->slot[i];
-            if (s->used && s->entry < 0 && network_is_awake(g->network[network_of(s)]) &&
-                stage_free(stage_of(g, s)) > 0 && (next < 0 || s->order < g->slot[next].order))
-                next = i;
-        }
+        const int next = turns_enter(&g->turns);
         if (next < 0)
             return ERR_OK;
         struct fault fault = {.code = ERR_OK};
-        enum err e = enter(g, &g->slot[next], &fault);
-        if (is_fatal(e))
+        struct slot *s = &g->slot[next];
+        enum err e =
+            network_shape(g->network[turns_network_of(s)], &s->what.size[s->stage], &fault);
+        const bool shaped = !e;
+        if (shaped)
+            e = enter(g, s, &fault);
+        if (is_fatal(e) && (shaped || e != ERR_NO_DEVICE_MEMORY))
             return fault_set(why, e, NULL, "starting a stage: %s", ops_device_why(g->dev, e));
         if (e) {
             if (!fault.code)
@@ -428,42 +425,18 @@ static enum err fill_stages(struct engine *g, const struct post *to, struct faul
     }
 }
 
-// The network of the oldest image, whose weights must be there for it to start; -1: none.
-static int oldest_network(const struct engine *g)
-{
-    int oldest = -1;
-
-    for (int i = 0; i < g->info.slots; i++)
-        if (g->slot[i].used && (oldest < 0 || g->slot[i].order < g->slot[oldest].order))
-            oldest = i;
-    return oldest < 0 ? -1 : network_of(&g->slot[oldest]);
-}
-
-// Selects the network with the oldest image, so that none waits forever; -1: none.
-static int choose_network(const struct engine *g)
-{
-    int oldest = -1;
-
-    for (int i = 0; i < g->info.slots; i++) {
-        const struct slot *s = &g->slot[i];
-        if (s->used && s->entry >= 0 && (oldest < 0 || s->order < g->slot[oldest].order))
-            oldest = i;
-    }
-    return oldest < 0 ? -1 : network_of(&g->slot[oldest]);
-}
-
 // Finishes a tile. After the last one, delivers the enlarged image and passes it to the next stage.
 static enum err finish_tile(struct engine *g, const struct post *to, int slot)
 {
     struct slot *s = &g->slot[slot];
     const uint8_t *rgb;
     int width, height;
-    enum err e = stage_rgb(stage_of(g, s), s->entry, &rgb);
+    enum err e = stage_rgb(turns_stage_of(&g->turns, s), s->entry, &rgb);
 
     if (e)
         return e;
     enlarge_put(s->enlarge, rgb);
-    stage_leave(stage_of(g, s), s->entry);
+    stage_leave(turns_stage_of(&g->turns, s), s->entry);
     s->entry = -1;
     if (!enlarge_is_done(s->enlarge))
         return ERR_OK;
@@ -482,8 +455,9 @@ static enum err finish_tile(struct engine *g, const struct post *to, int slot)
 static enum err finish_stage(struct engine *g, const struct post *to, int slot)
 {
     struct slot *s = &g->slot[slot];
-    struct stage *stage = stage_of(g, s);
-    const size_t size = (size_t)g->cascade.size[s->stage];
+    struct stage *stage = turns_stage_of(&g->turns, s);
+    const struct check_size *size = &s->what.size[s->stage];
+    const size_t values = 3 * (size_t)size->width * (size_t)size->height;
     const bool last = s->stage + 1 == s->what.used.stages;
     const uint8_t *rgb;
     enum err e = stage_rgb(stage, s->entry, &rgb);
@@ -498,7 +472,7 @@ static enum err finish_stage(struct engine *g, const struct post *to, int slot)
         return ERR_OK;
     }
     free(s->picture);
-    s->picture = malloc(3 * size * size * sizeof *s->picture);
+    s->picture = malloc(values * sizeof *s->picture);
     e = s->picture ? stage_picture(stage, s->entry, s->picture) : ERR_NO_MEMORY;
     if (e)
         return e;
@@ -512,13 +486,13 @@ static enum err finish_stage(struct engine *g, const struct post *to, int slot)
 static void fail_not_finite(struct engine *g, const struct post *to, int slot)
 {
     const struct slot *s = &g->slot[slot];
-    struct stage *stage = stage_of(g, s);
+    struct stage *stage = turns_stage_of(&g->turns, s);
     const bool f16 = ops_device_info(g->dev)->dtype == DT_F16;
     struct fault fault;
 
     fault_set(&fault, ERR_NOT_FINITE, "model",
               "stage %d (%s) computed NaN or infinity in step %d of %d: its weights are damaged%s",
-              s->stage + 1, g->cascade.network[network_of(s)].name,
+              s->stage + 1, g->cascade.network[turns_network_of(s)].name,
               stage_steps_done(stage, s->entry), s->steps,
               f16 ? " or overflow fp16; try dtype f32" : "; download them again");
     post(g, to, slot, ENGINE_FAILED, NULL, &fault);
@@ -529,9 +503,9 @@ static void fail_not_finite(struct engine *g, const struct post *to, int slot)
 static enum err report(struct engine *g, const struct post *to, int slot)
 {
     struct slot *s = &g->slot[slot];
-    const int done = stage_steps_done(stage_of(g, s), s->entry);
+    const int done = stage_steps_done(turns_stage_of(&g->turns, s), s->entry);
 
-    if (!stage_is_finite(stage_of(g, s), s->entry)) {
+    if (!stage_is_finite(turns_stage_of(&g->turns, s), s->entry)) {
         fail_not_finite(g, to, slot);
         return ERR_OK;
     }
@@ -553,49 +527,55 @@ enum err engine_preview(struct engine *g, int slot, struct engine_image *out, st
         out->rgb = enlarge_image(s->enlarge, &out->width, &out->height);
         return ERR_OK;
     }
-    if (!s || !s->used || s->enlarge || s->entry < 0 || !stage_steps_done(stage_of(g, s), s->entry))
+    if (!s || !s->used || s->enlarge || s->entry < 0 ||
+        !stage_steps_done(turns_stage_of(&g->turns, s), s->entry))
         return fault_set(why, ERR_NOT_FOUND, NULL, "slot %d has no step to preview", slot);
     enum err e = cascade_is_latent(&g->cascade, s->stage)
-                     ? resident_wake(&g->residents, network_of(s), why)
+                     ? resident_wake(&g->residents, turns_network_of(s), why)
                      : ERR_OK;
     if (e)
         return e;
-    e = stage_preview(stage_of(g, s), s->entry, &out->rgb);
+    e = stage_preview(turns_stage_of(&g->turns, s), s->entry, &out->rgb);
     if (e == ERR_NOT_FINITE) // a decoder may fail on an estimate whose image is fine
         return fault_set(why, ERR_NOT_FOUND, NULL, "the estimate of slot %d has no image", slot);
     if (e)
         return fault_set(why, e, NULL, "rendering a preview of stage %d: %s", s->stage + 1,
                          ops_device_why(g->dev, e));
-    out->width = out->height = g->cascade.size[s->stage];
+    out->width = s->what.size[s->stage].width;
+    out->height = s->what.size[s->stage].height;
     return ERR_OK;
 }
 
 enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fault *why)
 {
     const struct post to = {.fn = fn, .ctx = ctx};
-    const int first = oldest_network(g);
+    const int first = turns_network(&g->turns);
     enum err e = first < 0 ? ERR_OK : resident_wake(&g->residents, first, why);
-    int network, count = 0, stepped[MAX_SLOTS];
+    int oldest, network, count = 0, stepped[MAX_SLOTS];
     double seconds;
 
     if (!e)
         e = fill_stages(g, &to, why);
     if (e)
         return e;
-    network = choose_network(g);
-    if (network < 0)
+    oldest = turns_step(&g->turns);
+    if (oldest < 0)
         return ERR_OK;
+    network = turns_network_of(&g->slot[oldest]);
+    struct stage *at = turns_stage_of(&g->turns, &g->slot[oldest]);
     if ((e = resident_wake(&g->residents, network, why)))
         return e;
     for (int i = 0; i < g->info.slots; i++) {
         const struct slot *s = &g->slot[i];
-        if (s->used && s->entry >= 0 && network_of(s) == network) {
+        // Images of another size have a stage of their own.
+        if (s->used && s->entry >= 0 && turns_network_of(s) == network &&
+            turns_stage_of(&g->turns, s) == at) {
             stepped[count] = i;
             g->entries[count++] = s->entry;
         }
     }
     const int stage = g->cascade.network[network].stage;
-    e = network_step(g->network[network], g->entries, count, &seconds);
+    e = network_step(g->network[network], at, g->entries, count, &seconds);
     if (e)
         return fault_set(why, e, NULL, "running a step of stage %d: %s", stage + 1,
                          ops_device_why(g->dev, e));

@@ -129,6 +129,31 @@ static void inspect_modules(const struct cascade_network *n, struct buf *b)
                    n->watermarker ? "watermarker" : "");
 }
 
+// The sizes of a stage's images, in lines.
+static void inspect_sizes(const struct cascade *c, int stage, struct buf *b)
+{
+    const struct picture_sizes all = request_sizes(c);
+    struct check_size size;
+    int count = 0, first, at = 0;
+
+    while (picture_native(&all, count, &size))
+        count++;
+    count /= c->stages;
+    first = stage * count;
+    for (int i = 0; count > 1 && i < count; i++) {
+        picture_native(&all, first + i, &size);
+        const size_t line = b->len;
+        buf_printf(b, "%s%dx%d",
+                   at  ? ", "
+                   : i ? ",\n                 "
+                       : "    sizes        ",
+                   size.width, size.height);
+        at = at + (int)(b->len - line) > 84 ? 0 : at + (int)(b->len - line);
+    }
+    if (count > 1)
+        buf_puts(b, "\n");
+}
+
 static void inspect_network(const struct cascade *c, int index, struct buf *b, struct totals *sum)
 {
     const struct cascade_network *n = &c->network[index];
@@ -145,6 +170,7 @@ static void inspect_network(const struct cascade *c, int index, struct buf *b, s
     if (index < c->stages) {
         buf_puts(b, "    recommended  ");
         add_settings(b, c, &c->preset[0].stage[index]);
+        inspect_sizes(c, index, b);
     }
     const enum err e = network_check(c, index, &w, &why);
     add_checked(b, e, w, &why, sum);
@@ -184,15 +210,23 @@ static enum err inspect_memory(const struct engine_params *p, const struct casca
     struct residency need = {0};
     struct residency_plan plan = {0};
     const int slots = p->slots ? p->slots : 1;
-    enum err e = ops_device_open(
+    const struct picture_sizes sizes = request_sizes(c);
+    struct measure_params measure = {.cascade = c, .slots = slots, .stored = !p->weights};
+    struct picture_used used;
+    enum err e = picture_choose(&sizes, &p->size, &used, why);
+    if (e)
+        return e;
+    const int square = c->size[used.stages - 1];
+    const bool other = used.drawn.width != square || used.drawn.height != square;
+    for (int i = 0; other && i < used.stages; i++)
+        measure.shape[i] = picture_stage_size(&sizes, &used, i);
+    e = ops_device_open(
         &(struct ops_open_params){.device = p->device, .dtype = p->dtype, .weights = p->weights},
         &dev, why);
 
+    measure.dev = dev;
     if (!e)
-        e = measure_units(
-            &(struct measure_params){
-                .dev = dev, .cascade = c, .slots = slots, .stored = !p->weights},
-            &need, why);
+        e = measure_units(&measure, &need, why);
     if (!e) {
         const bool fits = residency_plan(&need, residency_usable(p->memory_limit), &plan);
         buf_printf(b, "memory         limit %.1f MB, %s, %d image%s at once\n",

@@ -17,8 +17,8 @@ static void note(struct residency_unit *u, const struct ops_counted *all,
     u->weights = all->used - released->used;
 }
 
-static enum err measure_text(const struct measure_params *p, int index, struct residency_unit *u,
-                             struct size *size, struct fault *why)
+static enum err count_text(const struct measure_params *p, int index, struct residency_unit *u,
+                           struct size *size, struct fault *why)
 {
     const struct cascade_text *c = &p->cascade->text[index];
     char dir[CASCADE_PATH + 8];
@@ -51,8 +51,8 @@ static enum err measure_text(const struct measure_params *p, int index, struct r
     return e;
 }
 
-static enum err measure_network(const struct measure_params *p, int index, const struct size *size,
-                                struct residency_unit *u, struct fault *why)
+static enum err count_network(const struct measure_params *p, int index, const struct size *size,
+                              struct residency_unit *u, struct fault *why)
 {
     struct ops_counted all, released;
     struct network *n = NULL;
@@ -64,6 +64,7 @@ static enum err measure_network(const struct measure_params *p, int index, const
             .text_length = (uint32_t)size->length,
             .text_dim = (uint32_t)size->dim,
             .slots = (uint32_t)p->slots,
+            .shape = p->shape[p->cascade->network[index].stage],
             .dry = true,
         },
         &n, why);
@@ -76,6 +77,18 @@ static enum err measure_network(const struct measure_params *p, int index, const
         u->on_demand = index >= p->cascade->stages;
     }
     network_destroy(&n);
+    return e;
+}
+
+enum err measure_network(const struct measure_params *p, int index, const struct text *text,
+                         struct residency_unit *out, struct fault *why)
+{
+    const struct size size = {text_length(text), text_dim(text)};
+    enum err e = ops_device_count(p->dev, true);
+
+    if (!e)
+        e = count_network(p, index, &size, out, why);
+    (void)ops_device_count(p->dev, false);
     return e;
 }
 
@@ -92,10 +105,10 @@ enum err measure_units(const struct measure_params *p, struct residency *out, st
     for (int i = 0; !e && i < out->units; i++) {
         e = ops_device_count(p->dev, true);
         if (!e && i < out->texts)
-            e = measure_text(p, i, &out->unit[i], &size[i], why);
+            e = count_text(p, i, &out->unit[i], &size[i], why);
         else if (!e)
-            e = measure_network(p, i - out->texts, &size[p->cascade->network[i - out->texts].text],
-                                &out->unit[i], why);
+            e = count_network(p, i - out->texts, &size[p->cascade->network[i - out->texts].text],
+                              &out->unit[i], why);
         (void)ops_device_count(p->dev, false);
     }
     return e;

@@ -20,8 +20,9 @@ enum {
 struct network {
     const char *name; // owned by the cascade
     struct denoiser *denoiser;
-    struct decoder *decoder; // of latents; NULL: none
-    struct stage *stage;
+    struct decoder *decoder;     // of latents; NULL: none
+    struct stage *stage, *other; // of the cascade's square, and of `shape`; other: may be NULL
+    struct check_size shape;
     struct network_params p; // for waking
     uint64_t parameters;
     size_t bytes;   // of the weights, where ops_device_count is on
@@ -109,14 +110,18 @@ static enum err warm(const struct network_params *p, int stage, struct network *
     return e;
 }
 
-static enum err create_stage(const struct network_params *p, struct network *n, struct fault *why)
+static enum err create_stage(const struct network *n, const struct check_size *size,
+                             struct stage **out, struct fault *why)
 {
+    const struct network_params *p = &n->p;
     const struct cascade_network *c = &p->cascade->network[p->index];
     const struct ops_device_info *d = ops_device_info(p->dev);
-    const uint32_t size = (uint32_t)p->cascade->size[c->stage];
-    const uint32_t low = c->stage ? (uint32_t)p->cascade->size[c->stage - 1] : 0;
-    const uint32_t fit = (d->cpu ? CPU_STAGE_PIXELS : GPU_STAGE_PIXELS) / (size * size);
-    const uint32_t state = c->decoder.cls ? low : size;
+    const int *edge = p->cascade->size + c->stage;
+    const uint32_t width = (uint32_t)size->width, height = (uint32_t)size->height;
+    // The image of the stage before.
+    const uint32_t low_width = c->stage ? (uint32_t)(size->width * edge[-1] / *edge) : 0;
+    const uint32_t low_height = c->stage ? (uint32_t)(size->height * edge[-1] / *edge) : 0;
+    const uint32_t fit = (d->cpu ? CPU_STAGE_PIXELS : GPU_STAGE_PIXELS) / (width * height);
     bool lean;
     enum err e = find_lean(p, c->stage, &lean, why);
 
@@ -129,10 +134,10 @@ static enum err create_stage(const struct network_params *p, struct network *n, 
                        .dtype = d->dtype,
                        .noising = c->super_resolution ? &c->noising : NULL,
                        .index = (uint32_t)c->stage,
-                       .height = state,
-                       .width = state,
-                       .low_height = low,
-                       .low_width = low,
+                       .height = c->decoder.cls ? low_height : height,
+                       .width = c->decoder.cls ? low_width : width,
+                       .low_height = low_height,
+                       .low_width = low_width,
                        .entries = fit < 1          ? 1
                                   : fit > p->slots ? p->slots
                                                    : fit,
@@ -142,7 +147,55 @@ static enum err create_stage(const struct network_params *p, struct network *n, 
                        .text_length = p->text_length,
                        .text_dim = p->text_dim,
                    },
-                   &n->stage);
+                   out);
+}
+
+static struct check_size square_of(const struct network *n)
+{
+    const int edge = n->p.cascade->size[n->p.cascade->network[n->p.index].stage];
+
+    return (struct check_size){edge, edge};
+}
+
+static bool is_same(const struct check_size *a, const struct check_size *b)
+{
+    return a->width == b->width && a->height == b->height;
+}
+
+struct stage *network_stage(const struct network *n, const struct check_size *size)
+{
+    const struct check_size square = square_of(n);
+
+    return is_same(size, &square)                 ? n->stage
+           : n->other && is_same(size, &n->shape) ? n->other
+                                                  : NULL;
+}
+
+bool network_has_room(const struct network *n, const struct check_size *size)
+{
+    const struct stage *s = network_stage(n, size);
+
+    return s ? stage_free(s) > 0 : !n->other || stage_is_empty(n->other);
+}
+
+enum err network_shape(struct network *n, const struct check_size *size, struct fault *why)
+{
+    enum err e;
+
+    if (network_stage(n, size))
+        return ERR_OK;
+    stage_destroy(&n->other);
+    e = create_stage(n, size, &n->other, why);
+    // Memory that is missing is missed now, not by a step that others share.
+    if (!e)
+        e = stage_warm_most(n->other);
+    if (!e) {
+        n->shape = *size;
+        return ERR_OK;
+    }
+    stage_destroy(&n->other);
+    return fault_set(why, e, "size", "%s cannot make images of %dx%d: %s", n->name, size->width,
+                     size->height, ops_device_why(n->p.dev, e));
 }
 
 static enum err load_parts(const struct network_params *p, struct network *n, struct fault *why)
@@ -189,12 +242,15 @@ enum err network_load(const struct network_params *p, struct network **out, stru
     trace_span("upload", began, TRACE_OWN, "weights of %s", c->name);
     if (!e)
         note_weights(n);
+    const struct check_size square = square_of(n);
     if (!e)
-        e = create_stage(p, n, &fault);
+        e = create_stage(n, &square, &n->stage, &fault);
     if (!e)
         e = warm(p, c->stage, n, &fault);
     if (!e && p->dry)
         e = stage_warm_most(n->stage);
+    if (!e && p->shape.width)
+        e = network_shape(n, &p->shape, &fault);
     if (e) {
         if (!fault.code)
             fault_set(&fault, e, "model", "stage %d (%s): %s", c->stage + 1, c->name,
@@ -214,6 +270,7 @@ void network_destroy(struct network **out)
     if (!n)
         return;
     stage_destroy(&n->stage);
+    stage_destroy(&n->other);
     denoiser_destroy(&n->denoiser);
     decoder_destroy(&n->decoder);
     free(n);
@@ -225,6 +282,8 @@ void network_sleep(struct network *n)
     if (!n->denoiser)
         return;
     stage_sleep(n->stage);
+    if (n->other)
+        stage_sleep(n->other);
     denoiser_destroy(&n->denoiser);
     decoder_destroy(&n->decoder);
 }
@@ -240,6 +299,8 @@ enum err network_wake(struct network *n, struct fault *why)
     e = load_parts(&n->p, n, &fault);
     if (!e)
         e = stage_wake(n->stage, n->denoiser, n->decoder);
+    if (!e && n->other)
+        e = stage_wake(n->other, n->denoiser, n->decoder);
     trace_span("upload", began, TRACE_OWN, "weights of %s", n->name);
     if (!e)
         return ERR_OK;
@@ -260,20 +321,16 @@ size_t network_bytes(const struct network *n)
     return n->bytes;
 }
 
-struct stage *network_stage(const struct network *n)
-{
-    return n->stage;
-}
-
 uint64_t network_parameters(const struct network *n)
 {
     return n->parameters;
 }
 
-enum err network_step(struct network *n, const int *entries, int count, double *seconds)
+enum err network_step(struct network *n, struct stage *stage, const int *entries, int count,
+                      double *seconds)
 {
     const double began = clock_seconds();
-    enum err e = stage_step(n->stage, entries, count);
+    enum err e = stage_step(stage, entries, count);
 
     *seconds = clock_seconds() - began;
     trace_span("step", began, TRACE_OWN, "%s, %d images", n->name, count);
@@ -289,11 +346,35 @@ static int slowest_first(const void *a, const void *b)
     return (x->seconds < y->seconds) - (x->seconds > y->seconds);
 }
 
+// Adds the timings of a stage to those of the others.
+static int add_timings(struct stage *s, struct ops_timing *sum, int count, double *flops)
+{
+    struct ops_timing t[MAX_TIMINGS];
+    double more;
+    const int found = stage_timings(s, t, MAX_TIMINGS, &more);
+
+    *flops += more;
+    for (int i = 0; i < found; i++) {
+        int at = 0;
+        while (at < count && strcmp(sum[at].name, t[i].name))
+            at++;
+        if (at == MAX_TIMINGS)
+            continue;
+        if (at == count)
+            sum[count++] = (struct ops_timing){.name = t[i].name};
+        sum[at].calls += t[i].calls;
+        sum[at].seconds += t[i].seconds;
+    }
+    return count;
+}
+
 void network_profile(struct network *n, struct buf *text)
 {
     struct ops_timing t[MAX_TIMINGS];
-    double flops;
-    const int count = stage_timings(n->stage, t, MAX_TIMINGS, &flops);
+    double flops = 0;
+    int count = add_timings(n->stage, t, 0, &flops);
+    if (n->other)
+        count = add_timings(n->other, t, count, &flops);
     const double steps = (double)n->steps, wall = n->seconds;
     double device = 0;
 

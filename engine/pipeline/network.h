@@ -1,11 +1,12 @@
 // A loaded network of the cascade: the denoiser of one pipeline folder with its weights, its
-// decoder if it works on latents, and the stage that samples with it. Two networks of one stage
-// share only the noise keys of their images, so an image never depends on which networks are
-// loaded. Called by engine.c. Thread: the engine's worker.
+// decoder if it works on latents, and the stages that sample with it, one per size. Two networks of
+// one stage share only the noise keys of their images, so an image never depends on which networks
+// are loaded. Called by engine.c. Thread: the engine's worker.
 #ifndef IMAGEND_NETWORK_H
 #define IMAGEND_NETWORK_H
 
 #include "cascade.h"
+#include "check.h"
 #include "stage.h"
 
 struct buf;
@@ -16,8 +17,9 @@ struct network_params {
     const struct cascade *cascade; // must outlive the network
     int index;                     // index into cascade.network
     uint32_t text_length, text_dim;
-    uint32_t slots; // images generated at once
-    bool dry;       // without values, while ops_device_count is on
+    uint32_t slots;          // images generated at once
+    struct check_size shape; // prepares for another size than the square, too; 0x0: none
+    bool dry;                // without values, while ops_device_count is on
 };
 
 // Reads the weights and makes the recordings that the first image of every preset with this network
@@ -43,11 +45,18 @@ bool network_is_awake(const struct network *n);
 // The bytes of device memory that network_sleep frees.
 size_t network_bytes(const struct network *n);
 
-struct stage *network_stage(const struct network *n);
+// The stage for images of this size; NULL: there is none now. Squares of the cascade's size have
+// their own; all other sizes share one, which is made again when the size changes.
+struct stage *network_stage(const struct network *n, const struct check_size *size);
+// Whether an image of this size can enter: now, or after network_shape, which makes its stage.
+bool network_has_room(const struct network *n, const struct check_size *size);
+// Errors: NO_DEVICE_MEMORY, DEVICE_LOST, NO_MEMORY, with *why filled; others can go on.
+enum err network_shape(struct network *n, const struct check_size *size, struct fault *why);
 uint64_t network_parameters(const struct network *n);
 
-// Calls stage_step and measures its time.
-enum err network_step(struct network *n, const int *entries, int count, double *seconds);
+// Calls stage_step for one of the network's stages and measures its time.
+enum err network_step(struct network *n, struct stage *stage, const int *entries, int count,
+                      double *seconds);
 // Appends the time per operator class since the last call, one line each; nothing unless the device
 // was opened with profile.
 void network_profile(struct network *n, struct buf *text);

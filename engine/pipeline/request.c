@@ -72,9 +72,18 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
         return fault_set(why, ERR_INVALID, "timesteps", "give either steps or timesteps, not both");
     snprintf(out->used.model, sizeof out->used.model, "%s", c->name);
     snprintf(out->used.preset, sizeof out->used.preset, "%s", out->preset->name);
+    const struct picture_sizes sizes = request_sizes(c);
+    for (int i = 0; i < out->used.stages; i++)
+        out->size[i] = out->used.scale ? (struct check_size){c->size[i], c->size[i]}
+                                       : picture_stage_size(&sizes, &out->used, i);
     out->seed = r->seed;
     out->picture = r->picture;
     return ERR_OK;
+}
+
+bool request_is_square(const struct cascade *c, const struct resolved *what, int stage)
+{
+    return what->size[stage].width == c->size[stage] && what->size[stage].height == c->size[stage];
 }
 
 enum err request_samplers(const struct cascade *c, const struct picture_request *r,

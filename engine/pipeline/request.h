@@ -10,6 +10,7 @@
 struct resolved {
     const struct cascade_preset *preset; // borrowed from the cascade
     struct picture_used used;
+    struct check_size size[PICTURE_MAX_STAGES]; // of each stage's output; enlarging: of a tile's
     uint64_t seed;
     uint32_t picture;
 };
@@ -25,6 +26,9 @@ enum err request_resolve_edit(const struct cascade *c, const struct picture_requ
 // Multiplies the steps to run by the number of tiles of an enlarged image.
 void request_count_tiles(const struct cascade *c, const struct picture_request *r,
                          struct picture_used *used);
+struct picture_sizes request_sizes(const struct cascade *c);
+// Whether a stage's image is the square that its networks are prepared for when they are loaded.
+bool request_is_square(const struct cascade *c, const struct resolved *what, int stage);
 // Fills the fields of model_info that the config files determine.
 void request_describe(const struct cascade *c, struct model_info *to);
 // The enlargement factors, as in model_info.

@@ -58,19 +58,22 @@ static enum err resolve_image(const struct cascade *c, const struct picture_requ
     const bool asked = r->size.width && !r->edit->masked;
     const bool larger = !asked && (own.width > largest || own.height > largest);
     const struct check_size any = {0, 0};
+    const struct picture_sizes sizes = request_sizes(c);
     enum err e;
 
     if (r->size.width && (r->size.width != own.width || r->size.height != own.height))
         return fault_set(why, ERR_INVALID, "size",
                          "\"size\" is %dx%d, but the input image was prepared in %dx%d",
                          r->size.width, r->size.height, own.width, own.height);
-    e = picture_choose(c->size, c->stages, larger ? &any : &own, out, why);
+    e = picture_choose(&sizes, &own, out, larger ? NULL : why);
+    if (e && larger)
+        e = picture_choose(&sizes, &any, out, why);
     if (e)
         return e;
     out->size = own;
     // Without a mask nothing of the input is kept, so its size does not matter.
     if (!r->edit->masked)
-        out->size = picture_fit_size(out, out->drawn.width);
+        out->size = picture_fit_size(out, &out->drawn);
     return resolve_strength(c, r, out, why);
 }
 
@@ -186,5 +189,6 @@ enum err request_resolve_edit(const struct cascade *c, const struct picture_requ
     if (r->scale || is_given(r))
         return fault_set(why, ERR_INVALID, r->scale ? "scale" : "strength",
                          "%s needs an input image", r->scale ? "scale" : "strength");
-    return picture_choose(c->size, c->stages, &r->size, out, why);
+    const struct picture_sizes sizes = request_sizes(c);
+    return picture_choose(&sizes, &r->size, out, why);
 }

@@ -6,22 +6,61 @@
 enum err resident_plan(struct residents *r, const struct measure_params *p, size_t limit,
                        struct fault *why)
 {
-    struct residency need;
+    struct residency *need = &r->need;
     enum err e;
 
     r->texts = p->cascade->texts;
     r->networks = p->cascade->networks;
+    r->measure = *p;
+    r->limit = limit;
     for (int i = 0; i < RESIDENCY_UNITS; i++)
         r->plan.keep[i] = true;
     if (!limit)
         return ERR_OK;
-    e = measure_units(p, &need, why);
-    if (e || residency_plan(&need, residency_usable(limit), &r->plan))
+    e = measure_units(p, need, why);
+    if (e || residency_plan(need, residency_usable(limit), &r->plan))
         return e;
     return fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
                      "the memory limit of %zu MB is too small: this model needs at least %zu MB; "
                      "raise memory-limit, store the weights as f16 or q8, or load fewer stages",
                      limit / 1000000, residency_limit(r->plan.most) / 1000000 + 1);
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+enum err resident_shape(struct residents *r, int network, const struct text *text,
+                        const struct check_size *shape, struct fault *why)
+{
+    struct check_size *last = &r->shape[network];
+    struct residency need = r->need;
+    struct residency_unit with, *u = &need.unit[r->texts + network];
+    struct measure_params p = r->measure;
+    struct residency_plan plan;
+    enum err e;
+
+    if (!r->limit || (last->width == shape->width && last->height == shape->height))
+        return ERR_OK;
+    p.shape[p.cascade->network[network].stage] = *shape;
+    e = measure_network(&p, network, text, &with, why);
+    if (e)
+        return e;
+    u->state = larger(u->state, with.state);
+    u->activations = larger(u->activations, with.activations);
+    if (!residency_plan(&need, residency_usable(r->limit), &plan))
+        return fault_set(why, ERR_INVALID, "size",
+                         "\"size\": stage %d cannot make %dx%d within the memory limit of %zu MB: "
+                         "it needs at least %zu MB; raise memory-limit, or request a smaller size",
+                         r->measure.cascade->network[network].stage + 1, shape->width,
+                         shape->height, r->limit / 1000000,
+                         residency_limit(plan.most) / 1000000 + 1);
+    r->need = need;
+    r->plan = plan;
+    *last = *shape;
+    resident_make_room(r);
+    return ERR_OK;
 }
 
 bool resident_keeps_text(const struct residents *r, int text)

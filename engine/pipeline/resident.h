@@ -10,6 +10,10 @@
 
 struct residents {
     struct residency_plan plan; // by unit: the texts, then the networks
+    struct residency need;      // what it is made for; not filled without a limit
+    struct measure_params measure;
+    size_t limit;
+    struct check_size shape[CASCADE_MAX_NETWORKS]; // the last that is planned for
     int texts, networks;
     struct text **text; // the engine's; NULL entries are not open yet
     struct network **network;
@@ -19,6 +23,10 @@ struct residents {
 // limit that works; as measure_units.
 enum err resident_plan(struct residents *r, const struct measure_params *p, size_t limit,
                        struct fault *why);
+// Plans for images of another size than the network's square, in addition to all before. Errors:
+// INVALID, naming the least limit that works; as measure_network.
+enum err resident_shape(struct residents *r, int network, const struct text *text,
+                        const struct check_size *shape, struct fault *why);
 bool resident_keeps_text(const struct residents *r, int text);
 // Releases what is not kept. residents: a struct residents.
 void resident_make_room(void *residents);

@@ -93,11 +93,12 @@ enum err slot_take_edit(struct slot *s, const struct cascade *c, const struct pi
     if (edit && s->what.used.scale)
         e = slot_enlarge(s, c, edit->rgb, edit->width, edit->height);
     for (int i = 0; !e && edit && !s->what.used.scale && i < s->what.used.stages; i++) {
-        const size_t size = (size_t)c->size[i];
+        const struct check_size *size = &s->what.size[i];
+        const size_t pixels = (size_t)size->width * (size_t)size->height;
         if (cascade_is_latent(c, i))
             continue;
-        s->original[i] = malloc(4 * size * size * sizeof *s->original[i]);
-        e = s->original[i] ? picture_edit_stage(edit, (int)size, s->original[i]) : ERR_NO_MEMORY;
+        s->original[i] = malloc(4 * pixels * sizeof *s->original[i]);
+        e = s->original[i] ? picture_edit_stage(edit, size, s->original[i]) : ERR_NO_MEMORY;
     }
     return e ? fault_set(why, e, "image", "out of memory for the input image") : ERR_OK;
 }

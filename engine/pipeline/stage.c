@@ -151,6 +151,11 @@ int stage_free(const struct stage *s)
     return n;
 }
 
+bool stage_is_empty(const struct stage *s)
+{
+    return stage_free(s) == (int)s->p.entries;
+}
+
 static void key_lane(const struct stage *s, int entry, struct op_lane *lane)
 {
     const struct entry *t = &s->entry[entry];

@@ -76,6 +76,7 @@ enum err stage_enter(struct stage *s, const struct stage_start *start, int *entr
                      struct fault *why);
 void stage_leave(struct stage *s, int entry);
 int stage_free(const struct stage *s); // number of free entries
+bool stage_is_empty(const struct stage *s);
 
 // Advances the entries by one step each. Errors: DEVICE_LOST, NO_DEVICE_MEMORY, TIMEOUT.
 enum err stage_step(struct stage *s, const int *entry, int count);

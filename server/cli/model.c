@@ -15,7 +15,8 @@ enum {
     INSPECT_MEMORY,
     INSPECT_DTYPE,
     INSPECT_WEIGHTS,
-    INSPECT_SLOTS
+    INSPECT_SLOTS,
+    INSPECT_SIZE
 };
 
 const struct cli_about cli_about_inspect = {
@@ -42,6 +43,8 @@ const struct cli_about cli_about_inspect = {
                                  "storage format of the weights to predict with"},
             [INSPECT_SLOTS] = {"slots", 0, "K",
                                "number of images at once to predict for, 1 to 256"},
+            [INSPECT_SIZE] = {"size", 0, "N|WxH",
+                              "size of the images to predict for (default: the largest square)"},
             {0}},
     .argument = "DIR",
 };
@@ -76,6 +79,14 @@ int cli_inspect(int argc, char **argv)
             if (*end || end == optarg || slots < 1 || slots > 256)
                 return generate_complain("--slots cannot be \"%.100s\"; use 1 to 256", optarg);
             p.slots = (int)slots;
+        } else if (option == INSPECT_SIZE) {
+            struct picture_request r = {.prompt = ""};
+            if (check_query(&picture_table, "size", optarg, &r, NULL))
+                return generate_complain(
+                    "--size cannot be \"%.100s\"; use a number of pixels, such "
+                    "as 256, or two like 256x384",
+                    optarg);
+            p.size = r.size;
         } else if (option != INSPECT_MEMORY)
             *texts[option] = optarg;
         else if (!generate_read_bytes(optarg, &p.memory_limit))

@@ -29,10 +29,7 @@ enum job_format draw_format(int choice)
 static int stages_of(const struct model_info *m, const struct check_size *size)
 {
     struct picture_used used;
-    int edge[PICTURE_MAX_STAGES];
-    for (int i = 0; i < m->stages; i++)
-        edge[i] = m->stage[i].size;
-    return picture_choose(edge, m->stages, size, &used, NULL) ? 0 : used.stages;
+    return picture_choose(&m->sizes, size, &used, NULL) ? 0 : used.stages;
 }
 
 void draw_apply_quality(struct app *app, enum draw_quality quality, bool edit,

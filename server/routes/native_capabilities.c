@@ -35,6 +35,16 @@ static void add_stages(struct buf *b, const struct model_info *m)
     buf_puts(b, "]");
 }
 
+// All sizes that the stages generate without cropping.
+static void add_sizes(struct buf *b, const struct model_info *m)
+{
+    struct check_size size;
+    buf_puts(b, ",\"native_sizes\":[");
+    for (int i = 0; picture_native(&m->sizes, i, &size); i++)
+        buf_printf(b, "%s\"%dx%d\"", i ? "," : "", size.width, size.height);
+    buf_puts(b, "]");
+}
+
 static void add_presets(struct buf *b, const struct model_info *m)
 {
     buf_puts(b, ",\"presets\":[");
@@ -96,6 +106,7 @@ void native_capabilities(struct call *c)
     for (int i = 0; i < m->stages; i++)
         buf_printf(&b, "%s%d", i ? "," : "", m->stage[i].size);
     buf_puts(&b, "]");
+    add_sizes(&b, m);
     add_stages(&b, m);
     add_presets(&b, m);
     add_names(&b, "samplers", m->samplers);

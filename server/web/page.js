@@ -7,8 +7,8 @@ import { findInput, forget, list, remember, rememberInput } from "./jobs.js";
 import { complain, say, settle, sizeText, sides, strengthWord, words } from "./words.js";
 
 const PREVIEWS = 10;
-// Common sizes besides those of the stages; sizes beyond the model's largest are omitted.
-const SHAPES = ["512x512", "512x768", "768x512", "768x1024", "1024x768"];
+// Common sizes besides those of the stages; those that the model cannot generate are omitted.
+const SHAPES = ["256x384", "384x256", "512x512", "512x768", "768x512", "768x1024", "1024x768", "1024x1536", "1536x1024"];
 // The server's default strengths: for a whole image, and with marks.
 const WHOLE = .7, MARKED = 1;
 
@@ -153,7 +153,7 @@ function showModel(can) {
   $("server").classList.add("ready");
   $("key-field").hidden = true;
   const largest = can.sizes[can.sizes.length - 1];
-  const shapes = SHAPES.filter((s) => Math.max(...sides(s)) <= largest);
+  const shapes = SHAPES.filter((s) => Math.max(...sides(s)) <= largest || can.native_sizes.includes(s));
   $("size").replaceChildren($("size-own"), ...[...can.sizes, ...shapes].map((s) => new Option(sizeText(s), s)));
   $("size").value = $("size").dataset.other = can.sizes[Math.min(1, can.sizes.length - 1)];
   $("sampler").append(...can.samplers.map((s) => new Option(s, s)));

@@ -520,7 +520,8 @@ def test_numbers_reach_the_image_or_are_refused():
             assert chunk(os.path.join(m.top, "o.png"), key) == value, flags
         for flags, says in ((["--guidance", "7,5"], '"guidance_scale" has a value for stage 2'),
                             (["--noise-level", "10"], "applies to super-resolution stages"),
-                            (["--size", "64"], "64x64 is larger than 16x16, the largest size of this model"),
+                            (["--size", "64"], "64x64 is larger than 16x16 and not a size that this model generates; "
+                                               "the nearest are 24x24 and 16x32"),
                             (["--sampler", "euler"], 'unknown sampler "euler"; use one of ddpm, '),
                             (["--preset", "fast"], "this model has none"),
                             (["--timesteps", "fast"], 'unknown timesteps "fast"; use one of ')):

@@ -464,6 +464,37 @@ def test_capabilities(s):
     assert c["presets"] == [{"name": "fast", "sampler": "ddim", "steps": [3, 2, 1],
                              "guidance_scale": [1, 1, 1]}], c["presets"]
     assert c["timesteps"] == ["fast27", "smart50"]
+    assert c["native_sizes"] == ["64x64", "256x256", "1024x1024"]
+
+
+def png_size(data):
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def test_shapes():
+    """A model whose networks take other shapes: listed, drawn as asked, refused with the nearest."""
+    s = Server(env={"FAKE_SHAPES": "8"})
+    try:
+        sizes = s.get("/v1/capabilities").json["native_sizes"]
+        assert len(sizes) == 3 * 47 and "1024x1536" in sizes and "72x128" in sizes and "128x128" not in sizes
+        for size, stages in (("64x96", 1), ("256x384", 2), ("1536x1024", 3)):
+            j = s.wait_job(post(s, size=size).json["id"])
+            assert (j["request"]["size"], j["request"]["drawn"], len(j["request"]["steps"])) == (size, size, stages), j
+            assert png_size(s.get(j["images"][0]["href"]).body) == tuple(int(n) for n in size.split("x"))
+        # A smaller size that no stage makes is cut from a square.
+        j = s.wait_job(post(s, size="100x150").json["id"])
+        assert (j["request"]["size"], j["request"]["drawn"]) == ("100x150", 256), j
+        says = b"the nearest are 1024x1536 and 1024x1408"
+        for path, body in (("/v1/jobs", {"size": "1000x1500"}), ("/v1/images/generations", {"size": "1000x1500"}),
+                           ("/sdapi/v1/txt2img", {"width": 1000, "height": 1500})):
+            r = s.post(path, {"prompt": "a cat", **body})
+            assert r.status in (400, 422) and says in r.body, (path, r.body)
+        r = s.post("/sdapi/v1/txt2img", {"prompt": "a cat", "width": 96, "height": 64})
+        assert png_size(base64.b64decode(r.json["images"][0])) == (96, 64), r.body
+        r = s.post("/v1/images/generations", {"prompt": "a cat", "size": "64x96"})
+        assert png_size(base64.b64decode(r.json["data"][0]["b64_json"])) == (64, 96), r.body
+    finally:
+        s.close()
 
 
 def test_memory_store():

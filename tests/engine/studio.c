@@ -114,13 +114,15 @@ static void load(struct studio *s, const char *name, bool super, struct network_
 void studio_open(struct studio *s, const struct how *how, struct drawing *d, const float *low,
                  const float *text, const float *negative, struct easel *e)
 {
-    const uint32_t edge = d->stage ? SIZE : BASE;
+    const uint32_t low_width = d->base.width ? (uint32_t)d->base.width : BASE;
+    const uint32_t low_height = d->base.height ? (uint32_t)d->base.height : BASE;
+    const uint32_t factor = d->stage ? SIZE / BASE : 1;
     struct sampler *sampler = NULL;
     struct fault why = {0};
 
     memset(e, 0, sizeof *e);
     load(s, how->network, d->stage > 0, &e->n);
-    d->pixels = (int)(edge * edge);
+    d->pixels = (int)(low_width * low_height * factor * factor);
     const struct sampler_params sampling = {.config = &e->n.scheduler,
                                             .name = how->sampler,
                                             .steps = how->steps,
@@ -132,10 +134,10 @@ void studio_open(struct studio *s, const struct how *how, struct drawing *d, con
                                         .denoiser = e->n.denoiser,
                                         .dtype = DT_F32,
                                         .noising = d->stage ? &e->n.noising : NULL,
-                                        .height = edge,
-                                        .width = edge,
-                                        .low_height = d->stage ? BASE : 0,
-                                        .low_width = d->stage ? BASE : 0,
+                                        .height = low_height * factor,
+                                        .width = low_width * factor,
+                                        .low_height = d->stage ? low_height : 0,
+                                        .low_width = d->stage ? low_width : 0,
                                         .entries = 1,
                                         .text_length = LENGTH,
                                         .text_dim = (uint32_t)e->n.config.text_width,

@@ -25,6 +25,7 @@ struct how {
 struct drawing {
     uint64_t seed;
     uint32_t picture, stage;
+    struct check_size base; // of the first stage's image; 0x0: the square
     int pixels;
 };
 

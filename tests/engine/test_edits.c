@@ -264,7 +264,7 @@ static void test_square(const struct result *alone, enum job i)
     float *from = malloc(sizeof(float) * 64 * 64 * 4);
     int kept = 0;
 
-    CHECK_INT(picture_edit_stage(edits[i], 64, from), ERR_OK);
+    CHECK_INT(picture_edit_stage(edits[i], &(struct check_size){64, 64}, from), ERR_OK);
     for (int k = 0; k < 64 * 64; k++) {
         if (from[4 * k + 3] == 0)
             continue;

@@ -22,18 +22,18 @@ def run(*args):
     return r.returncode, r.stdout + r.stderr
 
 
-def inspect(model, limit, slots):
+def inspect(model, limit, slots, size):
     """The predicted peak and the least one in bytes, and the names of the parts that are kept."""
-    status, text = run(IMAGEND, "inspect", model, "--memory-limit", str(limit), "--slots", str(slots))
+    status, text = run(IMAGEND, "inspect", model, "--memory-limit", str(limit), "--slots", str(slots), *size)
     m = re.search(r"^    peak\s+([\d.]+) MB, at least ([\d.]+) MB", text, re.M)
     assert m, text
     return status, float(m[1]) * 1e6, float(m[2]) * 1e6, re.findall(r"^    (\S.*?)\s+is kept", text, re.M), text
 
 
-def generate(model, folder, limit, slots, images, steps):
+def generate(model, folder, limit, slots, images, steps, size):
     """Returns the bytes of the images and the measured peak."""
     out = os.path.join(folder, "out.png")
-    flags = ["--memory-limit", str(limit)] if limit else []
+    flags = size + (["--memory-limit", str(limit)] if limit else [])
     status, text = run(IMAGEND, "generate", "a red fox", "--model", model, "--steps", steps, "--seed", "3", "--slots",
                        str(slots), "--n", str(images), "-o", out, *flags)
     if status:
@@ -46,10 +46,10 @@ def generate(model, folder, limit, slots, images, steps):
     return 0, data, float(re.search(r"device memory\s+([\d.]+) MB peak", text)[1]) * 1e6
 
 
-def check(model, folder, slots, images, steps):
-    status, everything, least, kept, text = inspect(model, 1 << 40, slots)
+def check(model, folder, slots, images, steps, size=[]):
+    status, everything, least, kept, text = inspect(model, 1 << 40, slots, size)
     assert status == 0 and "text encoder" in kept and "stage 1" in kept and least < everything, text
-    status, plain, peak = generate(model, folder, 0, slots, images, steps)
+    status, plain, peak = generate(model, folder, 0, slots, images, steps, size)
     assert status == 0, plain
     print("%s: all kept: predicted %.1f MB, measured %.1f MB" % (model, everything / 1e6, peak / 1e6), flush=True)
     assert abs(peak - everything) <= WITHIN * peak
@@ -57,9 +57,9 @@ def check(model, folder, slots, images, steps):
     # Everything fits; a little less; half of the way; the least that works.
     for limit in (everything * room, everything * room * 0.999, (everything + least) / 2 * room, least * room + 1e5):
         limit = int(limit)
-        status, predicted, _, kept, text = inspect(model, limit, slots)
+        status, predicted, _, kept, text = inspect(model, limit, slots, size)
         assert status == 0 and predicted <= limit, text
-        status, drawn, peak = generate(model, folder, limit, slots, images, steps)
+        status, drawn, peak = generate(model, folder, limit, slots, images, steps, size)
         assert status == 0, (limit, drawn)
         print("limit %.1f MB: keeps %s: predicted %.1f MB, measured %.1f MB" % (
             limit / 1e6, ", ".join(kept) or "nothing", predicted / 1e6, peak / 1e6), flush=True)
@@ -68,12 +68,12 @@ def check(model, folder, slots, images, steps):
     assert not kept, kept
     # Too little is refused before anything is loaded, with what works.
     limit = int(least * 0.9)
-    status, _, _, _, text = inspect(model, limit, slots)
+    status, _, _, _, text = inspect(model, limit, slots, size)
     assert status == 1 and "is too small: this model needs at least" in text, text
-    status, text, _ = generate(model, folder, limit, slots, images, steps)
+    status, text, _ = generate(model, folder, limit, slots, images, steps, size)
     assert status == 1 and "raise memory-limit" in text, text
     enough = int(re.search(r"at least (\d+) MB; raise", text)[1]) * 1000000
-    assert inspect(model, enough, slots)[0] == 0, text
+    assert inspect(model, enough, slots, size)[0] == 0, text
 
 
 def main():
@@ -84,7 +84,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix="imagend-memory-") as folder:
         names = sys.argv[3:]
         if not names:
-            check(",".join(os.path.join(GOLDEN, n) for n in ("if-tiny-I", "if-tiny-II")), folder, 2, 3, "3,2")
+            tiny = ",".join(os.path.join(GOLDEN, n) for n in ("if-tiny-I", "if-tiny-II"))
+            check(tiny, folder, 2, 3, "3,2")
+            check(tiny, folder, 2, 3, "3,2", ["--size", "64x128"])
         for name in names or ["IF-I-mini"]:
             parts = []
             for part in name.split(","):

@@ -172,7 +172,7 @@ static void square(void)
         struct codec_image i = image(w, h, 3), m = mask(w, h, box, false);
         float out[EDGE * EDGE * 4];
         struct picture_edit *e = edit(&(struct picture_edit_params){.image = &i, .mask = &m});
-        CHECK_INT(picture_edit_stage(e, EDGE, out), ERR_OK);
+        CHECK_INT(picture_edit_stage(e, &(struct check_size){EDGE, EDGE}, out), ERR_OK);
         for (int k = 0; k < EDGE * EDGE; k++) {
             int x = k % EDGE - (EDGE - w) / 2, y = k / EDGE - (EDGE - h) / 2;
             for (int n = 0; n < 20; n++) { // from edge to edge, until it is inside
@@ -204,7 +204,7 @@ static void compose(void)
         memset(drawn, 200, (size_t)(edge * edge) * 3);
         struct picture_edit *e =
             edit(&(struct picture_edit_params){.image = &i, .mask = &m, .feather = f});
-        CHECK_INT(picture_edit_compose(e, drawn, edge, out), ERR_OK);
+        CHECK_INT(picture_edit_compose(e, drawn, &(struct check_size){edge, edge}, out), ERR_OK);
         int full = 0;
         for (int k = 0; k < w * h; k++) {
             const int x = k % w, y = k / w;
@@ -237,21 +237,24 @@ static void compose(void)
     }
 }
 
-// Placement: a square that a stage returns unchanged reproduces the image.
+// Placement: what a stage returns unchanged reproduces the image.
 static void there_and_back(void)
 {
-    static const int shapes[][2] = {{64, 64}, {64, 40}, {22, 64}};
+    static const struct check_size shapes[][2] = {
+        {{64, 64}, {64, 64}}, {{64, 40}, {64, 64}}, {{22, 64}, {64, 64}}, {{64, 40}, {64, 40}},
+        {{40, 64}, {40, 64}}, {{64, 64}, {96, 64}}, {{48, 40}, {64, 40}}, {{64, 30}, {64, 96}}};
     for (size_t r = 0; r < sizeof shapes / sizeof *shapes; r++) {
-        enum { EDGE = 64 };
-        const int w = shapes[r][0], h = shapes[r][1];
+        const int w = shapes[r][0].width, h = shapes[r][0].height;
+        const struct check_size *of = &shapes[r][1];
+        const int pixels = of->width * of->height;
         struct codec_image i = image(w, h, 11);
-        float *stage = malloc(sizeof(float) * EDGE * EDGE * 4);
-        uint8_t *drawn = malloc(EDGE * EDGE * 3), *out = malloc((size_t)(w * h) * 3);
+        float *stage = malloc(sizeof(float) * (size_t)pixels * 4);
+        uint8_t *drawn = malloc((size_t)pixels * 3), *out = malloc((size_t)(w * h) * 3);
         struct picture_edit *e = edit(&(struct picture_edit_params){.image = &i});
-        CHECK_INT(picture_edit_stage(e, EDGE, stage), ERR_OK);
-        for (int k = 0; k < EDGE * EDGE * 3; k++)
+        CHECK_INT(picture_edit_stage(e, of, stage), ERR_OK);
+        for (int k = 0; k < pixels * 3; k++)
             drawn[k] = (uint8_t)lrintf(stage[k / 3 * 4 + k % 3] * 127.5f + 127.5f);
-        CHECK_INT(picture_edit_compose(e, drawn, EDGE, out), ERR_OK);
+        CHECK_INT(picture_edit_compose(e, drawn, of, out), ERR_OK);
         for (int k = 0; k < w * h; k++)
             CHECK(!memcmp(out + 3 * k, i.rgba + 4 * k, 3));
         picture_edit_destroy(&e);
@@ -346,8 +349,9 @@ static void fills(void)
         struct picture_edit *e = edit(&(struct picture_edit_params){
             .image = &i, .mask = &m, .options.fill = (enum picture_fill)fill});
         double mean = 0, square_mean = 0;
-        CHECK_INT(picture_edit_stage(e, EDGE, fill ? out : own), ERR_OK);
-        CHECK_INT(picture_edit_stage(e, EDGE, again), ERR_OK);
+        CHECK_INT(picture_edit_stage(e, &(struct check_size){EDGE, EDGE}, fill ? out : own),
+                  ERR_OK);
+        CHECK_INT(picture_edit_stage(e, &(struct check_size){EDGE, EDGE}, again), ERR_OK);
         CHECK(!memcmp(fill ? out : own, again, sizeof again));
         for (int k = 0; fill && k < EDGE * EDGE; k++) {
             const float *p = out + 4 * k;
@@ -371,13 +375,13 @@ static void fills(void)
         uint8_t drawn[EDGE * EDGE * 3], result[EDGE * EDGE * 3];
         memset(drawn, 200, sizeof drawn);
         e->feather = 4;
-        CHECK_INT(picture_edit_compose(e, drawn, EDGE, result), ERR_OK);
+        CHECK_INT(picture_edit_compose(e, drawn, &(struct check_size){EDGE, EDGE}, result), ERR_OK);
         CHECK_NEAR(result[3 * KEPT + 1], 255 - 55 / 5.0, 1);
         picture_edit_destroy(&e);
         // Nothing is around: gray.
         e = edit(&(struct picture_edit_params){
             .image = &i, .mask = &full, .options.fill = (enum picture_fill)fill});
-        CHECK_INT(picture_edit_stage(e, EDGE, out), ERR_OK);
+        CHECK_INT(picture_edit_stage(e, &(struct check_size){EDGE, EDGE}, out), ERR_OK);
         CHECK(fill != PICTURE_FILL_AROUND || (out[0] == 0 && out[4 * EDGE * EDGE - 2] == 0));
         picture_edit_destroy(&e);
     }
@@ -409,7 +413,7 @@ static void zooms(void)
         CHECK_INT(e->zoom, rows[r].zoom);
         CHECK_INT(e->left, rows[r].left);
         CHECK_INT(e->top, rows[r].top);
-        CHECK_INT(picture_edit_stage(e, EDGE, stage), ERR_OK);
+        CHECK_INT(picture_edit_stage(e, &(struct check_size){EDGE, EDGE}, stage), ERR_OK);
         for (int k = 0; e->zoom == EDGE && k < EDGE * EDGE; k++) { // as large: pixel for pixel
             const int x = e->left + k % EDGE, y = e->top + k / EDGE;
             if (y < 0 || y >= h)
@@ -419,13 +423,13 @@ static void zooms(void)
         }
         for (int k = 0; k < EDGE * EDGE * 3; k++)
             drawn[k] = (uint8_t)lrintf(stage[k / 3 * 4 + k % 3] * 127.5F + 127.5F);
-        CHECK_INT(picture_edit_compose(e, drawn, EDGE, out), ERR_OK);
+        CHECK_INT(picture_edit_compose(e, drawn, &(struct check_size){EDGE, EDGE}, out), ERR_OK);
         for (int k = 0; k < w * h; k++)
             if (e->zoom == EDGE || !e->drawn[k])
                 CHECK(!memcmp(out + 3 * k, i.rgba + 4 * k, 3));
         memset(drawn, 77, sizeof drawn);
         e->feather = 0;
-        CHECK_INT(picture_edit_compose(e, drawn, EDGE, out), ERR_OK);
+        CHECK_INT(picture_edit_compose(e, drawn, &(struct check_size){EDGE, EDGE}, out), ERR_OK);
         for (int k = 0; k < w * h; k++)
             if (e->drawn[k])
                 CHECK_INT(out[3 * k], 77);

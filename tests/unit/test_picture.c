@@ -173,44 +173,94 @@ static void refused(void)
     CHECK(!png.len && why.msg[0]);
 }
 
+static const struct picture_sizes squares = {3, {64, 256, 1024}, 0},
+                                  shapes = {3, {64, 256, 1024}, 8};
+
 static void sizes(void)
 {
-    static const int edges[] = {64, 256, 1024};
     static const struct {
+        const struct picture_sizes *of;
         struct check_size asked, size;
-        int stages, drawn;       // 0: refused
-        struct check_size at[2]; // of images drawn with edges of 64 and 256
+        int stages;
+        struct check_size drawn; // 0x0: refused
+        struct check_size at[2]; // of images drawn by the first two stages
+        const char *says;
     } rows[] = {
-        {{0, 0}, {1024, 1024}, 3, 1024, {{64, 64}, {256, 256}}},
-        {{64, 64}, {64, 64}, 1, 64, {{64, 64}, {64, 64}}},
-        {{1, 1}, {1, 1}, 1, 64, {{1, 1}, {1, 1}}},
-        {{65, 65}, {65, 65}, 2, 256, {{64, 64}, {65, 65}}},
-        {{48, 64}, {48, 64}, 1, 64, {{48, 64}, {48, 64}}},
-        {{512, 768}, {512, 768}, 3, 1024, {{43, 64}, {171, 256}}},
-        {{1024, 1}, {1024, 1}, 3, 1024, {{64, 1}, {256, 1}}},
-        {{1025, 64}, {0, 0}, 0, 0, {{0, 0}}},
-        {{1536, 1024}, {0, 0}, 0, 0, {{0, 0}}},
-        {{64, 0}, {0, 0}, 0, 0, {{0, 0}}},
-        {{-1, -1}, {0, 0}, 0, 0, {{0, 0}}},
+        {&squares, {0, 0}, {1024, 1024}, 3, {1024, 1024}, {{64, 64}, {256, 256}}, NULL},
+        {&squares, {64, 64}, {64, 64}, 1, {64, 64}, {{64, 64}}, NULL},
+        {&squares, {1, 1}, {1, 1}, 1, {64, 64}, {{1, 1}}, NULL},
+        {&squares, {65, 65}, {65, 65}, 2, {256, 256}, {{64, 64}, {65, 65}}, NULL},
+        {&squares, {48, 64}, {48, 64}, 1, {64, 64}, {{48, 64}}, NULL},
+        {&squares, {64, 96}, {64, 96}, 2, {256, 256}, {{43, 64}, {64, 96}}, NULL},
+        {&squares, {512, 768}, {512, 768}, 3, {1024, 1024}, {{43, 64}, {171, 256}}, NULL},
+        {&squares, {1024, 1}, {1024, 1}, 3, {1024, 1024}, {{64, 1}, {256, 1}}, NULL},
+        {&squares, {1025, 64}, {0, 0}, 0, {0, 0}, {{0, 0}}, "1024x1024, the largest size"},
+        {&squares, {1536, 1024}, {0, 0}, 0, {0, 0}, {{0, 0}}, "1024x1024, the largest size"},
+        {&squares, {64, 0}, {0, 0}, 0, {0, 0}, {{0, 0}}, "not a valid size"},
+        {&squares, {-1, -1}, {0, 0}, 0, {0, 0}, {{0, 0}}, "not a valid size"},
+        {&shapes, {0, 0}, {1024, 1024}, 3, {1024, 1024}, {{64, 64}, {256, 256}}, NULL},
+        {&shapes, {64, 96}, {64, 96}, 1, {64, 96}, {{64, 96}}, NULL},
+        {&shapes, {256, 384}, {256, 384}, 2, {256, 384}, {{64, 96}, {256, 384}}, NULL},
+        {&shapes, {1024, 1536}, {1024, 1536}, 3, {1024, 1536}, {{64, 96}, {256, 384}}, NULL},
+        {&shapes, {2048, 1024}, {2048, 1024}, 3, {2048, 1024}, {{128, 64}, {512, 256}}, NULL},
+        {&shapes, {1536, 1536}, {1536, 1536}, 3, {1536, 1536}, {{96, 96}, {384, 384}}, NULL},
+        {&shapes, {512, 768}, {512, 768}, 3, {1024, 1024}, {{43, 64}, {171, 256}}, NULL},
+        {&shapes, {100, 150}, {100, 150}, 2, {256, 256}, {{43, 64}, {100, 150}}, NULL},
+        {&shapes, {1000, 1500}, {0, 0}, 0, {0, 0}, {{0, 0}}, "nearest are 1024x1536 and 1024x1408"},
+        {&shapes, {1024, 1544}, {0, 0}, 0, {0, 0}, {{0, 0}}, "nearest are 1024x1536 and 1024x1664"},
+        {&shapes, {1024, 2176}, {0, 0}, 0, {0, 0}, {{0, 0}}, "nearest are 1024x2048 and"},
+        {&shapes, {1664, 1536}, {0, 0}, 0, {0, 0}, {{0, 0}}, "nearest are 1536x1536 and"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct picture_used u = {0};
         struct fault why = {0};
-        const enum err e = picture_choose(edges, 3, &rows[i].asked, &u, &why);
+        const enum err e = picture_choose(rows[i].of, &rows[i].asked, &u, &why);
         CHECK_INT(e, rows[i].stages ? ERR_OK : ERR_INVALID);
         if (e) {
             CHECK_STR(why.param, "size");
-            CHECK(rows[i].asked.height < 64 || strstr(why.msg, "1024x1024"));
+            CHECK_MSG(strstr(why.msg, rows[i].says) != NULL, "%s", why.msg);
             continue;
         }
         CHECK_INT(u.stages, rows[i].stages);
-        CHECK(u.drawn.width == rows[i].drawn && u.drawn.height == rows[i].drawn);
+        CHECK(!memcmp(&u.drawn, &rows[i].drawn, sizeof u.drawn));
         CHECK(!memcmp(&u.size, &rows[i].size, sizeof u.size));
-        for (int k = 0; k < 2; k++) {
-            const struct check_size got = picture_fit_size(&u, edges[k]);
+        for (int k = 0; k < 2 && k < u.stages; k++) {
+            const struct check_size from = picture_stage_size(rows[i].of, &u, k);
+            const struct check_size got = picture_fit_size(&u, &from);
             CHECK_MSG(!memcmp(&got, &rows[i].at[k], sizeof got), "row %zu: %dx%d", i, got.width,
                       got.height);
         }
+    }
+}
+
+// Every listed size is generated as it is, and no size is listed twice.
+static void listed(void)
+{
+    static const struct {
+        struct picture_sizes of;
+        int count;
+    } rows[] = {{{3, {64, 256, 1024}, 0}, 3}, {{2, {48, 80}, 0}, 2}, // not a multiple
+                {{1, {64}, 8}, 47},           {{3, {64, 256, 1024}, 8}, 3 * 47},
+                {{2, {16, 64}, 8}, 2 * 6},    {{1, {8}, 8}, 3}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const struct picture_sizes *of = &rows[i].of;
+        struct check_size size, other;
+        int n = 0;
+        for (; picture_native(of, n, &size); n++) {
+            struct picture_used u = {0};
+            CHECK_INT(picture_choose(of, &size, &u, NULL), ERR_OK);
+            CHECK(!memcmp(&u.drawn, &size, sizeof size) && !memcmp(&u.size, &size, sizeof size));
+            // Its stages all have the aspect ratio of the result.
+            for (int k = 0; k < u.stages; k++) {
+                const struct check_size at = picture_stage_size(of, &u, k);
+                CHECK_INT(at.width * size.height, at.height * size.width);
+                CHECK_INT(at.width * of->edge[u.stages - 1], size.width * of->edge[k]);
+            }
+            for (int k = 0; k < n && picture_native(of, k, &other); k++)
+                CHECK(of->edge[of->stages - 1] != of->edge[0] ||
+                      memcmp(&other, &size, sizeof size));
+        }
+        CHECK_INT(n, rows[i].count);
     }
 }
 
@@ -222,32 +272,40 @@ static double within(int i, double from, double to)
     return fmax(0, fmin(to, i + 1) - fmax(from, i));
 }
 
-// The middle of a square image in another shape, every pixel the mean of the area that it covers.
-static void scaled(void)
+// The middle of an image in another shape, every pixel the mean of the area that it covers.
+static void scale_from(int width, int height)
 {
     static const struct check_size to[] = {{8, 8}, {4, 4}, {8, 4}, {4, 8}, {2, 8}, {3, 8},
                                            {5, 5}, {3, 7}, {7, 3}, {1, 1}, {1, 5}, {6, 2}};
-    enum { EDGE = 8 };
-    uint8_t *rgb = pixels(EDGE, EDGE), out[3 * EDGE * EDGE];
+    uint8_t *rgb = pixels(width, height), out[3 * 64];
 
     for (size_t k = 0; k < sizeof to / sizeof *to; k++) {
-        const int w = to[k].width, h = to[k].height, longer = w > h ? w : h;
-        const double step = (double)EDGE / longer;
-        const double left = (EDGE - w * step) / 2, top = (EDGE - h * step) / 2;
-        picture_fit(rgb, EDGE, &to[k], out);
+        const int w = to[k].width, h = to[k].height;
+        const double step = fmin((double)width / w, (double)height / h);
+        const double left = (width - w * step) / 2, top = (height - h * step) / 2;
+        if (step < 1)
+            continue;
+        picture_fit(rgb, &(struct check_size){width, height}, &to[k], out);
         for (int i = 0; i < 3 * w * h; i++) {
             const double x = left + i / 3 % w * step, y = top + i / 3 / w * step;
             double sum = 0;
-            for (int row = 0; row < EDGE; row++)
-                for (int column = 0; column < EDGE; column++)
+            for (int row = 0; row < height; row++)
+                for (int column = 0; column < width; column++)
                     sum += within(row, y, y + step) * within(column, x, x + step) *
-                           rgb[3 * (row * EDGE + column) + i % 3];
+                           rgb[3 * (row * width + column) + i % 3];
             // Rounded to the nearest, halves upwards.
             CHECK_MSG(out[i] == (int)floor(sum / (step * step) + .5 + 1e-9), "%dx%d, value %d", w,
                       h, i);
         }
     }
     free(rgb);
+}
+
+static void scaled(void)
+{
+    scale_from(8, 8);
+    scale_from(12, 8);
+    scale_from(8, 13);
 }
 
 // A file has the size that was asked for, not the one that was drawn.
@@ -266,7 +324,7 @@ static void encoded_size(void)
         CHECK(!picture_encode(&image, &(struct picture_request){.prompt = "a"}, &u, &png, NULL));
         CHECK(open_png(&p, (const uint8_t *)png.data, png.len));
         CHECK(p.width == asked[i][0] && p.height == asked[i][1]);
-        picture_fit(rgb, 8, &u.size, fitted);
+        picture_fit(rgb, &u.drawn, &u.size, fitted);
         for (int y = 0; y < p.height; y++)
             CHECK(!memcmp(png_get_rows(p.png, p.info)[y], fitted + 3 * y * p.width,
                           3 * (size_t)p.width));
@@ -533,6 +591,7 @@ int main(void)
     file_info();
     fields();
     sizes();
+    listed();
     read_back();
     least();
     refused();
