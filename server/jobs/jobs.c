@@ -18,7 +18,7 @@ const char *jobs_call_name(int which)
         [STORE_RELEASE] = "release", [STORE_DRAWN] = "drawn",   [STORE_FINISH] = "finish",
         [STORE_NOTE] = "note",       [STORE_CANCEL] = "cancel", [STORE_WATCH] = "watch",
         [STORE_FIND] = "find",       [STORE_LIST] = "list",     [STORE_IMAGE] = "image",
-        [STORE_REMOVE] = "remove",   [STORE_EXPIRE] = "expire",
+        [STORE_REMOVE] = "remove",   [STORE_EXPIRE] = "expire", [STORE_AGE] = "age",
     };
     return names[which];
 }

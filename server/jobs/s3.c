@@ -72,7 +72,8 @@ static void read_answer(struct s3_call *c, const struct fetch_result *r)
               none && c->verb == S3_GET ? ERR_NOT_FOUND
               : again                   ? ERR_BUSY
                                         : ERR_IO,
-              "", "%s was answered with status %d %s", methods[c->verb], status, code);
+              "", "%s was answered with status %d%s%s", methods[c->verb], status, *code ? " " : "",
+              code);
     if (status == 401 || status == 403) // the key may have been replaced
         read_key(c->s3, &ignored);
 }

@@ -37,6 +37,7 @@ enum store_op {
     STORE_IMAGE,  // id, picture, format, and job if the store keeps objects; image
     STORE_REMOVE, // id; jobs: the job, or none
     STORE_EXPIRE, // keep; jobs: the removed ones
+    STORE_AGE,    // only of a shared store; oldest
     STORE_OPS
 };
 
@@ -128,6 +129,7 @@ struct store_call {
     struct fault why;   // code 0: success
     struct job **jobs;
     int n;
+    int64_t oldest;           // when the oldest job was created; 0: there is none
     struct store_stats stats; // after the call
 };
 

@@ -590,6 +590,16 @@ static void take_expire(struct store_postgres *s, struct store_call *c, struct p
     count_removed(s, &surplus);
 }
 
+static void ask_oldest(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(q, "SELECT coalesce(min(created), 0) FROM imagend.job", false);
+}
+
+static void take_oldest(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    c->oldest = pg_get_int(q, 0, 0, 0);
+}
+
 const struct postgres_op postgres_ops[STORE_OPS] = {
     [STORE_ACCEPT] = {ask_accept, take_accept, .changes = true},
     [STORE_CLAIM] = {ask_claim, take_jobs},
@@ -605,4 +615,5 @@ const struct postgres_op postgres_ops[STORE_OPS] = {
     [STORE_IMAGE] = {ask_image, take_image},
     [STORE_REMOVE] = {ask_remove, take_remove},
     [STORE_EXPIRE] = {ask_expire, take_expire},
+    [STORE_AGE] = {ask_oldest, take_oldest},
 };

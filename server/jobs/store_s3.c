@@ -3,9 +3,9 @@
 // store of objects cannot take now waits in memory. Loop thread; s3.c makes the requests.
 //
 // The name of an object contains the lease under which the image was drawn, so that a replica that
-// has lost the lease does not replace the object of the one that has it now, and the day on which
-// the job was created, so that objects without a row can be found.
-#include "store_s3.h"
+// has lost the lease does not replace the object of the one that has it now. store_s3_sweep.c
+// deletes objects.
+#include "store_s3_impl.h"
 
 #include "buf.h"
 #include "clock.h"
@@ -13,53 +13,7 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <uv.h>
-
-enum {
-    S3_WAITING = 512 << 20, // bytes of images
-    S3_MOST_FLYING = 8,     // requests that write
-    S3_MOST_GONE = 200000,  // objects to delete; the sweep finds others
-    S3_LEAVE_SECONDS = 5,   // for what waits when the program ends
-    S3_IDLE_MS = 5000,      // without a request, the store is asked whether it is there
-    S3_FIRST_BACKOFF_MS = 100,
-    S3_MOST_BACKOFF_MS = 5000,
-    S3_LOG_EVERY = 16,
-};
-
-enum s3_state { S3_WAITS, S3_FLIES, S3_READY };
-
-// A call that waits: an image for its object, others for the images of their job.
-struct s3_waiting {
-    struct s3_waiting *next;
-    struct store_s3 *s;
-    struct store_call *call;
-    enum s3_state state;
-};
-
-struct s3_gone {
-    struct s3_gone *next;
-    char *key;
-};
-
-struct store_s3 {
-    struct store store;
-    struct store *base;
-    struct s3 *s3;
-    uv_timer_t timer;
-    struct s3_waiting *first, **last;
-    size_t waiting, most_waiting; // bytes of images
-    struct s3_gone *gone, **gone_last;
-    int n_gone;
-    struct store_stats stats; // as the base said last
-    int flying;               // requests that write or ask
-    bool probing, leaving, closing;
-    unsigned failures;
-    uint64_t backoff;
-    double heard, give_up;
-    void (*closed)(void *ctx);
-    void *ctx;
-};
 
 // A call to the base whose result is looked at.
 struct s3_through {
@@ -67,24 +21,6 @@ struct s3_through {
     void (*done)(struct store_call *c);
     void *ctx;
 };
-
-static void go_on(struct store_s3 *s);
-
-// ---- names --------------------------------------------------------------------------------------
-
-// "2026-11-26/job_...-0-17.png". Owner: the caller. NULL if out of memory.
-static char *object_key(const struct job *j, int picture)
-{
-    struct buf b = {0};
-    char day[16];
-    const time_t t = (time_t)(j->created / 1000);
-    struct tm tm = {0};
-    gmtime_r(&t, &tm);
-    strftime(day, sizeof day, "%Y-%m-%d", &tm);
-    buf_printf(&b, "%s/%s-%d-%lld.%s", day, j->id, picture, (long long)j->picture[picture].object,
-               job_format_name(j->spec.format));
-    return buf_take(&b);
-}
 
 // ---- whether the store is there -----------------------------------------------------------------
 
@@ -107,7 +43,7 @@ static void is_away(struct store_s3 *s, const struct fault *why)
         return;
     if (s->failures++ % S3_LOG_EVERY == 0)
         log_msg(LOG_ERROR, "s3", "the result store is not available: %s", why->msg);
-    if (!s->store.away.code)
+    if (!s->backoff)
         uv_timer_stop(&s->timer); // it waits for longer
     fault_set(&s->store.away, ERR_BUSY, "store", "the result store is not available");
     if (s->flying) // the others fail with the first
@@ -119,7 +55,7 @@ static void is_away(struct store_s3 *s, const struct fault *why)
 }
 
 // Takes the result of a request that writes or asks. True: it must be repeated.
-static bool landed(struct store_s3 *s, const struct s3_call *c)
+bool store_s3_landed(struct store_s3 *s, const struct s3_call *c)
 {
     const bool again = c->why.code == ERR_BUSY || c->why.code == ERR_NO_MEMORY;
     s->flying--;
@@ -134,9 +70,9 @@ static void on_probed(struct s3_call *c)
 {
     struct store_s3 *s = c->ctx;
     s->probing = false;
-    landed(s, c);
+    store_s3_landed(s, c);
     s3_call_free(c);
-    go_on(s);
+    store_s3_go_on(s);
 }
 
 static void probe(struct store_s3 *s)
@@ -241,7 +177,7 @@ static void on_put(struct s3_call *c)
 {
     struct s3_waiting *w = c->ctx;
     struct store_s3 *s = w->s;
-    const bool again = landed(s, c);
+    const bool again = store_s3_landed(s, c);
     w->state = again ? S3_WAITS : S3_READY;
     if (!again && c->why.code) {
         struct store_call *call = take_out(s, w);
@@ -251,59 +187,18 @@ static void on_put(struct s3_call *c)
     }
     s3_call_free(c);
     pass_on(s);
-    go_on(s);
+    store_s3_go_on(s);
 }
 
 static void put(struct store_s3 *s, struct s3_waiting *w)
 {
     const struct job *j = w->call->job;
-    struct s3_call *c = s3_call_create(S3_PUT, object_key(j, w->call->picture), on_put, w);
+    struct s3_call *c = s3_call_create(S3_PUT, store_s3_key(j, w->call->picture), on_put, w);
     if (!c)
         return; // tried again
     c->blob = blob_ref(w->call->image);
     c->type = job_format_type(j->spec.format);
     w->state = S3_FLIES;
-    s->flying++;
-    s3_send(s->s3, c);
-}
-
-static void add_gone(struct store_s3 *s, char *key)
-{
-    struct s3_gone *g = key && s->n_gone < S3_MOST_GONE ? calloc(1, sizeof *g) : NULL;
-    if (!g) {
-        free(key);
-        return;
-    }
-    g->key = key;
-    *s->gone_last = g;
-    s->gone_last = &g->next;
-    s->n_gone++;
-}
-
-static void on_deleted(struct s3_call *c)
-{
-    struct store_s3 *s = c->ctx;
-    if (landed(s, c)) {
-        add_gone(s, c->key);
-        c->key = NULL;
-    } else if (c->why.code) {
-        log_msg(LOG_WARN, "s3", "an object was not deleted: %s", c->why.msg);
-    }
-    s3_call_free(c);
-    go_on(s);
-}
-
-static void delete_next(struct store_s3 *s)
-{
-    struct s3_gone *g = s->gone;
-    struct s3_call *c = s3_call_create(S3_DELETE, g->key, on_deleted, s);
-    s->gone = g->next;
-    if (!s->gone)
-        s->gone_last = &s->gone;
-    s->n_gone--;
-    free(g);
-    if (!c)
-        return; // the sweep finds it
     s->flying++;
     s3_send(s->s3, c);
 }
@@ -323,7 +218,7 @@ static bool start_one(struct store_s3 *s)
     if (w)
         put(s, w);
     else if (s->gone && !s->closing)
-        delete_next(s);
+        store_s3_delete_next(s);
     else
         return false;
     return true;
@@ -352,15 +247,17 @@ static void on_timer(uv_timer_t *t)
     const bool idle = (clock_seconds() - s->heard) * 1000 >= S3_IDLE_MS;
     if (!s->closing && !s->flying && (s->store.away.code ? !start_one(s) : idle))
         probe(s);
-    go_on(s);
+    store_s3_go_on(s);
 }
 
 // While the store is away, one request at a time asks for it, after a pause that grows.
-static void go_on(struct store_s3 *s)
+void store_s3_go_on(struct store_s3 *s)
 {
     for (int i = 0; !s->store.away.code && s->flying < S3_MOST_FLYING && i < S3_MOST_FLYING; i++)
         if (!start_one(s))
             break;
+    if (!s->store.away.code && !s->closing)
+        store_s3_sweep(s);
     const uint64_t pause = s->leaving   ? S3_FIRST_BACKOFF_MS
                            : s->backoff ? s->backoff / 2 + uv_hrtime() % s->backoff
                                         : S3_IDLE_MS;
@@ -384,11 +281,11 @@ static void on_removed(struct store_call *c)
     for (int i = 0; i < c->n; i++)
         for (int k = 0; k < c->jobs[i]->spec.n; k++)
             if (c->jobs[i]->picture[k].bytes && c->jobs[i]->picture[k].object)
-                add_gone(s, object_key(c->jobs[i], k));
+                store_s3_add_gone(s, store_s3_key(c->jobs[i], k));
     const bool work = s->gone;
     c->done(c);
     if (work)
-        go_on(s);
+        store_s3_go_on(s);
 }
 
 static void on_got(struct s3_call *o)
@@ -412,14 +309,14 @@ static void on_got(struct s3_call *o)
     }
     s3_call_free(o);
     answer(s, c);
-    go_on(s);
+    store_s3_go_on(s);
 }
 
 static void get_object(struct store_s3 *s, struct store_call *c)
 {
     struct s3_through *t = malloc(sizeof *t);
     struct s3_call *o = t && !s->store.away.code
-                            ? s3_call_create(S3_GET, object_key(c->job, c->picture), on_got, t)
+                            ? s3_call_create(S3_GET, store_s3_key(c->job, c->picture), on_got, t)
                             : NULL;
     if (!o) {
         free(t);
@@ -439,7 +336,7 @@ static void call_drawn(struct store_s3 *s, struct store_call *c)
         return;
     }
     s->waiting += c->image->size;
-    go_on(s);
+    store_s3_go_on(s);
 }
 
 static void s3_call(struct store *store, struct store_call *c)
@@ -484,23 +381,13 @@ static enum err s3_get_file(struct store *store, const char *name, struct blob *
 
 // ---- opening and closing ------------------------------------------------------------------------
 
-static void s3_free(struct store_s3 *s)
-{
-    while (s->gone) {
-        struct s3_gone *g = s->gone;
-        s->gone = g->next;
-        free(g->key);
-        free(g);
-    }
-    free(s);
-}
-
 static void on_base_closed(void *ctx)
 {
     struct store_s3 *s = ctx;
     void (*closed)(void *ctx) = s->closed;
     void *closed_ctx = s->ctx;
-    s3_free(s);
+    store_s3_forget_gone(s);
+    free(s);
     if (closed)
         closed(closed_ctx);
 }

@@ -1,11 +1,12 @@
 """Results in an S3-compatible store: a real bucket whose signatures are checked, and what happens while it is away."""
 import os
 import re
+import signal
 import time
 
 import postgres
 import s3
-from harness import PATIENCE, Server, eventually, is_png, main
+from harness import Server, eventually, is_png, main
 from test_postgres import cluster, cpu_seconds, post, refused
 
 
@@ -160,6 +161,24 @@ def test_a_replica_that_ends_while_the_store_is_away():
         assert len(f.bucket.objects()) == 1
 
 
+def test_a_late_replica_replaces_nothing():
+    """SIGSTOP beyond the lease: another replica has drawn the job. The late one stores an object that no row names."""
+    with Fleet(2) as f:
+        late, other = f.replicas
+        with late.held():
+            job = post(late, seed=3).json["id"]
+            eventually(lambda: late.get("/v1/jobs/" + job).json["status"] == "running")
+            late.process.send_signal(signal.SIGSTOP)
+        done = other.wait_job(job)
+        before = f.bucket.objects()
+        late.process.send_signal(signal.SIGCONT)
+        assert late.wait_job(job)["finished"] == done["finished"]
+        eventually(lambda: "lease ended" in late.log, what="the end of the lease")
+        after = f.bucket.objects()
+        assert len(before) == 1 and {k: after[k] for k in before} == before
+        assert late.get(done["images"][0]["href"]).body == next(iter(before.values()))
+
+
 def test_images_of_both_stores():
     """Results that are in the database stay readable when a bucket is configured."""
     with Fleet(0) as f:
@@ -175,6 +194,27 @@ def test_images_of_both_stores():
         assert f.sql("SELECT count(*) FROM imagend.image") == "1" and len(f.bucket.objects()) == 1
         assert s.delete("/v1/jobs/" + old["id"]).status == 204
         assert f.sql("SELECT count(*) FROM imagend.image") == "0" and len(f.bucket.objects()) == 1
+
+
+def test_objects_without_a_row_are_found():
+    """A sweep at the start deletes what is older than every job, and nothing that is not the service's."""
+    def orphan(day, number):
+        return f"drawn/{day}/job_{number:032x}-0-{number + 1}.png"
+
+    with Fleet() as f:
+        j = f.replicas[0].wait_job(post(f.replicas[0]).json["id"])
+        kept = {*f.bucket.objects(), orphan("2020-01-02", 1), "drawn/2020-01-01/notes.png", "drawn/notes.txt",
+                "drawn/2020-01-01/job_0123-0-1.png", orphan("2020-01-01", 2)[:-3] + "gif",
+                orphan("2020-01-01", 3).replace("drawn", "other")}
+        lost = {orphan("2019-12-31", i) for i in range(3)} | {orphan("2020-01-01", i) for i in range(110)}
+        for key in (kept | lost) - set(f.bucket.objects()):
+            f.bucket.put(key)
+        # The oldest job is of the second day of 2020.
+        f.sql(f"UPDATE imagend.job SET created = 1577923200000 WHERE id = '{j['id']}'")
+        f.replicas[0].stop()
+        f.replicas[0].start()
+        eventually(lambda: not lost & set(f.bucket.objects()), what="a clean bucket")
+        assert set(f.bucket.objects()) == kept
 
 
 def test_options_are_checked():
