@@ -33,7 +33,7 @@ static void load_causal(struct loader *l, uint32_t length, uint32_t heads, struc
     static const float unseen = -1e30F;
     float *bias;
 
-    if (l->err || !l->dev)
+    if (l->err || !l->dev || out->buf)
         return;
     bias = calloc((size_t)length * length * heads, sizeof *bias);
     if (!bias) {
@@ -58,11 +58,11 @@ static void load_layer(struct loader *l, const struct clip_config *c, struct cli
 
     snprintf(at, sizeof at, "text_model.encoder.layers.%d", index);
     load_norm(l, &y->norm1, d, true, "%s.layer_norm1", at);
-    joined_begin(&qkv, l, 3 * d, d, true);
+    joined_begin(&qkv, l, &y->qkv, 3 * d, d, true);
     joined_add(&qkv, d, "%s.self_attn.q_proj", at);
     joined_add(&qkv, d, "%s.self_attn.k_proj", at);
     joined_add(&qkv, d, "%s.self_attn.v_proj", at);
-    joined_end(&qkv, &y->qkv);
+    joined_end(&qkv);
     load_linear(l, &y->out, d, d, true, "%s.self_attn.out_proj", at);
     load_norm(l, &y->norm2, d, true, "%s.layer_norm2", at);
     load_linear(l, &y->fc1, ff, d, true, "%s.mlp.fc1", at);
@@ -80,17 +80,14 @@ static enum err clip_load(struct text_encoder *base, const struct text_encoder_c
     if (c->width % 4 || c->ff % 4)
         return fault_set(why, ERR_UNSUPPORTED, "text_encoder",
                          "hidden_size and intermediate_size must be multiples of 4");
-    t->layer = calloc((size_t)c->layers, sizeof *t->layer);
+    if (!t->layer)
+        t->layer = calloc((size_t)c->layers, sizeof *t->layer);
     if (!t->layer)
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text encoder");
-    load_tensor(l, l->dtype, (uint32_t)c->vocab, d,
-                weights_any(l->w, WEIGHTS_SHAPE((uint64_t)c->vocab, d),
-                            "text_model.embeddings.token_embedding.weight"),
-                &t->tokens);
-    load_tensor(l, DT_F32, length, d,
-                weights_any(l->w, WEIGHTS_SHAPE(length, d),
-                            "text_model.embeddings.position_embedding.weight"),
-                &t->positions);
+    load_table(l, &t->tokens, l->dtype, (uint32_t)c->vocab, d,
+               "text_model.embeddings.token_embedding.weight");
+    load_table(l, &t->positions, DT_F32, length, d,
+               "text_model.embeddings.position_embedding.weight");
     load_causal(l, length, (uint32_t)c->heads, &t->causal);
     for (int i = 0; i < c->layers; i++)
         load_layer(l, c, &t->layer[i], i);

@@ -22,10 +22,16 @@ void decoder_describe(const struct decoder_config *c, char *out, size_t n)
     c->cls->describe(c, out, n);
 }
 
+static enum err load_layers(void *network, struct loader *l, struct fault *why)
+{
+    struct decoder *d = network;
+
+    return d->cls->load(d, l, why);
+}
+
 enum err decoder_load(struct ops_device *dev, const struct decoder_config *c, struct weights *w,
                       enum dtype dtype, struct decoder **out, struct fault *why)
 {
-    struct loader l = load_begin(dev, w, dtype);
     struct decoder *d = calloc(1, c->cls->bytes);
     enum err e;
 
@@ -34,9 +40,10 @@ enum err decoder_load(struct ops_device *dev, const struct decoder_config *c, st
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the decoder");
     d->cls = c->cls;
     d->config = *c;
-    e = c->cls->load(d, &l, why);
-    if (!e)
-        e = load_finish(&l, "VAE", &d->parameters, why);
+    e = load_checkpoint(
+        &(struct load_params){
+            .dev = dev, .w = w, .dtype = dtype, .what = "VAE", .load = load_layers, .network = d},
+        &d->parameters, NULL, why);
     if (e)
         decoder_destroy(&d);
     *out = d;

@@ -27,8 +27,9 @@ struct loader load_begin(struct ops_device *dev, struct weights *w, enum dtype d
     };
 }
 
-void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c,
-                 struct weights_data data, struct tensor *out)
+// data NULL: missing, which weights_finish reports.
+static void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c,
+                        struct weights_data data, struct tensor *out)
 {
     if (l->err || !l->dev || (!data.data && !l->dry))
         return;
@@ -37,10 +38,23 @@ void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c,
         l->err = tensor_upload_from(out, data.data, data.dtype);
 }
 
+void load_table(struct loader *l, struct tensor *out, enum dtype dtype, uint32_t rows, uint32_t c,
+                const char *fmt, ...)
+{
+    char name[LAYER_NAME];
+
+    if (out->buf)
+        return;
+    FORMAT_NAME(name, fmt);
+    load_tensor(l, dtype, rows, c, weights_any(l->w, WEIGHTS_SHAPE(rows, c), "%s", name), out);
+}
+
 void load_norm(struct loader *l, struct norm *n, uint32_t c, bool beta, const char *fmt, ...)
 {
     char name[LAYER_NAME];
 
+    if (n->gamma.buf)
+        return;
     FORMAT_NAME(name, fmt);
     load_tensor(l, DT_F32, 1, c, weights_any(l->w, WEIGHTS_SHAPE(c), "%s.weight", name), &n->gamma);
     if (beta)
@@ -103,13 +117,28 @@ static struct format format_join(struct format a, struct format b)
     return (struct format){same ? a.dtype : scaled ? DT_Q8 : DT_F32, a.exact || b.exact};
 }
 
+// Whether a product needs no reading.
+static bool skips(const struct loader *l, struct op_weight *const *out)
+{
+    return l->again && !(*out && op_weight_wanted(*out));
+}
+
+// Whether products are made without values, for now or for good.
+static bool without_values(const struct loader *l)
+{
+    return l->dry || (l->stream && !l->again);
+}
+
 static void create(struct loader *l, struct format f, struct op_weight_params *p,
                    struct op_weight **out)
 {
     p->dtype = f.dtype;
     p->exact = f.exact;
-    if (!l->err && l->dev && (p->weight || l->dry))
-        l->err = op_weight_create(l->dev, p, out);
+    p->stream = l->stream;
+    p->seldom = l->seldom;
+    if (l->err || !l->dev || !(p->weight || without_values(l)))
+        return;
+    l->err = l->again ? op_weight_fill(*out, p) : op_weight_create(l->dev, p, out);
 }
 
 void load_linear(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in, bool bias,
@@ -118,6 +147,8 @@ void load_linear(struct loader *l, struct op_weight **out, uint32_t rows, uint32
     struct op_weight_params p = {.out = rows, .in = in, .kernel = 1};
     char name[LAYER_NAME];
 
+    if (skips(l, out))
+        return;
     FORMAT_NAME(name, fmt);
     take(&p, weights_any(l->w, WEIGHTS_SHAPE(rows, in), "%s.weight", name));
     const struct format f = format_of(l);
@@ -132,6 +163,8 @@ void load_conv(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t
     struct op_weight_params p = {.out = rows, .in = in, .kernel = kernel};
     char name[LAYER_NAME];
 
+    if (skips(l, out))
+        return;
     FORMAT_NAME(name, fmt);
     take(&p, weights_any(l->w, WEIGHTS_SHAPE(rows, in, kernel, kernel), "%s.weight", name));
     const struct format f = format_of(l);
@@ -145,6 +178,8 @@ void load_halves(struct loader *l, struct op_weight *out[2], uint32_t rows, uint
     const float *bias;
     char name[LAYER_NAME];
 
+    if (skips(l, &out[0]) && skips(l, &out[1]))
+        return;
     FORMAT_NAME(name, fmt);
     const struct weights_data all =
         weights_any(l->w, WEIGHTS_SHAPE(2 * (uint64_t)rows, in), "%s.weight", name);
@@ -152,16 +187,17 @@ void load_halves(struct loader *l, struct op_weight *out[2], uint32_t rows, uint
     const struct format f = format_of(l);
     bias = weights_f32(l->w, WEIGHTS_SHAPE(2 * (uint64_t)rows), "%s.bias", name);
     for (size_t i = 0; i < 2; i++)
-        create(l, f,
-               &(struct op_weight_params){
-                   .weight = all.data ? (const char *)all.data + i * half : NULL,
-                   .from = all.dtype,
-                   .bias = bias ? bias + i * rows : NULL,
-                   .out = rows,
-                   .in = in,
-                   .kernel = 1,
-               },
-               &out[i]);
+        if (!skips(l, &out[i]))
+            create(l, f,
+                   &(struct op_weight_params){
+                       .weight = all.data ? (const char *)all.data + i * half : NULL,
+                       .from = all.dtype,
+                       .bias = bias ? bias + i * rows : NULL,
+                       .out = rows,
+                       .in = in,
+                       .kernel = 1,
+                   },
+                   &out[i]);
 }
 
 // Row 2i + r of the image, r = -1, 0, 1, is row dy of the unshuffled pixels' row i + k: k = -1,
@@ -185,13 +221,15 @@ void load_conv_down(struct loader *l, struct op_weight **out, uint32_t rows, uin
     char name[LAYER_NAME];
     float *spread;
 
+    if (skips(l, out))
+        return;
     FORMAT_NAME(name, fmt);
     weight = weights_f32(l->w, WEIGHTS_SHAPE(rows, in, 3, 3), "%s.weight", name);
     const struct format f = format_of(l);
     p.bias = weights_f32(l->w, WEIGHTS_SHAPE(rows), "%s.bias", name);
-    if (l->err || !l->dev || (!weight && !l->dry))
+    if (l->err || !l->dev)
         return;
-    if (l->dry) {
+    if (!weight) {
         create(l, f, &p, out);
         return;
     }
@@ -205,10 +243,12 @@ void load_conv_down(struct loader *l, struct op_weight **out, uint32_t rows, uin
     free(spread);
 }
 
-void joined_begin(struct joined *j, struct loader *l, uint32_t rows, uint32_t in, bool bias)
+void joined_begin(struct joined *j, struct loader *l, struct op_weight **out, uint32_t rows,
+                  uint32_t in, bool bias)
 {
-    *j = (struct joined){.l = l, .rows = rows, .in = in, .has_bias = bias};
-    if (l->err || !l->dev || l->dry)
+    *j = (struct joined){.l = l, .out = out, .rows = rows, .in = in, .has_bias = bias};
+    j->skip = skips(l, out);
+    if (l->err || !l->dev || j->skip || without_values(l))
         return;
     j->weight = calloc((size_t)rows * in, sizeof(float)); // room for any type
     j->bias = bias ? calloc(rows, sizeof *j->bias) : NULL;
@@ -247,6 +287,8 @@ void joined_add(struct joined *j, uint32_t rows, const char *fmt, ...)
     const float *bias = NULL;
     char name[LAYER_NAME];
 
+    if (j->skip)
+        return;
     FORMAT_NAME(name, fmt);
     const struct weights_data weight =
         weights_any(j->l->w, WEIGHTS_SHAPE(rows, j->in), "%s.weight", name);
@@ -267,8 +309,10 @@ void joined_add(struct joined *j, uint32_t rows, const char *fmt, ...)
     j->row += rows;
 }
 
-void joined_end(struct joined *j, struct op_weight **out)
+void joined_end(struct joined *j)
 {
+    if (j->skip)
+        return;
     if (j->row != j->rows)
         j->l->err = ERR_INTERNAL;
     create(j->l, (struct format){j->dtype, j->exact},
@@ -280,25 +324,95 @@ void joined_end(struct joined *j, struct op_weight **out)
                .in = j->in,
                .kernel = 1,
            },
-           out);
+           j->out);
     free(j->weight);
     free(j->bias);
 }
 
-enum err load_finish(struct loader *l, const char *what, uint64_t *parameters, struct fault *why)
-{
-    struct weights_stats stats;
-    enum err e;
+// ---- networks ---------------------------------------------------------------------------------
 
-    if (!l->err && l->dev)
-        l->err = ops_device_settle(l->dev);
-    if (l->err)
-        return fault_set(why, l->err, NULL, "loading the %s: %s", what,
-                         ops_device_why(l->dev, l->err));
-    e = weights_finish(l->w, why);
+struct load_stream {
+    struct loader l;
+    struct op_stream *ops;
+    enum err (*load)(void *network, struct loader *l, struct fault *why);
+    void *network;
+};
+
+static enum err fill_wanted(void *ctx)
+{
+    struct load_stream *s = ctx;
+    struct fault why;
+
+    s->l.err = ERR_OK;
+    const enum err e = s->load(s->network, &s->l, &why);
+    return e ? e : s->l.err;
+}
+
+// Decides what is kept, and loads it. From now on the loader only fills.
+static enum err place(const struct load_params *p, struct loader *l, struct load_stream *s)
+{
+    const size_t room = weights_room(p->w);
+
+    weights_set_dry(p->w, l->dry);
+    l->again = true;
+    s->l = *l;
+    s->l.w = weights_share(p->w);
+    s->load = p->load;
+    s->network = p->network;
+    return op_stream_place(s->ops, &(struct op_stream_params){
+                                       .room = room ? room : SIZE_MAX,
+                                       .fill = fill_wanted,
+                                       .ctx = s,
+                                   });
+}
+
+static enum err begin_stream(const struct load_params *p, struct loader *l,
+                             struct load_stream **out)
+{
+    struct load_stream *s = calloc(1, sizeof *s);
+    enum err e = s ? op_stream_create(p->dev, &s->ops) : ERR_NO_MEMORY;
+
+    *out = s;
     if (e)
         return e;
-    weights_stats(l->w, &stats);
+    l->stream = s->ops;
+    weights_set_dry(p->w, true);
+    return ERR_OK;
+}
+
+void load_stream_destroy(struct load_stream **s)
+{
+    if (!*s)
+        return;
+    weights_close(&(*s)->l.w);
+    op_stream_destroy(&(*s)->ops);
+    free(*s);
+    *s = NULL;
+}
+
+enum err load_checkpoint(const struct load_params *p, uint64_t *parameters,
+                         struct load_stream **stream, struct fault *why)
+{
+    struct loader l = load_begin(p->dev, p->w, p->dtype);
+    struct weights_stats stats;
+    enum err e = ERR_OK;
+
+    if (stream && p->dev && (l.dry || weights_room(p->w)))
+        l.err = begin_stream(p, &l, stream);
+    if (!l.err)
+        e = p->load(p->network, &l, why);
+    if (!e && !l.err)
+        e = weights_finish(p->w, why);
+    if (e)
+        return e;
+    if (!l.err && l.stream)
+        l.err = place(p, &l, *stream);
+    if (!l.err && p->dev)
+        l.err = ops_device_settle(p->dev);
+    if (l.err)
+        return fault_set(why, l.err, NULL, "loading the %s: %s", p->what,
+                         ops_device_why(p->dev, l.err));
+    weights_stats(p->w, &stats);
     *parameters = stats.parameters;
     return ERR_OK;
 }

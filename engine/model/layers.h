@@ -19,17 +19,40 @@ struct loader {
     enum dtype dtype;   // of other tensors than matrix products and norms
     enum dtype weights; // of matrix products: the device's
     enum err err;
+    struct op_stream *stream; // of the matrix products; NULL: each is loaded at once
+    bool again;               // the products are there: fill those that are wanted
+    bool seldom;              // what follows is not needed at every step
 };
 
 struct loader load_begin(struct ops_device *dev, struct weights *w, enum dtype dtype);
+
+// A network whose products may be streamed.
+struct load_stream;
+struct load_params {
+    struct ops_device *dev; // NULL: only count the tensors
+    struct weights *w;
+    enum dtype dtype;
+    const char *what; // "text encoder"
+    // Loads every layer of the network. It is called again for products that come later; the
+    // layers must then be found where they were, and what is loaded is skipped.
+    enum err (*load)(void *network, struct loader *l, struct fault *why);
+    void *network;
+};
+// Loads a network and checks that the checkpoint has no other tensors. stream: NULL, or receives
+// what is needed to stream products, which then take no more than weights_room; NULL if they need
+// not be. Owner: the caller destroys *stream after the network's layers, also on error. Errors: the
+// first one met, FORMAT as weights_finish, NO_DEVICE_MEMORY.
+enum err load_checkpoint(const struct load_params *p, uint64_t *parameters,
+                         struct load_stream **stream, struct fault *why);
+void load_stream_destroy(struct load_stream **s);
 
 struct norm {
     struct tensor gamma, beta; // f32; beta.buf NULL: none
 };
 
-// Shape: data [rows, c] or NULL (missing: weights_finish reports it) -> out [1, 1, rows, c].
-void load_tensor(struct loader *l, enum dtype dtype, uint32_t rows, uint32_t c,
-                 struct weights_data data, struct tensor *out);
+// Shape: [rows, c] -> out [1, 1, rows, c].
+void load_table(struct loader *l, struct tensor *out, enum dtype dtype, uint32_t rows, uint32_t c,
+                const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 void load_norm(struct loader *l, struct norm *n, uint32_t c, bool beta, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 void load_linear(struct loader *l, struct op_weight **out, uint32_t rows, uint32_t in, bool bias,
@@ -49,21 +72,19 @@ void norm_deinit(struct norm *n);
 // parts must add up to `rows`. joined_end frees what joined_begin allocated, also after an error.
 struct joined {
     struct loader *l;
+    struct op_weight **out;
     uint32_t rows, in, row;
-    bool has_bias, exact;
+    bool has_bias, exact, skip;
     enum dtype dtype; // of the product: a format that holds all parts
     enum dtype from;  // of weight: the parts', or f32 when they differ
     void *weight;
     float *bias;
 };
-void joined_begin(struct joined *j, struct loader *l, uint32_t rows, uint32_t in, bool bias);
+void joined_begin(struct joined *j, struct loader *l, struct op_weight **out, uint32_t rows,
+                  uint32_t in, bool bias);
 void joined_add(struct joined *j, uint32_t rows, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-void joined_end(struct joined *j, struct op_weight **out);
-
-// Waits for the uploads and checks that the checkpoint has no other tensors. what: "text encoder".
-// Errors: the first one met, FORMAT as weights_finish.
-enum err load_finish(struct loader *l, const char *what, uint64_t *parameters, struct fault *why);
+void joined_end(struct joined *j);
 
 // ---- taps -------------------------------------------------------------------------------------
 

@@ -30,11 +30,11 @@ static void load_layer(struct loader *l, const struct t5_config *c, struct t5_la
 
     snprintf(at, sizeof at, "encoder.block.%d.layer", index);
     load_norm(l, &y->attention_norm, d, false, "%s.0.layer_norm", at);
-    joined_begin(&qkv, l, 3 * inner, d, false);
+    joined_begin(&qkv, l, &y->qkv, 3 * inner, d, false);
     joined_add(&qkv, inner, "%s.0.SelfAttention.q", at);
     joined_add(&qkv, inner, "%s.0.SelfAttention.k", at);
     joined_add(&qkv, inner, "%s.0.SelfAttention.v", at);
-    joined_end(&qkv, &y->qkv);
+    joined_end(&qkv);
     load_linear(l, &y->o, d, inner, false, "%s.0.SelfAttention.o", at);
     load_norm(l, &y->ff_norm, d, false, "%s.1.layer_norm", at);
     load_linear(l, &y->wi_0, ff, d, false, "%s.1.DenseReluDense.%s", at, c->gated ? "wi_0" : "wi");
@@ -48,20 +48,15 @@ static void load_all(struct loader *l, struct t5 *t)
     const struct t5_config *c = &t->config;
     const uint32_t d = (uint32_t)c->d_model, vocab = (uint32_t)c->vocab_size;
     const uint32_t heads = (uint32_t)c->num_heads, buckets = (uint32_t)c->relative_buckets;
-    struct weights_data table;
-
     // Some checkpoints store the shared embedding a second time, under the encoder's name.
-    if (weights_has(l->w, "shared.weight")) {
-        table = weights_any(l->w, WEIGHTS_SHAPE(vocab, d), "shared.weight");
+    const bool shared = weights_has(l->w, "shared.weight");
+
+    load_table(l, &t->embedding, l->dtype, vocab, d, "%s",
+               shared ? "shared.weight" : "encoder.embed_tokens.weight");
+    if (shared)
         weights_ignore(l->w, "encoder.embed_tokens.weight");
-    } else {
-        table = weights_any(l->w, WEIGHTS_SHAPE(vocab, d), "encoder.embed_tokens.weight");
-    }
-    load_tensor(l, l->dtype, vocab, d, table, &t->embedding);
-    load_tensor(l, DT_F32, buckets, heads,
-                weights_any(l->w, WEIGHTS_SHAPE(buckets, heads),
-                            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
-                &t->buckets);
+    load_table(l, &t->buckets, DT_F32, buckets, heads,
+               "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
     for (int i = 0; i < c->num_layers; i++)
         load_layer(l, c, &t->layer[i], i);
     load_norm(l, &t->final_norm, d, false, "encoder.final_layer_norm");
@@ -79,7 +74,8 @@ static enum err t5_load(struct text_encoder *base, const struct text_encoder_con
     if (c->d_model % 4 || c->d_ff % 4 || c->num_heads * c->d_kv % 4)
         return fault_set(why, ERR_UNSUPPORTED, "text_encoder",
                          "d_model, d_ff and num_heads * d_kv must be multiples of 4");
-    t->layer = calloc((size_t)c->num_layers, sizeof *t->layer);
+    if (!t->layer)
+        t->layer = calloc((size_t)c->num_layers, sizeof *t->layer);
     if (!t->layer)
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text encoder");
     load_all(l, t);

@@ -39,11 +39,17 @@ void text_encoder_describe(const struct text_encoder_config *c, char *out, size_
     c->cls->describe(c, out, n);
 }
 
+static enum err load_layers(void *network, struct loader *l, struct fault *why)
+{
+    struct text_encoder *t = network;
+
+    return t->cls->load(t, &t->config, l, why);
+}
+
 enum err text_encoder_load(struct ops_device *dev, const struct text_encoder_config *c,
                            struct weights *w, enum dtype dtype, struct text_encoder **out,
                            struct fault *why)
 {
-    struct loader l = load_begin(dev, w, dtype);
     struct text_encoder *t = calloc(1, c->cls->bytes);
     enum err e;
 
@@ -51,9 +57,17 @@ enum err text_encoder_load(struct ops_device *dev, const struct text_encoder_con
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for the text encoder");
     t->cls = c->cls;
     t->width = c->width;
-    e = c->cls->load(t, c, &l, why);
-    if (!e)
-        e = load_finish(&l, "text encoder", &t->parameters, why);
+    t->config = *c;
+    e = load_checkpoint(
+        &(struct load_params){
+            .dev = dev,
+            .w = w,
+            .dtype = dtype,
+            .what = "text encoder",
+            .load = load_layers,
+            .network = t,
+        },
+        &t->parameters, &t->stream, why);
     if (e)
         text_encoder_destroy(&t);
     *out = t;
@@ -65,6 +79,7 @@ void text_encoder_destroy(struct text_encoder **t)
     if (!*t)
         return;
     (*t)->cls->deinit(*t);
+    load_stream_destroy(&(*t)->stream);
     free(*t);
     *t = NULL;
 }

@@ -26,6 +26,8 @@ struct text_encoder {
     const struct text_encoder_class *cls;
     int width;
     uint64_t parameters;
+    struct text_encoder_config config;
+    struct load_stream *stream; // NULL: none
 };
 
 // cls: the name in model_index.json. Errors: UNSUPPORTED, as hfconfig.h.
@@ -56,7 +58,8 @@ struct text_encoder_class {
     enum tokenizer_kind tokenizer; // whose ids it takes
     enum err (*read)(const char *path, struct text_encoder_config *out, struct fault *why);
     void (*describe)(const struct text_encoder_config *c, char *out, size_t n);
-    // The size of the encoder, which is allocated and zeroed before load.
+    // The size of the encoder, which is allocated and zeroed before load. load may be called again,
+    // as load_params.load.
     size_t bytes;
     enum err (*load)(struct text_encoder *t, const struct text_encoder_config *c, struct loader *l,
                      struct fault *why);

@@ -36,17 +36,19 @@ static void load_attention(struct loader *l, struct unet *u, struct attention *a
     load_norm(l, &a->group_norm, c, true, "%s.group_norm", a->name);
     if (u->config.cross_norm == UNET_NORM_GROUP)
         load_norm(l, &a->norm_cross, text, true, "%s.norm_cross", a->name);
-    joined_begin(&qkv, l, a->cross_only ? c : 3 * c, c, true);
+    joined_begin(&qkv, l, &a->qkv, a->cross_only ? c : 3 * c, c, true);
     joined_add(&qkv, c, "%s.to_q", a->name);
     if (!a->cross_only) {
         joined_add(&qkv, c, "%s.to_k", a->name);
         joined_add(&qkv, c, "%s.to_v", a->name);
     }
-    joined_end(&qkv, &a->qkv);
-    joined_begin(&kv, l, 2 * c, text, true);
+    joined_end(&qkv);
+    l->seldom = true;
+    joined_begin(&kv, l, &a->text_kv.product, 2 * c, text, true);
     joined_add(&kv, c, "%s.add_k_proj", a->name);
     joined_add(&kv, c, "%s.add_v_proj", a->name);
-    joined_end(&kv, &a->text_kv.product);
+    joined_end(&kv);
+    l->seldom = false;
     load_linear(l, &a->out, c, c, true, "%s.to_out.0", a->name);
     a->text_kv.slot = unet_text_slot(u, c);
 }
@@ -143,7 +145,7 @@ static void load_time_proj(struct loader *l, struct unet *u)
     const uint32_t parts = u->config.scale_shift ? 2 : 1;
     struct joined j;
 
-    joined_begin(&j, l, u->time_proj_channels, (uint32_t)u->config.time_dim, true);
+    joined_begin(&j, l, &u->time_proj, u->time_proj_channels, (uint32_t)u->config.time_dim, true);
     for (int b = 0; b < u->blocks; b++) {
         const struct block *block = &u->block[b];
         for (int i = 0; i < block->layers; i++)
@@ -151,7 +153,7 @@ static void load_time_proj(struct loader *l, struct unet *u)
         if (block->resamples && !block->conv)
             joined_add(&j, parts * block->sampler.out, "%s.time_emb_proj", block->sampler.name);
     }
-    joined_end(&j, &u->time_proj);
+    joined_end(&j);
 }
 
 static void load_text_pool(struct loader *l, struct unet *u)
@@ -166,9 +168,7 @@ static void load_text_pool(struct loader *l, struct unet *u)
     load_linear(l, &p->k, d, d, true, "add_embedding.pool.k_proj");
     load_linear(l, &p->v, d, d, true, "add_embedding.pool.v_proj");
     load_linear(l, &p->proj, (uint32_t)u->config.time_dim, d, true, "add_embedding.proj");
-    load_tensor(l, l->dtype, 1, d,
-                weights_any(l->w, WEIGHTS_SHAPE(1, d), "add_embedding.pool.positional_embedding"),
-                &p->position);
+    load_table(l, &p->position, l->dtype, 1, d, "add_embedding.pool.positional_embedding");
 }
 
 static void load_time_mlp(struct loader *l, struct unet *u, struct time_mlp *m, const char *name)
@@ -179,25 +179,27 @@ static void load_time_mlp(struct loader *l, struct unet *u, struct time_mlp *m, 
     load_linear(l, &m->linear2, dim, dim, true, "%s.linear_2", name);
 }
 
-static void load_all(struct loader *l, struct unet *u)
+static enum err load_all(void *network, struct loader *l, struct fault *why)
 {
+    struct unet *u = network;
     const struct unet_config *c = &u->config;
     const uint32_t sub = (uint32_t)(c->patch_size * c->patch_size), base = (uint32_t)c->channels[0];
 
+    (void)why;
+    u->time_proj_channels = u->text_slots = 0;
     load_time_mlp(l, u, &u->time, "time_embedding");
     if (c->class_timestep)
         load_time_mlp(l, u, &u->level, "class_embedding");
     if (c->class_embeds)
-        load_tensor(l, l->dtype, (uint32_t)c->class_embeds, (uint32_t)c->time_dim,
-                    weights_any(l->w,
-                                WEIGHTS_SHAPE((uint64_t)c->class_embeds, (uint64_t)c->time_dim),
-                                "class_embedding.weight"),
-                    &u->level_table);
+        load_table(l, &u->level_table, l->dtype, (uint32_t)c->class_embeds, (uint32_t)c->time_dim,
+                   "class_embedding.weight");
+    l->seldom = true;
     if (c->text_proj)
         load_linear(l, &u->hid_proj, (uint32_t)c->cross_dim, (uint32_t)c->text_dim, true,
                     "encoder_hid_proj");
     if (c->add_text)
         load_text_pool(l, u);
+    l->seldom = false;
     load_conv(l, &u->conv_in, base, (uint32_t)c->in_channels * sub, 3, "conv_in");
     for (int i = 0; i < c->levels; i++)
         load_block(l, u, &u->block[i], &c->down[i], false, i);
@@ -207,6 +209,7 @@ static void load_all(struct loader *l, struct unet *u)
     load_norm(l, &u->norm_out, base, true, "conv_norm_out");
     load_conv(l, &u->conv_out, (uint32_t)c->out_channels * sub, base, 3, "conv_out");
     load_time_proj(l, u);
+    return ERR_OK;
 }
 
 // Channel views, and the parts of joined products, must start at multiples of 4.
@@ -241,7 +244,6 @@ static enum err check_channels(const struct unet_config *c, struct fault *why)
 enum err unet_load(struct ops_device *dev, const struct unet_config *config, struct weights *w,
                    enum dtype dtype, struct unet **out, struct fault *why)
 {
-    struct loader l = load_begin(dev, w, dtype);
     struct unet *u = NULL;
     enum err e = check_channels(config, why);
 
@@ -256,8 +258,10 @@ enum err unet_load(struct ops_device *dev, const struct unet_config *config, str
     u->blocks = 2 * config->levels + 1;
     u->act = model_act(config->act);
     u->time_act = config->time_act_set ? model_act(config->time_act) : ACT_NONE;
-    load_all(&l, u);
-    e = load_finish(&l, "U-Net", &u->parameters, why);
+    e = load_checkpoint(
+        &(struct load_params){
+            .dev = dev, .w = w, .dtype = dtype, .what = "U-Net", .load = load_all, .network = u},
+        &u->parameters, &u->stream, why);
     if (e)
         goto fail;
     *out = u;
@@ -312,6 +316,7 @@ void unet_destroy(struct unet **out)
     };
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         op_weight_destroy(products[i]);
+    load_stream_destroy(&u->stream);
     free(u);
     *out = NULL;
 }

@@ -90,6 +90,7 @@ struct unet {
     enum dtype dtype;
     enum op_act act, time_act; // config.act, config.time_act (ACT_NONE: not set)
     uint64_t parameters;
+    struct load_stream *stream;  // NULL: none
     struct time_mlp time, level; // level: of the noise level (class_embedding)
     struct op_weight *hid_proj;  // NULL: the states are used unchanged
     struct text_pool pool;       // pool.q NULL: none

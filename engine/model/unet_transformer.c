@@ -16,10 +16,12 @@ static void load_text_kv(struct loader *l, struct unet *u, const struct transfor
     struct joined j;
 
     kv->slot = unet_text_slot(u, t->channels);
-    joined_begin(&j, l, 2 * t->channels, (uint32_t)u->config.cross_dim, false);
+    l->seldom = true;
+    joined_begin(&j, l, &kv->product, 2 * t->channels, (uint32_t)u->config.cross_dim, false);
     joined_add(&j, t->channels, "%s.transformer_blocks.0.attn%d.to_k", t->name, which);
     joined_add(&j, t->channels, "%s.transformer_blocks.0.attn%d.to_v", t->name, which);
-    joined_end(&j, &kv->product);
+    joined_end(&j);
+    l->seldom = false;
 }
 
 void transformer_load(struct loader *l, struct unet *u, struct transformer *t)
@@ -37,13 +39,13 @@ void transformer_load(struct loader *l, struct unet *u, struct transformer *t)
     }
     for (int i = 0; i < 3; i++)
         load_norm(l, &t->layer_norm[i], c, true, "%s.transformer_blocks.0.norm%d", t->name, i + 1);
-    joined_begin(&j, l, t->cross_only ? c : 3 * c, c, false);
+    joined_begin(&j, l, &t->q[0], t->cross_only ? c : 3 * c, c, false);
     joined_add(&j, c, "%s.transformer_blocks.0.attn1.to_q", t->name);
     if (!t->cross_only) {
         joined_add(&j, c, "%s.transformer_blocks.0.attn1.to_k", t->name);
         joined_add(&j, c, "%s.transformer_blocks.0.attn1.to_v", t->name);
     }
-    joined_end(&j, &t->q[0]);
+    joined_end(&j);
     if (t->cross_only)
         load_text_kv(l, u, t, 1, &t->kv[0]);
     load_linear(l, &t->q[1], c, c, false, "%s.transformer_blocks.0.attn2.to_q", t->name);

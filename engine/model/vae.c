@@ -66,11 +66,11 @@ static void load_attention(struct loader *l, struct vae_attention *a, uint32_t c
     struct joined qkv;
 
     load_norm(l, &a->norm, c, true, "%s.group_norm", at);
-    joined_begin(&qkv, l, 3 * c, c, true);
+    joined_begin(&qkv, l, &a->qkv, 3 * c, c, true);
     joined_add(&qkv, c, "%s.to_q", at);
     joined_add(&qkv, c, "%s.to_k", at);
     joined_add(&qkv, c, "%s.to_v", at);
-    joined_end(&qkv, &a->qkv);
+    joined_end(&qkv);
     load_linear(l, &a->out, c, c, true, "%s.to_out.0", at);
 }
 

@@ -25,6 +25,8 @@ struct slot {
 
 struct weights {
     struct safetensors *set;
+    int owners;
+    size_t room;
     bool dry;
     bool stored;
     bool llama; // the tensors have llama.cpp's names
@@ -63,6 +65,8 @@ enum err weights_open(const struct weights_params *p, struct weights **out, stru
 
     *out = NULL;
     if (w) {
+        w->owners = 1;
+        w->room = p->room;
         w->dry = p->dry;
         w->llama = p->gguf != NULL;
         w->stored = p->gguf && p->stored;
@@ -82,11 +86,18 @@ fail:
     return e;
 }
 
+struct weights *weights_share(struct weights *w)
+{
+    w->owners++;
+    return w;
+}
+
 void weights_close(struct weights **weights)
 {
     struct weights *w = *weights;
 
-    if (!w)
+    *weights = NULL;
+    if (!w || --w->owners > 0)
         return;
     safetensors_close(&w->set);
     for (int i = 0; i < SLOTS; i++)
@@ -97,7 +108,6 @@ void weights_close(struct weights **weights)
     buf_deinit(&w->misshapen);
     free(w->used);
     free(w);
-    *weights = NULL;
 }
 
 // ---- asking ---------------------------------------------------------------------------------
@@ -240,6 +250,16 @@ bool weights_dry(const struct weights *w)
     return w->dry;
 }
 
+void weights_set_dry(struct weights *w, bool dry)
+{
+    w->dry = dry;
+}
+
+size_t weights_room(const struct weights *w)
+{
+    return w->room;
+}
+
 bool weights_stored(const struct weights *w)
 {
     return w->stored;
@@ -282,6 +302,9 @@ void weights_ignore(struct weights *w, const char *prefix)
 
     snprintf(name, sizeof name, "%s", prefix);
     rename_for_files(w, name);
+    for (int i = 0; i < w->prefixes; i++)
+        if (!strcmp(w->ignored[i], name))
+            return;
     s = w->prefixes < MAX_PREFIXES ? strdup(name) : NULL;
 
     if (s)

@@ -24,6 +24,8 @@ struct weights_params {
     const char *gguf;                 // a T5 encoder's GGUF file instead of the folder; NULL: none
     bool stored; // of a GGUF file: loaders keep its formats, see weights_stored
     bool dry;    // count only: nothing is converted and weights_f32 returns NULL
+    size_t room; // bytes of device memory for matrix products, which are streamed if it is not
+                 // enough; 0: any
 };
 
 struct weights_shape {
@@ -33,6 +35,8 @@ struct weights_shape {
 
 // Errors: as safetensors_open or gguf_open. Owner: the caller closes *out with weights_close.
 enum err weights_open(const struct weights_params *p, struct weights **out, struct fault *why);
+// Another owner of the same files, who closes them, too.
+struct weights *weights_share(struct weights *w);
 void weights_close(struct weights **w);
 
 // Returns the tensor in f32, row-major. Owner: w; the two latest results stay valid (weight and
@@ -49,6 +53,8 @@ struct weights_data {
 struct weights_data weights_any(struct weights *w, const struct weights_shape *shape,
                                 const char *name_fmt, ...) __attribute__((format(printf, 3, 4)));
 bool weights_dry(const struct weights *w); // as params.dry
+void weights_set_dry(struct weights *w, bool dry);
+size_t weights_room(const struct weights *w); // as params.room
 // Whether layers keep the formats of the file instead of the device's.
 bool weights_stored(const struct weights *w);
 // The type in the file of the tensor that was looked up last; ST_DTYPES: it was missing.

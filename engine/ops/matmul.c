@@ -208,6 +208,7 @@ static void product(struct ops *o, const struct tensor *x, const struct op_weigh
                     const struct op_epilogue *e, const struct tensor *y)
 {
     const struct push_matmul push = make_push(o, x, w, e, y);
+    struct tensor packed, bias;
     const struct problem problem = {
         .n = x->n,
         .h = x->h,
@@ -219,16 +220,16 @@ static void product(struct ops *o, const struct tensor *x, const struct op_weigh
         .parts = epilogue_parts(e),
         .layout = w->layout,
     };
-    ops_dispatch(o,
-                 &(struct ops_call){
-                     .op = w->kernel == 1 ? OP_LINEAR : OP_CONV3,
-                     .dtype = y->dtype,
-                     .weight_dtype = w->format,
-                     .problem = &problem,
-                     .arg = {x, &w->packed, &w->bias, e ? e->mul : NULL, e ? e->residual : NULL, y},
-                     .push = &push,
-                     .flops = 2.0 * push.pixels * w->in * w->out * problem.taps,
-                 });
+    ops_place(o, w, &packed, &bias);
+    ops_dispatch(o, &(struct ops_call){
+                        .op = w->kernel == 1 ? OP_LINEAR : OP_CONV3,
+                        .dtype = y->dtype,
+                        .weight_dtype = w->format,
+                        .problem = &problem,
+                        .arg = {x, &packed, &bias, e ? e->mul : NULL, e ? e->residual : NULL, y},
+                        .push = &push,
+                        .flops = 2.0 * push.pixels * w->in * w->out * problem.taps,
+                    });
 }
 
 // The weights' shape, for messages.

@@ -52,6 +52,8 @@ enum err ops_device_count(struct ops_device *dev, bool on);
 struct ops_counted {
     size_t used, peak;  // bytes
     size_t activations; // of used
+    size_t products;    // of used: those in a stream
+    size_t largest;     // half of what streaming them takes at least
 };
 void ops_device_counted(const struct ops_device *dev, struct ops_counted *out);
 // Waits until everything that was uploaded has arrived: once per network. Errors: DEVICE_LOST,
@@ -112,11 +114,40 @@ struct op_weight_params {
     // The weights were stored with a half as the scale of every 32: scales that reproduce them
     // exactly are found, if there are any.
     bool exact;
+    struct op_stream *stream; // it belongs to; then weight and bias come later. NULL: none
+    bool seldom;              // not needed at every step: streamed before others
 };
 enum err op_weight_create(struct ops_device *dev, const struct op_weight_params *p,
                           struct op_weight **out);
 void op_weight_destroy(struct op_weight **w);
 size_t op_weight_bytes(const struct op_weight *w);
+
+// ---- streams --------------------------------------------------------------------------------
+
+// The products of a network, each a unit with a size that is read from its file on its own, so that
+// they need not all be in device memory at once. Those that do not fit take turns in two buffers of
+// the size of the largest. A recording with such products consists of parts, whose products fit in
+// one buffer. While a part runs, the products of the next are read: into the other buffer where the
+// CPU sees device memory; elsewhere the second buffer is the CPU's, and is copied when the part
+// has finished. A recording uses at most one stream.
+struct op_stream;
+
+enum err op_stream_create(struct ops_device *dev, struct op_stream **out);
+// Destroy its weights and their recordings first.
+void op_stream_destroy(struct op_stream **s);
+
+struct op_stream_params {
+    size_t room; // bytes for all products
+    // Calls op_weight_fill for each product that is wanted.
+    enum err (*fill)(void *ctx);
+    void *ctx;
+};
+// Decides once, when all products are there, which of them are kept in memory, and fills those.
+// Errors: NO_DEVICE_MEMORY, also if two of the largest take more than the room; those of fill.
+enum err op_stream_place(struct op_stream *s, const struct op_stream_params *p);
+bool op_weight_wanted(const struct op_weight *w);
+// Reads a product into its present place. p: as at its creation, with weight and bias.
+enum err op_weight_fill(struct op_weight *w, const struct op_weight_params *p);
 
 // ---- matrix products ------------------------------------------------------------------------
 

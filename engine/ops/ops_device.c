@@ -171,6 +171,7 @@ enum err ops_device_count(struct ops_device *dev, bool on)
         dev->activations = dev->real;
         dev->real = NULL;
     }
+    dev->products = dev->largest = 0;
     vk_count_only(dev->vk, on);
     return ERR_OK;
 }
@@ -179,7 +180,8 @@ void ops_device_counted(const struct ops_device *dev, struct ops_counted *out)
 {
     struct vk_memory_stats s;
     vk_memory_stats(dev->vk, &s);
-    *out = (struct ops_counted){s.dry_used, s.dry_peak, activations_bytes(dev->activations)};
+    *out = (struct ops_counted){s.dry_used, s.dry_peak, activations_bytes(dev->activations),
+                                dev->products, dev->largest};
 }
 
 enum err ops_device_settle(struct ops_device *dev)

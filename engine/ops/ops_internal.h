@@ -32,6 +32,7 @@ struct ops_device {
     int pipeline_count, pipeline_room;
     struct activations *activations; // shared by all recordings, which run one at a time
     int recording;                   // recordings between begin and end
+    size_t products, largest;        // as ops_counted
     struct activations *real;        // set aside while memory is only counted; NULL: it is not
 };
 
@@ -104,6 +105,9 @@ typedef void ops_sample_fn(struct ops *o, const struct tensor *const t[], const 
 enum { OPS_MAX_SPLIT = 4 };
 bool ops_by_sample(struct ops *o, const struct tensor *const t[], int count, ops_sample_fn *one,
                    const void *params);
+// The tensors of a product in the memory where the next dispatch finds them.
+void ops_place(struct ops *o, const struct op_weight *w, struct tensor *packed,
+               struct tensor *bias);
 // Fails the recording with UNSUPPORTED: op on t needs `need` of `what`, and there are `most`.
 void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const char *what,
                  size_t need, size_t most);
@@ -144,7 +148,39 @@ struct op_weight {
     enum weight_layout layout; // of packed
     enum dtype format;         // a row of weight_format.c
     uint32_t scales;           // words of packed before its scales
+    uint32_t lanes;            // that other layouts than rows are packed for
+    // Of one in a stream, whose buffers are its own only if kept.
+    struct op_stream *stream;
+    size_t bytes; // on the device
+    bool kept, seldom, wanted;
 };
+
+// Gives it memory of its own.
+enum err op_weight_allocate(struct ops_device *dev, struct op_weight *w);
+// A tensor without memory, and the bytes of its buffer.
+struct tensor tensor_shaped(enum dtype dtype, const uint32_t shape[4]);
+size_t tensor_buffer_bytes(const struct tensor *t);
+
+// ---- streams ------------------------------------------------------------------------------------
+
+enum err stream_add(struct op_stream *s, struct op_weight *w);
+void stream_remove(struct op_stream *s, struct op_weight *w);
+
+// The parts of one recording, by the products that are in memory.
+struct stream_parts;
+// Finds the memory of a product for dispatch number `at` of a recording: where it is in the last
+// part, or in a new part, if it does not fit. *parts: NULL at first. Errors: NO_MEMORY; INVALID if
+// the recording uses another stream, too.
+enum err stream_use(struct stream_parts **parts, const struct op_weight *w, int at,
+                    struct tensor *packed, struct tensor *bias);
+void stream_parts_destroy(struct stream_parts **parts);
+int stream_parts_count(const struct stream_parts *parts);
+int stream_part_first(const struct stream_parts *parts, int part); // dispatch; the count: the end
+// The command of a part, which the caller creates and fills; freed with the parts.
+struct vk_cmd **stream_part_cmd(struct stream_parts *parts, int part);
+// Runs the parts in order, each when its products are there, and waits. Errors: as ops_run; those
+// of reading the products.
+enum err stream_run(struct stream_parts *parts, double seconds);
 
 uint16_t half_from_float(float f);
 // The same for n values, some ten times faster each.

@@ -28,6 +28,7 @@ struct ops {
     struct record *records;
     int count, room;
     struct vk_cmd *cmd;
+    struct stream_parts *parts; // instead of cmd, if there are streamed products
     double flops;
 };
 
@@ -61,6 +62,7 @@ void ops_destroy(struct ops **op)
         return;
     close_recording(o);
     vk_cmd_destroy(&o->cmd);
+    stream_parts_destroy(&o->parts);
     free(o->records);
     free(o);
     *op = NULL;
@@ -226,6 +228,14 @@ static enum err bind(struct ops *o, const struct ops_call *call, int i,
     return ERR_OK;
 }
 
+void ops_place(struct ops *o, const struct op_weight *w, struct tensor *packed, struct tensor *bias)
+{
+    *packed = w->packed;
+    *bias = w->bias;
+    if (w->stream && !w->kept && !o->error)
+        ops_fail(o, stream_use(&o->parts, w, o->count, packed, bias));
+}
+
 static struct record *new_record(struct ops *o)
 {
     if (o->count == o->room) {
@@ -320,6 +330,31 @@ static enum err warm(struct ops *o)
     return e;
 }
 
+static enum err record_command(struct ops *o, int first, int end, struct vk_cmd **cmd)
+{
+    enum err e = vk_cmd_create(o->dev->vk, cmd);
+    if (e)
+        return e;
+    for (int i = first; i < end; i++) {
+        struct record *r = &o->records[i];
+        r->dispatch.pipe = o->dev->pipelines[r->pipeline].vk;
+        r->dispatch.push = r->push;
+        vk_cmd_dispatch(*cmd, &r->dispatch);
+    }
+    return vk_cmd_end(*cmd);
+}
+
+static enum err record_parts(struct ops *o)
+{
+    const int parts = stream_parts_count(o->parts);
+    enum err e = ERR_OK;
+    for (int i = 0; !e && i < parts; i++)
+        e = record_command(o, stream_part_first(o->parts, i),
+                           i + 1 < parts ? stream_part_first(o->parts, i + 1) : o->count,
+                           stream_part_cmd(o->parts, i));
+    return e;
+}
+
 enum err ops_end(struct ops *o)
 {
     close_recording(o);
@@ -331,16 +366,9 @@ enum err ops_end(struct ops *o)
     if (!o->error && o->dev->caps->cpu)
         ops_fail(o, warm(o));
     if (!o->error)
-        ops_fail(o, vk_cmd_create(o->dev->vk, &o->cmd));
+        ops_fail(o, o->parts ? record_parts(o) : record_command(o, 0, o->count, &o->cmd));
     if (o->error)
         return o->error;
-    for (int i = 0; i < o->count; i++) {
-        struct record *r = &o->records[i];
-        r->dispatch.pipe = o->dev->pipelines[r->pipeline].vk;
-        r->dispatch.push = r->push;
-        vk_cmd_dispatch(o->cmd, &r->dispatch);
-    }
-    ops_fail(o, vk_cmd_end(o->cmd));
     free(o->records);
     o->records = NULL;
     return o->error;
@@ -350,16 +378,39 @@ enum err ops_run(struct ops *o)
 {
     if (o->error)
         return o->error;
+    const double seconds = run_seconds + o->flops / slowest_flops;
     uint64_t ticket;
+    if (o->parts)
+        return stream_run(o->parts, seconds);
     enum err e = vk_submit(o->cmd, &ticket);
-    return e ? e : vk_wait(o->dev->vk, ticket, run_seconds + o->flops / slowest_flops);
+    return e ? e : vk_wait(o->dev->vk, ticket, seconds);
+}
+
+// Adds a part's time to those of the same name. Returns their number.
+static int add_timing(struct ops_timing *out, int count, int max, const struct vk_timing *t)
+{
+    int at = 0;
+    while (at < count && strcmp(out[at].name, t->name) != 0)
+        at++;
+    if (at == max)
+        return count;
+    if (at == count)
+        out[count++] = (struct ops_timing){.name = t->name};
+    out[at].calls += t->calls;
+    out[at].seconds += t->seconds;
+    return count;
 }
 
 int ops_timings(struct ops *o, struct ops_timing *out, int max)
 {
-    struct vk_timing t[MAX_TIMINGS];
-    int n = o->cmd ? vk_cmd_timings(o->cmd, t, max < MAX_TIMINGS ? max : MAX_TIMINGS) : 0;
-    for (int i = 0; i < n; i++)
-        out[i] = (struct ops_timing){t[i].name, t[i].calls, t[i].seconds};
-    return n;
+    const int parts = o->parts ? stream_parts_count(o->parts) : 1;
+    int all = 0;
+    for (int part = 0; part < parts; part++) {
+        struct vk_timing t[MAX_TIMINGS];
+        struct vk_cmd *cmd = o->parts ? *stream_part_cmd(o->parts, part) : o->cmd;
+        const int n = cmd ? vk_cmd_timings(cmd, t, MAX_TIMINGS) : 0;
+        for (int i = 0; i < n; i++)
+            all = add_timing(out, all, max, &t[i]);
+    }
+    return all;
 }

@@ -37,13 +37,24 @@ size_t tensor_span(const struct tensor *t)
     return (pixels - 1) * t->cs + last;
 }
 
-static enum err create(struct ops_device *dev, enum vk_heap heap, enum dtype dtype,
-                       const uint32_t shape[4], struct tensor *out)
+struct tensor tensor_shaped(enum dtype dtype, const uint32_t shape[4])
 {
     struct tensor t = {.dtype = dtype, .n = shape[0], .h = shape[1], .w = shape[2], .c = shape[3]};
     t.cs = tensor_stride(dtype, t.c);
-    // Whole words, so that shaders may write the last one of a u8 image.
-    size_t bytes = (tensor_span(&t) * tensor_dtype_bytes(dtype) + 15) / 16 * 16;
+    return t;
+}
+
+// Whole words, so that shaders may write the last one of a u8 image.
+size_t tensor_buffer_bytes(const struct tensor *t)
+{
+    return (tensor_span(t) * tensor_dtype_bytes(t->dtype) + 15) / 16 * 16;
+}
+
+static enum err create(struct ops_device *dev, enum vk_heap heap, enum dtype dtype,
+                       const uint32_t shape[4], struct tensor *out)
+{
+    struct tensor t = tensor_shaped(dtype, shape);
+    size_t bytes = tensor_buffer_bytes(&t);
     if (!bytes)
         return ERR_INVALID;
     enum err e = vk_buffer_create(dev->vk, heap, bytes, &t.buf);

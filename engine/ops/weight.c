@@ -103,25 +103,46 @@ static void piece_deinit(struct piece *p)
     free(p->scale);
 }
 
+// at: bytes from the start of the packed weights.
+static enum err put(const struct op_weight *w, size_t at, const void *from, size_t bytes)
+{
+    return vk_upload(w->packed.buf, w->packed.offset * tensor_dtype_bytes(w->packed.dtype) + at,
+                     from, bytes);
+}
+
 static enum err upload_piece(const struct op_weight_params *p, const struct op_weight *w,
                              const struct piece *piece, size_t first, const struct weight_run *r)
 {
     const struct weight_format *f = weight_format_get(w->format);
     if (w->format == p->from)
-        return vk_upload(w->packed.buf, first * f->bytes, piece->packed, r->vectors * f->bytes);
+        return put(w, first * f->bytes, piece->packed, r->vectors * f->bytes);
     floats_from(piece->packed, p->from, r->vectors * 4, piece->wide);
     f->pack(piece->wide, r, piece->stored, piece->scale);
-    enum err e = vk_upload(w->packed.buf, first * f->bytes, piece->stored, r->vectors * f->bytes);
+    enum err e = put(w, first * f->bytes, piece->stored, r->vectors * f->bytes);
     if (!e && f->scaled)
-        e = vk_upload(w->packed.buf, w->scales * sizeof(uint32_t) + first * 4 / WEIGHT_BLOCK * 2,
-                      piece->scale, r->vectors * 4 / WEIGHT_BLOCK * 2);
+        e = put(w, w->scales * sizeof(uint32_t) + first * 4 / WEIGHT_BLOCK * 2, piece->scale,
+                r->vectors * 4 / WEIGHT_BLOCK * 2);
     return e;
 }
 
-// The matrix is stored as it is in the file, but for the rows that pad it, which are zero already.
+// The matrix is stored as it is in the file, but for the rows that pad it.
 static bool is_stored_as_is(const struct op_weight_params *p, const struct op_weight *w)
 {
     return w->format == p->from && w->layout == LAYOUT_ROWS && p->kernel == 1 && p->in % 4 == 0;
+}
+
+// Memory of its own is zero where nothing was written; a place in a stream held others before.
+static enum err put_as_is(const struct op_weight_params *p, struct shape s,
+                          const struct op_weight *w)
+{
+    const size_t row = (size_t)p->in * tensor_dtype_bytes(p->from), rows = s.rows - p->out;
+    enum err e = put(w, 0, p->weight, p->out * row);
+    if (e || !w->stream || !rows)
+        return e;
+    void *zeros = calloc(rows, row);
+    e = zeros ? put(w, p->out * row, zeros, rows * row) : ERR_NO_MEMORY;
+    free(zeros);
+    return e;
 }
 
 // Packs groups of sg rows, and uploads as many at a time as make a piece of some size.
@@ -132,7 +153,7 @@ static enum err pack(const struct op_weight_params *p, struct shape s, const str
     const size_t groups = s.rows / sg, fit = PIECE_BYTES / (vectors * 4 * element);
     const size_t most = fit < 1 ? 1 : fit < groups ? fit : groups;
     if (is_stored_as_is(p, w))
-        return vk_upload(w->packed.buf, 0, p->weight, (size_t)p->out * p->in * element);
+        return put_as_is(p, s, w);
     struct piece piece;
     enum err e = piece_init(&piece, most * vectors * 4);
     for (size_t first = 0, n; !e && first < groups; first += n) {
@@ -149,19 +170,15 @@ static enum err pack(const struct op_weight_params *p, struct shape s, const str
     return e;
 }
 
-static enum err pack_bias(struct ops_device *dev, const struct op_weight_params *p, struct shape s,
-                          struct op_weight *w)
+static enum err pack_bias(const struct op_weight_params *p, struct shape s,
+                          const struct op_weight *w)
 {
-    if (dev->real)
-        return tensor_create(dev, DT_F32, 1, 1, s.rows / 4, 4, &w->bias);
     float *bias = calloc(s.rows, sizeof *bias);
     if (!bias)
         return ERR_NO_MEMORY;
     if (p->bias)
         memcpy(bias, p->bias, p->out * sizeof *bias);
-    enum err e = tensor_create(dev, DT_F32, 1, 1, s.rows / 4, 4, &w->bias);
-    if (!e)
-        e = tensor_upload(&w->bias, bias);
+    enum err e = tensor_upload(&w->bias, bias);
     free(bias);
     return e;
 }
@@ -187,16 +204,42 @@ static enum err choose_layout(struct ops_device *dev, const struct op_weight_par
     return ERR_OK;
 }
 
-// A tensor for the packed weights: one that texel views fit where the format has them, else words.
-static enum err create_packed(struct ops_device *dev, size_t vectors, struct op_weight *w)
+// Shapes the tensors: packed weights that texel views fit where the format has them, else words.
+static void shape_tensors(size_t vectors, uint32_t rows, struct op_weight *w)
 {
     const struct weight_format *f = weight_format_get(w->format);
-    if (f->dtype == DT_F32 || f->dtype == DT_F16)
-        return tensor_create(dev, f->dtype, 1, 1, (uint32_t)vectors, 4, &w->packed);
+    w->bias = tensor_shaped(DT_F32, (uint32_t[]){1, 1, rows / 4, 4});
+    if (f->dtype == DT_F32 || f->dtype == DT_F16) {
+        w->packed = tensor_shaped(f->dtype, (uint32_t[]){1, 1, (uint32_t)vectors, 4});
+        return;
+    }
     const size_t scales = f->scaled ? vectors * 4 / WEIGHT_BLOCK * 2 : 0;
+    const uint32_t words = (uint32_t)((vectors * f->bytes + scales + 15) / 16);
     w->scales = (uint32_t)(vectors * f->bytes / sizeof(uint32_t));
-    return tensor_create(dev, DT_U32, 1, 1, (uint32_t)((vectors * f->bytes + scales + 15) / 16), 4,
-                         &w->packed);
+    w->packed = tensor_shaped(DT_U32, (uint32_t[]){1, 1, words, 4});
+}
+
+enum err op_weight_allocate(struct ops_device *dev, struct op_weight *w)
+{
+    enum err e =
+        vk_buffer_create(dev->vk, VK_DEVICE, tensor_buffer_bytes(&w->packed), &w->packed.buf);
+    return e ? e
+             : vk_buffer_create(dev->vk, VK_DEVICE, tensor_buffer_bytes(&w->bias), &w->bias.buf);
+}
+
+enum err op_weight_fill(struct op_weight *w, const struct op_weight_params *p)
+{
+    const struct shape s = packed_shape(p);
+    if (p->out != w->out || p->in != w->in || p->kernel != w->kernel || !w->packed.buf)
+        return ERR_INVALID;
+    w->wanted = false;
+    enum err e = pack(p, s, w, w->layout == LAYOUT_ROWS ? 1 : w->lanes);
+    return e ? e : pack_bias(p, s, w);
+}
+
+bool op_weight_wanted(const struct op_weight *w)
+{
+    return w->wanted;
 }
 
 enum err op_weight_create(struct ops_device *dev, const struct op_weight_params *p,
@@ -226,11 +269,15 @@ enum err op_weight_create(struct ops_device *dev, const struct op_weight_params 
     w->kernel = p->kernel;
     w->layout = layout;
     w->format = format;
-    e = create_packed(dev, vectors, w);
-    if (!e && !dev->real)
-        e = pack(p, s, w, layout == LAYOUT_ROWS ? 1 : dev->caps->subgroup_size);
-    if (!e)
-        e = pack_bias(dev, p, s, w);
+    w->lanes = dev->caps->subgroup_size;
+    w->seldom = p->seldom;
+    shape_tensors(vectors, s.rows, w);
+    if (p->stream)
+        e = stream_add(p->stream, w);
+    else
+        e = op_weight_allocate(dev, w);
+    if (!e && !p->stream && !dev->real)
+        e = op_weight_fill(w, p);
     if (e)
         op_weight_destroy(&w);
     *out = w;
@@ -242,8 +289,12 @@ void op_weight_destroy(struct op_weight **wp)
     struct op_weight *w = *wp;
     if (!w)
         return;
-    tensor_destroy(&w->packed);
-    tensor_destroy(&w->bias);
+    if (w->stream)
+        stream_remove(w->stream, w);
+    if (!w->stream || w->kept) {
+        tensor_destroy(&w->packed);
+        tensor_destroy(&w->bias);
+    }
     free(w);
     *wp = NULL;
 }

@@ -91,6 +91,7 @@ static enum err open_text(const struct engine_params *p, struct engine *g, int i
     const char *cache = cache_folder(p, folder);
 
     w.stored = !p->weights;
+    w.room = resident_text_room(&g->residents, index);
     if (p->text_cache && !cache)
         return fault_set(why, ERR_INVALID, "text-cache",
                          "text-cache needs a folder, but there is neither a cache-dir nor a home");
@@ -124,6 +125,7 @@ static enum err load_network(struct engine *g, int index, struct fault *why)
             .text_length = (uint32_t)text_length(text),
             .text_dim = (uint32_t)text_dim(text),
             .slots = (uint32_t)g->info.slots,
+            .room = resident_network_room(&g->residents, index),
         },
         &g->network[index], why);
 }

@@ -202,6 +202,21 @@ static void inspect_abilities(const struct cascade *c, struct buf *b)
     buf_puts(b, "\n");
 }
 
+static void inspect_unit(const char *name, const struct residency *need,
+                         const struct residency_plan *plan, int i, struct buf *b)
+{
+    const struct residency_unit *u = &need->unit[i];
+
+    buf_printf(b, "    %-13s%s %.1f MB of weights", name,
+               plan->room[i]   ? "is streamed,"
+               : plan->keep[i] ? "is kept,"
+                               : "is loaded for use and released,",
+               (double)u->weights / 1e6);
+    if (plan->room[i])
+        buf_printf(b, " in %.1f MB", (double)(u->weights - u->products + plan->room[i]) / 1e6);
+    buf_printf(b, ", peak %.1f MB\n", (double)plan->peak[i] / 1e6);
+}
+
 // How the memory of a device would be used within a limit, without loading anything.
 static enum err inspect_memory(const struct engine_params *p, const struct cascade *c,
                                struct buf *b, struct fault *why)
@@ -229,6 +244,8 @@ static enum err inspect_memory(const struct engine_params *p, const struct casca
         e = measure_units(&measure, &need, why);
     if (!e) {
         const bool fits = residency_plan(&need, residency_usable(p->memory_limit), &plan);
+        if (fits)
+            e = measure_streams(&measure, &need, &plan, why);
         buf_printf(b, "memory         limit %.1f MB, %s, %d image%s at once\n",
                    (double)p->memory_limit / 1e6, ops_device_info(dev)->name, slots,
                    slots > 1 ? "s" : "");
@@ -239,9 +256,7 @@ static enum err inspect_memory(const struct engine_params *p, const struct casca
                 snprintf(name, sizeof name, "network %d", network + 1);
             else if (network >= 0)
                 snprintf(name, sizeof name, "stage %d", network + 1);
-            buf_printf(b, "    %-13s%s %.1f MB of weights, peak %.1f MB\n", name,
-                       plan.keep[i] ? "is kept," : "is loaded for use and released,",
-                       (double)need.unit[i].weights / 1e6, (double)plan.peak[i] / 1e6);
+            inspect_unit(name, &need, &plan, i, b);
         }
         buf_printf(b, "    %-13s%.1f MB, at least %.1f MB\n", "peak", (double)plan.most / 1e6,
                    (double)residency_least(&need) / 1e6);

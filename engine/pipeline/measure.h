@@ -21,6 +21,10 @@ struct measure_params {
 // The units are the text encoders, then the networks, both in the cascade's order. Errors: as
 // text_open and network_load.
 enum err measure_units(const struct measure_params *p, struct residency *out, struct fault *why);
+// Sets the peaks of units that are streamed, which need not fill their room, to what they are.
+// Errors: as measure_units.
+enum err measure_streams(const struct measure_params *p, const struct residency *need,
+                         struct residency_plan *plan, struct fault *why);
 
 // The network alone. text: its encoder. Errors: as network_load.
 enum err measure_network(const struct measure_params *p, int index, const struct text *text,

@@ -31,12 +31,13 @@ struct network {
 };
 
 static enum err open_weights(const struct cascade *c, enum cascade_part part, int index, bool dry,
-                             struct weights **out, struct fault *why)
+                             size_t room, struct weights **out, struct fault *why)
 {
     char dir[CASCADE_PATH + 8];
     struct weights_params p = cascade_weights(c, part, index, dir);
 
     p.dry = dry;
+    p.room = room;
     return weights_open(&p, out, why);
 }
 
@@ -44,7 +45,7 @@ enum err network_check(const struct cascade *c, int index, struct weights **keep
 {
     struct weights *w = NULL;
     struct denoiser *d = NULL;
-    enum err e = open_weights(c, CASCADE_DENOISER, index, true, &w, why);
+    enum err e = open_weights(c, CASCADE_DENOISER, index, true, 0, &w, why);
 
     if (!e)
         e = denoiser_load(NULL, &c->network[index].denoiser, w, DT_F32, &d, why);
@@ -62,7 +63,7 @@ enum err network_check_decoder(const struct cascade *c, int index, struct weight
 {
     struct weights *w = NULL;
     struct decoder *d = NULL;
-    enum err e = open_weights(c, CASCADE_DECODER, index, true, &w, why);
+    enum err e = open_weights(c, CASCADE_DECODER, index, true, 0, &w, why);
 
     if (!e)
         e = decoder_load(NULL, &c->network[index].decoder, w, DT_F32, &d, why);
@@ -203,14 +204,14 @@ static enum err load_parts(const struct network_params *p, struct network *n, st
     const struct cascade_network *c = &p->cascade->network[p->index];
     const enum dtype dtype = ops_device_info(p->dev)->dtype;
     struct weights *w = NULL;
-    enum err e = open_weights(p->cascade, CASCADE_DENOISER, p->index, p->dry, &w, why);
+    enum err e = open_weights(p->cascade, CASCADE_DENOISER, p->index, p->dry, p->room, &w, why);
 
     if (!e)
         e = denoiser_load(p->dev, &c->denoiser, w, dtype, &n->denoiser, why);
     weights_close(&w);
     if (e || !c->decoder.cls)
         return e;
-    e = open_weights(p->cascade, CASCADE_DECODER, p->index, p->dry, &w, why);
+    e = open_weights(p->cascade, CASCADE_DECODER, p->index, p->dry, 0, &w, why);
     if (!e)
         e = decoder_load(p->dev, &c->decoder, w, dtype, &n->decoder, why);
     weights_close(&w);
@@ -277,8 +278,9 @@ void network_destroy(struct network **out)
     *out = NULL;
 }
 
-void network_sleep(struct network *n)
+void network_sleep(struct network *n, size_t room)
 {
+    n->p.room = room;
     if (!n->denoiser)
         return;
     stage_sleep(n->stage);

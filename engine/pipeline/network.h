@@ -20,6 +20,7 @@ struct network_params {
     uint32_t slots;          // images generated at once
     struct check_size shape; // prepares for another size than the square, too; 0x0: none
     bool dry;                // without values, while ops_device_count is on
+    size_t room;             // as weights_params.room, for the denoiser
 };
 
 // Reads the weights and makes the recordings that the first image of every preset with this network
@@ -38,8 +39,8 @@ enum err network_check_decoder(const struct cascade *c, int index, struct weight
                                struct fault *why);
 
 // Frees the weights; images in the stage stay. network_wake, which does nothing if they are loaded,
-// reads them again. Errors: as network_load.
-void network_sleep(struct network *n);
+// reads them again, then within this room. Errors: as network_load.
+void network_sleep(struct network *n, size_t room);
 enum err network_wake(struct network *n, struct fault *why);
 bool network_is_awake(const struct network *n);
 // The bytes of device memory that network_sleep frees.

@@ -6,18 +6,37 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-// Fills peak and most for what is kept.
-static void predict(const struct residency *r, struct residency_plan *plan)
+// The room for the products of a unit that has `left` bytes for its weights; 0: it is not streamed.
+static size_t room_for(const struct residency_unit *u, size_t left)
+{
+    const size_t others = u->weights - u->products, least = 2 * u->largest;
+
+    return u->weights <= left || least >= u->products ? 0
+           : left > others + least                    ? left - others
+                                                      : least;
+}
+
+// Fills room, peak and most for what is kept.
+static void predict(const struct residency *r, size_t limit, struct residency_plan *plan)
 {
     size_t always = r->base, activations = 0;
+    bool networks = false; // some are kept
 
     for (int i = 0; i < r->units; i++) {
         always += r->unit[i].state + (plan->keep[i] ? r->unit[i].weights : 0);
         activations = larger(activations, r->unit[i].activations);
+        networks = networks || (plan->keep[i] && i >= r->texts);
     }
+    always += activations;
     plan->most = 0;
     for (int i = 0; i < r->units; i++) {
-        plan->peak[i] = always + activations + (plan->keep[i] ? 0 : r->unit[i].weights);
+        const struct residency_unit *u = &r->unit[i];
+        const bool streams = limit && !plan->keep[i] && (i < r->texts || !networks);
+        size_t weights = plan->keep[i] ? 0 : u->weights;
+        plan->room[i] = streams ? room_for(u, limit > always ? limit - always : 0) : 0;
+        if (plan->room[i])
+            weights = u->weights - u->products + plan->room[i];
+        plan->peak[i] = always + weights;
         plan->most = larger(plan->most, plan->peak[i]);
     }
 }
@@ -41,7 +60,7 @@ size_t residency_least(const struct residency *r)
 {
     struct residency_plan plan = {.most = 0};
 
-    predict(r, &plan);
+    predict(r, 1, &plan);
     return plan.most;
 }
 
@@ -49,7 +68,7 @@ bool residency_plan(const struct residency *r, size_t limit, struct residency_pl
 {
     for (int i = 0; i < r->units; i++)
         plan->keep[i] = true;
-    for (predict(r, plan); limit && plan->most > limit; predict(r, plan)) {
+    for (predict(r, limit, plan); limit && plan->most > limit; predict(r, limit, plan)) {
         const int i = next(r, plan, r->texts);
         if (i < 0)
             return false;

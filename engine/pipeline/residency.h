@@ -1,7 +1,7 @@
-// Decides which networks stay in device memory, which are released after use, and what each part of
-// an image then needs at most. A unit is a text encoder or a network with its stage. Only one unit
-// works at a time, in the order in which an image needs them: encode, release, draw. Called by
-// engine.c and inspect.c. Thread: any; plain numbers.
+// Decides which networks stay in device memory, which are released after use, which are streamed
+// while they work, and what each part of an image then needs at most. A unit is a text encoder or a
+// network with its stage. Only one unit works at a time, in the order in which an image needs them:
+// encode, release, draw. Called by engine.c and inspect.c. Thread: any; plain numbers.
 #ifndef IMAGEND_RESIDENCY_H
 #define IMAGEND_RESIDENCY_H
 
@@ -12,6 +12,8 @@ enum { RESIDENCY_UNITS = 32 };
 
 struct residency_unit {
     size_t weights;     // bytes that are released and loaded again
+    size_t products;    // of weights: what can be streamed, see ops.h
+    size_t largest;     // streaming them takes at least twice as many bytes
     size_t state;       // bytes that stay: images in progress, prompts
     size_t activations; // while it works; all units share the memory of the largest
     bool on_demand;     // may never be used, so it is the first to be released
@@ -25,13 +27,16 @@ struct residency {
 
 struct residency_plan {
     bool keep[RESIDENCY_UNITS];   // else: loaded before use, released when another unit needs room
-    size_t peak[RESIDENCY_UNITS]; // while this unit works
+    size_t room[RESIDENCY_UNITS]; // bytes for its products, which are streamed; 0: they are not
+    size_t peak[RESIDENCY_UNITS]; // while this unit works; at most, if it is streamed
     size_t most;                  // the largest of them
 };
 
 // Keeps as much as fits the limit (0: no limit): text encoders are released first, because an image
-// needs them once, then networks, the largest first. False: not even one unit at a time fits;
-// plan->most is then the smallest limit that works.
+// needs them once, then networks, the largest first. A text encoder that is not kept is streamed if
+// it does not fit beside what is, which costs no more than loading it; a network only if it does
+// not even fit alone, because it works many times. False: not even that fits; plan->most is then
+// the smallest limit that works.
 bool residency_plan(const struct residency *r, size_t limit, struct residency_plan *plan);
 
 // The smallest `most` of any plan.

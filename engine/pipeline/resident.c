@@ -13,8 +13,10 @@ enum err resident_plan(struct residents *r, const struct measure_params *p, size
     r->networks = p->cascade->networks;
     r->measure = *p;
     r->limit = limit;
-    for (int i = 0; i < RESIDENCY_UNITS; i++)
+    for (int i = 0; i < RESIDENCY_UNITS; i++) {
         r->plan.keep[i] = true;
+        r->plan.room[i] = 0;
+    }
     if (!limit)
         return ERR_OK;
     e = measure_units(p, need, why);
@@ -68,11 +70,21 @@ bool resident_keeps_text(const struct residents *r, int text)
     return r->plan.keep[text];
 }
 
+size_t resident_text_room(const struct residents *r, int text)
+{
+    return r->plan.room[text];
+}
+
+size_t resident_network_room(const struct residents *r, int network)
+{
+    return r->plan.room[r->texts + network];
+}
+
 void resident_release_texts(struct residents *r)
 {
     for (int i = 0; i < r->texts; i++)
         if (!r->plan.keep[i] && r->text[i])
-            text_release(r->text[i]);
+            text_release(r->text[i], r->plan.room[i]);
 }
 
 void resident_make_room(void *residents)
@@ -82,7 +94,7 @@ void resident_make_room(void *residents)
     resident_release_texts(r);
     for (int i = 0; i < r->networks; i++)
         if (r->network[i] && !r->plan.keep[r->texts + i])
-            network_sleep(r->network[i]);
+            network_sleep(r->network[i], r->plan.room[r->texts + i]);
 }
 
 enum err resident_wake(struct residents *r, int network, struct fault *why)

@@ -28,6 +28,9 @@ enum err resident_plan(struct residents *r, const struct measure_params *p, size
 enum err resident_shape(struct residents *r, int network, const struct text *text,
                         const struct check_size *shape, struct fault *why);
 bool resident_keeps_text(const struct residents *r, int text);
+// As weights_params.room.
+size_t resident_text_room(const struct residents *r, int text);
+size_t resident_network_room(const struct residents *r, int network);
 // Releases what is not kept. residents: a struct residents.
 void resident_make_room(void *residents);
 void resident_release_texts(struct residents *r);

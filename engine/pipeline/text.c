@@ -173,8 +173,9 @@ static bool keep_params(struct text *t, const struct text_params *p)
     return t->weights.dir && (!p->weights->variant || t->weights.variant);
 }
 
-void text_release(struct text *t)
+void text_release(struct text *t, size_t bytes)
 {
+    t->weights.room = bytes;
     ops_destroy(&t->encode);
     text_encoder_destroy(&t->encoder);
 }

@@ -35,8 +35,8 @@ void text_parts_deinit(struct text_parts *parts);
 
 void text_close(struct text **t);
 // Frees the encoder's memory on the device; it is loaded again for the next prompt that is not in
-// the cache. room, if set, is called before that.
-void text_release(struct text *t);
+// the cache. room, if set, is called before that. bytes: then as weights_params.room.
+void text_release(struct text *t, size_t bytes);
 bool text_is_loaded(const struct text *t);
 void text_set_room(struct text *t, void (*room)(void *ctx), void *ctx);
 // Records the encoder, so that its activations are there. Errors: as text_encode.

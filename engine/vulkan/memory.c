@@ -299,9 +299,7 @@ enum err vk_buffer_create(struct vk_device *dev, enum vk_heap heap, size_t bytes
         return too_large(dev, bytes);
     if (atomic_load(&dev->lost))
         return ERR_DEVICE_LOST;
-    size_t align = dev->ph.caps.offset_alignment > VK_SUBALLOC_ALIGN ? dev->ph.caps.offset_alignment
-                                                                     : VK_SUBALLOC_ALIGN;
-    size_t span = vk_align(bytes + VK_GUARD_BYTES, align);
+    size_t span = vk_buffer_span(dev, bytes);
     struct vk_buffer *buf = calloc(1, sizeof *buf);
     if (!buf)
         return ERR_NO_MEMORY;
@@ -361,6 +359,12 @@ void vk_buffer_destroy(struct vk_buffer **pbuf)
 size_t vk_buffer_bytes(const struct vk_buffer *buf)
 {
     return buf->bytes;
+}
+
+size_t vk_buffer_span(const struct vk_device *dev, size_t bytes)
+{
+    size_t align = dev->ph.caps.offset_alignment;
+    return vk_align(bytes + VK_GUARD_BYTES, align > VK_SUBALLOC_ALIGN ? align : VK_SUBALLOC_ALIGN);
 }
 
 void *vk_buffer_map(struct vk_buffer *buf)

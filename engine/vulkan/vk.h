@@ -94,6 +94,8 @@ enum err vk_buffer_create(struct vk_device *dev, enum vk_heap heap, size_t bytes
                           struct vk_buffer **out);
 void vk_buffer_destroy(struct vk_buffer **buf);
 size_t vk_buffer_bytes(const struct vk_buffer *buf);
+// The bytes that a buffer of this size takes from a slab, a multiple of every alignment.
+size_t vk_buffer_span(const struct vk_device *dev, size_t bytes);
 void *vk_buffer_map(struct vk_buffer *buf); // NULL if not mapped
 
 // Copy to a buffer; what is submitted later sees it. A plain memcpy if the buffer is mapped, else

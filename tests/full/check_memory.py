@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Images within a memory limit: what `inspect` predicts is what is used, and no limit changes an image.
+"""Images within a memory limit: what `inspect` predicts is what is used, and no limit changes an image or the states of
+a prompt.
 
     check_memory.py IMAGEND GOLDEN [NAME...]
 
-Without names: the tiny golden models, and a small random folder of make_if.py. With names: such folders of these
-names ("IF-I-midi,IF-II-midi" for two stages). Standard library only.
+Without names: the tiny golden models, and a small random folder of make_if.py whose text encoder is the largest part.
+With names: such folders of these names ("IF-I-midi,IF-II-midi" for two stages). Standard library only.
 """
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,65 +17,80 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 IMAGEND, GOLDEN = sys.argv[1:3]
 WITHIN = 0.05
+LIMITS = 4
 
 
-def run(*args):
-    r = subprocess.run(args, capture_output=True, text=True, timeout=900)
+def run(*args, **env):
+    compiled = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "imagend", "mesa")
+    env = {"MESA_SHADER_CACHE_DIR": compiled, **os.environ, **env}
+    r = subprocess.run(args, capture_output=True, text=True, timeout=900, env=env)
     return r.returncode, r.stdout + r.stderr
 
 
 def inspect(model, limit, slots, size):
-    """The predicted peak and the least one in bytes, and the names of the parts that are kept."""
+    """The predicted peak and the least one in bytes, and the names of the parts that are kept and streamed."""
     status, text = run(IMAGEND, "inspect", model, "--memory-limit", str(limit), "--slots", str(slots), *size)
     m = re.search(r"^    peak\s+([\d.]+) MB, at least ([\d.]+) MB", text, re.M)
     assert m, text
-    return status, float(m[1]) * 1e6, float(m[2]) * 1e6, re.findall(r"^    (\S.*?)\s+is kept", text, re.M), text
+    parts = [re.findall(r"^    (\S.*?)\s+is %s" % how, text, re.M) for how in ("kept", "streamed")]
+    return status, float(m[1]) * 1e6, float(m[2]) * 1e6, *parts, text
 
 
 def generate(model, folder, limit, slots, images, steps, size):
-    """Returns the bytes of the images and the measured peak."""
-    out = os.path.join(folder, "out.png")
-    flags = size + (["--memory-limit", str(limit)] if limit else [])
+    """Returns the bytes of the images and of the prompts' states, and the measured peak."""
+    out, cache = os.path.join(folder, "out.png"), os.path.join(folder, "cache")
+    states = os.path.join(cache, "imagend", "text")
+    shutil.rmtree(states, ignore_errors=True)
+    flags = size + (["--memory-limit", str(limit)] if limit else []) + ["--text-cache", "64M"]
     status, text = run(IMAGEND, "generate", "a red fox", "--model", model, "--steps", steps, "--seed", "3", "--slots",
-                       str(slots), "--n", str(images), "-o", out, *flags)
+                       str(slots), "--n", str(images), "-o", out, *flags, XDG_CACHE_HOME=cache)
     if status:
         return status, text, 0
-    names = [out] if images == 1 else [out.replace(".png", "-%d.png" % (i + 1)) for i in range(images)]
-    data = []
+    names = sorted(os.path.join(states, name) for name in os.listdir(states))
+    assert len(names) >= 2, names  # the prompt and the empty one
+    names += [out] if images == 1 else [out.replace(".png", "-%d.png" % (i + 1)) for i in range(images)]
+    data = {}
     for name in names:
         with open(name, "rb") as f:
-            data.append(f.read())
+            data[name] = f.read()
     return 0, data, float(re.search(r"device memory\s+([\d.]+) MB peak", text)[1]) * 1e6
 
 
 def check(model, folder, slots, images, steps, size=[]):
-    status, everything, least, kept, text = inspect(model, 1 << 40, slots, size)
+    """Returns the names of the parts that some limit streamed."""
+    status, everything, least, kept, streamed, text = inspect(model, 1 << 40, slots, size)
     assert status == 0 and "text encoder" in kept and "stage 1" in kept and least < everything, text
+    assert not streamed, text
     status, plain, peak = generate(model, folder, 0, slots, images, steps, size)
     assert status == 0, plain
     print("%s: all kept: predicted %.1f MB, measured %.1f MB" % (model, everything / 1e6, peak / 1e6), flush=True)
     assert abs(peak - everything) <= WITHIN * peak
     room = 16 / 15 + 1e-3  # a limit has some for parts of slabs
-    # Everything fits; a little less; half of the way; the least that works.
-    for limit in (everything * room, everything * room * 0.999, (everything + least) / 2 * room, least * room + 1e5):
-        limit = int(limit)
-        status, predicted, _, kept, text = inspect(model, limit, slots, size)
+    # Everything fits; a little less; and down to the least that works.
+    limits = [least + (everything * 0.999 - least) * k / LIMITS for k in range(LIMITS + 1)] + [everything]
+    seen = set()
+    for limit in reversed(limits):
+        limit = int(limit * room + 1e5)
+        status, predicted, _, kept, streamed, text = inspect(model, limit, slots, size)
         assert status == 0 and predicted <= limit, text
         status, drawn, peak = generate(model, folder, limit, slots, images, steps, size)
         assert status == 0, (limit, drawn)
-        print("limit %.1f MB: keeps %s: predicted %.1f MB, measured %.1f MB" % (
-            limit / 1e6, ", ".join(kept) or "nothing", predicted / 1e6, peak / 1e6), flush=True)
+        print("limit %.1f MB: keeps %s, streams %s: predicted %.1f MB, measured %.1f MB" % (
+            limit / 1e6, ", ".join(kept) or "nothing", ", ".join(streamed) or "nothing", predicted / 1e6, peak / 1e6),
+              flush=True)
         assert peak <= limit and abs(peak - predicted) <= WITHIN * peak
         assert drawn == plain, "the images differ"
+        seen.update(streamed)
     assert not kept, kept
     # Too little is refused before anything is loaded, with what works.
     limit = int(least * 0.9)
-    status, _, _, _, text = inspect(model, limit, slots, size)
+    status, _, _, _, _, text = inspect(model, limit, slots, size)
     assert status == 1 and "is too small: this model needs at least" in text, text
     status, text, _ = generate(model, folder, limit, slots, images, steps, size)
     assert status == 1 and "raise memory-limit" in text, text
     enough = int(re.search(r"at least (\d+) MB; raise", text)[1]) * 1000000
     assert inspect(model, enough, slots, size)[0] == 0, text
+    return seen
 
 
 def main():
@@ -85,16 +102,18 @@ def main():
         names = sys.argv[3:]
         if not names:
             tiny = ",".join(os.path.join(GOLDEN, n) for n in ("if-tiny-I", "if-tiny-II"))
-            check(tiny, folder, 2, 3, "3,2")
-            check(tiny, folder, 2, 3, "3,2", ["--size", "64x128"])
+            for size in [], ["--size", "64x128"]:
+                seen = check(tiny, folder, 2, 3, "3,2", size)
+                assert {"stage 1", "stage 2"} <= seen, seen
         for name in names or ["IF-I-mini"]:
             parts = []
             for part in name.split(","):
                 parts.append(os.path.join(folder, part))
                 status, text = run(sys.executable, os.path.join(HERE, "make_if.py"), part, parts[-1], "--variant",
-                                   "plain")
+                                   "plain", *([] if names else ["--t5-layers", "24"]))
                 assert status == 0, text
-            check(",".join(parts), folder, 1, 1, ",".join("1" for _ in parts))
+            seen = check(",".join(parts), folder, 1, 1, ",".join("1" for _ in parts))
+            assert names or "text encoder" in seen, seen
     print("ok")
     return 0
 

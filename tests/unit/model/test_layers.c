@@ -69,10 +69,10 @@ static uint8_t *load(struct ops_device *dev, const char *const type[PARTS], size
               why.msg);
     if (w) {
         struct loader l = load_begin(dev, w, DT_F32);
-        joined_begin(&j, &l, PARTS * ROWS, IN, false);
+        joined_begin(&j, &l, &joined, PARTS * ROWS, IN, false);
         for (int k = 0; k < PARTS; k++)
             joined_add(&j, ROWS, "%c", 'a' + k);
-        joined_end(&j, &joined);
+        joined_end(&j);
         CHECK_INT(l.err, ERR_OK);
     }
     if (joined) {
