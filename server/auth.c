@@ -245,6 +245,16 @@ static enum err key_spend(struct key *k, double *retry)
     return ERR_OK;
 }
 
+bool auth_rate(const struct auth *a, const char *owner, double *per_second, double *burst)
+{
+    const struct key *k = key_find(a->keys, owner);
+    if (!k || k->rate <= 0)
+        return false;
+    *per_second = k->rate;
+    *burst = k->burst;
+    return true;
+}
+
 enum err auth_check(void *auth, const char *key, const char **owner, unsigned *scopes,
                     double *retry)
 {

@@ -7,6 +7,7 @@
 
 #include "err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct auth;
@@ -24,6 +25,9 @@ int auth_count(const struct auth *a);
 // limit).
 enum err auth_check(void *auth, const char *key, const char **owner, unsigned *scopes,
                     double *retry);
+
+// The rate of a key by its name. False: it has none.
+bool auth_rate(const struct auth *a, const char *owner, double *per_second, double *burst);
 
 // Like auth_create, from text. Errors: INVALID, NO_MEMORY.
 enum err auth_parse(const char *text, size_t n, struct auth **out, struct fault *why);

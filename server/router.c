@@ -91,8 +91,7 @@ static bool authorize(struct call *c)
     if (!c->route->scope)
         return true;
     if (err == ERR_BUSY) {
-        call_set_retry(c, retry);
-        call_error(c, 429, NULL, NULL, "the rate limit of this API key is exceeded");
+        call_over_rate(c, retry);
     } else if (err) {
         http_set_header(c->http, "WWW-Authenticate", "Bearer");
         call_error(c, 401, NULL, NULL,
@@ -316,16 +315,27 @@ static bool unpack_body(struct call *c)
     return !err && check_structure(c);
 }
 
-void router_handle(void *router, struct http_request *r)
+static void handle(struct call *c)
 {
-    struct call *c = http_user(r);
     struct fault why = {0};
-    if (!c || !c->route || !unpack_body(c))
+    if (!unpack_body(c))
         return;
     if (take_fields(c, &why))
         call_fault(c, &why, 1);
     else
         c->route->handle(c);
+}
+
+void router_handle(void *router, struct http_request *r)
+{
+    const struct router *ro = router;
+    struct call *c = http_user(r);
+    if (!c || !c->route)
+        return;
+    if (ro->p.auth.spend && c->route->scope)
+        ro->p.auth.spend(c, handle);
+    else
+        handle(c);
 }
 
 void router_finished(void *router, struct http_request *r)

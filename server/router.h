@@ -74,6 +74,9 @@ struct router_auth {
     enum err (*check)(void *ctx, const char *key, const char **owner, unsigned *scopes,
                       double *retry);
     void *ctx;
+    // For a request that check allowed and that has arrived: counts it against a rate that several
+    // processes share, then calls `then`, possibly later, or responds. NULL: there is none.
+    void (*spend)(struct call *c, void (*then)(struct call *c));
 };
 
 // The server as clients see it.
@@ -125,6 +128,8 @@ void call_error(struct call *c, int status, const char *code, const char *param,
 // Responds with the fault and its status; BUSY sends retry as Retry-After.
 void call_fault(struct call *c, const struct fault *why, double retry);
 int fault_status(const struct fault *why);
+// Responds that the key has exceeded its rate; retry: seconds until it may continue.
+void call_over_rate(struct call *c, double retry);
 
 // ---- how the client sees this server ------------------------------------------------------------
 // Appends the base URL without a final slash, from public-url or from the request; nothing if

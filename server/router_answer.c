@@ -124,3 +124,9 @@ void call_fault(struct call *c, const struct fault *from, double retry)
         status = 422;
     call_error(c, status, code, status < 500 ? why->param : NULL, "%s", why->msg);
 }
+
+void call_over_rate(struct call *c, double retry)
+{
+    call_set_retry(c, retry);
+    call_error(c, 429, NULL, NULL, "the rate limit of this API key is exceeded");
+}

@@ -129,10 +129,9 @@ static void jobs_on_timer(uv_timer_t *timer)
     struct jobs *j = timer->data;
     const int64_t now = clock_unix_ms();
     jobs_deadlines(j, now);
+    jobs_positions(j);
     if (j->p.store->shared)
         jobs_share(j);
-    else
-        jobs_positions(j);
     jobs_webhooks(j, now);
     if (j->ticks++ % JOBS_EXPIRE_TICKS)
         return;
@@ -165,10 +164,11 @@ enum err jobs_accepting(struct jobs *j, struct worker **w, struct fault *why)
     return ERR_OK;
 }
 
-// A shared store applies the limit to the whole fleet.
+// A shared store applies the limit to the whole fleet, except within a job: it may have more
+// images.
 static void jobs_limit_running(struct jobs *j)
 {
-    queue_set_running_limit(j->queue, j->p.store->shared ? 0 : j->p.limits.running_per_owner);
+    queue_set_running_limit(j->queue, j->p.limits.running_per_owner);
 }
 
 static enum err jobs_start_workers(struct jobs *j, struct fault *why)

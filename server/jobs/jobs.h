@@ -115,6 +115,17 @@ enum err jobs_key_reused(struct fault *why);
 void jobs_find(struct jobs *j, const struct jobs_lookup *what, jobs_job_fn *done, void *ctx,
                struct jobs_ask **out);
 
+struct jobs_rate {
+    const char *owner;
+    double per_second, burst;
+};
+// wait: seconds until the next request is allowed; 0: this one is. Ignore it if why is not NULL.
+typedef void jobs_spend_fn(void *ctx, double wait, const struct fault *why);
+// Counts a request against a rate that all replicas share; a store that is not shared allows each.
+// Calls done, possibly before returning; *out is set before that. Errors: BUSY, NO_MEMORY.
+void jobs_spend(struct jobs *j, const struct jobs_rate *rate, jobs_spend_fn *done, void *ctx,
+                struct jobs_ask **out);
+
 struct jobs_query {
     const char *owner;
     const char *after; // id of the last job on the previous page; NULL: none

@@ -31,6 +31,7 @@ void jobs_forget(struct jobs_ask *ask)
 {
     ask->done = NULL;
     ask->listed = NULL;
+    ask->spent = NULL;
 }
 
 static void ask_free(struct jobs_ask *ask)
@@ -49,13 +50,6 @@ void jobs_ask_no_memory(struct jobs_ask *ask)
     struct fault why;
     fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     jobs_ask_end(ask, NULL, &why);
-}
-
-// Frees images that were fetched only for one result.
-static void drop_images(struct job *job)
-{
-    for (int i = 0; job->stored && i < job->spec.n; i++)
-        blob_unref(&job->picture[i].image);
 }
 
 void jobs_ask_end(struct jobs_ask *ask, struct job *job, const struct fault *why)
@@ -77,7 +71,7 @@ void jobs_ask_end(struct jobs_ask *ask, struct job *job, const struct fault *why
         return;
     job->pins--;
     if (job_ended(job) && !job->pins)
-        drop_images(job);
+        jobs_drop_images(job);
     if (!job->linked && job->watches && !job->removing)
         jobs_link(j, job);
     if (submitted)
@@ -506,4 +500,48 @@ void jobs_list(struct jobs *j, const struct jobs_query *q, jobs_list_fn *done, v
                   &after);
     else
         list_page(ask);
+}
+
+// ---- rates --------------------------------------------------------------------------------------
+
+static void spend_end(struct jobs_ask *ask, double wait, const struct fault *why)
+{
+    jobs_spend_fn *spent = ask->spent;
+    void *ctx = ask->ctx;
+    ask_free(ask);
+    if (spent)
+        spent(ctx, wait, why);
+}
+
+static void on_spent(struct store_call *c)
+{
+    jobs_called(((struct jobs_ask *)c->ctx)->j, c);
+    spend_end(c->ctx, c->rate.wait, c->why.code ? &c->why : NULL);
+    store_call_free(c);
+}
+
+void jobs_spend(struct jobs *j, const struct jobs_rate *rate, jobs_spend_fn *done, void *ctx,
+                struct jobs_ask **out)
+{
+    struct jobs_ask *ask = jobs_ask_create(j, NULL, ctx, out);
+    struct fault why;
+    if (!ask) {
+        fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+        done(ctx, 0, &why);
+        return;
+    }
+    ask->spent = done;
+    if (!j->p.store->shared) {
+        spend_end(ask, 0, NULL);
+        return;
+    }
+    struct store_call *c = store_call_create(STORE_SPEND, on_spent, ask);
+    if (c && (c->owner = strdup(rate->owner))) {
+        c->rate = (struct store_rate){rate->per_second, rate->burst, 0};
+        jobs_call(j, c);
+        return;
+    }
+    store_call_free(c);
+    fault_set(&why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    spend_end(ask, 0, &why);
 }

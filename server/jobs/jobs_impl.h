@@ -47,8 +47,9 @@ struct jobs {
 struct jobs_ask {
     struct jobs_ask *next;
     struct jobs *j;
-    jobs_job_fn *done; // done and listed NULL: forgotten
+    jobs_job_fn *done; // done, listed and spent NULL: forgotten
     jobs_list_fn *listed;
+    jobs_spend_fn *spent;
     void *ctx;
     struct job *job;     // for jobs_submit, until accepted; later the result
     struct job *removed; // by jobs_remove, when the store has removed it
@@ -100,6 +101,10 @@ void jobs_settle(struct jobs *j, struct job *job);
 void jobs_emit(struct jobs *j, struct job *job, struct job_event ev);
 // Tells the workers whether the job's previews are watched.
 void jobs_tell_watched(struct job *job);
+bool jobs_wants_images(const struct job *job); // a watcher needs them
+// Frees the images of an ended job that the store has, unless a watcher needs them: one that waits
+// for several jobs takes them at the end of the last.
+void jobs_drop_images(struct job *job);
 // Cancels a job that nobody waits for or asks for later; otherwise settles it.
 void jobs_cancel_unwanted(struct jobs *j, struct job *job);
 

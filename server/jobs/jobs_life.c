@@ -47,11 +47,9 @@ void jobs_ended(struct jobs *j, struct job *job)
     job->state = job->outcome;
     jobs_measure(j, JOBS_ENDED, (int)job->state, (double)(job->finished - job->created) * 1e-3);
     jobs_emit(j, job, (struct job_event){.type = JOB_EVENT_END});
-    for (int i = 0; i < job->spec.n; i++) {
+    for (int i = 0; i < job->spec.n; i++)
         blob_unref(&job->picture[i].latest);
-        if (job->stored)
-            blob_unref(&job->picture[i].image);
-    }
+    jobs_drop_images(job);
 }
 
 static bool save_end(struct jobs *j, struct job *job);
@@ -251,6 +249,7 @@ static void on_worker_work(struct jobs *j, struct worker_event *ev)
     case WORKER_ADMITTED:
         j->running++;
         ev->work->in_slot = true;
+        j->changed |= job->spec.n > 1; // the others count what waits
         if (!is_over(job))
             on_admitted(j, job, ev);
         break;

@@ -151,6 +151,22 @@ void jobs_cancel_unwanted(struct jobs *j, struct job *job)
         jobs_settle(j, job);
 }
 
+bool jobs_wants_images(const struct job *job)
+{
+    for (const struct job_watch *w = job->watches; w; w = w->next)
+        if (w->images)
+            return true;
+    return false;
+}
+
+void jobs_drop_images(struct job *job)
+{
+    if (!job->stored || !job_ended(job) || jobs_wants_images(job))
+        return;
+    for (int i = 0; i < job->spec.n; i++)
+        blob_unref(&job->picture[i].image);
+}
+
 void jobs_unwatch(struct jobs *j, struct job_watch *w)
 {
     struct job *job = w->job;
@@ -159,6 +175,8 @@ void jobs_unwatch(struct jobs *j, struct job_watch *w)
         at = &(*at)->next;
     *at = w->next;
     w->job = NULL;
+    if (!job->pins)
+        jobs_drop_images(job);
     jobs_tell_watched(job);
     jobs_cancel_unwanted(j, job);
 }

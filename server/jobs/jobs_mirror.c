@@ -94,10 +94,9 @@ static void tell_end(struct jobs *j, struct job *job, const struct job *now)
     job->finished = now->finished;
     job->expires = now->expires;
     jobs_emit(j, job, (struct job_event){.type = JOB_EVENT_END});
-    for (int i = 0; i < job->spec.n; i++) {
+    for (int i = 0; i < job->spec.n; i++)
         blob_unref(&job->picture[i].latest);
-        blob_unref(&job->picture[i].image);
-    }
+    jobs_drop_images(job);
 }
 
 static void tell_all(struct jobs *j, struct job *job, struct job *now)
@@ -152,14 +151,6 @@ static void on_fetched(struct store_call *c)
         apply(j, job);
 }
 
-static bool wants_images(const struct job *job)
-{
-    for (const struct job_watch *w = job->watches; w; w = w->next)
-        if (w->images)
-            return true;
-    return false;
-}
-
 static void fetch(struct jobs *j, struct job *job, int picture)
 {
     struct store_call *c = jobs_image_call(j, job->news, on_fetched, job);
@@ -185,7 +176,7 @@ void jobs_mirror(struct jobs *j, struct job *job, struct job *now)
         jobs_settle(j, job);
         return;
     }
-    const bool images = wants_images(job);
+    const bool images = jobs_wants_images(job);
     job->news = now;
     job->fetching = 1; // a store may respond immediately
     for (int i = 0; images && i < job->spec.n; i++)
@@ -240,6 +231,7 @@ static void add_watched(struct store_call *c, const struct job *job)
 {
     struct store_watched *to = &c->watched[c->n_watched++];
     memcpy(to->id, job->id, sizeof to->id);
+    to->leaves = !job->spec.durable && !job->spec.idempotency_key;
     for (const struct job_watch *w = job->watches; w; w = w->next)
         to->previews |= w->previews;
     for (int i = 0; i < job->spec.n; i++)

@@ -131,9 +131,15 @@ static void beat(struct jobs *j)
     struct store_call *c = j->beating ? NULL : lease_call(j, STORE_BEAT, on_beaten);
     if (!c)
         return;
-    for (struct job *job = j->newest; job; job = job->older)
-        if (has_lease(job))
-            add_lease(c, job)->progress = progress_of(job);
+    for (struct job *job = j->newest; job; job = job->older) {
+        if (!has_lease(job))
+            continue;
+        struct store_lease *lease = add_lease(c, job);
+        lease->progress = progress_of(job);
+        lease->wanted = job->watches;
+        for (int i = 0; i < job->spec.n; i++)
+            lease->backlog += job->picture[i].work && !job->picture[i].work->in_slot;
+    }
     j->beating = true;
     jobs_call(j, c);
 }
@@ -182,6 +188,8 @@ static void on_cancelled(struct store_call *c)
         log_msg(LOG_ERROR, "store", "%s: %s", job->id, c->why.msg);
     else if (now)
         c->jobs[0] = NULL;
+    if (now && c->ended)
+        jobs_measure(j, JOBS_ENDED, (int)now->state, (double)(now->finished - now->created) * 1e-3);
     store_call_free(c);
     if (now)
         jobs_mirror(j, job, now);
@@ -213,11 +221,7 @@ void jobs_cancel_there(struct jobs *j, struct job *job)
 
 int jobs_room_here(struct jobs *j)
 {
-    int room = jobs_stats(j).slots;
-    for (const struct job *job = j->newest; job; job = job->older)
-        for (int i = 0; i < job->spec.n; i++)
-            room -= job->picture[i].work != NULL;
-    return room;
+    return jobs_stats(j).slots - queue_demand(j->queue);
 }
 
 void jobs_on_changed(void *ctx)

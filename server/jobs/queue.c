@@ -237,6 +237,18 @@ int queue_length(struct queue *q)
     return n;
 }
 
+int queue_demand(struct queue *q)
+{
+    int n = 0;
+    uv_mutex_lock(&q->lock);
+    for (const struct lane *l = q->lanes; l; l = l->next) {
+        const int most = q->running_limit ? q->running_limit - l->running : l->waiting;
+        n += l->running + (most < 0 ? 0 : most < l->waiting ? most : l->waiting);
+    }
+    uv_mutex_unlock(&q->lock);
+    return n;
+}
+
 int queue_owner_length(struct queue *q, const char *owner)
 {
     uv_mutex_lock(&q->lock);

@@ -57,6 +57,8 @@ void queue_set_running_limit(struct queue *q, int per_owner);
 void queue_hold(struct queue *q, bool hold);
 
 int queue_length(struct queue *q);
+// The number of images that are in slots or could start now if all had room, within the limit.
+int queue_demand(struct queue *q);
 int queue_owner_length(struct queue *q, const char *owner);
 // Sets `ahead` of every waiting image to the number of images that will be taken before it.
 void queue_rank(struct queue *q);

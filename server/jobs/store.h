@@ -38,6 +38,7 @@ enum store_op {
     STORE_REMOVE, // id; jobs: the job, or none
     STORE_EXPIRE, // keep; jobs: the removed ones
     STORE_AGE,    // only of a shared store; oldest
+    STORE_SPEND,  // owner, rate: takes one request from the owner's bucket; only a shared store
     STORE_OPS
 };
 
@@ -48,7 +49,10 @@ enum store_op {
 // webhooks; STORE_RELEASE takes the count back. STORE_ACCEPT leases a job under the same rules.
 //
 // Jobs that a shared store finds, lists or watches have lease 0, their progress, and while they
-// wait their position (-1: unknown).
+// wait their position (-1: unknown). Ended jobs that nobody keeps are only watched.
+//
+// A job that is neither durable nor has a key ends with its clients: a shared store cancels it when
+// no replica has said for the time of a lease that one waits (store_lease.wanted, STORE_WATCH).
 //
 // A job with a lease is running until it ends, whatever state a snapshot of it has. The lease ends
 // with the job or, if it has a webhook, when webhook_next is 0; its token stays valid for
@@ -66,6 +70,12 @@ struct store_page {
     int64_t created, seq;
     int state; // enum job_state; -1: any; STORE_UNFINISHED: queued or running
     int limit;
+};
+
+// How many requests an owner may make in the whole fleet.
+struct store_rate {
+    double per_second, burst;
+    double wait; // answer: seconds until there is one; 0: taken
 };
 
 // Retention: finished jobs until they expire, up to these limits.
@@ -86,12 +96,14 @@ struct store_stats {
 struct store_lease {
     char id[JOB_ID_SIZE];
     int64_t token;
+    bool wanted; // STORE_BEAT: clients of this replica watch it
+    int backlog; // STORE_BEAT: images that wait for a slot
     // STORE_BEAT: a snapshot with the stage and step of each image and those of its previews that
     // are new (picture[].latest, numbered by previews); NULL: as before. STORE_RELEASE: NULL.
     struct job *progress; // Owner: the call
     // Answers of STORE_BEAT.
     bool lost;     // it ended: another replica has the job, or nobody needs it
-    bool cancel;   // a client wants the job cancelled
+    bool cancel;   // a client wants the job cancelled, or nobody waits for it any longer
     bool previews; // clients of other replicas watch its previews
 };
 
@@ -99,6 +111,7 @@ struct store_lease {
 struct store_watched {
     char id[JOB_ID_SIZE];
     bool previews;              // they watch its previews
+    bool leaves;                // it ends when they leave
     int seen[JOB_MAX_PICTURES]; // number of the last preview seen
     struct job *now;            // answer: with progress, position (-1: unknown) and those previews
                                 // that have other numbers; NULL: no such job. Owner: the call
@@ -121,6 +134,7 @@ struct store_call {
     struct store_quota quota;
     struct store_page page;
     struct store_keep keep;
+    struct store_rate rate;
     struct store_lease *lease;
     struct store_watched *watched;
     int n_lease, n_watched;
@@ -130,6 +144,7 @@ struct store_call {
     struct job **jobs;
     int n;
     int64_t oldest;           // when the oldest job was created; 0: there is none
+    bool ended;               // by this STORE_CANCEL
     struct store_stats stats; // after the call
 };
 

@@ -111,12 +111,14 @@ static void on_opened(void *ctx)
 
 // ---- calls --------------------------------------------------------------------------------------
 
-static void read_fault(struct store_call *c, const struct pg_call *q)
+static void read_fault(struct store_postgres *s, struct store_call *c, const struct pg_call *q)
 {
     c->why = q->why;
-    if (!strcmp(q->state, "IMG01"))
+    if (!strcmp(q->state, "IMG01")) {
         fault_set(&c->why, ERR_BUSY, "queue", "the queue is full");
-    else if (!strcmp(q->state, "IMG02"))
+        const int least = c->quota.queued - c->job->spec.n + 1;
+        s->stats.queued = s->stats.queued < least ? least : s->stats.queued;
+    } else if (!strcmp(q->state, "IMG02"))
         fault_set(&c->why, ERR_BUSY, "queue", "this API key has too many images in the queue");
 }
 
@@ -128,7 +130,7 @@ static void on_called(struct pg_call *q)
     const struct postgres_op *op = &postgres_ops[c->op];
     free(w);
     if (q->why.code)
-        read_fault(c, q);
+        read_fault(s, c, q);
     else if (op->take)
         op->take(s, c, q);
     pg_call_free(q);

@@ -1,37 +1,28 @@
 // The calls of the PostgreSQL store: their statements and results. Each call is one transaction
-// that may be repeated, see pg.h. Loop thread.
+// that may be repeated, see pg.h. store_postgres_read.c has those that find, list and watch. Loop
+// thread.
 #include "store_postgres_impl.h"
 
 #include "buf.h"
-#include "log.h"
 #include "text.h"
 
-#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ENDED "state IN ('done', 'failed', 'cancelled')"
-#define UNFINISHED "state IN ('queued', 'running')"
-
-static void no_memory(struct store_call *c)
+// Adds the statement that counts what waits and runs, and takes its result, as part of a call that
+// changes it: the next request must not be refused by an older count.
+static void ask_load(struct pg_call *q)
 {
-    fault_set(&c->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    pg_query(q,
+             "SELECT coalesce(sum(queued + backlog), 0), coalesce(sum(running - backlog), 0)"
+             " FROM imagend.load",
+             false);
 }
 
-static void take_jobs(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+static void take_load(struct store_postgres *s, const struct pg_call *q, int statement)
 {
-    postgres_take_jobs(s, c, q, 0);
-}
-
-static struct blob *copy_bytes(const struct pg_call *q, int statement, int row, int column)
-{
-    const PGresult *r = q->result[statement];
-    const size_t n = (size_t)PQgetlength(r, row, column);
-    uint8_t *data = malloc(n ? n : 1);
-    if (!data)
-        return NULL;
-    memcpy(data, PQgetvalue(r, row, column), n);
-    return blob_create(data, n);
+    s->stats.queued = (int)pg_get_int(q, statement, 0, 0);
+    s->stats.running = (int)pg_get_int(q, statement, 0, 1);
 }
 
 // ---- accepting ----------------------------------------------------------------------------------
@@ -62,9 +53,11 @@ static void ask_accept(struct store_postgres *s, struct store_call *c, struct pg
     pg_query(q,
              "INSERT INTO imagend.job (id, token, state, spec, used, images, created, started,"
              " finished, expires, fault, message, webhook_tries, webhook_next, owner,"
-             " idempotency_key, priority, deadline, input_image, input_mask, waiting, brief, span)"
+             " idempotency_key, priority, deadline, input_image, input_mask, waiting, brief,"
+             " wanted_until, span)"
              " SELECT $1, $2, 'queued', $3, $4, $5, $6, 0, 0, 0, 0, '', 0, 0, $7, $8, $9, $10, $11,"
-             " $12, $13, $14, max(span) FROM imagend.span ON CONFLICT DO NOTHING",
+             " $12, $13, $14, clock_timestamp() + $15::int * interval '1 ms', max(span)"
+             " FROM imagend.span ON CONFLICT DO NOTHING",
              false);
     pg_text(q, j->id);
     pg_text(q, j->token);
@@ -80,6 +73,10 @@ static void ask_accept(struct store_postgres *s, struct store_call *c, struct pg
     pg_text(q, spec->input.mask);
     pg_int(q, images_waiting(j));
     pg_text(q, spec->keep || spec->durable || spec->idempotency_key ? "false" : "true");
+    if (spec->durable || spec->idempotency_key)
+        pg_text(q, NULL);
+    else
+        pg_int(q, STORE_LEASE_MS);
     pg_query(q, "SELECT imagend.start($1, $2, $3, $4, $5)", false);
     pg_text(q, j->id);
     pg_text(q, s->replica);
@@ -94,12 +91,14 @@ static void ask_accept(struct store_postgres *s, struct store_call *c, struct pg
     pg_text(q, spec->owner);
     pg_text(q, spec->idempotency_key);
     store_texts_deinit(&t);
+    ask_load(q);
 }
 
 // The row is the new job, also if an earlier try was committed, or another one with its key.
 static void take_accept(struct store_postgres *s, struct store_call *c, struct pg_call *q)
 {
     struct fault why = {0};
+    take_load(s, q, 4);
     struct job *j = pg_rows(q, 3) ? postgres_read_job(s, q, 3, 0, &why) : NULL;
     if (!j) {
         if (!why.code)
@@ -127,9 +126,16 @@ static void ask_claim(struct store_postgres *s, struct store_call *c, struct pg_
     pg_text(q, c->keep.webhooks ? "true" : "false");
     pg_int(q, STORE_LEASE_MS);
     pg_int(q, JOB_MAX_CLAIMS);
+    ask_load(q);
 }
 
-// [{"id", "token", "progress"}, ...]
+static void take_claim(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    postgres_take_jobs(s, c, q, 0);
+    take_load(s, q, 1);
+}
+
+// [{"id", "token", "wanted", "backlog", "progress"}, ...]
 static char *lease_list(const struct store_call *c)
 {
     struct buf b = {0};
@@ -140,7 +146,8 @@ static char *lease_list(const struct store_call *c)
         b.failed |= l->progress && !progress;
         buf_printf(&b, "%s{\"id\":", i ? "," : "");
         text_json(&b, l->id);
-        buf_printf(&b, ",\"token\":%lld,\"progress\":", (long long)l->token);
+        buf_printf(&b, ",\"token\":%lld,\"wanted\":%s,\"backlog\":%d,\"progress\":",
+                   (long long)l->token, l->wanted ? "true" : "false", l->backlog);
         text_json(&b, progress);
         buf_puts(&b, "}");
         free(progress);
@@ -193,18 +200,25 @@ static void ask_beat(struct store_postgres *s, struct store_call *c, struct pg_c
     pg_query(q,
              "UPDATE imagend.job j SET lease_until = clock_timestamp() + $2::int * interval '1 ms',"
              " state = CASE WHEN j.state = 'queued' THEN 'running' ELSE j.state END,"
-             " progress = coalesce(b.progress, j.progress)"
-             " FROM json_to_recordset($1::json) AS b (id text, token bigint, progress text)"
+             " progress = coalesce(b.progress, j.progress), wanted_until = CASE WHEN b.wanted"
+             " AND j.wanted_until IS NOT NULL THEN clock_timestamp() + $2::int * interval '1 ms'"
+             " ELSE j.wanted_until END, backlog = b.backlog"
+             " FROM json_to_recordset($1::json)"
+             " AS b (id text, token bigint, wanted boolean, backlog int, progress text)"
              " WHERE j.id = b.id AND j.lease = b.token"
              " AND (j.lease_until IS NOT NULL OR j.state = 'queued')"
-             " RETURNING j.id, j.cancel, coalesce(j.previews_until > clock_timestamp(), false)",
+             " RETURNING j.id, j.cancel OR coalesce(j.wanted_until < clock_timestamp()"
+             " AND imagend.up_ms() > $2::int, false),"
+             " coalesce(j.previews_until > clock_timestamp(), false)",
              false);
     add_leases(c, q);
     pg_int(q, STORE_LEASE_MS);
+    ask_load(q);
 }
 
 static void take_beat(struct store_postgres *s, struct store_call *c, struct pg_call *q)
 {
+    take_load(s, q, 1);
     for (int i = 0; i < c->n_lease; i++) {
         struct store_lease *l = &c->lease[i];
         l->lost = true;
@@ -317,178 +331,25 @@ static void take_drawn(struct store_postgres *s, struct store_call *c, struct pg
 static void ask_cancel(struct store_postgres *s, struct store_call *c, struct pg_call *q)
 {
     pg_query(q,
-             CHANGES ", lease = nextval('imagend.lease') WHERE j.id = $1 AND j." UNFINISHED
+             CHANGES ", lease = nextval('imagend.lease') WHERE j.id = $1 AND j." POSTGRES_UNFINISHED
                      " AND (j.lease_until IS NULL OR j.lease_until < clock_timestamp()"
                      " OR j.lease = $2)",
              false);
     add_changes(s, c->job, q);
-    pg_query(q, "UPDATE imagend.job SET cancel = true WHERE id = $1 AND " UNFINISHED, false);
+    pg_query(q, "UPDATE imagend.job SET cancel = true WHERE id = $1 AND " POSTGRES_UNFINISHED,
+             false);
     pg_text(q, c->job->id);
     pg_query(q, "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE id = $1", false);
     pg_text(q, c->job->id);
+    ask_load(q);
 }
 
 static void take_cancel(struct store_postgres *s, struct store_call *c, struct pg_call *q)
 {
-    s->stats.ended += atoi(PQcmdTuples(q->result[0]));
+    take_load(s, q, 3);
+    c->ended = atoi(PQcmdTuples(q->result[0]));
+    s->stats.ended += c->ended;
     postgres_take_jobs(s, c, q, 2);
-}
-
-// ---- watching -----------------------------------------------------------------------------------
-
-// [{"id", "picture", "seen"}, ...]; previews: only the jobs whose previews are watched.
-static char *watched_list(const struct store_call *c, bool previews)
-{
-    struct buf b = {0};
-    const char *comma = "";
-    buf_puts(&b, "[");
-    for (int i = 0; i < c->n_watched; i++) {
-        const struct store_watched *w = &c->watched[i];
-        for (int k = 0; k < (previews ? JOB_MAX_PICTURES : 1) && (w->previews || !previews); k++) {
-            buf_printf(&b, "%s{\"id\":", comma);
-            text_json(&b, w->id);
-            buf_printf(&b, ",\"picture\":%d,\"seen\":%d}", k, w->seen[k]);
-            comma = ",";
-        }
-    }
-    buf_puts(&b, "]");
-    return buf_take(&b);
-}
-
-static void add_watched(const struct store_call *c, struct pg_call *q, bool previews)
-{
-    char *list = watched_list(c, previews);
-    q->failed |= !list;
-    pg_text(q, list);
-    free(list);
-}
-
-#define WATCHED "json_to_recordset($1::json) AS w (id text, picture int, seen int)"
-
-// Renews the wish for previews, which ends on its own, only now and then.
-static void ask_watch(struct store_postgres *s, struct store_call *c, struct pg_call *q)
-{
-    bool previews = false;
-    pg_query(q,
-             "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE id IN (SELECT w.id FROM " WATCHED
-             ")",
-             false);
-    add_watched(c, q, false);
-    for (int i = 0; i < c->n_watched; i++)
-        previews |= c->watched[i].previews;
-    if (!previews)
-        return;
-    pg_query(q,
-             "UPDATE imagend.job j SET previews_until = clock_timestamp() + interval '10 s'"
-             " FROM (SELECT DISTINCT w.id FROM " WATCHED ") AS v WHERE j.id = v.id"
-             " AND j." UNFINISHED " AND (j.previews_until IS NULL"
-             " OR j.previews_until < clock_timestamp() + interval '5 s')",
-             false);
-    add_watched(c, q, true);
-    pg_query(q,
-             "SELECT p.job, p.picture, p.number, p.width, p.height, p.bytes"
-             " FROM imagend.preview p JOIN " WATCHED
-             " ON p.job = w.id AND p.picture = w.picture AND p.number <> w.seen",
-             true);
-    add_watched(c, q, true);
-}
-
-static struct store_watched *find_watched(struct store_call *c, const char *id)
-{
-    for (int i = 0; i < c->n_watched; i++)
-        if (!strcmp(c->watched[i].id, id))
-            return &c->watched[i];
-    return NULL;
-}
-
-static int binary_int(const struct pg_call *q, int statement, int row, int column)
-{
-    uint32_t v;
-    memcpy(&v, pg_get(q, statement, row, column), sizeof v);
-    return (int)ntohl(v);
-}
-
-static void take_preview(struct store_call *c, const struct pg_call *q, int row)
-{
-    const struct store_watched *w = find_watched(c, pg_get(q, 2, row, 0));
-    const int picture = binary_int(q, 2, row, 1);
-    if (!w || !w->now || picture < 0 || picture >= w->now->spec.n)
-        return;
-    struct job_picture *p = &w->now->picture[picture];
-    blob_unref(&p->latest);
-    p->latest = copy_bytes(q, 2, row, 5);
-    p->previews = binary_int(q, 2, row, 2);
-    p->preview = (struct check_size){binary_int(q, 2, row, 3), binary_int(q, 2, row, 4)};
-}
-
-static void take_watch(struct store_postgres *s, struct store_call *c, struct pg_call *q)
-{
-    for (int i = 0; i < pg_rows(q, 0); i++) {
-        struct store_watched *w = find_watched(c, pg_get(q, 0, i, COL_ID));
-        struct fault why = {0};
-        struct job *j = w && !w->now ? postgres_read_job(s, q, 0, i, &why) : NULL;
-        if (why.code == ERR_NO_MEMORY)
-            c->why = why;
-        if (!j)
-            continue;
-        j->position = -1;
-        w->now = j;
-    }
-    for (int i = 0; q->result[2] && i < pg_rows(q, 2); i++)
-        take_preview(c, q, i);
-}
-
-// ---- reading ------------------------------------------------------------------------------------
-
-static void ask_find(struct store_postgres *s, struct store_call *c, struct pg_call *q)
-{
-    if (c->key) {
-        pg_query(q,
-                 "SELECT " POSTGRES_COLUMNS
-                 " FROM imagend.job WHERE owner = $1 AND idempotency_key = $2",
-                 false);
-        pg_text(q, c->owner);
-        pg_text(q, c->key);
-        return;
-    }
-    pg_query(q, "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE id = $1", false);
-    pg_text(q, c->id);
-}
-
-static void ask_list(struct store_postgres *s, struct store_call *c, struct pg_call *q)
-{
-    pg_query(q,
-             "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE owner = $1"
-             " AND ($2::text = '' OR state = $2::text OR ($2::text = 'unfinished' AND " UNFINISHED
-             ")) AND NOT (brief AND " ENDED
-             ") AND (created, seq) < ($3, $4) ORDER BY created DESC, seq DESC LIMIT $5",
-             false);
-    pg_text(q, c->owner);
-    pg_text(q, c->page.state == STORE_UNFINISHED ? "unfinished"
-               : c->page.state < 0               ? ""
-                                                 : job_state_name((enum job_state)c->page.state));
-    pg_int(q, c->page.created);
-    pg_int(q, c->page.seq);
-    pg_int(q, c->page.limit);
-}
-
-static void ask_image(struct store_postgres *s, struct store_call *c, struct pg_call *q)
-{
-    pg_query(q,
-             "SELECT bytes FROM imagend.image WHERE span = (SELECT span FROM imagend.job"
-             " WHERE id = $1) AND job = $1 AND picture = $2",
-             true);
-    pg_text(q, c->id);
-    pg_int(q, c->picture);
-}
-
-static void take_image(struct store_postgres *s, struct store_call *c, struct pg_call *q)
-{
-    if (!pg_rows(q, 0))
-        fault_set(&c->why, ERR_NOT_FOUND, "", "image %d of this job is missing from the store",
-                  c->picture);
-    else if (!(c->image = copy_bytes(q, 0, 0, 0)))
-        no_memory(c);
 }
 
 // ---- removing -----------------------------------------------------------------------------------
@@ -504,6 +365,7 @@ static void ask_remove(struct store_postgres *s, struct store_call *c, struct pg
 {
     pg_query(q, REMOVE_BEGIN "id = $1" REMOVE_END, false);
     pg_text(q, c->id);
+    ask_load(q);
 }
 
 static void count_removed(struct store_postgres *s, const struct store_call *c)
@@ -519,14 +381,16 @@ static void take_remove(struct store_postgres *s, struct store_call *c, struct p
 {
     postgres_take_jobs(s, c, q, 0);
     count_removed(s, c);
+    take_load(s, q, 1);
 }
 
 void postgres_ask_stats(struct pg_call *q)
 {
     pg_query(q,
-             "SELECT count(*), count(*) FILTER (WHERE " ENDED "), coalesce(sum(bytes), 0)::bigint,"
-             " (SELECT coalesce(sum(queued), 0) FROM imagend.load),"
-             " (SELECT coalesce(sum(running), 0) FROM imagend.load) FROM imagend.job",
+             "SELECT count(*), count(*) FILTER (WHERE " POSTGRES_ENDED
+             "), coalesce(sum(bytes), 0)::bigint,"
+             " (SELECT coalesce(sum(queued + backlog), 0) FROM imagend.load),"
+             " (SELECT coalesce(sum(running - backlog), 0) FROM imagend.load) FROM imagend.job",
              false);
 }
 
@@ -551,13 +415,12 @@ int64_t postgres_span_ms(const struct store_postgres *s)
 // with their partition.
 static void ask_expire(struct store_postgres *s, struct store_call *c, struct pg_call *q)
 {
-    pg_query(
-        q,
-        "WITH gone AS (DELETE FROM imagend.job WHERE id IN (SELECT id FROM imagend.job WHERE " ENDED
-        " AND expires <= least($2::bigint, (SELECT imagend.now_ms()))"
-        " AND (NOT $1::boolean OR webhook_next = 0) LIMIT 500 FOR UPDATE SKIP LOCKED)"
-        " RETURNING *) SELECT " POSTGRES_COLUMNS " FROM gone ORDER BY created, seq",
-        false);
+    pg_query(q,
+             "WITH gone AS (DELETE FROM imagend.job WHERE id IN (SELECT id FROM imagend.job "
+             "WHERE " POSTGRES_ENDED " AND expires <= least($2::bigint, (SELECT imagend.now_ms()))"
+             " AND (NOT $1::boolean OR webhook_next = 0) LIMIT 500 FOR UPDATE SKIP LOCKED)"
+             " RETURNING *) SELECT " POSTGRES_COLUMNS " FROM gone ORDER BY created, seq",
+             false);
     pg_text(q, c->keep.webhooks ? "true" : "false");
     pg_int(q, c->keep.now);
     postgres_ask_stats(q);
@@ -568,10 +431,10 @@ static void ask_expire(struct store_postgres *s, struct store_call *c, struct pg
     pg_query(q,
              REMOVE_BEGIN
              "id IN (SELECT id FROM (SELECT id, row_number() OVER w AS place,"
-             " sum(bytes) OVER w AS total FROM imagend.job WHERE " ENDED
+             " sum(bytes) OVER w AS total FROM imagend.job WHERE " POSTGRES_ENDED
              " WINDOW w AS (ORDER BY created DESC, seq DESC)) AS t WHERE place > $2::bigint"
              " OR total > $3::bigint - (SELECT coalesce(sum(bytes), 0) FROM imagend.job "
-             "WHERE " UNFINISHED ")) AND (NOT $1::boolean OR webhook_next = 0)" REMOVE_END,
+             "WHERE " POSTGRES_UNFINISHED ")) AND (NOT $1::boolean OR webhook_next = 0)" REMOVE_END,
              false);
     pg_text(q, c->keep.webhooks ? "true" : "false");
     pg_int(q, c->keep.jobs);
@@ -600,20 +463,43 @@ static void take_oldest(struct store_postgres *s, struct store_call *c, struct p
     c->oldest = pg_get_int(q, 0, 0, 0);
 }
 
+// ---- rates --------------------------------------------------------------------------------------
+
+static void add_number(struct pg_call *q, double v)
+{
+    char text[40];
+    snprintf(text, sizeof text, "%.17g", v);
+    pg_text(q, text);
+}
+
+static void ask_spend(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    pg_query(q, "SELECT imagend.spend($1, $2, $3)", false);
+    pg_text(q, c->owner);
+    add_number(q, c->rate.per_second);
+    add_number(q, c->rate.burst);
+}
+
+static void take_spend(struct store_postgres *s, struct store_call *c, struct pg_call *q)
+{
+    c->rate.wait = strtod(pg_get(q, 0, 0, 0), NULL);
+}
+
 const struct postgres_op postgres_ops[STORE_OPS] = {
     [STORE_ACCEPT] = {ask_accept, take_accept, .changes = true},
-    [STORE_CLAIM] = {ask_claim, take_jobs},
+    [STORE_CLAIM] = {ask_claim, take_claim},
     [STORE_BEAT] = {ask_beat, take_beat, .changes = true},
     [STORE_RELEASE] = {ask_release, NULL, .changes = true},
     [STORE_DRAWN] = {ask_drawn, take_drawn, .patient = true, .changes = true},
     [STORE_FINISH] = {ask_change, take_change, .patient = true, .changes = true},
     [STORE_NOTE] = {ask_change, take_change, .patient = true},
     [STORE_CANCEL] = {ask_cancel, take_cancel, .changes = true},
-    [STORE_WATCH] = {ask_watch, take_watch},
-    [STORE_FIND] = {ask_find, take_jobs},
-    [STORE_LIST] = {ask_list, take_jobs},
-    [STORE_IMAGE] = {ask_image, take_image},
+    [STORE_WATCH] = {postgres_ask_watch, postgres_take_watch},
+    [STORE_FIND] = {postgres_ask_find, postgres_take_found},
+    [STORE_LIST] = {postgres_ask_list, postgres_take_found},
+    [STORE_IMAGE] = {postgres_ask_image, postgres_take_image},
     [STORE_REMOVE] = {ask_remove, take_remove},
     [STORE_EXPIRE] = {ask_expire, take_expire},
     [STORE_AGE] = {ask_oldest, take_oldest},
+    [STORE_SPEND] = {ask_spend, take_spend},
 };

@@ -9,7 +9,7 @@
 #include <uv.h>
 
 enum {
-    POSTGRES_VERSION = 1, // of the schema; see store_postgres_schema.c
+    POSTGRES_VERSION = 2, // of the schema; see store_postgres_schema.c
     POSTGRES_STATEMENT_MS = 10000,
     POSTGRES_HINT_MS = 250,       // at most one NOTIFY in this time
     POSTGRES_CACHE = 64 << 20,    // bytes of input images kept at hand
@@ -52,11 +52,22 @@ struct postgres_op {
     bool changes; // others want to know
 };
 extern const struct postgres_op postgres_ops[STORE_OPS];
+#define POSTGRES_ENDED "state IN ('done', 'failed', 'cancelled')"
+#define POSTGRES_UNFINISHED "state IN ('queued', 'running')"
 // Adds the statement that counts the jobs of the fleet, and takes its result.
 void postgres_ask_stats(struct pg_call *q);
 void postgres_take_stats(struct store_postgres *s, const struct pg_call *q, int statement);
 // The width of a partition of images, in milliseconds.
 int64_t postgres_span_ms(const struct store_postgres *s);
+
+// store_postgres_read.c: the same for the calls that change nothing.
+void postgres_ask_find(struct store_postgres *s, struct store_call *c, struct pg_call *q);
+void postgres_ask_list(struct store_postgres *s, struct store_call *c, struct pg_call *q);
+void postgres_take_found(struct store_postgres *s, struct store_call *c, struct pg_call *q);
+void postgres_ask_image(struct store_postgres *s, struct store_call *c, struct pg_call *q);
+void postgres_take_image(struct store_postgres *s, struct store_call *c, struct pg_call *q);
+void postgres_ask_watch(struct store_postgres *s, struct store_call *c, struct pg_call *q);
+void postgres_take_watch(struct store_postgres *s, struct store_call *c, struct pg_call *q);
 
 // store_postgres_row.c
 // SQL_COLUMNS and those of leases.

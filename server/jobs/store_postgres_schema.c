@@ -1,7 +1,9 @@
 // The schema of the PostgreSQL store, as migrations by number. Replicas of different versions share
 // a database during an upgrade, so a migration must leave it usable by the programs that `oldest`
-// names: it adds tables, columns with defaults and functions with new names, and removes them one
-// version later. Statements name their columns.
+// names: it adds tables and columns with defaults, and what is no longer used goes one version
+// later. Statements name their columns. Functions are replaced with every migration, by ones that
+// older programs can call as before; another meaning needs another name. To change a function
+// alone, add a migration without statements.
 //
 // Advisory locks (POSTGRES_LOCK, n), each held until the end of the transaction:
 //   1 migrating; 2 accepting, which counts the queue; 3 claiming; 4 partitions
@@ -36,29 +38,77 @@
     " span int NOT NULL, job text NOT NULL, picture int NOT NULL, bytes bytea NOT NULL,"           \
     " PRIMARY KEY (span, job, picture)) PARTITION BY LIST (span)"
 
-// Counts the images that wait and run, per owner, in the same transaction as each change.
+// Counts the images that wait and run, per owner, in the same transaction as each change, and the
+// backlog: those that wait in the replica that has claimed their job. `turn` is
+// the number of images that an owner has had: the owner with the fewest comes next. One that had
+// nothing to draw does not get what it missed, and comes after those that are level with it.
+#define FUNCTION_TURN                                                                              \
+    "CREATE OR REPLACE FUNCTION imagend.turn_now(who text) RETURNS bigint LANGUAGE sql AS $f$"     \
+    " SELECT coalesce((SELECT min(turn) FROM imagend.load WHERE queued + running > 0"              \
+    " AND owner <> who), (SELECT max(turn) FROM imagend.load), 0) $f$"
+
 #define FUNCTION_COUNT                                                                             \
-    "CREATE FUNCTION imagend.count_images() RETURNS trigger LANGUAGE plpgsql AS $f$ DECLARE"       \
-    " who text; q int := 0; r int := 0; BEGIN"                                                     \
+    "CREATE OR REPLACE FUNCTION imagend.count_images() RETURNS trigger LANGUAGE plpgsql AS $f$"    \
+    " DECLARE who text; q int := 0; r int := 0; b int := 0; busy int; BEGIN"                       \
     " IF TG_OP <> 'INSERT' THEN who := OLD.owner;"                                                 \
     " IF OLD.state = 'queued' THEN q := q - OLD.waiting; END IF;"                                  \
-    " IF OLD.state = 'running' THEN r := r - OLD.waiting; END IF; END IF;"                         \
+    " IF OLD.state = 'running' THEN r := r - OLD.waiting;"                                         \
+    " b := b - least(OLD.backlog, OLD.waiting); END IF; END IF;"                                   \
     " IF TG_OP <> 'DELETE' THEN who := NEW.owner;"                                                 \
     " IF NEW.state = 'queued' THEN q := q + NEW.waiting; END IF;"                                  \
-    " IF NEW.state = 'running' THEN r := r + NEW.waiting; END IF; END IF;"                         \
-    " IF q <> 0 OR r <> 0 THEN INSERT INTO imagend.load AS l (owner, queued, running)"             \
-    " VALUES (who, q, r) ON CONFLICT (owner) DO UPDATE"                                            \
-    " SET queued = l.queued + q, running = l.running + r; END IF; RETURN NULL; END $f$"
+    " IF NEW.state = 'running' THEN r := r + NEW.waiting;"                                         \
+    " b := b + least(NEW.backlog, NEW.waiting); END IF; END IF;"                                   \
+    " IF q = 0 AND r = 0 AND b = 0 THEN RETURN NULL; END IF;"                                      \
+    " UPDATE imagend.load SET queued = queued + q, running = running + r, backlog = backlog + b"   \
+    " WHERE owner = who RETURNING queued + running - q - r INTO busy;"                             \
+    " IF NOT FOUND THEN INSERT INTO imagend.load AS l (owner, queued, running, backlog)"           \
+    " VALUES (who, q, r, b) ON CONFLICT (owner) DO UPDATE SET queued = l.queued + q,"              \
+    " running = l.running + r, backlog = l.backlog + b; busy := 0; END IF;"                        \
+    " IF busy = 0 AND q + r > 0 THEN UPDATE imagend.load SET since = nextval('imagend.served'),"   \
+    " turn = greatest(turn, imagend.turn_now(who)) WHERE owner = who; END IF;"                     \
+    " RETURN NULL; END $f$"
+
+// The number of images ahead of jobs that wait, in the order of CLAIM_WAITING. In a long queue, all
+// others count, since ordering it for each question would take too long.
+#define FUNCTION_POSITIONS                                                                         \
+    "CREATE OR REPLACE FUNCTION imagend.positions(ids text[]) RETURNS TABLE (which text,"          \
+    " ahead bigint) LANGUAGE plpgsql AS $f$ DECLARE total bigint; BEGIN"                           \
+    " IF NOT EXISTS (SELECT FROM imagend.job WHERE id = ANY (ids) AND state = 'queued')"           \
+    " THEN RETURN; END IF;"                                                                        \
+    " SELECT sum(queued) INTO total FROM imagend.load;"                                            \
+    " IF total > 10000 THEN RETURN QUERY SELECT j.id, total - j.waiting FROM imagend.job j"        \
+    " WHERE j.id = ANY (ids) AND j.state = 'queued'; RETURN; END IF;"                              \
+    " RETURN QUERY SELECT r.id, r.before FROM (SELECT o.id, coalesce(sum(o.waiting) OVER"          \
+    " (ORDER BY o.turn, o.since, o.priority DESC, o.seq"                                           \
+    " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before FROM"                        \
+    " (SELECT j.id, j.waiting, j.priority, j.seq, l.since, l.turn + coalesce(sum(j.waiting) OVER"  \
+    " (PARTITION BY j.owner ORDER BY j.priority DESC, j.seq"                                       \
+    " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS turn FROM imagend.job j"            \
+    " JOIN imagend.load l ON l.owner = j.owner WHERE j.state = 'queued') o) r"                     \
+    " WHERE r.id = ANY (ids); END $f$"
+
+// Takes one request from an owner's bucket. Returns how many seconds it has to wait; 0: taken.
+#define FUNCTION_SPEND                                                                             \
+    "CREATE OR REPLACE FUNCTION imagend.spend(who text, speed float8, burst float8)"               \
+    " RETURNS float8 LANGUAGE plpgsql AS $f$ DECLARE has float8; BEGIN"                            \
+    " INSERT INTO imagend.rate (owner, tokens) VALUES (who, burst) ON CONFLICT DO NOTHING;"        \
+    " SELECT least(burst, tokens + speed * greatest(0, extract(epoch FROM clock_timestamp()"       \
+    " - filled))) INTO has FROM imagend.rate WHERE owner = who FOR UPDATE;"                        \
+    " IF has < 1 THEN RETURN (1 - has) / speed; END IF;"                                           \
+    " UPDATE imagend.rate SET tokens = has - 1, filled = clock_timestamp() WHERE owner = who;"     \
+    " RETURN 0; END $f$"
 
 // Refuses a job that the queue has no room for, unless it or one with its key is there already.
 #define FUNCTION_ROOM                                                                              \
-    "CREATE FUNCTION imagend.check_room(job_id text, who text, key text, n int, most int,"         \
-    " most_owner int) RETURNS void LANGUAGE plpgsql AS $f$ DECLARE total bigint; own bigint;"      \
+    "CREATE OR REPLACE FUNCTION imagend.check_room(job_id text, who text, key text, n int,"        \
+    " most int, most_owner int) RETURNS void LANGUAGE plpgsql AS $f$ DECLARE total bigint; own "   \
+    "bigint;"                                                                                      \
     " BEGIN PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 2);"                                  \
     " IF most = 0 OR EXISTS (SELECT FROM imagend.job WHERE id = job_id OR (owner = who AND"        \
     " idempotency_key = key)) THEN RETURN; END IF;"                                                \
-    " SELECT coalesce(sum(queued), 0), coalesce(sum(queued) FILTER (WHERE owner = who), 0)"        \
-    " INTO total, own FROM imagend.load WHERE queued > 0;"                                         \
+    " SELECT coalesce(sum(queued + backlog), 0),"                                                  \
+    " coalesce(sum(queued + backlog) FILTER (WHERE owner = who), 0)"                               \
+    " INTO total, own FROM imagend.load;"                                                          \
     " IF total + n > most THEN RAISE EXCEPTION 'the queue is full' USING ERRCODE = 'IMG01'; END "  \
     "IF;"                                                                                          \
     " IF own + n > most_owner THEN RAISE EXCEPTION 'the owner has too many images in the queue'"   \
@@ -66,7 +116,7 @@
 
 // Leases a job that was just accepted to the replica, if nobody waits before it.
 #define FUNCTION_START                                                                             \
-    "CREATE FUNCTION imagend.start(job_id text, me text, room int, most int, ms int)"              \
+    "CREATE OR REPLACE FUNCTION imagend.start(job_id text, me text, room int, most int, ms int)"   \
     " RETURNS void LANGUAGE plpgsql AS $f$ DECLARE n int; who text; BEGIN"                         \
     " SELECT waiting, owner INTO n, who FROM imagend.job WHERE id = job_id AND state = 'queued'"   \
     " AND lease = 0;"                                                                              \
@@ -75,8 +125,9 @@
     " IF most > 0 AND EXISTS (SELECT FROM imagend.load WHERE owner = who AND running > 0"          \
     " AND running + n > most) THEN RETURN; END IF;"                                                \
     " UPDATE imagend.job SET state = 'running', lease = nextval('imagend.lease'), replica = me,"   \
-    " claims = claims + 1, lease_until = clock_timestamp() + ms * interval '1 ms'"                 \
-    " WHERE id = job_id; END $f$"
+    " claims = claims + 1, backlog = greatest(n - room, 0),"                                       \
+    " lease_until = clock_timestamp() + ms * interval '1 ms' WHERE id = job_id;"                   \
+    " UPDATE imagend.load SET turn = turn + greatest(n, 1) WHERE owner = who; END $f$"
 
 // Jobs whose lease has ended wait again. A database that was away has let all leases end, so their
 // replicas get the time of a lease to renew them.
@@ -84,6 +135,12 @@
     " UPDATE imagend.job SET state = 'queued', lease_until = NULL, progress = ''"                  \
     " WHERE state = 'running' AND lease_until < clock_timestamp()"                                 \
     " AND imagend.up_ms() > ms;"
+
+// A job that nobody keeps is wanted as long as a replica says that its client waits; not so when
+// that replica is gone.
+#define CLAIM_UNWANTED                                                                             \
+    " UPDATE imagend.job SET cancel = true WHERE state = 'queued' AND NOT cancel"                  \
+    " AND wanted_until < clock_timestamp() AND imagend.up_ms() > ms;"
 
 // Jobs that the core has to end, and webhooks.
 #define CLAIM_DUE                                                                                  \
@@ -100,36 +157,37 @@
     " UPDATE imagend.job SET lease = ticket, replica = me, lease_until = until WHERE id = j.id"    \
     " RETURNING * INTO j; RETURN NEXT j; END LOOP; END IF;"
 
-// Owners in turn: the one that was served longest ago comes next.
+// Owners in turn: the one that has had the fewest images comes next.
 #define CLAIM_WAITING                                                                              \
     " WHILE free > 0 LOOP"                                                                         \
     " SELECT owner INTO who FROM imagend.load WHERE queued > 0 AND (most = 0 OR running < most)"   \
-    " AND NOT owner = ANY (skipped) ORDER BY served, owner LIMIT 1; EXIT WHEN NOT FOUND;"          \
+    " AND NOT owner = ANY (skipped) ORDER BY turn, since, owner LIMIT 1; EXIT WHEN NOT FOUND;"     \
     " SELECT running INTO busy FROM imagend.load WHERE owner = who FOR UPDATE;"                    \
     " SELECT * INTO j FROM imagend.job WHERE owner = who AND state = 'queued'"                     \
     " ORDER BY priority DESC, seq LIMIT 1 FOR UPDATE SKIP LOCKED;"                                 \
     " IF NOT FOUND OR (most > 0 AND busy > 0 AND busy + j.waiting > most) THEN"                    \
     " skipped := skipped || who; CONTINUE; END IF;"                                                \
-    " UPDATE imagend.job SET state = 'running', lease = ticket, replica = me, claims = claims + "  \
-    "1,"                                                                                           \
+    " UPDATE imagend.job SET state = 'running', lease = ticket, replica = me,"                     \
+    " claims = claims + 1, backlog = greatest(waiting - free, 0),"                                 \
     " lease_until = until WHERE id = j.id RETURNING * INTO j;"                                     \
-    " UPDATE imagend.load SET served = nextval('imagend.served') WHERE owner = who;"               \
+    " UPDATE imagend.load SET turn = turn + greatest(j.waiting, 1) WHERE owner = who;"             \
     " free := free - greatest(j.waiting, 1); RETURN NEXT j; END LOOP;"
 
 #define FUNCTION_CLAIM                                                                             \
-    "CREATE FUNCTION imagend.claim(me text, room int, most int, hooks boolean, ms int,"            \
+    "CREATE OR REPLACE FUNCTION imagend.claim(me text, room int, most int, hooks boolean, ms int," \
     " attempts int) RETURNS SETOF imagend.job LANGUAGE plpgsql AS $f$ DECLARE"                     \
     " j imagend.job; who text; busy int; free int := room; skipped text[] := '{}';"                \
     " ticket bigint := nextval('imagend.lease'); now_ms bigint := imagend.now_ms();"               \
     " until timestamptz := clock_timestamp() + ms * interval '1 ms'; BEGIN"                        \
-    " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 3);" CLAIM_ENDED CLAIM_DUE CLAIM_WAITING    \
-    " END $f$"
+    " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK                                                \
+    ", 3);" CLAIM_ENDED CLAIM_UNWANTED CLAIM_DUE CLAIM_WAITING " END $f$"
 
 // Begins a new partition when the newest is old enough, and drops those without a job. A partition
 // that has just been replaced may still get the images of a transaction under way.
 #define FUNCTION_TEND                                                                              \
-    "CREATE FUNCTION imagend.tend(width_ms bigint) RETURNS void LANGUAGE plpgsql AS $f$ DECLARE"   \
-    " s record; now_ms bigint := imagend.now_ms(); newest int; began_ms bigint; BEGIN"             \
+    "CREATE OR REPLACE FUNCTION imagend.tend(width_ms bigint) RETURNS void LANGUAGE plpgsql AS "   \
+    "$f$"                                                                                          \
+    " DECLARE s record; now_ms bigint := imagend.now_ms(); newest int; began_ms bigint; BEGIN"     \
     " IF NOT pg_try_advisory_xact_lock(" POSTGRES_LOCK ", 4) THEN RETURN; END IF;"                 \
     " SELECT span, began INTO newest, began_ms FROM imagend.span ORDER BY span DESC LIMIT 1;"      \
     " IF NOT FOUND OR began_ms + width_ms <= now_ms THEN"                                          \
@@ -160,10 +218,6 @@ static const struct migration {
     {1,
      1,
      {
-         "CREATE FUNCTION imagend.now_ms() RETURNS bigint LANGUAGE sql AS"
-         " $f$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $f$",
-         "CREATE FUNCTION imagend.up_ms() RETURNS bigint LANGUAGE sql AS $f$ SELECT (extract(epoch"
-         " FROM clock_timestamp() - pg_postmaster_start_time()) * 1000)::bigint $f$",
          "CREATE SEQUENCE imagend.lease",
          "CREATE SEQUENCE imagend.served",
          TABLE_JOB,
@@ -192,20 +246,44 @@ static const struct migration {
          " PRIMARY KEY (job, picture))",
          "CREATE TABLE imagend.load (owner text PRIMARY KEY, queued int NOT NULL,"
          " running int NOT NULL, served bigint NOT NULL DEFAULT 0) WITH (fillfactor = 50)",
-         FUNCTION_COUNT,
-         "CREATE TRIGGER count_images AFTER INSERT OR DELETE OR UPDATE OF state, waiting"
-         " ON imagend.job FOR EACH ROW EXECUTE FUNCTION imagend.count_images()",
-         FUNCTION_ROOM,
-         FUNCTION_START,
-         FUNCTION_CLAIM,
-         FUNCTION_TEND,
      }},
+    {2,
+     1,
+     {
+         "ALTER TABLE imagend.load ADD turn bigint NOT NULL DEFAULT 0,"
+         " ADD since bigint NOT NULL DEFAULT 0," // in place of served
+         " ADD backlog int NOT NULL DEFAULT 0",
+         "ALTER TABLE imagend.job ADD wanted_until timestamptz,"
+         " ADD backlog int NOT NULL DEFAULT 0",
+         "CREATE INDEX job_wanted ON imagend.job (wanted_until) WHERE state = 'queued'"
+         " AND wanted_until IS NOT NULL",
+         // After a crash, all buckets are full.
+         "CREATE UNLOGGED TABLE imagend.rate (owner text PRIMARY KEY, tokens float8 NOT NULL,"
+         " filled timestamptz NOT NULL DEFAULT clock_timestamp()) WITH (fillfactor = 50)",
+     }},
+};
+
+static const char *const functions[] = {
+    "CREATE OR REPLACE FUNCTION imagend.now_ms() RETURNS bigint LANGUAGE sql AS"
+    " $f$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $f$",
+    "CREATE OR REPLACE FUNCTION imagend.up_ms() RETURNS bigint LANGUAGE sql AS $f$ SELECT (extract("
+    "epoch FROM clock_timestamp() - pg_postmaster_start_time()) * 1000)::bigint $f$",
+    FUNCTION_TURN,
+    FUNCTION_COUNT,
+    "CREATE OR REPLACE TRIGGER count_images AFTER INSERT OR DELETE OR UPDATE OF state, waiting,"
+    " backlog ON imagend.job FOR EACH ROW EXECUTE FUNCTION imagend.count_images()",
+    FUNCTION_POSITIONS,
+    FUNCTION_SPEND,
+    FUNCTION_ROOM,
+    FUNCTION_START,
+    FUNCTION_CLAIM,
+    FUNCTION_TEND,
 };
 
 char *postgres_migration(void)
 {
     struct buf b = {0};
-    buf_puts(&b, "DO $migrate$ BEGIN"
+    buf_puts(&b, "DO $migrate$ DECLARE changed boolean := false; BEGIN"
                  " IF to_regclass('imagend.migration') IS NULL THEN"
                  " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 1);"
                  " IF to_regnamespace('imagend') IS NULL THEN CREATE SCHEMA imagend; END IF;"
@@ -223,9 +301,12 @@ char *postgres_migration(void)
             buf_printf(&b, "%s; ", m->statements[k]);
         buf_printf(&b,
                    "INSERT INTO imagend.migration (version, oldest) VALUES (%d, %d);"
-                   " END IF; END IF;",
+                   " changed := true; END IF; END IF;",
                    m->version, m->oldest);
     }
-    buf_puts(&b, " END $migrate$");
+    buf_puts(&b, " IF changed THEN ");
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
+        buf_printf(&b, "%s; ", functions[i]);
+    buf_puts(&b, "END IF; END $migrate$");
     return buf_take(&b);
 }

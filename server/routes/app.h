@@ -7,6 +7,7 @@
 #include "jobs.h"
 #include "router.h"
 
+struct auth;
 struct conf;
 struct metrics;
 struct http_server;
@@ -17,6 +18,7 @@ struct app {
     struct http_server *http;
     const struct conf *conf;
     struct metrics *metrics;
+    struct auth *auth;
     int64_t started; // unix ms
     bool draining;
     // The last event as text (native_events.c).

@@ -1,6 +1,7 @@
 // Waiting for the job core, see asking.h. A client that leaves meanwhile is forgotten.
 #include "asking.h"
 
+#include "auth.h"
 #include "http.h"
 
 #include <stdlib.h>
@@ -9,6 +10,7 @@ struct asking {
     struct call *call;
     struct jobs_ask *ask;
     asking_fn *then;
+    void (*allowed)(struct call *c);
     void (*missing)(struct call *c);
 };
 
@@ -117,4 +119,34 @@ void asking_remove(struct call *c, struct job *job)
     struct asking *a = asking_create(c, NULL);
     if (a)
         jobs_remove(app->jobs, job, on_removed, a, &a->ask);
+}
+
+static void on_spent(void *ctx, double wait, const struct fault *why)
+{
+    struct asking *a = ctx;
+    struct call *c = a->call;
+    void (*allowed)(struct call *c) = a->allowed;
+    asking_end(a);
+    if (why)
+        call_fault(c, why, 1);
+    else if (wait > 0)
+        call_over_rate(c, wait);
+    else
+        allowed(c);
+}
+
+void asking_spend(struct call *c, void (*then)(struct call *c))
+{
+    const struct app *app = c->app;
+    struct jobs_rate rate = {.owner = c->owner};
+    if (!jobs_stats(app->jobs).shared ||
+        !auth_rate(app->auth, c->owner, &rate.per_second, &rate.burst)) {
+        then(c);
+        return;
+    }
+    struct asking *a = asking_create(c, NULL);
+    if (!a)
+        return;
+    a->allowed = then;
+    jobs_spend(app->jobs, &rate, on_spent, a, &a->ask);
 }

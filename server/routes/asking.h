@@ -14,6 +14,8 @@ void asking_submit(struct call *c, const struct job_spec *spec, asking_fn *then)
 // Looks up a job; missing answers the call if there is none.
 void asking_job(struct call *c, const struct jobs_lookup *what, asking_fn *then,
                 void (*missing)(struct call *c));
+// For router_auth.spend.
+void asking_spend(struct call *c, void (*then)(struct call *c));
 // Looks up the oldest unfinished job that the call's client created by an API.
 void asking_current(struct call *c, const char *api, asking_fn *then,
                     void (*missing)(struct call *c));

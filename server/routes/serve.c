@@ -3,6 +3,7 @@
 #include "serve.h"
 
 #include "app.h"
+#include "asking.h"
 #include "auth.h"
 #include "buf.h"
 #include "clock.h"
@@ -303,13 +304,14 @@ static enum err serve_open_http(struct serve *s, const char *host, int port, str
     const struct router_params router = {
         .tables = serve_routes,
         .app = &s->app,
-        .auth = {auth_check, s->settings.auth},
+        .auth = {auth_check, s->settings.auth, asking_spend},
         .web = settings_web(&s->settings),
         .max_body = (size_t)c->max_body,
         .max_image_body = serve_image_body(c),
         .max_header = (size_t)c->max_header,
         .done = watch_request,
     };
+    s->app.auth = s->settings.auth;
     if (router_create(&router, &s->app.router))
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     const struct http_params p = {

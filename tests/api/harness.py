@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -28,7 +29,7 @@ atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "build/tests/api/imagend-fake"
 # The store of servers that a test does not configure: sqlite, memory or postgres.
-STORE = os.environ.get("IMAGEND_TEST_STORE", "sqlite")
+STORE = os.environ.pop("IMAGEND_TEST_STORE", "sqlite")  # the program does not know the variable
 # For what must happen at some time, on a machine that may be slow and busy.
 PATIENCE = 60
 UNTOLD = 10  # s: a client that left is missed before a comment of every 15 s fails to reach it
@@ -47,6 +48,11 @@ def needs(*tools):
     for tool in tools:
         if not shutil.which(tool):
             skip(tool + " is not installed")
+
+
+def needs_store(*stores):
+    if STORE not in stores:
+        skip("this is a matter of the store " + " or ".join(stores))
 
 
 class Answer:
@@ -87,7 +93,8 @@ class Server:
         """wrap: a command that runs the program."""
         self.folder = data or tempfile.mkdtemp(prefix="imagend-test-")
         self.own_folder = data is None
-        self.flags = [*store_flags(flags), *flags]
+        self.store_flags = store_flags(flags)
+        self.flags = [*self.store_flags, *flags]
         self.hold_path = os.path.join(self.folder, "held")
         self.env = {"FAKE_HELD": self.hold_path, **(env or {})}
         self.preexec = preexec
@@ -145,6 +152,18 @@ class Server:
     @property
     def log(self):
         return open(self.log_path, errors="replace").read()
+
+    def sql(self, text):
+        """The rows of a statement on the tables of the store; a statement on SQLite's needs a stopped server."""
+        if STORE == "postgres":
+            rows = _cluster.sql("SET search_path = imagend; " + text, self.store_flags[-1].split("dbname=")[1])
+            return [tuple(int(v) if v.lstrip("-").isdigit() else v for v in row.split("|"))
+                    for row in rows.splitlines()]
+        db = sqlite3.connect(os.path.join(self.folder, "data", "jobs.sqlite"), isolation_level=None)
+        try:
+            return db.execute(text).fetchall()
+        finally:
+            db.close()
 
     def stop(self, sig=signal.SIGTERM):
         if self.process and self.process.poll() is None:

@@ -7,36 +7,11 @@ import threading
 import time
 
 import postgres
-from harness import Server, b64, eventually, is_png, main, make_png
+from fleet import Fleet, cluster
+from harness import b64, eventually, is_png, main, make_png
 from test_webhook import SECRET, Receiver
 
 LEASE_S = 15
-_cluster = None
-
-
-def cluster():
-    global _cluster
-    _cluster = _cluster or postgres.Cluster()
-    return _cluster
-
-
-class Fleet:
-    """Replicas with one slot each."""
-
-    def __init__(self, n, *flags):
-        self.name = cluster().create_database()
-        self.replicas = [Server("--store", "postgres", "--database", cluster().connection(self.name),
-                                "--replica-name", f"r{i}", *flags, env={"FAKE_SLOTS": "1", "FAKE_STEP_MS": "1"})
-                         for i in range(n)]
-
-    def __enter__(self):
-        return self.replicas
-
-    def __exit__(self, *error):
-        for s in self.replicas:
-            if s.process.poll() is None:
-                s.process.send_signal(signal.SIGCONT)
-                s.close()
 
 
 def job(s, prompt="a", **fields):
@@ -121,6 +96,38 @@ def test_another_replica_calls_the_webhook_of_a_lost_one():
             eventually(lambda: "delivered" in b.log)
     finally:
         receiver.close()
+
+
+def test_a_synchronous_job_ends_with_the_replica_that_waits_for_it():
+    """Whether it waits or runs elsewhere; not one whose client can come back for the result."""
+    with Fleet(2, env={"FAKE_STEP_MS": "200"}) as f:
+        a, b = f
+        with a.held(), b.held():
+            busy = [job(a), job(a)]
+            eventually(lambda: all(state(b, j) == "running" for j in busy))
+
+            def ask(prompt, **headers):
+                try:
+                    a.draw(prompt, steps=1000, headers=headers)
+                except OSError:
+                    pass
+            threads = [threading.Thread(target=ask, args=(prompt,), kwargs=more, daemon=True)
+                       for prompt, more in (("first", {}), ("second", {}), ("kept", {"Idempotency-Key": "k"}))]
+            for t in threads:
+                t.start()
+                time.sleep(0.3)
+            eventually(lambda: f.sql("SELECT count(*) FROM imagend.job WHERE state = 'queued'") == "3")
+            a.process.kill()
+            a.process.wait()
+        begin = time.monotonic()
+
+        def states():
+            rows = f.sql("SELECT spec::json ->> 'prompt', state FROM imagend.job").splitlines()
+            return dict(row.split("|") for row in rows)
+        # One runs soon; each step takes long enough for it to be cancelled in the middle.
+        eventually(lambda: (states()["first"], states()["second"]) == ("cancelled", "cancelled"), seconds=60)
+        assert time.monotonic() - begin < LEASE_S + 5 + 3
+        eventually(lambda: states()["kept"] == "running")
 
 
 def test_one_job_for_a_key():

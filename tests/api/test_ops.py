@@ -190,8 +190,8 @@ def test_ready_while_loading():
         with s.held():
             s.start(ready=False)
             assert s.get("/healthz").status == 200
-            a = s.get("/readyz")
-            assert a.status == 503 and a.json["reason"] == "loading"
+            a = eventually(lambda: (lambda a: a if a.json.get("reason") == "loading" else None)(s.get("/readyz")))
+            assert a.status == 503
             a = s.draw()
             assert a.status == 503 and int(a.headers["retry-after"]) >= 1
         s.wait_ready()

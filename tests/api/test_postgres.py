@@ -7,15 +7,8 @@ import threading
 import time
 
 import postgres
+from fleet import Fleet, cluster
 from harness import PATIENCE, PROGRAM, Server, eventually, is_png, main, needs
-
-_cluster = None
-
-
-def cluster():
-    global _cluster
-    _cluster = _cluster or postgres.Cluster()
-    return _cluster
 
 
 def replica(database, *flags, env=None, **more):
@@ -70,32 +63,6 @@ def test_options_are_checked():
         refused(*store, "--database", text)
     assert "replica-name" in refused(*store, "--database", "host=db", "--replica-name", "a b")
     refused(*store, "--database", "host=db", "--database-password-file", "/nonexistent/hunter")
-
-class Fleet:
-    """Replicas on one database; requests go to them in turn."""
-
-    def __init__(self, count, *flags, env=None):
-        self.database = cluster().create_database()
-        self.replicas = [replica(self.database, "--replica-name", f"r{i}", *flags, env=env) for i in range(count)]
-        self.turn = 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        for s in self.replicas:
-            if error[0]:
-                s.process.kill()
-            else:
-                assert s.close() == 0
-
-    def next(self):
-        self.turn += 1
-        return self.replicas[self.turn % len(self.replicas)]
-
-    def sql(self, text):
-        return cluster().sql(text, self.database)
-
 
 def test_any_replica_answers():
     with Fleet(3) as f:
@@ -320,17 +287,17 @@ def test_a_newer_schema_is_refused_only_if_it_says_so():
     """During an upgrade, programs of two versions use one database."""
     with Fleet(1) as f:
         s = f.replicas[0]
-        f.sql("INSERT INTO imagend.migration (version, oldest) VALUES (2, 1)")
+        f.sql("INSERT INTO imagend.migration (version, oldest) VALUES (1000, 1)")
         f.sql("ALTER TABLE imagend.job ADD COLUMN next_version text NOT NULL DEFAULT ''")
         s.stop()
         s.start()
         assert s.wait_job(post(s).json["id"])["status"] == "done"
-        f.sql("UPDATE imagend.migration SET oldest = 2 WHERE version = 2")
+        f.sql("UPDATE imagend.migration SET oldest = 1000 WHERE version = 1000")
         s.stop()
         s.start(ready=False)
-        eventually(lambda: "requires a program of schema version 2" in s.log)
+        eventually(lambda: "requires a program of schema version 1000" in s.log)
         assert s.get("/readyz").status == 503
-        f.sql("DELETE FROM imagend.migration WHERE version = 2")
+        f.sql("DELETE FROM imagend.migration WHERE version = 1000")
         s.wait_ready()
 
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import test_limits as limits
-from harness import PATIENCE, PROGRAM, Server, main, make_png
+from harness import PATIENCE, PROGRAM, Server, main, make_png, needs_store
 from test_limits import OPTIONS, RELOADED, Limited
 
 
@@ -96,6 +96,7 @@ def test_max_header():
 def test_input_bytes():
     """Of the images of all jobs: the next one waits for room. One that never fits is refused, as is the body
     that would hold it."""
+    needs_store("sqlite", "memory")  # a shared store holds the images of jobs; this limits what is received
     image = make_png(300, 100, lambda x, y: (x & 255, y, x * y & 255))
     others = [make_png(300, 100, lambda x, y: (x & 255, y, (x * y + i) & 255)) for i in (1, 2)]
     size = max(len(i) for i in (image, *others))

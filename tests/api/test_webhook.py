@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import tempfile
 import threading
 import time
 
-from harness import PATIENCE, PROGRAM, Server, eventually, main
+from harness import PATIENCE, PROGRAM, Server, eventually, main, needs_store
 
 SECRET = "a-secret-of-some-length"
 
@@ -218,7 +217,7 @@ def test_results_stay_until_they_were_told():
     s.wait_job(made)
     eventually(lambda: r.got)
     assert s.stop() == 0
-    s.flags = ["--keep-bytes", "1"]
+    s.flags = [*s.store_flags, "--keep-bytes", "1"]
     s.start()
     try:
         eventually(lambda: s.get("/v1/jobs/" + made).status == 404)
@@ -228,16 +227,12 @@ def test_results_stay_until_they_were_told():
 
 def rows(s):
     """(tries, next, finished) of each job of a stopped server, by id."""
-    db = sqlite3.connect(os.path.join(s.folder, "data", "jobs.sqlite"))
-    try:
-        return {row[0]: row[1:] for row in
-                db.execute("SELECT id, webhook_tries, webhook_next, finished FROM job")}
-    finally:
-        db.close()
+    return {row[0]: row[1:] for row in s.sql("SELECT id, webhook_tries, webhook_next, finished FROM job")}
 
 
 def test_pending_calls_survive_a_restart():
     """Those that failed, and those that were never made, since the server ended with the job."""
+    needs_store("sqlite", "postgres")
     closed = socket.create_server(("127.0.0.1", 0))  # nobody answers here until later
     port = closed.getsockname()[1]
     closed.close()
@@ -269,6 +264,7 @@ def test_pending_calls_survive_a_restart():
 
 def test_when_it_is_tried_again_and_given_up():
     """Six tries: after 1, 4, 16, 64 and 256 s. The store tells what would take too long to wait for."""
+    needs_store("sqlite", "postgres")
     r = Receiver(*[500] * 12)
     s = serve("127.0.0.1", start=False)
     s.start()
@@ -278,10 +274,8 @@ def test_when_it_is_tried_again_and_given_up():
             s.wait_job(i)
         eventually(lambda: len(r.got) >= 6)
         assert s.stop() == 0
-        db = sqlite3.connect(os.path.join(s.folder, "data", "jobs.sqlite"), isolation_level=None)
         for tries, i in enumerate(made):
-            db.execute("UPDATE job SET webhook_tries = ?, webhook_next = 1 WHERE id = ?", (tries, i))
-        db.close()
+            s.sql(f"UPDATE job SET webhook_tries = {tries}, webhook_next = 1 WHERE id = '{i}'")
         del r.got[:]
         start = time.time()
         s.start()
