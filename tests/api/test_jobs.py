@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 
-from harness import PATIENCE, UNTOLD, Server, eventually, is_png, main
+from harness import PATIENCE, UNTOLD, Server, eventually, is_png, main, needs_store
 from test_ops import bearer, keys_file, new_key
 
 ENV = {"FAKE_STEP_MS": "2"}
@@ -196,6 +196,7 @@ def test_an_unfinished_image_is_not_there(s):
 
 def test_last_event_id_of_another_process():
     """After a restart the same numbers would mean other events: the state is sent instead, and ids go on."""
+    needs_store("sqlite", "postgres")
     s = Server(env={"FAKE_STEP_MS": "30"})
     try:
         with s.held(10):

@@ -293,8 +293,10 @@ def test_keep_bytes():
             text = t.ask("GET", "/metrics").body.decode()
             assert f"imagend_kept_bytes {count * size}\n" in text and f"imagend_jobs {count}\n" in text
             assert kept_folders(s, count)
-        # And the sum is right again after a restart, of several images, and with one removed.
         t.reload()
+        if STORE == "memory":
+            return
+        # And the sum is right again after a restart, of several images, and with one removed.
         two = sum(i["bytes"] for i in t.done(seed=1, n=2)["images"])
         assert s.stop() == 0
         s.start()
