@@ -19,6 +19,7 @@ const char *jobs_call_name(int which)
         [STORE_NOTE] = "note",       [STORE_CANCEL] = "cancel", [STORE_WATCH] = "watch",
         [STORE_FIND] = "find",       [STORE_LIST] = "list",     [STORE_IMAGE] = "image",
         [STORE_REMOVE] = "remove",   [STORE_EXPIRE] = "expire", [STORE_AGE] = "age",
+        [STORE_SPEND] = "spend",
     };
     return names[which];
 }

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.request
 
-from harness import PATIENCE, PROGRAM, Server, eventually, main, needs
+from harness import PATIENCE, PROGRAM, STORE, Server, eventually, main, needs
 
 
 def run(*args, **env):
@@ -224,6 +224,8 @@ def test_drain_finishes_what_runs():
     thread.join(PATIENCE)
     assert answers and answers[0].status == 200, answers
     assert s.process.wait(PATIENCE) == 0
+    if STORE == "memory":
+        return
     s.start()
     try:
         assert s.wait_job(queued)["status"] == "done"

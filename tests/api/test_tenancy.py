@@ -5,7 +5,7 @@ import json
 import subprocess
 import threading
 
-from harness import PATIENCE, PROGRAM, Server, eventually, is_png, main, make_png
+from harness import PATIENCE, PROGRAM, Server, eventually, is_png, main, make_png, needs_store
 from test_ops import bearer, keys_file, new_key
 
 IMAGE = base64.b64encode(make_png(8, 6, lambda x, y: (x, y, 0))).decode()
@@ -335,6 +335,7 @@ def test_progress_and_interrupt_are_the_callers():
 
 def test_owners_after_a_restart_and_a_reload():
     """A job belongs to the name of its key: also after a restart, and not to a key that comes later."""
+    needs_store("sqlite", "postgres")
     t = Tenants()
     s = t.server
     try:

@@ -285,7 +285,7 @@ static void check_load(const char *want)
               want);
 }
 
-// What waits in the replica that has claimed it counts for the queue, too.
+// Images that wait in the replica that has claimed them count for the queue, too.
 static void test_backlog(void)
 {
     struct job *j = make("x", 4), *more = make("x", 4), *jobs[16];
