@@ -30,20 +30,20 @@ void sigv4_encode(struct buf *out, const char *text, bool path)
     }
 }
 
-static void add_signed_names(const struct sigv4_request *r, const char *separator, struct buf *out)
+static void add_signed_names(const struct sigv4_request *r, struct buf *out)
 {
     for (int i = 0; i < r->n_headers; i++)
-        buf_printf(out, "%s%s", i ? separator : "", r->headers[i][0]);
+        buf_printf(out, "%s%s", i ? ";" : "", r->headers[i][0]);
 }
 
-// The canonical request of the specification. query: with the parameters of a signature in a URL.
-static void add_canonical(const struct sigv4_request *r, const char *query, struct buf *out)
+// The canonical request of the specification.
+static void add_canonical(const struct sigv4_request *r, struct buf *out)
 {
-    buf_printf(out, "%s\n%s\n%s\n", r->method, r->path, query);
+    buf_printf(out, "%s\n%s\n%s\n", r->method, r->path, r->query);
     for (int i = 0; i < r->n_headers; i++)
         buf_printf(out, "%s:%s\n", r->headers[i][0], r->headers[i][1]);
     buf_puts(out, "\n");
-    add_signed_names(r, ";", out);
+    add_signed_names(r, out);
     buf_printf(out, "\n%s", r->payload);
 }
 
@@ -67,12 +67,12 @@ static void hmac(const struct sigv4_key *k, const void *key, size_t n, const cha
 }
 
 static void add_signature(const struct sigv4_key *k, const struct sigv4_request *r,
-                          const char *query, const char *date, struct buf *out)
+                          const char *date, struct buf *out)
 {
     struct buf canonical = {0}, text = {0}, first = {0};
     unsigned char key[DIGEST];
     char hash[2 * DIGEST + 1], day[9];
-    add_canonical(r, query, &canonical);
+    add_canonical(r, &canonical);
     k->sha256(canonical.data ? canonical.data : "", canonical.len, hash);
     buf_printf(&text, "AWS4-HMAC-SHA256\n%s\n", date);
     add_scope(k, date, &text);
@@ -102,27 +102,7 @@ void sigv4_authorize(const struct sigv4_key *k, const struct sigv4_request *r, c
     buf_printf(out, "AWS4-HMAC-SHA256 Credential=%s/", k->id);
     add_scope(k, date, out);
     buf_puts(out, ",SignedHeaders=");
-    add_signed_names(r, ";", out);
+    add_signed_names(r, out);
     buf_puts(out, ",Signature=");
-    add_signature(k, r, r->query, date, out);
-}
-
-void sigv4_presign(const struct sigv4_key *k, const struct sigv4_request *r, const char *date,
-                   int seconds, struct buf *out)
-{
-    struct buf credential = {0}, query = {0};
-    buf_printf(&credential, "%s/", k->id);
-    add_scope(k, date, &credential);
-    buf_puts(&query, "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=");
-    sigv4_encode(&query, credential.data ? credential.data : "", false);
-    buf_printf(&query, "&X-Amz-Date=%s&X-Amz-Expires=%d&X-Amz-SignedHeaders=", date, seconds);
-    add_signed_names(r, "%3B", &query);
-    if (credential.failed || query.failed) {
-        out->failed = true;
-    } else {
-        buf_printf(out, "%s&X-Amz-Signature=", query.data);
-        add_signature(k, r, query.data, date, out);
-    }
-    buf_deinit(&credential);
-    buf_deinit(&query);
+    add_signature(k, r, date, out);
 }

@@ -1,5 +1,4 @@
-// Signatures of requests to S3-compatible stores: AWS Signature Version 4, in a header or in a URL.
-// Thread: any.
+// Signatures of requests to S3-compatible stores: AWS Signature Version 4. Thread: any.
 #ifndef IMAGEND_SIGV4_H
 #define IMAGEND_SIGV4_H
 
@@ -23,16 +22,13 @@ struct sigv4_request {
     const char *method, *path, *query; // query: "" if none
     const char *const (*headers)[2]; // names in lower case and values, sorted by name, with "host"
     int n_headers;
-    const char *payload; // SHA-256 of the body in hexadecimal, or "UNSIGNED-PAYLOAD"
+    const char *payload; // SHA-256 of the body in hexadecimal
 };
 
 void sigv4_date(int64_t unix_ms, char out[SIGV4_DATE]);
 // Appends the value of the header Authorization. The headers include x-amz-date, with this date.
 void sigv4_authorize(const struct sigv4_key *k, const struct sigv4_request *r, const char *date,
                      struct buf *out);
-// Appends the query of a URL that is valid for a time. The request's own query is empty.
-void sigv4_presign(const struct sigv4_key *k, const struct sigv4_request *r, const char *date,
-                   int seconds, struct buf *out);
 // Appends text for use in a path (slashes stay) or a query.
 void sigv4_encode(struct buf *out, const char *text, bool path);
 
