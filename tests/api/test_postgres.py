@@ -301,6 +301,24 @@ def test_a_newer_schema_is_refused_only_if_it_says_so():
         s.wait_ready()
 
 
+def test_expiry_leaves_the_disk_flat():
+    """The images of expired jobs go with their partition, so that nothing waits to be vacuumed."""
+    partitions = "FROM pg_inherits WHERE inhparent = 'imagend.image'::regclass"
+    with Fleet(1, "--keep-seconds", "1") as f:
+        s, sizes = f.replicas[0], []
+        for _ in range(8):
+            for job in [post(s, n=8).json["id"] for _ in range(4)]:
+                eventually(lambda: s.get("/v1/jobs/" + job).status == 404 or s.wait_job(job))
+            sizes.append(int(f.sql(f"SELECT sum(pg_total_relation_size(inhrelid)) {partitions}")))
+            eventually(lambda: f.sql("SELECT count(*) FROM imagend.job") == "0", what="expiry")
+            f.sql("UPDATE imagend.span SET began = began - 100000")  # a partition is one minute wide here
+            for _ in range(3):
+                f.sql("SELECT imagend.tend(60000)")
+            assert f.sql(f"SELECT count(*) {partitions}") == "2"
+        assert sizes[0] > 32 * 1000, sizes
+        assert max(sizes[4:]) <= 1.2 * max(sizes[1:4]), sizes
+
+
 if __name__ == "__main__" and not postgres.programs():
     print("skipped: the package postgresql is not installed")
     sys.exit(77)
