@@ -1,15 +1,14 @@
 // libcurl's multi interface on libuv: curl says which sockets it waits for and until when. Used by
-// s3.c. Loop thread.
+// s3.c and webhook.c. Loop thread.
 #include "fetch.h"
 
 #include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <uv.h>
 
 enum {
-    FETCH_CONNECT_MS = 3000,
-    FETCH_TOTAL_MS = 60000,
     FETCH_SILENT_SECONDS = 10, // with less than one byte per second
     FETCH_MOST_CONNECTIONS = 16,
 };
@@ -22,6 +21,7 @@ struct fetch_call {
     struct blob *body;
     struct buf got;
     size_t most;
+    bool (*allowed)(void *ctx, const struct sockaddr *address);
     void (*done)(void *ctx, const struct fetch_result *r);
     void *ctx;
 };
@@ -194,10 +194,20 @@ static int set_socket(CURL *easy, curl_socket_t socket, int what, void *ctx, voi
 static size_t receive(char *data, size_t size, size_t n, void *ctx)
 {
     struct fetch_call *c = ctx;
+    if (!c->most)
+        return size * n;
     if (size * n > c->most - c->got.len)
         return 0; // the transfer fails
     buf_add(&c->got, data, size * n);
     return c->got.failed ? 0 : size * n;
+}
+
+static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *a)
+{
+    const struct fetch_call *c = ctx;
+    if (c->allowed && !c->allowed(c->ctx, &a->addr))
+        return CURL_SOCKET_BAD;
+    return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 }
 
 static bool set_options(struct fetch_call *c, const struct fetch_request *r)
@@ -222,8 +232,10 @@ static bool set_options(struct fetch_call *c, const struct fetch_request *r)
     curl_easy_setopt(h, CURLOPT_USERAGENT, "imagend");
     curl_easy_setopt(h, CURLOPT_PROXY, "");
     curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, (long)FETCH_CONNECT_MS);
-    curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)FETCH_TOTAL_MS);
+    curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, (long)r->connect_ms);
+    curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)r->total_ms);
+    curl_easy_setopt(h, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(h, CURLOPT_OPENSOCKETDATA, c);
     curl_easy_setopt(h, CURLOPT_LOW_SPEED_LIMIT, 1L);
     curl_easy_setopt(h, CURLOPT_LOW_SPEED_TIME, (long)FETCH_SILENT_SECONDS);
     curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, receive);
@@ -240,6 +252,7 @@ enum err fetch_send(struct fetch *f, const struct fetch_request *r,
         return ERR_NO_MEMORY;
     c->f = f;
     c->most = r->most;
+    c->allowed = r->allowed;
     c->done = done;
     c->ctx = ctx;
     c->curl = curl_easy_init();

@@ -1,4 +1,5 @@
-// HTTP requests to another server by libcurl on the event loop. Thread: loop.
+// HTTP requests to other servers by libcurl on the event loop: no redirects, no proxy. Thread:
+// loop.
 #ifndef IMAGEND_FETCH_H
 #define IMAGEND_FETCH_H
 
@@ -7,13 +8,18 @@
 #include "err.h"
 
 struct fetch;
+struct sockaddr;
 struct uv_loop_s;
 
 struct fetch_request {
     const char *method, *url;
     const char *const *headers; // "Name: value"; NULL at the end
     struct blob *body;          // NULL: none
-    size_t most;                // bytes of the response that are accepted
+    size_t most;                // bytes of the response that are accepted; 0: they are dropped
+    int connect_ms, total_ms;   // time limits
+    // Whether an address may be called, so that a name cannot be redirected after a check. NULL:
+    // any. ctx: as for done.
+    bool (*allowed)(void *ctx, const struct sockaddr *address);
 };
 
 struct fetch_result {

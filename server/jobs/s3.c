@@ -10,7 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { S3_MOST_BYTES = 256 << 20, S3_MOST_TEXT = 2 << 20, S3_MOST_KEY = 4096 };
+enum {
+    S3_MOST_BYTES = 256 << 20,
+    S3_MOST_TEXT = 2 << 20,
+    S3_MOST_KEY = 4096,
+    S3_CONNECT_MS = 3000,
+    S3_TOTAL_MS = 60000
+};
 
 struct s3 {
     struct fetch *fetch;
@@ -208,6 +214,8 @@ void s3_send(struct s3 *s, struct s3_call *c)
         .headers = headers,
         .body = c->verb == S3_PUT ? c->blob : NULL,
         .most = c->verb == S3_GET ? S3_MOST_BYTES : S3_MOST_TEXT,
+        .connect_ms = S3_CONNECT_MS,
+        .total_ms = S3_TOTAL_MS,
     };
     ok = ok && !fetch_send(s->fetch, &r, on_answer, c);
     request_deinit(&texts);

@@ -1,16 +1,17 @@
-// Webhook calls with libcurl on one thread: no redirects, short timeouts, addresses checked when
-// connecting, so that a name cannot be redirected after the check. The job core decides when to
-// call and when to retry.
+// Webhook calls on the event loop: no redirects, short timeouts, addresses checked when connecting,
+// so that a name cannot be redirected after the check. The job core decides when to call and when
+// to retry.
 #include "webhook.h"
 
+#include "blob.h"
 #include "buf.h"
 #include "clock.h"
+#include "fetch.h"
 #include "log.h"
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <netinet/in.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,23 +19,26 @@
 #include <sys/socket.h>
 #include <uv.h>
 
-enum { WEBHOOK_CONNECT_MS = 3000, WEBHOOK_TOTAL_MS = 10000 };
+enum { WEBHOOK_CONNECT_MS = 3000, WEBHOOK_TOTAL_MS = 10000, WEBHOOK_MOST = 16 };
+
+enum host_match { HOST_NO, HOST_PATTERN, HOST_LISTED };
 
 struct delivery {
     struct delivery *next;
-    char *id, *url, *body;
-    bool ok;
+    struct webhook *w;
+    char *id, *url;
+    struct blob *body;
+    enum host_match host;
 };
 
 struct webhook {
     struct webhook_params p; // without the secret
     char *secret;
-    uv_thread_t thread;
-    uv_mutex_t lock;
-    uv_cond_t changed;
-    uv_async_t async;
-    struct delivery *todo, *done;
-    atomic_bool stop;
+    struct fetch *fetch;
+    uv_timer_t timer;
+    struct delivery *todo;
+    int flying;
+    bool closing;
     void (*closed)(void *ctx);
     void *closed_ctx;
 };
@@ -45,13 +49,11 @@ static void delivery_free(struct delivery *d)
         return;
     free(d->id);
     free(d->url);
-    free(d->body);
+    blob_unref(&d->body);
     free(d);
 }
 
 // ---- which hosts --------------------------------------------------------------------------------
-
-enum host_match { HOST_NO, HOST_PATTERN, HOST_LISTED };
 
 static enum host_match host_match(const char *allow, const char *host)
 {
@@ -127,155 +129,115 @@ bool webhook_is_private(const struct sockaddr *address)
            private_v6(&((const struct sockaddr_in6 *)a)->sin6_addr);
 }
 
-static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
-{
-    const bool *any = ctx;
-    if (!*any && webhook_is_private(&address->addr))
-        return CURL_SOCKET_BAD;
-    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-}
-
 // ---- one call -----------------------------------------------------------------------------------
 
-static size_t drop(char *data, size_t size, size_t n, void *ctx)
+// The configuration may have changed since the job was accepted: no address is called then.
+static bool may_call(void *ctx, const struct sockaddr *address)
 {
-    return size * n;
+    const struct delivery *d = ctx;
+    return d->host == HOST_LISTED || (d->host == HOST_PATTERN && !webhook_is_private(address));
 }
 
-static int on_progress(void *ctx, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+static void send_next(struct webhook *w);
+
+static void on_answer(void *ctx, const struct fetch_result *r)
 {
-    const struct webhook *w = ctx;
-    return atomic_load(&w->stop);
+    struct delivery *d = ctx;
+    struct webhook *w = d->w;
+    const bool ok = r->status / 100 == 2;
+    w->flying--;
+    if (!w->closing) {
+        if (!r->status)
+            log_msg(LOG_WARN, "webhook", "%s: %s", d->id, r->why);
+        else if (!ok)
+            log_msg(LOG_WARN, "webhook", "%s: the receiver responded with status %d", d->id,
+                    r->status);
+        w->p.done(w->p.ctx, d->id, ok);
+    }
+    delivery_free(d);
+    send_next(w);
 }
 
-static void sign(struct webhook *w, const struct buf *text, char mac[65])
+// "X-Imagend-Signature: t=TIME,v1=MAC"; false if out of memory.
+static bool sign(const struct webhook *w, const struct delivery *d, char header[160])
 {
-    uv_mutex_lock(&w->lock);
-    w->p.sign(w->secret, text->data, text->len, mac);
-    uv_mutex_unlock(&w->lock);
-}
-
-static struct curl_slist *signed_headers(struct webhook *w, const struct delivery *d)
-{
-    struct curl_slist *list = NULL;
     struct buf text = {0};
-    char mac[65], header[160];
+    char mac[65];
     const long long now = (long long)(clock_unix_ms() / 1000);
-    buf_printf(&text, "%lld.%s", now, d->body);
-    if (!text.failed) {
-        sign(w, &text, mac);
-        snprintf(header, sizeof header, "X-Imagend-Signature: t=%lld,v1=%s", now, mac);
-        list = curl_slist_append(NULL, header);
-        if (list)
-            curl_slist_append(list, "Content-Type: application/json");
+    buf_printf(&text, "%lld.", now);
+    buf_add(&text, d->body->data, d->body->size);
+    const bool ok = !text.failed;
+    if (ok) {
+        w->p.sign(w->secret, text.data, text.len, mac);
+        snprintf(header, 160, "X-Imagend-Signature: t=%lld,v1=%s", now, mac);
     }
     buf_deinit(&text);
-    return list;
+    return ok;
 }
 
-static bool run_call(struct webhook *w, const struct delivery *d)
+static void start(struct webhook *w, struct delivery *d)
 {
-    CURL *c = curl_easy_init();
-    struct curl_slist *headers = signed_headers(w, d);
+    char header[160];
+    const char *const headers[] = {header, "Content-Type: application/json", NULL};
     char *host = url_host(d->url);
-    bool any = host && host_match(w->p.allow, host) == HOST_LISTED;
-    long status = 0;
-    CURLcode code = CURLE_OUT_OF_MEMORY;
-    // The configuration may have changed since the job was accepted.
-    if (c && headers && host && host_match(w->p.allow, host) != HOST_NO) {
-        curl_easy_setopt(c, CURLOPT_URL, d->url);
-        curl_easy_setopt(c, CURLOPT_POSTFIELDS, d->body);
-        curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
-        curl_easy_setopt(c, CURLOPT_USERAGENT, "imagend");
-        curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
-        curl_easy_setopt(c, CURLOPT_PROXY, "");
-        curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-        curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)WEBHOOK_CONNECT_MS);
-        curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)WEBHOOK_TOTAL_MS);
-        curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-        curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, &any);
-        curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, drop);
-        curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
-        curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
-        curl_easy_setopt(c, CURLOPT_XFERINFODATA, w);
-        code = curl_easy_perform(c);
-        curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
-    }
-    if (code)
-        log_msg(LOG_WARN, "webhook", "%s: %s", d->id, curl_easy_strerror(code));
-    else if (status / 100 != 2)
-        log_msg(LOG_WARN, "webhook", "%s: the receiver responded with status %ld", d->id, status);
+    const struct fetch_request r = {
+        .method = "POST",
+        .url = d->url,
+        .headers = headers,
+        .body = d->body,
+        .connect_ms = WEBHOOK_CONNECT_MS,
+        .total_ms = WEBHOOK_TOTAL_MS,
+        .allowed = may_call,
+    };
+    d->host = host ? host_match(w->p.allow, host) : HOST_NO;
     free(host);
-    curl_slist_free_all(headers);
-    curl_easy_cleanup(c);
-    return !code && status / 100 == 2;
+    w->flying++;
+    if (!sign(w, d, header) || fetch_send(w->fetch, &r, on_answer, d))
+        on_answer(d, &(struct fetch_result){.why = err_text(ERR_NO_MEMORY)});
 }
 
-static void run_thread(void *arg)
+static void send_next(struct webhook *w)
 {
-    struct webhook *w = arg;
-    uv_mutex_lock(&w->lock);
-    while (!atomic_load(&w->stop)) {
+    while (w->todo && w->flying < WEBHOOK_MOST && !w->closing) {
         struct delivery *d = w->todo;
-        if (!d) {
-            uv_cond_wait(&w->changed, &w->lock);
-            continue;
-        }
         w->todo = d->next;
-        uv_mutex_unlock(&w->lock);
-        d->ok = run_call(w, d);
-        uv_mutex_lock(&w->lock);
-        d->next = w->done;
-        w->done = d;
-        uv_async_send(&w->async);
-    }
-    uv_mutex_unlock(&w->lock);
-}
-
-// ---- the loop's side ----------------------------------------------------------------------------
-
-static void on_async(uv_async_t *async)
-{
-    struct webhook *w = async->data;
-    uv_mutex_lock(&w->lock);
-    struct delivery *d = w->done;
-    w->done = NULL;
-    uv_mutex_unlock(&w->lock);
-    while (d) {
-        struct delivery *next = d->next;
-        w->p.done(w->p.ctx, d->id, d->ok);
-        delivery_free(d);
-        d = next;
+        start(w, d);
     }
 }
+
+// ---- the core's side ----------------------------------------------------------------------------
 
 enum err webhook_set_secret(struct webhook *w, const char *secret)
 {
-    char *copy = strdup(secret), *old;
+    char *copy = strdup(secret);
     if (!copy)
         return ERR_NO_MEMORY;
-    uv_mutex_lock(&w->lock);
-    old = w->secret;
+    free(w->secret);
     w->secret = copy;
-    uv_mutex_unlock(&w->lock);
-    free(old);
     return ERR_OK;
+}
+
+static void on_timer(uv_timer_t *t)
+{
+    send_next(t->data);
 }
 
 enum err webhook_send(struct webhook *w, const char *id, const char *url, const char *body)
 {
-    struct delivery *d = calloc(1, sizeof *d);
-    if (!d || !(d->id = strdup(id)) || !(d->url = strdup(url)) || !(d->body = strdup(body))) {
+    struct delivery *d = calloc(1, sizeof *d), **at = &w->todo;
+    char *copy = strdup(body);
+    if (!d || !copy || !(d->id = strdup(id)) || !(d->url = strdup(url)) ||
+        !(d->body = blob_create((uint8_t *)copy, strlen(body)))) {
+        if (!d || !d->url) // blob_create takes the copy
+            free(copy);
         delivery_free(d);
         return ERR_NO_MEMORY;
     }
-    uv_mutex_lock(&w->lock);
-    struct delivery **at = &w->todo;
+    d->w = w;
     while (*at)
         at = &(*at)->next;
     *at = d;
-    uv_cond_signal(&w->changed);
-    uv_mutex_unlock(&w->lock);
+    uv_timer_start(&w->timer, on_timer, 0, 0); // the caller is not told before it has returned
     return ERR_OK;
 }
 
@@ -283,59 +245,50 @@ enum err webhook_create(const struct webhook_params *p, struct webhook **out, st
 {
     struct webhook *w = calloc(1, sizeof *w);
     *out = NULL;
-    if (!w || !(w->secret = strdup(p->secret)) || curl_global_init(CURL_GLOBAL_DEFAULT)) {
+    if (!w || !(w->secret = strdup(p->secret)) || uv_timer_init(p->loop, &w->timer)) {
         free(w ? w->secret : NULL);
         free(w);
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     }
     w->p = *p;
     w->p.secret = NULL;
-    if (uv_mutex_init(&w->lock) || uv_cond_init(&w->changed) ||
-        uv_async_init(p->loop, &w->async, on_async)) {
-        free(w->secret);
-        free(w);
-        return fault_set(why, ERR_INTERNAL, "", "cannot create the webhook locks");
-    }
-    w->async.data = w;
-    if (uv_thread_create(&w->thread, run_thread, w)) {
-        atomic_store(&w->stop, true);
+    w->timer.data = w;
+    const enum err err = fetch_open(p->loop, &w->fetch, why);
+    if (err)
         webhook_close(w, NULL, NULL);
-        return fault_set(why, ERR_INTERNAL, "", "cannot start the webhook thread");
-    }
-    *out = w;
-    return ERR_OK;
+    else
+        *out = w;
+    return err;
 }
 
-static void on_closed(uv_handle_t *h)
+static void on_timer_closed(uv_handle_t *h)
 {
     struct webhook *w = h->data;
     void (*closed)(void *ctx) = w->closed;
     void *ctx = w->closed_ctx;
-    struct delivery *lists[] = {w->todo, w->done};
-    for (int i = 0; i < 2; i++) {
-        for (struct delivery *d = lists[i], *next; d; d = next) {
-            next = d->next;
-            delivery_free(d);
-        }
+    for (struct delivery *d = w->todo, *next; d; d = next) {
+        next = d->next;
+        delivery_free(d);
     }
-    uv_cond_destroy(&w->changed);
-    uv_mutex_destroy(&w->lock);
-    curl_global_cleanup();
     free(w->secret);
     free(w);
     if (closed)
         closed(ctx);
 }
 
+static void on_fetch_closed(void *ctx)
+{
+    struct webhook *w = ctx;
+    uv_close((uv_handle_t *)&w->timer, on_timer_closed);
+}
+
 void webhook_close(struct webhook *w, void (*closed)(void *ctx), void *ctx)
 {
     w->closed = closed;
     w->closed_ctx = ctx;
-    if (!atomic_exchange(&w->stop, true)) {
-        uv_mutex_lock(&w->lock);
-        uv_cond_signal(&w->changed);
-        uv_mutex_unlock(&w->lock);
-        uv_thread_join(&w->thread);
-    }
-    uv_close((uv_handle_t *)&w->async, on_closed);
+    w->closing = true;
+    if (w->fetch)
+        fetch_close(w->fetch, on_fetch_closed, w);
+    else
+        on_fetch_closed(w);
 }

@@ -1,4 +1,4 @@
-// Delivers webhooks on its own thread. Disabled unless hosts are allowed; private addresses are
+// Delivers webhooks. Disabled unless hosts are allowed; private addresses are
 // called only if the host is listed by its full name.
 #ifndef IMAGEND_WEBHOOK_H
 #define IMAGEND_WEBHOOK_H
@@ -15,7 +15,7 @@ struct webhook_params {
     struct uv_loop_s *loop;
     const char *allow;  // "hooks.example.com, *.example.org"; must outlive the webhook
     const char *secret; // copied
-    // 64 hexadecimal digits of HMAC-SHA-256. Thread: the webhook's.
+    // 64 hexadecimal digits of HMAC-SHA-256.
     void (*sign)(const char *secret, const void *data, size_t n, char out[65]);
     // A delivery finished; ok: the status was 2xx. Thread: loop.
     void (*done)(void *ctx, const char *id, bool ok);

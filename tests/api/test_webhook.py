@@ -144,6 +144,22 @@ def test_signed_and_tried_again():
         assert s.close() == 0
 
 
+def test_a_silent_receiver_delays_nobody():
+    """One that never answers has ten seconds; the others are told meanwhile, and the service can end."""
+    r, s = Receiver(), serve("127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert job(s, f"http://127.0.0.1:{silent.getsockname()[1]}/").status == 202
+        silent.settimeout(PATIENCE)
+        connection, _ = silent.accept()
+        begin = time.monotonic()
+        with connection:
+            assert job(s, r.url).status == 202
+            eventually(lambda: r.got, seconds=8, what="a delivery before the silent receiver's time is up")
+            assert s.close() == 0
+            assert time.monotonic() - begin < 9.5
+    r.close()
+
+
 def test_failures_and_cancels_are_told():
     """Whatever ends a job is told: it fails, it is cancelled while queued or drawn, its time is over."""
     r = Receiver()
