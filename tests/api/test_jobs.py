@@ -2,6 +2,7 @@
 import base64
 import json
 import math
+import re
 import signal
 import threading
 import time
@@ -229,6 +230,46 @@ def test_streams_of_two_jobs_at_once(s):
         events = list(stream)
         assert {e[2].get("job", e[2].get("id")) for e in events} == {jobs[i // 2]}, events
         assert [e[2]["step"] for e in events if e[0] == "step"] == list(range(1, 21))
+
+
+def test_streams_of_jobs_of_one_moment():
+    """The events of jobs that were accepted in the same millisecond have the same ids."""
+    s = Server(env={"FAKE_SLOTS": "1"})
+    body = '{"prompt":"a","size":64}'
+    posts = 12 * ("POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                  f"Content-Length: {len(body)}\r\n\r\n{body}")
+    last = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+    def second_events():
+        """The second events of ten jobs: {id: [job...]}."""
+        jobs = re.findall(r"Location: /v1/jobs/(\w+)", s.raw((posts + last).encode()).decode())
+        assert len(jobs) == 12
+        streams = {job: watch(s, job) for job in jobs[2:]}
+        events = {}
+        for stream in streams.values():
+            next(stream)
+        for first in jobs[:2]:
+            s.delete("/v1/jobs/" + first)  # all others come nearer, which their watchers are told
+            latest = {job: next(stream)[1] for job, stream in streams.items()}
+        for job, id in latest.items():
+            events.setdefault(id, []).append(job)
+            streams[job].close()
+        return events
+
+    def alike():
+        return [(id, jobs) for id, jobs in second_events().items() if len(jobs) > 1]
+
+    try:
+        with s.held():
+            post(s)
+            for id, jobs in eventually(alike):
+                for job in jobs:
+                    again = s.events("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(int(id) - 1)})
+                    event = next(again)
+                    again.close()
+                    assert (event[1], event[2]["job"]) == (id, job), event
+    finally:
+        s.close()
 
 
 def test_cancel_running_and_queued():
