@@ -98,6 +98,24 @@ def test_another_replica_calls_the_webhook_of_a_lost_one():
         receiver.close()
 
 
+def test_a_synchronous_request_is_waited_for():
+    """For longer than a lease, in the queue and in a slot."""
+    with Fleet(2) as (a, b):
+        answers = []
+        with a.held(), b.held():
+            busy = [job(s) for s in (a, b)]
+            eventually(lambda: all(state(b, j) == "running" for j in busy))
+            threads = [threading.Thread(target=lambda s=s: answers.append(s.draw().status)) for s in (a, b)]
+            for t in threads:
+                t.start()
+            time.sleep(LEASE_S + 3)
+            assert a.delete("/v1/jobs/" + busy[0]).status == 200  # one of them runs now
+            time.sleep(LEASE_S + 3)
+        for t in threads:
+            t.join()
+        assert answers == [200, 200]
+
+
 def test_a_synchronous_job_ends_with_the_replica_that_waits_for_it():
     """Whether it waits or runs elsewhere; not one whose client can come back for the result."""
     with Fleet(2, env={"FAKE_STEP_MS": "200"}) as f:
