@@ -167,14 +167,16 @@ def scale(step_ms=100):
 
 
 def fill(database, jobs):
-    """Waiting jobs of 100 owners, as many as wanted in all."""
+    """Waiting jobs of 100 owners."""
     store("postgres", cluster.connection(database), "accept", 1, 1, 0.1)
+    # In small transactions, because each one leaves versions of the owners' counters that only its end lets go.
     cluster.sql(
-        "INSERT INTO imagend.job (id, token, state, spec, used, images, created, started, finished, expires, fault,"
+        f"DO $$ BEGIN PERFORM set_config('synchronous_commit', 'off', false); FOR n IN 0 .. {jobs // 100 - 1} LOOP"
+        " INSERT INTO imagend.job (id, token, state, spec, used, images, created, started, finished, expires, fault,"
         " message, webhook_tries, webhook_next, owner, priority, deadline, brief, waiting, span)"
-        " SELECT 'job_' || lpad(i::text, 32, 'f'), j.token, 'queued', j.spec, j.used, j.images, j.created, 0, 0, 0, 0,"
-        " '', 0, 0, 'o' || i % 100, 0, 0, false, 1, j.span FROM (SELECT * FROM imagend.job LIMIT 1) j,"
-        f" generate_series(1, {jobs} - (SELECT count(*) FROM imagend.job)) AS i", database)
+        " SELECT 'job_' || lpad((100 * n + i)::text, 32, 'f'), j.token, 'queued', j.spec, j.used, j.images, j.created,"
+        " 0, 0, 0, 0, '', 0, 0, 'o' || i, 0, 0, false, 1, j.span"
+        " FROM (SELECT * FROM imagend.job LIMIT 1) j, generate_series(0, 99) AS i; COMMIT; END LOOP; END $$", database)
     cluster.sql("VACUUM ANALYZE", database)
 
 
