@@ -497,7 +497,7 @@ static void on_timer(uv_timer_t *t)
         begin_connecting(p);
     else if (p->phase != PG_DOWN && (p->phase < PG_UP || p->sent.n) && now - p->heard > limit)
         pg_lost(p, "the database does not answer");
-    if (p->closing && now > p->give_up)
+    if (now > p->give_up && (p->closing || (p->leaving && p->phase != PG_UP)))
         fail_waiting(p, true);
     else if (is_away(p))
         fail_waiting(p, false);
@@ -579,6 +579,12 @@ static void pg_try_closed(struct pg *p)
     p->phase = PG_DOWN;
     drop(p);
     uv_close((uv_handle_t *)&p->timer, on_timer_closed);
+}
+
+void pg_leave(struct pg *p)
+{
+    p->leaving = true;
+    p->give_up = clock_seconds() + p->p.patience_seconds;
 }
 
 void pg_close(struct pg *p, void (*closed)(void *ctx), void *ctx)

@@ -82,6 +82,8 @@ void pg_send_first(struct pg *p, struct pg_call *c); // between opened and pg_re
 bool pg_up(const struct pg *p);                      // connected and ready
 int pg_connections(const struct pg *p);              // made so far
 size_t pg_waiting(const struct pg *p);               // bytes of waiting calls
+// The program ends: patient calls, too, fail if the database is away for patience_seconds more.
+void pg_leave(struct pg *p);
 // Finishes all calls, or fails those that cannot be sent within patience_seconds.
 void pg_close(struct pg *p, void (*closed)(void *ctx), void *ctx);
 

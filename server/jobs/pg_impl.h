@@ -41,7 +41,7 @@ struct pg {
     int connections, failures;
     bool told;   // opened was called for this connection
     bool inside; // results are being delivered: what a callback sends waits until they are
-    bool closing;
+    bool leaving, closing;
     void (*closed)(void *ctx);
     void *ctx;
 };

@@ -114,6 +114,8 @@ static void on_opened(void *ctx)
 static void read_fault(struct store_postgres *s, struct store_call *c, const struct pg_call *q)
 {
     c->why = q->why;
+    if (s->leaving && c->op == STORE_DRAWN && c->why.code == ERR_BUSY)
+        c->why.code = ERR_STALE; // another replica generates the image again
     if (!strcmp(q->state, "IMG01")) {
         fault_set(&c->why, ERR_BUSY, "queue", "the queue is full");
         const int least = c->quota.queued - c->job->spec.n + 1;
@@ -192,6 +194,13 @@ static void on_pg_closed(void *ctx)
     postgres_part_closed(s);
 }
 
+static void postgres_leave(struct store *store)
+{
+    struct store_postgres *s = (struct store_postgres *)store;
+    s->leaving = true;
+    pg_leave(s->pg);
+}
+
 static void postgres_close(struct store *store, void (*closed)(void *ctx), void *ctx)
 {
     struct store_postgres *s = (struct store_postgres *)store;
@@ -209,6 +218,7 @@ static const struct store_ops ops = {
     .name = "postgres",
     .call = postgres_call,
     .close = postgres_close,
+    .leave = postgres_leave,
     .put_file = postgres_put_file,
     .get_file = postgres_get_file,
 };

@@ -32,7 +32,7 @@ struct store_postgres {
     struct postgres_files *files;
     uv_timer_t hint; // runs while a NOTIFY is due
     bool changed;    // since the last NOTIFY
-    bool closing;
+    bool leaving, closing;
     int closing_parts;
     void (*closed)(void *ctx);
     void *ctx;

@@ -11,7 +11,7 @@ enum {
     S3_MOST_FLYING = 8,     // requests that write
     S3_MOST_GONE = 200000,  // objects to delete; the sweep finds others
     S3_LEAVE_SECONDS = 5,   // for what waits when the program ends
-    S3_IDLE_MS = 5000,      // without a request, the store is asked whether it is there
+    S3_IDLE_MS = 15000,     // without a request, the store is asked whether it is there
     S3_FIRST_BACKOFF_MS = 100,
     S3_MOST_BACKOFF_MS = 5000,
     S3_LOG_EVERY = 16,

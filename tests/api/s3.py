@@ -145,8 +145,11 @@ class Bucket:
         self.listener = None
         self.open()
 
-    def open(self):
+    def open(self, tls=None):
+        """tls: an SSLContext."""
         self.listener = Listener(("127.0.0.1", self.port), Gate)
+        if tls:
+            self.listener.socket = tls.wrap_socket(self.listener.socket, server_side=True)
         self.listener.bucket = self
         threading.Thread(target=self.listener.serve_forever, args=(0.02,), daemon=True).start()
 

@@ -171,6 +171,30 @@ def test_database_away():
         s.close()
 
 
+def test_a_replica_that_ends_while_the_database_is_away():
+    """Its finished image cannot be stored: it ends, and the next replica generates the image again."""
+    own = postgres.Cluster()
+    flags = ("--store", "postgres", "--database", own.connection(own.create_database(), tcp=True), "--drain-timeout", "0")
+    s, other = Server(*flags, env={"FAKE_STEP_MS": "1"}), None
+    try:
+        with s.held():
+            job = post(s).json["id"]
+            eventually(lambda: s.get("/v1/jobs/" + job).json["status"] == "running")
+            own.stop()
+            eventually(lambda: s.get("/readyz").status == 503)
+        begin = time.monotonic()
+        assert s.close() == 0
+        assert time.monotonic() - begin < 30
+        own.start()
+        other = Server(*flags, env={"FAKE_STEP_MS": "1"})
+        j = other.wait_job(job)
+        assert j["status"] == "done", j
+        assert is_png(other.get(j["images"][0]["href"]).body, 64)
+        assert other.close() == 0
+    finally:
+        own.stop()
+
+
 CRASHES = int(os.environ.get("POSTGRES_CRASHES", "5"))
 
 

@@ -2,11 +2,13 @@
 import os
 import re
 import signal
+import ssl
+import subprocess
 import time
 
 import postgres
 import s3
-from harness import Server, eventually, is_png, main
+from harness import Server, eventually, is_png, main, needs
 from test_postgres import cluster, cpu_seconds, post, refused
 
 
@@ -21,8 +23,8 @@ class Fleet:
                       *self.bucket.flags(prefix), *flags]
         self.replicas = [self.replica() for _ in range(count)]
 
-    def replica(self, **more):
-        return Server(*self.flags, env=self.env, **more)
+    def replica(self, *flags, **more):
+        return Server(*self.flags, *flags, env=self.env, **more)
 
     def __enter__(self):
         return self
@@ -139,6 +141,25 @@ def test_a_new_key_needs_no_restart():
         f.bucket.key_file()
         s.wait_ready()
         assert s.wait_job(post(s).json["id"])["status"] == "done"
+
+
+def test_an_unknown_certificate_is_refused():
+    """The key is not shown to a server that is not the one that was meant."""
+    needs("openssl")
+    with Fleet(0) as f:
+        cert, key = (os.path.join(f.bucket.folder, name) for name in ("cert.pem", "key.pem"))
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days",
+                        "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+                       check=True, capture_output=True)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(cert, key)
+        f.bucket.away()
+        f.bucket.open(tls)
+        s = f.replica("--s3-endpoint", f"https://127.0.0.1:{f.bucket.port}", start=False)
+        f.replicas.append(s)
+        s.start(ready=False)
+        eventually(lambda: "certificate" in s.log, what="the reason in the log")
+        assert s.get("/readyz").status == 503 and not f.bucket.requests
 
 
 def test_a_replica_that_ends_while_the_store_is_away():
