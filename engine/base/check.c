@@ -104,13 +104,30 @@ const struct check_field *check_next(const struct check_table *t, int *at, size_
     return NULL;
 }
 
+// As check_next finds it, without a walk over all rows.
+static const struct check_field *find_row(const struct check_table *t, const char *name,
+                                          size_t *offset)
+{
+    if (is_without(t, name))
+        return NULL;
+    const struct check_field *f = find_own(t, name);
+    if (f) {
+        *offset = f->offset;
+    } else if (t->more && (f = find_row(t->more, name, offset))) {
+        *offset += t->more_at;
+    }
+    return f;
+}
+
 const struct check_field *check_find(const struct check_table *t, const char *name, size_t *offset)
 {
-    const struct check_field *f;
-    for (int at = 0; (f = check_next(t, &at, offset));)
-        if (!strcmp(f->name, name) && !(f->flags & CHECK_HIDDEN))
-            return f;
-    return NULL;
+    size_t place = 0;
+    const struct check_field *f = find_row(t, name, &place);
+    if (!f || f->flags & CHECK_HIDDEN)
+        return NULL;
+    if (offset)
+        *offset = place;
+    return f;
 }
 
 // ---- values -------------------------------------------------------------------------------------
