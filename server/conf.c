@@ -71,7 +71,7 @@ static const struct conf_option options[] = {
     NUM("slots", CONF_INT, slots, "0", 0, 256, 0,
         "images in progress per device; 0: 4 on software devices, 8 on others"),
     NUM("memory-limit", CONF_BYTES, memory_limit, "0", 0, 1e15, 0,
-        "device memory to use, in which networks take turns; 0: all, and none is released"),
+        "device memory to use, in which networks take turns; 0: most of what the device has free"),
     CHOICE("store", store, "sqlite", 0, store_names, "where jobs and results are stored"),
     TEXT("data-dir", data_dir, "", 0, "DIR",
          "folder of the SQLite store; empty: ~/.local/state/imagend"),

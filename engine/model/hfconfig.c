@@ -28,27 +28,34 @@ static bool is_nothing(const struct json_t *v)
     return none;
 }
 
-void hfconfig_check_keys(struct json_reader *r, const struct hfconfig_key *table)
+static void check_key(struct json_reader *r, const struct hfconfig_key *table, const char *key,
+                      const struct json_t *v, bool known)
 {
-    const struct json_t *v;
-    const char *key;
-    void *at = NULL;
+    const struct hfconfig_key *k = table;
     char shown[80];
 
-    while (!r->err && json_next(r->map, &at, &key, &v)) {
-        const struct hfconfig_key *k = table;
-        while (k->name && strcmp(k->name, key))
-            k++;
-        if (!k->name && key[0] != '_' && !is_nothing(v)) {
-            json_show(v, shown, sizeof shown);
-            json_fail(r, ERR_UNSUPPORTED, key,
-                      "is an unknown key (value %s); remove it if the model does not depend on it",
-                      shown);
-        } else if (k->name && k->only) {
-            json_show(v, shown, sizeof shown);
-            if (strcmp(shown, k->only))
-                json_fail(r, ERR_UNSUPPORTED, key, "%s is not supported, only %s", shown, k->only);
-        }
+    while (k->name && strcmp(k->name, key))
+        k++;
+    if (known != (k->name != NULL))
+        return;
+    json_show(v, shown, sizeof shown);
+    if (known && k->only && strcmp(shown, k->only) != 0)
+        json_fail(r, ERR_UNSUPPORTED, key, "%s is not supported, only %s", shown, k->only);
+    if (!known && key[0] != '_' && !is_nothing(v))
+        json_fail(r, ERR_UNSUPPORTED, key,
+                  "is an unknown key (value %s); remove it if the model does not depend on it",
+                  shown);
+}
+
+// Known keys first: a file of another class says so before it has unknown keys.
+void hfconfig_check_keys(struct json_reader *r, const struct hfconfig_key *table)
+{
+    for (int unknown = 0; unknown < 2; unknown++) {
+        const struct json_t *v;
+        const char *key;
+        void *at = NULL;
+        while (!r->err && json_next(r->map, &at, &key, &v))
+            check_key(r, table, key, v, !unknown);
     }
 }
 

@@ -19,7 +19,7 @@ struct engine_params {
     const char *tune;    // measure kernels: "on", "off"; "auto" or NULL: on GPUs
     int slots;           // images generated at once; 0: default
     size_t text_cache;   // bytes of encoded prompts in cache_dir; 0: none are kept there
-    size_t memory_limit; // bytes of device memory; 0: the budget that the device reports
+    size_t memory_limit; // bytes of device memory; 0: most of what the device has free
     struct check_size
         size;        // of images whose memory engine_inspect predicts; 0x0: the largest square
     bool validation; // Vulkan validation layers

@@ -27,7 +27,8 @@ struct decode {
     uint32_t halo, rows; // rows: of a band; the height: one band
     int passes;
     struct tensor z;        // mapped [1, height, width, channels]
-    struct ops *ops;        // the head, or everything; recorded at the first image
+    struct ops *ops;        // the head, or everything; recorded when it is first needed
+    bool warm;              // every recording was made once
     struct tensor pixels;   // its result, if it is everything
     struct tensor features; // [1, height, width, C]: of the head
     int norms;
@@ -227,31 +228,47 @@ static double settle(struct norm_state *n)
 
 // ---- bands ------------------------------------------------------------------------------------
 
-// Runs the tail on the rows first .. first + rows, which it writes into the image.
-static enum err run_band(struct decode *d, uint32_t first, uint32_t rows, bool own, float *image)
+// The first row that a band reads.
+static uint32_t top_of(const struct decode *d, uint32_t first)
 {
-    const uint32_t f = (uint32_t)d->p.decoder->config.factor;
-    const uint32_t top = first > d->halo ? first - d->halo : 0;
-    const uint32_t below = first + rows + d->halo;
-    const uint32_t bottom = below < d->p.height ? below : d->p.height;
-    const size_t line = (size_t)d->p.width * f * RGB;
-    struct tensor features = d->features, pixels;
-    struct ops *o;
-    enum err e = ops_begin(d->p.dev, DT_F32, &o);
+    return first > d->halo ? first - d->halo : 0;
+}
+
+// Records the tail on a band that begins at row `first`. Owner: the caller destroys *out, also on
+// error.
+static enum err record_band(struct decode *d, uint32_t first, bool own, struct ops **out,
+                            struct tensor *pixels)
+{
+    const uint32_t left = d->p.height - first, rows = left < d->rows ? left : d->rows;
+    const uint32_t top = top_of(d, first), below = first + rows + d->halo;
+    struct tensor features = d->features;
+    enum err e = ops_begin(d->p.dev, DT_F32, out);
 
     if (e)
         return e;
     features.offset += (size_t)top * features.w * features.cs;
-    features.h = bottom - top;
-    pixels = decoder_record_tail(d->p.decoder, o, &features,
-                                 &(struct decoder_bands){
-                                     .first = first - top,
-                                     .rows = rows,
-                                     .own = own,
-                                     .lines = d->lines,
-                                     .measured = d->measured,
-                                 });
-    e = ops_end(o);
+    features.h = (below < d->p.height ? below : d->p.height) - top;
+    *pixels = decoder_record_tail(d->p.decoder, *out, &features,
+                                  &(struct decoder_bands){
+                                      .first = first - top,
+                                      .rows = rows,
+                                      .own = own,
+                                      .lines = d->lines,
+                                      .measured = d->measured,
+                                  });
+    return ops_end(*out);
+}
+
+// Runs the tail on a band, which it writes into the image.
+static enum err run_band(struct decode *d, uint32_t first, bool own, float *image)
+{
+    const uint32_t f = (uint32_t)d->p.decoder->config.factor;
+    const uint32_t left = d->p.height - first, rows = left < d->rows ? left : d->rows;
+    const size_t line = (size_t)d->p.width * f * RGB;
+    struct tensor pixels;
+    struct ops *o;
+    enum err e = record_band(d, first, own, &o, &pixels);
+
     if (!e)
         e = ops_run(o);
     for (int i = 0; !e && i < d->norms; i++)
@@ -259,7 +276,7 @@ static enum err run_band(struct decode *d, uint32_t first, uint32_t rows, bool o
     if (!e)
         e = tensor_download(&pixels, d->band);
     if (!e)
-        memcpy(image + first * f * line, d->band + (first - top) * f * line,
+        memcpy(image + first * f * line, d->band + (first - top_of(d, first)) * f * line,
                rows * f * line * sizeof *image);
     ops_destroy(&o);
     return e;
@@ -270,10 +287,8 @@ static enum err run_pass(struct decode *d, bool own, float *image, double *moved
     enum err e = ERR_OK;
 
     *moved = 0;
-    for (uint32_t first = 0; !e && first < d->p.height; first += d->rows) {
-        const uint32_t left = d->p.height - first;
-        e = run_band(d, first, left < d->rows ? left : d->rows, own, image);
-    }
+    for (uint32_t first = 0; !e && first < d->p.height; first += d->rows)
+        e = run_band(d, first, own, image);
     for (int i = 0; !e && i < d->norms; i++) {
         const double m = settle(&d->norm[i]);
         *moved = m > *moved || isnan(m) ? m : *moved;
@@ -319,6 +334,21 @@ static enum err record(struct decode *d)
     e = ops_end(d->ops);
     if (e)
         ops_destroy(&d->ops);
+    return e;
+}
+
+enum err decode_warm(struct decode *d)
+{
+    enum err e = d->ops ? ERR_OK : record(d);
+
+    for (int own = 0; own < 2 && d->rows < d->p.height && !d->warm; own++)
+        for (uint32_t first = 0; !e && first < d->p.height; first += d->rows) {
+            struct tensor pixels;
+            struct ops *o;
+            e = record_band(d, first, own, &o, &pixels);
+            ops_destroy(&o);
+        }
+    d->warm = !e;
     return e;
 }
 

@@ -23,6 +23,9 @@ struct decode_params {
 // Errors: NO_DEVICE_MEMORY, NO_MEMORY. Owner: the caller destroys *out.
 enum err decode_create(const struct decode_params *p, struct decode **out);
 void decode_destroy(struct decode **d);
+// Makes every recording once, so that the memory that an image takes is there. Errors: as
+// decode_run.
+enum err decode_warm(struct decode *d);
 
 // latents f32 [1, height, width, channels], as sampled -> [height factor, width factor, 3], about
 // in [-1, 1]. Errors: NOT_FINITE, DEVICE_LOST, TIMEOUT, NO_DEVICE_MEMORY, NO_MEMORY.

@@ -54,4 +54,10 @@ static inline size_t residency_limit(size_t bytes)
     return bytes + bytes / 15 + 1;
 }
 
+// The limit for a device with so much free memory: a margin is left to others who use it.
+static inline size_t residency_automatic(size_t free)
+{
+    return free - free / 16;
+}
+
 #endif

@@ -12,16 +12,17 @@ enum err resident_plan(struct residents *r, const struct measure_params *p, size
     r->texts = p->cascade->texts;
     r->networks = p->cascade->networks;
     r->measure = *p;
-    r->limit = limit;
-    for (int i = 0; i < RESIDENCY_UNITS; i++) {
-        r->plan.keep[i] = true;
-        r->plan.room[i] = 0;
-    }
-    if (!limit)
-        return ERR_OK;
+    r->limit = limit ? limit : residency_automatic(ops_device_info(p->dev)->memory_bytes);
     e = measure_units(p, need, why);
-    if (e || residency_plan(need, residency_usable(limit), &r->plan))
+    if (e || residency_plan(need, residency_usable(r->limit), &r->plan))
         return e;
+    if (!limit)
+        return fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
+                         "the %zu MB that %.60s has free are too few: this model needs at least "
+                         "%zu MB; free some, store the weights as f16 or q8, load fewer stages, or "
+                         "raise memory-limit",
+                         r->limit / 1000000, ops_device_info(p->dev)->name,
+                         residency_limit(r->plan.most) / 1000000 + 1);
     return fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
                      "the memory limit of %zu MB is too small: this model needs at least %zu MB; "
                      "raise memory-limit, store the weights as f16 or q8, or load fewer stages",
@@ -43,7 +44,7 @@ enum err resident_shape(struct residents *r, int network, const struct text *tex
     struct residency_plan plan;
     enum err e;
 
-    if (!r->limit || (last->width == shape->width && last->height == shape->height))
+    if (last->width == shape->width && last->height == shape->height)
         return ERR_OK;
     p.shape[p.cascade->network[network].stage] = *shape;
     e = measure_network(&p, network, text, &with, why);

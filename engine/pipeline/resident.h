@@ -10,17 +10,17 @@
 
 struct residents {
     struct residency_plan plan; // by unit: the texts, then the networks
-    struct residency need;      // what it is made for; not filled without a limit
+    struct residency need;      // what it is made for
     struct measure_params measure;
-    size_t limit;
+    size_t limit;                                  // never 0
     struct check_size shape[CASCADE_MAX_NETWORKS]; // the last that is planned for
     int texts, networks;
     struct text **text; // the engine's; NULL entries are not open yet
     struct network **network;
 };
 
-// Plans for a limit in bytes; 0: everything is kept. Errors: NO_DEVICE_MEMORY, naming the least
-// limit that works; as measure_units.
+// Plans for a limit in bytes; 0: for what the device has free. Errors: NO_DEVICE_MEMORY, naming the
+// least limit that works; as measure_units.
 enum err resident_plan(struct residents *r, const struct measure_params *p, size_t limit,
                        struct fault *why);
 // Plans for images of another size than the network's square, in addition to all before. Errors:

@@ -425,14 +425,15 @@ enum err stage_warm(struct stage *s, const struct sampler *sampler, float guidan
         if (!r->ops)
             e = record_step(s, 1, kind, r);
     }
-    return e;
+    return e || !s->decode ? e : decode_warm(s->decode);
 }
 
 enum err stage_warm_most(struct stage *s)
 {
     struct step_recording *r = &s->step[(s->p.entries - 1) * KINDS + KIND_GUIDED];
 
-    return r->ops ? ERR_OK : record_step(s, s->p.entries, KIND_GUIDED, r);
+    const enum err e = r->ops ? ERR_OK : record_step(s, s->p.entries, KIND_GUIDED, r);
+    return e || !s->decode ? e : decode_warm(s->decode);
 }
 
 // Writes this step's parameters where the recording reads them; returns the kind of step.

@@ -181,6 +181,13 @@ static bool fill_features(struct vk_physical *ph)
     return f12.timelineSemaphore;
 }
 
+// Replaces what the device reports, for tests: IMAGEND_DEVICE_MEMORY in bytes; 0: not set.
+static VkDeviceSize pretended_budget(void)
+{
+    const char *bytes = getenv("IMAGEND_DEVICE_MEMORY");
+    return bytes ? strtoull(bytes, NULL, 10) : 0;
+}
+
 // Memory available without swapping, minus a reserve for the rest of this process; 0: unknown.
 static VkDeviceSize host_budget(void)
 {
@@ -203,10 +210,13 @@ VkDeviceSize vk_physical_budget(const struct vk_physical *ph, uint32_t heap)
         .pNext = ph->budget ? &budget : NULL};
     vkGetPhysicalDeviceMemoryProperties2(ph->handle, &props);
     VkDeviceSize size = props.memoryProperties.memoryHeaps[heap].size;
+    if (pretended_budget())
+        return pretended_budget();
     VkDeviceSize free = budget.heapBudget[heap];
     // A software device uses system memory, regardless of the size that its driver reports.
-    if (ph->type == VK_PHYSICAL_DEVICE_TYPE_CPU && host_budget() > size)
-        return host_budget();
+    const VkDeviceSize host = ph->type == VK_PHYSICAL_DEVICE_TYPE_CPU ? host_budget() : 0;
+    if (host)
+        return host;
     return free && free < size ? free : size;
 }
 

@@ -142,7 +142,8 @@ static const char help_weights[] = "storage format of the weights (default: as -
 static const char legal_weights[] = "f32, f16, bf16, q8 or q4";
 static const char help_tune[] =
     "measure which GPU programs are fastest (default: auto, except on software devices)";
-static const char help_memory[] = "device memory to use, such as 12G (default: all of it)";
+static const char help_memory[] =
+    "device memory to use, such as 12G (default: most of what is free)";
 static const char help_text_cache[] =
     "encoded prompts to keep in the cache folder, by size, such as 256M (default: none)";
 static const char help_validation[] = "enable the Vulkan validation layers";

@@ -195,11 +195,31 @@ def test_files_that_are_missing():
     ])
 
 
+def foreign(folder, part):
+    """The same part of another golden folder, in its place."""
+    def change(m):
+        source = os.path.join(os.path.dirname(BASE), folder, part)
+        if os.path.isdir(source):
+            shutil.rmtree(m.at(part))
+            shutil.copytree(source, m.at(part))
+        else:
+            shutil.copy(source, m.at(part))
+    return change
+
+
 def test_weights_that_do_not_fit_the_config():
     check_all([
         (keys("unet/config.json", time_embedding_dim=77), "time_embedding.linear_1.weight"),
         (keys("text_encoder/config.json", d_ff=76), "DenseReluDense.wi_0.weight"),
         (keys("text_encoder/config.json", num_layers=7), "encoder.block.3.layer.0"),
+        # Parts of other folders.
+        (foreign("if-tiny-II", UNET), "down_blocks.0.resnets.1.norm1.weight"),
+        (foreign("if-tiny-II", "unet"), "has 6 input channels, expected 3"),
+        (foreign("x4-tiny", "unet"), "has 7 input channels, expected 3"),
+        (foreign("x4-tiny", "text_encoder"), 'model_type "clip_text_model" is not supported, only "t5"'),
+        (foreign("x4-tiny", "tokenizer"), "is a tokenizer of CLIP (vocab.json, merges.txt), but T5EncoderModel needs"),
+        (lambda m: shutil.copy(m.at(UNET), m.at(SECOND)),
+         "encoder.block.1.layer.0.SelfAttention.k.weight is not in model-00002-of-00002.safetensors"),
     ])
 
 

@@ -5,7 +5,8 @@ a prompt.
     check_memory.py IMAGEND GOLDEN [NAME...]
 
 Without names: the tiny golden models, and a small random folder of make_if.py whose text encoder is the largest part.
-With names: such folders of these names ("IF-I-midi,IF-II-midi" for two stages). Standard library only.
+With names: such folders of these names ("IF-I-midi,IF-II-midi" for two stages; "x4" for the golden models up to 1024
+pixels). Standard library only.
 """
 import os
 import re
@@ -36,14 +37,14 @@ def inspect(model, limit, slots, size):
     return status, float(m[1]) * 1e6, float(m[2]) * 1e6, *parts, text
 
 
-def generate(model, folder, limit, slots, images, steps, size):
+def generate(model, folder, limit, slots, images, steps, size, **env):
     """Returns the bytes of the images and of the prompts' states, and the measured peak."""
     out, cache = os.path.join(folder, "out.png"), os.path.join(folder, "cache")
     states = os.path.join(cache, "imagend", "text")
     shutil.rmtree(states, ignore_errors=True)
     flags = size + (["--memory-limit", str(limit)] if limit else []) + ["--text-cache", "64M"]
     status, text = run(IMAGEND, "generate", "a red fox", "--model", model, "--steps", steps, "--seed", "3", "--slots",
-                       str(slots), "--n", str(images), "-o", out, *flags, XDG_CACHE_HOME=cache)
+                       str(slots), "--n", str(images), "-o", out, *flags, XDG_CACHE_HOME=cache, **env)
     if status:
         return status, text, 0
     names = sorted(os.path.join(states, name) for name in os.listdir(states))
@@ -56,7 +57,21 @@ def generate(model, folder, limit, slots, images, steps, size):
     return 0, data, float(re.search(r"device memory\s+([\d.]+) MB peak", text)[1]) * 1e6
 
 
-def check(model, folder, slots, images, steps, size=[]):
+def check_automatic(model, folder, slots, images, steps, size, plain, limit):
+    """Without a limit, the device's free memory is one, of which a sixteenth is left to others."""
+    free = int(limit * 16 / 15) + 1
+    status, drawn, peak = generate(model, folder, 0, slots, images, steps, size, IMAGEND_DEVICE_MEMORY=str(free))
+    assert status == 0, drawn
+    assert drawn == plain and peak <= limit, (peak, limit)
+    print("%.1f MB free: measured %.1f MB" % (free / 1e6, peak / 1e6), flush=True)
+    if size:
+        return
+    status, text, _ = generate(model, folder, 0, slots, images, steps, size, IMAGEND_DEVICE_MEMORY=str(free * 7 // 8))
+    assert status == 1 and re.search(r"the \d+ MB that .* has free are too few: this model needs at least \d+ MB; free",
+                                     text), text
+
+
+def check(model, folder, slots, images, steps, size=[], limits=LIMITS):
     """Returns the names of the parts that some limit streamed."""
     status, everything, least, kept, streamed, text = inspect(model, 1 << 40, slots, size)
     assert status == 0 and "text encoder" in kept and "stage 1" in kept and least < everything, text
@@ -67,9 +82,9 @@ def check(model, folder, slots, images, steps, size=[]):
     assert abs(peak - everything) <= WITHIN * peak
     room = 16 / 15 + 1e-3  # a limit has some for parts of slabs
     # Everything fits; a little less; and down to the least that works.
-    limits = [least + (everything * 0.999 - least) * k / LIMITS for k in range(LIMITS + 1)] + [everything]
+    tried = [least + (everything * 0.999 - least) * k / limits for k in range(limits + 1)] + [everything]
     seen = set()
-    for limit in reversed(limits):
+    for limit in reversed(tried):
         limit = int(limit * room + 1e5)
         status, predicted, _, kept, streamed, text = inspect(model, limit, slots, size)
         assert status == 0 and predicted <= limit, text
@@ -82,6 +97,7 @@ def check(model, folder, slots, images, steps, size=[]):
         assert drawn == plain, "the images differ"
         seen.update(streamed)
     assert not kept, kept
+    check_automatic(model, folder, slots, images, steps, size, plain, least * room + 1e5)
     # Too little is refused before anything is loaded, with what works.
     limit = int(least * 0.9)
     status, _, _, _, _, text = inspect(model, limit, slots, size)
@@ -105,7 +121,13 @@ def main():
             for size in [], ["--size", "64x128"]:
                 seen = check(tiny, folder, 2, 3, "3,2", size)
                 assert {"stage 1", "stage 2"} <= seen, seen
+            # With a decoder and two text encoders.
+            assert "stage 3" in check(tiny + "," + os.path.join(GOLDEN, "x4-tiny"), folder, 1, 1, "1,1,1")
         for name in names or ["IF-I-mini"]:
+            if name == "x4":  # 1024 pixels, decoded in bands
+                parts = ["if-tiny-I", "if-tiny-II-256", "x4-tiny"]
+                check(",".join(os.path.join(GOLDEN, n) for n in parts), folder, 1, 1, "1,1,1", limits=1)
+                continue
             parts = []
             for part in name.split(","):
                 parts.append(os.path.join(folder, part))

@@ -170,6 +170,37 @@ def test_damaged_files(folder):
         assert dump(path)[0] == 1, n
 
 
+def test_damage_of_every_format(folder):
+    """Rows that are no whole blocks, data that ends early or begins anywhere, and more of it than its shape."""
+    path = os.path.join(folder, "format.gguf")
+    for kind, (block, size) in ggml.BLOCKS.items():
+        def damage(shape, blocks, shift=0, cut=0):
+            f = small()
+            f.tensors.append(("last", shape, kind, bytes(blocks * size)))
+            b = bytearray(f.bytes())
+            at = b.index(b"last") + 4 + 4 + 8 * len(shape) + 4
+            struct.pack_into("<Q", b, at, struct.unpack_from("<Q", b, at)[0] + shift)
+            return bytes(b[:len(b) - cut])
+
+        rows = [
+            (damage((3, 256), 3 * 256 // block), None),
+            (damage((3, 256), 3 * 256 // block, cut=1), "is truncated: it has "),
+            (damage((4, 256), 3 * 256 // block), "is truncated: it has "),
+            (damage((3, 256), 3 * 256 // block, shift=16), "last: its data is not aligned"),
+        ]
+        if block > 1:
+            rows += [
+                (damage((3, block // 2), 3), "last: %s needs rows of a multiple of %d, but they have %d" % (
+                    kind, block, block // 2)),
+                (damage((), 1), "a single number cannot be quantized"),
+            ]
+        for data, says in rows:
+            with open(path, "wb") as f:
+                f.write(data)
+            status, _, err = dump(path)
+            assert (status == 0) == (says is None) and (says or "") in err, (kind, says, status, err)
+
+
 def test_other_headers(folder):
     """What is unusual but right: other alignments, version 2, values of every type, absent metadata."""
     path = os.path.join(folder, "other.gguf")
