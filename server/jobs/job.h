@@ -150,6 +150,7 @@ struct job {
     bool unsaved;              // the store does not know its end yet
     bool removing;             // deleted for clients; freed after its last piece of work
     int pins;                  // number of users; the memory must stay while it is not 0
+    int answering;             // of them, those that fetch files for a response with its images
     struct job *newer, *older; // live jobs, by age
     struct job *by_id;         // chain of the hash table
 };

@@ -159,10 +159,17 @@ void jobs_remove(struct jobs *j, struct job *job, jobs_job_fn *done, void *ctx,
 enum err jobs_image(struct jobs *j, struct job *job, int picture, struct blob **out,
                     struct fault *why);
 
-// The input image of a job as the client sent it, or its mask. Owner: *out is a new reference.
-// Errors: NOT_FOUND, IO.
-enum err jobs_input_file(struct jobs *j, const struct job *job, bool mask, struct blob **out,
-                         struct fault *why);
+// The input image of a job as the client sent it, and its mask; NULL: it has none. The job and the
+// files are valid only during the call. why: BUSY, NOT_FOUND, IO; NULL on success.
+typedef void jobs_files_fn(void *ctx, struct job *job, struct blob *const file[2],
+                           const struct fault *why);
+struct jobs_files;
+// Fetches them on the thread pool. done is called later, once. Errors: NO_MEMORY; done is then not
+// called.
+enum err jobs_input_files(struct jobs *j, struct job *job, jobs_files_fn *done, void *ctx,
+                          struct jobs_files **out, struct fault *why);
+// Cancels the call: done will not be called.
+void jobs_files_forget(struct jobs_files *files);
 
 void jobs_watch(struct jobs *j, struct job *job, struct job_watch *w);
 // Requests one preview of an image; the next one that is due will be rendered.

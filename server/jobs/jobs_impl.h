@@ -17,7 +17,8 @@ struct jobs {
     struct jobs_params p;
     struct queue *queue;
     struct attachments *attachments;
-    int intakes, decoding; // jobs with input images: all that are being accepted; those decoded now
+    int intakes, decoding; // input images: jobs that are being accepted and files that are fetched;
+                           // jobs decoded now
     struct jobs_intake *intake; // the first of those that wait to be decoded
     size_t intake_bytes;
     struct worker *worker[JOBS_MAX_WORKERS];

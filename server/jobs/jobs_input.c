@@ -187,11 +187,60 @@ void jobs_intake_forget(struct jobs_intake *in)
     in->done = NULL;
 }
 
-enum err jobs_input_file(struct jobs *j, const struct job *job, bool mask, struct blob **out,
-                         struct fault *why)
+// ---- giving them back ---------------------------------------------------------------------------
+
+struct jobs_files {
+    uv_work_t req;
+    struct jobs *j;
+    struct job *job; // pinned: the pool reads its spec
+    struct blob *file[2];
+    struct fault why;
+    jobs_files_fn *done; // NULL: cancelled
+    void *ctx;
+};
+
+static void pool_fetch(uv_work_t *req)
 {
-    const char *name = mask ? job->spec.input.mask : job->spec.input.image;
-    *out = NULL;
-    return name ? attachments_get(j->attachments, name, out, why)
-                : fault_set(why, ERR_NOT_FOUND, "image", "this job has no input image");
+    struct jobs_files *f = req->data;
+    const char *const names[] = {f->job->spec.input.image, f->job->spec.input.mask};
+    for (int i = 0; i < 2 && !f->why.code; i++)
+        if (names[i])
+            attachments_get(f->j->attachments, names[i], &f->file[i], &f->why);
+}
+
+static void on_fetched(uv_work_t *req, int status)
+{
+    struct jobs_files *f = req->data;
+    struct jobs *j = f->j;
+    if (f->done)
+        f->done(f->ctx, f->job, f->file, f->why.code ? &f->why : NULL);
+    f->job->pins--;
+    f->job->answering--;
+    jobs_drop_images(f->job);
+    jobs_settle(j, f->job);
+    for (int i = 0; i < 2; i++)
+        blob_unref(&f->file[i]);
+    free(f);
+    j->intakes--;
+    jobs_try_closed(j);
+}
+
+enum err jobs_input_files(struct jobs *j, struct job *job, jobs_files_fn *done, void *ctx,
+                          struct jobs_files **out, struct fault *why)
+{
+    struct jobs_files *f = *out = calloc(1, sizeof *f);
+    if (!f)
+        return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    *f = (struct jobs_files){.j = j, .job = job, .done = done, .ctx = ctx};
+    f->req.data = f;
+    job->pins++;
+    job->answering++;
+    j->intakes++;
+    uv_queue_work(j->p.loop, &f->req, pool_fetch, on_fetched); // fails without a function
+    return ERR_OK;
+}
+
+void jobs_files_forget(struct jobs_files *files)
+{
+    files->done = NULL;
 }

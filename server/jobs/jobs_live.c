@@ -161,7 +161,7 @@ bool jobs_wants_images(const struct job *job)
 
 void jobs_drop_images(struct job *job)
 {
-    if (!job->stored || !job_ended(job) || jobs_wants_images(job))
+    if (!job->stored || !job_ended(job) || job->answering || jobs_wants_images(job))
         return;
     for (int i = 0; i < job->spec.n; i++)
         blob_unref(&job->picture[i].image);

@@ -384,13 +384,15 @@ static void take_remove(struct store_postgres *s, struct store_call *c, struct p
     take_load(s, q, 1);
 }
 
+// Ended jobs that nobody keeps are not counted.
 void postgres_ask_stats(struct pg_call *q)
 {
     pg_query(q,
              "SELECT count(*), count(*) FILTER (WHERE " POSTGRES_ENDED
              "), coalesce(sum(bytes), 0)::bigint,"
              " (SELECT coalesce(sum(queued + backlog), 0) FROM imagend.load),"
-             " (SELECT coalesce(sum(running - backlog), 0) FROM imagend.load) FROM imagend.job",
+             " (SELECT coalesce(sum(running - backlog), 0) FROM imagend.load)"
+             " FROM imagend.job WHERE NOT (brief AND " POSTGRES_ENDED ")",
              false);
 }
 
@@ -431,7 +433,7 @@ static void ask_expire(struct store_postgres *s, struct store_call *c, struct pg
     pg_query(q,
              REMOVE_BEGIN
              "id IN (SELECT id FROM (SELECT id, row_number() OVER w AS place,"
-             " sum(bytes) OVER w AS total FROM imagend.job WHERE " POSTGRES_ENDED
+             " sum(bytes) OVER w AS total FROM imagend.job WHERE NOT brief AND " POSTGRES_ENDED
              " WINDOW w AS (ORDER BY created DESC, seq DESC)) AS t WHERE place > $2::bigint"
              " OR total > $3::bigint - (SELECT coalesce(sum(bytes), 0) FROM imagend.job "
              "WHERE " POSTGRES_UNFINISHED ")) AND (NOT $1::boolean OR webhook_next = 0)" REMOVE_END,

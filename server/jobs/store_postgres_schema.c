@@ -255,6 +255,8 @@ static const struct migration {
          " ADD backlog int NOT NULL DEFAULT 0",
          "ALTER TABLE imagend.job ADD wanted_until timestamptz,"
          " ADD backlog int NOT NULL DEFAULT 0",
+         "DROP INDEX imagend.job_stats",
+         "CREATE INDEX job_stats ON imagend.job (state, brief) INCLUDE (bytes)",
          "CREATE INDEX job_wanted ON imagend.job (wanted_until) WHERE state = 'queued'"
          " AND wanted_until IS NOT NULL",
          // After a crash, all buckets are full.

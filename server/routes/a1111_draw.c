@@ -8,6 +8,7 @@
 #include "text.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define F(field) offsetof(struct a1111_fields, field)
@@ -114,11 +115,9 @@ static void add_base64(struct buf *b, const struct blob *blob)
 }
 
 // A1111 echoes the request, without its images unless include_init_images is set.
-static enum err add_parameters(struct call *c, const struct job *j, struct buf *b,
-                               struct fault *why)
+static void add_parameters(struct call *c, const struct job *j, struct blob *const file[2],
+                           struct buf *b)
 {
-    const struct app *app = c->app;
-    const struct a1111_fields *f = c->fields;
     const struct json_t *v;
     const char *key, *comma = "{";
     for (void *at = NULL; json_next(c->body, &at, &key, &v); comma = ",") {
@@ -128,10 +127,7 @@ static enum err add_parameters(struct call *c, const struct job *j, struct buf *
         json_write(v, b);
     }
     for (int mask = 0; j->spec.request.edit && mask < 2; mask++, comma = ",") {
-        struct blob *blob = NULL;
-        const bool has = mask ? j->spec.input.mask : j->spec.input.image;
-        if (f->include_init_images && has && jobs_input_file(app->jobs, j, mask, &blob, why))
-            return why->code;
+        const struct blob *blob = file ? file[mask] : NULL;
         buf_printf(b, "%s\"%s\":%s", comma, mask ? "mask" : "init_images",
                    !blob  ? "null"
                    : mask ? ""
@@ -139,17 +135,15 @@ static enum err add_parameters(struct call *c, const struct job *j, struct buf *
         if (blob)
             add_base64(b, blob);
         buf_puts(b, blob && !mask ? "]" : "");
-        blob_unref(&blob);
     }
     buf_puts(b, *comma == '{' ? "{}" : "}");
-    return ERR_OK;
 }
 
-static void reply_images(struct call *c, struct job *const *jobs, int n)
+// file: its input image and mask, for the response; NULL: without them.
+static void reply(struct call *c, struct job *j, struct blob *const file[2])
 {
     const struct app *app = c->app;
     const struct a1111_fields *f = c->fields;
-    struct job *j = jobs[0];
     struct fault why = {0};
     struct buf b = {0};
     enum err e = ERR_OK;
@@ -162,18 +156,62 @@ static void reply_images(struct call *c, struct job *const *jobs, int n)
             add_base64(&b, blob);
         blob_unref(&blob);
     }
-    buf_puts(&b, "],\"parameters\":");
-    if (!e)
-        e = add_parameters(c, j, &b, &why);
     if (e) {
         buf_deinit(&b);
         call_fault(c, &why, 1);
         return;
     }
+    buf_puts(&b, "],\"parameters\":");
+    add_parameters(c, j, file, &b);
     buf_puts(&b, ",\"info\":");
     a1111_add_info(&b, c, j);
     buf_puts(&b, "}");
     call_json(c, 200, &b);
+}
+
+// A response that waits for the files of its request.
+struct echo {
+    struct call *call;
+    struct jobs_files *files;
+};
+
+static void on_gone(void *ctx)
+{
+    struct echo *e = ctx;
+    jobs_files_forget(e->files);
+    free(e);
+}
+
+static void on_files(void *ctx, struct job *job, struct blob *const file[2],
+                     const struct fault *why)
+{
+    struct echo *e = ctx;
+    struct call *c = e->call;
+    free(e);
+    http_defer(c->http, NULL, NULL);
+    if (why)
+        call_fault(c, why, 1);
+    else
+        reply(c, job, file);
+}
+
+static void reply_images(struct call *c, struct job *const *jobs, int n)
+{
+    const struct app *app = c->app;
+    const struct a1111_fields *f = c->fields;
+    struct fault why = {0};
+    if (!f->include_init_images || !jobs[0]->spec.request.edit) {
+        reply(c, jobs[0], NULL);
+        return;
+    }
+    struct echo *e = calloc(1, sizeof *e);
+    if (!e || jobs_input_files(app->jobs, jobs[0], on_files, e, &e->files, &why)) {
+        free(e);
+        call_error(c, 500, NULL, NULL, "%s", err_text(ERR_NO_MEMORY));
+        return;
+    }
+    e->call = c;
+    http_defer(c->http, on_gone, e);
 }
 
 // ---- requests -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 
 import postgres
 from fleet import Fleet, cluster
@@ -78,6 +79,35 @@ def test_an_input_image_reaches_the_replica_that_draws():
             done = b.wait_job(job(a, image=image, strength=0.5))
             assert done["status"] == "done", done
             assert is_png(s.get(done["images"][0]["href"]).body, 64)
+
+
+def noise(edge):
+    """A PNG that cannot be compressed."""
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+    rows = b"".join(b"\0" + os.urandom(3 * edge) for _ in range(edge))
+    header = 2 * edge.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 0)) + chunk(b"IEND", b""))
+
+
+def test_an_input_image_that_is_not_at_hand_is_fetched():
+    """A replica keeps 64 MB of input images at hand; a response with the first one needs it after many others."""
+    image = base64.b64encode(make_png(64, 64, lambda x, y: (3 * x, 4 * y, 77))).decode()
+    with Fleet(1) as (a,):
+        answers = []
+        with a.held():
+            busy = job(a)
+            eventually(lambda: state(a, busy) == "running")
+            thread = threading.Thread(target=lambda: answers.append(a.post(
+                "/sdapi/v1/img2img", {"prompt": "a", "init_images": [image], "include_init_images": True})))
+            thread.start()
+            eventually(lambda: len(a.get("/v1/jobs").json["data"]) == 2)
+            for _ in range(6):
+                large = job(a, image=base64.b64encode(noise(2000)).decode(), strength=0.5)
+                assert a.delete("/v1/jobs/" + large).status == 200
+        thread.join()
+        assert answers[0].status == 200, answers[0].body
+        assert answers[0].json["parameters"]["init_images"] == [image]
 
 
 def test_another_replica_calls_the_webhook_of_a_lost_one():

@@ -1,5 +1,6 @@
 """Replicas and the database are killed under load, at random moments: no accepted job is lost, none ends twice, and no
 result changes. FLEET_KILLS replicas, then FLEET_CRASHES times postgres, and replicas beside it."""
+import concurrent.futures
 import contextlib
 import hashlib
 import http.client
@@ -181,19 +182,25 @@ def check(fleet, front, own):
     told = {key: result for c in clients for key, result in c.results.items()}
     assert not [x for c in clients for x in c.wrong], clients[0].wrong
     assert len(set(accepted.values())) == len(accepted) > KILLS, "one job for each key"
-    lost = []
-    for key, job in accepted.items():
-        result = eventually(lambda: look(front, job), what=f"the result of {job}")
-        if result[0] != "done" or result[2] != key or (key in told and told[key] != result):
-            lost.append((key, job, result, told.get(key)))
-    assert not lost, lost
-    # One end of each, also of those whose acceptance no client heard of.
     eventually(lambda: fleet.sql("SELECT count(*) FROM imagend.job WHERE state IN ('queued', 'running')") == "0")
+    # A job that has lost its replica three times fails, as documented: few do.
+    given_up = set(fleet.sql("SELECT id FROM imagend.job WHERE state = 'failed' AND claims = 4").splitlines())
+    assert len(given_up) <= 1 + len(accepted) // 1000, given_up
+
+    def lost(item):
+        key, job = item
+        result = eventually(lambda: look(front, job), what=f"the result of {job}")
+        same = result[2] == key and told.get(key, result) == result
+        return None if same and result[0] == ("failed" if job in given_up else "done") else (key, job, result, told.get(key))
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        wrong = [x for x in pool.map(lost, accepted.items()) if x]
+    assert not wrong, wrong
+    # One end of each, also of those whose acceptance no client heard of.
     assert fleet.sql("SELECT job, string_agg(what, ' ') FROM told GROUP BY job HAVING count(*) <> 1") == ""
     assert fleet.sql("SELECT sum(queued) + sum(running) + sum(backlog) FROM imagend.load") == "0"
     again = int(fleet.sql("SELECT count(*) FROM imagend.job WHERE claims > 1"))
     print(f"{KILLS} replicas and {CRASHES} databases killed in {time.monotonic() - begin:.0f} s: {len(accepted)} jobs "
-          f"accepted, {again} begun more than once, {len(told)} seen early, none lost", flush=True)
+          f"accepted, {again} begun more than once, {len(given_up)} given up after three, {len(told)} seen early, none lost", flush=True)
 
 
 if __name__ == "__main__" and not postgres.programs():
