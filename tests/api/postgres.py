@@ -53,8 +53,15 @@ class Cluster:
         self.process = None
         self.databases = 0
         self.run("initdb", "-D", self.data, "-U", "imagend", "-E", "UTF8", "--locale=C", "--auth=trust", "--no-sync")
-        self.start()
         atexit.register(self.stop)
+        for left in range(4, -1, -1):
+            try:
+                self.start()
+                return
+            except RuntimeError as error:  # a test beside this one has taken the port meanwhile
+                if not left or "could not create any TCP/IP sockets" not in str(error):
+                    raise
+                self.port = free_port()
 
     def run(self, program, *arguments, **more):
         return subprocess.run([os.path.join(self.bin, program), *arguments], check=True, stdout=subprocess.PIPE,
