@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from fractions import Fraction
 
-from harness import PATIENCE, PROGRAM, Server, b64, main, png_texts, read_png
+from harness import PATIENCE, PROGRAM, STORE, Server, b64, main, png_texts, read_png
 
 EDGES = (64, 256, 1024)
 
@@ -188,8 +188,9 @@ def test_a_long_prompt_is_said_to_be_cut():
         assert r.returncode == 0 and "notice: " + cut.format("prompt") in r.stderr, r
     # It is known again after a restart.
     stored = s.wait_job(s.post("/v1/jobs", {"prompt": long, "size": 64}).json["id"])
-    assert s.stop() == 0
-    s.start()
+    if STORE != "memory":
+        assert s.stop() == 0
+        s.start()
     assert s.get("/v1/jobs/" + stored["id"]).json["warnings"] == [cut.format("prompt")]
     assert s.close() == 0
 
