@@ -55,6 +55,8 @@ static const struct conf_option options[] = {
     TEXT("variant", variant, "", 0, "NAME", "weight file variant, such as fp16"),
     TEXT("text-encoder", text_encoder, "", 0, "FILE",
          "GGUF file with a T5 encoder to use instead of the model's"),
+    TEXT("lora", lora, "", 0, "FILE[:SCALE],...",
+         "LoRA files in diffusers' format, which change the networks that they fit"),
     TEXT("device", device, "", 0, "NAME,...",
          "Vulkan devices by index or name; empty: the best one"),
     TEXT("dtype", dtype, "", 0, "f32|f16",

@@ -12,7 +12,7 @@
 struct buf;
 
 struct conf {
-    char *config, *listen, *model, *model_aliases, *variant, *text_encoder, *device, *dtype,
+    char *config, *listen, *model, *model_aliases, *variant, *text_encoder, *lora, *device, *dtype,
         *weights, *tune, *cache_dir;
     int slots;
     double text_cache, memory_limit; // bytes, like all sizes

@@ -5,6 +5,7 @@
 //   FAKE_SLOTS       default number of slots
 //   FAKE_OPEN_FAILS  number of opens that fail at first, with FAKE_OPEN_ERROR (no_device)
 //   FAKE_PRESETS     0: none
+//   FAKE_PARTS       1: a LoRA, a safety checker and watermarkers
 //   FAKE_SHAPES      multiple of the sides of shapes that are not square (0: only squares)
 //   FAKE_HELD        a file: while it exists, opening fails, and images stop at the step number
 //                    that it contains (empty: 0)
@@ -182,7 +183,11 @@ static void fake_describe(const struct engine_params *p, struct model_info *i)
         g->guidance_scale = s ? 4 : 7;
         g->noise_level = s ? 250 : -1;
         g->parameters = 1000;
+        g->watermarker = s && fake_env("FAKE_PARTS", 0) > 0;
     }
+    i->loras = fake_env("FAKE_PARTS", 0) > 0;
+    i->lora[0] = (struct model_lora){"fox", 0.5, 1};
+    i->stage[0].safety_checker = i->loras;
 }
 
 static enum err fake_model(const struct engine_params *p, struct fault *why)

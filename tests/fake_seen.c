@@ -22,10 +22,10 @@ static void fake_see(struct buf *b)
 
 void fake_see_open(const struct engine_params *p)
 {
-    const char *const texts[][2] = {
-        {"model", p->model}, {"variant", p->variant},     {"device", p->device},
-        {"dtype", p->dtype}, {"cache_dir", p->cache_dir}, {"text_encoder", p->text_encoder},
-        {NULL, NULL}};
+    const char *const texts[][2] = {{"model", p->model},         {"variant", p->variant},
+                                    {"device", p->device},       {"dtype", p->dtype},
+                                    {"cache_dir", p->cache_dir}, {"text_encoder", p->text_encoder},
+                                    {"lora", p->lora},           {NULL, NULL}};
     struct buf b = {0};
     buf_printf(&b, "{\"slots\":%d,\"memory_limit\":%zu,\"text_cache\":%zu", p->slots,
                p->memory_limit, p->text_cache);

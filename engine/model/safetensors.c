@@ -426,6 +426,13 @@ void safetensors_close(struct safetensors **set)
     *set = NULL;
 }
 
+const char *safetensors_metadata(const struct safetensors *s, const char *key)
+{
+    const struct json_t *header = s->files ? s->file[0].header : NULL;
+
+    return json_text(json_find(json_find(header, "__metadata__"), key), NULL);
+}
+
 size_t safetensors_count(const struct safetensors *s)
 {
     return s->count;

@@ -90,6 +90,8 @@ bool safetensors_is_float(enum safetensors_dtype dtype);
 // Converts elements first .. first+n to f32; both are multiples of the type's block. Exact for F32,
 // F16 and BF16, including NaN and infinity; bit for bit as ggml for its formats.
 void safetensors_f32(const struct safetensor *t, uint64_t first, uint64_t n, float *out);
+// A text of the metadata in the header of the first file; NULL: there is none. Owner: s.
+const char *safetensors_metadata(const struct safetensors *s, const char *key);
 // Tells the system that the tensor's pages will not be needed soon.
 void safetensors_release(const struct safetensors *s, const struct safetensor *t);
 

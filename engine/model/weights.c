@@ -32,6 +32,8 @@ struct weights {
     bool llama; // the tensors have llama.cpp's names
     enum safetensors_dtype latest;
     bool *used; // per tensor in the files
+    struct lora *lora[WEIGHTS_MAX_LORAS];
+    int loras;
     struct slot slot[SLOTS];
     int next;
     bool no_memory;
@@ -57,6 +59,20 @@ static enum err open_files(const struct weights_params *p, struct safetensors **
     return e;
 }
 
+static enum err open_loras(const struct weights_params *p, struct weights *w, struct fault *why)
+{
+    enum err e = ERR_OK;
+
+    while (!e && w->loras < p->loras) {
+        struct lora *l = NULL;
+        e = lora_open(&p->lora[w->loras], &l, why);
+        for (int i = 0; !e && i < lora_count(l); i++)
+            e = lora_check(l, i, safetensors_find(w->set, lora_name(l, i)), why);
+        w->lora[w->loras++] = l;
+    }
+    return e;
+}
+
 enum err weights_open(const struct weights_params *p, struct weights **out, struct fault *why)
 {
     const char *path = p->gguf ? p->gguf : p->dir;
@@ -71,6 +87,8 @@ enum err weights_open(const struct weights_params *p, struct weights **out, stru
         w->llama = p->gguf != NULL;
         w->stored = p->gguf && p->stored;
         e = open_files(p, &w->set, why);
+        if (!e)
+            e = open_loras(p, w, why);
         if (e != ERR_OK)
             goto fail;
         w->used = calloc(safetensors_count(w->set) + 1, sizeof *w->used);
@@ -100,6 +118,8 @@ void weights_close(struct weights **weights)
     if (!w || --w->owners > 0)
         return;
     safetensors_close(&w->set);
+    for (int i = 0; i < w->loras; i++)
+        lora_close(&w->lora[i]);
     for (int i = 0; i < SLOTS; i++)
         free(w->slot[i].data);
     for (int i = 0; i < w->prefixes; i++)
@@ -177,17 +197,37 @@ static bool is_plain(const struct safetensor *t, struct weights_data *out)
     return true;
 }
 
+static bool has_lora(const struct weights *w, const struct safetensor *t)
+{
+    for (int i = 0; i < w->loras; i++)
+        if (lora_find(w->lora[i], t->name) >= 0)
+            return true;
+    return false;
+}
+
+// Adds the LoRAs to a weight's values, which are those of the file.
+static bool add_loras(struct weights *w, const struct safetensor *t, float *values)
+{
+    for (int i = 0; i < w->loras; i++) {
+        const int at = lora_find(w->lora[i], t->name);
+        if (at >= 0 && lora_add(w->lora[i], at, t->elements, values))
+            return false;
+    }
+    return true;
+}
+
 // any: in the file's type, if devices store it.
 static struct weights_data unpack(struct weights *w, const struct safetensor *t, bool any)
 {
     struct slot *s = &w->slot[w->next];
     struct weights_data plain;
+    const bool changed = has_lora(w, t);
 
     w->next = (w->next + 1) % SLOTS;
     if (s->tensor && s->tensor->bytes >= RELEASE_BYTES)
         safetensors_release(w->set, s->tensor);
     s->tensor = t;
-    if (is_plain(t, &plain) && (any || plain.dtype == DT_F32))
+    if (!changed && is_plain(t, &plain) && (any || plain.dtype == DT_F32))
         return plain;
     if (t->elements > s->cap) {
         free(s->data);
@@ -199,6 +239,10 @@ static struct weights_data unpack(struct weights *w, const struct safetensor *t,
         return none;
     }
     safetensors_f32(t, 0, t->elements, s->data);
+    if (changed && !add_loras(w, t, s->data)) {
+        w->no_memory = true;
+        return none;
+    }
     return (struct weights_data){s->data, DT_F32};
 }
 

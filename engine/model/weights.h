@@ -14,8 +14,11 @@
 #ifndef IMAGEND_WEIGHTS_H
 #define IMAGEND_WEIGHTS_H
 
+#include "lora.h"
 #include "safetensors.h"
 #include "tensor.h" // enum dtype
+
+enum { WEIGHTS_MAX_LORAS = 8 };
 
 struct weights;
 
@@ -26,6 +29,8 @@ struct weights_params {
     bool dry;    // count only: nothing is converted and weights_f32 returns NULL
     size_t room; // bytes of device memory for matrix products, which are streamed if it is not
                  // enough; 0: any
+    const struct lora_params *lora; // are added to the weights in this order
+    int loras;                      // at most WEIGHTS_MAX_LORAS
 };
 
 struct weights_shape {
@@ -33,7 +38,8 @@ struct weights_shape {
 };
 #define WEIGHTS_SHAPE(...) (&(const struct weights_shape){{__VA_ARGS__}})
 
-// Errors: as safetensors_open or gguf_open. Owner: the caller closes *out with weights_close.
+// Errors: as safetensors_open or gguf_open; as lora_open and lora_check, for a LoRA of which any
+// part does not fit. Owner: the caller closes *out with weights_close.
 enum err weights_open(const struct weights_params *p, struct weights **out, struct fault *why);
 // Another owner of the same files, who closes them, too.
 struct weights *weights_share(struct weights *w);

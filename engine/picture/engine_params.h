@@ -12,6 +12,7 @@ struct engine_params {
     const char *model;   // a cascade folder (cascade.json), or pipeline folders separated by ','
     const char *variant; // file variant such as "fp16"; NULL: plain files, else the only variant
     const char *text_encoder; // a GGUF file instead of the model's; NULL: the model's
+    const char *lora;         // FILE[:SCALE], several separated by ','; NULL: none
     const char *device;       // index or part of a device name; NULL: the best device
     const char *cache_dir;    // pipeline and shader caches; NULL: the user's cache folder
     const char *dtype;        // "f32", "f16"; NULL: the better one for the device

@@ -71,6 +71,8 @@ static const struct check_field used_fields[] = {
     {"scale", CHECK_INT, 0, U(scale), 2, 64},
     {"first", CHECK_INT, 0, U(first), 0, PICTURE_MAX_STAGES},
     {"run", CHECK_INTS, 0, U(run), 0, 1 << 24},
+    {"loras", CHECK_CHARS, 0, U(loras), 0, CHARS(loras), .key = "loras"},
+    {"modules", CHECK_CHARS, 0, U(modules), 0, CHARS(modules), .key = "modules"},
     {"tokens", CHECK_INT, 0, U(tokens), 0, 1 << 20, .key = "tokens"},
     {"tokens_cut", CHECK_INT, 0, U(tokens_cut), 0, 1 << 20, .key = "tokens_cut"},
     {"negative_tokens", CHECK_INT, 0, U(negative_tokens), 0, 1 << 20, .key = "negative_tokens"},

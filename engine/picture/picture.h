@@ -19,6 +19,7 @@ struct picture_edit;
 enum {
     PICTURE_MAX_STAGES = 3,
     PICTURE_MAX_PRESETS = 8,
+    PICTURE_MAX_LORAS = 8,
     PICTURE_MAX_PROMPT = 32000, // bytes
     PICTURE_MAX_STEPS = 1000,
 };
@@ -59,6 +60,9 @@ struct picture_used {
     int first;                           // first stage that is run; earlier stages have no values
     // Steps actually run: for an edit a part of `steps`, for an enlarged image the sum over tiles.
     int run[PICTURE_MAX_STAGES];
+    char loras[432];  // applied LoRAs of the stages that ran: "name:scale, ..."
+    char modules[96]; // safety checker and watermarker of these stages' folders, which are not
+                      // applied
     // Token counts of the prompt and the negative prompt: used, and cut off because the text
     // encoder's length is limited. 0 until the engine has encoded them.
     int tokens, tokens_cut, negative_tokens, negative_tokens_cut;
@@ -72,6 +76,14 @@ struct model_stage {
     int noise_level; // -1: the stage has no noise level
     char sampler[32];
     uint64_t parameters;
+    bool safety_checker, watermarker; // listed in the folder of its network; not applied
+};
+
+// A LoRA that changes the networks of one stage.
+struct model_lora {
+    char name[40];
+    double scale;
+    int stage; // from 0
 };
 
 // A named preset: settings for all stages of the model.
@@ -104,6 +116,8 @@ struct model_info {
     // Factors by which the model enlarges images, smallest first: one or two super-resolution
     // stages; 0: none. Every model can edit images, with or without a mask.
     int scale[2];
+    int loras;
+    struct model_lora lora[PICTURE_MAX_LORAS];
     int presets;
     struct model_preset preset[PICTURE_MAX_PRESETS];
     const char *const *samplers;  // NULL-terminated, like timesteps; both are static

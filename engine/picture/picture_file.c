@@ -100,6 +100,10 @@ void picture_infotext(struct buf *b, const struct picture_request *r, const stru
     }
     if (u->drawn.width != u->size.width || u->drawn.height != u->size.height)
         buf_printf(b, ", Drawn size: %dx%d", u->drawn.width, u->drawn.height);
+    if (*u->loras)
+        buf_printf(b, ", Loras: \"%s\"", u->loras);
+    if (*u->modules)
+        buf_printf(b, ", Modules: \"%s\"", u->modules);
     buf_printf(b, ", Version: imagend %s", program_version);
 }
 

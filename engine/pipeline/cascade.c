@@ -4,6 +4,7 @@
 
 #include "gguf.h"
 #include "json.h"
+#include "loras.h"
 #include "model_path.h"
 #include "variant.h"
 
@@ -592,7 +593,9 @@ enum err cascade_read(const struct cascade_files *files, struct cascade *out, st
         e = check(out, why);
     if (!e)
         out->shape_step = find_step(out);
-    return e ? e : variant_choose(out, files->variant, why);
+    if (!e)
+        e = variant_choose(out, files->variant, why);
+    return e || !files->lora ? e : loras_read(out, files->lora, why);
 }
 
 enum err cascade_preset_find(const struct cascade *c, const char *name, int *out, struct fault *why)

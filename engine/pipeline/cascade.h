@@ -67,6 +67,14 @@ struct cascade_preset {
     struct cascade_settings stage[CASCADE_MAX_STAGES];
 };
 
+// A LoRA, which changes the weights of all networks of one stage; see loras.h.
+struct cascade_lora {
+    char path[CASCADE_PATH];
+    char name[40]; // as in model_lora
+    double scale;
+    int stage;
+};
+
 struct cascade {
     char name[64];
     // The first is that of IF's stages, which take the same text states; an upscaler has its own.
@@ -83,6 +91,11 @@ struct cascade {
     int shape_step;
     int networks; // the stages' own networks come first, in order
     struct cascade_network network[CASCADE_MAX_NETWORKS];
+    int loras;
+    struct cascade_lora lora[WEIGHTS_MAX_LORAS];
+    // The same by stage, for weights_params: they point into lora.
+    int stage_loras[CASCADE_MAX_STAGES];
+    struct lora_params stage_lora[CASCADE_MAX_STAGES][WEIGHTS_MAX_LORAS];
     int presets; // the first is the cascade's default settings, named ""
     struct cascade_preset preset[CASCADE_MAX_PRESETS];
 };
@@ -91,6 +104,7 @@ struct cascade_files {
     const char *model;
     const char *variant;      // of the weight files, or NULL
     const char *text_encoder; // a GGUF file instead of the model's text encoder, or NULL
+    const char *lora;         // FILE[:SCALE], several separated by ','; NULL: none
 };
 
 // model: a folder with a cascade.json, a pipeline folder (model_index.json), or pipeline folders in

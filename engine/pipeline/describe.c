@@ -2,6 +2,9 @@
 #include "request.h"
 
 #include <stdio.h>
+#include <string.h>
+
+_Static_assert((int)PICTURE_MAX_LORAS == (int)WEIGHTS_MAX_LORAS, "each has its row");
 
 static void describe_preset(const struct cascade *c, const struct cascade_preset *from,
                             struct model_preset *to)
@@ -26,6 +29,8 @@ static void describe_stage(const struct cascade *c, int i, struct model_stage *t
     to->steps = from->steps;
     to->guidance_scale = from->guidance_scale;
     to->noise_level = from->noise_level;
+    to->safety_checker = c->network[i].safety_checker;
+    to->watermarker = c->network[i].watermarker;
 }
 
 struct picture_sizes request_sizes(const struct cascade *c)
@@ -35,6 +40,36 @@ struct picture_sizes request_sizes(const struct cascade *c)
     for (int i = 0; i < c->stages; i++)
         s.edge[i] = c->size[i];
     return s;
+}
+
+// Appends an item to a list; a list that is too long ends early.
+static void add_item(char *list, size_t n, const char *item)
+{
+    const size_t length = strlen(list);
+
+    snprintf(list + length, n - length, "%s%s", length ? ", " : "", item);
+}
+
+void request_describe_parts(const struct cascade *c, const struct cascade_preset *p,
+                            struct picture_used *used)
+{
+    bool checker = false, marker = false;
+    char item[96];
+
+    for (int i = used->first; i < used->stages; i++) {
+        checker |= c->network[p->stage[i].network].safety_checker;
+        marker |= c->network[p->stage[i].network].watermarker;
+    }
+    if (checker)
+        add_item(used->modules, sizeof used->modules, "safety_checker not applied");
+    if (marker)
+        add_item(used->modules, sizeof used->modules, "watermarker not applied");
+    for (int i = 0; i < c->loras; i++) {
+        if (c->lora[i].stage < used->first || c->lora[i].stage >= used->stages)
+            continue;
+        snprintf(item, sizeof item, "%s:%g", c->lora[i].name, c->lora[i].scale);
+        add_item(used->loras, sizeof used->loras, item);
+    }
 }
 
 void request_describe(const struct cascade *c, struct model_info *to)
@@ -48,6 +83,12 @@ void request_describe(const struct cascade *c, struct model_info *to)
     to->sizes = request_sizes(c);
     for (int i = 0; i < c->stages; i++)
         describe_stage(c, i, &to->stage[i]);
+    to->loras = c->loras;
+    for (int i = 0; i < c->loras; i++) {
+        snprintf(to->lora[i].name, sizeof to->lora[i].name, "%s", c->lora[i].name);
+        to->lora[i].scale = c->lora[i].scale;
+        to->lora[i].stage = c->lora[i].stage;
+    }
     to->presets = c->presets - 1;
     for (int i = 0; i < to->presets; i++)
         describe_preset(c, &c->preset[i + 1], &to->preset[i]);

@@ -154,8 +154,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = fault_set(why, ERR_INVALID, "slots", "slots must be 1 to %d", MAX_SLOTS);
         goto fail;
     }
-    e = cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder}, &g->cascade,
-                     why);
+    e = cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder, p->lora},
+                     &g->cascade, why);
     if (!e)
         e = open_device(p, g, why);
     if (e)

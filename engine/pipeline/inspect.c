@@ -124,7 +124,7 @@ static void inspect_decoder(const struct cascade *c, int index, struct buf *b, s
 static void inspect_modules(const struct cascade_network *n, struct buf *b)
 {
     if (n->safety_checker || n->watermarker)
-        buf_printf(b, "    not run      %s%s%s\n", n->safety_checker ? "safety checker" : "",
+        buf_printf(b, "    not applied  %s%s%s\n", n->safety_checker ? "safety checker" : "",
                    n->safety_checker && n->watermarker ? ", " : "",
                    n->watermarker ? "watermarker" : "");
 }
@@ -179,6 +179,18 @@ static void inspect_network(const struct cascade *c, int index, struct buf *b, s
     inspect_modules(n, b);
     if (n->text)
         inspect_text(c, n->text, b, sum);
+}
+
+static void inspect_loras(const struct cascade *c, struct buf *b)
+{
+    for (int i = 0; i < c->loras; i++) {
+        const struct cascade_lora *l = &c->lora[i];
+        const struct scheduler_config *s = &c->network[l->stage].scheduler;
+        const bool fixed =
+            SCHEDULER_CONFIG_HAS(s, variance_type) && s->variance_type == VARIANCE_FIXED_SMALL;
+        buf_printf(b, "LoRA           %s, scale %g, stage %d%s\n", l->path, l->scale, l->stage + 1,
+                   fixed ? ", variance fixed_small" : "");
+    }
 }
 
 static void inspect_preset(const struct cascade *c, const struct cascade_preset *p, struct buf *b)
@@ -276,7 +288,8 @@ enum err engine_inspect(const struct engine_params *p, char **text, struct fault
     struct totals sum = {0};
     struct buf b = {0};
     enum err e =
-        c ? cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder}, c, why)
+        c ? cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder, p->lora}, c,
+                         why)
           : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
 
     if (e)
@@ -287,6 +300,7 @@ enum err engine_inspect(const struct engine_params *p, char **text, struct fault
     inspect_text(c, 0, &b, &sum);
     for (int i = 0; i < c->networks; i++)
         inspect_network(c, i, &b, &sum);
+    inspect_loras(c, &b);
     inspect_abilities(c, &b);
     for (int i = 1; i < c->presets; i++)
         inspect_preset(c, &c->preset[i], &b);

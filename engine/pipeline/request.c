@@ -76,6 +76,7 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
     for (int i = 0; i < out->used.stages; i++)
         out->size[i] = out->used.scale ? (struct check_size){c->size[i], c->size[i]}
                                        : picture_stage_size(&sizes, &out->used, i);
+    request_describe_parts(c, out->preset, &out->used);
     out->seed = r->seed;
     out->picture = r->picture;
     return ERR_OK;

@@ -39,6 +39,19 @@ static bool read_int(const char *text, long min, long max, int *out)
     return true;
 }
 
+const char cli_help_lora[] =
+    "a LoRA in diffusers' format for a stage of the model, and its strength (default 1); may be "
+    "repeated";
+const char cli_legal_lora[] = "the path of a .safetensors file, with :SCALE or without";
+
+bool generate_add_lora(const char *value, char *list, size_t n)
+{
+    const size_t length = strlen(list);
+
+    return *value && snprintf(list + length, n - length, "%s%s", length ? "," : "", value) <
+                         (int)(n - length);
+}
+
 bool generate_read_bytes(const char *text, size_t *out)
 {
     static const char units[] = "KMGT";
@@ -95,6 +108,7 @@ enum option_code {
     OPT_MODEL,
     OPT_VARIANT,
     OPT_ENCODER,
+    OPT_LORA,
     OPT_SIZE,
     OPT_SEED,
     OPT_PICTURE,
@@ -180,6 +194,7 @@ static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_MODEL] = {"model", 0, "DIR", help_model},
     [OPT_VARIANT] = {"variant", 0, "NAME", help_variant},
     [OPT_ENCODER] = {"text-encoder", 0, "FILE", help_encoder},
+    [OPT_LORA] = {"lora", 0, "FILE[:SCALE]", cli_help_lora, .legal = cli_legal_lora},
     [OPT_SIZE] =
         {"size", 0, "N|WxH",
          "edge in pixels or WIDTHxHEIGHT (default: the model's largest size); sizes between "
@@ -254,6 +269,7 @@ static const struct cli_option upscale_options[] = {
     {"model", 0, "DIR", help_model},
     {"variant", 0, "NAME", help_variant},
     {"text-encoder", 0, "FILE", help_encoder},
+    {"lora", 0, "FILE[:SCALE]", cli_help_lora, .legal = cli_legal_lora},
     {"seed", 0, "N", help_seed, .legal = "0 to 18446744073709551615"},
     {"preset", 0, "NAME", help_preset, .field = "preset"},
     {"noise-level", 0, "B[,C]", help_noise, .field = "noise_level", .legal = legal_noise},
@@ -270,10 +286,9 @@ static const struct cli_option upscale_options[] = {
     {0},
 };
 static const enum option_code upscale_codes[] = {
-    OPT_OUTPUT,  OPT_SCALE,   OPT_PROMPT,        OPT_MODEL,  OPT_VARIANT,
-    OPT_ENCODER, OPT_SEED,    OPT_PRESET,        OPT_NOISE,  OPT_DEVICE,
-    OPT_DTYPE,   OPT_WEIGHTS, OPT_TUNE,          OPT_MEMORY, OPT_VALIDATION,
-    OPT_PROFILE, OPT_TRACE,   OPT_NO_PROVENANCE, OPT_QUIET,
+    OPT_OUTPUT, OPT_SCALE,      OPT_PROMPT,  OPT_MODEL,  OPT_VARIANT,       OPT_ENCODER, OPT_LORA,
+    OPT_SEED,   OPT_PRESET,     OPT_NOISE,   OPT_DEVICE, OPT_DTYPE,         OPT_WEIGHTS, OPT_TUNE,
+    OPT_MEMORY, OPT_VALIDATION, OPT_PROFILE, OPT_TRACE,  OPT_NO_PROVENANCE, OPT_QUIET,
 };
 _Static_assert(sizeof upscale_codes / sizeof *upscale_codes ==
                    sizeof upscale_options / sizeof *upscale_options - 1,
@@ -319,6 +334,9 @@ static bool take_number(struct generate_options *o, int option, const char *valu
     switch (option) {
     case OPT_SEED: return read_seed(value, &o->request.seed);
     case OPT_N: o->counted = true; return read_int(value, 1, MAX_PICTURES, &o->pictures);
+    case OPT_LORA:
+        o->engine.lora = o->lora;
+        return generate_add_lora(value, o->lora, sizeof o->lora);
     case OPT_TEXT_CACHE: return generate_read_bytes(value, &o->engine.text_cache);
     case OPT_MEMORY: return generate_read_bytes(value, &o->engine.memory_limit);
     case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);

@@ -45,6 +45,28 @@ static void add_sizes(struct buf *b, const struct model_info *m)
     buf_puts(b, "]");
 }
 
+// LoRAs that change the networks, and parts of the folders that are not applied.
+static void add_parts(struct buf *b, const struct model_info *m)
+{
+    const char *comma = "";
+    buf_puts(b, ",\"loras\":[");
+    for (int i = 0; i < m->loras; i++) {
+        buf_printf(b, "%s{\"name\":", i ? "," : "");
+        text_json(b, m->lora[i].name);
+        buf_printf(b, ",\"scale\":%.6g,\"stage\":%d}", m->lora[i].scale, m->lora[i].stage + 1);
+    }
+    buf_puts(b, "],\"modules\":[");
+    for (int i = 0; i < m->stages; i++)
+        for (int k = 0; k < 2; k++) {
+            if (!(k ? m->stage[i].watermarker : m->stage[i].safety_checker))
+                continue;
+            buf_printf(b, "%s{\"name\":\"%s\",\"stage\":%d,\"applied\":false}", comma,
+                       k ? "watermarker" : "safety_checker", i + 1);
+            comma = ",";
+        }
+    buf_puts(b, "]");
+}
+
 static void add_presets(struct buf *b, const struct model_info *m)
 {
     buf_puts(b, ",\"presets\":[");
@@ -108,6 +130,7 @@ void native_capabilities(struct call *c)
     buf_puts(&b, "]");
     add_sizes(&b, m);
     add_stages(&b, m);
+    add_parts(&b, m);
     add_presets(&b, m);
     add_names(&b, "samplers", m->samplers);
     add_names(&b, "timesteps", m->timesteps);

@@ -279,6 +279,7 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
                 .model = c->model,
                 .variant = *c->variant ? c->variant : NULL,
                 .text_encoder = *c->text_encoder ? c->text_encoder : NULL,
+                .lora = *c->lora ? c->lora : NULL,
                 .cache_dir = *c->cache_dir ? c->cache_dir : NULL,
                 .dtype = *c->dtype ? c->dtype : NULL,
                 .weights = *c->weights ? c->weights : NULL,

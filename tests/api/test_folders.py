@@ -479,18 +479,27 @@ def test_an_upscaler_s_place_and_levels():
         assert status == 0 and "stage 3" in text and "256x256" in text, text
 
 
-def test_modules_that_are_not_run_are_named():
+def test_modules_that_are_not_applied_are_named():
     rows = [({}, None),
-            ({"safety_checker": ["deepfloyd_if", "IFSafetyChecker"]}, "not run      safety checker\n"),
-            ({"watermarker": ["deepfloyd_if", "IFWatermarker"]}, "not run      watermarker\n"),
+            ({"safety_checker": ["deepfloyd_if", "IFSafetyChecker"]}, "not applied  safety checker\n"),
+            ({"watermarker": ["deepfloyd_if", "IFWatermarker"]}, "not applied  watermarker\n"),
             ({"safety_checker": ["deepfloyd_if", "IFSafetyChecker"],
               "watermarker": ["deepfloyd_if", "IFWatermarker"]},
-             "not run      safety checker, watermarker\n")]
+             "not applied  safety checker, watermarker\n")]
     for values, says in rows:
         with Folder() as m:
             m.set("model_index.json", **values)
             status, text = m.inspect()
-            assert status == 0 and (says in text if says else "not run" not in text), text
+            assert status == 0 and (says in text if says else "not applied" not in text), text
+            # The image says so, too, in the field and in the text of JPEG and WebP files.
+            status, text = m.generate("--steps", "1")
+            assert status == 0, text
+            image = os.path.join(m.top, "o.png")
+            names = [n + " not applied" for n in ("safety_checker", "watermarker") if n in values]
+            assert ('Modules: "%s"' % ", ".join(names) in chunk(image, b"parameters")) == bool(names)
+            with open(image, "rb") as f:
+                assert (b"modules\0" in f.read()) == bool(names)
+            assert not names or chunk(image, b"modules") == ", ".join(names)
 
 
 def test_weights_that_are_not_finite():

@@ -507,6 +507,20 @@ def test_capabilities(s):
                              "guidance_scale": [1, 1, 1]}], c["presets"]
     assert c["timesteps"] == ["fast27", "smart50"]
     assert c["native_sizes"] == ["64x64", "256x256", "1024x1024"]
+    assert c["loras"] == [] and c["modules"] == []
+
+
+def test_parts():
+    """What changes the networks, and what the folders bring and is not applied, is named."""
+    s = Server(env={"FAKE_PARTS": "1"})
+    try:
+        c = s.get("/v1/capabilities").json
+        assert c["loras"] == [{"name": "fox", "scale": 0.5, "stage": 2}]
+        assert c["modules"] == [{"name": "safety_checker", "stage": 1, "applied": False},
+                                {"name": "watermarker", "stage": 2, "applied": False},
+                                {"name": "watermarker", "stage": 3, "applied": False}]
+    finally:
+        s.close()
 
 
 def png_size(data):
