@@ -205,7 +205,7 @@ def test_several(top):
     joined = draw(top, both, "--lora", ",".join((names[c] + ":1.5", names[a] + ":0.5", names[b] + ":2")))
     assert joined["IDAT"] == got["IDAT"]
     # Networks that are read again for each image, or streamed, get them again.
-    status, text = run("inspect", both, *flags, "--memory-limit", "1M")
+    status, text = run("inspect", both, *flags, "--memory-limit", "1M", "--slots", "4")
     least = re.search(r"needs at least (\d+) MB", text)[1]
     assert draw(top, both, *flags, "--memory-limit", least + "000000")["IDAT"] == got["IDAT"]
     # A stage that does not run leaves nothing in the metadata.
