@@ -10,7 +10,8 @@ streams   event streams of one job in 4 replicas (BENCH_STREAMS=5000)
 single    small requests and jobs on one machine: memory and sqlite, and BENCH_BEFORE, another imagend-fake
 overload  ten times more requests than 4 replicas behind HAProxy can handle
 
-Runs all if none is named. BENCH_SECONDS is the duration of a measurement. The database, the replicas and the
+Runs all if none is named, in about eight minutes. BENCH_SECONDS is the duration of a measurement. With
+TMPDIR=/dev/shm, the files of SQLite and their file system cost no time; the database stays in /tmp. The database, the replicas and the
 clients share this machine, so rates are what its cores allow; ratios say more.
 """
 import asyncio
