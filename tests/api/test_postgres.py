@@ -182,9 +182,13 @@ def test_a_replica_that_ends_while_the_database_is_away():
             eventually(lambda: s.get("/v1/jobs/" + job).json["status"] == "running")
             own.stop()
             eventually(lambda: s.get("/readyz").status == 503)
+        eventually(lambda: b"imagend_pictures_total 1\n" in s.get("/metrics").body, what="a finished image")
+        time.sleep(1)  # it is encoded
         begin = time.monotonic()
-        assert s.close() == 0
+        assert s.stop() == 0
         assert time.monotonic() - begin < 30
+        assert job + ": the lease ended" in s.log, "it has not let go of the job"
+        s.close()
         own.start()
         other = Server(*flags, env={"FAKE_STEP_MS": "1"})
         j = other.wait_job(job)
