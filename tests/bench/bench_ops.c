@@ -216,8 +216,9 @@ static void print_json(const struct shape *s, const char *kind, struct speed t, 
 {
     printf("{\"kind\": \"%s\", \"net\": \"%s\", \"n\": %u, \"h\": %u, \"w\": %u, \"in\": %u, "
            "\"out\": %u, "
-           "\"heads\": %u, \"keys\": %u, \"gflop\": %.4f, \"seconds\": %.7f}\n",
-           kind, s->net, s->n, s->h, s->w, s->in, s->out, s->heads, s->keys, flops * 1e-9, t.wall);
+           "\"heads\": %u, \"keys\": %u, \"gflop\": %.4f, \"seconds\": %.7f, \"busy\": %.7f}\n",
+           kind, s->net, s->n, s->h, s->w, s->in, s->out, s->heads, s->keys, flops * 1e-9, t.wall,
+           t.busy);
     fflush(stdout);
 }
 
