@@ -134,6 +134,7 @@ static void create(struct loader *l, struct format f, struct op_weight_params *p
 {
     p->dtype = f.dtype;
     p->exact = f.exact;
+    p->side = l->side;
     p->stream = l->stream;
     p->seldom = l->seldom;
     if (l->err || !l->dev || !(p->weight || without_values(l)))

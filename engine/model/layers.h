@@ -18,6 +18,7 @@ struct loader {
     struct weights *w;
     enum dtype dtype;   // of other tensors than matrix products and norms
     enum dtype weights; // of matrix products: the device's
+    uint32_t side;      // of the maps that the layers to come have usually, in pixels; 0: unknown
     enum err err;
     struct op_stream *stream; // of the matrix products; NULL: each is loaded at once
     bool again;               // the products are there: fill those that are wanted

@@ -13,6 +13,12 @@ uint32_t unet_text_slot(struct unet *u, uint32_t channels)
     return u->text_slots++;
 }
 
+// The layers to come have maps of that level, 0 being the widest.
+static void set_level(struct loader *l, const struct unet *u, int level)
+{
+    l->side = (uint32_t)(u->config.sample_size / u->config.patch_size) >> level;
+}
+
 static void load_resnet(struct loader *l, struct unet *u, struct resnet *r, bool mid)
 {
     const uint32_t in = r->in, out = r->out;
@@ -80,6 +86,7 @@ static void load_sampler(struct loader *l, struct unet *u, struct block *b, cons
 {
     const uint32_t c = (uint32_t)channels;
 
+    l->side = up ? 2 * l->side : l->side / 2;
     snprintf(b->sampler.name, sizeof b->sampler.name, "%s.%ssamplers.0", where, up ? "up" : "down");
     b->sampler.in = b->sampler.out = c;
     b->sampler.resample = up ? RESAMPLE_UP : RESAMPLE_DOWN;
@@ -104,6 +111,7 @@ static void load_block(struct loader *l, struct unet *u, struct block *b,
     b->attentions = b->kind ? config->layers : 0;
     b->conv = config->conv;
     b->resamples = config->resample;
+    set_level(l, u, up ? u->config.levels - 1 - index : index);
     for (int i = 0; i < b->layers; i++) {
         struct resnet *r = &b->resnet[i];
         const int skip = !up ? 0 : i == b->layers - 1 ? config->skip_last : config->out;
@@ -125,6 +133,7 @@ static void load_mid(struct loader *l, struct unet *u)
     const uint32_t channels = (uint32_t)c->channels[c->levels - 1];
 
     snprintf(b->name, sizeof b->name, "mid_block");
+    set_level(l, u, c->levels - 1);
     b->layers = c->mid == UNET_MID_NONE ? 0 : c->mid == UNET_MID_RESNET ? 1 : 2;
     for (int i = 0; i < b->layers; i++) {
         struct resnet *r = &b->resnet[i];
@@ -200,12 +209,14 @@ static enum err load_all(void *network, struct loader *l, struct fault *why)
     if (c->add_text)
         load_text_pool(l, u);
     l->seldom = false;
+    set_level(l, u, 0);
     load_conv(l, &u->conv_in, base, (uint32_t)c->in_channels * sub, 3, "conv_in");
     for (int i = 0; i < c->levels; i++)
         load_block(l, u, &u->block[i], &c->down[i], false, i);
     load_mid(l, u);
     for (int i = 0; i < c->levels; i++)
         load_block(l, u, &u->block[c->levels + 1 + i], &c->up[i], true, i);
+    set_level(l, u, 0);
     load_norm(l, &u->norm_out, base, true, "conv_norm_out");
     load_conv(l, &u->conv_out, (uint32_t)c->out_channels * sub, base, 3, "conv_out");
     load_time_proj(l, u);

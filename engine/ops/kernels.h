@@ -69,9 +69,10 @@ struct kernel_build {
 
 // The orders in which weights are packed (weight.c).
 enum weight_layout {
-    LAYOUT_ANY,   // not packed yet
-    LAYOUT_LANES, // [out/SG][dx][in/4][dy][SG][4]
-    LAYOUT_ROWS,  // [out][tap][in/4][4]
+    LAYOUT_ANY,      // not packed yet
+    LAYOUT_LANES,    // [out/SG][dx][in/4][dy][SG][4]
+    LAYOUT_ROWS,     // [out][tap][in/4][4]
+    LAYOUT_WINOGRAD, // [out/SG][in/4][36][SG][4], transformed
 };
 
 // The task of a planned operator. Shapes are those of one sample: a choice must not depend on
@@ -120,6 +121,8 @@ const struct kernel *kernel_at(int row);
 // The plans, beside their operators.
 bool plan_linear_lane(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 bool plan_conv3_lane(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
+bool plan_conv3_winograd(const struct vk_caps *caps, const struct problem *p,
+                         struct ops_call *call);
 bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 bool plan_matmul_matrix_wide(const struct vk_caps *caps, const struct problem *p,

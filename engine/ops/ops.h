@@ -110,6 +110,7 @@ struct op_weight_params {
     const float *bias;  // [out] or NULL
     uint32_t out, in;
     uint32_t kernel;  // 1 (linear, conv 1x1) or 3 (conv 3x3, padding 1)
+    uint32_t side;    // pixels on a side of the maps that most calls have; 0: unknown
     enum dtype dtype; // storage; with scales only if in is a multiple of 32, else f16
     // The weights were stored with a half as the scale of every 32: scales that reproduce them
     // exactly are found, if there are any.

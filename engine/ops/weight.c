@@ -1,6 +1,7 @@
 // Weights of matrix products, repacked at load into the order in which the device's kernels read
 // them. Called by the model's weight loader. Thread: the engine's worker.
 #include "weight_format.h"
+#include "winograd.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -183,13 +184,14 @@ static enum err pack_bias(const struct op_weight_params *p, struct shape s,
     return e;
 }
 
-// The layout of the kernel that would be chosen for a map of middling size.
+// The layout of the kernel that would be chosen for such maps.
 static enum err choose_layout(struct ops_device *dev, const struct op_weight_params *p,
                               enum dtype format, enum weight_layout *layout)
 {
-    enum { SIDE = 32 };
+    enum { MIDDLING = 32 };
+    const uint32_t side = p->side ? p->side : MIDDLING;
     const struct problem problem = {
-        .n = 1, .h = SIDE, .w = SIDE, .in = p->in, .out = p->out, .taps = p->kernel * p->kernel};
+        .n = 1, .h = side, .w = side, .in = p->in, .out = p->out, .taps = p->kernel * p->kernel};
     struct ops_call call = {
         .op = p->kernel == 1 ? OP_LINEAR : OP_CONV3,
         .dtype = dev->info.dtype,
@@ -233,7 +235,9 @@ enum err op_weight_fill(struct op_weight *w, const struct op_weight_params *p)
     if (p->out != w->out || p->in != w->in || p->kernel != w->kernel || !w->packed.buf)
         return ERR_INVALID;
     w->wanted = false;
-    enum err e = pack(p, s, w, w->layout == LAYOUT_ROWS ? 1 : w->lanes);
+    enum err e = w->layout == LAYOUT_WINOGRAD
+                     ? winograd_pack(p, w->lanes, &w->packed)
+                     : pack(p, s, w, w->layout == LAYOUT_ROWS ? 1 : w->lanes);
     return e ? e : pack_bias(p, s, w);
 }
 
@@ -271,6 +275,8 @@ enum err op_weight_create(struct ops_device *dev, const struct op_weight_params 
     w->format = format;
     w->lanes = dev->caps->subgroup_size;
     w->seldom = p->seldom;
+    if (layout == LAYOUT_WINOGRAD)
+        vectors = (size_t)s.rows * WINOGRAD_POSITIONS * s.k4;
     shape_tensors(vectors, s.rows, w);
     if (p->stream)
         e = stream_add(p->stream, w);

@@ -312,6 +312,82 @@ static void test_tiles(struct ops_device *dev)
     free(xv), free(wv), free(want), free(less), free(wide);
 }
 
+// Tiles that hang over every edge, of several samples, alone in their group of lanes, and without
+// one idle lane; with a scale, because it is applied last.
+static const struct row winograd_rows[] = {
+    {{3, 7, 9, 12}, 24, 3, ACT_SILU, .bias = true, .view = true},
+    {{1, 5, 70, 24}, 20, 3, .bias = true, .residual = true, .view = true, .in_place = true},
+    {{2, 16, 16, 40}, 8, 3, .bias = true, .residual = true, .scale = 0.5f},
+    {{1, 9, 23, 6}, 6, 3, .bias = true, .mul = true},
+};
+
+static enum weight_layout layout_of(struct ops_device *dev, uint32_t in, uint32_t out,
+                                    uint32_t side)
+{
+    float *v = op_random(DT_F32, (size_t)9 * in * out, 1);
+    struct op_weight *w = NULL;
+    struct op_weight_params p = {
+        .weight = v, .out = out, .in = in, .kernel = 3, .side = side, .dtype = DT_F32};
+    CHECK_INT(op_weight_create(dev, &p, &w), ERR_OK);
+    const enum weight_layout layout = w ? w->layout : LAYOUT_ANY;
+    op_weight_destroy(&w);
+    free(v);
+    return layout;
+}
+
+// Weights that the file has in 16 bits are transformed as f32 ones of the same values.
+static void test_winograd_from(struct ops_device *dev)
+{
+    enum { IN = 6, OUT = 5, N = 9 * IN * OUT };
+    float *v = op_random(DT_F16, N, 1), *got[2];
+    uint16_t halves[N];
+    for (size_t i = 0; i < N; i++)
+        halves[i] = half_from_float(v[i]);
+    size_t n = 0;
+    for (int i = 0; i < 2; i++) {
+        struct op_weight *w = NULL;
+        struct op_weight_params p = {.weight = i ? (const void *)halves : v,
+                                     .from = i ? DT_F16 : DT_F32,
+                                     .out = OUT,
+                                     .in = IN,
+                                     .kernel = 3,
+                                     .dtype = DT_F32};
+        CHECK_INT(op_weight_create(dev, &p, &w), ERR_OK);
+        CHECK_INT(w->layout, LAYOUT_WINOGRAD);
+        n = (size_t)tensor_pixels(&w->packed) * w->packed.c;
+        got[i] = calloc(n, sizeof(float));
+        CHECK_INT(tensor_download(&w->packed, got[i]), ERR_OK);
+        op_weight_destroy(&w);
+    }
+    CHECK(!memcmp(got[0], got[1], n * sizeof(float)));
+    free(got[0]), free(got[1]), free(v);
+}
+
+// conv3_winograd, with both loads and both types of activations, and the layers that prefer it.
+static void test_winograd(struct ops_device *dev, enum dtype dtype)
+{
+    const struct kernel_wish wish = dev->wish;
+    const bool texel = strstr(op_test_way(), "texel") != NULL;
+    if (!strstr(op_test_way(), "lane"))
+        return;
+    CHECK_INT(ops_device_prefer(dev, texel ? "conv3_winograd,texel" : "conv3_winograd,buffer"),
+              ERR_OK);
+    CHECK_INT(layout_of(dev, 40, 24, 8), LAYOUT_WINOGRAD);
+    for (size_t i = 0; i < sizeof winograd_rows / sizeof winograd_rows[0]; i++)
+        if (dtype == DT_F32 || i % 2 == 0)
+            run_row(dev, dtype, DT_F32, &winograd_rows[i]);
+    if (texel && dtype == DT_F32)
+        test_winograd_from(dev);
+    CHECK_INT(ops_device_prefer(dev, NULL), ERR_OK);
+    if (dev->caps->cpu) {
+        CHECK_INT(layout_of(dev, 64, 64, 0), LAYOUT_WINOGRAD);
+        CHECK_INT(layout_of(dev, 64, 64, 16), LAYOUT_WINOGRAD);
+        CHECK_INT(layout_of(dev, 64, 64, 4), LAYOUT_LANES);    // most lanes would be idle
+        CHECK_INT(layout_of(dev, 192, 192, 64), LAYOUT_LANES); // too large
+    }
+    dev->wish = wish;
+}
+
 static void body(struct ops_device *dev, enum dtype dtype)
 {
     static const enum dtype formats[] = {DT_BF16, DT_Q8, DT_Q4};
@@ -321,7 +397,7 @@ static void body(struct ops_device *dev, enum dtype dtype)
             run_row(dev, dtype, formats[f], &packed_rows[i]);
     test_bytes(dev);
     if (!full)
-        test_proof(dev), test_tiles(dev), test_split(dev);
+        test_proof(dev), test_tiles(dev), test_split(dev), test_winograd(dev, dtype);
     for (size_t i = 0; full && i < sizeof full_rows / sizeof full_rows[0]; i++)
         if (possible(dev, dtype, &full_rows[i]))
             run_row(dev, dtype, dtype, &full_rows[i]);

@@ -1,5 +1,5 @@
-// The plans of kernels for matrix units, asked for without a device: they need no such kernels in
-// the build.
+// The plans of kernels, asked for without a device; those for matrix units need not be in the
+// build.
 #include "op_test.h"
 
 // The needs of the plans of matrix units, built or not, for other matrices and subgroups.
@@ -68,8 +68,47 @@ static void test_matrix_plans(void)
     }
 }
 
+// Every tile of 4 x 4 pixels has a lane, a sample's choice knows nothing about the others, and
+// weights that would take too much memory are refused.
+static void test_winograd_plans(void)
+{
+    static const struct {
+        uint32_t sg, h, w, n, mb, p, groups;
+        double lanes; // of one sample, with idle ones
+    } cases[] = {
+        {8, 16, 16, 1, 8, 2, 1, 16},       {8, 16, 16, 3, 8, 2, 3, 16},
+        {8, 17, 16, 1, 8, 2, 2, 32},       {8, 8, 8, 2, 8, 2, 1, 16},
+        {4, 16, 16, 1, 8, 2, 2, 16},       {16, 16, 16, 1, 16, 1, 1, 16},
+        {8, 256, 256, 1, 8, 2, 256, 4096},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct vk_caps caps = {.name = "lanes"};
+        struct ops_call call = {0};
+        const struct problem p = {
+            .n = cases[i].n, .h = cases[i].h, .w = cases[i].w, .in = 10, .out = 20, .taps = 9};
+        caps.subgroup_size = cases[i].sg;
+        CHECK(plan_conv3_winograd(&caps, &p, &call));
+        CHECK_INT(call.spec[1], cases[i].sg);
+        CHECK_INT(call.spec[2], cases[i].mb);
+        CHECK_INT(call.spec[3], cases[i].p);
+        CHECK_INT(call.groups[0], (20 + cases[i].mb - 1) / cases[i].mb);
+        CHECK_INT(call.groups[1], cases[i].groups);
+        CHECK_INT(call.groups[2], 1);
+        CHECK_INT(call.trips, 5);
+        CHECK_NEAR(call.work / (2.0 * p.n * call.groups[0] * cases[i].mb * 12 * 9),
+                   cases[i].lanes * 16, 0);
+    }
+    const struct vk_caps caps = {.name = "lanes", .subgroup_size = 8};
+    struct ops_call call = {0};
+    struct problem p = {.n = 1, .h = 64, .w = 64, .in = 256, .out = 128, .taps = 9};
+    CHECK(plan_conv3_winograd(&caps, &p, &call));
+    p.in++;
+    CHECK(!plan_conv3_winograd(&caps, &p, &call));
+}
+
 int main(void)
 {
+    test_winograd_plans();
     test_matrix_plans();
     return test_end();
 }
