@@ -1,6 +1,7 @@
 """`imagend generate` on the fake engine: options, files, output."""
 import os
 import resource
+import stat
 import subprocess
 import tempfile
 
@@ -250,6 +251,18 @@ def test_the_extension_is_the_format():
         assert read(folder, "q-2.jpg").startswith(b"\xff\xd8\xff")
 
 
+def make_full(path):
+    """A device of its own like /dev/full: a program that replaced its output would replace the machine's device. Where
+    none can be made, hardly anybody may replace one either."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+        open(path, "wb").close()
+    except PermissionError:  # also in a file system without devices
+        if os.path.lexists(path):
+            os.unlink(path)
+        os.symlink("/dev/full", path)
+
+
 def test_standard_output():
     done = subprocess.run([PROGRAM, "generate", "x", "--size", "64", "--seed", "3", "-o", "-"],
                           capture_output=True, timeout=60)
@@ -257,12 +270,12 @@ def test_standard_output():
     assert not os.path.exists("-")
     assert "standard output takes one image" in refused("x", "--n", "2", "-o", "-")
     with tempfile.TemporaryDirectory() as folder:
-        full = folder + "/full"     # a program that replaced its output would replace the link, not the device
-        os.symlink("/dev/full", full)
+        full = folder + "/full"
+        make_full(full)
         done = subprocess.run([PROGRAM, "generate", "x", "--size", "64", "-o", full],
                               capture_output=True, text=True, timeout=60)
         assert done.returncode == 1 and f"cannot write {full}: No space left" in done.stderr
-        assert os.path.islink(full)
+        assert stat.S_ISCHR(os.stat(full).st_mode)
     with open("/dev/full", "wb") as full:
         done = subprocess.run([PROGRAM, "generate", "x", "--size", "64", "-o", "-"], stdout=full,
                               stderr=subprocess.PIPE, text=True, timeout=60)
