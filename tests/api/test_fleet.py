@@ -47,7 +47,9 @@ def test_any_replica_answers_for_any_job():
         eventually(lambda: state(b, busy) == "running")
         j = job(a, "cat [slow]", n=2)  # there is no slot for it in the first replica
         seen, thread = follow(a, j)
-        eventually(lambda: 'imagend_fleet_pictures{state="running"} 3' in metrics(c))
+        # The second image waits for the slot of the replica that has claimed the job.
+        eventually(lambda: 'imagend_fleet_pictures{state="running"} 2' in metrics(c))
+        assert 'imagend_fleet_pictures{state="queued"} 1' in metrics(c)
         done = c.wait_job(j)
         assert done["status"] == "done" and len(done["images"]) == 2
         bodies = [s.get(done["images"][1]["href"]).body for s in (a, b, c)]

@@ -46,6 +46,7 @@ static void test_order(void)
     check_claim(a, 3, 1, base, "3 4 6"); // z has none running: it may have more than the limit
     check_claim(b, 9, 1, base, "");
     check_claim(b, 1, 2, base, "1");
+    check_claim(b, 9, 2, base, ""); // y has one, and its next job has two
     check_claim(b, 9, 3, base, "5 2");
     empty();
 }
