@@ -80,7 +80,8 @@ static const struct kernel rows[] = {
 // clang-format on
 
 _Static_assert(OP_COUNT <= 32, "operators are bits of a word");
-_Static_assert(sizeof rows / sizeof rows[0] <= 64, "rows are bits of a wish");
+_Static_assert(sizeof rows / sizeof rows[0] <= KERNEL_ROWS && KERNEL_ROWS <= 64,
+               "rows are bits of a wish");
 
 bool kernels_have_matrix_units(void)
 {

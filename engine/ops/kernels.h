@@ -113,6 +113,7 @@ struct kernel {
     bool (*plan)(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 };
 
+enum { KERNEL_ROWS = 64 }; // at most
 int kernel_count(void);
 // False: built by a glslc that does not know GL_KHR_cooperative_matrix.
 bool kernels_have_matrix_units(void);

@@ -96,6 +96,7 @@ struct ops_timing {
     const char *name;
     uint64_t calls;
     double seconds;
+    double flops; // of these calls; 0 where they are not counted
 };
 int ops_timings(struct ops *o, struct ops_timing *out, int max);
 

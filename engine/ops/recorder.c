@@ -28,8 +28,8 @@ struct ops {
     struct record *records;
     int count, room;
     struct vk_cmd *cmd;
-    struct stream_parts *parts; // instead of cmd, if there are streamed products
-    double flops;
+    struct stream_parts *parts;           // instead of cmd, if there are streamed products
+    double flops, row_flops[KERNEL_ROWS]; // of all calls, and of each row's
 };
 
 enum err ops_begin(struct ops_device *dev, enum dtype dtype, struct ops **out)
@@ -285,6 +285,7 @@ static enum err append(struct ops *o, const struct ops_call *asked)
     memcpy(r->dispatch.groups, call->groups, sizeof call->groups);
     o->count++;
     o->flops += call->flops;
+    o->row_flops[k - kernel_at(0)] += call->flops;
     return ERR_OK;
 }
 
@@ -412,5 +413,9 @@ int ops_timings(struct ops *o, struct ops_timing *out, int max)
         for (int i = 0; i < n; i++)
             all = add_timing(out, all, max, &t[i]);
     }
+    for (int i = 0; i < all; i++)
+        for (int row = 0; row < kernel_count(); row++)
+            if (!strcmp(kernel_at(row)->name, out[i].name))
+                out[i].flops = o->row_flops[row];
     return all;
 }

@@ -366,6 +366,7 @@ static int add_timings(struct stage *s, struct ops_timing *sum, int count, doubl
             sum[count++] = (struct ops_timing){.name = t[i].name};
         sum[at].calls += t[i].calls;
         sum[at].seconds += t[i].seconds;
+        sum[at].flops += t[i].flops;
     }
     return count;
 }
@@ -392,8 +393,12 @@ void network_profile(struct network *n, struct buf *text)
                "GFLOP/s; launching and waiting %.1f %%\n",
                n->name, steps, flops / steps / 1e9, wall / steps * 1e3, device / steps * 1e3,
                flops / device / 1e9, 100 * (wall - device) / wall);
-    for (int k = 0; k < count; k++)
-        buf_printf(text, "  %-24s %6.0f calls per pass %9.3f ms %5.1f %%\n", t[k].name,
+    for (int k = 0; k < count; k++) {
+        buf_printf(text, "  %-24s %6.0f calls per pass %9.3f ms %5.1f %%", t[k].name,
                    (double)t[k].calls / steps, t[k].seconds / steps * 1e3,
                    100 * t[k].seconds / device);
+        if (t[k].flops > 0 && t[k].seconds > 0)
+            buf_printf(text, " %7.1f GFLOP/s", t[k].flops / t[k].seconds / 1e9);
+        buf_printf(text, "\n");
+    }
 }

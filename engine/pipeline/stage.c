@@ -487,6 +487,7 @@ static void add_timings(struct stage *s, struct ops *o)
             s->timing[s->timings++] = (struct ops_timing){.name = t[k].name};
         s->timing[at].calls += t[k].calls;
         s->timing[at].seconds += t[k].seconds;
+        s->timing[at].flops += t[k].flops;
     }
 }
 

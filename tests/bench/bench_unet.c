@@ -133,8 +133,10 @@ static enum err put_each(struct ops_device *dev, enum dtype dtype, uint32_t n, f
 static enum err put_inputs(const struct bench *b, struct inputs *in)
 {
     const struct unet_config *c = unet_get_config(b->unet);
-    enum err e = put(b->dev, (uint32_t[]){b->batch, b->edge, b->edge, (uint32_t)c->in_channels},
-                     &in->sample);
+    const uint32_t patch = (uint32_t)c->patch_size, side = b->edge / patch;
+    enum err e =
+        put(b->dev, (uint32_t[]){b->batch, side, side, (uint32_t)c->in_channels * patch * patch},
+            &in->sample);
 
     if (!e)
         e = put(b->dev, (uint32_t[]){1, 1, TOKENS, (uint32_t)c->text_dim}, &in->states);

@@ -400,7 +400,8 @@ static void test_profile(struct engine *without)
         if (!text)
             printf("this device measures no times\n");
         else
-            CHECK_MSG(strstr(text, "if-tiny-I: 8 forward passes") && strstr(text, "calls per pass"),
+            CHECK_MSG(strstr(text, "if-tiny-I: 8 forward passes") &&
+                          strstr(text, "calls per pass") && strstr(text, " GFLOP/s\n"),
                       "%s", text);
         CHECK(!again); // since the last call
         free(text);
