@@ -31,12 +31,13 @@ static void transform(const float *g, float *u, size_t step)
 
 enum err winograd_pack(const struct op_weight_params *p, uint32_t sg, const struct tensor *packed)
 {
+    const size_t at = packed->offset * sizeof(float);
     const size_t group = (size_t)WINOGRAD_POSITIONS * vec4s(p->in) * sg * 4;
-    const size_t row = (size_t)p->in * TAPS;
+    const size_t row = (size_t)p->in * TAPS, rows = tensor_span(packed) * sg / group;
     float *to = malloc(group * sizeof *to), *taps = malloc(row * sizeof *taps);
     enum err e = to && taps ? ERR_OK : ERR_NO_MEMORY;
 
-    for (uint32_t first = 0; !e && first < p->out; first += sg) {
+    for (uint32_t first = 0; !e && first < rows; first += sg) {
         memset(to, 0, group * sizeof *to);
         for (uint32_t lane = 0; lane < sg && first + lane < p->out; lane++) {
             floats_from((const char *)p->weight +
@@ -47,7 +48,7 @@ enum err winograd_pack(const struct op_weight_params *p, uint32_t sg, const stru
                           to + ((size_t)in / 4 * WINOGRAD_POSITIONS * sg + lane) * 4 + in % 4,
                           (size_t)sg * 4);
         }
-        e = vk_upload(packed->buf, first / sg * group * sizeof *to, to, group * sizeof *to);
+        e = vk_upload(packed->buf, at + first / sg * group * sizeof *to, to, group * sizeof *to);
     }
     free(to);
     free(taps);

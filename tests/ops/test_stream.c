@@ -15,8 +15,8 @@ static const struct {
 } chain[PRODUCTS] = {
     {256, WIDTH, 1, DT_F32, true, false}, {256, 256, 1, DT_F16, false, false},
     {256, 256, 1, DT_F32, true, false},   {252, 256, 1, DT_F32, false, false},
-    {33, 252, 1, DT_F32, true, true},     {48, 33, 1, DT_F32, false, false},
-    {48, 48, 3, DT_F32, true, false},     {256, 48, 1, DT_F32, false, false},
+    {65, 252, 1, DT_F32, true, true},     {24, 65, 1, DT_F32, false, false},
+    {24, 24, 3, DT_F32, true, false},     {256, 24, 1, DT_F32, false, false},
     {WIDTH, 256, 1, DT_Q8, true, false},
 };
 
