@@ -174,7 +174,8 @@ void tune_call(struct ops_device *dev, const struct ops_call *call)
     struct kernel_candidate list[KERNEL_CANDIDATES];
     struct tuner *t = dev->tuner;
     struct tune_choice c = {.row = -1};
-    if (!is_tuned(dev, call))
+    // Nothing runs while memory is only counted.
+    if (!is_tuned(dev, call) || dev->real)
         return;
     class_of(call, c.of);
     if (find_class(t, c.of) || t->table.count == TUNE_CLASSES)

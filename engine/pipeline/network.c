@@ -240,7 +240,8 @@ enum err network_load(const struct network_params *p, struct network **out, stru
     n->name = c->name;
     n->p = *p;
     e = load_parts(p, n, &fault);
-    trace_span("upload", began, TRACE_OWN, "weights of %s", c->name);
+    if (!p->dry)
+        trace_span("upload", began, TRACE_OWN, "weights of %s", c->name);
     if (!e)
         note_weights(n);
     const struct check_size square = square_of(n);

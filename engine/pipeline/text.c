@@ -243,7 +243,8 @@ enum err text_open(const struct text_params *p, struct text **out, struct fault 
         e = open_disk(t, p, parts.weights, why);
     }
     text_parts_deinit(&parts);
-    trace_span("upload", began, TRACE_OWN, "weights of the text encoder");
+    if (!p->weights->dry && !p->lazy)
+        trace_span("upload", began, TRACE_OWN, "weights of the text encoder");
     if (e)
         goto fail;
     t->length = (uint32_t)tokenizer_max_length(t->tokenizer);
