@@ -8,6 +8,7 @@ import atexit
 import base64
 import contextlib
 import http.client
+import importlib.util
 import inspect
 import json
 import os
@@ -48,6 +49,15 @@ def skip(why):
     raise Skipped(why)
 
 
+def require(*tools, **packages):
+    """Ends a suite that cannot run without tools and Python modules; packages: module="Debian's package"."""
+    missing = [tool for tool in tools if not shutil.which(tool)]
+    missing += [package for module, package in packages.items() if not importlib.util.find_spec(module)]
+    if missing:
+        print("skipped: not installed: " + ", ".join(missing))
+        sys.exit(77)
+
+
 def needs(*tools):
     for tool in tools:
         if not shutil.which(tool):
@@ -84,9 +94,7 @@ def store_flags(flags):
     if STORE == "memory":
         return ["--store", "memory"]
     import postgres
-    if not postgres.programs():
-        print("skipped: the package postgresql is not installed")
-        sys.exit(77)
+    postgres.require()
     _cluster = _cluster or postgres.Cluster()
     return ["--store", "postgres", "--database", _cluster.connection(_cluster.create_database())]
 

@@ -26,6 +26,13 @@ def programs():
     return next((f for f in folders if all(os.access(os.path.join(f, n), os.X_OK) for n in needed)), None)
 
 
+def require():
+    """Ends a suite that cannot run without PostgreSQL."""
+    if not programs():
+        print("skipped: the package postgresql is not installed")
+        sys.exit(77)
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -125,9 +132,7 @@ class Cluster:
 
 
 def main():
-    if not programs():
-        print("skipped: the package postgresql is not installed")
-        return 77
+    require()
     cluster = Cluster()
     database = cluster.connection(cluster.create_database())
     return subprocess.run(sys.argv[1:], env={**os.environ, "IMAGEND_TEST_DATABASE": database}).returncode

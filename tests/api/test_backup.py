@@ -1,5 +1,4 @@
 """A backup of the shared database as docs/postgresql.md describes it: what a restored one has."""
-import sys
 
 import postgres
 from harness import Server, eventually, is_png, main
@@ -75,8 +74,6 @@ def test_a_backup_without_results():
             second.close()
 
 
-if __name__ == "__main__" and not postgres.programs():
-    print("skipped: the package postgresql is not installed")
-    sys.exit(77)
 if __name__ == "__main__":
+    postgres.require()
     main(globals())

@@ -5,22 +5,14 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 
-from harness import PROGRAM, Server, main
+from harness import PROGRAM, Server, main, require
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 DEPLOY = os.path.join(ROOT, "deploy")
-MISSING = [tool for tool in ("haproxy", "promtool", "systemd-analyze", "systemd-sysusers")
-           if not shutil.which(tool)]
-try:
-    import yaml
-except ImportError:
-    MISSING.append("python3-yaml")
-if MISSING:
-    print("skipped: not installed: " + ", ".join(MISSING))
-    sys.exit(77)
+require("haproxy", "promtool", "systemd-analyze", "systemd-sysusers", yaml="python3-yaml")
+import yaml
 
 
 def read(name):

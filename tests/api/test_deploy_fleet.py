@@ -3,26 +3,18 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 
 import postgres
-from harness import PROGRAM, Server, eventually, main, skip
+from harness import PROGRAM, Server, eventually, main, require, skip
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 FLEET = os.path.join(ROOT, "deploy", "fleet")
-MISSING = [tool for tool in ("haproxy", "promtool") if not shutil.which(tool)]
-try:
-    import yaml
-except ImportError:
-    MISSING.append("python3-yaml")
-if MISSING:
-    print("skipped: not installed: " + ", ".join(MISSING))
-    sys.exit(77)
+require("haproxy", "promtool", yaml="python3-yaml")
+import yaml
 HAND_BACK_S = 5  # after drain-timeout: jobs are handed back to the database
 
 

@@ -1,7 +1,6 @@
 """What one process decides by itself, replicas decide together: whose turn it is, and how much each key may have."""
 import collections
 import contextlib
-import sys
 import threading
 import time
 
@@ -199,8 +198,6 @@ def test_rates():
             own.start()
 
 
-if __name__ == "__main__" and not postgres.programs():
-    print("skipped: the package postgresql is not installed")
-    sys.exit(77)
 if __name__ == "__main__":
+    postgres.require()
     main(globals())

@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import threading
 import time
 
@@ -203,8 +202,6 @@ def check(fleet, front, own):
           f"accepted, {again} begun more than once, {len(given_up)} given up after three, {len(told)} seen early, none lost", flush=True)
 
 
-if __name__ == "__main__" and not postgres.programs():
-    print("skipped: the package postgresql is not installed")
-    sys.exit(77)
 if __name__ == "__main__":
+    postgres.require()
     main(globals())

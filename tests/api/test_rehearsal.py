@@ -4,26 +4,18 @@ Clients see nothing but success, and 503 with Retry-After while the database is 
 import collections
 import itertools
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 
 import postgres
-from harness import PATIENCE, Server, eventually, is_png, b64, main
+from harness import PATIENCE, Server, eventually, is_png, b64, main, require
 
 FLEET = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "deploy", "fleet")
-MISSING = [] if shutil.which("haproxy") else ["haproxy"]
-MISSING += [] if postgres.programs() else ["postgresql"]
-try:
-    import yaml
-except ImportError:
-    MISSING.append("python3-yaml")
-if MISSING:
-    print("skipped: not installed: " + ", ".join(MISSING))
-    sys.exit(77)
+postgres.require()
+require("haproxy", yaml="python3-yaml")
+import yaml
 ENDS = "done", "failed", "cancelled"
 
 

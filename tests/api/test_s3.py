@@ -258,7 +258,5 @@ def test_options_are_checked():
 
 
 if __name__ == "__main__":
-    if not postgres.programs():
-        print("skipped: the package postgresql is not installed")
-        raise SystemExit(77)
+    postgres.require()
     main(globals())

@@ -1,7 +1,6 @@
 """A rolling upgrade: a program of schema version 1 and this one on one database, in which the older one came first. Its
 statements are repeated here as it made them, on the schema that it creates (tests/data/store/postgres-1.sql)."""
 import os
-import sys
 
 import postgres
 from fleet import cluster
@@ -151,8 +150,6 @@ def test_an_older_program_goes_on():
         assert s.close() == 0
 
 
-if __name__ == "__main__" and not postgres.programs():
-    print("skipped: the package postgresql is not installed")
-    sys.exit(77)
 if __name__ == "__main__":
+    postgres.require()
     main(globals())
