@@ -6,6 +6,7 @@
 #include "buf.h"
 #include "log.h"
 #include "store_files.h"
+#include "store_recent.h"
 #include "store_thread.h"
 #include "text.h"
 
@@ -389,7 +390,20 @@ static void sqlite_run(struct store *s, struct store_call *first)
 
 static void sqlite_call(struct store *s, struct store_call *c)
 {
-    store_thread_post(((struct store_sqlite *)s)->thread, c);
+    struct store_sqlite *q = (struct store_sqlite *)s;
+    if (!store_recent_find(q->recent, c)) {
+        store_thread_post(q->thread, c);
+        return;
+    }
+    c->stats = q->answered;
+    c->done(c);
+}
+
+static void sqlite_answered(struct store *s, struct store_call *c)
+{
+    struct store_sqlite *q = (struct store_sqlite *)s;
+    q->answered = c->stats;
+    store_recent_learn(q->recent, c);
 }
 
 // ---- input images -------------------------------------------------------------------------------
@@ -440,6 +454,7 @@ static void sqlite_free(struct store_sqlite *q)
         job_free(&q->claim[i]);
     free(q->claim);
     sqlite_damaged_free(q);
+    store_recent_destroy(&q->recent);
     free(q->dir);
     free(q);
 }
@@ -523,14 +538,16 @@ enum err store_sqlite_open(const char *dir, struct uv_loop_s *loop, struct store
     struct store_sqlite *q = calloc(1, sizeof *q);
     enum err err = ERR_NO_MEMORY;
     *out = NULL;
-    if (!q || !(q->dir = strdup(dir)))
+    if (!q || !(q->dir = strdup(dir)) || !(q->recent = store_recent_create()))
         fault_set(why, err, "", "%s", err_text(err));
     else
         err = sqlite_open_database(q, why);
     if (!err)
         err = read_stock(q, why);
     if (!err)
-        err = store_thread_create(loop, sqlite_run, &q->store, &q->thread, why);
+        err = store_thread_create(
+            &(struct store_thread_params){loop, &q->store, sqlite_run, sqlite_answered}, &q->thread,
+            why);
     if (err) {
         sqlite_free(q);
         return err;

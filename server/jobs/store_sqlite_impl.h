@@ -24,6 +24,7 @@ enum sql_statement {
 };
 
 struct damaged_image;
+struct store_recent;
 struct store_thread;
 
 struct store_sqlite {
@@ -32,6 +33,10 @@ struct store_sqlite {
     sqlite3 *db;
     sqlite3_stmt *st[SQL_STATEMENTS];
     struct store_thread *thread;
+    // the loop thread's
+    struct store_recent *recent;
+    struct store_stats answered; // as of the last answer
+    // the store's thread's, once it runs
     struct store_stats stats;
     int64_t seq;
     struct job **claim; // jobs found when opening, until STORE_CLAIM

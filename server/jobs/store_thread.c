@@ -16,8 +16,7 @@ struct line {
 enum { MOST_TOGETHER = 64 };
 
 struct store_thread {
-    struct store *store;
-    void (*run)(struct store *s, struct store_call *first);
+    struct store_thread_params p;
     uv_thread_t thread;
     uv_async_t async;
     uv_mutex_t lock; // protects the lines and stop
@@ -69,7 +68,7 @@ static void run_thread(void *arg)
             break;
         line_take(&t->asked, &now);
         uv_mutex_unlock(&t->lock);
-        t->run(t->store, now.first);
+        t->p.run(t->p.store, now.first);
         uv_mutex_lock(&t->lock);
         *t->answered.last = now.first;
         t->answered.last = now.last;
@@ -112,28 +111,27 @@ static void thread_on_async(uv_async_t *async)
     for (struct store_call *next; c; c = next) {
         next = c->next;
         t->under_way--;
+        t->p.answered(t->p.store, c);
         c->done(c);
     }
     thread_try_end(t);
 }
 
-enum err store_thread_create(struct uv_loop_s *loop,
-                             void (*run)(struct store *s, struct store_call *first),
-                             struct store *s, struct store_thread **out, struct fault *why)
+enum err store_thread_create(const struct store_thread_params *p, struct store_thread **out,
+                             struct fault *why)
 {
     struct store_thread *t = calloc(1, sizeof *t);
     *out = NULL;
     if (!t)
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
-    t->store = s;
-    t->run = run;
+    t->p = *p;
     line_init(&t->asked);
     line_init(&t->answered);
     if (uv_mutex_init(&t->lock))
         goto no_lock;
     if (uv_cond_init(&t->changed))
         goto no_condition;
-    if (uv_async_init(loop, &t->async, thread_on_async))
+    if (uv_async_init(p->loop, &t->async, thread_on_async))
         goto no_handle;
     t->async.data = t;
     if (!uv_thread_create(&t->thread, run_thread, t)) {

@@ -302,6 +302,76 @@ static void test_close_answers(void)
     job_free(&j);
 }
 
+static bool is_at_once(const char *id)
+{
+    int done = 0;
+    struct store_call *c = store_call_create(STORE_FIND, on_done_free, &done);
+    snprintf(c->id, sizeof c->id, "%s", id);
+    store->ops->call(store, c);
+    const bool at_once = done;
+    while (!done)
+        uv_run(&loop, UV_RUN_ONCE);
+    return at_once;
+}
+
+// A store that keeps ended jobs at hand gives them as they are now.
+static void test_ended_jobs_at_hand(void)
+{
+    enum { MANY = 300 };
+    const bool waits = !durable; // the memory store answers everything at once
+    struct job *j = make('1', 1000), *other = make('2', 1000);
+
+    open_store();
+    tell(STORE_ACCEPT, j);
+    tell(STORE_ACCEPT, other);
+    draw(j, 0, "RIFF....WEBP");
+    check_kept(j);
+    CHECK_INT(is_at_once(j->id), waits); // it is not ended
+    end(j, JOB_DONE);
+    CHECK_INT(is_at_once(j->id), waits); // and not as it was
+    check_kept(j);
+    CHECK(is_at_once(j->id));
+    check_kept(j);
+    j->webhook_tries = 5;
+    tell(STORE_NOTE, j);
+    check_kept(j);
+    j->state = JOB_FAILED;
+    struct store_call *c = about(STORE_FINISH, j);
+    c->again = true;
+    CHECK(!run(c)->why.code);
+    store_call_free(c);
+    check_kept(j);
+    CHECK(is_at_once(j->id));
+    check_stats(2, 1, 12);
+    end(other, JOB_DONE);
+    check_kept(other);
+    check_digits(run(ask(STORE_REMOVE, j->id)), "1");
+    check_digits(run(ask(STORE_FIND, j->id)), "");
+    check_digits(expire(INT64_MAX, 9, 99, false), "2");
+    check_digits(run(ask(STORE_FIND, other->id)), "");
+    check_stats(0, 0, 0);
+    for (int i = 0; i < MANY; i++) { // more than it keeps
+        snprintf(j->id, sizeof j->id, "job_%032x", i);
+        j->spec.idempotency_key = NULL;
+        tell(STORE_ACCEPT, j);
+        end(j, JOB_DONE);
+        CHECK_INT(is_at_once(j->id), waits);
+        CHECK(is_at_once(j->id));
+    }
+    int at_once = 0;
+    for (int i = 0; i < MANY; i++) {
+        snprintf(j->id, sizeof j->id, "job_%032x", i);
+        at_once += is_at_once(j->id);
+    }
+    CHECK(waits || (at_once > 0 && at_once <= 128));
+    c = expire(INT64_MAX, 0, 0, false);
+    CHECK_INT(c->n, MANY);
+    store_call_free(c);
+    close_store();
+    job_free(&j);
+    job_free(&other);
+}
+
 // Calls that arrive together share a transaction; one that fails leaves the others as they are.
 static void test_together(void)
 {
@@ -378,6 +448,7 @@ int main(void)
         test_pages();
         test_expiry();
         test_close_answers();
+        test_ended_jobs_at_hand();
     }
     test_together();
     CHECK_INT(uv_loop_close(&loop), 0);
