@@ -1,4 +1,4 @@
-"""HAProxy with the configuration of deploy/ in front of two replicas, one drained under load."""
+"""HAProxy with the configuration of deploy/ in front of two replicas: one drained under load; none there."""
 import os
 import shutil
 import signal
@@ -41,17 +41,20 @@ def patient_config():
     return copy
 
 
+def start_proxy(config, *ports):
+    """HAProxy in front of two replicas, and a client's view of it."""
+    front = Server(start=False)
+    front.port = free_port()
+    env = {"LISTEN": f"127.0.0.1:{front.port}", **{f"REPLICA_{i + 1}": f"127.0.0.1:{p}" for i, p in enumerate(ports)}}
+    return front, subprocess.Popen(["haproxy", "-db", "-f", config], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, env={**os.environ, **env})
+
+
 def test_drain_one_of_two_without_a_failed_request():
     env = {"FAKE_STEP_MS": "4", "FAKE_SLOTS": "4"}
     replicas = [Server("--drain-delay", "4", env=env) for _ in range(2)]
-    port = free_port()
     config = patient_config()
-    proxy = subprocess.Popen(
-        ["haproxy", "-db", "-f", config.name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**os.environ, "LISTEN": f"127.0.0.1:{port}",
-             **{f"REPLICA_{i + 1}": f"127.0.0.1:{r.port}" for i, r in enumerate(replicas)}})
-    front = Server(start=False)
-    front.port = port
+    front, proxy = start_proxy(config.name, *(r.port for r in replicas))
     answers, stop = [], threading.Event()
 
     def served():
@@ -111,6 +114,29 @@ def test_drain_one_of_two_without_a_failed_request():
         proxy.wait(PATIENCE)
         for r in replicas:
             r.close()
+
+
+def test_without_a_replica_haproxy_says_when_to_come_back():
+    front, proxy = start_proxy(CONFIG, free_port(), free_port())
+    replica = Server("--drain-delay", "30")
+    try:
+        def refused(method, path, body=None):
+            try:
+                a = front.request(method, path, body)
+            except OSError:  # HAProxy does not listen yet
+                return None
+            return a if a.status == 503 else None
+        # In the form of imagend's own errors, whichever backend has no replica.
+        theirs = replica.post("/v1/jobs", "{").json["error"]
+        for asked in (("POST", "/v1/images/generations", '{"prompt":"a"}'), ("GET", "/v1/jobs/job_0")):
+            a = eventually(lambda: refused(*asked))
+            assert 1 <= int(a.headers["retry-after"]) <= 60
+            assert a.headers["content-type"] == "application/json"
+            assert set(a.json["error"]) == set(theirs) and "try again" in a.json["error"]["message"]
+    finally:
+        proxy.terminate()
+        proxy.wait(PATIENCE)
+        replica.stop(9)
 
 
 if __name__ == "__main__":
