@@ -239,10 +239,8 @@ static void read_mid(struct json_reader *r, struct unet_config *c, const struct 
     static const enum unet_mid mids[] = {UNET_MID_RESNET, UNET_MID_CROSS, UNET_MID_TRANSFORMER};
     int last = c->levels - 1;
 
-    if (is_absent(r, "mid_block_type"))
-        json_fail(r, ERR_UNSUPPORTED, "mid_block_type",
-                  "is missing, and its default is not supported");
-    c->mid = UNET_MID_NONE;
+    // the files of early versions of diffusers do not name it
+    c->mid = is_absent(r, "mid_block_type") ? UNET_MID_TRANSFORMER : UNET_MID_NONE;
     if (!is_null(r, "mid_block_type"))
         c->mid = mids[json_read_enum(r, "mid_block_type", 0, names)];
     c->mid_scale_factor = read_positive(r, "mid_block_scale_factor", 1);

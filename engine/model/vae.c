@@ -60,18 +60,21 @@ static void load_resnet(struct loader *l, struct vae_resnet *r, uint32_t in, uin
         load_conv(l, &r->shortcut, out, in, 1, "%s.resnets.%d.conv_shortcut", where, index);
 }
 
+// Files that diffusers saved before version 0.15 have other names for its layers.
 static void load_attention(struct loader *l, struct vae_attention *a, uint32_t c)
 {
     static const char at[] = "decoder.mid_block.attentions.0";
+    static const char *const names[2][4] = {{"to_q", "to_k", "to_v", "to_out.0"},
+                                            {"query", "key", "value", "proj_attn"}};
+    const char *const *name = names[weights_has(l->w, "%s.%s.weight", at, names[1][0])];
     struct joined qkv;
 
     load_norm(l, &a->norm, c, true, "%s.group_norm", at);
     joined_begin(&qkv, l, &a->qkv, 3 * c, c, true);
-    joined_add(&qkv, c, "%s.to_q", at);
-    joined_add(&qkv, c, "%s.to_k", at);
-    joined_add(&qkv, c, "%s.to_v", at);
+    for (int i = 0; i < 3; i++)
+        joined_add(&qkv, c, "%s.%s", at, name[i]);
     joined_end(&qkv);
-    load_linear(l, &a->out, c, c, true, "%s.to_out.0", at);
+    load_linear(l, &a->out, c, c, true, "%s.%s", at, name[3]);
 }
 
 static void load_all(struct loader *l, struct vae *v)

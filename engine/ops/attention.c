@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { MAX_HEAD = 128 };
+enum { MAX_HEAD = 128, MAX_WIDE_HEAD = 512 };
 
 static uint32_t key_count(const struct tensor *k)
 {
@@ -95,6 +95,12 @@ static bool fits_vectors(const struct problem *p)
     return p->d % 4 == 0 && p->d <= MAX_HEAD;
 }
 
+// The one head of a VAE's attention.
+static bool fits_wide(const struct problem *p)
+{
+    return p->d % 4 == 0 && p->d <= MAX_WIDE_HEAD;
+}
+
 static double work(const struct problem *p, double queries)
 {
     return 4.0 * p->n * queries * p->keys * p->heads * p->d;
@@ -116,23 +122,23 @@ bool plan_attention_lane(const struct vk_caps *caps, const struct problem *p, st
     call->groups[2] = p->n;
     call->trips = p->keys / sg + 4;
     call->work = work(p, (double)call->groups[0] * each * sg);
-    return fits_vectors(p);
+    return fits_wide(p);
 }
 
 bool plan_attention_tile(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
 {
-    enum { LOCAL = 64, BLOCK = 16 };
-    const uint32_t queries = p->h * p->w;
-    const uint32_t spec[] = {LOCAL, p->d / 4, BLOCK, p->parts};
+    enum { LOCAL = 64 };
+    const uint32_t queries = p->h * p->w, keys = p->d > MAX_HEAD ? 4 : 16;
+    const uint32_t spec[] = {LOCAL, p->d / 4, keys, p->parts};
     call->specs = sizeof spec / sizeof spec[0];
     memcpy(call->spec, spec, sizeof spec);
     call->groups[0] = blocks_of(queries, LOCAL);
     call->groups[1] = p->heads;
     call->groups[2] = p->n;
-    call->shared_bytes = (size_t)2 * BLOCK * (p->d / 4) * 16; // k_tile and v_tile
+    call->shared_bytes = (size_t)2 * keys * (p->d / 4) * 16; // k_tile and v_tile
     call->trips = p->keys;
     call->work = work(p, (double)call->groups[0] * LOCAL);
-    return fits_vectors(p);
+    return fits_wide(p);
 }
 
 // 64 queries of a head, four subgroups; see attention_matrix.comp. The keys of a block follow from
@@ -179,9 +185,21 @@ bool plan_attention_any(const struct vk_caps *caps, const struct problem *p, str
 
 // ---- operator -------------------------------------------------------------------------------
 
+static void attention_part(struct ops *o, const struct tensor *const t[], const void *params)
+{
+    struct op_attention_params one = *(const struct op_attention_params *)params;
+    one.q = t[0];
+    one.y = t[1];
+    op_attention(o, &one);
+}
+
 void op_attention(struct ops *o, const struct op_attention_params *p)
 {
+    const struct tensor *split[] = {p->q, p->y};
     if (!ops_require(o, fits(p), p->q, p->segment[0].k, p->segment[0].v, p->bias, p->valid, p->y))
+        return;
+    // the bias has rows of its own for the queries
+    if (!p->bias && ops_by_rows(o, split, 2, attention_part, p))
         return;
     const bool second = p->segments > 1;
     const struct push_attention push = make_push(o, p);

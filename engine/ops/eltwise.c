@@ -38,7 +38,7 @@ struct map_params {
 
 static void map(struct ops *o, const struct map_params *m);
 
-static void map_sample(struct ops *o, const struct tensor *const t[], const void *params)
+static void map_part(struct ops *o, const struct tensor *const t[], const void *params)
 {
     struct map_params one = *(const struct map_params *)params;
     one.a = t[0];
@@ -50,7 +50,7 @@ static void map_sample(struct ops *o, const struct tensor *const t[], const void
 static void map(struct ops *o, const struct map_params *m)
 {
     const struct tensor *split[] = {m->a, m->b, m->y};
-    if (ops_by_sample(o, split, 3, map_sample, m))
+    if (ops_by_sample(o, split, 3, map_part, m) || ops_by_rows(o, split, 3, map_part, m))
         return;
     struct push_map push = {
         .a = ops_view(o, m->a),
@@ -90,9 +90,17 @@ void op_add(struct ops *o, const struct tensor *a, const struct tensor *b, float
                .a = a, .b = b, .y = y, .add = pixel ? ADD_PIXEL : ADD_MAP, .scale = scale});
 }
 
+static void copy_part(struct ops *o, const struct tensor *const t[], const void *params)
+{
+    (void)params;
+    op_copy(o, t[0], t[1]);
+}
+
 void op_copy(struct ops *o, const struct tensor *x, const struct tensor *y)
 {
-    if (!ops_require(o, same_shape(x, y) && is_activation(x) && is_activation(y), x, y))
+    const struct tensor *split[] = {x, y};
+    if (!ops_require(o, same_shape(x, y) && is_activation(x) && is_activation(y), x, y) ||
+        ops_by_rows(o, split, 2, copy_part, NULL))
         return;
     if (x->dtype == y->dtype) {
         map(o, &(struct map_params){.a = x, .y = y, .act = ACT_NONE, .add = ADD_NONE});

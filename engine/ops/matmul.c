@@ -206,7 +206,7 @@ struct product_params {
     struct op_epilogue epilogue;
 };
 
-static void product_of_sample(struct ops *o, const struct tensor *const t[], const void *params)
+static void product_of_part(struct ops *o, const struct tensor *const t[], const void *params)
 {
     const struct product_params *p = params;
     struct op_epilogue e = p->epilogue;
@@ -215,12 +215,49 @@ static void product_of_sample(struct ops *o, const struct tensor *const t[], con
     op_conv2d(o, t[0], p->w, &e, t[1]);
 }
 
-static bool by_sample(struct ops *o, const struct tensor *x, const struct op_weight *w,
-                      const struct op_epilogue *e, const struct tensor *y)
+// Rows of a convolution's piece: computed with their neighbors above and below, whose own results
+// are wrong, in other memory.
+static void conv_piece(struct ops *o, const struct tensor *const t[],
+                       const struct product_params *p, uint32_t first, uint32_t rows)
+{
+    const uint32_t above = first ? 1 : 0, left = t[0]->h - first - rows;
+    const uint32_t top = first - above, height = above + rows + (left ? 1 : 0);
+    const struct tensor x = ops_rows(t[0], top, height), y = ops_rows(t[1], first, rows);
+    struct tensor mul, residual, out = ops_temp_dtype(o, y.dtype, 1, height, y.w, y.c);
+    struct op_epilogue e = p->epilogue;
+    if (t[2])
+        mul = ops_rows(t[2], top, height);
+    if (t[3])
+        residual = ops_rows(t[3], top, height);
+    e.mul = t[2] ? &mul : NULL;
+    e.residual = t[3] ? &residual : NULL;
+    op_conv2d(o, &x, p->w, &e, &out);
+    const struct tensor inner = ops_rows(&out, above, rows);
+    op_copy(o, &inner, &y);
+    ops_release(o, &out);
+}
+
+static bool conv_by_rows(struct ops *o, const struct tensor *const t[],
+                         const struct product_params *p)
+{
+    enum { HALO = 2, BLOCK = 8 }; // kernels compute so many rows at a time
+    uint32_t rows = ops_piece_rows(o, t, 4);
+    if (rows > HALO + BLOCK)
+        rows = rows / BLOCK * BLOCK - HALO;
+    for (uint32_t first = 0; rows && first < t[0]->h; first += rows)
+        conv_piece(o, t, p, first, t[0]->h - first < rows ? t[0]->h - first : rows);
+    return rows > 0;
+}
+
+static bool in_parts(struct ops *o, const struct tensor *x, const struct op_weight *w,
+                     const struct op_epilogue *e, const struct tensor *y)
 {
     const struct product_params p = {w, e ? *e : (struct op_epilogue){0}};
     const struct tensor *split[] = {x, y, p.epilogue.mul, p.epilogue.residual};
-    return ops_by_sample(o, split, 4, product_of_sample, &p);
+    if (ops_by_sample(o, split, 4, product_of_part, &p))
+        return true;
+    return w->kernel == 1 ? ops_by_rows(o, split, 4, product_of_part, &p)
+                          : conv_by_rows(o, split, &p);
 }
 
 static void product(struct ops *o, const struct tensor *x, const struct op_weight *w,
@@ -264,7 +301,7 @@ void op_linear(struct ops *o, const struct tensor *x, const struct op_weight *w,
     const struct tensor shape = weights_shape(w);
     if (ops_require(o, w->kernel == 1 && shapes_fit(x, w, e, y), x, &shape, y, e ? e->mul : NULL,
                     e ? e->residual : NULL) &&
-        !by_sample(o, x, w, e, y))
+        !in_parts(o, x, w, e, y))
         product(o, x, w, e, y);
 }
 
@@ -276,6 +313,6 @@ void op_conv2d(struct ops *o, const struct tensor *x, const struct op_weight *w,
         op_linear(o, x, w, e, y);
     else if (ops_require(o, shapes_fit(x, w, e, y), x, &shape, y, e ? e->mul : NULL,
                          e ? e->residual : NULL) &&
-             !by_sample(o, x, w, e, y))
+             !in_parts(o, x, w, e, y))
         product(o, x, w, e, y);
 }

@@ -164,16 +164,35 @@ static void record_lines(struct ops *o, const struct large *l, const struct op_g
     ops_dispatch(o, &call);
 }
 
-static void record_apply(struct ops *o, const struct large *l, enum op_act act,
-                         const struct tensor *x, const struct tensor *lines, const struct tensor *y)
+struct apply_params {
+    enum op_act act;
+    const struct tensor *lines;
+};
+
+static void record_apply(struct ops *o, const struct large *l, const struct apply_params *p,
+                         const struct tensor *x, const struct tensor *y);
+
+static void apply_part(struct ops *o, const struct tensor *const t[], const void *params)
 {
+    const struct apply_params *p = params;
+    const struct large l = large_plan(o, t[0], t[0]->c); // groups are in the lines
+    if (!ops_error(o))
+        record_apply(o, &l, p, t[0], t[1]);
+}
+
+static void record_apply(struct ops *o, const struct large *l, const struct apply_params *p,
+                         const struct tensor *x, const struct tensor *y)
+{
+    const struct tensor *split[] = {x, y};
+    if (ops_by_rows(o, split, 2, apply_part, p))
+        return;
     struct push_group_norm_parts push = l->push;
     struct ops_call call = {
         .op = OP_GROUP_NORM_APPLY,
         .dtype = x->dtype,
         .specs = 3,
-        .spec = {l->walk.local, l->walk.blocks, act},
-        .arg = {x, lines, y},
+        .spec = {l->walk.local, l->walk.blocks, p->act},
+        .arg = {x, p->lines, y},
         .push = &push,
         .groups = {l->walk.groups[0], l->walk.groups[1], l->walk.groups[2]},
     };
@@ -193,7 +212,7 @@ static void group_norm_parts(struct ops *o, const struct op_group_norm_params *p
     parts = record_parts(o, &l, x);
     lines = packed_temp(o, x->n, 3 * l.c);
     record_lines(o, &l, p, &parts, &lines);
-    record_apply(o, &l, p->act, x, &lines, p->y);
+    record_apply(o, &l, &(struct apply_params){p->act, &lines}, x, p->y);
     packed_release(o, parts);
     packed_release(o, lines);
 }
@@ -250,7 +269,7 @@ void op_group_norm_lines(struct ops *o, const struct tensor *x, const struct ten
         return;
     const struct large l = large_plan(o, x, x->c);
     if (!ops_error(o))
-        record_apply(o, &l, act, x, lines, y);
+        record_apply(o, &l, &(struct apply_params){act, lines}, x, y);
 }
 
 static void group_norm_sample(struct ops *o, const struct tensor *const t[], const void *params)

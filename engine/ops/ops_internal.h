@@ -101,10 +101,18 @@ void ops_groups(const struct vk_caps *caps, size_t count, uint32_t local, uint32
 struct ops_device *ops_recorder_device(const struct ops *o);
 // Where one binding cannot span all samples of one of these tensors (NULL: absent), calls `one` for
 // each sample, with the tensors cut down to it, and returns true.
-typedef void ops_sample_fn(struct ops *o, const struct tensor *const t[], const void *params);
+typedef void ops_part_fn(struct ops *o, const struct tensor *const t[], const void *params);
 enum { OPS_MAX_SPLIT = 4 };
-bool ops_by_sample(struct ops *o, const struct tensor *const t[], int count, ops_sample_fn *one,
+bool ops_by_sample(struct ops *o, const struct tensor *const t[], int count, ops_part_fn *one,
                    const void *params);
+// The same where it cannot span one sample, in pieces of whole rows, for operators whose pixels do
+// not depend on each other. The maps have the same size; what has one pixel stays whole.
+bool ops_by_rows(struct ops *o, const struct tensor *const t[], int count, ops_part_fn *one,
+                 const void *params);
+// Rows of a piece; 0: none is needed, or a row is too long for one.
+uint32_t ops_piece_rows(const struct ops *o, const struct tensor *const t[], int count);
+// Rows of one sample.
+struct tensor ops_rows(const struct tensor *t, uint32_t first, uint32_t rows);
 // The tensors of a product in the memory where the next dispatch finds them.
 void ops_place(struct ops *o, const struct op_weight *w, struct tensor *packed,
                struct tensor *bias);

@@ -79,32 +79,6 @@ void ops_fail(struct ops *o, enum err e)
         o->error = e;
 }
 
-static bool too_large(const struct ops *o, const struct tensor *t)
-{
-    size_t bytes = tensor_span(t) * tensor_dtype_bytes(t->dtype);
-    return t->n > 1 && bytes > o->dev->caps->max_storage_range;
-}
-
-bool ops_by_sample(struct ops *o, const struct tensor *const t[], int count, ops_sample_fn *one,
-                   const void *params)
-{
-    uint32_t samples = 0;
-    for (int i = 0; i < count; i++)
-        if (t[i] && too_large(o, t[i]))
-            samples = t[i]->n;
-    for (uint32_t n = 0; n < samples; n++) {
-        struct tensor cut[OPS_MAX_SPLIT];
-        const struct tensor *at[OPS_MAX_SPLIT] = {0};
-        for (int i = 0; i < count; i++)
-            if (t[i]) {
-                cut[i] = tensor_samples(t[i], n, 1);
-                at[i] = &cut[i];
-            }
-        one(o, at, params);
-    }
-    return samples > 0;
-}
-
 void ops_exceeds(struct ops *o, const char *op, const struct tensor *t, const char *what,
                  size_t need, size_t most)
 {

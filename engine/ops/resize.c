@@ -53,7 +53,7 @@ struct rows_params {
 
 static void rows(struct ops *o, const struct rows_params *r);
 
-static void rows_sample(struct ops *o, const struct tensor *const t[], const void *params)
+static void rows_part(struct ops *o, const struct tensor *const t[], const void *params)
 {
     struct rows_params one = *(const struct rows_params *)params;
     one.x = t[0];
@@ -61,10 +61,25 @@ static void rows_sample(struct ops *o, const struct tensor *const t[], const voi
     rows(o, &one);
 }
 
+// As ops_by_rows, where each row of low is as many as `scale` of high. t: low, high.
+static bool by_low_rows(struct ops *o, const struct tensor *low, const struct tensor *high,
+                        uint32_t scale, ops_part_fn *one, const void *params)
+{
+    const struct tensor flat = tensor_reshape(high, high->n, low->h, high->w * scale);
+    const uint32_t rows = ops_piece_rows(o, (const struct tensor *[]){low, &flat}, 2);
+    for (uint32_t first = 0; rows && first < low->h; first += rows) {
+        const uint32_t count = low->h - first < rows ? low->h - first : rows;
+        const struct tensor a = ops_rows(low, first, count);
+        const struct tensor b = ops_rows(high, first * scale, count * scale);
+        one(o, (const struct tensor *[]){&a, &b}, params);
+    }
+    return rows > 0;
+}
+
 static void rows(struct ops *o, const struct rows_params *r)
 {
     const struct tensor *x = r->x, *split[] = {x, r->y};
-    if (ops_by_sample(o, split, 2, rows_sample, r))
+    if (ops_by_sample(o, split, 2, rows_part, r))
         return;
     uint32_t local = walk_local(o, LOCAL), lanes = walk_lanes(vec4s(x->c), local);
     uint32_t stride = local >> lanes, blocks = blocks_of(vec4s(x->c), 1u << lanes);
@@ -105,10 +120,18 @@ void op_avg_pool2(struct ops *o, const struct tensor *x, const struct tensor *y)
              .op = OP_AVG_POOL2, .x = x, .y = y, .walked = small, .push = small, .other = large});
 }
 
+static void nearest2_part(struct ops *o, const struct tensor *const t[], const void *params)
+{
+    (void)params;
+    op_upsample_nearest2(o, t[0], t[1]);
+}
+
 void op_upsample_nearest2(struct ops *o, const struct tensor *x, const struct tensor *y)
 {
+    const struct tensor *const split[] = {x, y};
     bool ok = maps_fit(x, y) && x->c == y->c && y->h == x->h * 2 && y->w == x->w * 2;
-    if (!ops_require(o, ok, x, y))
+    if (!ops_require(o, ok, x, y) || ops_by_sample(o, split, 2, nearest2_part, NULL) ||
+        by_low_rows(o, x, y, 2, nearest2_part, NULL))
         return;
     struct size small = {x->h, x->w}, large = {y->h, y->w};
     rows(o, &(struct rows_params){.op = OP_UPSAMPLE_NEAREST2,
@@ -147,10 +170,34 @@ void op_upsample_bilinear(struct ops *o, bool align_corners, const struct tensor
                                   .first_x = align_corners ? 0 : sx / 2 - .5f});
 }
 
+struct shuffle_params {
+    enum op op;
+    uint32_t p;
+};
+
+static void shuffle(struct ops *o, enum op op, uint32_t p, const struct tensor *x,
+                    const struct tensor *y);
+
+static void shuffle_sample(struct ops *o, const struct tensor *const t[], const void *params)
+{
+    const struct shuffle_params *s = params;
+    shuffle(o, s->op, s->p, t[0], t[1]);
+}
+
+// t: low, high.
+static void shuffle_rows(struct ops *o, const struct tensor *const t[], const void *params)
+{
+    const struct shuffle_params *s = params;
+    const bool down = s->op == OP_PIXEL_UNSHUFFLE;
+    shuffle(o, s->op, s->p, t[down ? 1 : 0], t[down ? 0 : 1]);
+}
+
 // low: the map with few pixels and many channels, c: channels of the other one.
 static void shuffle(struct ops *o, enum op op, uint32_t p, const struct tensor *x,
                     const struct tensor *y)
 {
+    const struct tensor *const split[] = {x, y};
+    const struct shuffle_params params = {op, p};
     const struct tensor *low = op == OP_PIXEL_UNSHUFFLE ? y : x;
     const struct tensor *high = op == OP_PIXEL_UNSHUFFLE ? x : y;
     bool ok = maps_fit(x, y) && p && high->h == low->h * p && high->w == low->w * p;
@@ -160,6 +207,9 @@ static void shuffle(struct ops *o, enum op op, uint32_t p, const struct tensor *
         op_copy(o, x, y);
         return;
     }
+    if (ops_by_sample(o, split, 2, shuffle_sample, &params) ||
+        by_low_rows(o, low, high, p, shuffle_rows, &params))
+        return;
     uint32_t local = walk_local(o, LOCAL);
     struct push_shape push = {
         .x = ops_view(o, x), .y = ops_view(o, y), .h = low->h, .w = low->w, .c = high->c};

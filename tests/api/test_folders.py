@@ -357,6 +357,22 @@ def poison(name, tensor, value):
         m.write(name, data)
     return change
 
+
+def old_names(m):
+    """A VAE's attention and a U-Net's config as diffusers 0.8 wrote them, and the published upscaler has them."""
+    name = "vae/diffusion_pytorch_model.safetensors"
+    data = m.read(name)
+    n = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + n])
+    for new, old in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+        header = {k.replace(".%s." % new, ".%s." % old): v for k, v in header.items()}
+    text = json.dumps(header).encode()
+    m.write(name, struct.pack("<Q", len(text)) + text + data[8 + n:])
+    config = json.loads(m.read("unet/config.json"))
+    del config["mid_block_type"]
+    m.write("unet/config.json", json.dumps(config).encode())
+
+
 BASE = os.path.join(GOLDEN, "if-tiny-I")
 
 
@@ -397,6 +413,7 @@ def test_an_upscaler_as_libraries_write_it():
         lambda m: None,
         shards("unet", "diffusion_pytorch_model"),
         shards("text_encoder", "model"),
+        old_names,
         lambda m: [rename(f"{d}/{b}.safetensors", f"{d}/{b}.fp16.safetensors")(m) for d, b in (
             ("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
             ("text_encoder", "model"))],

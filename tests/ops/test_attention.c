@@ -23,6 +23,7 @@ static const struct row rows[] = {
     // Blocks of queries and of keys that both segments share; a head of several matrices.
     {2, 66, {37, 45}, 2, 24, .bias = true, .valid = true, .view = true, .index = {false, true}},
     {2, 65, {33}, 1, 128, .valid = true, .magnitude = 8},
+    {1, 11, {37}, 1, 132, .view = true}, // wide
 };
 
 // DeepFloyd IF's: 44 heads over text and image, many keys, T5-XXL's heads.

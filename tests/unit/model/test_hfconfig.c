@@ -123,6 +123,9 @@ static void check_unet_mid(void)
     static const char resnet[] = UNET_SKIPPING("\"UNetMidBlock2D\"") "}";
     static const char cross[] =
         UNET_SKIPPING("\"UNetMidBlock2DSimpleCrossAttn\"") ",\"only_cross_attention\":true}";
+    static const char absent[] =
+        "{\"_class_name\":\"UNet2DConditionModel\",\"block_out_channels\":[32],"
+        "\"down_block_types\":[\"DownBlock2D\"],\"up_block_types\":[\"UpBlock2D\"]}";
     struct unet_config c;
     struct fault why = {0};
 
@@ -130,6 +133,9 @@ static void check_unet_mid(void)
     CHECK(c.mid == UNET_MID_RESNET && c.skip_time_act && !c.mid_skip_time_act);
     CHECK_MSG(!hfconfig_unet_parse(cross, strlen(cross), "u", &c, &why), "%s", why.msg);
     CHECK(c.mid == UNET_MID_CROSS && c.mid_skip_time_act && c.mid_only_cross && c.mid_heads == 8);
+    // As the x4 upscaler is published.
+    CHECK_MSG(!hfconfig_unet_parse(absent, strlen(absent), "u", &c, &why), "%s", why.msg);
+    CHECK(c.mid == UNET_MID_TRANSFORMER && !c.mid_only_cross && c.mid_heads == 8);
 }
 
 // Valid configs of networks that cannot be loaded.
@@ -221,10 +227,6 @@ static void check_blocks_refused(void)
         {"{\"_class_name\":\"UNet2DConditionModel\",\"block_out_channels\":[32],"
          "\"down_block_types\":[\"UpBlock2D\"]}",
          "down_block_types \"UpBlock2D\""},
-        {"{\"_class_name\":\"UNet2DConditionModel\",\"block_out_channels\":[32],"
-         "\"down_block_types\":[\"ResnetDownsampleBlock2D\"],\"up_block_types\":["
-         "\"ResnetUpsampleBlock2D\"]}",
-         "mid_block_type is missing"},
         {"{\"_class_name\":\"UNet2DConditionModel\",\"block_out_channels\":[]}",
          "a list of 1 to 8"},
         {"{\"_class_name\":\"UNet2DConditionModel\",\"block_out_channels\":32}",
