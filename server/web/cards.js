@@ -192,7 +192,10 @@ export function show(job, asked) {
 
 function drop(id) {
   forget(id);
-  for (const card of document.querySelectorAll('[data-job="' + id + '"]')) card.remove();
+  for (const card of document.querySelectorAll('[data-job="' + id + '"]')) {
+    for (const url of [card.querySelector(".download").href, card.dataset.before]) URL.revokeObjectURL(url);
+    card.remove();
+  }
   $("empty").hidden = $("gallery").children.length > 0;
   showTitle();
 }

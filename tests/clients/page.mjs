@@ -50,8 +50,13 @@ await run({
     await done(page);
     assert.equal(await page.textContent(".what"), await page.inputValue("#prompt"));
     assert.equal(await page.isVisible("#empty"), false);
+    const readable = (url) => page.evaluate((u) => Object.assign(new Image(), { src: u }).decode()
+      .then(() => true, () => false), url);
+    const url = await page.getAttribute(".download", "href");
+    assert.equal(await readable(url), true);
     await page.click(".remove");
     await page.waitForSelector("#empty:visible");
+    assert.equal(await readable(url), false);    // an image of a removed card takes no memory
     assert.equal(await s.stop(), 0);
   },
 
