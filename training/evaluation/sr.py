@@ -1,8 +1,11 @@
-"""The super-resolution stages on scenes with combinations that training never saw: PSNR against bicubic
-enlargement of exact renders, in one step, which draws what is likeliest, and as recommended, which also
+"""The super-resolution stages on scenes with combinations that training never saw, of solids and, with an atlas,
+of nouns: PSNR against bicubic enlargement of exact renders, in one step, which draws what is likeliest, and as recommended, which also
 draws what cannot be known (in torch, from renders that are not rounded to bytes); how much fine detail the
 pictures of the engine have, and how much on plain walls, where there should be none.
 """
+
+import dataclasses
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +14,10 @@ import schedule
 from evaluation.engine import tensor
 from sample import Cascade
 from world import scene as worlds
+from world import staging
 from world.render import render
+
+from .nouns import MIX
 
 # stage: sizes, and how many pictures for every 100 prompts of the other parts
 SIZES = {"sr256": (64, 256, 64), "sr1024": (256, 1024, 24)}
@@ -23,13 +29,23 @@ def psnr(a, b):
     return float(-10 * torch.log10((a - b).pow(2).mean() / 4))
 
 
-def compare(context, cascade, stage, count, times):
+def worlds_of(context):
+    """What the scenes show -> a function from a seed to a scene."""
+    kinds = {"solids": lambda seed: worlds.sample(seed, context.mix, None, True)}
+    if context.cast:
+        mix = dataclasses.replace(MIX, nouns=[n.id for n in context.atlas.nouns
+                                              if not context.waves or n.wave in context.waves])
+        kinds["nouns"] = lambda seed: staging.sample(seed, mix, context.cast, held_out=True)
+    return kinds
+
+
+def compare(context, cascade, stage, sample, count, times):
     """(PSNR of the stage, PSNR of bicubic), means over the pictures."""
     low_res, high_res, _ = SIZES[stage]
     rows, generator = [], torch.Generator().manual_seed(1)
     for i in range(count):
-        s = worlds.sample(context.seed + 2 * 10 ** 9 + i, context.mix, None, True)
-        low, high = (render([s], r) * 2 - 1 for r in (low_res, high_res))
+        s = sample(context.seed + 2 * 10 ** 9 + i)
+        low, high = (render([s], r, atlas=context.atlas) * 2 - 1 for r in (low_res, high_res))
         drawn = cascade.upscale(stage, low, cascade.encode([s.caption]), generator, times)
         bicubic = F.interpolate(low, size=(high_res, high_res), mode="bicubic", align_corners=False)
         rows.append((psnr(drawn, high), psnr(bicubic.clamp(-1, 1), high)))
@@ -47,15 +63,17 @@ def detail(images):
 
 
 def fidelity(context, cascade, results):
-    lines = ["| stage | pictures | steps | PSNR | bicubic | gain |", "|---|---|---|---|---|---|"]
-    for stage, (low_res, high_res, pictures) in SIZES.items():
-        count = max(1, pictures * context.count // 100)
-        for times in (schedule.dpm_timesteps(1), recommended(context, stage)):
-            mine, bicubic = compare(context, cascade, stage, count, times)
-            results["%s, steps %d" % (stage, len(times))] = {
+    lines = ["| stage | scenes of | pictures | steps | PSNR | bicubic | gain |", "|---|---|---|---|---|---|---|"]
+    for stage, kind, times in itertools.product(SIZES, worlds_of(context).items(), ("one", "recommended")):
+        if stage in cascade.nets:
+            low_res, high_res, pictures = SIZES[stage]
+            count = max(1, pictures * context.count // 100)
+            times = schedule.dpm_timesteps(1) if times == "one" else recommended(context, stage)
+            mine, bicubic = compare(context, cascade, stage, kind[1], count, times)
+            results["%s, %s, steps %d" % (stage, kind[0], len(times))] = {
                 "pictures": count, "steps": len(times), "psnr": round(mine, 2), "bicubic": round(bicubic, 2)}
-            lines.append("| %d to %d px | %d | %d | %.2f dB | %.2f dB | %+.2f dB |" % (
-                low_res, high_res, count, len(times), mine, bicubic, mine - bicubic))
+            lines.append("| %d to %d px | %s | %d | %d | %.2f dB | %.2f dB | %+.2f dB |" % (
+                low_res, high_res, kind[0], count, len(times), mine, bicubic, mine - bicubic))
             context.say(lines[-1])
     return lines
 
