@@ -173,10 +173,11 @@ static void on_closed(void *ctx)
     *(bool *)ctx = true;
 }
 
-// Runs the loop until something holds, for ten seconds at most.
+// Runs the loop until something holds; what must happen at some time may take a minute on a busy
+// machine.
 #define UNTIL(condition)                                                                           \
     do {                                                                                           \
-        for (double begin_ = clock_seconds(); !(condition) && clock_seconds() < begin_ + 10;)      \
+        for (double begin_ = clock_seconds(); !(condition) && clock_seconds() < begin_ + 60;)      \
             uv_run(&loop, UV_RUN_ONCE);                                                            \
         CHECK(condition);                                                                          \
     } while (0)
@@ -307,7 +308,8 @@ static void test_bound(void)
     const double begin = clock_seconds();
     s->ops->leave(s);
     UNTIL(answered == 3); // both images, and what waited for them
-    CHECK(clock_seconds() - begin > 4);
+    const double took = clock_seconds() - begin;
+    CHECK_MSG(took > 4 && took < 10, "%g s", took);
     CHECK_STR(base.log, "claim0 claim0 accept0 release0 ");
     close_store(s);
     job_free(&j);
