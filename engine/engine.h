@@ -45,6 +45,8 @@ typedef void engine_event_fn(void *ctx, const struct engine_event *ev);
 
 struct engine_stats {
     size_t device_bytes, device_peak_bytes;
+    // The memory limit that it was opened with, or found, and the limit that its plan needs.
+    size_t limit_bytes, need_bytes;
     uint64_t text_cache_hits, text_cache_misses;
     uint64_t steps[PICTURE_MAX_STAGES];         // forward passes
     uint64_t step_pictures[PICTURE_MAX_STAGES]; // images in those passes, summed
@@ -66,10 +68,17 @@ enum err engine_plan_open(const struct engine_params *p, struct engine_plan **ou
 // Like engine_resolve. Errors: INVALID, UNSUPPORTED with *why filled.
 enum err engine_plan_resolve(const struct engine_plan *p, const struct picture_request *r,
                              struct picture_used *out, struct fault *why);
+// Fills in what the config files say; device, driver, dtype, slots and the numbers of parameters
+// stay empty.
+void engine_plan_info(const struct engine_plan *p, struct model_info *out);
 void engine_plan_close(struct engine_plan **p);
 
 // Checks whether the request can be generated. Thread: any.
 enum err engine_check(const struct engine *e, const struct picture_request *r, struct fault *why);
+
+// Replaces the memory limit for images and networks that need more than the engine has planned for:
+// engine_stats.need_bytes, below which it must not be. Thread: the worker's.
+void engine_set_memory_limit(struct engine *e, size_t bytes);
 
 // Takes a request into a free slot; its events carry tag. r and everything that it points to may be
 // freed afterwards. The first image of a preset with its own network loads that network, which

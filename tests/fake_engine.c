@@ -341,6 +341,13 @@ enum err engine_plan_open(const struct engine_params *p, struct engine_plan **ou
     return ERR_OK;
 }
 
+void engine_plan_info(const struct engine_plan *p, struct model_info *out)
+{
+    *out = p->e.info;
+    out->slots = 0;
+    *out->device = *out->driver = *out->dtype = 0;
+}
+
 enum err engine_plan_resolve(const struct engine_plan *p, const struct picture_request *r,
                              struct picture_used *out, struct fault *why)
 {

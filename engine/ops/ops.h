@@ -45,6 +45,8 @@ enum err ops_device_open(const struct ops_open_params *p, struct ops_device **ou
 void ops_device_close(struct ops_device **dev);
 const struct ops_device_info *ops_device_info(const struct ops_device *dev);
 void ops_device_memory(const struct ops_device *dev, struct ops_memory *out);
+// Replaces ops_open_params.memory_limit.
+void ops_device_set_memory_limit(struct ops_device *dev, size_t limit);
 // From now on tensors, weights and recordings take no memory and cannot be run, but are counted:
 // what they would take, as if nothing else were there. Ending it forgets them: destroy them first.
 // Errors: NO_MEMORY.

@@ -157,6 +157,11 @@ void ops_device_memory(const struct ops_device *dev, struct ops_memory *out)
     *out = (struct ops_memory){s.used, s.peak, s.reserved, s.limit};
 }
 
+void ops_device_set_memory_limit(struct ops_device *dev, size_t limit)
+{
+    vk_memory_set_limit(dev->vk, limit);
+}
+
 enum err ops_device_count(struct ops_device *dev, bool on)
 {
     struct activations *fresh = NULL;

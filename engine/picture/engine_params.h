@@ -10,6 +10,7 @@
 
 struct engine_params {
     const char *model;   // a cascade folder (cascade.json), or pipeline folders separated by ','
+    const char *name;    // the model's name; NULL: that of its folder or cascade.json
     const char *variant; // file variant such as "fp16"; NULL: plain files, else the only variant
     const char *text_encoder; // a GGUF file instead of the model's; NULL: the model's
     const char *lora;         // FILE[:SCALE], several separated by ','; NULL: none
@@ -21,6 +22,9 @@ struct engine_params {
     int slots;           // images generated at once; 0: default
     size_t text_cache;   // bytes of encoded prompts in cache_dir; 0: none are kept there
     size_t memory_limit; // bytes of device memory; 0: most of what the device has free
+    // Other engines use the rest of memory_limit: reserve only what this model needs of it.
+    bool shared;
+    bool whole; // fail with NO_DEVICE_MEMORY if its networks would have to take turns
     struct check_size
         size;        // of images whose memory engine_inspect predicts; 0x0: the largest square
     bool validation; // Vulkan validation layers

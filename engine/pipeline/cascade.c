@@ -586,6 +586,8 @@ enum err cascade_read(const struct cascade_files *files, struct cascade *out, st
         if (!e)
             snprintf(out->name, sizeof out->name, "%s", out->network[0].name);
     }
+    if (files->name)
+        snprintf(out->name, sizeof out->name, "%s", files->name);
     struct cascade_text *text = &out->text[0];
     if (text->gguf && !text->tokenizer_dir[0])
         snprintf(text->tokenizer_dir, sizeof text->tokenizer_dir, "%s", text->dir);

@@ -105,6 +105,7 @@ struct cascade_files {
     const char *variant;      // of the weight files, or NULL
     const char *text_encoder; // a GGUF file instead of the model's text encoder, or NULL
     const char *lora;         // FILE[:SCALE], several separated by ','; NULL: none
+    const char *name;         // instead of the model's own name; NULL: none
 };
 
 // model: a folder with a cascade.json, a pipeline folder (model_index.json), or pipeline folders in

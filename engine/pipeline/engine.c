@@ -35,6 +35,7 @@ struct engine {
     struct network *network[CASCADE_MAX_NETWORKS]; // NULL: not loaded yet
     struct model_info info;
     struct residents residents;
+    size_t limit; // of memory, as opened
     struct turns turns;
     struct slot *slot;
     int *entries; // scratch of engine_step
@@ -154,8 +155,9 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = fault_set(why, ERR_INVALID, "slots", "slots must be 1 to %d", MAX_SLOTS);
         goto fail;
     }
-    e = cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder, p->lora},
-                     &g->cascade, why);
+    e = cascade_read(
+        &(struct cascade_files){p->model, p->variant, p->text_encoder, p->lora, p->name},
+        &g->cascade, why);
     if (!e)
         e = open_device(p, g, why);
     if (e)
@@ -174,6 +176,12 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         &(struct measure_params){
             .dev = g->dev, .cascade = &g->cascade, .slots = g->info.slots, .stored = !p->weights},
         p->memory_limit, why);
+    g->limit = g->residents.limit;
+    if (!e && p->whole && !resident_is_whole(&g->residents))
+        e = fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
+                      "%zu MB are too few to keep the whole model in memory", g->limit / 1000000);
+    if (!e && p->shared)
+        engine_set_memory_limit(g, resident_need(&g->residents));
     for (int i = 0; !e && i < g->cascade.texts; i++) {
         e = open_text(p, g, i, why);
         if (!e)
@@ -600,6 +608,11 @@ const struct model_info *engine_info(const struct engine *g)
     return &g->info;
 }
 
+void engine_set_memory_limit(struct engine *g, size_t bytes)
+{
+    resident_set_limit(&g->residents, bytes);
+}
+
 void engine_stats(const struct engine *g, struct engine_stats *out)
 {
     struct ops_memory m;
@@ -608,6 +621,8 @@ void engine_stats(const struct engine *g, struct engine_stats *out)
     *out = g->stats;
     out->device_bytes = m.used;
     out->device_peak_bytes = m.peak;
+    out->limit_bytes = g->limit;
+    out->need_bytes = resident_need(&g->residents);
     for (int i = 0; i < g->cascade.texts; i++) {
         uint64_t hits, misses;
         text_cache_counts(g->text[i], &hits, &misses);

@@ -287,10 +287,10 @@ enum err engine_inspect(const struct engine_params *p, char **text, struct fault
     struct cascade *c = malloc(sizeof *c);
     struct totals sum = {0};
     struct buf b = {0};
-    enum err e =
-        c ? cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder, p->lora}, c,
-                         why)
-          : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
+    enum err e = c ? cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder,
+                                                          p->lora, p->name},
+                                  c, why)
+                   : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
 
     if (e)
         goto done;

@@ -3,6 +3,7 @@
 #include "request.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct engine_plan {
     struct cascade cascade;
@@ -17,8 +18,9 @@ enum err engine_plan_open(const struct engine_params *p, struct engine_plan **ou
     *out = NULL;
     if (!plan)
         return fault_set(why, e, NULL, "%s", err_text(e));
-    e = cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder, p->lora},
-                     &plan->cascade, why);
+    e = cascade_read(
+        &(struct cascade_files){p->model, p->variant, p->text_encoder, p->lora, p->name},
+        &plan->cascade, why);
     if (e)
         free(plan);
     else
@@ -35,6 +37,12 @@ enum err engine_plan_resolve(const struct engine_plan *p, const struct picture_r
     if (!e)
         *out = what.used;
     return e;
+}
+
+void engine_plan_info(const struct engine_plan *p, struct model_info *out)
+{
+    memset(out, 0, sizeof *out);
+    request_describe(&p->cascade, out);
 }
 
 void engine_plan_close(struct engine_plan **p)

@@ -66,6 +66,27 @@ enum err resident_shape(struct residents *r, int network, const struct text *tex
     return ERR_OK;
 }
 
+size_t resident_need(const struct residents *r)
+{
+    const size_t need = residency_limit(r->plan.most);
+
+    return need < r->limit ? need : r->limit;
+}
+
+bool resident_is_whole(const struct residents *r)
+{
+    for (int i = 0; i < r->need.units; i++)
+        if (!r->plan.keep[i] && !r->need.unit[i].on_demand)
+            return false;
+    return true;
+}
+
+void resident_set_limit(struct residents *r, size_t limit)
+{
+    r->limit = limit;
+    ops_device_set_memory_limit(r->measure.dev, limit);
+}
+
 bool resident_keeps_text(const struct residents *r, int text)
 {
     return r->plan.keep[text];

@@ -27,6 +27,12 @@ enum err resident_plan(struct residents *r, const struct measure_params *p, size
 // INVALID, naming the least limit that works; as measure_network.
 enum err resident_shape(struct residents *r, int network, const struct text *text,
                         const struct check_size *shape, struct fault *why);
+// The limit that the plan needs, and whether it keeps everything in memory, except networks that
+// may never be used.
+size_t resident_need(const struct residents *r);
+bool resident_is_whole(const struct residents *r);
+// Replaces the limit for later shapes, which must not be below resident_need.
+void resident_set_limit(struct residents *r, size_t limit);
 bool resident_keeps_text(const struct residents *r, int text);
 // As weights_params.room.
 size_t resident_text_room(const struct residents *r, int text);

@@ -95,12 +95,17 @@ enum err vk_memory_init(struct vk_device *dev, size_t limit)
                        "no memory type is accessible to both shaders and the CPU");
     uint32_t heap = dev->ph.memory.memoryTypes[dev->heap_type[VK_DEVICE]].heapIndex;
     dev->ph.caps.memory_bytes = vk_physical_budget(&dev->ph, heap);
-    dev->stats.limit = limit ? limit : dev->ph.caps.memory_bytes;
-    // Slabs are small against the limit, so that little of it lies unused in them.
     dev->slab_bytes = VK_SLAB_BYTES;
-    while (dev->slab_bytes > VK_SUBALLOC_ALIGN << 8 && dev->slab_bytes > dev->stats.limit / 64)
-        dev->slab_bytes /= 2;
+    vk_memory_set_limit(dev, limit ? limit : dev->ph.caps.memory_bytes);
     return ERR_OK;
+}
+
+void vk_memory_set_limit(struct vk_device *dev, size_t limit)
+{
+    dev->stats.limit = limit;
+    // Slabs are small against the limit, so that little of it lies unused in them.
+    while (dev->slab_bytes > VK_SUBALLOC_ALIGN << 8 && dev->slab_bytes > limit / 64)
+        dev->slab_bytes /= 2;
 }
 
 // ---- slabs ----------------------------------------------------------------------------------

@@ -117,6 +117,8 @@ struct vk_memory_stats {
     unsigned slabs, buffers;
     unsigned transfers, transfer_waits; // submissions of the staging ring, and waits for them
 };
+// Replaces the memory limit. Memory that is reserved already stays, also beyond a smaller limit.
+void vk_memory_set_limit(struct vk_device *dev, size_t limit);
 void vk_memory_stats(const struct vk_device *dev, struct vk_memory_stats *out);
 
 // ---- pipelines ------------------------------------------------------------------------------
