@@ -50,8 +50,10 @@ static const struct conf_option options[] = {
     TEXT("listen", listen, "127.0.0.1:8080", 0, "HOST:PORT", "address to listen on"),
     TEXT("model", model, "", 0, "DIR",
          "cascade folder, or pipeline folders separated by commas; empty: the default model"),
+    TEXT("models-file", models_file, "", 0, "FILE",
+         "several models, one section each, instead of model; see docs/models.md"),
     TEXT("model-aliases", model_aliases, "", R, "NAME,...",
-         "additional model names that the OpenAI endpoints accept"),
+         "additional names of the default model that the OpenAI endpoints accept"),
     TEXT("variant", variant, "", 0, "NAME", "weight file variant, such as fp16"),
     TEXT("text-encoder", text_encoder, "", 0, "FILE",
          "GGUF file with a T5 encoder to use instead of the model's"),
@@ -399,7 +401,7 @@ static enum err set_defaults(struct conf *c, struct fault *why)
 {
     char folder[4096];
     enum err err = ERR_OK;
-    if (!*c->model)
+    if (!*c->model && !*c->models_file)
         err = set_value(c, find_option("model", 5), program_default_model(), why);
     if (err || *c->data_dir)
         return err;

@@ -12,8 +12,8 @@
 struct buf;
 
 struct conf {
-    char *config, *listen, *model, *model_aliases, *variant, *text_encoder, *lora, *device, *dtype,
-        *weights, *tune, *cache_dir;
+    char *config, *listen, *model, *models_file, *model_aliases, *variant, *text_encoder, *lora,
+        *device, *dtype, *weights, *tune, *cache_dir;
     int slots;
     double text_cache, memory_limit; // bytes, like all sizes
     char *data_dir;

@@ -77,7 +77,13 @@ static const struct metric_row {
                                "database was away"},
     [METRIC_READY] = {"imagend_ready", GAUGE, NULL, "", "1 while requests are served"},
     [METRIC_MODEL] = {"imagend_model_info", GAUGE, NULL, "model, device, dtype",
-                      "The loaded model; always 1"},
+                      "The models that were loaded; always 1"},
+    [METRIC_MODEL_LOADED] = {"imagend_model_loaded", GAUGE, NULL, "model",
+                             "1 while the model is in memory"},
+    [METRIC_MODEL_LOADS] = {"imagend_model_loads_total", COUNTER, NULL, "model, result",
+                            "Times that a model was loaded: ok, failed"},
+    [METRIC_MODEL_PICTURES] = {"imagend_model_pictures_total", COUNTER, NULL, "model",
+                               "Images generated, by model"},
 };
 
 struct series {

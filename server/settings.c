@@ -31,6 +31,24 @@ static enum err read_list(const char *option, const char *text, struct settings_
     return ERR_OK;
 }
 
+// ---- models -----------------------------------------------------------------------------------
+
+static enum err read_models(const struct conf *c, struct models_file *out, struct fault *why)
+{
+    const struct {
+        const char *option, *value;
+    } of_one[] = {{"model", c->model}, {"text-encoder", c->text_encoder}, {"lora", c->lora}};
+    if (!*c->models_file)
+        return ERR_OK;
+    for (size_t i = 0; i < sizeof of_one / sizeof *of_one; i++)
+        if (*of_one[i].value)
+            return fault_set(why, ERR_INVALID, of_one[i].option,
+                             "%s cannot be set together with models-file; set it in the section of "
+                             "a model there",
+                             of_one[i].option);
+    return models_file_read(c->models_file, out, why);
+}
+
 // ---- names ------------------------------------------------------------------------------------
 
 // Without keys, every client that reaches the server may use it. Checking the Host header then
@@ -335,6 +353,8 @@ enum err settings_read(const struct conf *c, struct settings *out, struct fault 
     if (!err)
         err = check_exposure(c, out->auth, host, why);
     if (!err)
+        err = read_models(c, &out->models, why);
+    if (!err)
         err = check_database(c, why);
     if (!err)
         err = read_bucket(c, &out->bucket, why);
@@ -357,6 +377,7 @@ void settings_deinit(struct settings *s)
 {
     auth_destroy(&s->auth);
     http_tls_destroy(&s->tls);
+    models_file_deinit(&s->models);
     free(s->origins.text);
     free(s->hosts.text);
     free(s->public_url);

@@ -6,6 +6,7 @@
 
 #include "address.h"
 #include "err.h"
+#include "models_file.h"
 #include "proxy.h"
 #include "router.h"
 
@@ -38,6 +39,7 @@ struct settings {
     char *public_url, public_prefix[ADDRESS_PREFIX]; // normalized; "": not configured
     bool any_host;                                   // any Host header is accepted
     struct settings_bucket bucket;
+    struct models_file models; // n = 0: a single model, that of the option model
 };
 
 // Owner: the caller calls settings_deinit, also on error. Errors: INVALID, NOT_FOUND, IO, with the

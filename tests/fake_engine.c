@@ -12,6 +12,9 @@
 //   FAKE_FAULT       message of a failed open or image
 //   FAKE_PREVIEWS    a file that gets a line for each rendered preview
 //   FAKE_SEEN        a file that gets a line of JSON for each open and each admitted image
+//   FAKE_BROKEN      a file: while it exists, models with "fragile" in their path cannot be opened
+// A model with "NUMBERm" in its path needs this many MB of the memory limit, or 1. One with "small"
+// has two stages and no presets.
 // Words in a prompt cause errors; CODE is an error name of err.h, or omitted for the one shown:
 //   [fail CODE]      the image fails in its second step (not_finite)
 //   [refuse CODE]    the image is not admitted (no_memory)
@@ -20,6 +23,7 @@
 //   [lose preview]   rendering a preview loses the engine, once per process
 //   [slow]           each step of the image takes a tenth of a second
 //   [hang]           the image makes no progress
+//   [grow]           the image needs twice the memory that its model needed when it was opened
 #include "engine.h"
 
 #include "fake_seen.h"
@@ -69,6 +73,9 @@ struct engine {
     double step_ms;
     uint8_t *rgb;
     char *prompt; // of the last picture taken in
+    size_t limit; // of memory, as set last
+    bool grown;   // by a prompt with [grow]
+    bool named;   // by engine_params
     pthread_t thread;
     bool lost;
 };
@@ -154,25 +161,37 @@ static int fake_held(void)
     return step;
 }
 
+// The memory that a model needs: "dir/300m" is 300 MB.
+static size_t fake_need(const struct engine_params *p)
+{
+    for (const char *s = p->model; *s; s++) {
+        const size_t digits = strspn(s, "0123456789");
+        if (digits && s[digits] == 'm')
+            return (size_t)atoi(s) << 20;
+        s += digits ? digits - 1 : 0;
+    }
+    return 1 << 20;
+}
+
 static void fake_describe(const struct engine_params *p, struct model_info *i)
 {
-    snprintf(i->name, sizeof i->name, "fake");
+    const bool small = strstr(p->model, "small");
+    snprintf(i->name, sizeof i->name, "%s", p->name ? p->name : "fake");
     snprintf(i->device, sizeof i->device, "no device");
     snprintf(i->driver, sizeof i->driver, "none");
     snprintf(i->dtype, sizeof i->dtype, "f32");
     i->slots = p->slots ? p->slots : (int)fake_env("FAKE_SLOTS", 4);
     if (i->slots > FAKE_MAX_SLOTS)
         i->slots = FAKE_MAX_SLOTS;
-    i->stages = FAKE_STAGES;
+    i->stages = small ? FAKE_STAGES - 1 : FAKE_STAGES;
     i->samplers = fake_samplers;
     i->timesteps = fake_timesteps;
     i->text_parameters = 1000;
-    i->sizes =
-        (struct picture_sizes){.stages = FAKE_STAGES, .step = (int)fake_env("FAKE_SHAPES", 0)};
+    i->sizes = (struct picture_sizes){.stages = i->stages, .step = (int)fake_env("FAKE_SHAPES", 0)};
     memcpy(i->sizes.edge, fake_sizes, sizeof fake_sizes);
     i->scale[0] = 4;
-    i->scale[1] = 16;
-    i->presets = fake_env("FAKE_PRESETS", 1) > 0;
+    i->scale[1] = small ? 0 : 16;
+    i->presets = !small && fake_env("FAKE_PRESETS", 1) > 0;
     i->preset[0] = fake_preset;
     for (int s = 0; s < FAKE_STAGES; s++) {
         struct model_stage *g = &i->stage[s];
@@ -197,6 +216,21 @@ static enum err fake_model(const struct engine_params *p, struct fault *why)
     return ERR_OK;
 }
 
+// Fails where only reading the weights, or asking for memory, can.
+static enum err fake_load(const struct engine_params *p, struct fault *why)
+{
+    const char *broken = getenv("FAKE_BROKEN");
+    FILE *f = broken && strstr(p->model, "fragile") ? fopen(broken, "r") : NULL;
+    if (f)
+        fclose(f);
+    if (f)
+        return fault_set(why, ERR_FORMAT, "model", "the weights are damaged");
+    if (p->memory_limit && fake_need(p) > p->memory_limit)
+        return fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
+                         "the memory limit of %zu MB is too small", p->memory_limit >> 20);
+    return ERR_OK;
+}
+
 enum err engine_open(const struct engine_params *p, struct engine **out, struct fault *why)
 {
     *out = NULL;
@@ -206,15 +240,19 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     fake_see_open(p);
     if (atomic_fetch_add(&fake_opens, 1) < (int)fake_env("FAKE_OPEN_FAILS", 0))
         return fault_set(why, code, "device", "%s", fake_fault(err_text(code)));
+    if (fake_model(p, why) || fake_load(p, why))
+        return why->code;
     while (fake_held() >= 0)
         fake_sleep(FAKE_HELD_MS);
-    if (fake_model(p, why))
-        return why->code;
     struct engine *e = calloc(1, sizeof *e);
     if (!e)
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     e->thread = pthread_self();
     e->step_ms = fake_env("FAKE_STEP_MS", 0);
+    e->named = p->name;
+    e->stats.need_bytes = fake_need(p);
+    e->stats.limit_bytes = p->memory_limit ? p->memory_limit : (size_t)1 << 30;
+    e->limit = p->shared ? e->stats.need_bytes : e->stats.limit_bytes;
     fake_describe(p, &e->info);
     *out = e;
     return ERR_OK;
@@ -322,6 +360,13 @@ enum err engine_resolve(const struct engine *e, const struct picture_request *r,
                                   : e->info.stage[s].noise_level;
     }
     return ERR_OK;
+}
+
+void engine_set_memory_limit(struct engine *e, size_t bytes)
+{
+    fake_on_thread(e);
+    fake_demand(bytes >= e->stats.need_bytes, "its memory limit is below what it needs");
+    e->limit = bytes;
 }
 
 struct engine_plan {
@@ -435,10 +480,15 @@ enum err engine_admit(struct engine *e, const struct picture_request *r, void *t
     struct picture_used used;
     fake_on_thread(e);
     fake_check(e, r, tag);
-    fake_see_request(r);
+    fake_see_request(e->named ? e->info.name : NULL, r);
     enum err err = engine_resolve(e, r, &used, why);
     if (err)
         return err;
+    const bool grows = strstr(r->prompt, "[grow]") && !e->grown;
+    if (grows && e->stats.need_bytes * 2 > e->limit)
+        return fault_set(why, ERR_INVALID, "size", "the image does not fit the memory limit");
+    e->stats.need_bytes *= grows ? 2 : 1;
+    e->grown |= grows;
     err = fake_asked(r->prompt, "refuse", ERR_NO_MEMORY);
     if (err)
         return fault_set(why, err, "", "%s", err_text(err));
@@ -645,7 +695,7 @@ const struct model_info *engine_info(const struct engine *e)
 void engine_stats(const struct engine *e, struct engine_stats *out)
 {
     *out = e->stats;
-    out->device_bytes = out->device_peak_bytes = 1 << 20;
+    out->device_bytes = out->device_peak_bytes = e->stats.need_bytes;
 }
 
 char *engine_profile(struct engine *e)

@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void fake_see(struct buf *b)
 {
@@ -25,11 +26,12 @@ void fake_see_open(const struct engine_params *p)
     const char *const texts[][2] = {{"model", p->model},         {"variant", p->variant},
                                     {"device", p->device},       {"dtype", p->dtype},
                                     {"cache_dir", p->cache_dir}, {"text_encoder", p->text_encoder},
-                                    {"lora", p->lora},           {NULL, NULL}};
+                                    {"lora", p->lora},           {"name", p->name},
+                                    {"weights", p->weights},     {NULL, NULL}};
     struct buf b = {0};
     buf_printf(&b, "{\"slots\":%d,\"memory_limit\":%zu,\"text_cache\":%zu", p->slots,
                p->memory_limit, p->text_cache);
-    for (int i = 0; texts[i][0]; i++) {
+    for (int i = 0; texts[i][0] && (p->name || strcmp(texts[i][0], "name") != 0); i++) {
         buf_printf(&b, ",\"%s\":", texts[i][0]);
         text_json(&b, texts[i][1]);
     }
@@ -37,19 +39,17 @@ void fake_see_open(const struct engine_params *p)
     fake_see(&b);
 }
 
-void fake_see_request(const struct picture_request *r)
+void fake_see_request(const char *model, const struct picture_request *r)
 {
     const struct {
         const char *name, *value;
-    } texts[] = {{"prompt", r->prompt},
-                 {"negative_prompt", r->negative_prompt},
-                 {"preset", r->preset},
-                 {"sampler", r->sampler},
-                 {"timesteps", r->timesteps}};
+    } texts[] = {
+        {"model_name", model}, {"prompt", r->prompt},   {"negative_prompt", r->negative_prompt},
+        {"preset", r->preset}, {"sampler", r->sampler}, {"timesteps", r->timesteps}};
     struct buf b = {0};
     buf_printf(&b, "{\"seed\":%llu,\"picture\":%d,\"size\":[%d,%d]", (unsigned long long)r->seed,
                r->picture, r->size.width, r->size.height);
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+    for (size_t i = model ? 0 : 1; i < sizeof texts / sizeof texts[0]; i++) {
         buf_printf(&b, ",\"%s\":", texts[i].name);
         text_json(&b, texts[i].value);
     }

@@ -7,6 +7,6 @@
 #include "picture.h"
 
 void fake_see_open(const struct engine_params *p);
-void fake_see_request(const struct picture_request *r);
+void fake_see_request(const char *model, const struct picture_request *r);
 
 #endif

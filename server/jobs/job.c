@@ -104,6 +104,7 @@ const char *job_format_type(enum job_format f)
 static const struct check_field spec_fields[] = {
     // Unlike in a request, it may be empty.
     {"prompt", CHECK_TEXT, CHECK_REQUIRED, S(request.prompt), 0, PICTURE_MAX_PROMPT},
+    {"model", CHECK_TEXT, 0, S(model), 0, 64},
     {"n", CHECK_INT, 0, S(n), 1, JOB_MAX_PICTURES, .def = "1"},
     {"format", CHECK_ENUM, 0, S(format), .choices = format_names, .def = "png"},
     {"quality", CHECK_INT, 0, S(quality), 0, 100, .def = "90"},

@@ -179,6 +179,7 @@ static enum err jobs_start_workers(struct jobs *j, struct fault *why)
         .queue = j->queue,
         .attachments = j->attachments,
         .engine = j->p.engine,
+        .models = j->p.models,
         .event = jobs_on_worker,
         .ctx = j,
     };
@@ -187,7 +188,7 @@ static enum err jobs_start_workers(struct jobs *j, struct fault *why)
         if (j->workers == JOBS_MAX_WORKERS)
             return fault_set(why, ERR_INVALID, "device", "device: at most %d devices are supported",
                              JOBS_MAX_WORKERS);
-        p.engine.device = device;
+        p.device = device;
         const enum err err = worker_create(&p, &j->worker[j->workers], why);
         if (err)
             return err;
@@ -217,7 +218,9 @@ enum err jobs_create(const struct jobs_params *p, struct jobs **out, struct faul
         (p->devices && *p->devices && !j->devices))
         goto fail;
     jobs_limit_running(j);
-    err = jobs_webhook_open(j, why);
+    err = jobs_models_open(j, why);
+    if (!err)
+        err = jobs_webhook_open(j, why);
     if (!err)
         err = jobs_start_workers(j, why);
     if (err)
@@ -244,6 +247,7 @@ static void jobs_on_store_closed(void *ctx)
     void *closed_ctx = j->closed_ctx;
     queue_destroy(&j->queue);
     attachments_destroy(&j->attachments);
+    jobs_models_close(j);
     free(j->devices);
     free(j);
     if (closed)
@@ -308,12 +312,13 @@ bool jobs_ready(struct jobs *j, struct fault *why)
     return false;
 }
 
-const struct model_info *jobs_model(struct jobs *j)
+// The images that a worker can have in progress; one, while none of its models was loaded.
+static int slots_of(const struct jobs *j, const struct worker *w)
 {
-    for (int i = 0; i < j->workers; i++)
-        if (worker_model(j->worker[i]))
-            return worker_model(j->worker[i]);
-    return NULL;
+    for (int i = 0; i < j->p.models; i++)
+        if (worker_model(w, i))
+            return worker_model(w, i)->slots;
+    return 1;
 }
 
 struct jobs_stats jobs_stats(struct jobs *j)
@@ -330,8 +335,7 @@ struct jobs_stats jobs_stats(struct jobs *j)
     };
     for (int i = 0; i < j->workers; i++) {
         const struct worker_stats w = worker_stats(j->worker[i]);
-        const struct model_info *m = worker_model(j->worker[i]);
-        s.slots += m && worker_ready(j->worker[i]) ? m->slots : 0;
+        s.slots += worker_ready(j->worker[i]) ? slots_of(j, j->worker[i]) : 0;
         s.worker.device_bytes += w.device_bytes;
         s.worker.device_peak_bytes += w.device_peak_bytes;
         s.worker.text_cache_hits += w.text_cache_hits;

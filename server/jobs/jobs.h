@@ -20,16 +20,18 @@ struct jobs_limits {
 
 // Measurements for metrics.
 enum jobs_measure {
-    JOBS_WAITED,     // seconds from acceptance to the first slot
-    JOBS_STEP,       // seconds of one step; which = stage
-    JOBS_OCCUPANCY,  // number of images in that step
-    JOBS_STAGE_DONE, // seconds of one image's stage; which = stage
-    JOBS_PICTURE,    // 1 for each generated image
-    JOBS_FAILED,     // 1 for each image that failed; which: enum err
-    JOBS_ENDED,      // seconds from acceptance to the end; which = enum job_state
-    JOBS_REBUILT,    // 1 for each lost engine
-    JOBS_CLAIMED,    // 1 for each job claimed from a shared store
-    JOBS_LOST,       // 1 for each lease that ended before its job
+    JOBS_WAITED,      // seconds from acceptance to the first slot
+    JOBS_STEP,        // seconds of one step; which = stage
+    JOBS_OCCUPANCY,   // number of images in that step
+    JOBS_STAGE_DONE,  // seconds of one image's stage; which = stage
+    JOBS_PICTURE,     // 1 for each generated image; which = model
+    JOBS_FAILED,      // 1 for each image that failed; which: enum err
+    JOBS_ENDED,       // seconds from acceptance to the end; which = enum job_state
+    JOBS_REBUILT,     // 1 for each lost engine
+    JOBS_LOADED,      // 1 for each time that a model was loaded; which = model
+    JOBS_LOAD_FAILED, // 1 for each time that one of several models was not; which = model
+    JOBS_CLAIMED,     // 1 for each job claimed from a shared store
+    JOBS_LOST,        // 1 for each lease that ended before its job
     // which: see jobs_call_name
     JOBS_STORE_CALL,   // seconds from a call to the store to its result
     JOBS_STORE_FAILED, // 1 for each call that the store could not answer
@@ -45,9 +47,11 @@ struct jobs_params {
     struct uv_loop_s *loop;
     struct store *store; // Owner: the job core
     struct jobs_limits limits;
-    struct engine_params engine; // for each worker, except the device
-    bool provenance;             // images are marked as generated in their XMP metadata
-    const char *devices;         // comma-separated or NULL
+    const struct engine_params *engine; // one per model, the default first, without the device;
+                                        // must outlive the core. Several models have names.
+    int models;
+    bool provenance;     // images are marked as generated in their XMP metadata
+    const char *devices; // comma-separated or NULL
     struct jobs_webhook webhook;
     void (*digest)(const void *data, size_t n, char out[65]); // SHA-256 in hexadecimal; any thread
     void (*measure)(void *ctx, enum jobs_measure m, int which, double value);
@@ -185,7 +189,23 @@ bool jobs_drained(struct jobs *j);
 void jobs_abandon(struct jobs *j);
 
 bool jobs_ready(struct jobs *j, struct fault *why);
-const struct model_info *jobs_model(struct jobs *j); // NULL: not loaded yet
+
+// A model as a client sees it.
+struct jobs_model {
+    const char *name; // NULL: not known before it is loaded
+    enum worker_model_state state;
+    const struct model_info *info; // NULL: not known
+    struct fault why;              // MODEL_FAILED
+};
+enum { JOBS_MAX_MODELS = 32 };
+int jobs_models(const struct jobs *j); // the first is the default
+struct jobs_model jobs_model_at(const struct jobs *j, int index);
+const char *jobs_model_state_name(enum worker_model_state s);
+// name: of a model; NULL or "": the default. find: its index; -1: unknown. model: NULL: unknown, or
+// not known yet.
+int jobs_model_find(const struct jobs *j, const char *name);
+const struct model_info *jobs_model(const struct jobs *j, const char *name);
+
 struct jobs_stats jobs_stats(struct jobs *j);
 const char *jobs_call_name(int which); // a kind of call to the store
 const struct jobs_limits *jobs_limits(const struct jobs *j);

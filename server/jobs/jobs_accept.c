@@ -61,7 +61,7 @@ static enum err jobs_check(struct jobs *j, const struct job_spec *spec, struct p
     if (!err)
         err = jobs_room(j, spec, why);
     if (!err)
-        err = worker_check(w, spec, used, why);
+        err = jobs_resolve(j, w, spec, used, why);
     if (!err && spec->webhook_url)
         err = webhook_check(j->p.webhook.allow, spec->webhook_url, why);
     return err;

@@ -11,6 +11,7 @@
 
 enum { JOBS_MAX_WORKERS = 8, JOBS_BUCKETS = 4096, JOBS_TIMER_MS = 200, JOBS_EXPIRE_TICKS = 5 };
 
+struct jobs_plan;
 struct webhook;
 
 struct jobs {
@@ -21,6 +22,7 @@ struct jobs {
                            // jobs decoded now
     struct jobs_intake *intake; // the first of those that wait to be decoded
     size_t intake_bytes;
+    struct jobs_plan *plan; // of each model
     struct worker *worker[JOBS_MAX_WORKERS];
     int workers, closing; // closing: number of handles that jobs_close waits for
     char *devices;
@@ -118,6 +120,14 @@ enum err jobs_enqueue(struct jobs *j, struct job *job);
 void jobs_begin(struct jobs *j, struct job *job, const struct job *now);
 // Claims jobs from the store, unless that is under way.
 void jobs_claim(struct jobs *j);
+
+// jobs_models.c
+enum err jobs_models_open(struct jobs *j, struct fault *why);
+void jobs_models_close(struct jobs *j);
+// Checks a request against its model, and resolves its settings. Errors: INVALID, NOT_FOUND with
+// "model", BUSY.
+enum err jobs_resolve(struct jobs *j, struct worker *w, const struct job_spec *spec,
+                      struct picture_used *used, struct fault *why);
 
 // jobs_share.c
 bool job_here(const struct job *job); // this process draws it

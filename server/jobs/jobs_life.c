@@ -226,7 +226,7 @@ static void on_returned(struct jobs *j, struct worker_event *ev)
         j->seconds_per_picture +=
             (j->seconds_per_picture > 0 ? 0.1 : 1) * (j->busy_seconds - j->seconds_per_picture);
         j->busy_seconds = 0;
-        jobs_measure(j, JOBS_PICTURE, 0, 1);
+        jobs_measure(j, JOBS_PICTURE, ev->work->model, 1);
         if (!is_over(job))
             jobs_encode(j, ev, -1);
     } else if (ev->type != WORKER_CANCELLED) {
@@ -276,12 +276,24 @@ static void on_worker_work(struct jobs *j, struct worker_event *ev)
 void jobs_on_worker(void *ctx, struct worker_event *ev)
 {
     struct jobs *j = ctx;
+    const struct model_info *m;
     switch (ev->type) {
     case WORKER_READY:
         j->down = (struct fault){0};
-        if (jobs_model(j)) // not while the program ends
-            log_msg(LOG_INFO, "worker", "ready: %s on %s", jobs_model(j)->name,
-                    jobs_model(j)->device);
+        m = jobs_model_at(j, ev->model).info;
+        if (m && j->workers) // not while the program ends
+            log_msg(LOG_INFO, "worker", "ready: %s on %s", m->name, m->device);
+        jobs_measure(j, JOBS_LOADED, ev->model, 1);
+        break;
+    case WORKER_LOADING: break;
+    case WORKER_RELEASED:
+        log_msg(LOG_INFO, "worker", "released: %s", jobs_model_at(j, ev->model).name);
+        break;
+    case WORKER_BROKEN:
+        j->down = (struct fault){0};
+        log_msg(LOG_ERROR, "worker", "the model \"%s\" cannot be loaded: %s",
+                jobs_model_at(j, ev->model).name, ev->fault.msg);
+        jobs_measure(j, JOBS_LOAD_FAILED, ev->model, 1);
         break;
     case WORKER_DOWN:
         j->down = ev->fault;
@@ -289,7 +301,7 @@ void jobs_on_worker(void *ctx, struct worker_event *ev)
         jobs_measure(j, JOBS_REBUILT, 0, 1);
         log_msg(LOG_ERROR, "worker", "cannot open the engine: %s", ev->fault.msg);
         // A lost device may recover; an invalid model folder at startup will not.
-        if (!jobs_model(j) && j->p.hopeless && !j->leaving &&
+        if (!jobs_model(j, NULL) && j->p.hopeless && !j->leaving &&
             (ev->fault.code == ERR_NOT_FOUND || ev->fault.code == ERR_FORMAT ||
              ev->fault.code == ERR_UNSUPPORTED || ev->fault.code == ERR_INVALID))
             j->p.hopeless(j->p.ctx, &ev->fault);

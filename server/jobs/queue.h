@@ -29,6 +29,7 @@ struct work {
     int ahead;             // set by queue_rank
     bool in_slot;          // the loop thread's
     atomic_int watched;    // enum work_watched: set by the loop; the worker clears WATCHED_ONCE
+    int model;             // for the worker: its index
     // For the worker: position, number of previews due and rendered.
     int slot, stage, stages, step, steps, previews_due, previews;
     // First step of each stage, counted over all stages; last entry: the total.

@@ -1,5 +1,6 @@
-// A worker is the thread that owns one engine. Between steps it moves images from the queue into
-// free slots; it reports to the loop thread by events.
+// A worker is the thread that owns one device and the engines on it: one, or one for each loaded
+// model of several. Between steps it moves images from the queue into free slots; it reports to the
+// loop thread by events.
 #ifndef IMAGEND_WORKER_H
 #define IMAGEND_WORKER_H
 
@@ -25,8 +26,11 @@ struct worker_stats {
 };
 
 enum worker_event_type {
-    WORKER_READY,     // the engine is open
-    WORKER_DOWN,      // opening failed, see fault; the worker keeps trying
+    WORKER_READY,     // model is loaded
+    WORKER_DOWN,      // the device or the only model failed, see fault; the worker keeps trying
+    WORKER_LOADING,   // model is being loaded, or waits for room
+    WORKER_RELEASED,  // model is not loaded any longer
+    WORKER_BROKEN,    // model, one of several, cannot be loaded, see fault
     WORKER_TICK,      // a step ran: stage, seconds, step = number of images in it
     WORKER_ADMITTED,  // work entered a slot: used
     WORKER_STEP,      // one image advanced by a step
@@ -42,6 +46,7 @@ struct worker_event {
     struct worker_event *next;
     enum worker_event_type type;
     struct work *work;
+    int model; // index, except in events of an image
     int stage, stages, step, steps, preview;
     double seconds;
     int width, height;
@@ -54,27 +59,36 @@ struct worker_params {
     struct uv_loop_s *loop;
     struct queue *queue;
     struct attachments *attachments;
-    struct engine_params engine; // its strings must outlive the worker
+    const struct engine_params *engine; // one per model, the default first
+    int models;
+    const char *device; // as in engine_params; strings must outlive the worker
     // Called on the loop thread. The worker frees the event afterwards, the callee its rgb.
     void (*event)(void *ctx, struct worker_event *ev);
     void *ctx;
 };
 
-// Starts the thread, which opens the engine. Errors: NO_MEMORY, INTERNAL.
+enum worker_model_state { MODEL_UNLOADED, MODEL_LOADING, MODEL_LOADED, MODEL_FAILED };
+struct worker_state {
+    enum worker_model_state model;
+    struct fault why; // MODEL_FAILED
+};
+
+// Starts the thread, which opens the default model. Errors: NO_MEMORY, INTERNAL.
 enum err worker_create(const struct worker_params *p, struct worker **out, struct fault *why);
 // Ends the thread, which evicts all slots. The loop must run, and gets the last events, until
 // closed is called; the worker has been freed then. Thread: loop.
 void worker_stop(struct worker *w, void (*closed)(void *ctx), void *ctx);
 
-// Checks whether the engine can generate the request, and resolves its settings. Thread: any.
+// Checks whether the only model can generate the request, and resolves its settings. Thread: any.
 // Errors: INVALID with *why filled; BUSY if there is no engine.
 enum err worker_check(struct worker *w, const struct job_spec *spec, struct picture_used *used,
                       struct fault *why);
 // Thread: any.
 struct worker_stats worker_stats(struct worker *w);
-// The model of the last engine; NULL before the first was ready. Thread: loop.
-const struct model_info *worker_model(const struct worker *w);
-bool worker_ready(const struct worker *w); // Thread: loop.
+// A model as its last engine described it; NULL before the first was ready. Thread: loop.
+const struct model_info *worker_model(const struct worker *w, int model);
+struct worker_state worker_state(const struct worker *w, int model); // Thread: loop.
+bool worker_ready(const struct worker *w); // it takes images. Thread: loop.
 // Makes the worker check for cancellations soon. Thread: any.
 void worker_poke(struct worker *w);
 

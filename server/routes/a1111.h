@@ -43,8 +43,8 @@ struct a1111_fields {
 extern const struct check_table a1111_txt2img_check, a1111_img2img_check;
 void a1111_txt2img_post(struct call *c);
 void a1111_img2img_post(struct call *c);
-// The sampler that the request selects. False for an unknown one.
-bool a1111_sampler_of(const struct call *c, struct a1111_sampler *out);
+// The sampler that the request selects for a model. False for an unknown one.
+bool a1111_sampler_of(const struct call *c, const char *model, struct a1111_sampler *out);
 
 // ---- a1111_info.c -------------------------------------------------------------------------------
 
@@ -100,6 +100,9 @@ void a1111_png_info_post(struct call *c);
 
 // ---- a1111_lists.c, a1111_samplers.c ------------------------------------------------------------
 
+// Finds the model for a request: that of its override_settings, else the one that its API key has
+// selected through the options, else the default. On error responds and returns false.
+bool a1111_find_model(struct call *c, const char **model);
 void a1111_samplers_get(struct call *c);
 void a1111_schedulers_get(struct call *c);
 void a1111_upscalers_get(struct call *c);

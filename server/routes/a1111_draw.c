@@ -34,7 +34,9 @@
      .help = "guidance scale of the first stage; 1 or less disables guidance"},                    \
     {"send_images", CHECK_BOOL, CHECK_NULL, F(send_images), .def = "true",                         \
      .help = "false omits the images from the response"},                                          \
-    {"override_settings", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"},                         \
+    {"override_settings", CHECK_ANY, CHECK_IGNORED, 0,                                             \
+     .help = "an object; sd_model_checkpoint selects one of several models, and the rest is "      \
+             "ignored"},                                                                           \
     {"styles", CHECK_ANY, CHECK_IGNORED, 0, .help = "ignored"}
 // clang-format on
 
@@ -96,11 +98,11 @@ const struct check_table a1111_img2img_check = {
     .more_at = offsetof(struct a1111_fields, picture), .without = without,
 };
 
-bool a1111_sampler_of(const struct call *c, struct a1111_sampler *out)
+bool a1111_sampler_of(const struct call *c, const char *model, struct a1111_sampler *out)
 {
     const struct app *app = c->app;
     const struct a1111_fields *f = c->fields;
-    return a1111_sampler_find(jobs_model(app->jobs),
+    return a1111_sampler_find(jobs_model(app->jobs, model),
                               f->sampler && *f->sampler ? f->sampler : f->sampler_index,
                               f->scheduler, out);
 }
@@ -222,6 +224,7 @@ static bool prepare(struct call *c, struct job_spec *spec)
 {
     const struct a1111_fields *f = c->fields;
     struct a1111_sampler sampler;
+    const char *model;
     if (f->batch_size * f->n_iter > JOB_MAX_PICTURES) {
         call_error(
             c, 422, NULL, NULL,
@@ -230,11 +233,14 @@ static bool prepare(struct call *c, struct job_spec *spec)
             f->batch_size * f->n_iter, JOB_MAX_PICTURES);
         return false;
     }
-    if (!a1111_sampler_of(c, &sampler)) {
+    if (!a1111_find_model(c, &model))
+        return false;
+    if (!a1111_sampler_of(c, model, &sampler)) {
         call_error(c, 404, NULL, NULL, "Sampler not found");
         return false;
     }
     *spec = (struct job_spec){.request = f->picture,
+                              .model = model,
                               .n = f->batch_size * f->n_iter,
                               .api = "a1111",
                               .client = http_client(c->http),
@@ -331,7 +337,7 @@ void a1111_img2img_post(struct call *c)
     spec.input = input_of(f, masked);
     if (spec.input.options.zoom)
         spec.request.size = (struct check_size){0, 0};
-    spec.request.strength[0] =
-        strength_of(f->denoising_strength, steps_of(jobs_model(app->jobs), &spec.request));
+    spec.request.strength[0] = strength_of(
+        f->denoising_strength, steps_of(jobs_model(app->jobs, spec.model), &spec.request));
     input_submit(c, &spec, &in, wait_images);
 }

@@ -200,11 +200,12 @@ static int along(int n, double factor)
 
 // Chooses the model's smallest factor that reaches the requested size; the result is scaled down or
 // cropped to it. On error responds and returns false.
-static bool choose(struct call *c, const struct check_size *own, struct picture_request *r)
+static bool choose(struct call *c, const struct check_size *own, struct job_spec *spec)
 {
+    struct picture_request *r = &spec->request;
     const struct app *app = c->app;
     const struct a1111_extras_fields *f = c->fields;
-    const struct model_info *m = jobs_model(app->jobs);
+    const struct model_info *m = jobs_model(app->jobs, spec->model);
     const double x = (double)f->width / own->width, y = (double)f->height / own->height;
     const bool to = f->resize_mode == SCALE_TO;
     const double factor = !to ? (double)f->factor : x > y ? x : y;
@@ -236,9 +237,11 @@ static bool choose(struct call *c, const struct check_size *own, struct picture_
 static void upscale(struct call *c, struct a1111_image *images, int n, a1111_done_fn *done)
 {
     struct job_spec specs[JOB_MAX_PICTURES] = {{.n = 0}};
-    bool good = true;
+    const char *model;
+    bool good = a1111_find_model(c, &model);
     for (int i = 0; good && i < n; i++) {
         specs[i] = (struct job_spec){.request = {.prompt = ""},
+                                     .model = model,
                                      .input = {.options.opaque = true},
                                      .n = 1,
                                      .api = "a1111",
@@ -247,7 +250,7 @@ static void upscale(struct call *c, struct a1111_image *images, int n, a1111_don
                                      .request_id = http_id(c->http),
                                      .previews = 8,
                                      .preview_format = JOB_PNG};
-        good = choose(c, &images[i].size, &specs[i].request);
+        good = choose(c, &images[i].size, &specs[i]);
     }
     if (good)
         a1111_submit_all(c, specs, images, n, done);

@@ -55,7 +55,8 @@ static void add_mask(struct extras *all, const struct a1111_fields *f, const str
 static void find_extras(const struct call *c, const struct job *j, struct extras *out)
 {
     *out = (struct extras){0};
-    (void)a1111_sampler_of(c, &out->asked); // it was checked when the request arrived
+    (void)a1111_sampler_of(c, j->spec.model,
+                           &out->asked); // it was checked when the request arrived
     if (out->asked.missing_sampler)
         add_extra(out, "Requested sampler", out->asked.missing_sampler);
     if (out->asked.missing_scheduler)

@@ -24,6 +24,13 @@ static void readyz_get(struct call *c)
         buf_puts(&b, ",\"reason\":");
         text_json(&b, app->draining ? "draining" : why.msg);
     }
+    const int several = jobs_models(app->jobs) > 1 ? jobs_models(app->jobs) : 0;
+    for (int i = 0; i < several; i++) {
+        const struct jobs_model m = jobs_model_at(app->jobs, i);
+        buf_puts(&b, i ? "," : ",\"models\":{");
+        text_json(&b, m.name);
+        buf_printf(&b, ":\"%s\"%s", jobs_model_state_name(m.state), i + 1 == several ? "}" : "");
+    }
     buf_puts(&b, "}");
     call_json(c, ready ? 200 : 503, &b);
 }

@@ -7,6 +7,7 @@
 #include "jobs.h"
 #include "router.h"
 
+struct a1111_choice;
 struct auth;
 struct conf;
 struct metrics;
@@ -21,6 +22,7 @@ struct app {
     struct auth *auth;
     int64_t started; // unix ms
     bool draining;
+    struct a1111_choice *a1111_choices; // a1111_lists.c
     // The last event as text (native_events.c).
     struct buf event_text;
     char event_job[JOB_ID_SIZE];
@@ -34,6 +36,8 @@ extern const struct route routes_a1111[];
 extern const struct route routes_openapi[];
 extern const struct route routes_page[];
 extern const struct route *const serve_routes[]; // all of these, NULL-terminated (serve.c)
+
+void a1111_forget_choices(struct app *app); // frees what API keys have selected
 
 // ---- shared by the APIs that generate images (draw.c) ------------------------------------------
 
@@ -51,6 +55,14 @@ enum draw_quality {
     DRAW_MAX,
 };
 
+// Finds the model that a request names; NULL or "": the default. *model is for job_spec: NULL if
+// there is only one. False: unknown.
+bool draw_find_model(const struct app *app, const char *name, const char **model);
+// Responds that there is no such model.
+void draw_no_model(struct call *c, const char *name);
+// Adds the state of a model, and why it cannot be loaded: members of a JSON object, with a leading
+// comma.
+void draw_add_state(struct buf *b, const struct jobs_model *m);
 // The format of an index of draw_formats.
 enum job_format draw_format(int choice);
 // Applies a quality. low: the preset "fast", or half the model's steps without one; high and above:

@@ -24,6 +24,32 @@ enum job_format draw_format(int choice)
     return choice == JPG ? JOB_JPEG : (enum job_format)choice;
 }
 
+bool draw_find_model(const struct app *app, const char *name, const char **model)
+{
+    const bool several = jobs_models(app->jobs) > 1;
+    *model = NULL;
+    if (!several && !jobs_model(app->jobs, NULL))
+        return true; // not known yet; the job core says so
+    const int i = jobs_model_find(app->jobs, name);
+    if (i >= 0 && several)
+        *model = jobs_model_at(app->jobs, i).name;
+    return i >= 0;
+}
+
+void draw_no_model(struct call *c, const char *name)
+{
+    call_error(c, 404, "model_not_found", "model", "the model \"%.80s\" does not exist", name);
+}
+
+void draw_add_state(struct buf *b, const struct jobs_model *m)
+{
+    buf_printf(b, ",\"state\":\"%s\"", jobs_model_state_name(m->state));
+    if (m->state != MODEL_FAILED)
+        return;
+    buf_puts(b, ",\"error\":");
+    text_json(b, m->why.msg);
+}
+
 // The number of stages for an image of this size; 0: the size is invalid, which jobs_submit
 // reports.
 static int stages_of(const struct model_info *m, const struct check_size *size)
@@ -36,7 +62,7 @@ void draw_apply_quality(struct app *app, enum draw_quality quality, bool edit,
                         struct job_spec *spec)
 {
     static const char fast[] = "fast";
-    const struct model_info *m = jobs_model(app->jobs);
+    const struct model_info *m = jobs_model(app->jobs, spec->model);
     const bool named = spec->request.timesteps;
     if (spec->request.preset)
         return;

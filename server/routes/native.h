@@ -13,6 +13,11 @@ void native_add_job(struct call *c, const struct job *j, struct buf *b);
 // Estimated seconds until a queued job is done.
 double native_estimate(const struct app *app, const struct job *j);
 void native_events(struct call *c);
+
+struct native_capabilities_fields {
+    const char *model;
+};
+extern const struct check_table native_capabilities_check;
 void native_capabilities(struct call *c);
 
 #endif

@@ -103,17 +103,46 @@ static void add_input(struct buf *b, const struct model_info *m, const struct jo
                PICTURE_MAX_EDIT_EDGE, CODEC_MAX_PIXELS, CODEC_MAX_EDGE, CODEC_MAX_PIXELS);
 }
 
+// All models; the first is the default.
+static void add_models(struct buf *b, const struct app *app)
+{
+    buf_puts(b, ",\"models\":[");
+    for (int i = 0; i < jobs_models(app->jobs); i++) {
+        const struct jobs_model m = jobs_model_at(app->jobs, i);
+        buf_puts(b, i ? ",{\"name\":" : "{\"name\":");
+        text_json(b, m.name ? m.name : "");
+        draw_add_state(b, &m);
+        buf_puts(b, "}");
+    }
+    buf_puts(b, "]");
+}
+
+static const struct check_field query[] = {
+    {"model", CHECK_TEXT, 0, offsetof(struct native_capabilities_fields, model), 0, 200,
+     .help = "a name from /v1/models; defaults to the first of them"},
+};
+const struct check_table native_capabilities_check = CHECK_TABLE("CapabilitiesQuery", query, true);
+
 void native_capabilities(struct call *c)
 {
     const struct app *app = c->app;
-    const struct model_info *m = jobs_model(app->jobs);
+    const struct native_capabilities_fields *f = c->fields;
+    const char *model;
+    if (!draw_find_model(app, f->model, &model)) {
+        draw_no_model(c, f->model);
+        return;
+    }
+    const struct model_info *m = jobs_model(app->jobs, model);
     const struct jobs_limits *limits = jobs_limits(app->jobs);
     const struct jobs_stats s = jobs_stats(app->jobs);
     struct buf b = {0};
     if (!m) {
         struct fault why = {0};
         jobs_ready(app->jobs, &why);
-        if (why.code == ERR_BUSY && !app->draining)
+        if (model)
+            fault_set(&why, ERR_BUSY, "server", "the model \"%s\" cannot be loaded: %s", model,
+                      jobs_model_at(app->jobs, jobs_model_find(app->jobs, model)).why.msg);
+        else if (why.code == ERR_BUSY && !app->draining)
             fault_set(&why, ERR_BUSY, "server", "the model is still loading; try again later");
         call_fault(c, &why, 2);
         return;
@@ -122,6 +151,7 @@ void native_capabilities(struct call *c)
     text_json(&b, program_version);
     buf_puts(&b, ",\"model\":");
     text_json(&b, m->name);
+    add_models(&b, app);
     buf_puts(&b, ",\"device\":");
     text_json(&b, m->device);
     buf_puts(&b, ",\"sizes\":[");

@@ -18,6 +18,7 @@ static const char *const mask_kinds[] = {"light", "transparent", NULL};
 
 struct jobs_fields {
     struct picture_request picture;
+    const char *model;
     int task, mask_kind, feather;
     bool mask_invert;
     const char *webhook_url;
@@ -30,6 +31,8 @@ static const struct check_field jobs_table[] = {
     {"task", CHECK_ENUM, CHECK_NULL, F(task), .choices = tasks,
      .help = "generate an image from the prompt, edit the input image, or upscale it; defaults to "
              "edit with an image, and to generate without one"},
+    {"model", CHECK_TEXT, CHECK_NULL, F(model), 0, 200, .live = "models",
+     .help = "a name from /v1/models; defaults to the first of them"},
     {"prompt", CHECK_TEXT, CHECK_NULL, F(picture.prompt), 1, PICTURE_MAX_PROMPT,
      .help = "what the image shows; required to generate, optional to edit or upscale"},
     {"image", CHECK_FILE, CHECK_NULL, 0, .max = 1,
@@ -228,7 +231,7 @@ static enum err take_task(struct call *c, struct jobs_fields *f, struct input *i
                           struct fault *why)
 {
     const struct app *app = c->app;
-    const struct model_info *m = jobs_model(app->jobs);
+    const struct model_info *m = jobs_model(app->jobs, f->model);
     enum err err = input_take(c, "image", &in->image, why);
     if (!err)
         err = input_take(c, "mask", &in->mask, why);
@@ -281,12 +284,18 @@ static void jobs_post(struct call *c)
     struct job_spec spec;
     struct fault why = {0};
     char hash[65];
+    const char *model;
+    if (!draw_find_model(c->app, f->model, &model)) {
+        draw_no_model(c, f->model);
+        return;
+    }
     if (take_task(c, f, &in, &why)) {
         input_deinit(&in);
         call_fault(c, &why, 1);
         return;
     }
     spec = jobs_spec(f);
+    spec.model = model;
     if (draw_idempotent(c, hash, &spec, &why)) {
         input_deinit(&in);
         draw_reused(c, &why);
@@ -509,6 +518,8 @@ const struct route routes_native[] = {
      "An image by its unguessable URL, without an API key",
      .answer = {{200, "image/png", "the image, in the format of the job"}}},
     {"GET", "/v1/capabilities", native_capabilities, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
-     "Model, sizes, samplers, limits and current load", .answer = JSON_ANSWER("the capabilities")},
+     "Models, sizes, samplers, limits and current load", .query = &native_capabilities_check,
+     .fields_size = sizeof(struct native_capabilities_fields),
+     .answer = JSON_ANSWER("the capabilities")},
     {0},
 };

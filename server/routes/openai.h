@@ -33,9 +33,9 @@ extern const struct check_table openai_edits_check, openai_variations_check;
 
 void openai_models_list(struct call *c);
 void openai_models_get(struct call *c);
-// Whether a model name selects the loaded model: its own name, an alias from model-aliases, or one
-// of OpenAI's names, with or without a date or "openai/" prefix. NULL and "" also select it.
-bool openai_model_known(struct app *app, const char *name);
+// As draw_find_model, for OpenAI's clients: an alias from model-aliases or one of OpenAI's names,
+// with or without a date, selects the default; "openai/" may precede each name.
+bool openai_model_find(struct app *app, const char *name, const char **model);
 // Whether OpenAI's default response format for this model is a URL.
 bool openai_model_gives_urls(const char *name);
 

@@ -22,7 +22,7 @@ enum { BACKGROUND_TRANSPARENT = 2 };
 static const struct check_field common_fields[] = {
     {"model", CHECK_TEXT, CHECK_NULL, F(model), 0, 200, .live = "models",
      .help = "a name from /v1/models; OpenAI's image model names, dated or prefixed with openai/, "
-             "select the loaded model"},
+             "select the default model"},
     {"n", CHECK_INT, CHECK_NULL, F(n), 1, 10, .def = "1", .help = "number of images"},
     {"quality", CHECK_ENUM, CHECK_NULL, F(quality), .choices = draw_qualities, .def = "auto",
      .help = "low uses the model's preset fast, or half its steps if it has no such preset; high, "
@@ -390,15 +390,16 @@ void openai_images_run(struct call *c, openai_take_fn *take, const char *const *
     struct fault why = {0};
     char hash[65];
     const char *raw_type = accept_picture(c->http, &f->output_format);
-    if (f->model && !openai_model_known(c->app, f->model)) {
-        call_error(c, 404, "model_not_found", "model", "the model \"%.80s\" does not exist",
-                   f->model);
+    const char *model;
+    if (!openai_model_find(c->app, f->model, &model)) {
+        draw_no_model(c, f->model);
         return;
     }
     if (images_spec(c, f, raw_type, &spec, &why)) {
         call_fault(c, &why, 1);
         return;
     }
+    spec.model = model;
     note_unused(c, unused, f);
     if (draw_idempotent(c, hash, &spec, &why)) {
         draw_reused(c, &why);

@@ -1,4 +1,4 @@
-// GET /v1/models and /v1/models/{id}: the loaded model under all its names. Loop thread.
+// GET /v1/models and /v1/models/{id}: the models under all their names. Loop thread.
 #include "openai.h"
 
 #include "buf.h"
@@ -68,50 +68,58 @@ static bool next_alias(const char **at, char out[NAME_SIZE])
     return n;
 }
 
-static bool is_ours(const struct app *app, const char *name)
+static bool is_alias(const struct app *app, const char *name)
 {
-    const struct model_info *m = jobs_model(app->jobs);
     char alias[NAME_SIZE];
-    if (m && !strcmp(m->name, name))
-        return true;
     for (const char *at = app->conf->model_aliases; next_alias(&at, alias);)
         if (!strcmp(alias, name))
             return true;
     return false;
 }
 
-bool openai_model_known(struct app *app, const char *name)
+bool openai_model_find(struct app *app, const char *name, const char **model)
 {
-    if (!name || !*name || !jobs_model(app->jobs) || is_ours(app, name))
+    if (draw_find_model(app, name, model))
         return true;
-    return is_ours(app, skip_provider(name)) || is_family(skip_provider(name)) ||
+    const char *plain = skip_provider(name);
+    if (*plain && draw_find_model(app, plain, model))
+        return true;
+    draw_find_model(app, NULL, model);
+    return is_alias(app, name) || is_alias(app, plain) || is_family(plain) ||
            openai_model_gives_urls(name);
 }
 
 // root: the model behind an alias.
-static void add_model(struct buf *b, const struct app *app, const char *id)
+static void add_model(struct buf *b, const struct app *app, const struct jobs_model *m,
+                      const char *id)
 {
     buf_puts(b, "{\"id\":");
     text_json(b, id);
     buf_printf(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"imagend\",\"root\":",
                (long long)(app->started / 1000));
-    text_json(b, jobs_model(app->jobs)->name);
+    text_json(b, m->name);
+    draw_add_state(b, m);
     buf_puts(b, "}");
 }
 
 void openai_models_list(struct call *c)
 {
     const struct app *app = c->app;
-    const struct model_info *m = jobs_model(app->jobs);
     const char *at = app->conf->model_aliases;
     char alias[NAME_SIZE];
     struct buf b = {0};
     buf_puts(&b, "{\"object\":\"list\",\"data\":[");
-    if (m)
-        add_model(&b, app, m->name);
-    while (m && next_alias(&at, alias)) {
+    for (int i = 0; i < jobs_models(app->jobs); i++) {
+        const struct jobs_model m = jobs_model_at(app->jobs, i);
+        if (!m.name)
+            continue;
+        buf_puts(&b, i ? "," : "");
+        add_model(&b, app, &m, m.name);
+    }
+    const struct jobs_model first = jobs_model_at(app->jobs, 0);
+    while (first.name && next_alias(&at, alias)) {
         buf_puts(&b, ",");
-        add_model(&b, app, alias);
+        add_model(&b, app, &first, alias);
     }
     buf_puts(&b, "]}");
     call_json(c, 200, &b);
@@ -121,14 +129,16 @@ void openai_models_get(struct call *c)
 {
     struct app *app = c->app;
     char name[NAME_SIZE];
+    const char *model;
     struct buf b = {0};
     // A name that contains a slash is two path segments.
     snprintf(name, sizeof name, "%s%s%s", c->arg[0], c->arg[1] ? "/" : "",
              c->arg[1] ? c->arg[1] : "");
-    if (!jobs_model(app->jobs) || !openai_model_known(app, name)) {
-        call_error(c, 404, "model_not_found", "model", "the model \"%.80s\" does not exist", name);
+    if (!jobs_model_at(app->jobs, 0).name || !openai_model_find(app, name, &model)) {
+        draw_no_model(c, name);
         return;
     }
-    add_model(&b, app, name);
+    const struct jobs_model m = jobs_model_at(app->jobs, jobs_model_find(app->jobs, model));
+    add_model(&b, app, &m, name);
     call_json(c, 200, &b);
 }

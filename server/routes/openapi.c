@@ -9,11 +9,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LIVE_MAX = 24 };
+enum { LIVE_MAX = 32 };
 
-// Lists that only the loaded model knows.
+// Lists that only the models know.
 struct live {
-    const struct model_info *model;
+    const struct jobs *jobs;
+    const struct model_info *model; // the default
     char text[LIVE_MAX][48];
     const char *list[LIVE_MAX + 1];
 };
@@ -39,8 +40,8 @@ static const char *const *live_list(void *ctx, const char *name)
         return NULL;
     if (!strcmp(name, "sizes"))
         return live_sizes(l);
-    if (!strcmp(name, "models"))
-        l->list[n++] = l->model->name;
+    for (int i = 0; !strcmp(name, "models") && i < jobs_models(l->jobs); i++)
+        l->list[n++] = jobs_model_at(l->jobs, i).name;
     for (int i = 0; !strcmp(name, "samplers") && l->model->samplers[i]; i++)
         l->list[n++] = l->model->samplers[i];
     for (int i = 0; !strcmp(name, "timesteps") && l->model->timesteps[i]; i++)
@@ -168,7 +169,7 @@ static const char error_schemas[] =
 static void openapi_get(struct call *c)
 {
     const struct app *app = c->app;
-    struct live live = {.model = jobs_model(app->jobs)};
+    struct live live = {.jobs = app->jobs, .model = jobs_model(app->jobs, NULL)};
     struct buf b = {0};
     const struct route *r;
     buf_puts(

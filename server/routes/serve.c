@@ -36,7 +36,9 @@ struct serve {
     struct app app; // must be first: other parts pass it back as ctx
     int status;     // exit status of the process
     struct conf conf;
-    struct settings settings; // current settings; the HTTP server owns its certificate
+    struct settings settings;  // current settings; the HTTP server owns its certificate
+    struct models_file models; // as of the start
+    struct engine_params engine[MODELS_MAX];
     uv_loop_t loop;
     uv_signal_t sigterm, sigint, sighup;
     uv_timer_t timer;
@@ -261,6 +263,37 @@ static enum err serve_open_store(struct serve *s, struct store **store, struct f
     }
 }
 
+static const char *set_or_null(const char *own, const char *option)
+{
+    return own ? own : *option ? option : NULL;
+}
+
+// The engines of all models: those of models-file, or the one of the option model.
+static int serve_models(struct serve *s)
+{
+    static const struct models_entry single;
+    const struct conf *c = &s->conf;
+    const int n = s->models.n ? s->models.n : 1;
+    for (int i = 0; i < n; i++) {
+        const struct models_entry *e = s->models.n ? &s->models.entry[i] : &single;
+        s->engine[i] = (struct engine_params){
+            .model = set_or_null(e->value[MODELS_MODEL], c->model),
+            .name = e->name,
+            .variant = set_or_null(e->value[MODELS_VARIANT], c->variant),
+            .text_encoder = set_or_null(e->value[MODELS_TEXT_ENCODER], c->text_encoder),
+            .lora = set_or_null(e->value[MODELS_LORA], c->lora),
+            .cache_dir = set_or_null(NULL, c->cache_dir),
+            .dtype = set_or_null(e->value[MODELS_DTYPE], c->dtype),
+            .weights = set_or_null(e->value[MODELS_WEIGHTS], c->weights),
+            .tune = c->tune,
+            .text_cache = (size_t)c->text_cache,
+            .slots = c->slots,
+            .memory_limit = (size_t)c->memory_limit,
+        };
+    }
+    return n;
+}
+
 static enum err serve_open_jobs(struct serve *s, struct fault *why)
 {
     const struct conf *c = &s->conf;
@@ -274,20 +307,8 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
         .loop = &s->loop,
         .store = store,
         .limits = serve_limits(c),
-        .engine =
-            {
-                .model = c->model,
-                .variant = *c->variant ? c->variant : NULL,
-                .text_encoder = *c->text_encoder ? c->text_encoder : NULL,
-                .lora = *c->lora ? c->lora : NULL,
-                .cache_dir = *c->cache_dir ? c->cache_dir : NULL,
-                .dtype = *c->dtype ? c->dtype : NULL,
-                .weights = *c->weights ? c->weights : NULL,
-                .tune = c->tune,
-                .text_cache = (size_t)c->text_cache,
-                .slots = c->slots,
-                .memory_limit = (size_t)c->memory_limit,
-            },
+        .engine = s->engine,
+        .models = serve_models(s),
         .devices = c->device,
         .webhook = {c->webhook_allow, s->settings.webhook_secret, serve_sign},
         .provenance = c->provenance,
@@ -358,6 +379,8 @@ static enum err serve_open(struct serve *s, struct fault *why)
     if (!err)
         err = settings_read(&s->conf, &s->settings, why);
     const bool tls = s->settings.tls;
+    s->models = s->settings.models;
+    s->settings.models = (struct models_file){0};
     if (!err)
         err = serve_open_jobs(s, why);
     if (!err)
@@ -382,7 +405,9 @@ static void serve_free(struct serve *s)
     router_destroy(&s->app.router);
     metrics_destroy(&s->app.metrics);
     buf_deinit(&s->app.event_text);
+    a1111_forget_choices(&s->app);
     settings_deinit(&s->settings);
+    models_file_deinit(&s->models);
     conf_deinit(&s->conf);
 }
 

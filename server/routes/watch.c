@@ -60,6 +60,34 @@ void watch_request(void *app, struct http_request *r, const struct route *route,
                       route ? route->path : "?", http_status(r), http_id(r));
 }
 
+// A label's value may contain a device's arbitrary name.
+static void add_label(struct buf *b, const char *name, const char *value)
+{
+    buf_printf(b, "%s%s=\"", b->len ? "," : "", name);
+    for (; *value; value++) {
+        if (*value == '"' || *value == '\\')
+            buf_putc(b, '\\');
+        if ((unsigned char)*value >= 0x20)
+            buf_putc(b, *value);
+    }
+    buf_puts(b, "\"");
+}
+
+// Counts something that happened to a model. result: another label; "": none.
+static void add_of_model(const struct app *app, enum metric id, int index, const char *result)
+{
+    struct buf labels = {0};
+    if (!app->jobs)
+        return; // the program ends
+    const char *name = jobs_model_at(app->jobs, index).name;
+    add_label(&labels, "model", name ? name : "");
+    if (*result)
+        add_label(&labels, "result", result);
+    if (!labels.failed)
+        metric_add(app->metrics, id, labels.data, 1);
+    buf_deinit(&labels);
+}
+
 void watch_jobs(void *app, enum jobs_measure m, int which, double value)
 {
     const struct app *a = app;
@@ -70,7 +98,12 @@ void watch_jobs(void *app, enum jobs_measure m, int which, double value)
     case JOBS_STEP: metric_observe(a->metrics, METRIC_STEP_SECONDS, labels, value); break;
     case JOBS_OCCUPANCY: metric_observe(a->metrics, METRIC_STEP_PICTURES, labels, value); break;
     case JOBS_STAGE_DONE: metric_observe(a->metrics, METRIC_STAGE_SECONDS, labels, value); break;
-    case JOBS_PICTURE: metric_add(a->metrics, METRIC_PICTURES, "", value); break;
+    case JOBS_PICTURE:
+        metric_add(a->metrics, METRIC_PICTURES, "", value);
+        add_of_model(a, METRIC_MODEL_PICTURES, which, "");
+        break;
+    case JOBS_LOADED: add_of_model(a, METRIC_MODEL_LOADS, which, "ok"); break;
+    case JOBS_LOAD_FAILED: add_of_model(a, METRIC_MODEL_LOADS, which, "failed"); break;
     case JOBS_FAILED:
         snprintf(labels, sizeof labels, "code=\"%s\"", err_name((enum err)which));
         metric_add(a->metrics, METRIC_PICTURES_FAILED, labels, value);
@@ -94,23 +127,27 @@ void watch_jobs(void *app, enum jobs_measure m, int which, double value)
     }
 }
 
-// A label's value may contain a device's arbitrary name.
-static void add_label(struct buf *b, const char *name, const char *value)
+static void set_model(const struct app *app, int index)
 {
-    buf_printf(b, "%s%s=\"", b->len ? "," : "", name);
-    for (; *value; value++) {
-        if (*value == '"' || *value == '\\')
-            buf_putc(b, '\\');
-        if ((unsigned char)*value >= 0x20)
-            buf_putc(b, *value);
+    const struct jobs_model m = jobs_model_at(app->jobs, index);
+    struct buf labels = {0};
+    if (!m.name)
+        return;
+    add_label(&labels, "model", m.name);
+    if (!labels.failed)
+        metric_set(app->metrics, METRIC_MODEL_LOADED, labels.data, m.state == MODEL_LOADED);
+    if (m.info && *m.info->device) {
+        add_label(&labels, "device", m.info->device);
+        add_label(&labels, "dtype", m.info->dtype);
+        if (!labels.failed)
+            metric_set(app->metrics, METRIC_MODEL, labels.data, 1);
     }
-    buf_puts(b, "\"");
+    buf_deinit(&labels);
 }
 
 void watch_metrics(struct app *app, struct buf *out)
 {
     const struct jobs_stats s = jobs_stats(app->jobs);
-    const struct model_info *model = jobs_model(app->jobs);
     struct metrics *m = app->metrics;
     struct fault why;
     metric_set(m, METRIC_HTTP_CONNECTIONS, "", http_connections(app->http));
@@ -129,14 +166,7 @@ void watch_metrics(struct app *app, struct buf *out)
         metric_set(m, METRIC_FLEET_PICTURES, "state=\"running\"", s.fleet_running);
     }
     metric_set(m, METRIC_READY, "", jobs_ready(app->jobs, &why) && !app->draining);
-    if (model) {
-        struct buf labels = {0};
-        add_label(&labels, "model", model->name);
-        add_label(&labels, "device", model->device);
-        add_label(&labels, "dtype", model->dtype);
-        if (!labels.failed)
-            metric_set(m, METRIC_MODEL, labels.data, 1);
-        buf_deinit(&labels);
-    }
+    for (int i = 0; i < jobs_models(app->jobs); i++)
+        set_model(app, i);
     metrics_text(m, out);
 }

@@ -288,6 +288,43 @@ def test_options_reach_the_engine():
             s.stop()
 
 
+def test_two_models_in_the_memory_of_one():
+    """The least recently used one is released, and images are those of a process that has the model alone."""
+    both = MODEL + "," + MODEL + "I"
+    flags = {"base": ["--model", MODEL], "large": ["--model", both],
+             "packed": ["--model", MODEL, "--weights", "q8"]}
+    limit = 45 << 20  # large alone needs 39 MB, each of the others 13
+    body = {"prompt": "a red sphere", "seed": 3, "steps": 2, "size": "auto"}
+    alone = {}
+    for name, own in flags.items():
+        s = serve(*own[2:], model=own[1])
+        alone[name] = pixels(s.draw(**body).json["data"][0]["b64_json"])
+        s.close()
+    assert len(set(alone.values())) == 3
+    path = os.path.join(tempfile.mkdtemp(), "models")
+    with open(path, "w") as f:
+        f.write(f"[base]\nmodel = {MODEL}\n[large]\nmodel = {both}\n[packed]\nmodel = {MODEL}\nweights = q8\n")
+    s = Server("--models-file", path, "--memory-limit", str(limit), start=False)
+    s.start(ready=False)
+    s.wait_ready(240)
+    for name, loaded in (("base", "base"), ("packed", "base packed"), ("large", "large"), ("base", "base"),
+                         ("packed", "base packed")):
+        answer = s.draw(model=name, **body)
+        assert answer.status == 200 and answer.json["model"] == name, answer.body[:300]
+        image = answer.json["data"][0]["b64_json"]
+        assert pixels(image) == alone[name], name
+        assert f"Model: {name},".encode() in base64.b64decode(image)
+        states = {m["id"]: m["state"] for m in s.get("/v1/models").json["data"]}
+        assert [m for m in states if states[m] == "loaded"] == loaded.split(), (name, states)
+        text = s.get("/metrics").body.decode()
+        peak = float(re.search(r"^imagend_device_memory_peak_bytes (\S+)$", text, re.M)[1])
+        assert 8 << 20 < peak <= limit, peak
+    # A shape that needs more than squares, beside another model.
+    wide = {**body, "size": "24x16"}
+    assert s.draw(model="base", **wide).status == 200
+    s.close()
+
+
 def test_a_model_that_is_not_there():
     r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--store", "memory", "--model",
                         "/nowhere"], capture_output=True, text=True, timeout=120)

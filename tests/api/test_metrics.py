@@ -58,6 +58,9 @@ def test_every_metric():
         check("device_memory_bytes", MIB)
         check("device_memory_peak_bytes", MIB)
         check("model_info", 1, 'model="fake",device="no device",dtype="f32"')
+        check("model_loaded", 1, 'model="fake"')
+        check("model_loads_total", 1, 'model="fake",result="ok"')
+        check("model_pictures_total", 4, 'model="fake"')
         check("ready", 1)
         check("slots", 2)
 

@@ -17,6 +17,7 @@ static struct shared *shared;
 static int steps; // of the next job's images; 0: default
 
 static struct replica {
+    struct engine_params engine;
     struct store *store;
     struct jobs *jobs;
 } replica[REPLICAS];
@@ -89,6 +90,7 @@ static bool is_ready(void *ctx)
 static void open_replica(int i, int slots)
 {
     struct replica *r = &replica[i];
+    r->engine = (struct engine_params){.model = "fake", .slots = slots};
     struct jobs_params p = {
         .loop = &loop,
         .limits = {.queued = 8,
@@ -97,7 +99,8 @@ static void open_replica(int i, int slots)
                    .keep_jobs = 100,
                    .keep_bytes = 1 << 30,
                    .input_bytes = 1 << 20},
-        .engine = {.model = "fake", .slots = slots},
+        .engine = &r->engine,
+        .models = 1,
         .digest = sha256_hex,
     };
     struct fault why = {0};

@@ -122,6 +122,7 @@ static void remove_job(struct job *job)
 
 static void open_jobs(bool durable, size_t input_bytes)
 {
+    static const struct engine_params engine = {.model = "fake"};
     struct jobs_params p = {
         .loop = &loop,
         .limits = {.queued = 64,
@@ -130,7 +131,8 @@ static void open_jobs(bool durable, size_t input_bytes)
                    .keep_jobs = 100,
                    .keep_bytes = 1 << 30,
                    .input_bytes = input_bytes},
-        .engine = {.model = "fake"},
+        .engine = &engine,
+        .models = 1,
         .digest = sha256_hex,
     };
     struct fault why = {0};
