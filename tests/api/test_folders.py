@@ -105,6 +105,10 @@ def keys(name, **values):
     return lambda m: m.set(name, **values)
 
 
+def several(*changes):
+    return lambda m: [change(m) for change in changes]
+
+
 def link(name, to):
     def change(m):
         shutil.rmtree(m.at(name)) if os.path.isdir(m.at(name)) else os.unlink(m.at(name))
@@ -113,19 +117,22 @@ def link(name, to):
 
 
 def test_configs_as_libraries_write_them():
+    def mark(name):
+        return lambda m: m.write(name, b"\xef\xbb\xbf" + m.read(name))
+
     check_all([
-        (keys("text_encoder/config.json", scale_decoder_outputs=False, dtype="float32",
-              transformers_version="5.17.0"), None),
-        (keys("scheduler/scheduler_config.json", sigma_max=None, sigma_min=None, rho=7.0,
-              interpolation_type="linear", skip_prk_steps=True), None),
-        (keys("unet/config.json", decay=0.9999, inv_gamma=1.0, power=0.6667, optimization_step=1,
-              update_after_step=0, use_ema_warmup=True, min_decay=0.0, of_tomorrow=None), None),
-        (keys("model_index.json", _class_name="IFImg2ImgPipeline"), None),
-        (keys("model_index.json", _class_name="IFInpaintingPipeline"), None),
-        (keys("model_index.json", tokenizer=["transformers", "T5TokenizerFast"]), None),
-        (keys("model_index.json", image_encoder=[None, None]), None),
-        (lambda m: m.write("unet/config.json", b"\xef\xbb\xbf" + m.read("unet/config.json")), None),
-        (lambda m: m.write("model_index.json", b"\xef\xbb\xbf" + m.read("model_index.json")), None),
+        # What is accepted side by side is accepted alone.
+        (several(
+            keys("text_encoder/config.json", scale_decoder_outputs=False, dtype="float32",
+                 transformers_version="5.17.0"),
+            keys("scheduler/scheduler_config.json", sigma_max=None, sigma_min=None, rho=7.0,
+                 interpolation_type="linear", skip_prk_steps=True),
+            keys("unet/config.json", decay=0.9999, inv_gamma=1.0, power=0.6667, optimization_step=1,
+                 update_after_step=0, use_ema_warmup=True, min_decay=0.0, of_tomorrow=None),
+            keys("model_index.json", _class_name="IFImg2ImgPipeline",
+                 tokenizer=["transformers", "T5TokenizerFast"], image_encoder=[None, None])), None),
+        (several(keys("model_index.json", _class_name="IFInpaintingPipeline"),
+                 mark("model_index.json"), mark("unet/config.json")), None),
         (keys("unet/config.json", act_fn="mish"), 'act_fn "mish" is not supported'),
         (keys("unet/config.json", mid_block_add_attention=False),
          "mid_block_add_attention is an unknown key (value false)"),
@@ -290,11 +297,10 @@ def fast_tokenizer(spiece, sentinels=100):
 
 def test_a_fast_tokenizer_draws_the_same_image():
     with Folder() as m:
+        m.set("tokenizer/tokenizer_config.json", add_prefix_space=None)
         check(m, None)
         with open(os.path.join(m.top, "o.png"), "rb") as f:
             slow = f.read()
-        m.set("tokenizer/tokenizer_config.json", add_prefix_space=None)
-        check(m, None)
         fast = fast_tokenizer(m.read("tokenizer/spiece.model"))
         os.unlink(m.at("tokenizer/spiece.model"))
         check(m, "tokenizer has neither a spiece.model (T5), nor vocab.json and merges.txt (CLIP), nor a tokenizer.json")
@@ -411,8 +417,7 @@ def test_an_upscaler_as_libraries_write_it():
     another size, because then other kernels may be chosen."""
     rows = [
         lambda m: None,
-        shards("unet", "diffusion_pytorch_model"),
-        shards("text_encoder", "model"),
+        several(shards("unet", "diffusion_pytorch_model"), shards("text_encoder", "model")),
         old_names,
         lambda m: [rename(f"{d}/{b}.safetensors", f"{d}/{b}.fp16.safetensors")(m) for d, b in (
             ("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
@@ -423,8 +428,8 @@ def test_an_upscaler_as_libraries_write_it():
                    m.set("unet/config.json", upcast_attention=True,
                          mid_block_only_cross_attention=None),
                    m.set("text_encoder/config.json", torch_dtype="float32", _name_or_path="x"),
-                   m.set("scheduler/scheduler_config.json", skip_prk_steps=True)],
-        lambda m: [m.set("tokenizer/tokenizer_config.json", do_lower_case=True, name_or_path="y"),
+                   m.set("scheduler/scheduler_config.json", skip_prk_steps=True),
+                   m.set("tokenizer/tokenizer_config.json", do_lower_case=True, name_or_path="y"),
                    remove("tokenizer/special_tokens_map.json")(m)],
         lambda m: m.set("unet/config.json", sample_size=128),
     ]
