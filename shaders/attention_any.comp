@@ -59,6 +59,7 @@ float attend(uint channel, uint first0, uint first1)
 
 void main()
 {
+    READ_PUSH();
     uint id = linear_id(), c4 = (p.heads * p.d + 3) / 4;
     if (id >= p.n * p.queries * c4)
         return;

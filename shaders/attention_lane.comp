@@ -21,6 +21,7 @@ float highest[P], total[P];
 
 void main()
 {
+    READ_PUSH();
     uint lane = gl_SubgroupInvocationID, n = gl_WorkGroupID.z;
     uint query = gl_WorkGroupID.x * (P * SG) + lane;
     uint first0 = first_key0(n, PARTS), first1 = 0;

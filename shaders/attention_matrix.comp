@@ -144,6 +144,7 @@ void store(uint n, uint query_first, uint first)
 
 void main()
 {
+    READ_PUSH();
     uint n = gl_WorkGroupID.z, query_first = gl_WorkGroupID.x * QUERIES;
     uint mine = gl_SubgroupID * ROWS, keys = p.keys0, first0 = first_key0(n, PARTS), first1 = 0;
     if ((PARTS & ATTENTION_SECOND) != 0) {

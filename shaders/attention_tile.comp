@@ -19,6 +19,7 @@ float highest = NEVER, total = 0;
 
 void main()
 {
+    READ_PUSH();
     uint n = gl_WorkGroupID.z;
     uint query = gl_WorkGroupID.x * gl_WorkGroupSize.x + gl_LocalInvocationIndex;
     uint first0 = first_key0(n, PARTS), first1 = 0;

@@ -4,13 +4,14 @@
 #include "push.h"
 #include "types.glsl"
 
-layout(push_constant) uniform push_block { push_shape p; };
+PUSH(push_shape);
 INPUT(0, x);
 OUTPUT(1, y);
 #include "rows.glsl"
 
 void main()
 {
+    READ_PUSH();
     uint c = rows_c4(), n = rows_sample(), row = gl_WorkGroupID.y, j = rows_first();
     uint xt = p.x.base + (n * p.oh + 2 * row) * p.ow * p.x.cs + c;
     uint yt = p.y.base + (n * p.h + row) * p.w * p.y.cs + c;

@@ -12,6 +12,7 @@
 
 void main()
 {
+    READ_PUSH();
     uint lane = gl_SubgroupInvocationID;
     uint m0 = gl_WorkGroupID.x * (MB / 4);
     uint tiles = (p.w + SG - 1) / SG;

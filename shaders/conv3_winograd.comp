@@ -1,9 +1,9 @@
 // 3x3 convolution, stride 1, zero padding, by Winograd's F(4x4, 3x3): 36 products for 16 pixels
-// instead of 144. Lane-sliced as lane.glsl describes: a lane has a tile of 4 x 4 pixels in each of P
-// groups, and MB output channels of it in registers, as 36 sums over the input channels; the weights
-// are transformed when they are packed (engine/ops/winograd.c). Tiles are counted through all
-// samples, rows, columns; what a lane computes does not depend on its neighbours.
-// Weights: [out/SG][in/4][36][SG][4], position 6 * column + row. Grid: x output blocks, y tiles.
+// instead of 144. Lane-sliced as lane.glsl describes: a lane has a stack of P tiles of 4 x 4 pixels,
+// and MB output channels of them in registers, as 36 sums over the input channels; the weights are
+// transformed when they are packed (engine/ops/winograd.c). Stacks are counted through all samples,
+// rows, columns; what a lane computes does not depend on its neighbours.
+// Weights: [out/SG][in/4][36][SG][4], position 6 * column + row. Grid: x output blocks, y stacks.
 // Source of the matrices: Lavin and Gray 2016.
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -16,16 +16,17 @@
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint SG = 8;    // subgroup size, as local_size_x
 layout(constant_id = 2) const uint MB = 8;    // output channels per workgroup, multiple of SG
-layout(constant_id = 3) const uint P = 2;     // tiles of a lane
+layout(constant_id = 3) const uint P = 2;     // tiles of a stack
 layout(constant_id = 5) const uint ACT = 0;
 layout(constant_id = 6) const uint PARTS = 0; // which parts of the epilogue there are
 #include "matmul.glsl"
 
+const uint ROWS = 4 * P + 2; // of a stack's input
 const uint OUTSIDE = 0x40000000u; // a texel index that reads zero, also if another is added to it
 
 vec4 acc[36 * MB / 4 * P]; // [position][MB / 4][P]
-uint sample_of[P], top[P], left[P];
-uint row[6 * P], column[6 * P]; // where the rows and columns of a tile's input begin
+uint sample_of, top, left;
+uint row[ROWS], column[6]; // where the rows and columns of a stack's input begin
 
 vec4 load(uint at)
 {
@@ -58,32 +59,33 @@ void to_pixels(inout vec4 s[6])
     s[3] = b + 8 * d + s[5];
 }
 
-void find_tiles()
+void find_stack()
 {
-    uint across = (p.w + 3) / 4, down = (p.h + 3) / 4;
-    [[unroll]] for (uint j = 0; j < P; j++) {
-        uint tile = (gl_WorkGroupID.y * P + j) * SG + gl_SubgroupInvocationID;
-        uint n = tile / (across * down);
-        sample_of[j] = n;
-        top[j] = tile / across % down * 4;
-        left[j] = tile % across * 4;
-        [[unroll]] for (uint i = 0; i < 6; i++) {
-            uint y = top[j] + i - 1, x = left[j] + i - 1; // wrap to large numbers outside
-            row[j * 6 + i] =
-                y < p.h && n < p.n ? p.x.base + (n * p.h + y) * p.w * p.x.cs : OUTSIDE;
-            column[j * 6 + i] = x < p.w ? x * p.x.cs : OUTSIDE;
-        }
+    uint across = (p.w + 3) / 4, down = (p.h + 4 * P - 1) / (4 * P);
+    uint stack = gl_WorkGroupID.y * SG + gl_SubgroupInvocationID;
+    sample_of = stack / (across * down);
+    top = stack / across % down * (4 * P);
+    left = stack % across * 4;
+    [[unroll]] for (uint i = 0; i < ROWS; i++) {
+        uint y = top + i - 1; // wraps to a large number outside
+        row[i] = y < p.h && sample_of < p.n
+                     ? p.x.base + (sample_of * p.h + y) * p.w * p.x.cs
+                     : OUTSIDE;
+    }
+    [[unroll]] for (uint i = 0; i < 6; i++) {
+        uint x = left + i - 1;
+        column[i] = x < p.w ? x * p.x.cs : OUTSIDE;
     }
 }
 
 // Adds four channels of the input, number k, to all sums.
 void add_channels(uint k, uint wi)
 {
-    vec4 v[36 * P];
-    [[unroll]] for (uint i = 0; i < 6 * P; i++) {
+    vec4 v[6 * ROWS];
+    [[unroll]] for (uint i = 0; i < ROWS; i++) {
         vec4 d[6];
         [[unroll]] for (uint c = 0; c < 6; c++)
-            d[c] = load(row[i] + column[i / 6 * 6 + c] + k);
+            d[c] = load(row[i] + column[c] + k);
         to_positions(d);
         [[unroll]] for (uint c = 0; c < 6; c++)
             v[i * 6 + c] = d[c];
@@ -93,7 +95,7 @@ void add_channels(uint k, uint wi)
         [[unroll]] for (uint j = 0; j < P; j++) {
             vec4 one[6];
             [[unroll]] for (uint r = 0; r < 6; r++)
-                one[r] = v[(j * 6 + r) * 6 + c];
+                one[r] = v[(j * 4 + r) * 6 + c];
             to_positions(one);
             [[unroll]] for (uint r = 0; r < 6; r++)
                 d[j * 6 + r] = one[r];
@@ -114,9 +116,9 @@ void add_channels(uint k, uint wi)
 }
 
 // Four output channels of tile j, number m of the workgroup's and m0 + m of all.
-void finish_tile(uint j, uint m, uint m0)
+void finish_tile(uint j, uint m, uint m0, vec4 b)
 {
-    vec4 part[24], b = bias.v[m0 + m];
+    vec4 part[24];
     [[unroll]] for (uint c = 0; c < 6; c++) {
         vec4 s[6];
         [[unroll]] for (uint r = 0; r < 6; r++)
@@ -130,17 +132,21 @@ void finish_tile(uint j, uint m, uint m0)
         [[unroll]] for (uint c = 0; c < 6; c++)
             s[c] = part[r * 6 + c];
         to_pixels(s);
-        uint pixel = (sample_of[j] * p.h + top[j] + r) * p.w + left[j];
+        uint y = top + j * 4 + r, pixel = (sample_of * p.h + y) * p.w + left;
         [[unroll]] for (uint c = 0; c < 4; c++)
-            if (top[j] + r < p.h && left[j] + c < p.w)
+            if (y < p.h && left + c < p.w)
                 finish(s[c] + b, pixel + c, m0 + m);
     }
 }
 
 void main()
 {
+    READ_PUSH();
     uint m0 = gl_WorkGroupID.x * (MB / 4);
-    find_tiles();
+    vec4 b[MB / 4];
+    find_stack();
+    [[unroll]] for (uint m = 0; m < MB / 4; m++)
+        b[m] = bias.v[m0 + m];
     [[unroll]] for (uint i = 0; i < 36 * MB / 4 * P; i++)
         acc[i] = vec4(0);
     uint wi = gl_WorkGroupID.x * (MB / SG) * 36 * p.k4 * SG + gl_SubgroupInvocationID;
@@ -148,6 +154,6 @@ void main()
         add_channels(k, wi);
     [[unroll]] for (uint j = 0; j < P; j++)
         [[unroll]] for (uint m = 0; m < MB / 4; m++)
-            if (sample_of[j] < p.n && m0 + m < p.m4)
-                finish_tile(j, m, m0);
+            if (sample_of < p.n && m0 + m < p.m4)
+                finish_tile(j, m, m0, b[m]);
 }

@@ -5,12 +5,13 @@
 #include "types.glsl"
 #include "walk.glsl"
 
-layout(push_constant) uniform push_block { push_map p; };
+PUSH(push_map);
 INPUT_WEIGHT(0, a);
 OUTPUT(1, y);
 
 void main()
 {
+    READ_PUSH();
     uint stride = walk_stride(p.walk), i = walk_first(p.walk);
     uint start = gl_WorkGroupID.z * p.pixels;
     uint at = p.a.base + start * p.a.cs, yt = p.y.base + start * p.y.cs;

@@ -16,7 +16,7 @@ layout(constant_id = 3) const uint GUIDED = 0;
 layout(constant_id = 4) const uint CHANNELS = 3;  // of the state
 const uint SUB = P * P / 4;
 
-layout(push_constant) uniform push_block { push_gather p; };
+PUSH(push_gather);
 INPUT_STATE(1, x);
 INPUT_STATE(2, low);
 OUTPUT(3, y);
@@ -72,6 +72,7 @@ void blocks(uint pixel, uint to)
 
 void main()
 {
+    READ_PUSH();
     uint i = gl_WorkGroupID.z, row = gl_WorkGroupID.y, j = gl_GlobalInvocationID.x;
     uint slot = lanes.v[i].slot;
     uint pixel = ((slot * p.h + row) * P * p.w + j) * P;

@@ -15,7 +15,7 @@ layout(constant_id = 2) const uint ACT = 0;
 layout(constant_id = 3) const uint SCALE_SHIFT = 0;
 const uint UNROLL = 4;  // pixels whose loads are in flight together
 
-layout(push_constant) uniform push_block { push_group_norm p; };
+PUSH(push_group_norm);
 INPUT(0, x);
 INPUT_F32(1, gamma);
 INPUT_F32(2, beta);
@@ -85,6 +85,7 @@ float scale_shift(uint i)
 
 void main()
 {
+    READ_PUSH();
     lanes = 1u << p.walk.lanes;
     me = gl_LocalInvocationID.x;
     lane_c = me & (lanes - 1);

@@ -8,13 +8,14 @@
 
 layout(constant_id = 2) const uint ACT = 0;
 
-layout(push_constant) uniform push_block { push_group_norm_parts p; };
+PUSH(push_group_norm_parts);
 INPUT(0, x);
 INPUT_F32X4(1, lines);
 OUTPUT(2, y);
 
 void main()
 {
+    READ_PUSH();
     uint stride = walk_stride(p.walk), i = walk_first(p.walk);
     uint c4 = (p.c + 3) / 4, start = gl_WorkGroupID.z * p.pixels;
     uint line = gl_WorkGroupID.z * 3 * c4;

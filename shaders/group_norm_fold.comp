@@ -9,7 +9,7 @@
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint SCALE_SHIFT = 0;
 
-layout(push_constant) uniform push_block { push_group_norm_parts p; };
+PUSH(push_group_norm_parts);
 INPUT_F32(0, parts);
 INPUT_F32(1, gamma);
 INPUT_F32(2, beta);
@@ -46,6 +46,7 @@ float scale_shift(uint i)
 
 void main()
 {
+    READ_PUSH();
     uint c0 = gl_WorkGroupID.x * p.group, n = gl_WorkGroupID.z, cs = (p.c + 3) / 4 * 4;
     uint at = n * p.parts * 2 * cs + c0;
     float values = float(p.group) * float(p.pixels), sum = 0, squares = 0;

@@ -10,7 +10,7 @@
 
 const uint PIECE = 64;  // pixels, a multiple of WALK_UNROLL
 
-layout(push_constant) uniform push_block { push_group_norm_parts p; };
+PUSH(push_group_norm_parts);
 INPUT(0, x);
 layout(std430, binding = 1) writeonly buffer parts_block { vec4 v[]; } parts;
 
@@ -45,6 +45,7 @@ void add_piece(uint k, uint count)
 
 void main()
 {
+    READ_PUSH();
     uint n = gl_WorkGroupID.z, c4 = (p.c + 3) / 4;
     uint part = gl_WorkGroupID.x * walk_stride(p.walk) +
                 (gl_LocalInvocationID.x >> p.walk.lanes);

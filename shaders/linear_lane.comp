@@ -11,6 +11,7 @@
 
 void main()
 {
+    READ_PUSH();
     uint lane = gl_SubgroupInvocationID;
     uint m0 = gl_WorkGroupID.x * (MB / 4);
     uint t0 = gl_WorkGroupID.y * (P * SG) + lane;

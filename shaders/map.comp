@@ -9,13 +9,14 @@
 layout(constant_id = 2) const uint ACT = 0;
 layout(constant_id = 3) const uint ADD = 0;  // 1: b like a, 2: b [N, 1, 1, C]
 
-layout(push_constant) uniform push_block { push_map p; };
+PUSH(push_map);
 INPUT(0, a);
 INPUT(1, b);
 OUTPUT(2, y);
 
 void main()
 {
+    READ_PUSH();
     uint stride = walk_stride(p.walk), i = walk_first(p.walk);
     uint start = gl_WorkGroupID.z * p.pixels;
     uint at = p.a.base + start * p.a.cs, bt = p.b.base + start * p.b.cs;

@@ -147,6 +147,7 @@ void put(uint which)
 
 void main()
 {
+    READ_PUSH();
     uint m_first = gl_WorkGroupID.x * TILE, pixel_first = gl_WorkGroupID.y * TILE;
     uint m_mine = gl_SubgroupID % 2 * BAND, pixel_mine = gl_SubgroupID / 2 * STRIP;
     coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator> acc[DOWN * ACROSS];

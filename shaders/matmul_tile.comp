@@ -68,6 +68,7 @@ void add_products(uint at, uint mi, uint pi)
 
 void main()
 {
+    READ_PUSH();
     uint m_first = gl_WorkGroupID.x * 64, pixel_first = gl_WorkGroupID.y * 64;
     uint mi = gl_LocalInvocationIndex % 8, pi = gl_LocalInvocationIndex / 8;
     // Channels 4mi.. and 32 + 4mi.., pixels 4pi.. and 32 + 4pi..

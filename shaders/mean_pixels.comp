@@ -7,7 +7,7 @@
 
 layout(local_size_x_id = 0) in;
 
-layout(push_constant) uniform push_block { push_shape p; };
+PUSH(push_shape);
 INPUT(0, x);
 OUTPUT(1, y);
 
@@ -15,6 +15,7 @@ shared vec4 part[gl_WorkGroupSize.x];
 
 void main()
 {
+    READ_PUSH();
     uint lanes = 1u << p.walk.lanes, me = gl_LocalInvocationID.x, n = gl_WorkGroupID.z;
     uint c = gl_WorkGroupID.x * lanes + (me & (lanes - 1)), pixels = p.h * p.w;
     uint stride = gl_WorkGroupSize.x >> p.walk.lanes;

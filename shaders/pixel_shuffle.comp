@@ -11,7 +11,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint P = 2;
 const uint SUB = P * P / 4;
 
-layout(push_constant) uniform push_block { push_shape p; };
+PUSH(push_shape);
 INPUT(0, x);
 OUTPUT(1, y);
 
@@ -47,6 +47,7 @@ void gather_values(uint at, uint to)
 
 void main()
 {
+    READ_PUSH();
     uint n = gl_WorkGroupID.z, row = gl_WorkGroupID.y;
     uint j = gl_GlobalInvocationID.x;
     uint at = p.x.base + ((n * p.h + row) * p.w + j) * p.x.cs;

@@ -12,7 +12,7 @@
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint GUIDED = 0;
 
-layout(push_constant) uniform push_block { push_sampler p; };
+PUSH(push_sampler);
 INPUT(1, m);
 INPUT_STATE(2, x);
 OUTPUT_F32(3, limit);
@@ -105,6 +105,7 @@ uint next_larger(uint prefix, uint bin)
 
 void main()
 {
+    READ_PUSH();
     op_lane l = lanes.v[gl_WorkGroupID.x];
     precise float rank = l.quantile * float(3 * p.pixels - 1), t, s;
     uint low = uint(rank), left = low, prefix;

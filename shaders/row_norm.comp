@@ -9,7 +9,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint RMS = 0;
 layout(constant_id = 2) const uint BETA = 0;
 
-layout(push_constant) uniform push_block { push_row_norm p; };
+PUSH(push_row_norm);
 INPUT(0, x);
 INPUT_F32X4(1, gamma);
 INPUT_F32X4(2, beta);
@@ -33,6 +33,7 @@ float sum_all(vec4 v)
 
 void main()
 {
+    READ_PUSH();
     uint i = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
     uint c4 = (p.c + 3) / 4, me = gl_LocalInvocationID.x;
     uint xt = p.x.base + min(i, p.pixels - 1) * p.x.cs, yt = p.y.base + i * p.y.cs;

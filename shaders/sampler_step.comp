@@ -16,7 +16,7 @@ layout(constant_id = 1) const uint GUIDED = 0;
 layout(constant_id = 2) const uint VARIANCE = 0;  // m has variance channels: three of each
 layout(constant_id = 3) const uint CHANNELS = 3;  // of the state; 4: latents, of which none is kept
 
-layout(push_constant) uniform push_block { push_sampler p; };
+PUSH(push_sampler);
 INPUT(1, m);
 INPUT_STATE(2, x_old);
 layout(std430, binding = 3) writeonly buffer x_block { vec4 v[]; } x;
@@ -128,6 +128,7 @@ uint step_pixels(op_lane l, float s, const uint now, const bool past)
 
 void main()
 {
+    READ_PUSH();
     op_lane l = lanes.v[gl_WorkGroupID.z];
     float s = l.threshold == THRESHOLD_DYNAMIC ? limit.v[gl_WorkGroupID.z] : l.max_value;
 

@@ -6,7 +6,7 @@
 #include "types.glsl"
 
 layout(local_size_x_id = 0) in;
-layout(push_constant) uniform push_block { push_rgb8 p; };
+PUSH(push_rgb8);
 INPUT(0, x);
 layout(std430, binding = 1) buffer y_block { uint v[]; } y;
 
@@ -28,6 +28,7 @@ void store(uint at, uint left, uint word)
 
 void main()
 {
+    READ_PUSH();
     uint i = (gl_WorkGroupID.x * p.run * gl_WorkGroupSize.x) + gl_LocalInvocationID.x;
 
     for (uint k = 0; k < p.run && 4 * i < p.pixels; k++, i += gl_WorkGroupSize.x) {

@@ -5,13 +5,14 @@
 #include "push.h"
 #include "types.glsl"
 
-layout(push_constant) uniform push_block { push_shape p; };
+PUSH(push_shape);
 INPUT(0, x);
 OUTPUT(1, y);
 #include "rows.glsl"
 
 void main()
 {
+    READ_PUSH();
     uint c = rows_c4(), n = rows_sample(), row = gl_WorkGroupID.y, j = rows_first();
     precise float fy = max(float(row) * p.sy + p.first_y, 0);
     uint y0 = min(uint(fy), p.h - 1), y1 = min(y0 + 1, p.h - 1);

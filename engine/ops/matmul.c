@@ -105,22 +105,22 @@ bool plan_conv3_lane(const struct vk_caps *caps, const struct problem *p, struct
     return true;
 }
 
-// Tiles of 4 x 4 pixels, of all samples in a row; see conv3_winograd.comp. The weights are four
-// times as large as the taps: only layers whose weights stay in a cache are worth it, and their
-// memory.
+// Stacks of tiles of 4 x 4 pixels, of all samples in a row; see conv3_winograd.comp. The weights
+// are four times as large as the taps: only layers whose weights stay in a cache are worth it, and
+// their memory.
 bool plan_conv3_winograd(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
 {
     enum { MOST_WEIGHTS = 1 << 15 }; // of one position
-    const uint32_t sg = caps->subgroup_size, tiles = blocks_of(p->w, 4) * blocks_of(p->h, 4);
+    const uint32_t sg = caps->subgroup_size;
     const struct tile t = {.mb = sg < 8 ? 8 : sg, .p = sg < 16 ? 2 : 1, .kv = 1};
+    const uint32_t stacks = blocks_of(p->w, 4) * blocks_of(p->h, 4 * t.p);
     if ((uint64_t)p->in * p->out > MOST_WEIGHTS)
         return false;
     lane_call(caps, p, t, call);
-    call->groups[1] = blocks_of(p->n * tiles, t.p * sg);
+    call->groups[1] = blocks_of(p->n * stacks, sg);
     call->groups[2] = 1;
     call->trips = vec4s(p->in) + 2;
-    call->work =
-        work(p, (double)call->groups[0] * t.mb * blocks_of(tiles, t.p * sg) * t.p * sg * 16);
+    call->work = work(p, (double)call->groups[0] * t.mb * blocks_of(stacks, sg) * sg * t.p * 16);
     return true;
 }
 

@@ -1,6 +1,6 @@
 // Shared by the attention kernels: operands, parts, and where a sample's keys are. Softmax runs
 // over the keys of segment 0, then those of segment 1.
-layout(push_constant) uniform push_block { push_attention p; };
+PUSH(push_attention);
 INPUT(0, q);
 INPUT(1, k0);
 INPUT(2, v0);

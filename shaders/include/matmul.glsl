@@ -1,5 +1,5 @@
 // Operands and epilogue of every linear and convolution kernel. The includer declares ACT and PARTS.
-layout(push_constant) uniform push_block { push_matmul p; };
+PUSH(push_matmul);
 INPUT(0, x);
 INPUT_WEIGHT(1, weight);
 INPUT_F32X4(2, bias);

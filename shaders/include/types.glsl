@@ -11,6 +11,8 @@
 //   UPDATE(b, y)     read and written: UPDATE_LOAD(y, i), STORE(y, i, v)
 //   INPUT_F32 / INPUT_U32(b, x), OUTPUT_F32 / UPDATE_F32(b, x)    scalars: x.v[i]
 //   INPUT_F32X4(b, x)                                   vec4s of f32: x.v[i]
+//   PUSH(type)       the push constants p, which main copies first, by READ_PUSH(): inside loops and
+//                    conditions, software rasterizers read them once for each lane
 #ifndef DT_F16
 #define DT_F16 0
 #endif
@@ -149,6 +151,11 @@ vec4 unpack_q4(uint v)
 #define OUTPUT_F32(b, name)                                                                        \
     layout(std430, binding = b) writeonly buffer name##_block { float v[]; } name
 #define UPDATE_F32(b, name) layout(std430, binding = b) buffer name##_block { float v[]; } name
+
+#define PUSH(type)                                                                                 \
+    layout(push_constant) uniform push_block { type given; } push;                                 \
+    type p
+#define READ_PUSH() p = push.given
 
 // The place of this invocation in a one-dimensional grid made by ops_groups. A macro, because
 // gl_WorkGroupSize means nothing before the shader has declared its local size.
