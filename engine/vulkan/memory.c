@@ -103,8 +103,9 @@ enum err vk_memory_init(struct vk_device *dev, size_t limit)
 void vk_memory_set_limit(struct vk_device *dev, size_t limit)
 {
     dev->stats.limit = limit;
-    // Slabs are small against the limit, so that little of it lies unused in them.
-    while (dev->slab_bytes > VK_SUBALLOC_ALIGN << 8 && dev->slab_bytes > limit / 64)
+    // Slabs are small against the limit, so that little of it lies unused in them: one that a small
+    // buffer of a network keeps alive has no room for the matrices of the next network.
+    while (dev->slab_bytes > VK_SUBALLOC_ALIGN << 8 && dev->slab_bytes > limit / 512)
         dev->slab_bytes /= 2;
 }
 

@@ -361,6 +361,7 @@ def parse():
                    help="halves in *.fp16.*, floats in the plain files, or both (fp16)")
     p.add_argument("--t5-layers", type=int, metavar="N",
                    help="layers of the text encoder (T5-XXL's 24 for a base model; 0, none, else)")
+    p.add_argument("--xxl", action="store_true", help="T5-XXL also for a small U-Net, to measure the encoder")
     p.add_argument("--no-unet-weights", action="store_true", help="the text encoder alone")
     p.add_argument("--seed", type=int, default=1)
     return p.parse_args()
@@ -370,7 +371,7 @@ def main():
     a = parse()
     if os.path.exists(a.folder):
         sys.exit("make_if.py: %s is there already" % a.folder)
-    t5 = encoder_of(a.model)
+    t5 = XXL if a.xxl else encoder_of(a.model)
     unet = UNet(a.model, t5["d_model"])
     tensors = unet.tensors()
     layers = a.t5_layers if a.t5_layers is not None else t5["layers"] if unet.stage == 1 else 0

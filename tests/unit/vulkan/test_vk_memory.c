@@ -59,7 +59,7 @@ static void test_churn(struct vk_device *dev)
 // Neighbours freed in any order make one span again: the slab can be filled by one buffer.
 static void test_joining(struct vk_device *dev)
 {
-    enum { N = 60, PIECE = 1 << 20 };
+    enum { N = 60, PIECE = 1 << 16 };
     static const int order[3] = {2, 0, 1};
     struct vk_buffer *keep, *buf[N], *big;
     struct vk_memory_stats stats;
