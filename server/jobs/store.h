@@ -98,8 +98,9 @@ struct store_lease {
     int64_t token;
     bool wanted; // STORE_BEAT: clients of this replica watch it
     int backlog; // STORE_BEAT: images that wait for a slot
-    // STORE_BEAT: a snapshot with the stage and step of each image and those of its previews that
-    // are new (picture[].latest, numbered by previews); NULL: as before. STORE_RELEASE: NULL.
+    // STORE_BEAT: a snapshot with the time of its start, the stage and step of each image and those
+    // of its previews that are new (picture[].latest, numbered by previews); NULL: as before.
+    // STORE_RELEASE: NULL.
     struct job *progress; // Owner: the call
     // Answers of STORE_BEAT.
     bool lost;     // it ended: another replica has the job, or nobody needs it

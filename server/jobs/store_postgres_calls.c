@@ -135,7 +135,7 @@ static void take_claim(struct store_postgres *s, struct store_call *c, struct pg
     take_load(s, q, 1);
 }
 
-// [{"id", "token", "wanted", "backlog", "progress"}, ...]
+// [{"id", "token", "wanted", "backlog", "started", "progress"}, ...]
 static char *lease_list(const struct store_call *c)
 {
     struct buf b = {0};
@@ -146,8 +146,9 @@ static char *lease_list(const struct store_call *c)
         b.failed |= l->progress && !progress;
         buf_printf(&b, "%s{\"id\":", i ? "," : "");
         text_json(&b, l->id);
-        buf_printf(&b, ",\"token\":%lld,\"wanted\":%s,\"backlog\":%d,\"progress\":",
-                   (long long)l->token, l->wanted ? "true" : "false", l->backlog);
+        buf_printf(&b, ",\"token\":%lld,\"wanted\":%s,\"backlog\":%d,\"started\":%lld,\"progress\":",
+                   (long long)l->token, l->wanted ? "true" : "false", l->backlog,
+                   l->progress ? (long long)l->progress->started : 0);
         text_json(&b, progress);
         buf_puts(&b, "}");
         free(progress);
@@ -200,11 +201,12 @@ static void ask_beat(struct store_postgres *s, struct store_call *c, struct pg_c
     pg_query(q,
              "UPDATE imagend.job j SET lease_until = clock_timestamp() + $2::int * interval '1 ms',"
              " state = CASE WHEN j.state = 'queued' THEN 'running' ELSE j.state END,"
+             " started = CASE WHEN b.started > 0 THEN b.started ELSE j.started END,"
              " progress = coalesce(b.progress, j.progress), wanted_until = CASE WHEN b.wanted"
              " AND j.wanted_until IS NOT NULL THEN clock_timestamp() + $2::int * interval '1 ms'"
              " ELSE j.wanted_until END, backlog = b.backlog"
              " FROM json_to_recordset($1::json)"
-             " AS b (id text, token bigint, wanted boolean, backlog int, progress text)"
+             " AS b (id text, token bigint, wanted boolean, backlog int, started bigint, progress text)"
              " WHERE j.id = b.id AND j.lease = b.token"
              " AND (j.lease_until IS NOT NULL OR j.state = 'queued')"
              " RETURNING j.id, j.cancel OR coalesce(j.wanted_until < clock_timestamp()"

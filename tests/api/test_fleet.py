@@ -63,6 +63,22 @@ def test_any_replica_answers_for_any_job():
         assert state(a, busy) == "cancelled"
 
 
+def test_every_replica_knows_when_a_job_started():
+    with Fleet(2) as (a, b):
+        j = job(a, "[hang]")
+        seen, _ = follow(b, j)
+        start = eventually(lambda: b.get("/v1/jobs/" + j).json["started"])
+        look = a.get("/v1/jobs/" + j).json
+        assert look["status"] == "running" and look["created"] <= start == look["started"], (start, look)
+        eventually(lambda: "started" in [e[0] for e in seen])
+        waiting = job(b, "[hang]"), job(b, "a")  # the second one has no slot
+        eventually(lambda: a.get("/v1/jobs/" + waiting[0]).json["started"])
+        assert [s.get("/v1/jobs/" + waiting[1]).json["started"] for s in (a, b)] == [None, None]
+        assert b.delete("/v1/jobs/" + j).json["status"] == "cancelled"
+        # The end does not change it.
+        assert eventually(lambda: state(b, waiting[1]) == "done") and b.get("/v1/jobs/" + j).json["started"] == start
+
+
 def test_a_synchronous_request_to_a_busy_replica():
     with Fleet(2) as (a, b):
         busy = job(a, "[hang]")
