@@ -105,7 +105,7 @@ static void on_opened(void *ctx)
     pg_query(q, "SELECT imagend.tend($1)", false);
     pg_int(q, postgres_span_ms(s));
     pg_query(q, "LISTEN " CHANNEL, false);
-    postgres_ask_stats(q);
+    postgres_ask_stats(q, true);
     pg_send_first(s->pg, q);
 }
 

@@ -25,6 +25,39 @@ static void take_load(struct store_postgres *s, const struct pg_call *q, int sta
     s->stats.running = (int)pg_get_int(q, statement, 0, 1);
 }
 
+// ---- counting -----------------------------------------------------------------------------------
+
+// Whether it can be read when it has ended; others are not counted then.
+static bool is_kept(const struct job *j)
+{
+    return j->spec.keep || j->spec.durable || j->spec.idempotency_key;
+}
+
+static void count_less(struct store_postgres *s, const struct job *j)
+{
+    const size_t bytes = job_bytes(j);
+    s->stats.jobs -= s->stats.jobs > 0;
+    s->stats.bytes -= bytes < s->stats.bytes ? bytes : s->stats.bytes;
+}
+
+static void count_ended(struct store_postgres *s, const struct job *j)
+{
+    if (is_kept(j))
+        s->stats.ended++;
+    else
+        count_less(s, j);
+}
+
+static void count_removed(struct store_postgres *s, struct job *const *jobs, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (job_ended(jobs[i]) && !is_kept(jobs[i]))
+            continue;
+        count_less(s, jobs[i]);
+        s->stats.ended -= job_ended(jobs[i]) && s->stats.ended > 0;
+    }
+}
+
 // ---- accepting ----------------------------------------------------------------------------------
 
 static int images_waiting(const struct job *j)
@@ -72,7 +105,7 @@ static void ask_accept(struct store_postgres *s, struct store_call *c, struct pg
     pg_text(q, spec->input.image);
     pg_text(q, spec->input.mask);
     pg_int(q, images_waiting(j));
-    pg_text(q, spec->keep || spec->durable || spec->idempotency_key ? "false" : "true");
+    pg_text(q, is_kept(j) ? "false" : "true");
     if (spec->durable || spec->idempotency_key)
         pg_text(q, NULL);
     else
@@ -146,7 +179,8 @@ static char *lease_list(const struct store_call *c)
         b.failed |= l->progress && !progress;
         buf_printf(&b, "%s{\"id\":", i ? "," : "");
         text_json(&b, l->id);
-        buf_printf(&b, ",\"token\":%lld,\"wanted\":%s,\"backlog\":%d,\"started\":%lld,\"progress\":",
+        buf_printf(&b,
+                   ",\"token\":%lld,\"wanted\":%s,\"backlog\":%d,\"started\":%lld,\"progress\":",
                    (long long)l->token, l->wanted ? "true" : "false", l->backlog,
                    l->progress ? (long long)l->progress->started : 0);
         text_json(&b, progress);
@@ -206,7 +240,8 @@ static void ask_beat(struct store_postgres *s, struct store_call *c, struct pg_c
              " AND j.wanted_until IS NOT NULL THEN clock_timestamp() + $2::int * interval '1 ms'"
              " ELSE j.wanted_until END, backlog = b.backlog"
              " FROM json_to_recordset($1::json)"
-             " AS b (id text, token bigint, wanted boolean, backlog int, started bigint, progress text)"
+             " AS b (id text, token bigint, wanted boolean, backlog int, started bigint,"
+             " progress text)"
              " WHERE j.id = b.id AND j.lease = b.token"
              " AND (j.lease_until IS NOT NULL OR j.state = 'queued')"
              " RETURNING j.id, j.cancel OR coalesce(j.wanted_until < clock_timestamp()"
@@ -295,7 +330,7 @@ static void take_change(struct store_postgres *s, struct store_call *c, struct p
     if (!changed && pg_rows(q, 1))
         fault_set(&c->why, ERR_STALE, "store", "another replica has the job %s", c->job->id);
     else if (changed && c->op != STORE_NOTE && job_ended(c->job) && !c->again)
-        s->stats.ended++;
+        count_ended(s, c->job);
 }
 
 static void ask_change(struct store_postgres *s, struct store_call *c, struct pg_call *q)
@@ -326,7 +361,7 @@ static void ask_drawn(struct store_postgres *s, struct store_call *c, struct pg_
 static void take_drawn(struct store_postgres *s, struct store_call *c, struct pg_call *q)
 {
     take_change(s, c, q);
-    if (!c->why.code)
+    if (!c->why.code && (is_kept(c->job) || !job_ended(c->job)))
         s->stats.bytes += c->image->size;
 }
 
@@ -350,8 +385,9 @@ static void take_cancel(struct store_postgres *s, struct store_call *c, struct p
 {
     take_load(s, q, 3);
     c->ended = atoi(PQcmdTuples(q->result[0]));
-    s->stats.ended += c->ended;
     postgres_take_jobs(s, c, q, 2);
+    if (c->ended)
+        count_ended(s, c->job);
 }
 
 // ---- removing -----------------------------------------------------------------------------------
@@ -370,43 +406,35 @@ static void ask_remove(struct store_postgres *s, struct store_call *c, struct pg
     ask_load(q);
 }
 
-static void count_removed(struct store_postgres *s, const struct store_call *c)
-{
-    for (int i = 0; i < c->n; i++) {
-        s->stats.jobs--;
-        s->stats.ended -= job_ended(c->jobs[i]);
-        s->stats.bytes -= job_bytes(c->jobs[i]);
-    }
-}
-
 static void take_remove(struct store_postgres *s, struct store_call *c, struct pg_call *q)
 {
     postgres_take_jobs(s, c, q, 0);
-    count_removed(s, c);
+    count_removed(s, c->jobs, c->n);
     take_load(s, q, 1);
 }
 
-// Ended jobs that nobody keeps are not counted.
-void postgres_ask_stats(struct pg_call *q)
+void postgres_ask_stats(struct pg_call *q, bool again)
 {
     pg_query(q,
-             "SELECT count(*), count(*) FILTER (WHERE " POSTGRES_ENDED
-             "), coalesce(sum(bytes), 0)::bigint,"
-             " (SELECT coalesce(sum(queued + backlog), 0) FROM imagend.load),"
-             " (SELECT coalesce(sum(running - backlog), 0) FROM imagend.load)"
-             " FROM imagend.job WHERE NOT (brief AND " POSTGRES_ENDED ")",
+             "SELECT l.queued, l.running, s.jobs, s.ended, s.bytes, s.number, s.fresh"
+             " FROM imagend.stats($1) s, (SELECT coalesce(sum(queued + backlog), 0) AS queued,"
+             " coalesce(sum(running - backlog), 0) AS running FROM imagend.load) l",
              false);
+    pg_text(q, again ? "true" : "false");
 }
 
-void postgres_take_stats(struct store_postgres *s, const struct pg_call *q, int statement)
+bool postgres_take_stats(struct store_postgres *s, const struct pg_call *q, int statement)
 {
-    s->stats = (struct store_stats){
-        .jobs = (int)pg_get_int(q, statement, 0, 0),
-        .ended = (int)pg_get_int(q, statement, 0, 1),
-        .bytes = (size_t)pg_get_int(q, statement, 0, 2),
-        .queued = (int)pg_get_int(q, statement, 0, 3),
-        .running = (int)pg_get_int(q, statement, 0, 4),
-    };
+    const int64_t count = pg_get_int(q, statement, 0, 5);
+    take_load(s, q, statement);
+    if (count == s->count)
+        return false; // this process has changed something since then
+    s->count = count;
+    s->stats.jobs = (int)pg_get_int(q, statement, 0, 2);
+    s->stats.ended = (int)pg_get_int(q, statement, 0, 3);
+    s->stats.bytes = (size_t)pg_get_int(q, statement, 0, 4);
+    s->counted = *pg_get(q, statement, 0, 6) == 't';
+    return s->counted;
 }
 
 int64_t postgres_span_ms(const struct store_postgres *s)
@@ -427,10 +455,10 @@ static void ask_expire(struct store_postgres *s, struct store_call *c, struct pg
              false);
     pg_text(q, c->keep.webhooks ? "true" : "false");
     pg_int(q, c->keep.now);
-    postgres_ask_stats(q);
+    postgres_ask_stats(q, false);
     pg_query(q, "SELECT imagend.tend($1)", false);
     pg_int(q, postgres_span_ms(s));
-    if (s->stats.ended <= c->keep.jobs && s->stats.bytes <= c->keep.bytes)
+    if (!s->counted || (s->stats.ended <= c->keep.jobs && s->stats.bytes <= c->keep.bytes))
         return;
     pg_query(q,
              REMOVE_BEGIN
@@ -447,14 +475,16 @@ static void ask_expire(struct store_postgres *s, struct store_call *c, struct pg
 
 static void take_expire(struct store_postgres *s, struct store_call *c, struct pg_call *q)
 {
-    postgres_take_stats(s, q, 1);
+    const bool counted = postgres_take_stats(s, q, 1);
     postgres_take_jobs(s, c, q, 0);
+    if (!counted)
+        count_removed(s, c->jobs, c->n);
     if (!q->result[3])
         return;
     const int expired = c->n;
     postgres_take_jobs(s, c, q, 3);
-    const struct store_call surplus = {.jobs = c->jobs + expired, .n = c->n - expired};
-    count_removed(s, &surplus);
+    if (c->n > expired)
+        count_removed(s, c->jobs + expired, c->n - expired);
 }
 
 static void ask_oldest(struct store_postgres *s, struct store_call *c, struct pg_call *q)

@@ -9,7 +9,7 @@
 #include <uv.h>
 
 enum {
-    POSTGRES_VERSION = 2, // of the schema; see store_postgres_schema.c
+    POSTGRES_VERSION = 3, // of the schema; see store_postgres_schema.c
     POSTGRES_STATEMENT_MS = 10000,
     POSTGRES_HINT_MS = 250,       // at most one NOTIFY in this time
     POSTGRES_CACHE = 64 << 20,    // bytes of input images kept at hand
@@ -25,10 +25,12 @@ struct store_postgres {
     struct store store;
     struct pg *pg;
     uv_loop_t *loop;
-    char *replica;   // name of this process among those that share the database
-    char *migration; // SQL
-    struct store_stats stats;
-    int64_t keep_ms; // for which finished jobs are kept, as seen last
+    char *replica;            // name of this process among those that share the database
+    char *migration;          // SQL
+    struct store_stats stats; // of the last count, with what this process changed since then
+    int64_t count;            // its number
+    bool counted;             // by this process, which then removes the surplus
+    int64_t keep_ms;          // for which finished jobs are kept, as seen last
     struct postgres_files *files;
     uv_timer_t hint; // runs while a NOTIFY is due
     bool changed;    // since the last NOTIFY
@@ -54,9 +56,10 @@ struct postgres_op {
 extern const struct postgres_op postgres_ops[STORE_OPS];
 #define POSTGRES_ENDED "state IN ('done', 'failed', 'cancelled')"
 #define POSTGRES_UNFINISHED "state IN ('queued', 'running')"
-// Adds the statement that counts the jobs of the fleet, and takes its result.
-void postgres_ask_stats(struct pg_call *q);
-void postgres_take_stats(struct store_postgres *s, const struct pg_call *q, int statement);
+// Adds the statement that says how many jobs the fleet has, and takes its result. again: counts
+// them also if that was done a moment ago. True: this very statement has counted them.
+void postgres_ask_stats(struct pg_call *q, bool again);
+bool postgres_take_stats(struct store_postgres *s, const struct pg_call *q, int statement);
 // The width of a partition of images, in milliseconds.
 int64_t postgres_span_ms(const struct store_postgres *s);
 

@@ -6,7 +6,8 @@
 // alone, add a migration without statements.
 //
 // Advisory locks (POSTGRES_LOCK, n), each held until the end of the transaction:
-//   1 migrating; 2 accepting, which counts the queue; 3 claiming; 4 partitions
+//   1 migrating; 2 accepting, which counts the queue; 3 claiming; 4 partitions;
+//   5 counting
 #include "store_postgres_impl.h"
 
 #include "buf.h"
@@ -98,12 +99,17 @@
     " UPDATE imagend.rate SET tokens = has - 1, filled = clock_timestamp() WHERE owner = who;"     \
     " RETURN 0; END $f$"
 
-// Refuses a job that the queue has no room for, unless it or one with its key is there already.
+// Refuses a job that the queue has no room for, unless it or one with its key is there already. A
+// queue that is full while others are being accepted is so without waiting for their commits.
 #define FUNCTION_ROOM                                                                              \
     "CREATE OR REPLACE FUNCTION imagend.check_room(job_id text, who text, key text, n int,"        \
     " most int, most_owner int) RETURNS void LANGUAGE plpgsql AS $f$ DECLARE total bigint; own "   \
     "bigint;"                                                                                      \
-    " BEGIN PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 2);"                                  \
+    " BEGIN IF NOT pg_try_advisory_xact_lock(" POSTGRES_LOCK ", 2) THEN"                           \
+    " IF key IS NULL AND most > 0 AND NOT EXISTS (SELECT FROM imagend.job WHERE id = job_id) AND"  \
+    " (SELECT coalesce(sum(queued + backlog), 0) + n > most FROM imagend.load) THEN"               \
+    " RAISE EXCEPTION 'the queue is full' USING ERRCODE = 'IMG01'; END IF;"                        \
+    " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 2); END IF;"                                \
     " IF most = 0 OR EXISTS (SELECT FROM imagend.job WHERE id = job_id OR (owner = who AND"        \
     " idempotency_key = key)) THEN RETURN; END IF;"                                                \
     " SELECT coalesce(sum(queued + backlog), 0),"                                                  \
@@ -211,6 +217,28 @@
     " AND state = 'running');"                                                                     \
     " END $f$"
 
+// Counts the jobs for all replicas: at most once per second, and for at most a hundredth of the
+// time, however many jobs and replicas there are, except for again. Ended jobs that nobody keeps
+// are not counted.
+#define FUNCTION_STATS                                                                             \
+    "CREATE OR REPLACE FUNCTION imagend.stats(again boolean, OUT jobs bigint, OUT ended bigint,"   \
+    " OUT bytes bigint, OUT number bigint, OUT fresh boolean) LANGUAGE plpgsql AS $f$"             \
+    " DECLARE began timestamptz := clock_timestamp(); due timestamptz; BEGIN fresh := false;"      \
+    " SELECT s.jobs, s.ended, s.bytes, s.number, s.due INTO jobs, ended, bytes, number, due"       \
+    " FROM imagend.stats s;"                                                                       \
+    " IF NOT again AND due > began AND due < began + interval '10 min' THEN RETURN; END IF;"       \
+    " IF NOT pg_try_advisory_xact_lock(" POSTGRES_LOCK                                             \
+    ", 5) AND due IS NOT NULL THEN RETURN; END IF;"                                                \
+    " fresh := true; number := coalesce(number, 0) + 1;"                                           \
+    " SELECT count(*), count(*) FILTER (WHERE " POSTGRES_ENDED "),"                                \
+    " coalesce(sum(j.bytes), 0)::bigint INTO jobs, ended, bytes FROM imagend.job j"                \
+    " WHERE NOT (brief AND " POSTGRES_ENDED ");"                                                   \
+    " due := clock_timestamp() + greatest(interval '0.9 s', least(interval '5 min',"               \
+    " 100 * (clock_timestamp() - began)));"                                                        \
+    " INSERT INTO imagend.stats AS s VALUES (1, jobs, ended, bytes, number, due)"                  \
+    " ON CONFLICT (one) DO UPDATE SET jobs = EXCLUDED.jobs, ended = EXCLUDED.ended,"               \
+    " bytes = EXCLUDED.bytes, number = EXCLUDED.number, due = EXCLUDED.due; END $f$"
+
 static const struct migration {
     int version, oldest; // oldest: version of the oldest program that can use the result
     const char *statements[32];
@@ -263,6 +291,14 @@ static const struct migration {
          "CREATE UNLOGGED TABLE imagend.rate (owner text PRIMARY KEY, tokens float8 NOT NULL,"
          " filled timestamptz NOT NULL DEFAULT clock_timestamp()) WITH (fillfactor = 50)",
      }},
+    {3,
+     1,
+     {
+         // One row. After a crash, the jobs are counted again.
+         "CREATE UNLOGGED TABLE imagend.stats (one int PRIMARY KEY, jobs bigint NOT NULL,"
+         " ended bigint NOT NULL, bytes bigint NOT NULL, number bigint NOT NULL,"
+         " due timestamptz NOT NULL) WITH (fillfactor = 50)",
+     }},
 };
 
 static const char *const functions[] = {
@@ -280,6 +316,7 @@ static const char *const functions[] = {
     FUNCTION_START,
     FUNCTION_CLAIM,
     FUNCTION_TEND,
+    FUNCTION_STATS,
 };
 
 char *postgres_migration(void)

@@ -63,6 +63,46 @@ def test_the_fleet_is_counted_everywhere():
             s.close()
 
 
+def test_jobs_are_counted_once_for_the_fleet():
+    """However many replicas and jobs there are: once per second, and for at most a hundredth of the time."""
+    ended, database = 2000, cluster().create_database()
+
+    def sql(text):
+        return cluster().sql(text, database)
+
+    def counts():
+        return int(sql("SELECT number FROM imagend.stats"))
+    replicas = [replica(database, name) for name in ("a", "b", "c")]
+    try:
+        done = replicas[0].wait_job(job(replicas[0]))
+        sql("INSERT INTO imagend.job (id, token, state, spec, used, images, created, started, finished, expires, fault,"
+            " message, webhook_tries, webhook_next, owner, priority, deadline, brief, waiting, bytes, span)"
+            " SELECT 'job_' || lpad(i::text, 32, 'f'), j.token, j.state, j.spec, j.used, j.images, j.created, j.started,"
+            " j.finished, j.expires, 0, '', 0, 0, '', 0, 0, false, 0, 7, j.span"
+            f" FROM imagend.job j, generate_series(2, {ended}) AS i WHERE j.id = '{done['id']}'")
+        sql("VACUUM ANALYZE imagend.job")
+        for s in replicas:
+            eventually(lambda: read(s)["imagend_jobs"] == ended, what="every replica knows the number")
+        begin, first = time.monotonic(), counts()
+        time.sleep(4)
+        found, seconds = counts() - first, time.monotonic() - begin
+        assert found <= seconds / 0.9 + 1, (found, seconds)
+        # As if counting took a while: nobody counts again before that is a hundredth of the time.
+        sql("CREATE OR REPLACE FUNCTION imagend.slow() RETURNS boolean LANGUAGE sql VOLATILE AS"
+            " $$ SELECT pg_sleep(0.3) IS NOT NULL $$")
+        took = float(sql("BEGIN; ALTER TABLE imagend.job RENAME TO job_then; CREATE VIEW imagend.job AS SELECT * FROM"
+                         " imagend.job_then WHERE id <> 'job_' || lpad('2', 32, 'f') OR imagend.slow();"
+                         " SELECT imagend.stats(true); SELECT extract(epoch FROM due - clock_timestamp()) FROM"
+                         " imagend.stats; ROLLBACK").splitlines()[-1])
+        assert 20 < took <= 301, took
+        job(replicas[1])
+        for s in replicas:
+            eventually(lambda: read(s)["imagend_jobs"] == ended + 1)
+    finally:
+        for s in replicas:
+            s.close()
+
+
 def test_latency_of_the_database():
     """A call that the database delays is seen as long as the loop waited, and others are not."""
     database = cluster().create_database()
