@@ -57,6 +57,9 @@ function showInput() {
 async function again({ id, request, asked, index }) {
   asked = asked || {};
   settle();
+  const others = [...$("model").options].filter((option) => !option.selected);
+  if (others.some((option) => option.value === request.model))
+    await choose(request.model).catch(complain);
   $("prompt").value = request.prompt;
   $("negative").value = request.negative_prompt || "";
   setSeed(request.seed, request.picture + index);
@@ -80,11 +83,14 @@ async function again({ id, request, asked, index }) {
   window.scrollTo({ top: 0 });
 }
 
+// The chosen model; null if there is only one.
+const model = () => $("model-field").hidden ? null : $("model").value;
+
 function fields() {
   const number = (id) => $(id).value.trim() === "" ? null : Number($(id).value);
   const size = $("size").disabled ? "" : $("size").value;
   const job = { n: Number($("count").value), previews: PREVIEWS };
-  for (const [name, value] of [["prompt", $("prompt").value || null], ["size", size.includes("x") ? size : Number(size) || null],
+  for (const [name, value] of [["model", model()], ["prompt", $("prompt").value || null], ["size", size.includes("x") ? size : Number(size) || null],
     ["negative_prompt", $("negative").value || null],
     ["seed", number("seed")], ["picture", number("picture")], ["steps", number("steps")],
     ["guidance_scale", number("guidance")],
@@ -134,8 +140,8 @@ async function submitInput(asked, marked, input = editor.input(), painting = edi
 }
 
 async function upscale(scale) {
-  const { prompt, seed, preset } = fields(); // the others concern the first stage
-  const asked = { ...prompt && { prompt }, ...seed !== undefined && { seed }, ...preset && { preset },
+  const { model, prompt, seed, preset } = fields(); // the others concern the first stage
+  const asked = { ...model && { model }, ...prompt && { prompt }, ...seed !== undefined && { seed }, ...preset && { preset },
     task: "upscale", scale, previews: PREVIEWS };
   await submitInput(asked, false);
 }
@@ -149,15 +155,20 @@ function abilities(can) {
 }
 
 function showModel(can) {
-  $("server").textContent = $("server").title = can.model + " on " + can.device;
+  const chosen = $("size").value;
+  $("server").textContent = $("server").title = can.model + (can.device && " on " + can.device);
   $("server").classList.add("ready");
   $("key-field").hidden = true;
   const largest = can.sizes[can.sizes.length - 1];
   const shapes = SHAPES.filter((s) => Math.max(...sides(s)) <= largest || can.native_sizes.includes(s));
   $("size").replaceChildren($("size-own"), ...[...can.sizes, ...shapes].map((s) => new Option(sizeText(s), s)));
   $("size").value = $("size").dataset.other = can.sizes[Math.min(1, can.sizes.length - 1)];
-  $("sampler").append(...can.samplers.map((s) => new Option(s, s)));
-  $("preset").append(...can.presets.map((p) => new Option(p.name, p.name)));
+  if ([...$("size").options].some((option) => option.value && option.value === chosen)) $("size").value = chosen;
+  $("model").replaceChildren(...can.models.map((m) => new Option(m.name, m.name)));
+  $("model").value = can.model;
+  $("model-field").hidden = can.models.length < 2;
+  $("sampler").replaceChildren($("sampler").options[0], ...can.samplers.map((s) => new Option(s, s)));
+  $("preset").replaceChildren($("preset").options[0], ...can.presets.map((p) => new Option(p.name, p.name)));
   $("preset-field").hidden = !can.presets.length;
   $("count").max = can.limits.n;
   Object.assign(limits, can.input, can.output && { output: can.output });
@@ -166,10 +177,26 @@ function showModel(can) {
   showInput();
 }
 
+// name: "" for the default model.
+async function choose(name) {
+  const query = name && "?model=" + encodeURIComponent(name);
+  showModel(await (await ask("GET", "v1/capabilities" + query)).json());
+}
+
+// The first model that has not failed; "": there is none.
+async function working() {
+  try {
+    const { data } = await (await ask("GET", "v1/models")).json();
+    return data.find((m) => m.state !== "failed").root;
+  } catch {
+    return "";
+  }
+}
+
 async function describe() {
-  for (;;) {
+  for (let name = "";; name = await working()) {
     try {
-      showModel(await (await ask("GET", "v1/capabilities")).json());
+      await choose(name);
       return;
     } catch (error) {
       $("server").textContent = words(error);
@@ -211,6 +238,10 @@ $("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("form").requestSubmit();
 });
 $("strength").addEventListener("input", () => setStrength(Number($("strength").value), true));
+$("model").addEventListener("change", () => {
+  settle();
+  choose($("model").value).catch(complain);
+});
 $("size").addEventListener("change", () => editor.setSize($("size").value));
 $("gallery").addEventListener("again", (event) => again(event.detail));
 $("gallery").addEventListener("edit", (event) => editor.openSource(event.detail));

@@ -2,7 +2,7 @@
 import { $, key } from "./api.js";
 
 // Maps the API's field names to element ids.
-const FIELDS = { prompt: "prompt", negative_prompt: "negative", size: "size", n: "count",
+const FIELDS = { model: "model", prompt: "prompt", negative_prompt: "negative", size: "size", n: "count",
   preset: "preset", seed: "seed", picture: "picture", steps: "steps", guidance_scale: "guidance",
   sampler: "sampler", strength: "strength" };
 

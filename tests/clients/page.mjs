@@ -73,6 +73,37 @@ await run({
     assert.equal(await s.stop(), 0);
   },
 
+  async models() {
+    const folder = mkdtempSync(join(tmpdir(), "imagend-models-"));
+    const file = join(folder, "models");
+    writeFileSync(file, "[missing]\nmodel = missing\n[photo]\nmodel = fake\n[draft]\nmodel = fake/small\n");
+    const s = await serve({ FAKE_STEP_MS: "1" }, "--models-file", file);
+    const { page, problems } = await open(s);
+    const options = (id) => page.$$eval(`#${id} option:not([hidden])`, (all) => all.map((o) => o.value));
+    assert.deepEqual(await options("model"), ["missing", "photo", "draft"]);
+    assert.equal(await page.inputValue("#model"), "photo", "the first that can be loaded");
+    assert.equal(await page.isVisible("#preset"), true);
+    await page.selectOption("#preset", "fast");
+    await page.selectOption("#size", "64");
+    await page.selectOption("#model", "draft");
+    await page.waitForSelector("#preset:not(:visible)", { state: "attached" });
+    await look(page, "models");
+    assert.equal(await page.inputValue("#size"), "64", "a size of both");
+    assert.ok(!(await options("size")).includes("1024") && (await options("size")).includes("256"));
+    await draw(page, "with the other model", "64");
+    await done(page);
+    assert.match(await page.textContent(".state"), /^64 px · .* · draft$/);
+    await page.selectOption("#model", "photo");
+    await page.waitForSelector("#preset:visible");
+    await page.click(".again");
+    await page.waitForFunction(() => document.querySelector("#model").value === "draft");
+    await page.selectOption("#model", "missing");
+    await page.waitForFunction(() => document.body.textContent.includes("cannot be loaded"));
+    assert.ok(!problems.some((p) => !p.includes("503")), problems);
+    assert.equal(await s.stop(), 0);
+    rmSync(folder, { recursive: true });
+  },
+
   async viewerAndSeed() {
     const s = await serve({ FAKE_STEP_MS: "1" });
     const { page, context } = await open(s);
