@@ -218,11 +218,17 @@ def test_a_waiting_job_can_be_cancelled():
 
 def test_an_image_that_needs_more():
     """One that needs more memory than its model had asked for gets that of idle models."""
-    s = server()
+    s = server(FILES + "[more]\nmodel = fake/100m\n")
+    rest = {"draft": "unloaded", "more": "unloaded"}
     assert s.draw(model="tiny-1.0").status == 200
-    wait_states(s, photo="loaded", draft="unloaded", **{"tiny-1.0": "loaded"})
+    wait_states(s, photo="loaded", **{"tiny-1.0": "loaded"}, **rest)
     assert s.draw("[grow]", model="tiny-1.0").status == 200  # 200 MB beside 300 fit
-    wait_states(s, photo="loaded", draft="unloaded", **{"tiny-1.0": "loaded"})
+    wait_states(s, photo="loaded", **{"tiny-1.0": "loaded"}, **rest)
+    assert s.draw(model="more").status == 200  # nothing is left beside both
+    wait_states(s, photo="unloaded", draft="unloaded", more="loaded", **{"tiny-1.0": "loaded"})
+    s.close()
+    s = server()
+    assert s.draw("[grow]", model="tiny-1.0").status == 200
     assert s.draw(model="draft").status == 200
     assert s.draw(model="tiny-1.0").status == 200
     wait_states(s, photo="unloaded", draft="loaded", **{"tiny-1.0": "loaded"})
