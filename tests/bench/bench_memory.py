@@ -2,7 +2,8 @@
 """Models of full size with random weights under memory limits: what `inspect` predicts, what is used, and how long
 loading, streaming and each stage take. An image must be the same whatever the limit.
 
-    bench_memory.py IMAGEND FOLDER [--models NAME,NAME...] [--limits 24G,12G,8G] [OPTIONS OF generate]
+    bench_memory.py IMAGEND FOLDER [--models NAME,NAME...] [--limits 24G,12G,8G] [--weights f16]
+                    [OPTIONS OF generate]
 
 Writes the models into FOLDER unless they are there: by default IF-I-XL with its T5-XXL, IF-II-L and the x4 upscaler
 ("x4"), 24 GB. NAME is one of make_if.py's or x4; IF-I-mini,x4 takes a minute. One step per stage, without guidance, in
@@ -37,10 +38,10 @@ def gigabytes(n):
     return "%.2f GB" % (n / 1e9)
 
 
-def predict(imagend, model, limit):
+def predict(imagend, model, limit, weights):
     """Prints the plan of `inspect`; returns the predicted peak in bytes, None if the limit is too small."""
     r = subprocess.run([imagend, "inspect", model, "--variant", "fp16", "--dtype", "f16", "--memory-limit", limit,
-                        "--slots", "1"], capture_output=True, text=True)
+                        "--slots", "1", "--weights", weights], capture_output=True, text=True)
     at = r.stdout.find("\nmemory  ")
     print(r.stdout[at + 1:].rstrip() if at >= 0 else r.stdout + r.stderr, flush=True)
     print(r.stderr, end="", flush=True)
@@ -49,17 +50,19 @@ def predict(imagend, model, limit):
 
 
 def uploads(path):
-    """Seconds of loading before something is computed, and of reading meanwhile; bytes of the latter."""
+    """Seconds of loading before something is computed, and of reading meanwhile; bytes of the latter; seconds of each
+    pass of a text encoder."""
     with open(path) as f:
         events = json.load(f)["traceEvents"]
     loading = reading = size = 0
+    passes = [e["dur"] / 1e6 for e in events if e["name"] == "forward" and e["args"]["of"].startswith("text encoder")]
     for e in events:
         if e["name"] == "upload":
             part = re.match(r"part .*, ([\d.]+) MB", e["args"]["of"])
             loading += 0 if part else e["dur"] / 1e6
             reading += e["dur"] / 1e6 if part else 0
             size += float(part[1]) * 1e6 if part else 0
-    return loading, reading, size
+    return loading, reading, size, passes
 
 
 def states(cache):
@@ -89,12 +92,13 @@ def draw(imagend, folder, model, limit, options):
     if child.returncode:
         print("    failed: " + text.strip().splitlines()[-1], flush=True)
         return None
-    loading, reading, size = uploads(trace)
+    loading, reading, size, passes = uploads(trace)
     peak = re.search(r"^device memory\s+([\d.]+) MB", text, re.M)
     print("    measured     %s of device memory, %s resident" % (
         gigabytes(float(peak[1]) * 1e6), gigabytes(used.ru_maxrss * 1024)))
     for name, size_of, seconds in re.findall(r"^(\S+)\s+(\d+) px\s+([\d.]+) s$", text, re.M):
         print("    %-12s %s px, %s s" % (name, size_of, seconds))
+    print("    prompts      %s s" % ", ".join("%.1f" % s for s in passes))
     print("    in all       %.0f s, %.0f s of the processor; loading %.0f s, then reading %s in %.0f s (%.0f %%)" % (
         wall, used.ru_utime + used.ru_stime, loading, gigabytes(size), reading,
         100 * reading / wall), flush=True)
@@ -108,12 +112,15 @@ def main():
     p.add_argument("folder")
     p.add_argument("--models", default="IF-I-XL,IF-II-L,x4")
     p.add_argument("--limits", default="24G,12G,8G")
+    p.add_argument("--weights", default="f16")
     a, options = p.parse_known_args()
+    options += ["--weights", a.weights]
+    a.folder = os.path.abspath(a.folder)
     os.makedirs(a.folder, exist_ok=True)
     model = ",".join(make(a.folder, name) for name in a.models.split(","))
     results = []
     for limit in a.limits.split(","):
-        if predict(a.imagend, model, limit) is not None:
+        if predict(a.imagend, model, limit, a.weights) is not None:
             drawn = draw(a.imagend, a.folder, model, limit, options)
             results += [drawn] if drawn else []
     if len(results) > 1:
