@@ -146,10 +146,14 @@ class Server:
 
     def wait_ready(self, seconds=PATIENCE):
         deadline = time.monotonic() + seconds
-        while self.get("/readyz").status != 200:
-            if time.monotonic() > deadline:
-                raise RuntimeError("not ready in time")
-            time.sleep(0.005)
+        try:
+            while self.get("/readyz").status != 200:
+                if time.monotonic() > deadline:
+                    raise RuntimeError("not ready in time")
+                time.sleep(0.005)
+        except OSError as e:
+            log = open(self.log_path, errors="replace").read()
+            raise RuntimeError(f"the server ended before it was ready; it said: {log[-4000:]}") from e
 
     @contextlib.contextmanager
     def held(self, step=0):
