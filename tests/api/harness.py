@@ -131,8 +131,8 @@ class Server:
         deadline = time.monotonic() + PATIENCE
         while self.port is None:
             text = open(self.log_path, errors="replace").read()[begin:]
-            for line in text.splitlines():
-                if "listening on" in line:
+            for line in text.splitlines(keepends=True):
+                if "listening on" in line and line.endswith("\n"):
                     self.port = int(line.split('"')[0].rstrip().rsplit(":", 1)[1]) \
                         if "{" not in line else int(line.split("listening on")[1].split('"')[0]
                                                     .rsplit(":", 1)[1])
