@@ -7,8 +7,6 @@ a prompt.
 Without names: the tiny golden models, and a small random folder of make_if.py whose text encoder is the largest part.
 With names: such folders of these names ("IF-I-midi,IF-II-midi" for two stages; "tiny" for the tiny models at a larger
 size; "x4" for the golden models up to 1024 pixels). Standard library only.
-
-TEST_BRIEF, which the setups with sanitizers and validation set, leaves the tiny models at their own size.
 """
 import os
 import re
@@ -19,7 +17,6 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 IMAGEND, GOLDEN = sys.argv[1:3]
-BRIEF = os.environ.get("TEST_BRIEF")
 WITHIN = 0.05
 LIMITS = 4
 
@@ -126,12 +123,12 @@ def main():
         tiny = ",".join(os.path.join(GOLDEN, n) for n in ("if-tiny-I", "if-tiny-II"))
         x4 = os.path.join(GOLDEN, "x4-tiny")
         if not names:
-            for size, limits in [([], LIMITS)] + ([] if BRIEF else [(["--size", "64x128"], 1)]):
+            for size, limits in (([], LIMITS), (["--size", "64x128"], 1)):
                 seen = check(tiny, folder, 2, 3, "3,2", size, limits)
                 assert {"stage 1", "stage 2"} <= seen, seen
-            if not BRIEF:  # with a decoder and two text encoders
-                assert "stage 3" in check(tiny + "," + x4, folder, 1, 1, "1,1,1", limits=2)
-        for name in names or ([] if BRIEF else ["IF-I-mini"]):
+            # With a decoder and two text encoders.
+            assert "stage 3" in check(tiny + "," + x4, folder, 1, 1, "1,1,1", limits=2)
+        for name in names or ["IF-I-mini"]:
             if name == "tiny":
                 check(tiny, folder, 2, 3, "3,2", ["--size", "64x128"])
                 check(tiny + "," + x4, folder, 1, 1, "1,1,1")
