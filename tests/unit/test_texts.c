@@ -1,7 +1,6 @@
 // codec_read_texts: texts of PNG files written by libpng, comments of JPEG and WebP files in every
 // EXIF spelling, the output of codec_encode, and errors.
 #include "buf.h"
-#include "clock.h"
 #include "codec.h"
 #include "test.h"
 
@@ -288,7 +287,20 @@ static void refused(void)
     }
 }
 
-// Megabytes in one chunk, and many small texts.
+// Overwrites the end of the compressed text, so that who unpacks all of it finds the damage.
+static void damage_text(struct buf *png)
+{
+    enum { END = 64 };
+    for (size_t at = 8; at + 12 <= png->len;) {
+        const uint8_t *p = (const uint8_t *)png->data + at;
+        const size_t n = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        if (!memcmp(p + 4, "zTXt", 4))
+            memset(png->data + at + 8 + n - END, 0xff, END);
+        at += 12 + n;
+    }
+}
+
+// Megabytes in one chunk, of which no more than the limit is unpacked, and many small texts.
 static void too_much(void)
 {
     enum { BOMB = 20 << 20 };
@@ -307,9 +319,8 @@ static void too_much(void)
         struct codec_texts t;
         struct fault why;
         write_png(i ? many : &bomb, i ? CODEC_MAX_TEXTS + 2 - i : 1, &b);
-        const double before = clock_seconds();
+        damage_text(&b);
         CHECK_INT(read_texts(&b, &t, &why), i < 2 ? ERR_INVALID : ERR_OK);
-        CHECK_MSG(clock_seconds() - before < 0.5, "%.3f s", clock_seconds() - before);
         CHECK_MSG(i == 2 || strstr(why.msg, "32 texts or 1024 kB") != NULL, "%s", why.msg);
         codec_texts_deinit(&t);
         buf_deinit(&b);
