@@ -48,6 +48,13 @@ def submit(s, model=None, prompt="a", **fields):
     return s.post("/v1/jobs", body)
 
 
+def start(s, model):
+    """A job that has a slot."""
+    job = submit(s, model).json["id"]
+    eventually(lambda: s.get("/v1/jobs/" + job).json["status"] == "running")
+    return job
+
+
 def metric(s, name, **labels):
     want = ",".join(f'{k}="{v}"' for k, v in labels.items())
     found = re.search(rf"^{name}{{{re.escape(want)}}} (\S+)$", s.get("/metrics").body.decode(), re.M)
@@ -188,8 +195,7 @@ def test_a_busy_model_is_not_released():
     """A job waits until the other model is idle; none overtakes it, so that it does not wait forever."""
     s = server()
     with s.held(2):
-        first = submit(s, "photo").json["id"]
-        eventually(lambda: s.get("/v1/jobs/" + first).json["status"] == "running")
+        first = start(s, "photo")
         other = submit(s, "draft").json["id"]
         again = submit(s, "photo").json["id"]
         gone = submit(s, "draft").json["id"]
@@ -205,8 +211,7 @@ def test_a_busy_model_is_not_released():
 def test_a_waiting_job_can_be_cancelled():
     s = server()
     with s.held(2):
-        first = submit(s, "photo").json["id"]
-        eventually(lambda: s.get("/v1/jobs/" + first).json["status"] == "running")
+        first = start(s, "photo")
         other = submit(s, "draft").json["id"]
         wait_states(s, photo="loaded", draft="loading", **{"tiny-1.0": "unloaded"})
         assert s.delete("/v1/jobs/" + other).json["status"] == "cancelled"
