@@ -269,29 +269,20 @@ static enum err refuse_name(struct fault *why, const char *given,
                      "unknown option \"%s\"; imagend serve --help lists the options", name);
 }
 
-static char *trim(char *s)
-{
-    while (isspace((unsigned char)*s))
-        s++;
-    for (size_t n = strlen(s); n && isspace((unsigned char)s[n - 1]); n--)
-        s[n - 1] = 0;
-    return s;
-}
-
 static enum err parse_line(struct conf *c, char *line, bool seen[OPTIONS], struct fault *why)
 {
     char *value = strchr(line, '=');
     if (!value)
         return fault_set(why, ERR_INVALID, "", "expected \"name = value\"");
     *value++ = 0;
-    const char *name = trim(line);
+    const char *name = text_trim(line);
     const struct conf_option *o = find_option(name, strlen(name));
     if (!o || o->flags & CONF_NOT_IN_FILE)
         return refuse_name(why, name, file_name);
     if (seen[o - options])
         return fault_set(why, ERR_INVALID, name, "%s is set twice", name);
     seen[o - options] = true;
-    return set_value(c, o, trim(value), why);
+    return set_value(c, o, text_trim(value), why);
 }
 
 enum err conf_parse(struct conf *c, const char *text, size_t n, struct fault *why)
@@ -308,7 +299,7 @@ enum err conf_parse(struct conf *c, const char *text, size_t n, struct fault *wh
         memcpy(line, text + at, len);
         line[len] = 0;
         at += len + 1;
-        char *s = trim(line);
+        char *s = text_trim(line);
         if (!*s || *s == '#')
             continue;
         struct fault inner = {0};

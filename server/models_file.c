@@ -5,7 +5,6 @@
 #include "buf.h"
 #include "text.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,15 +13,6 @@ static const char *const keys[MODELS_KEYS] = {
     [MODELS_LORA] = "lora",       [MODELS_TEXT_ENCODER] = "text-encoder",
     [MODELS_WEIGHTS] = "weights", [MODELS_DTYPE] = "dtype",
 };
-
-static char *trim(char *s)
-{
-    while (isspace((unsigned char)*s))
-        s++;
-    for (size_t n = strlen(s); n && isspace((unsigned char)s[n - 1]); n--)
-        s[n - 1] = 0;
-    return s;
-}
 
 static enum err check_complete(const struct models_file *m, int line, struct fault *why)
 {
@@ -80,8 +70,8 @@ static enum err parse_value(struct models_file *m, char *line, int number, struc
         return fault_set(why, ERR_INVALID, "", "line %d: expected \"[name]\" or \"key = value\"",
                          number);
     *value++ = 0;
-    const char *key = trim(line);
-    value = trim(value);
+    const char *key = text_trim(line);
+    value = text_trim(value);
     while (i < MODELS_KEYS && strcmp(keys[i], key))
         i++;
     if (i == MODELS_KEYS)
@@ -112,7 +102,7 @@ static enum err parse_lines(struct models_file *m, struct fault *why)
         if (end)
             *end++ = 0;
         number++;
-        char *s = trim(at);
+        char *s = text_trim(at);
         if (*s == '[') {
             err = check_complete(m, number, why);
             if (!err)

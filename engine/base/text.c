@@ -121,6 +121,15 @@ static int smaller(int a, int b)
     return a < b ? a : b;
 }
 
+char *text_trim(char *s)
+{
+    while (isspace((unsigned char)*s))
+        s++;
+    for (size_t n = strlen(s); n && isspace((unsigned char)s[n - 1]); n--)
+        s[n - 1] = 0;
+    return s;
+}
+
 int text_distance(const char *a, const char *b)
 {
     const int n = (int)strnlen(a, LONGEST), m = (int)strnlen(b, LONGEST);

@@ -1,4 +1,4 @@
-// JSON strings, base64 and hexadecimal; suggestions for mistyped names.
+// JSON strings, base64 and hexadecimal; lines of settings; suggestions for mistyped names.
 #ifndef IMAGEND_TEXT_H
 #define IMAGEND_TEXT_H
 
@@ -19,6 +19,9 @@ bool text_unbase64(struct buf *b, const char *text);
 
 // Appends n bytes as lowercase hexadecimal.
 void text_hex(struct buf *b, const void *data, size_t n);
+
+// The part of s without white space at both ends; cuts s off there.
+char *text_trim(char *s);
 
 // The edit distance of a and b, ignoring case: insertions, deletions, replacements and swaps of
 // neighbors. Only the first 63 bytes count.
