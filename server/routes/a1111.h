@@ -103,6 +103,8 @@ void a1111_png_info_post(struct call *c);
 // Finds the model for a request: that of its override_settings, else the one that its API key has
 // selected through the options, else the default. On error responds and returns false.
 bool a1111_find_model(struct call *c, const char **model);
+// The model that the request's API key has selected; NULL: the default.
+const char *a1111_selected_model(const struct call *c);
 void a1111_samplers_get(struct call *c);
 void a1111_schedulers_get(struct call *c);
 void a1111_upscalers_get(struct call *c);

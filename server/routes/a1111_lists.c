@@ -17,7 +17,7 @@ struct a1111_choice {
     const char *model; // the job core's
 };
 
-static const char *chosen(const struct call *c)
+const char *a1111_selected_model(const struct call *c)
 {
     const struct app *app = c->app;
     for (const struct a1111_choice *k = app->a1111_choices; k; k = k->next)
@@ -60,7 +60,7 @@ bool a1111_find_model(struct call *c, const char **model)
     const struct app *app = c->app;
     const struct json_t *settings = json_find(c->body, "override_settings");
     const char *name = json_text(json_find(settings, "sd_model_checkpoint"), NULL);
-    *model = chosen(c);
+    *model = a1111_selected_model(c);
     // With a single model, clients that name another one get it, as they always have.
     if (jobs_models(app->jobs) == 1 || !name || !*name || draw_find_model(app, name, model))
         return true;
@@ -72,7 +72,7 @@ bool a1111_find_model(struct call *c, const char **model)
 static const char *model_name(const struct call *c)
 {
     const struct app *app = c->app;
-    const char *name = chosen(c);
+    const char *name = a1111_selected_model(c);
     if (!name)
         name = jobs_model_at(app->jobs, 0).name;
     return name ? name : "";
@@ -136,7 +136,7 @@ void a1111_upscalers_get(struct call *c)
 {
     static const char rest[] = "\"model_name\":null,\"model_path\":null,\"model_url\":null";
     const struct app *app = c->app;
-    const struct model_info *m = jobs_model(app->jobs, chosen(c));
+    const struct model_info *m = jobs_model(app->jobs, a1111_selected_model(c));
     struct buf b = {0};
     buf_printf(&b, "[{\"name\":\"None\",%s,\"scale\":4}", rest);
     if (m && m->scale[0])

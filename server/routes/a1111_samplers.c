@@ -219,7 +219,7 @@ static void add_alias(struct buf *b, const char *alias, bool *first)
 void a1111_samplers_get(struct call *c)
 {
     const struct app *app = c->app;
-    const struct model_info *m = jobs_model(app->jobs, NULL);
+    const struct model_info *m = jobs_model(app->jobs, a1111_selected_model(c));
     struct buf b = {0};
     bool first = true;
     buf_puts(&b, "[");

@@ -3,13 +3,14 @@
 #include "app.h"
 
 #include "buf.h"
+#include "models_file.h"
 #include "program.h"
 #include "text.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { LIVE_MAX = 32 };
+enum { LIVE_MAX = MODELS_MAX }; // the longest list
 
 // Lists that only the models know.
 struct live {
