@@ -197,7 +197,6 @@ struct jobs_model {
     const struct model_info *info; // NULL: not known
     struct fault why;              // MODEL_FAILED
 };
-enum { JOBS_MAX_MODELS = 32 };
 int jobs_models(const struct jobs *j); // the first is the default
 struct jobs_model jobs_model_at(const struct jobs *j, int index);
 const char *jobs_model_state_name(enum worker_model_state s);

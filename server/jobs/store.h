@@ -1,6 +1,7 @@
 // Storage of jobs and their images; the authoritative state of every accepted job. The job core
 // makes calls, which are answered on the loop thread in the order in which they were made; a store
-// never blocks that thread.
+// never blocks that thread. Only a STORE_FIND of a job that no call under way can have changed for
+// its clients may be answered at once, before the call returns.
 //
 // Who draws a job holds its lease: a token that is larger than all earlier ones of that job
 // (job->lease). In a shared store, leases end STORE_LEASE_MS after the last STORE_BEAT that renewed

@@ -1,4 +1,4 @@
-// Shared by worker.c and worker_run.c. Private to them.
+// Shared by worker.c, worker_run.c and worker_load.c. Private to them.
 #ifndef IMAGEND_WORKER_IMPL_H
 #define IMAGEND_WORKER_IMPL_H
 
