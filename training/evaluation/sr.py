@@ -1,7 +1,8 @@
-"""The super-resolution stages on scenes with combinations that training never saw, of solids and, with an atlas,
-of nouns: PSNR against bicubic enlargement of exact renders, in one step, which draws what is likeliest, and as recommended, which also
-draws what cannot be known (in torch, from renders that are not rounded to bytes); how much fine detail the
-pictures of the engine have, and how much on plain walls, where there should be none.
+"""The super-resolution stages on scenes with combinations that training never saw, of solids and, with an
+atlas, of nouns: PSNR against bicubic enlargement of exact renders, in one step, which draws what is
+likeliest, and as recommended, which also draws what cannot be known (in torch, from renders that are not
+rounded to bytes); how much fine detail the pictures of the engine have, and how much on plain walls, where
+there should be none.
 """
 
 import dataclasses
