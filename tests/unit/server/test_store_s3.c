@@ -280,6 +280,15 @@ static void test_refused(void)
     job_free(&j);
 }
 
+// Nobody listens, and no other program gets the port.
+static void hold_port(void)
+{
+    struct sockaddr_in a;
+    uv_tcp_init(&loop, &server.listener);
+    uv_ip4_addr("127.0.0.1", server.port, &a);
+    CHECK_INT(uv_tcp_bind(&server.listener, (struct sockaddr *)&a, 0), 0);
+}
+
 // Nobody listens: what waits has a bound, beyond half of it nothing more is claimed, and the end of
 // the program does not wait for long.
 static void test_bound(void)
@@ -287,6 +296,7 @@ static void test_bound(void)
     struct job *j = make("a", 3), *other = make("b", 1);
     uv_close((uv_handle_t *)&server.listener, NULL);
     uv_run(&loop, UV_RUN_NOWAIT);
+    hold_port();
     struct store *s = open_store(1000);
     CHECK_INT(s->away.code, ERR_BUSY);
     ask(s, STORE_DRAWN, j, 0, 500);
@@ -312,6 +322,7 @@ static void test_bound(void)
     CHECK_MSG(took > 4 && took < 10, "%g s", took);
     CHECK_STR(base.log, "claim0 claim0 accept0 release0 ");
     close_store(s);
+    uv_close((uv_handle_t *)&server.listener, NULL);
     job_free(&j);
     job_free(&other);
 }
