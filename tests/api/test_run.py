@@ -113,8 +113,9 @@ def test_warnings_are_errors_in_tests_alone():
         assert strict and all("-Dwerror=true" in c for c in strict)
         folders = {word for c in strict for word in c.split() if word.startswith(t.folder + "/build")}
         assert folders == {t.folder + "/build-test"}, folders
-        tested = [c.split()[3].rpartition("/")[2] for c in t.calls("meson test")]
-        assert tested == ["build-test", "build-asan", "build-tsan", "build-test"] * 2, tested
+        tested = [(c.split()[3].rpartition("/")[2], c.split()[c.split().index("--setup") + 1]) for c in t.calls("meson test")]
+        after = [("build-asan", "asan"), ("build-tsan", "tsan"), ("build-test", "validation")]
+        assert tested == [("build-test", "quick"), *after, ("build-test", "slow"), after[0], *after], tested
         assert "build" in [c.split()[2].rpartition("/")[2] for c in t.calls("ninja -C")]
 
 
