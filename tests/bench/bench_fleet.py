@@ -383,29 +383,31 @@ def small_requests(s, clients=16):
     s.wait_job(job)
     for name, *request in (("GET /healthz", "GET", "/healthz"), ("GET /v1/jobs/{id}", "GET", "/v1/jobs/" + job),
                            ("POST images", "POST", IMAGES, IMAGE), ("POST /v1/jobs", "POST", "/v1/jobs", JOB)):
-        before = process_seconds(s.process.pid)
+        before, began = process_seconds(s.process.pid), time.monotonic()
         r = load(s.port, *request, connections=clients, seconds=SECONDS / 2)
         while unfinished(s):
             time.sleep(0.05)
-        yield name, r["good"], r["good"] / r["seconds"], process_seconds(s.process.pid) - before
+        done = r["good"] / (time.monotonic() - began)
+        yield name, r["good"], r["good"] / r["seconds"], done, process_seconds(s.process.pid) - before
 
 
 def single(rounds=3):
     """Programs and stores in turns."""
     kinds = [("memory", None), ("sqlite", None)] + [("sqlite", BEFORE)] * bool(BEFORE)
-    rate, cpu, count = {}, {}, {}
+    rate, ended, cpu, count = {}, {}, {}, {}
     for kind in kinds * rounds:
         s = one_server(kind[0], program=kind[1], FAKE_SLOTS=8)
-        for name, n, per_second, seconds in small_requests(s):
+        for name, n, per_second, done, seconds in small_requests(s):
             rate.setdefault((kind, name), []).append(per_second)
+            ended.setdefault((kind, name), []).append(done)
             cpu[kind, name] = cpu.get((kind, name), 0) + seconds
             count[kind, name] = count.get((kind, name), 0) + n
         s.close()
-    table("one machine, 16 clients", ["requests/s", "cpu us", "cpu of memory"] + ["cpu of before"] * bool(BEFORE))
+    table("one machine, 16 clients", ["requests/s", "done/s", "cpu us", "cpu of memory"] + ["cpu of before"] * bool(BEFORE))
     for kind, name in rate:
         us = {k: cpu[k, name] / count[k, name] * 1e6 for k in kinds}
         title = f"{kind[0]}{' before' if kind[1] else ''}, {name}"
-        row(title, f"{sorted(rate[kind, name])[rounds // 2]:.0f}", f"{us[kind]:.0f}", us[kind] / us[kinds[0]],
+        row(title, *(f"{sorted(r[kind, name])[rounds // 2]:.0f}" for r in (rate, ended)), f"{us[kind]:.0f}", us[kind] / us[kinds[0]],
             *([us[kind] / us[kinds[2]]] if BEFORE else []))
 
 
