@@ -1,10 +1,12 @@
 // Macros for test programs: CHECK counts and prints, test_end gives the exit status. A test that
-// cannot run here returns test_skip(why), which meson reports as skipped.
+// cannot run here returns test_skip(why), which meson reports as skipped. With IMAGEND_TEST_STOP set,
+// the first failure ends the program.
 #ifndef IMAGEND_TEST_H
 #define IMAGEND_TEST_H
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 // One pair of counters for all files of a program: a failure counts wherever it was found.
@@ -19,6 +21,8 @@ __attribute__((weak)) int test_checks, test_failures;
             fprintf(stderr, "%s:%d: CHECK(%s) failed ", __FILE__, __LINE__, #cond);                \
             fprintf(stderr, __VA_ARGS__);                                                          \
             fputc('\n', stderr);                                                                   \
+            if (getenv("IMAGEND_TEST_STOP"))                                                       \
+                exit(1);                                                                           \
         }                                                                                          \
     } while (0)
 #define CHECK_INT(a, b)                                                                            \

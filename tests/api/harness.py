@@ -374,7 +374,8 @@ def eventually(check, seconds=PATIENCE, what="condition"):
 
 
 def main(tests):
-    """Run the module's test_ functions; those with arguments share one default server."""
+    """Run the module's test_ functions; those with arguments share one default server. With IMAGEND_TEST_STOP set, the
+    first failure is the last."""
     shared = None
     passed = failed = skipped = 0
     for name, function in list(tests.items()):
@@ -399,6 +400,8 @@ def main(tests):
             traceback.print_exc()
             if shared:
                 print(shared.log[-3000:])
+            if os.environ.get("IMAGEND_TEST_STOP"):
+                break
     try:
         if shared:
             shared.close()
