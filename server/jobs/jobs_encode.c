@@ -21,6 +21,8 @@ struct encoding {
     struct blob *blob;
     struct fault why;
     bool composed; // with the pixels that a mask keeps
+    bool keep;     // the store has files, and is to keep it
+    bool written;  // it has its file
 };
 
 _Static_assert((int)JOB_PNG == (int)CODEC_PNG && (int)JOB_JPEG == (int)CODEC_JPEG &&
@@ -49,6 +51,8 @@ static void pool_encode(uv_work_t *req)
     if (!err && !(e->blob = blob_create((uint8_t *)buf_take(&file), n)))
         fault_set(&e->why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     buf_deinit(&file);
+    struct store *store = e->j->p.store;
+    e->written = e->blob && e->keep && store->ops->write_image(store, e->job, e->picture, e->blob);
 }
 
 static void preview_encoded(struct encoding *e)
@@ -173,6 +177,7 @@ static bool keep_picture(struct encoding *e)
     c->job->picture[e->picture].state = JOB_DONE;
     c->picture = e->picture;
     c->image = blob_ref(e->blob);
+    c->written = e->written;
     job->pins++;
     jobs_call(e->j, c);
     return true;
@@ -186,6 +191,8 @@ static void picture_encoded(struct encoding *e)
     if (over || !e->blob) {
         if (!e->blob)
             jobs_fail(e->j, job, &e->why);
+        if (e->written && !p->bytes)
+            e->j->p.store->ops->drop_image(e->j->p.store, job, e->picture);
         encoding_end(e);
         return;
     }
@@ -237,6 +244,7 @@ void jobs_encode(struct jobs *j, struct worker_event *ev, int preview)
     e->preview = preview;
     e->rgb = ev->rgb;
     ev->rgb = NULL;
+    e->keep = preview < 0 && job->stored && j->p.store->ops->write_image;
     e->used = job->used;
     e->composed = preview < 0 && job->spec.input.masked && !job->used.scale;
     e->size = picture_file_size(&job->used, ev->width, ev->height, e->composed);

@@ -131,8 +131,9 @@ struct store_call {
     char *owner, *key;
     int picture;
     enum job_format format;
-    bool again; // STORE_FINISH: it takes the place of another end
-    int room;   // images that can start in this replica now
+    bool again;   // STORE_FINISH: it takes the place of another end
+    bool written; // STORE_DRAWN: write_image has written the image
+    int room;     // images that can start in this replica now
     struct store_quota quota;
     struct store_page page;
     struct store_keep keep;
@@ -159,6 +160,12 @@ struct store_ops {
     // The program ends: images that wait for a store that is away are given up soon, with STALE.
     // NULL: the store does not wait. Thread: loop.
     void (*leave)(struct store *s);
+    // Writes the image of a STORE_DRAWN that follows, so that the call need not. False: the call
+    // has to. drop_image: no call follows. Both read only id and spec of the job. NULL: the store
+    // has no files of images. Thread: any.
+    bool (*write_image)(struct store *s, const struct job *j, int picture,
+                        const struct blob *image);
+    void (*drop_image)(struct store *s, const struct job *j, int picture);
     // Input images, stored under hexadecimal names. All NULL: the store holds no files. Thread:
     // any; two may write the same bytes under one name.
     enum err (*put_file)(struct store *s, const char *name, const struct blob *file,

@@ -33,27 +33,35 @@ static enum err no_memory(struct fault *why)
     return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
 }
 
+// Writes a file and gives it its name; NULL: it has that already. A file that is not complete does
+// not stay.
+static enum err write_file(const char *path, const char *name, const struct blob *data,
+                           struct fault *why)
+{
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    // A full disk may be reported only by close.
+    const bool written = fd >= 0 && write_all(fd, data->data, data->size);
+    const bool closed = fd >= 0 && !close(fd);
+    if (written && closed && (!name || !rename(path, name)))
+        return ERR_OK;
+    fault_set(why, ERR_IO, "store", "cannot write the image: %s", strerror(errno));
+    unlink(path);
+    return ERR_IO;
+}
+
 enum err store_file_write(const char *path, const struct blob *data, struct fault *why)
 {
     static atomic_uint count; // two threads may write the same input image at once
     struct buf part = {0};
-    enum err err = ERR_NO_MEMORY;
     buf_printf(&part, "%s.%u.part", path, atomic_fetch_add(&count, 1));
-    if (part.failed)
-        no_memory(why);
-    else {
-        const int fd = open(part.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        // A full disk may be reported only by close.
-        const bool written = fd >= 0 && write_all(fd, data->data, data->size);
-        const bool closed = fd >= 0 && !close(fd);
-        err = written && closed && !rename(part.data, path) ? ERR_OK : ERR_IO;
-        if (err) {
-            fault_set(why, err, "store", "cannot write the image: %s", strerror(errno));
-            unlink(part.data);
-        }
-    }
+    const enum err err = part.failed ? no_memory(why) : write_file(part.data, path, data, why);
     buf_deinit(&part);
     return err;
+}
+
+enum err store_file_fill(const char *path, const struct blob *data, struct fault *why)
+{
+    return write_file(path, NULL, data, why);
 }
 
 enum err store_file_read(const char *path, struct blob **out, struct fault *why)

@@ -13,6 +13,8 @@ enum { STORE_MAX_IMAGE = 256 << 20 };
 
 // Writes a temporary file and renames it. Errors: IO, NO_MEMORY.
 enum err store_file_write(const char *path, const struct blob *data, struct fault *why);
+// Writes a file that nobody reads before this returns, which costs less. Errors: IO.
+enum err store_file_fill(const char *path, const struct blob *data, struct fault *why);
 // Owner: *out is a new reference. Errors: NOT_FOUND, IO, FORMAT (larger than STORE_MAX_IMAGE),
 // NO_MEMORY.
 enum err store_file_read(const char *path, struct blob **out, struct fault *why);

@@ -296,7 +296,7 @@ static void ask_release(struct store_postgres *s, struct store_call *c, struct p
 static void add_changes(struct store_postgres *s, const struct job *j, struct pg_call *q)
 {
     struct store_texts t = {0};
-    q->failed |= !store_texts_make(&t, j);
+    q->failed |= !store_texts_change(&t, j);
     pg_text(q, j->id);
     pg_int(q, j->lease);
     pg_text(q, job_state_name(j->state));

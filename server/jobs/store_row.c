@@ -23,14 +23,21 @@ static char *images_text(const struct job *j)
     return buf_take(&b);
 }
 
-bool store_texts_make(struct store_texts *t, const struct job *j)
+bool store_texts_change(struct store_texts *t, const struct job *j)
 {
     struct buf used = {0};
     check_write(&picture_used_table, &j->used, &used);
-    t->spec = job_spec_write(&j->spec);
+    t->spec = NULL;
     t->used = buf_take(&used);
     t->images = images_text(j);
-    return t->spec && t->used && t->images;
+    return t->used && t->images;
+}
+
+bool store_texts_make(struct store_texts *t, const struct job *j)
+{
+    const bool ok = store_texts_change(t, j);
+    t->spec = job_spec_write(&j->spec);
+    return ok && t->spec;
 }
 
 void store_texts_deinit(struct store_texts *t)

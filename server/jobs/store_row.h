@@ -38,6 +38,7 @@ struct store_texts {
     char *spec, *used, *images;
 };
 bool store_texts_make(struct store_texts *t, const struct job *j);
+bool store_texts_change(struct store_texts *t, const struct job *j); // without spec
 void store_texts_deinit(struct store_texts *t);
 
 // A row that a statement has found, as its library gives it. Texts are never NULL.

@@ -157,7 +157,7 @@ static void sqlite_update(struct store_sqlite *q, struct store_call *c)
     sqlite3_stmt *st = q->st[SQL_UPDATE];
     struct store_texts t = {0};
     int rc = SQLITE_NOMEM;
-    if (store_texts_make(&t, c->job)) {
+    if (store_texts_change(&t, c->job)) {
         bind_text(st, 1, c->job->id);
         bind_changes(st, c->job, &t);
         rc = write_row(q, st);
@@ -169,10 +169,11 @@ static void sqlite_update(struct store_sqlite *q, struct store_call *c)
         q->stats.ended += sqlite3_changes(q->db);
 }
 
-// Writes an image; once more when the log has been merged, which may have filled the disk.
+// Writes an image, unless that was done on another thread; once more when the log has been merged,
+// which may have filled the disk.
 static bool write_image(struct store_sqlite *q, struct store_call *c, const char *path)
 {
-    if (!store_file_write(path, c->image, &c->why))
+    if (c->written || !store_file_write(path, c->image, &c->why))
         return true;
     if (!fold_log(q) || store_file_write(path, c->image, &c->why))
         return false;
@@ -406,6 +407,27 @@ static void sqlite_answered(struct store *s, struct store_call *c)
     store_recent_learn(q->recent, c);
 }
 
+// ---- images ahead of their calls ----------------------------------------------------------------
+
+// Creating a file takes longer than writing a row, and the store has one thread.
+static bool sqlite_write_image(struct store *s, const struct job *j, int picture,
+                               const struct blob *image)
+{
+    struct fault why; // the call may find room, or says what is wrong
+    char *path = sqlite_image_path((struct store_sqlite *)s, j->id, picture, j->spec.format);
+    const bool written = path && !store_file_fill(path, image, &why);
+    free(path);
+    return written;
+}
+
+static void sqlite_drop_image(struct store *s, const struct job *j, int picture)
+{
+    char *path = sqlite_image_path((struct store_sqlite *)s, j->id, picture, j->spec.format);
+    if (path)
+        unlink(path);
+    free(path);
+}
+
 // ---- input images -------------------------------------------------------------------------------
 
 static const char *dir_of(struct store *s)
@@ -481,6 +503,8 @@ static const struct store_ops sqlite_ops = {
     .name = "sqlite",
     .call = sqlite_call,
     .close = sqlite_close,
+    .write_image = sqlite_write_image,
+    .drop_image = sqlite_drop_image,
     .put_file = sqlite_put_file,
     .get_file = sqlite_get_file,
     .remove_file = sqlite_remove_file,

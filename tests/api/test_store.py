@@ -39,6 +39,22 @@ def test_results_survive_a_restart():
         assert s.close() == 0
 
 
+def test_a_job_that_is_deleted_while_its_images_are_encoded():
+    """Files that are written after the job has gone do not stay."""
+    s = Server(env={"FAKE_SLOTS": "16", "FAKE_STEP_MS": "5"})
+    try:
+        for _ in range(2):
+            job = post(s, size=1024, n=16).json["id"]
+            eventually(lambda: s.get("/v1/capabilities").json["running"])
+            eventually(lambda: not s.get("/v1/capabilities").json["running"], what="images that are encoded")
+            assert s.delete("/v1/jobs/" + job).json["status"] == "cancelled"
+            assert s.delete("/v1/jobs/" + job).status == 204
+        assert s.stop() == 0
+        assert os.listdir(os.path.join(s.folder, "data", "images")) == []
+    finally:
+        s.close()
+
+
 def test_other_ends_survive_a_restart():
     """A job that failed or was cancelled is not drawn again."""
     s = Server(env={"FAKE_SLOTS": "1"})

@@ -95,6 +95,56 @@ static void test_replaced(void)
     job_free(&j);
 }
 
+// An image that is written ahead of its call is taken as it is; one that could not be written then
+// is written by the call, and one that is not needed does not stay.
+static void test_ahead(void)
+{
+    struct job *j = make('1', 1000);
+    struct blob *b = bytes_of("RIFF....WEBP"), *found;
+    struct rlimit before, little;
+    struct stat st, later;
+    char path[200];
+
+    open_store();
+    tell(STORE_ACCEPT, j);
+    image_path(path, '1', 0);
+    CHECK(store->ops->write_image(store, j, 0, b));
+    CHECK(!stat(path, &st) && (st.st_mode & 0777) == 0600);
+    store->ops->drop_image(store, j, 0);
+    CHECK_INT(access(path, F_OK), -1);
+    CHECK_INT(getrlimit(RLIMIT_FSIZE, &before), 0);
+    little = (struct rlimit){5, before.rlim_max};
+    CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR && !setrlimit(RLIMIT_FSIZE, &little));
+    CHECK(!store->ops->write_image(store, j, 0, b));
+    CHECK_INT(setrlimit(RLIMIT_FSIZE, &before), 0);
+    CHECK_INT(access(path, F_OK), -1);
+    draw(j, 0, "RIFF....WEBP");
+    image_path(path, '1', 1);
+    CHECK(store->ops->write_image(store, j, 1, b));
+    CHECK(!stat(path, &st));
+    j->picture[1] = j->picture[0];
+    struct store_call *c = about(STORE_DRAWN, j);
+    c->picture = 1;
+    c->image = blob_ref(b);
+    c->written = true;
+    CHECK_MSG(!run(c)->why.code, "%s", c->why.msg);
+    store_call_free(c);
+    CHECK(!stat(path, &later) && later.st_ino == st.st_ino);
+    check_stats(1, 0, 24);
+    close_store();
+    open_store();
+    for (int i = 0; i < 2; i++) {
+        found = image(j, i);
+        CHECK(found && found->size == 12);
+        blob_unref(&found);
+    }
+    check_digits(run(ask(STORE_REMOVE, j->id)), "1");
+    CHECK_INT(access(path, F_OK), -1);
+    close_store();
+    blob_unref(&b);
+    job_free(&j);
+}
+
 static bool begins_with_a(void *ctx, const char *name)
 {
     CHECK_INT(strlen(name), 64);
@@ -176,6 +226,7 @@ int main(void)
     durable = true;
     test_files();
     test_replaced();
+    test_ahead();
     test_sweep();
     test_no_room();
     test_one_process();
