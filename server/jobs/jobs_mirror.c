@@ -59,6 +59,10 @@ static void tell_picture(struct jobs *j, struct job *job, int picture,
 {
     struct job_picture *p = &job->picture[picture];
     p->state = JOB_DONE;
+    p->stage = now->stage;
+    p->stages = now->stages;
+    p->step = now->step;
+    p->steps = now->steps;
     p->bytes = now->bytes;
     p->width = now->width;
     p->height = now->height;

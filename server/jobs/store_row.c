@@ -73,6 +73,15 @@ static bool read_images(const char *text, struct job *j)
     return ok;
 }
 
+// A finished image has done all steps of its last stage, which are not stored.
+static void set_progress(struct job_picture *p, const struct picture_used *used)
+{
+    const bool done = p->state == JOB_DONE && used->stages > 0;
+    p->stages = done ? used->stages : 0;
+    p->stage = done ? used->stages - 1 : 0;
+    p->step = p->steps = done ? picture_steps(used, p->stage) : 0;
+}
+
 // A lost image is not offered; the other images of its job are. If the job is unfinished, it is
 // generated again.
 void store_row_states(struct job *j)
@@ -83,6 +92,7 @@ void store_row_states(struct job *j)
                    : !job_ended(j)        ? JOB_QUEUED
                    : j->state == JOB_DONE ? JOB_FAILED
                                           : j->state;
+        set_progress(p, &j->used);
     }
 }
 

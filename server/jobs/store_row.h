@@ -52,7 +52,8 @@ enum err store_row_read(const struct store_row *r, struct job **out, struct faul
 // Reads the columns that every version has, which come first: all to COL_WEBHOOK_NEXT, except
 // COL_USED and COL_IMAGES. Errors: FORMAT, NO_MEMORY.
 enum err store_row_common(const struct store_row *r, struct job *j, struct fault *why);
-// Sets the state of each image from its bytes and the state of the job.
+// Sets the state and the progress of each image from its bytes, the state of the job and the
+// settings.
 void store_row_states(struct job *j);
 
 #endif

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import PROGRAM, Server, b64, eventually, main
+from harness import PROGRAM, Server, b64, eventually, main, make_png
 
 ENV = {"FAKE_STEP_MS": "2"}
 
@@ -93,6 +93,27 @@ def test_steps_of_each_image_and_stage(s):
     assert [round(p * 16, 6) for p in progress] == list(range(1, 17)), progress
     ids = [int(e[1]) for e in seen if e[1]]
     assert ids == list(range(ids[0], ids[0] + len(ids))), ids
+
+
+def test_a_finished_image_has_done_all_its_steps(s):
+    """The last stage of each image with all its steps, told by its events and, later, looked up from the store."""
+    image = {"image": base64.b64encode(make_png(40, 40, lambda x, y: (x, y, 9))).decode()}
+    edit, upscale = {**image, "size": "64x64"}, {**image, "task": "upscale"}
+    for fields, want in (({}, (2, 2)), ({"size": 64}, (0, 8)), ({"size": 256, "steps": [5, 3]}, (1, 3)),
+                         ({"preset": "fast"}, (2, 1)), ({"preset": "fast", "size": 64, "n": 2}, (0, 3)),
+                         ({**edit, "strength": 0.5}, (0, 4)), ({**edit, "strength": 1, "steps": 3}, (0, 3)),
+                         ({**upscale, "scale": 4}, (1, 4)), ({**upscale, "scale": 16}, (2, 2))):
+        with s.held():
+            a = s.post("/v1/jobs", {"prompt": "a", **fields})
+            assert a.status == 202, (fields, a.body)
+            events = s.events("GET", f"/v1/jobs/{a.json['id']}/events")
+            next(events)
+        last = [e[2] for e in events if e[0] == "step"][-1]
+        assert (last["stage"], last["step"], last["steps"]) == (want[0], want[1], want[1]), (fields, last)
+        listed = next(j for j in s.get("/v1/jobs").json["data"] if j["id"] == a.json["id"])
+        for job in (s.get(f"/v1/jobs/{a.json['id']}").json, listed):
+            got = {(i["status"], i["stage"], i["step"], i["steps"]) for i in job["images"]}
+            assert got == {("done", want[0], want[1], want[1])}, (fields, job["images"])
 
 
 # ---- deadlines -------------------------------------------------------------------------------------------------------

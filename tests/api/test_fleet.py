@@ -51,6 +51,9 @@ def test_any_replica_answers_for_any_job():
         assert 'imagend_fleet_pictures{state="queued"} 1' in metrics(c)
         done = c.wait_job(j)
         assert done["status"] == "done" and len(done["images"]) == 2
+        for s in (a, b, c):
+            images = s.get("/v1/jobs/" + j).json["images"]
+            assert [(i["stage"], i["step"], i["steps"]) for i in images] == [(0, 8, 8)] * 2, images
         bodies = [s.get(done["images"][1]["href"]).body for s in (a, b, c)]
         assert is_png(bodies[0], 64) and bodies[0] == bodies[1] == bodies[2]
         thread.join(10)

@@ -32,6 +32,7 @@ def test_results_survive_a_restart():
         again = s.get("/v1/jobs/" + j["id"]).json
         for key in ("status", "created", "finished", "expires", "request", "model"):
             assert again[key] == j[key], key
+        assert [(i["stage"], i["step"], i["steps"]) for i in again["images"]] == [(0, 8, 8)] * 2, again["images"]
         assert s.get(again["images"][1]["href"]).body == before
         assert s.get("/v1/jobs").json["data"][0]["id"] == j["id"]
         assert s.delete("/v1/jobs/" + j["id"]).status == 204

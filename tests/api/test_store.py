@@ -29,6 +29,7 @@ def test_results_survive_a_restart():
         again = s.get("/v1/jobs/" + j["id"]).json
         for key in ("status", "created", "finished", "expires", "request", "model"):
             assert again[key] == j[key], key
+        assert [(i["stage"], i["step"], i["steps"]) for i in again["images"]] == [(0, 8, 8)] * 2, again["images"]
         assert s.get(again["images"][1]["href"]).body == before and is_png(before)
         assert s.get("/v1/jobs").json["data"][0]["id"] == j["id"]
         events = list(s.events("GET", f"/v1/jobs/{j['id']}/events"))

@@ -85,8 +85,14 @@ struct blob *bytes_of(const char *s)
 
 void draw(struct job *j, int picture, const char *bytes)
 {
-    j->picture[picture] =
-        (struct job_picture){.state = JOB_DONE, .bytes = strlen(bytes), .width = 48, .height = 64};
+    j->picture[picture] = (struct job_picture){.state = JOB_DONE,
+                                               .stage = 1,
+                                               .stages = 2,
+                                               .step = 10,
+                                               .steps = 10,
+                                               .bytes = strlen(bytes),
+                                               .width = 48,
+                                               .height = 64};
     struct store_call *c = about(STORE_DRAWN, j);
     c->picture = picture;
     c->image = bytes_of(bytes);

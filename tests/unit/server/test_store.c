@@ -37,6 +37,10 @@ static void check_job(const struct job *j, const struct job *like)
         CHECK_INT(j->picture[i].bytes, like->picture[i].bytes);
         CHECK_INT(j->picture[i].width, like->picture[i].width);
         CHECK_INT(j->picture[i].height, like->picture[i].height);
+        CHECK_INT(j->picture[i].stage, like->picture[i].stage);
+        CHECK_INT(j->picture[i].stages, like->picture[i].stages);
+        CHECK_INT(j->picture[i].step, like->picture[i].step);
+        CHECK_INT(j->picture[i].steps, like->picture[i].steps);
     }
     free(a);
     free(b);
