@@ -109,9 +109,12 @@ bool text_unbase64(struct buf *b, const char *text)
 
 void text_hex(struct buf *b, const void *data, size_t n)
 {
+    static const char digits[] = "0123456789abcdef";
     const uint8_t *in = data;
-    for (size_t i = 0; i < n; i++)
-        buf_printf(b, "%02x", in[i]);
+    for (size_t i = 0; i < n; i++) {
+        buf_putc(b, digits[in[i] >> 4]);
+        buf_putc(b, digits[in[i] & 15]);
+    }
 }
 
 enum { LONGEST = 63 };

@@ -149,24 +149,25 @@ void job_spec_link(struct job_spec *s)
 
 enum err job_spec_copy(const struct job_spec *from, struct job_spec *to, char **text)
 {
+    enum { MOST_TEXTS = sizeof *to / sizeof(char *) };
+    const char **s[MOST_TEXTS]; // of to
+    size_t size[MOST_TEXTS], total = 1, at = 0;
     const struct check_field *f;
-    size_t total = 1, at = 0;
+    int n = 0;
     *to = *from;
     for (int row = 0; (f = check_next(&spec_table, &row, &at));) {
-        const char *const *s = (const char *const *)(const void *)((const char *)from + at);
-        total += f->type == CHECK_TEXT && *s ? strlen(*s) + 1 : 0;
+        s[n] = (const char **)(void *)((char *)to + at);
+        if (f->type != CHECK_TEXT || !*s[n])
+            continue;
+        size[n] = strlen(*s[n]) + 1;
+        total += size[n++];
     }
     char *p = *text = malloc(total);
     if (!p)
         return ERR_NO_MEMORY;
-    for (int row = 0; (f = check_next(&spec_table, &row, &at));) {
-        const char **s = (const char **)(void *)((char *)to + at);
-        if (f->type != CHECK_TEXT || !*s)
-            continue;
-        const size_t n = strlen(*s) + 1;
-        memcpy(p, *s, n);
-        *s = p;
-        p += n;
+    for (int i = 0; i < n; i++) {
+        *s[i] = memcpy(p, *s[i], size[i]);
+        p += size[i];
     }
     job_spec_link(to);
     return ERR_OK;
