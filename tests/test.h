@@ -1,6 +1,6 @@
 // Macros for test programs: CHECK counts and prints, test_end gives the exit status. A test that
-// cannot run here returns test_skip(why), which meson reports as skipped. With IMAGEND_TEST_STOP set,
-// the first failure ends the program.
+// cannot run here returns test_skip(why), which meson reports as skipped. With IMAGEND_TEST_STOP
+// set, the first failure ends the program.
 #ifndef IMAGEND_TEST_H
 #define IMAGEND_TEST_H
 
