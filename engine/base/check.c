@@ -1,7 +1,7 @@
 // Validation by field table. Called by the router before a handler runs, by stores and by the
 // command line; check_write.c writes values, check_schema.c writes the schema. Knows nothing about
 // the meaning of fields.
-#include "check.h"
+#include "check_scales.h"
 
 #include "json.h"
 #include "utf8.h"
@@ -339,6 +339,7 @@ static enum err read_value(const struct check_field *f, const struct json_t *v, 
         return kind == JSON_INT ? put_seed(f, json_int(v), at, why) : refuse_kind(why, f, v);
     case CHECK_INTS:
     case CHECK_NUMBERS: return read_list(f, v, at, why);
+    case CHECK_SCALES: return check_scales_read(f, v, (struct check_scales *)(void *)at, why);
     case CHECK_TIME:
         if (kind == JSON_INT && json_int(v) > 0 && json_int(v) <= LAST_SECOND) {
             *(int64_t *)(void *)at = json_int(v) * 1000;
@@ -442,7 +443,7 @@ static bool is_scalar(const struct check_field *f)
 static bool is_lax(const struct check_table *t, const struct check_field *f)
 {
     return t->lax && (is_scalar(f) || f->type == CHECK_INTS || f->type == CHECK_NUMBERS ||
-                      f->type == CHECK_TIME);
+                      f->type == CHECK_TIME || f->type == CHECK_SCALES);
 }
 
 static enum err read_lax(const struct check_field *f, const char *s, size_t n, char *at,
@@ -478,6 +479,8 @@ static enum err read_lax_list(const struct check_field *f, const char *s, char *
 static enum err read_lax_text(const struct check_field *f, const char *s, char *at,
                               struct fault *why)
 {
+    if (f->type == CHECK_SCALES)
+        return check_scales_read_text(f, s, (struct check_scales *)(void *)at, why);
     if (f->type != CHECK_TIME)
         return read_lax_list(f, s, at, why);
     const bool seconds = *s && !s[strspn(s, "0123456789")] && strlen(s) <= 12;
@@ -515,7 +518,8 @@ static bool is_unset(const struct check_table *t, const struct check_field *f,
         return f->flags & (CHECK_NULL | CHECK_IGNORED);
     if (t->strict || !(f->flags & CHECK_NULL) || !json_text(v, &n) || n)
         return false;
-    return f->type == CHECK_ENUM || f->type == CHECK_SIZE || (f->type == CHECK_TEXT && f->min > 0);
+    return f->type == CHECK_ENUM || f->type == CHECK_SIZE || f->type == CHECK_SCALES ||
+           (f->type == CHECK_TEXT && f->min > 0);
 }
 
 static enum err read_field(const struct check_table *t, const char *name, const struct json_t *v,
@@ -572,6 +576,7 @@ static enum err read_text(const struct check_field *f, const char *s, char *at, 
         *(bool *)at = *s == 't';
         return ERR_OK;
     case CHECK_TIME: return put_time(f, s, at, why);
+    case CHECK_SCALES: return check_scales_read_text(f, s, (struct check_scales *)(void *)at, why);
     case CHECK_FILE:
     case CHECK_ANY: break;
     }

@@ -13,7 +13,11 @@
 struct buf;
 struct json_t;
 
-enum { CHECK_LIST = 3 }; // values of an INTS or NUMBERS field: one per stage
+enum {
+    CHECK_LIST = 3,   // values of an INTS or NUMBERS field: one per stage
+    CHECK_SCALED = 8, // names of a SCALES field
+    CHECK_NAME = 40,  // bytes of such a name with its NUL
+};
 
 enum check_type {
     CHECK_TEXT,   // const char *, min..max bytes; borrowed from the document
@@ -24,12 +28,15 @@ enum check_type {
     CHECK_SEED,   // uint64_t: 0..2^63-1; -1 selects a random 32-bit seed
     CHECK_INTS,   // int[CHECK_LIST]: a list, or one number for the first entry; null: entry not set
     CHECK_NUMBERS, // float[CHECK_LIST]: likewise
-    CHECK_SIZE,    // struct check_size: an edge of min..max, "WxH", or "auto" (0x0)
-    CHECK_CHARS,   // char[max + 1]; otherwise like TEXT
-    CHECK_TIME,    // int64_t unix ms, from RFC 3339 text or unix seconds
-    CHECK_FILE,    // text or an object, or a list of them where max > 1; stays in the document. The
-                   // number in a list is checked if min is 1, and otherwise by the route
-    CHECK_ANY,     // accepted and ignored
+    // struct check_scales: [{"name": "fox", "scale": 0.5}, "dog"], or text such as "fox:0.5, dog";
+    // scales of min..max
+    CHECK_SCALES,
+    CHECK_SIZE,  // struct check_size: an edge of min..max, "WxH", or "auto" (0x0)
+    CHECK_CHARS, // char[max + 1]; otherwise like TEXT
+    CHECK_TIME,  // int64_t unix ms, from RFC 3339 text or unix seconds
+    CHECK_FILE,  // text or an object, or a list of them where max > 1; stays in the document. The
+                 // number in a list is checked if min is 1, and otherwise by the route
+    CHECK_ANY,   // accepted and ignored
 };
 
 enum check_flags {
@@ -41,6 +48,19 @@ enum check_flags {
 
 struct check_size {
     int width, height;
+};
+
+struct check_scaled {
+    char name[CHECK_NAME]; // letters, digits, '.', '-' and '_'
+    bool scaled;           // it has a scale
+    double scale;
+};
+
+// Different names, each with or without a scale.
+struct check_scales {
+    bool given; // false: no value; an empty list is one
+    int count;
+    struct check_scaled item[CHECK_SCALED];
 };
 
 struct check_field {
@@ -102,6 +122,12 @@ void check_write_value(const struct check_field *f, const void *at, int listed, 
 // Likewise as plain text for metadata, such as "27,10"; writes nothing if there is no value.
 void check_write_text(const struct check_field *f, const void *at, int listed, struct buf *out);
 bool check_has_value(const struct check_field *f, const void *at, int listed);
+// The decimal number with the fewest digits that is read back as the same double.
+void check_show_number(double v, char out[static 32]);
+// Adds a name to the list. Errors: INVALID with the field in why->param: a malformed or repeated
+// name, a scale out of range, or more than CHECK_SCALED names.
+enum err check_add_scaled(const struct check_field *f, struct check_scales *list,
+                          const struct check_scaled *item, struct fault *why);
 
 // Returns the choices of a live list, NULL-terminated, or NULL if they are unknown.
 typedef const char *const *check_live_fn(void *ctx, const char *list);

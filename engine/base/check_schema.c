@@ -1,6 +1,6 @@
 // Generates the JSON schema (OpenAPI 3.1) of a field table. Called for requests for the OpenAPI
 // document.
-#include "check.h"
+#include "check_scales.h"
 
 #include "buf.h"
 #include "text.h"
@@ -96,6 +96,7 @@ static void add_field(const struct check_field *f, check_live_fn *live, void *ct
         break;
     case CHECK_INTS: add_numbers(b, f, "integer", null); break;
     case CHECK_NUMBERS: add_numbers(b, f, "number", null); break;
+    case CHECK_SCALES: check_scales_schema(f, null, b); break;
     case CHECK_TIME: buf_puts(b, "\"type\":[\"string\",\"integer\",\"null\"]"); break;
     case CHECK_FILE: add_file(b, f, null); break;
     case CHECK_ANY: break;

@@ -1,6 +1,6 @@
 // Writes the values of a field table's struct as JSON and as text. Called by stores and by code
 // that builds responses.
-#include "check.h"
+#include "check_scales.h"
 
 #include "buf.h"
 #include "text.h"
@@ -28,6 +28,7 @@ bool check_has_value(const struct check_field *f, const void *at, int listed)
     case CHECK_CHARS: return *(const char *)at;
     case CHECK_TIME: return *(const int64_t *)at;
     case CHECK_SIZE: return ((const struct check_size *)at)->width;
+    case CHECK_SCALES: return ((const struct check_scales *)at)->given;
     case CHECK_INT:
     case CHECK_NUMBER: return !is_unset(f, item_at(f, at, 0));
     case CHECK_INTS:
@@ -89,6 +90,7 @@ void check_write_value(const struct check_field *f, const void *at, int listed, 
     case CHECK_SEED: buf_printf(out, "%llu", (unsigned long long)*(const uint64_t *)at); break;
     case CHECK_TIME: add_time(*(const int64_t *)at, out); break;
     case CHECK_SIZE: add_size(at, out); break;
+    case CHECK_SCALES: check_scales_write(at, out); break;
     case CHECK_INT:
     case CHECK_NUMBER: add_item(f, at, 0, out); break;
     case CHECK_INTS:
@@ -151,6 +153,7 @@ void check_write_text(const struct check_field *f, const void *at, int listed, s
         buf_printf(out, "%dx%d", ((const struct check_size *)at)->width,
                    ((const struct check_size *)at)->height);
         break;
+    case CHECK_SCALES: check_scales_write_text(at, out); break;
     case CHECK_INTS:
     case CHECK_NUMBERS:
         if (has_gap(f, at, listed)) {

@@ -16,6 +16,7 @@ struct all {
     struct check_size size;
     char chars[9];
     int64_t time;
+    struct check_scales scales;
 };
 
 #define A(field) offsetof(struct all, field)
@@ -32,7 +33,7 @@ static const char *const words[] = {"red", "green", NULL};
         {"seed", CHECK_SEED, CHECK_NULL, A(seed)},                                                 \
         {"size", CHECK_SIZE, CHECK_NULL, A(size), 1, 65536},                                       \
         {"chars", CHECK_CHARS, 0, A(chars), 0, 8}, {"time", CHECK_TIME, 0, A(time)},               \
-        {"nothing", CHECK_ANY, 0, 0}
+        {"scales", CHECK_SCALES, CHECK_NULL, A(scales), -2, 2}, {"nothing", CHECK_ANY, 0, 0}
 static const struct check_field rows[] = {ROWS};
 static const struct check_table strict = CHECK_TABLE("Strict", rows, true),
                                 open = CHECK_TABLE("Open", rows, false),
@@ -95,6 +96,15 @@ static const struct {
                               "\"time\":\"2030-01-01T00:00:00.000Z\"}"},
     {"{\"time\":\"2030-01-01T00:00:01.25Z\"}", "{\"number\":3," REST ",\"flag\":false,\"seed\":0,"
                                                "\"time\":\"2030-01-01T00:00:01.250Z\"}"},
+    // An empty list is a value.
+    {"{\"scales\":null}", "{\"number\":3," REST ",\"flag\":false,\"seed\":0}"},
+    {"{\"scales\":[]}", "{\"number\":3," REST ",\"flag\":false,\"seed\":0,\"scales\":[]}"},
+    {"{\"scales\":[{\"name\":\"a\"},\"b.c:-2\",{\"scale\":0.1,\"name\":\"d-_\"}]}",
+     "{\"number\":3," REST
+     ",\"flag\":false,\"seed\":0,\"scales\":[{\"name\":\"a\"},{\"name\":\"b.c\","
+     "\"scale\":-2},{\"name\":\"d-_\",\"scale\":0.1}]}"},
+    {"{\"scales\":\"a, b:1e-1 \"}", "{\"number\":3," REST ",\"flag\":false,\"seed\":0,\"scales\":"
+                                    "[{\"name\":\"a\"},{\"name\":\"b\",\"scale\":0.1}]}"},
     {"{\"text\":\"12345678\"}",
      "{\"text\":\"set\",\"number\":3," REST ",\"flag\":false,\"seed\":0}"},
     {"{\"text\":\"\xe2\x82\xac\",\"longer\":\"\"}",
@@ -141,6 +151,12 @@ static const struct {
     {"chars", "\"123456789\";null;1"},
     {"time", "0;-1;253402300800;\"2030-01-01\";\"2030-01-01T00:00:00\";"
              "\"2030-01-01T00:00:00+01:00\";\"1969-12-31T23:59:59Z\";\"\";true"},
+    {"scales",
+     "1;true;{};[1];[null];[[]];[\"a,b\"];\"a,\";\"a:\";\"a:x\";\"a:nan\";\"a:2.1\";\"a:0x1\";"
+     "\"a:1:1\";\"a b\";\"\\u20ac\";\"a,a\";[\"a\",{\"name\":\"a\"}];[{}];[{\"name\":\"\"}];"
+     "[{\"name\":\"a:1\"}];[{\"name\":\"a\",\"scale\":\"1\"}];[{\"name\":\"a\",\"x\":1}];"
+     "[{\"name\":\"a\",\"scale\":-2.1}];\"a\\u0000\";\"a,b,c,d,e,f,g,h,i\";"
+     "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\""},
     {"unknown", "1"},
 };
 
@@ -167,8 +183,9 @@ static void test_open(void)
     struct all a;
     struct fault why = {0};
 
-    CHECK(!read(&open, "{\"unknown\":1,\"text\":\"\",\"word\":\"\",\"size\":\"\"}", &a, &why));
-    CHECK(!a.text && a.word == 1 && a.size.width == 0);
+    CHECK(!read(&open, "{\"unknown\":1,\"text\":\"\",\"word\":\"\",\"size\":\"\",\"scales\":\"\"}",
+                &a, &why));
+    CHECK(!a.text && a.word == 1 && a.size.width == 0 && !a.scales.given);
     CHECK_INT(read(&open, "{\"number\":\"\"}", &a, &why), ERR_INVALID);
     CHECK_INT(read(&open, "{\"hidden\":false}", &a, &why), ERR_OK);
     CHECK(a.hidden);
@@ -187,9 +204,12 @@ static void test_lax(void)
                 "\"seed\":\"9007199254740993\"}",
                 &a, &why));
     CHECK(a.number == 4 && !a.flag && a.real == 1.5f && a.seed == 9007199254740993);
+    CHECK(!read(&lax, "{\"scales\":\"[{\\\"name\\\":\\\"a\\\",\\\"scale\\\":2}]\"}", &a, &why));
+    CHECK(a.scales.count == 1 && a.scales.item[0].scale == 2);
     static const char *const bad[] = {
-        "{\"number\":\"7.5\"}", "{\"number\":\"0x7\"}", "{\"number\":\"\"}",  "{\"number\":[7]}",
-        "{\"flag\":\"maybe\"}", "{\"flag\":2}",         "{\"real\":\"nan\"}", "{\"seed\":1e30}"};
+        "{\"number\":\"7.5\"}", "{\"number\":\"0x7\"}", "{\"number\":\"\"}",
+        "{\"number\":[7]}",     "{\"flag\":\"maybe\"}", "{\"flag\":2}",
+        "{\"real\":\"nan\"}",   "{\"seed\":1e30}",      "{\"scales\":\"[1\"}"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK_MSG(read(&lax, bad[i], &a, &why) == ERR_INVALID, "%s", bad[i]);
 }
@@ -261,6 +281,11 @@ static void test_text(void)
         {"chars", "12345678", "12345678"},
         {"chars", "123456789", NULL},
         {"time", "2030-01-01T00:00:00Z", "\"2030-01-01T00:00:00.000Z\""},
+        {"scales", "a:0.1,b", "a:0.1, b"},
+        {"scales", " a : 1", NULL},
+        {"scales", "a:0.12345678901234568", "a:0.12345678901234568"},
+        {"scales", "[{\"name\":\"a\",\"scale\":1}]", "a:1"},
+        {"scales", "[", NULL},
         {"unknown", "1", NULL},
         {"hidden", "true", NULL},
     };
