@@ -14,6 +14,7 @@ struct engine_params {
     const char *variant; // file variant such as "fp16"; NULL: plain files, else the only variant
     const char *text_encoder; // a GGUF file instead of the model's; NULL: the model's
     const char *lora;         // FILE[:SCALE], several separated by ','; NULL: none
+    const char *lora_choices; // likewise, applied only to images whose request names them
     const char *device;       // index or part of a device name; NULL: the best device
     const char *cache_dir;    // pipeline and shader caches; NULL: the user's cache folder
     const char *dtype;        // "f32", "f16"; NULL: the better one for the device

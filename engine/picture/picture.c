@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 _Static_assert((int)CHECK_LIST == (int)PICTURE_MAX_STAGES, "a list has a value for each stage");
+_Static_assert((int)CHECK_SCALED == (int)PICTURE_MAX_LORAS, "a list has room for all LoRAs");
 
 #define R(field) offsetof(struct picture_request, field)
 static const struct check_field request_fields[] = {
@@ -46,6 +47,12 @@ static const struct check_field request_fields[] = {
          "for the first stage or a list with one per stage; defaults to 0.7, or 1 with a mask, and "
          "to 1 for further stages",
      .label = "Denoising strength"},
+    {"loras", CHECK_SCALES, CHECK_NULL, R(loras), -PICTURE_MAX_LORA_SCALE, PICTURE_MAX_LORA_SCALE,
+     .live = "loras",
+     .help =
+         "LoRAs of the model to apply, each with a scale that defaults to the model's; an empty "
+         "list applies none, and without the field those that are the model's default are "
+         "applied"},
     {"scale", CHECK_INT, CHECK_NULL, R(scale), 2, 64, .live = "scales",
      .help = "factor by which to enlarge the input image instead of editing it",
      .label = "Upscale by"},
@@ -71,7 +78,7 @@ static const struct check_field used_fields[] = {
     {"scale", CHECK_INT, 0, U(scale), 2, 64},
     {"first", CHECK_INT, 0, U(first), 0, PICTURE_MAX_STAGES},
     {"run", CHECK_INTS, 0, U(run), 0, 1 << 24},
-    {"loras", CHECK_CHARS, 0, U(loras), 0, CHARS(loras), .key = "loras"},
+    {"loras", CHECK_CHARS, 0, U(loras), 0, CHARS(loras)},
     {"modules", CHECK_CHARS, 0, U(modules), 0, CHARS(modules), .key = "modules"},
     {"tokens", CHECK_INT, 0, U(tokens), 0, 1 << 20, .key = "tokens"},
     {"tokens_cut", CHECK_INT, 0, U(tokens_cut), 0, 1 << 20, .key = "tokens_cut"},

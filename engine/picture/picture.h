@@ -19,7 +19,9 @@ struct picture_edit;
 enum {
     PICTURE_MAX_STAGES = 3,
     PICTURE_MAX_PRESETS = 8,
-    PICTURE_MAX_LORAS = 8,
+    PICTURE_MAX_LORAS = 8,    // of one image
+    PICTURE_KNOWN_LORAS = 32, // of one model
+    PICTURE_MAX_LORA_SCALE = 100,
     PICTURE_MAX_PROMPT = 32000, // bytes
     PICTURE_MAX_STEPS = 1000,
 };
@@ -40,6 +42,7 @@ struct picture_request {
     int noise_level[PICTURE_MAX_STAGES]; // super-resolution stages: 0..999; -1: the model's value
     bool set_noise_level;                // false: noise_level is ignored
     float strength[PICTURE_MAX_STAGES];  // edits: the fraction of the steps that is run, per stage
+    struct check_scales loras;       // names of model_info.lora; not given: the model's own choice
     int scale;                       // factor by which to enlarge the image of `edit`; 0: edit it
     const struct picture_edit *edit; // picture_edit.h; NULL: generate from the prompt alone
 };
@@ -60,7 +63,7 @@ struct picture_used {
     int first;                           // first stage that is run; earlier stages have no values
     // Steps actually run: for an edit a part of `steps`, for an enlarged image the sum over tiles.
     int run[PICTURE_MAX_STAGES];
-    char loras[432];  // applied LoRAs of the stages that ran: "name:scale, ..."
+    char loras[544];  // applied LoRAs of the stages that ran: "name:scale, ..."
     char modules[96]; // safety checker and watermarker of these stages' folders, which are not
                       // applied
     // Token counts of the prompt and the negative prompt: used, and cut off because the text
@@ -79,11 +82,21 @@ struct model_stage {
     bool safety_checker, watermarker; // listed in the folder of its network; not applied
 };
 
-// A LoRA that changes the networks of one stage.
+// A LoRA that can change the networks of one stage.
 struct model_lora {
-    char name[40];
-    double scale;
-    int stage; // from 0
+    char name[CHECK_NAME];
+    double scale; // unless a request has another one
+    int stage;    // from 0
+    bool applied; // to images whose request names no LoRAs
+};
+
+// The LoRAs of one image, in the order in which they are added to the weights.
+struct picture_loras {
+    int count;
+    struct {
+        int index; // among those of the model
+        double scale;
+    } item[PICTURE_MAX_LORAS];
 };
 
 // A named preset: settings for all stages of the model.
@@ -117,7 +130,7 @@ struct model_info {
     // stages; 0: none. Every model can edit images, with or without a mask.
     int scale[2];
     int loras;
-    struct model_lora lora[PICTURE_MAX_LORAS];
+    struct model_lora lora[PICTURE_KNOWN_LORAS];
     int presets;
     struct model_preset preset[PICTURE_MAX_PRESETS];
     const char *const *samplers;  // NULL-terminated, like timesteps; both are static
@@ -150,6 +163,21 @@ bool picture_native(const struct picture_sizes *s, int index, struct check_size 
 // The size of a stage's output, for an image that is not enlarged in tiles.
 struct check_size picture_stage_size(const struct picture_sizes *s, const struct picture_used *u,
                                      int stage);
+// Selects the LoRAs of an image among those of its model: those that the request names or, if it
+// has none, those that the model applies. Errors: INVALID, naming "loras": unknown names, and names
+// of several files.
+enum err picture_choose_loras(const struct model_lora *known, int n,
+                              const struct check_scales *named, struct picture_loras *out,
+                              struct fault *why);
+// Sets u->loras to those of the stages that run.
+void picture_list_loras(const struct model_lora *known, const struct picture_loras *chosen,
+                        struct picture_used *u);
+// Moves A1111's tags, such as <lora:fox:0.8>, from a prompt to a list of LoRAs; *rest is the prompt
+// without them, or NULL if it has none. Owner: the caller frees *rest, also on error. Errors:
+// INVALID, as check_add_scaled; NO_MEMORY. Source: A1111's extra_networks.parse_prompt and
+// ExtraNetworkLora.activate; of several scales, the U-Net's counts.
+enum err picture_take_tags(const char *prompt, char **rest, struct check_scales *loras,
+                           struct fault *why);
 // Refuses values for stages beyond `stages`, and a noise level for the base stage. Errors: INVALID,
 // naming the field.
 enum err picture_check_stages(const struct picture_request *r, int stages, struct fault *why);

@@ -529,9 +529,12 @@ static enum err check(struct cascade *c, struct fault *why)
 enum err cascade_sampler(const struct cascade *c, const struct cascade_settings *s,
                          struct sampler **out, struct fault *why)
 {
+    const struct cascade_network *n = &c->network[s->network];
+    const struct scheduler_config scheduler = loras_scheduler(n, &c->applied[n->stage]);
+
     return sampler_create(
         &(struct sampler_params){
-            .config = &c->network[s->network].scheduler,
+            .config = &scheduler,
             .name = s->sampler[0] ? s->sampler : NULL,
             .steps = s->steps,
             .timesteps = s->timestep_count ? s->timesteps : NULL,
@@ -597,7 +600,11 @@ enum err cascade_read(const struct cascade_files *files, struct cascade *out, st
         out->shape_step = find_step(out);
     if (!e)
         e = variant_choose(out, files->variant, why);
-    return e || !files->lora ? e : loras_read(out, files->lora, why);
+    if (!e && files->lora)
+        e = loras_read(out, files->lora, true, why);
+    if (!e && files->lora_choices)
+        e = loras_read(out, files->lora_choices, false, why);
+    return e;
 }
 
 enum err cascade_preset_find(const struct cascade *c, const char *name, int *out, struct fault *why)

@@ -7,7 +7,9 @@
 
 #include "decoder.h"
 #include "denoiser.h"
+#include "engine_params.h"
 #include "hfconfig.h"
+#include "picture.h"
 #include "samplers.h"
 #include "scheduler_config.h"
 #include "text_encoder.h"
@@ -67,12 +69,10 @@ struct cascade_preset {
     struct cascade_settings stage[CASCADE_MAX_STAGES];
 };
 
-// A LoRA, which changes the weights of all networks of one stage; see loras.h.
-struct cascade_lora {
-    char path[CASCADE_PATH];
-    char name[40]; // as in model_lora
-    double scale;
-    int stage;
+// The LoRAs that are added to the weights of one stage's networks, in this order; see loras.h.
+struct cascade_loras {
+    int count;
+    struct lora_params lora[WEIGHTS_MAX_LORAS]; // paths in the cascade
 };
 
 struct cascade {
@@ -91,11 +91,11 @@ struct cascade {
     int shape_step;
     int networks; // the stages' own networks come first, in order
     struct cascade_network network[CASCADE_MAX_NETWORKS];
+    // The known ones; each fits all networks of its stage.
     int loras;
-    struct cascade_lora lora[WEIGHTS_MAX_LORAS];
-    // The same by stage, for weights_params: they point into lora.
-    int stage_loras[CASCADE_MAX_STAGES];
-    struct lora_params stage_lora[CASCADE_MAX_STAGES][WEIGHTS_MAX_LORAS];
+    struct model_lora lora[PICTURE_KNOWN_LORAS];
+    char lora_path[PICTURE_KNOWN_LORAS][CASCADE_PATH];
+    struct cascade_loras applied[CASCADE_MAX_STAGES]; // unless a request names others
     int presets; // the first is the cascade's default settings, named ""
     struct cascade_preset preset[CASCADE_MAX_PRESETS];
 };
@@ -105,6 +105,7 @@ struct cascade_files {
     const char *variant;      // of the weight files, or NULL
     const char *text_encoder; // a GGUF file instead of the model's text encoder, or NULL
     const char *lora;         // FILE[:SCALE], several separated by ','; NULL: none
+    const char *lora_choices; // likewise, applied only to images whose request names them
     const char *name;         // instead of the model's own name; NULL: none
 };
 
@@ -129,8 +130,22 @@ struct cascade_files {
 // Source of the interval: Kynkaanniemi et al., Applying Guidance in a Limited Interval, 2024.
 enum err cascade_read(const struct cascade_files *files, struct cascade *out, struct fault *why);
 
-// Where weights lie. index: of a text encoder, or of a network. dir: a buffer of CASCADE_PATH + 8
-// bytes. Owner: c and dir, which must outlive the result.
+// The files of a model as an engine is opened with it.
+static inline struct cascade_files cascade_files_of(const struct engine_params *p)
+{
+    return (struct cascade_files){
+        .model = p->model,
+        .variant = p->variant,
+        .text_encoder = p->text_encoder,
+        .lora = p->lora,
+        .lora_choices = p->lora_choices,
+        .name = p->name,
+    };
+}
+
+// Where weights lie, with the LoRAs that are applied unless a request names others. index: of a
+// text encoder, or of a network. dir: a buffer of CASCADE_PATH + 8 bytes. Owner: c and dir, which
+// must outlive the result.
 enum cascade_part { CASCADE_TEXT, CASCADE_DENOISER, CASCADE_DECODER };
 struct weights_params cascade_weights(const struct cascade *c, enum cascade_part part, int index,
                                       char *dir);
@@ -144,7 +159,8 @@ static inline bool cascade_is_latent(const struct cascade *c, int stage)
 // Checks a noise level of a super-resolution network. Errors: INVALID, UNSUPPORTED.
 enum err cascade_check_level(const struct cascade_network *n, int noise_level, struct fault *why);
 
-// Creates the sampler for a stage's settings. Owner, errors: as sampler_create.
+// Creates the sampler for a stage's settings, as for an image whose request names no LoRAs. Owner,
+// errors: as sampler_create.
 enum err cascade_sampler(const struct cascade *c, const struct cascade_settings *s,
                          struct sampler **out, struct fault *why);
 

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-_Static_assert((int)PICTURE_MAX_LORAS == (int)WEIGHTS_MAX_LORAS, "each has its row");
+_Static_assert((int)PICTURE_MAX_LORAS == (int)WEIGHTS_MAX_LORAS, "each has its place");
 
 static void describe_preset(const struct cascade *c, const struct cascade_preset *from,
                             struct model_preset *to)
@@ -50,11 +50,10 @@ static void add_item(char *list, size_t n, const char *item)
     snprintf(list + length, n - length, "%s%s", length ? ", " : "", item);
 }
 
-void request_describe_parts(const struct cascade *c, const struct cascade_preset *p,
-                            struct picture_used *used)
+void request_describe_modules(const struct cascade *c, const struct cascade_preset *p,
+                              struct picture_used *used)
 {
     bool checker = false, marker = false;
-    char item[96];
 
     for (int i = used->first; i < used->stages; i++) {
         checker |= c->network[p->stage[i].network].safety_checker;
@@ -64,12 +63,6 @@ void request_describe_parts(const struct cascade *c, const struct cascade_preset
         add_item(used->modules, sizeof used->modules, "safety_checker not applied");
     if (marker)
         add_item(used->modules, sizeof used->modules, "watermarker not applied");
-    for (int i = 0; i < c->loras; i++) {
-        if (c->lora[i].stage < used->first || c->lora[i].stage >= used->stages)
-            continue;
-        snprintf(item, sizeof item, "%s:%g", c->lora[i].name, c->lora[i].scale);
-        add_item(used->loras, sizeof used->loras, item);
-    }
 }
 
 void request_describe(const struct cascade *c, struct model_info *to)
@@ -84,11 +77,7 @@ void request_describe(const struct cascade *c, struct model_info *to)
     for (int i = 0; i < c->stages; i++)
         describe_stage(c, i, &to->stage[i]);
     to->loras = c->loras;
-    for (int i = 0; i < c->loras; i++) {
-        snprintf(to->lora[i].name, sizeof to->lora[i].name, "%s", c->lora[i].name);
-        to->lora[i].scale = c->lora[i].scale;
-        to->lora[i].stage = c->lora[i].stage;
-    }
+    memcpy(to->lora, c->lora, sizeof to->lora);
     to->presets = c->presets - 1;
     for (int i = 0; i < to->presets; i++)
         describe_preset(c, &c->preset[i + 1], &to->preset[i]);

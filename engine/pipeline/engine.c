@@ -113,7 +113,9 @@ static enum err open_text(const struct engine_params *p, struct engine *g, int i
         &g->text[index], why);
 }
 
-static enum err load_network(struct engine *g, int index, struct fault *why)
+// loras: as network_params.loras.
+static enum err load_network(struct engine *g, int index, const struct cascade_loras *loras,
+                             struct fault *why)
 {
     const struct text *text = g->text[g->cascade.network[index].text];
 
@@ -127,6 +129,7 @@ static enum err load_network(struct engine *g, int index, struct fault *why)
             .text_dim = (uint32_t)text_dim(text),
             .slots = (uint32_t)g->info.slots,
             .room = resident_network_room(&g->residents, index),
+            .loras = loras,
         },
         &g->network[index], why);
 }
@@ -139,7 +142,7 @@ static enum err load_networks(struct engine *g, struct fault *why)
     enum err e = ERR_OK;
 
     for (int i = g->cascade.networks - 1; !e && i >= 0; i--)
-        e = i < g->cascade.stages ? load_network(g, i, why)
+        e = i < g->cascade.stages ? load_network(g, i, NULL, why)
                                   : network_check(&g->cascade, i, NULL, why);
     return e;
 }
@@ -155,9 +158,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
         e = fault_set(why, ERR_INVALID, "slots", "slots must be 1 to %d", MAX_SLOTS);
         goto fail;
     }
-    e = cascade_read(
-        &(struct cascade_files){p->model, p->variant, p->text_encoder, p->lora, p->name},
-        &g->cascade, why);
+    const struct cascade_files files = cascade_files_of(p);
+    e = cascade_read(&files, &g->cascade, why);
     if (!e)
         e = open_device(p, g, why);
     if (e)
@@ -258,7 +260,7 @@ static enum err need_networks(struct engine *g, const struct resolved *what, str
         if (e)
             return e;
         if (!g->network[index])
-            e = load_network(g, index, why);
+            e = load_network(g, index, &what->loras[i], why);
     }
     if (e == ERR_NO_DEVICE_MEMORY && why)
         resident_explain(g->dev, why);
@@ -541,7 +543,7 @@ enum err engine_preview(struct engine *g, int slot, struct engine_image *out, st
         !stage_steps_done(turns_stage_of(&g->turns, s), s->entry))
         return fault_set(why, ERR_NOT_FOUND, NULL, "slot %d has no step to preview", slot);
     enum err e = cascade_is_latent(&g->cascade, s->stage)
-                     ? resident_wake(&g->residents, turns_network_of(s), why)
+                     ? resident_wake(&g->residents, turns_network_of(s), NULL, why)
                      : ERR_OK;
     if (e)
         return e;
@@ -556,11 +558,31 @@ enum err engine_preview(struct engine *g, int slot, struct engine_image *out, st
     return ERR_OK;
 }
 
+// Loads the weights for a slot's image. Only this image fails if its LoRAs cannot be read; its slot
+// is then free.
+static enum err wake(struct engine *g, const struct post *to, int slot, struct fault *why)
+{
+    const struct slot *s = &g->slot[slot];
+    const struct cascade_loras *loras = turns_loras_of(s);
+    struct fault fault = {0};
+    const enum err e = resident_wake(&g->residents, turns_network_of(s), loras, &fault);
+
+    if (e && loras->count && !is_fatal(e)) {
+        fault.code = ERR_INTERNAL; // not an error of the request
+        post(g, to, slot, ENGINE_FAILED, NULL, &fault);
+        engine_evict(g, slot);
+        return ERR_OK;
+    }
+    if (e && why)
+        *why = fault;
+    return e;
+}
+
 enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fault *why)
 {
     const struct post to = {.fn = fn, .ctx = ctx};
-    const int first = turns_network(&g->turns);
-    enum err e = first < 0 ? ERR_OK : resident_wake(&g->residents, first, why);
+    const int first = turns_first(&g->turns);
+    enum err e = first < 0 ? ERR_OK : wake(g, &to, first, why);
     int oldest, network, count = 0, stepped[MAX_SLOTS];
     double seconds;
 
@@ -573,13 +595,14 @@ enum err engine_step(struct engine *g, engine_event_fn *fn, void *ctx, struct fa
         return ERR_OK;
     network = turns_network_of(&g->slot[oldest]);
     struct stage *at = turns_stage_of(&g->turns, &g->slot[oldest]);
-    if ((e = resident_wake(&g->residents, network, why)))
+    if ((e = wake(g, &to, oldest, why)) || !g->slot[oldest].used)
         return e;
     for (int i = 0; i < g->info.slots; i++) {
         const struct slot *s = &g->slot[i];
-        // Images of another size have a stage of their own.
+        // Images of another size have a stage of their own; those with other LoRAs wait.
         if (s->used && s->entry >= 0 && turns_network_of(s) == network &&
-            turns_stage_of(&g->turns, s) == at) {
+            turns_stage_of(&g->turns, s) == at &&
+            network_has(g->network[network], turns_loras_of(s))) {
             stepped[count] = i;
             g->entries[count++] = s->entry;
         }

@@ -4,6 +4,7 @@
 
 #include "buf.h"
 #include "cascade.h"
+#include "loras.h"
 #include "measure.h"
 #include "network.h"
 #include "request.h"
@@ -184,12 +185,16 @@ static void inspect_network(const struct cascade *c, int index, struct buf *b, s
 static void inspect_loras(const struct cascade *c, struct buf *b)
 {
     for (int i = 0; i < c->loras; i++) {
-        const struct cascade_lora *l = &c->lora[i];
-        const struct scheduler_config *s = &c->network[l->stage].scheduler;
+        const struct model_lora *l = &c->lora[i];
+        const struct cascade_loras one = {.count = 1};
+        const struct scheduler_config s = loras_scheduler(&c->network[l->stage], &one);
         const bool fixed =
-            SCHEDULER_CONFIG_HAS(s, variance_type) && s->variance_type == VARIANCE_FIXED_SMALL;
-        buf_printf(b, "LoRA           %s, scale %g, stage %d%s\n", l->path, l->scale, l->stage + 1,
-                   fixed ? ", variance fixed_small" : "");
+            SCHEDULER_CONFIG_HAS(&s, variance_type) && s.variance_type == VARIANCE_FIXED_SMALL;
+        buf_printf(b, "LoRA           %s, scale %g, stage %d%s", c->lora_path[i], l->scale,
+                   l->stage + 1, fixed ? ", variance fixed_small" : "");
+        if (!l->applied)
+            buf_printf(b, ", for requests that name %s", l->name);
+        buf_puts(b, "\n");
     }
 }
 
@@ -287,10 +292,9 @@ enum err engine_inspect(const struct engine_params *p, char **text, struct fault
     struct cascade *c = malloc(sizeof *c);
     struct totals sum = {0};
     struct buf b = {0};
-    enum err e = c ? cascade_read(&(struct cascade_files){p->model, p->variant, p->text_encoder,
-                                                          p->lora, p->name},
-                                  c, why)
-                   : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
+    const struct cascade_files files = cascade_files_of(p);
+    enum err e =
+        c ? cascade_read(&files, c, why) : fault_set(why, ERR_NO_MEMORY, NULL, "no memory");
 
     if (e)
         goto done;

@@ -4,6 +4,7 @@
 
 #include "buf.h"
 #include "clock.h"
+#include "loras.h"
 #include "trace.h"
 
 #include <stdio.h>
@@ -24,20 +25,36 @@ struct network {
     struct stage *stage, *other; // of the cascade's square, and of `shape`; other: may be NULL
     struct check_size shape;
     struct network_params p; // for waking
+    struct cascade_loras loras;
     uint64_t parameters;
     size_t bytes;   // of the weights, where ops_device_count is on
     uint64_t steps; // since the last profile
     double seconds;
 };
 
-static enum err open_weights(const struct cascade *c, enum cascade_part part, int index, bool dry,
-                             size_t room, struct weights **out, struct fault *why)
+// Checks the files of a part.
+static enum err open_dry(const struct cascade *c, enum cascade_part part, int index,
+                         struct weights **out, struct fault *why)
 {
     char dir[CASCADE_PATH + 8];
     struct weights_params p = cascade_weights(c, part, index, dir);
 
-    p.dry = dry;
-    p.room = room;
+    p.dry = true;
+    return weights_open(&p, out, why);
+}
+
+static enum err open_weights(const struct network *n, enum cascade_part part, struct weights **out,
+                             struct fault *why)
+{
+    char dir[CASCADE_PATH + 8];
+    struct weights_params p = cascade_weights(n->p.cascade, part, n->p.index, dir);
+
+    p.dry = n->p.dry;
+    if (part == CASCADE_DENOISER) {
+        p.room = n->p.room;
+        p.lora = n->loras.lora;
+        p.loras = n->loras.count;
+    }
     return weights_open(&p, out, why);
 }
 
@@ -45,7 +62,7 @@ enum err network_check(const struct cascade *c, int index, struct weights **keep
 {
     struct weights *w = NULL;
     struct denoiser *d = NULL;
-    enum err e = open_weights(c, CASCADE_DENOISER, index, true, 0, &w, why);
+    enum err e = open_dry(c, CASCADE_DENOISER, index, &w, why);
 
     if (!e)
         e = denoiser_load(NULL, &c->network[index].denoiser, w, DT_F32, &d, why);
@@ -63,7 +80,7 @@ enum err network_check_decoder(const struct cascade *c, int index, struct weight
 {
     struct weights *w = NULL;
     struct decoder *d = NULL;
-    enum err e = open_weights(c, CASCADE_DECODER, index, true, 0, &w, why);
+    enum err e = open_dry(c, CASCADE_DECODER, index, &w, why);
 
     if (!e)
         e = decoder_load(NULL, &c->network[index].decoder, w, DT_F32, &d, why);
@@ -199,19 +216,20 @@ enum err network_shape(struct network *n, const struct check_size *size, struct 
                      size->height, ops_device_why(n->p.dev, e));
 }
 
-static enum err load_parts(const struct network_params *p, struct network *n, struct fault *why)
+static enum err load_parts(struct network *n, struct fault *why)
 {
+    const struct network_params *p = &n->p;
     const struct cascade_network *c = &p->cascade->network[p->index];
     const enum dtype dtype = ops_device_info(p->dev)->dtype;
     struct weights *w = NULL;
-    enum err e = open_weights(p->cascade, CASCADE_DENOISER, p->index, p->dry, p->room, &w, why);
+    enum err e = open_weights(n, CASCADE_DENOISER, &w, why);
 
     if (!e)
         e = denoiser_load(p->dev, &c->denoiser, w, dtype, &n->denoiser, why);
     weights_close(&w);
     if (e || !c->decoder.cls)
         return e;
-    e = open_weights(p->cascade, CASCADE_DECODER, p->index, p->dry, 0, &w, why);
+    e = open_weights(n, CASCADE_DECODER, &w, why);
     if (!e)
         e = decoder_load(p->dev, &c->decoder, w, dtype, &n->decoder, why);
     weights_close(&w);
@@ -239,7 +257,8 @@ enum err network_load(const struct network_params *p, struct network **out, stru
         return fault_set(why, ERR_NO_MEMORY, NULL, "no memory for a network");
     n->name = c->name;
     n->p = *p;
-    e = load_parts(p, n, &fault);
+    n->loras = p->loras ? *p->loras : p->cascade->applied[c->stage];
+    e = load_parts(n, &fault);
     if (!p->dry)
         trace_span("upload", began, TRACE_OWN, "weights of %s", c->name);
     if (!e)
@@ -291,15 +310,19 @@ void network_sleep(struct network *n, size_t room)
     decoder_destroy(&n->decoder);
 }
 
-enum err network_wake(struct network *n, struct fault *why)
+enum err network_wake(struct network *n, const struct cascade_loras *loras, struct fault *why)
 {
+    const struct cascade_loras before = n->loras;
     const double began = clock_seconds();
     struct fault fault = {0};
     enum err e;
 
-    if (n->denoiser)
+    if (network_has(n, loras))
         return ERR_OK;
-    e = load_parts(&n->p, n, &fault);
+    network_sleep(n, n->p.room);
+    if (loras)
+        n->loras = *loras;
+    e = load_parts(n, &fault);
     if (!e)
         e = stage_wake(n->stage, n->denoiser, n->decoder);
     if (!e && n->other)
@@ -311,12 +334,14 @@ enum err network_wake(struct network *n, struct fault *why)
         fault_set(&fault, e, "model", "%s: %s", n->name, ops_device_why(n->p.dev, e));
     if (why)
         *why = fault;
+    network_sleep(n, n->p.room);
+    n->loras = before;
     return e;
 }
 
-bool network_is_awake(const struct network *n)
+bool network_has(const struct network *n, const struct cascade_loras *loras)
 {
-    return n->denoiser != NULL;
+    return n->denoiser && (!loras || loras_are_same(&n->loras, loras));
 }
 
 size_t network_bytes(const struct network *n)

@@ -17,10 +17,11 @@ struct network_params {
     const struct cascade *cascade; // must outlive the network
     int index;                     // index into cascade.network
     uint32_t text_length, text_dim;
-    uint32_t slots;          // images generated at once
-    struct check_size shape; // prepares for another size than the square, too; 0x0: none
-    bool dry;                // without values, while ops_device_count is on
-    size_t room;             // as weights_params.room, for the denoiser
+    uint32_t slots;                    // images generated at once
+    struct check_size shape;           // prepares for another size than the square, too; 0x0: none
+    bool dry;                          // without values, while ops_device_count is on
+    size_t room;                       // as weights_params.room, for the denoiser
+    const struct cascade_loras *loras; // NULL: those that the cascade applies
 };
 
 // Reads the weights and makes the recordings that the first image of every preset with this network
@@ -38,11 +39,13 @@ enum err network_check(const struct cascade *c, int index, struct weights **keep
 enum err network_check_decoder(const struct cascade *c, int index, struct weights **keep,
                                struct fault *why);
 
-// Frees the weights; images in the stage stay. network_wake, which does nothing if they are loaded,
-// reads them again, then within this room. Errors: as network_load.
+// Frees the weights; images in the stage stay. network_wake reads them again, then within this room
+// and with these LoRAs; NULL: the same as before. It does nothing if network_has. On error, the
+// network stays asleep. Errors: as network_load.
 void network_sleep(struct network *n, size_t room);
-enum err network_wake(struct network *n, struct fault *why);
-bool network_is_awake(const struct network *n);
+enum err network_wake(struct network *n, const struct cascade_loras *loras, struct fault *why);
+// Whether the weights are loaded with these LoRAs; NULL: with any.
+bool network_has(const struct network *n, const struct cascade_loras *loras);
 // The bytes of device memory that network_sleep frees.
 size_t network_bytes(const struct network *n);
 

@@ -18,9 +18,8 @@ enum err engine_plan_open(const struct engine_params *p, struct engine_plan **ou
     *out = NULL;
     if (!plan)
         return fault_set(why, e, NULL, "%s", err_text(e));
-    e = cascade_read(
-        &(struct cascade_files){p->model, p->variant, p->text_encoder, p->lora, p->name},
-        &plan->cascade, why);
+    const struct cascade_files files = cascade_files_of(p);
+    e = cascade_read(&files, &plan->cascade, why);
     if (e)
         free(plan);
     else

@@ -2,6 +2,7 @@
 // thread. Knows nothing about devices.
 #include "request.h"
 
+#include "loras.h"
 #include "utf8.h"
 
 #include <math.h>
@@ -46,6 +47,19 @@ static enum err resolve_stage(const struct cascade_settings *c, const struct pic
     return ERR_OK;
 }
 
+static enum err resolve_loras(const struct cascade *c, const struct picture_request *r,
+                              struct resolved *out, struct fault *why)
+{
+    struct picture_loras chosen;
+    const enum err e = picture_choose_loras(c->lora, c->loras, &r->loras, &chosen, why);
+
+    for (int i = 0; !e && i < c->stages; i++)
+        loras_of_stage(c, &chosen, i, &out->loras[i]);
+    if (!e)
+        picture_list_loras(c->lora, &chosen, &out->used);
+    return e;
+}
+
 enum err request_resolve(const struct cascade *c, const struct picture_request *r,
                          struct resolved *out, struct fault *why)
 {
@@ -66,6 +80,8 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
         out->used.noise_level[i] = -1;
     for (int i = out->used.first; !e && i < out->used.stages; i++)
         e = resolve_stage(&out->preset->stage[i], r, i, &out->used, why);
+    if (!e)
+        e = resolve_loras(c, r, out, why);
     if (e)
         return e;
     if (r->timesteps && r->steps[0])
@@ -76,7 +92,7 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
     for (int i = 0; i < out->used.stages; i++)
         out->size[i] = out->used.scale ? (struct check_size){c->size[i], c->size[i]}
                                        : picture_stage_size(&sizes, &out->used, i);
-    request_describe_parts(c, out->preset, &out->used);
+    request_describe_modules(c, out->preset, &out->used);
     out->seed = r->seed;
     out->picture = r->picture;
     return ERR_OK;
@@ -93,6 +109,7 @@ enum err request_samplers(const struct cascade *c, const struct picture_request 
     for (int i = what->used.first; i < what->used.stages; i++) {
         const struct cascade_settings *s = &what->preset->stage[i];
         const struct cascade_network *n = &c->network[s->network];
+        const struct scheduler_config scheduler = loras_scheduler(n, &what->loras[i]);
         const char *recommended = s->sampler[0] ? s->sampler : NULL;
         const char *other = i == 0 ? r->sampler : NULL, *preset = i == 0 ? r->timesteps : NULL;
         const bool own = !other || !strcmp(other, cascade_sampler_name(c, s));
@@ -101,7 +118,7 @@ enum err request_samplers(const struct cascade *c, const struct picture_request 
         const bool listed = own && !preset && what->used.steps[i] == s->timestep_count;
         enum err e = sampler_create(
             &(struct sampler_params){
-                .config = &n->scheduler,
+                .config = &scheduler,
                 .name = other ? other : recommended,
                 .steps = what->used.steps[i],
                 .preset = preset,

@@ -11,6 +11,7 @@ struct resolved {
     const struct cascade_preset *preset; // borrowed from the cascade
     struct picture_used used;
     struct check_size size[PICTURE_MAX_STAGES]; // of each stage's output; enlarging: of a tile's
+    struct cascade_loras loras[PICTURE_MAX_STAGES];
     uint64_t seed;
     uint32_t picture;
 };
@@ -31,9 +32,9 @@ struct picture_sizes request_sizes(const struct cascade *c);
 bool request_is_square(const struct cascade *c, const struct resolved *what, int stage);
 // Fills the fields of model_info that the config files determine.
 void request_describe(const struct cascade *c, struct model_info *to);
-// States the LoRAs that are applied and the modules that are not, of the stages that run.
-void request_describe_parts(const struct cascade *c, const struct cascade_preset *p,
-                            struct picture_used *used);
+// States the modules that are not applied, of the stages that run.
+void request_describe_modules(const struct cascade *c, const struct cascade_preset *p,
+                              struct picture_used *used);
 // The enlargement factors, as in model_info.
 void request_scales(const struct cascade *c, int out[2]);
 // The shortest decimal number with the float's value, because 0.29F is not 0.29.

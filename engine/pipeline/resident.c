@@ -119,12 +119,16 @@ void resident_make_room(void *residents)
             network_sleep(r->network[i], r->plan.room[r->texts + i]);
 }
 
-enum err resident_wake(struct residents *r, int network, struct fault *why)
+enum err resident_wake(struct residents *r, int network, const struct cascade_loras *loras,
+                       struct fault *why)
 {
-    if (network_is_awake(r->network[network]))
+    struct network *n = r->network[network];
+
+    if (network_has(n, loras))
         return ERR_OK;
+    network_sleep(n, resident_network_room(r, network));
     resident_make_room(r);
-    return network_wake(r->network[network], why);
+    return network_wake(n, loras, why);
 }
 
 void resident_explain(const struct ops_device *dev, struct fault *why)

@@ -40,8 +40,10 @@ size_t resident_network_room(const struct residents *r, int network);
 // Releases what is not kept. residents: a struct residents.
 void resident_make_room(void *residents);
 void resident_release_texts(struct residents *r);
-// Reads a network's weights again if they were released. Errors: as network_wake.
-enum err resident_wake(struct residents *r, int network, struct fault *why);
+// Reads a network's weights again if they were released, or have other LoRAs. Errors: as
+// network_wake.
+enum err resident_wake(struct residents *r, int network, const struct cascade_loras *loras,
+                       struct fault *why);
 
 // Completes the error for a model that does not fit after all: how far loading came, and what the
 // user can do.

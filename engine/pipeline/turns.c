@@ -16,12 +16,17 @@ static bool is_behind(const struct turns *t, const struct slot *s)
     return false;
 }
 
-static bool can_enter(const struct turns *t, const struct slot *s)
+static bool has_room(const struct turns *t, const struct slot *s)
 {
     const struct network *n = s->used && s->entry < 0 ? t->network[turns_network_of(s)] : NULL;
 
-    return n && network_is_awake(n) && network_has_room(n, &s->what.size[s->stage]) &&
-           !is_behind(t, s);
+    return n && network_has_room(n, &s->what.size[s->stage]) && !is_behind(t, s);
+}
+
+// Entering a stage uses its weights, too.
+static bool can_enter(const struct turns *t, const struct slot *s)
+{
+    return has_room(t, s) && network_has(t->network[turns_network_of(s)], turns_loras_of(s));
 }
 
 static bool is_in_stage(const struct turns *t, const struct slot *s)
@@ -29,9 +34,9 @@ static bool is_in_stage(const struct turns *t, const struct slot *s)
     return s->used && s->entry >= 0;
 }
 
-static bool is_used(const struct turns *t, const struct slot *s)
+static bool can_go_on(const struct turns *t, const struct slot *s)
 {
-    return s->used;
+    return is_in_stage(t, s) || has_room(t, s);
 }
 
 // The oldest of some images; -1: there are none.
@@ -56,9 +61,7 @@ int turns_step(const struct turns *t)
     return oldest(t, is_in_stage);
 }
 
-int turns_network(const struct turns *t)
+int turns_first(const struct turns *t)
 {
-    const int i = oldest(t, is_used);
-
-    return i < 0 ? -1 : turns_network_of(&t->slot[i]);
+    return oldest(t, can_go_on);
 }

@@ -17,12 +17,18 @@ struct turns {
 int turns_enter(const struct turns *t);
 // The slot whose stage takes a step next; -1: no image is in a stage.
 int turns_step(const struct turns *t);
-// The network of the oldest image, whose weights must be there for it to start; -1: none.
-int turns_network(const struct turns *t);
+// The slot of the oldest image that is in a stage or could enter one if its weights were loaded;
+// -1: none.
+int turns_first(const struct turns *t);
 
 static inline int turns_network_of(const struct slot *s)
 {
     return s->what.preset->stage[s->stage].network;
+}
+
+static inline const struct cascade_loras *turns_loras_of(const struct slot *s)
+{
+    return &s->what.loras[s->stage];
 }
 
 // The stage for the image in its present size; NULL: its network has none for that now.

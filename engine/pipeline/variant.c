@@ -24,8 +24,8 @@ struct weights_params cascade_weights(const struct cascade *c, enum cascade_part
         .base = text ? "model" : "diffusion_pytorch_model",
         .variant = *c->variant && !plain ? c->variant : NULL,
         .gguf = text && c->text[index].gguf ? dir : NULL,
-        .lora = part == CASCADE_DENOISER ? c->stage_lora[n->stage] : NULL,
-        .loras = part == CASCADE_DENOISER ? c->stage_loras[n->stage] : 0,
+        .lora = part == CASCADE_DENOISER ? c->applied[n->stage].lora : NULL,
+        .loras = part == CASCADE_DENOISER ? c->applied[n->stage].count : 0,
     };
 }
 

@@ -400,7 +400,7 @@ static void enlarged(void)
          "[null,5]",
          "100",
          "\"sampler\":null,\"timesteps\":null,\"steps\":[null,5],\"guidance_scale\":[null,1.5],"
-         "\"noise_level\":[-1,100],\"strength\":null,\"scale\":4,"},
+         "\"noise_level\":[-1,100],\"strength\":null,\"loras\":null,\"scale\":4,"},
         {{.size = {24, 18},
           .drawn = {32, 24},
           .stages = 3,
@@ -580,8 +580,46 @@ static void fields(void)
     buf_deinit(&own);
 }
 
+// The LoRAs of an image among those of a model: its own choice, or the model's.
+static void loras(void)
+{
+    static const struct model_lora known[] = {
+        {"a", 0.5, 0, true}, {"b", 2, 1, false}, {"twice", 1, 0, true}, {"twice", 1, 1, false}};
+    static const struct {
+        const char *named, *list; // named NULL: none; list NULL: refused
+        int first, stages;
+    } rows[] = {
+        {NULL, "a:0.5, twice:1", 0, 2},
+        {"", "", 0, 2},
+        {"b", "b:2", 0, 2},
+        {"b,a:0.1", "b:2, a:0.1", 0, 2},
+        {"b,a:0.1", "a:0.1", 0, 1},
+        {"b,a:0.1", "b:2", 1, 2},
+        {"c", NULL, 0, 2},
+        {"a,twice", NULL, 0, 2},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct picture_request r = {.prompt = ""};
+        struct picture_used u = {.first = rows[i].first, .stages = rows[i].stages};
+        struct picture_loras chosen;
+        struct fault why = {0};
+        if (rows[i].named)
+            CHECK(!check_query(&picture_table, "loras", rows[i].named, &r, NULL));
+        const enum err e = picture_choose_loras(known, 4, &r.loras, &chosen, &why);
+        CHECK_INT(e, rows[i].list ? ERR_OK : ERR_INVALID);
+        if (e) {
+            CHECK_STR(why.param, "loras");
+            continue;
+        }
+        picture_list_loras(known, &chosen, &u);
+        CHECK_STR(u.loras, rows[i].list);
+    }
+}
+
 int main(void)
 {
+    loras();
     scaled();
     encoded_size();
     warnings();
