@@ -59,6 +59,8 @@ static const struct conf_option options[] = {
          "GGUF file with a T5 encoder to use instead of the model's"),
     TEXT("lora", lora, "", 0, "FILE[:SCALE],...",
          "LoRA files in diffusers' format, which change the networks that they fit"),
+    TEXT("lora-choices", lora_choices, "", 0, "FILE[:SCALE],...",
+         "LoRA files that are applied only to images whose request names them"),
     TEXT("device", device, "", 0, "NAME,...",
          "Vulkan devices by index or name; empty: the best one"),
     TEXT("dtype", dtype, "", 0, "f32|f16",

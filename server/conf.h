@@ -13,7 +13,7 @@ struct buf;
 
 struct conf {
     char *config, *listen, *model, *models_file, *model_aliases, *variant, *text_encoder, *lora,
-        *device, *dtype, *weights, *tune, *cache_dir;
+        *lora_choices, *device, *dtype, *weights, *tune, *cache_dir;
     int slots;
     double text_cache, memory_limit; // bytes, like all sizes
     char *data_dir;

@@ -9,9 +9,13 @@
 #include <string.h>
 
 static const char *const keys[MODELS_KEYS] = {
-    [MODELS_MODEL] = "model",     [MODELS_VARIANT] = "variant",
-    [MODELS_LORA] = "lora",       [MODELS_TEXT_ENCODER] = "text-encoder",
-    [MODELS_WEIGHTS] = "weights", [MODELS_DTYPE] = "dtype",
+    [MODELS_MODEL] = "model",
+    [MODELS_VARIANT] = "variant",
+    [MODELS_LORA] = "lora",
+    [MODELS_TEXT_ENCODER] = "text-encoder",
+    [MODELS_WEIGHTS] = "weights",
+    [MODELS_DTYPE] = "dtype",
+    [MODELS_LORA_CHOICES] = "lora-choices",
 };
 
 static enum err check_complete(const struct models_file *m, int line, struct fault *why)
@@ -58,7 +62,7 @@ static enum err refuse_key(const char *key, int number, struct fault *why)
                          "line %d: unknown key \"%.60s\"; did you mean \"%s\"?", number, key, best);
     return fault_set(why, ERR_INVALID, "",
                      "line %d: unknown key \"%.60s\"; a section may set model, variant, "
-                     "text-encoder, lora, dtype and weights",
+                     "text-encoder, lora, lora-choices, dtype and weights",
                      number, key);
 }
 

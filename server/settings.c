@@ -37,7 +37,10 @@ static enum err read_models(const struct conf *c, struct models_file *out, struc
 {
     const struct {
         const char *option, *value;
-    } of_one[] = {{"model", c->model}, {"text-encoder", c->text_encoder}, {"lora", c->lora}};
+    } of_one[] = {{"model", c->model},
+                  {"text-encoder", c->text_encoder},
+                  {"lora", c->lora},
+                  {"lora-choices", c->lora_choices}};
     if (!*c->models_file)
         return ERR_OK;
     for (size_t i = 0; i < sizeof of_one / sizeof *of_one; i++)

@@ -5,7 +5,7 @@
 //   FAKE_SLOTS       default number of slots
 //   FAKE_OPEN_FAILS  number of opens that fail at first, with FAKE_OPEN_ERROR (no_device)
 //   FAKE_PRESETS     0: none
-//   FAKE_PARTS       1: a LoRA, a safety checker and watermarkers
+//   FAKE_PARTS       1: a safety checker and watermarkers
 //   FAKE_SHAPES      multiple of the sides of shapes that are not square (0: only squares)
 //   FAKE_HELD        a file: while it exists, opening fails, and images stop at the step number
 //                    that it contains (empty: 0)
@@ -100,6 +100,23 @@ static size_t fake_need(const struct engine_params *p)
     return 1 << 20;
 }
 
+// Adds those of a list of FILE[:SCALE], each for the next stage.
+static void fake_add_loras(const char *list, bool applied, struct model_info *i)
+{
+    for (const char *s = list; s && *s && i->loras < PICTURE_KNOWN_LORAS; s += strcspn(s, ",")) {
+        s += *s == ',';
+        const char *end = s + strcspn(s, ":,"), *name = end;
+        while (name > s && name[-1] != '/')
+            name--;
+        struct model_lora *l = &i->lora[i->loras];
+        snprintf(l->name, sizeof l->name, "%.*s",
+                 (int)(end - name - (ptrdiff_t)strlen(".safetensors")), name);
+        l->scale = *end == ':' ? atof(end + 1) : 1;
+        l->stage = i->loras++ % i->stages;
+        l->applied = applied;
+    }
+}
+
 static void fake_describe(const struct engine_params *p, struct model_info *i)
 {
     const bool small = strstr(p->model, "small");
@@ -131,9 +148,9 @@ static void fake_describe(const struct engine_params *p, struct model_info *i)
         g->parameters = 1000;
         g->watermarker = s && fake_env("FAKE_PARTS", 0) > 0;
     }
-    i->loras = fake_env("FAKE_PARTS", 0) > 0;
-    i->lora[0] = (struct model_lora){"fox", 0.5, 1};
-    i->stage[0].safety_checker = i->loras;
+    i->stage[0].safety_checker = fake_env("FAKE_PARTS", 0) > 0;
+    fake_add_loras(p->lora, true, i);
+    fake_add_loras(p->lora_choices, false, i);
 }
 
 static enum err fake_model(const struct engine_params *p, struct fault *why)
@@ -263,6 +280,11 @@ enum err engine_resolve(const struct engine *e, const struct picture_request *r,
         if (!fake_timesteps[i])
             return fault_set(why, ERR_INVALID, "timesteps", "unknown timesteps \"%s\"",
                              r->timesteps);
+    struct picture_loras loras;
+    err = picture_choose_loras(e->info.lora, e->info.loras, &r->loras, &loras, why);
+    if (err)
+        return err;
+    picture_list_loras(e->info.lora, &loras, out);
     snprintf(out->model, sizeof out->model, "%s", e->info.name);
     snprintf(out->preset, sizeof out->preset, "%s", fast ? fake_preset.name : "");
     snprintf(out->sampler, sizeof out->sampler, "%s", out->first ? "" : sampler);
@@ -376,6 +398,7 @@ static uint64_t fake_settings(const struct picture_request *r, const struct pict
     h = fake_hash(h, r->negative_prompt);
     h = fake_hash(h, used->sampler);
     h = fake_hash(h, r->timesteps);
+    h = fake_hash(h, used->loras);
     const int stages[] = {used->steps[0], (int)(used->guidance_scale[0] * 64)};
     for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++)
         h = (h ^ (uint64_t)stages[i]) * 0x100000001b3u;

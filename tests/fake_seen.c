@@ -23,11 +23,17 @@ static void fake_see(struct buf *b)
 
 void fake_see_open(const struct engine_params *p)
 {
-    const char *const texts[][2] = {{"model", p->model},         {"variant", p->variant},
-                                    {"device", p->device},       {"dtype", p->dtype},
-                                    {"cache_dir", p->cache_dir}, {"text_encoder", p->text_encoder},
-                                    {"lora", p->lora},           {"name", p->name},
-                                    {"weights", p->weights},     {NULL, NULL}};
+    const char *const texts[][2] = {{"model", p->model},
+                                    {"variant", p->variant},
+                                    {"device", p->device},
+                                    {"dtype", p->dtype},
+                                    {"cache_dir", p->cache_dir},
+                                    {"text_encoder", p->text_encoder},
+                                    {"lora", p->lora},
+                                    {"lora_choices", p->lora_choices},
+                                    {"name", p->name},
+                                    {"weights", p->weights},
+                                    {NULL, NULL}};
     struct buf b = {0};
     buf_printf(&b, "{\"slots\":%d,\"memory_limit\":%zu,\"text_cache\":%zu", p->slots,
                p->memory_limit, p->text_cache);
@@ -57,6 +63,10 @@ void fake_see_request(const char *model, const struct picture_request *r)
         buf_printf(&b, "%s[%d,%.9g,%d]", i ? "," : ",\"stages\":[", r->steps[i],
                    (double)r->guidance_scale[i], r->set_noise_level ? r->noise_level[i] : -1);
     buf_puts(&b, "]");
+    if (r->loras.given) {
+        buf_puts(&b, ",\"loras\":");
+        check_write_value(check_find(&picture_table, "loras", NULL), &r->loras, 0, &b);
+    }
     if (r->edit) { // size, number of regenerated pixels, feather, strengths, factor
         int drawn = 0;
         for (int k = 0; r->edit->drawn && k < r->edit->width * r->edit->height; k++)

@@ -16,21 +16,23 @@ struct generate_options {
     const char *image, *mask;  // files; NULL: none
     struct picture_edit *edit; // the decoded files, once read
     int pictures;
-    const char *trace; // file; NULL: none
-    char lora[4096];   // all values of --lora
+    const char *trace;   // file; NULL: none
+    char lora[4096];     // all values of --lora
+    char choices[16384]; // of --lora-choices
     bool counted, quiet, no_provenance;
 };
 
 enum { GENERATE_PROCEED = -2 };
 
-extern const char cli_help_lora[], cli_legal_lora[];
+extern const char cli_help_lora[], cli_help_choices[], cli_legal_lora[];
 
 // Prints one sentence to standard error; returns the exit status for wrong usage.
 int generate_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 // Reads a number of bytes such as 800M or 12G.
 bool generate_read_bytes(const char *text, size_t *out);
-// Appends a value of --lora to the list for the engine. False: it is empty, or there is no room.
+// Appends a value of --lora or --lora-choices to the list for the engine. False: it is empty, or
+// there is no room.
 bool generate_add_lora(const char *value, char *list, size_t n);
 // Returns an exit status, CLI_HELP or GENERATE_PROCEED. Owner: the caller frees o->prompts in any
 // case.

@@ -42,6 +42,8 @@ static bool read_int(const char *text, long min, long max, int *out)
 const char cli_help_lora[] =
     "a LoRA in diffusers' format for a stage of the model, and its strength (default 1); may be "
     "repeated";
+const char cli_help_choices[] =
+    "a LoRA that is applied only to images that name it; may be repeated";
 const char cli_legal_lora[] = "the path of a .safetensors file, with :SCALE or without";
 
 bool generate_add_lora(const char *value, char *list, size_t n)
@@ -109,6 +111,8 @@ enum option_code {
     OPT_VARIANT,
     OPT_ENCODER,
     OPT_LORA,
+    OPT_CHOICES,
+    OPT_LORAS,
     OPT_SIZE,
     OPT_SEED,
     OPT_PICTURE,
@@ -195,6 +199,13 @@ static const struct cli_option options[OPT_COUNT + 1] = {
     [OPT_VARIANT] = {"variant", 0, "NAME", help_variant},
     [OPT_ENCODER] = {"text-encoder", 0, "FILE", help_encoder},
     [OPT_LORA] = {"lora", 0, "FILE[:SCALE]", cli_help_lora, .legal = cli_legal_lora},
+    [OPT_CHOICES] = {"lora-choices", 0, "FILE[:SCALE]", cli_help_choices, .legal = cli_legal_lora},
+    [OPT_LORAS] =
+        {"loras", 0, "NAME[:SCALE],...",
+         "apply these of the LoRAs of --lora and --lora-choices, by name, instead of those "
+         "of --lora",
+         .field = "loras",
+         .legal = "up to 8 different names, such as fox:0.8,dog; scales are -100 to 100"},
     [OPT_SIZE] =
         {"size", 0, "N|WxH",
          "edge in pixels or WIDTHxHEIGHT (default: the model's largest size); sizes between "
@@ -337,6 +348,9 @@ static bool take_number(struct generate_options *o, int option, const char *valu
     case OPT_LORA:
         o->engine.lora = o->lora;
         return generate_add_lora(value, o->lora, sizeof o->lora);
+    case OPT_CHOICES:
+        o->engine.lora_choices = o->choices;
+        return generate_add_lora(value, o->choices, sizeof o->choices);
     case OPT_TEXT_CACHE: return generate_read_bytes(value, &o->engine.text_cache);
     case OPT_MEMORY: return generate_read_bytes(value, &o->engine.memory_limit);
     case OPT_SLOTS: return read_int(value, 1, 256, &o->engine.slots);

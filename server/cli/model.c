@@ -13,6 +13,7 @@ enum {
     INSPECT_VARIANT,
     INSPECT_ENCODER,
     INSPECT_LORA,
+    INSPECT_CHOICES,
     INSPECT_MEMORY,
     INSPECT_DTYPE,
     INSPECT_WEIGHTS,
@@ -37,6 +38,7 @@ const struct cli_about cli_about_inspect = {
             [INSPECT_ENCODER] = {"text-encoder", 0, "FILE",
                                  "a GGUF file with a T5 encoder to use instead of the model's"},
             [INSPECT_LORA] = {"lora", 0, "FILE[:SCALE]", cli_help_lora},
+            [INSPECT_CHOICES] = {"lora-choices", 0, "FILE[:SCALE]", cli_help_choices},
             [INSPECT_MEMORY] = {"memory-limit", 0, "BYTES",
                                 "predict what a device with this much memory, such as 8G, would "
                                 "keep, release and need, without loading anything"},
@@ -65,7 +67,7 @@ int cli_inspect(int argc, char **argv)
 {
     struct engine_params p = {0};
     struct fault why = {0};
-    char loras[4096] = "", *text = NULL;
+    char loras[4096] = "", choices[16384] = "", *text = NULL;
     enum err e;
     int option;
 
@@ -81,10 +83,14 @@ int cli_inspect(int argc, char **argv)
             if (*end || end == optarg || slots < 1 || slots > 256)
                 return generate_complain("--slots cannot be \"%.100s\"; use 1 to 256", optarg);
             p.slots = (int)slots;
-        } else if (option == INSPECT_LORA) {
-            p.lora = loras;
-            if (!generate_add_lora(optarg, loras, sizeof loras))
-                return generate_complain("--lora cannot be \"%.100s\"; use %s", optarg,
+        } else if (option == INSPECT_LORA || option == INSPECT_CHOICES) {
+            const bool chosen = option == INSPECT_CHOICES;
+            p.lora = *loras || !chosen ? loras : NULL;
+            p.lora_choices = *choices || chosen ? choices : NULL;
+            if (!generate_add_lora(optarg, chosen ? choices : loras,
+                                   chosen ? sizeof choices : sizeof loras))
+                return generate_complain("--%s cannot be \"%.100s\"; use %s",
+                                         cli_about_inspect.options[option].name, optarg,
                                          cli_legal_lora);
         } else if (option == INSPECT_SIZE) {
             struct picture_request r = {.prompt = ""};

@@ -108,6 +108,7 @@ const char *a1111_selected_model(const struct call *c);
 void a1111_samplers_get(struct call *c);
 void a1111_schedulers_get(struct call *c);
 void a1111_upscalers_get(struct call *c);
+void a1111_loras_get(struct call *c);
 void a1111_options_get(struct call *c);
 void a1111_options_post(struct call *c);
 void a1111_sd_models_get(struct call *c);

@@ -15,7 +15,7 @@
 // clang-format off
 #define COMMON_ROWS                                                                                \
     {"prompt", CHECK_TEXT, CHECK_NULL, F(picture.prompt), 0, PICTURE_MAX_PROMPT, .def = "",        \
-     .help = "what the image shows"},                                                              \
+     .help = "what the image shows; <lora:NAME:SCALE> selects a LoRA of the model"},               \
     {"sampler_name", CHECK_TEXT, CHECK_NULL, F(sampler), 0, 64, .live = "samplers",                \
      .help = "sampler of the first stage, by its A1111 name or its own name; Automatic, or no "    \
              "value, selects the model's own sampler, which also replaces A1111 samplers that "    \
@@ -219,12 +219,14 @@ static void reply_images(struct call *c, struct job *const *jobs, int n)
 // ---- requests -----------------------------------------------------------------------------------
 
 // Fills the job spec with the settings that both requests share. On error responds and returns
-// false.
-static bool prepare(struct call *c, struct job_spec *spec)
+// false. Owner: the caller frees *prompt, which the spec may use, in any case.
+static bool prepare(struct call *c, struct job_spec *spec, char **prompt)
 {
     const struct a1111_fields *f = c->fields;
     struct a1111_sampler sampler;
+    struct fault why = {0};
     const char *model;
+    *prompt = NULL;
     if (f->batch_size * f->n_iter > JOB_MAX_PICTURES) {
         call_error(
             c, 422, NULL, NULL,
@@ -253,6 +255,12 @@ static bool prepare(struct call *c, struct job_spec *spec)
     // 0 disables guidance in A1111, but means unset to the engine.
     spec->request.guidance_scale[0] =
         f->cfg_scale < 1 && json_given(c->body, "cfg_scale") ? 1 : f->cfg_scale;
+    if (picture_take_tags(f->picture.prompt, prompt, &spec->request.loras, &why)) {
+        call_fault(c, &why, 1);
+        return false;
+    }
+    if (*prompt)
+        spec->request.prompt = *prompt;
     return true;
 }
 
@@ -264,8 +272,10 @@ static void wait_images(struct call *c, struct job *job)
 void a1111_txt2img_post(struct call *c)
 {
     struct job_spec spec;
-    if (prepare(c, &spec))
+    char *prompt;
+    if (prepare(c, &spec, &prompt))
         asking_submit(c, &spec, wait_images);
+    free(prompt);
 }
 
 // The steps of the first stage; 0 if they are not known here.
@@ -319,18 +329,22 @@ void a1111_img2img_post(struct call *c)
     const struct a1111_fields *f = c->fields;
     struct a1111_image image = {0}, mask = {0};
     struct job_spec spec;
+    char *prompt;
     if (!has_image(c, "init_images")) {
         call_error(c, 404, NULL, NULL, "Init image not found");
         return;
     }
-    if (!prepare(c, &spec))
+    if (!prepare(c, &spec, &prompt)) {
+        free(prompt);
         return;
+    }
     const bool masked = has_image(c, "mask");
     const bool good = a1111_take_image(c, "init_images", NULL, &image) &&
                       (!masked || a1111_take_image(c, "mask", NULL, &mask));
     struct input in = {image.file, mask.file};
     if (!good) {
         input_deinit(&in);
+        free(prompt);
         return;
     }
     json_remove(c->body, "mask");
@@ -340,4 +354,5 @@ void a1111_img2img_post(struct call *c)
     spec.request.strength[0] = strength_of(
         f->denoising_strength, steps_of(jobs_model(app->jobs, spec.model), &spec.request));
     input_submit(c, &spec, &in, wait_images);
+    free(prompt);
 }

@@ -145,6 +145,23 @@ void a1111_upscalers_get(struct call *c)
     call_json(c, 200, &b);
 }
 
+void a1111_loras_get(struct call *c)
+{
+    const struct app *app = c->app;
+    const struct model_info *m = jobs_model(app->jobs, a1111_selected_model(c));
+    struct buf b = {0};
+    buf_puts(&b, "[");
+    for (int i = 0; m && i < m->loras; i++) {
+        buf_puts(&b, i ? ",{\"name\":" : "{\"name\":");
+        text_json(&b, m->lora[i].name);
+        buf_puts(&b, ",\"alias\":");
+        text_json(&b, m->lora[i].name);
+        buf_puts(&b, ",\"path\":\"\",\"metadata\":{}}");
+    }
+    buf_puts(&b, "]");
+    call_json(c, 200, &b);
+}
+
 static const struct {
     const char *path, *json;
 } fixed[] = {

@@ -45,7 +45,7 @@ static void add_sizes(struct buf *b, const struct model_info *m)
     buf_puts(b, "]");
 }
 
-// LoRAs that change the networks, and parts of the folders that are not applied.
+// LoRAs that requests may name, and parts of the folders that are not applied.
 static void add_parts(struct buf *b, const struct model_info *m)
 {
     const char *comma = "";
@@ -53,7 +53,8 @@ static void add_parts(struct buf *b, const struct model_info *m)
     for (int i = 0; i < m->loras; i++) {
         buf_printf(b, "%s{\"name\":", i ? "," : "");
         text_json(b, m->lora[i].name);
-        buf_printf(b, ",\"scale\":%.6g,\"stage\":%d}", m->lora[i].scale, m->lora[i].stage + 1);
+        buf_printf(b, ",\"scale\":%.6g,\"stage\":%d,\"default\":%s}", m->lora[i].scale,
+                   m->lora[i].stage + 1, m->lora[i].applied ? "true" : "false");
     }
     buf_puts(b, "],\"modules\":[");
     for (int i = 0; i < m->stages; i++)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 enum { LIVE_MAX = MODELS_MAX }; // the longest list
+_Static_assert((int)PICTURE_KNOWN_LORAS <= (int)LIVE_MAX, "it has room for all LoRAs");
 
 // Lists that only the models know.
 struct live {
@@ -49,6 +50,8 @@ static const char *const *live_list(void *ctx, const char *name)
         l->list[n++] = l->model->timesteps[i];
     for (int i = 0; !strcmp(name, "presets") && i < l->model->presets; i++)
         l->list[n++] = l->model->preset[i].name;
+    for (int i = 0; !strcmp(name, "loras") && i < l->model->loras; i++)
+        l->list[n++] = l->model->lora[i].name;
     l->list[n] = NULL;
     return l->list;
 }

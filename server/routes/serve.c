@@ -282,6 +282,7 @@ static int serve_models(struct serve *s)
             .variant = set_or_null(e->value[MODELS_VARIANT], c->variant),
             .text_encoder = set_or_null(e->value[MODELS_TEXT_ENCODER], c->text_encoder),
             .lora = set_or_null(e->value[MODELS_LORA], c->lora),
+            .lora_choices = set_or_null(e->value[MODELS_LORA_CHOICES], c->lora_choices),
             .cache_dir = set_or_null(NULL, c->cache_dir),
             .dtype = set_or_null(e->value[MODELS_DTYPE], c->dtype),
             .weights = set_or_null(e->value[MODELS_WEIGHTS], c->weights),

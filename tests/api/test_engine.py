@@ -2,6 +2,7 @@
 import base64
 import json
 import os
+import random
 import re
 import shutil
 import struct
@@ -138,6 +139,53 @@ def test_presets_are_in_the_file():
             assert a.status == 400 and a.json["error"]["param"] == "preset", a.body
         finally:
             assert s.stop() == 0
+
+
+def write_lora(path, seed):
+    """Of rank 2, for one layer of the model."""
+    with open(os.path.join(MODEL, "unet/diffusion_pytorch_model.safetensors"), "rb") as f:
+        header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+    layer = "mid_block.attentions.0.to_q"
+    rows, columns = header[layer + ".weight"]["shape"]
+    random_ = random.Random(seed)
+    data = struct.pack("<%df" % (2 * (rows + columns)), *(random_.gauss(0, 1) for _ in range(2 * (rows + columns))))
+    text = json.dumps({f"unet.{layer}.lora_A.weight": {"dtype": "F32", "shape": [2, columns], "data_offsets": [0, 8 * columns]},
+                       f"unet.{layer}.lora_B.weight": {"dtype": "F32", "shape": [rows, 2],
+                                                       "data_offsets": [8 * columns, len(data)]}}).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def test_requests_choose_loras():
+    """Images that name LoRAs are those of a service that applies these, also when they arrive together."""
+    with tempfile.TemporaryDirectory() as folder:
+        fox, dog = (os.path.join(folder, name + ".safetensors") for name in ("fox", "dog"))
+        write_lora(fox, 1)
+        write_lora(dog, 2)
+        body = {"prompt": "a red sphere", "seed": 5, "steps": 3}
+        rows = ((None, ("--lora", fox + ":0.5")), ([], ()), ([{"name": "dog", "scale": 0.7}], ("--lora", dog + ":0.7")),
+                (["dog", "fox:-1"], ("--lora", dog + "," + fox + ":-1")))
+        want = []
+        for _, flags in rows:
+            s = serve(*flags)
+            want.append(pixels(s.draw(size="auto", **body).json["data"][0]["b64_json"]))
+            s.close()
+        assert len(set(want)) == len(rows)
+        s = serve("--lora", fox + ":0.5", "--lora-choices", dog)
+        jobs = [(i, s.post("/v1/jobs", {**body, "loras": rows[i][0]}).json["id"]) for i in (0, 1, 2, 3, 2, 1, 0, 3, 1)]
+        for i, job in jobs:
+            j = s.wait_job(job, 240)
+            assert j["status"] == "done", j
+            assert pixels(base64.b64encode(s.get(j["images"][0]["href"]).body)) == want[i], rows[i]
+        a = s.post("/sdapi/v1/txt2img", {**body, "prompt": "a <lora:dog:0.7> red sphere"})
+        assert pixels(a.json["images"][0]) == want[2], a.body[:300]
+        # A file that has gone is said to be missing, without its folder.
+        os.unlink(dog)
+        a = s.draw(size="auto", loras=["dog:0.1"], **body)
+        message = a.json["error"]["message"]
+        assert a.status == 500 and "dog.safetensors" in message and folder not in message, a.body
+        assert pixels(s.draw(size="auto", **body).json["data"][0]["b64_json"]) == want[0]
+        s.close()
 
 
 def test_weights_that_are_not_finite():

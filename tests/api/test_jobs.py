@@ -512,10 +512,10 @@ def test_capabilities(s):
 
 def test_parts():
     """What changes the networks, and what the folders bring and is not applied, is named."""
-    s = Server(env={"FAKE_PARTS": "1"})
+    s = Server("--lora", "fox.safetensors:0.5", env={"FAKE_PARTS": "1"})
     try:
         c = s.get("/v1/capabilities").json
-        assert c["loras"] == [{"name": "fox", "scale": 0.5, "stage": 2}]
+        assert c["loras"] == [{"name": "fox", "scale": 0.5, "stage": 1, "default": True}]
         assert c["modules"] == [{"name": "safety_checker", "stage": 1, "applied": False},
                                 {"name": "watermarker", "stage": 2, "applied": False},
                                 {"name": "watermarker", "stage": 3, "applied": False}]

@@ -15,6 +15,7 @@ FILES = """
 [photo]
 model = fake/300m
 lora = fox.safetensors:0.5
+lora-choices = dog.safetensors
 [draft]
 model=fake/small-300m
 [tiny-1.0]
@@ -321,6 +322,7 @@ def test_settings_of_each_model():
     photo, tiny = by_name["photo"], by_name["tiny-1.0"]
     assert (photo["lora"], photo["weights"], photo["dtype"]) == ("fox.safetensors:0.5", "q4", "f16"), photo
     assert (tiny["lora"], tiny["weights"], tiny["dtype"]) == (None, "q8", "f16"), tiny
+    assert (photo["lora_choices"], tiny["lora_choices"]) == ("dog.safetensors", None), (photo, tiny)
     assert (photo["memory_limit"], tiny["memory_limit"]) == (500 << 20, 200 << 20), (photo, tiny)
     assert [d["model_name"] for d in drawn] == ["tiny-1.0"], drawn
     s.close()
@@ -361,7 +363,7 @@ def test_errors_of_the_file():
         assert error in run.stderr and path[:100] in run.stderr, (text, run.stderr)
     with open(path, "w") as f:
         f.write("[a]\nmodel = x\n")
-    for option in ("model", "lora", "text-encoder"):
+    for option in ("model", "lora", "lora-choices", "text-encoder"):
         run = subprocess.run([PROGRAM, "config", "check", "--models-file", path, f"--{option}", "x"],
                              capture_output=True, text=True)
         assert run.returncode == 2 and f"{option} cannot be set together with models-file" in run.stderr, run

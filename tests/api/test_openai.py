@@ -158,7 +158,7 @@ def test_fields_that_others_have(s):
     assert steps(num_inference_steps=5) == [5, 4]
     assert steps(num_inference_steps=[5, 2]) == [5, 2]
     assert steps(num_inference_steps=None, steps=3) == [3, 4]
-    assert steps(loras=["x"], width=5) == [8, 4]
+    assert steps(lora=["x"], width=5) == [8, 4]
     for fields, says in (({"num_inference_steps": 0}, '"num_inference_steps" must be'),
                          ({"num_inference_steps": 5, "steps": 5}, "send only one")):
         error = s.post("/v1/images/generations", {"prompt": "a", **fields}).json["error"]

@@ -202,7 +202,7 @@ def test_devices_share_the_queue():
         seen = os.path.join(folder, "seen")
         s = Server("--device", "first,second", "--slots", "2", "--dtype", "f16", "--variant", "v",
                    "--memory-limit", "3G", "--cache-dir", folder, "--model", "m", "--text-encoder", "t5.gguf",
-                   "--lora", "fox.safetensors:0.5", "--text-cache", "5M",
+                   "--lora", "fox.safetensors:0.5", "--lora-choices", "dog.safetensors", "--text-cache", "5M",
                    env={"FAKE_SEEN": seen})
         try:
             eventually(lambda: s.get("/v1/capabilities").json["slots"] == 4)
@@ -210,6 +210,7 @@ def test_devices_share_the_queue():
             assert opens == [{"model": "m", "variant": "v", "device": d, "dtype": "f16", "slots": 2,
                               "memory_limit": 3 << 30, "cache_dir": folder,
                               "text_encoder": "t5.gguf", "lora": "fox.safetensors:0.5",
+                              "lora_choices": "dog.safetensors",
                               "text_cache": 5 << 20} for d in ("first", "second")]
             with s.held():
                 job = post(s, n=6).json["id"]

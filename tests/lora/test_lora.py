@@ -216,6 +216,38 @@ def test_several(top):
     assert status == 0 and "stage 2, variance fixed_small" in text and "scale 0.5, stage 1" in text, text
 
 
+def test_choices(top):
+    """Named by an image instead of applied to all: the same images, and without a name those without a LoRA."""
+    both = ",".join(os.path.join(GOLDEN, m) for m in (ONE, TWO))
+    files = []
+    for name, lora in (("fox", Lora(ONE, LAYERS + OTHERS, 1)), ("dog", Lora(ONE, LAYERS[:2], 2)), ("cat", Lora(TWO, ["class_embedding.linear_1"] + LAYERS[:1], 3))):
+        files.append(os.path.join(top, name + ".safetensors"))
+        lora.write(files[-1], "peft")
+    fox, dog, cat = files
+    choices = "--lora", fox + ":0.3", "--lora-choices", dog + ":0.7", "--lora-choices", cat
+    rows = (((), ("--lora", fox + ":0.3")), (("--loras", ""), ()), (("--loras", "fox"), ("--lora", fox + ":0.3")),
+            (("--loras", "dog"), ("--lora", dog + ":0.7")), (("--loras", "cat:-0.5,fox:1"), ("--lora", cat + ":-0.5", "--lora", fox)),
+            (("--loras", "dog:0.1234567890123456"), ("--lora", dog + ":0.1234567890123456")))
+    drawn = []
+    for chosen, applied in rows:
+        got, want = draw(top, both, *choices, *chosen), draw(top, both, *applied)
+        assert got["IDAT"] == want["IDAT"] and got.get("loras") == want.get("loras"), (chosen, got.get("loras"))
+        drawn.append(got["IDAT"])
+    assert len(set(drawn)) == len(rows) - 1, "only the default and fox are the same"
+    # What is stored with an image draws it again.
+    assert draw(top, both, *choices, "--loras", got["loras"].decode())["IDAT"] == got["IDAT"]
+    status, text = run("inspect", both, *choices)
+    assert status == 0 and "dog.safetensors, scale 0.7, stage 1, variance fixed_small, for requests that name dog\n" in text, text
+    many = ",".join(os.path.join(top, "n%d.safetensors" % i) for i in range(33))
+    for flags, says in ((("--loras", "wolf"), 'unknown LoRA "wolf"; this model has fox, dog, cat'),
+                        (("--loras", "dog,dog"), "--loras cannot be"), (("--loras", "dog:101"), "--loras cannot be"),
+                        (("--lora-choices", fox), 'two LoRAs have the name "fox"'), (("--lora-choices", many), "lora-choices names more than"),
+                        (("--lora-choices", ""), "--lora-choices cannot be"),
+                        (("--lora-choices", os.path.join(top, "nowhere.safetensors")), "nowhere.safetensors")):
+        status, text = run("generate", "x", "--model", both, "--device", "nothing", *choices, *flags)
+        assert status in (1, 2) and says in text, (flags, text)
+
+
 def test_settings(top):
     """PEFT's settings in the file: an alpha for all layers; others are refused."""
     lora = Lora(ONE, LAYERS, 9)
