@@ -375,43 +375,6 @@ static bool is_fatal(enum err e)
     return e == ERR_DEVICE_LOST || e == ERR_NO_DEVICE_MEMORY || e == ERR_TIMEOUT;
 }
 
-static enum err enter(struct engine *g, struct slot *s, struct fault *why)
-{
-    const int text = g->cascade.network[turns_network_of(s)].text;
-    const size_t floats = (size_t)text_length(g->text[text]) * (size_t)text_dim(g->text[text]);
-    struct sampler *sampler;
-    const struct cascade_settings *settings = &s->what.preset->stage[s->stage];
-    const float guidance = s->what.used.guidance_scale[s->stage];
-    enum err e = sampler_copy(s->sampler[s->stage], &sampler);
-
-    if (e)
-        return e;
-    s->steps = sampler->steps;
-    if (!s->enlarge || !enlarge_done(s->enlarge))
-        s->stage_began = clock_seconds();
-    if (s->enlarge)
-        enlarge_tile(s->enlarge, s->picture);
-    e = stage_enter(
-        turns_stage_of(&g->turns, s),
-        &(struct stage_start){
-            .sampler = sampler,
-            .text = s->text[text],
-            .negative = guidance == 1 ? NULL : s->text[text] + floats,
-            .guidance = guidance,
-            .guidance_interval = {settings->guidance_interval[0], settings->guidance_interval[1]},
-            .low = s->picture,
-            .original = s->original[s->stage],
-            .noised = s->masked && g->cascade.noised_edits,
-            .noise_level = s->what.used.noise_level[s->stage],
-            .seed = s->what.seed,
-            .picture = slot_number(s),
-        },
-        &s->entry, why);
-    free(s->original[s->stage]);
-    s->original[s->stage] = NULL;
-    return e;
-}
-
 // Assigns free entries of the stages to waiting images, oldest first.
 static enum err fill_stages(struct engine *g, const struct post *to, struct fault *why)
 {
@@ -425,7 +388,7 @@ static enum err fill_stages(struct engine *g, const struct post *to, struct faul
             network_shape(g->network[turns_network_of(s)], &s->what.size[s->stage], &fault);
         const bool shaped = !e;
         if (shaped)
-            e = enter(g, s, &fault);
+            e = slot_enter(s, &g->cascade, g->text, turns_stage_of(&g->turns, s), &fault);
         if (is_fatal(e) && (shaped || e != ERR_NO_DEVICE_MEMORY))
             return fault_set(why, e, NULL, "starting a stage: %s", ops_device_why(g->dev, e));
         if (e) {

@@ -1,6 +1,7 @@
 // An image being generated and its inputs to the stages, see slot.h. Called by engine.c.
 #include "slot.h"
 
+#include "clock.h"
 #include "picture_edit.h"
 
 #include <stdlib.h>
@@ -108,4 +109,42 @@ uint32_t slot_number(const struct slot *s)
     const int tile = s->enlarge ? enlarge_done(s->enlarge) : 0;
 
     return s->what.picture + ((uint32_t)tile << TILE_SHIFT);
+}
+
+enum err slot_enter(struct slot *s, const struct cascade *c, struct text *const *text,
+                    struct stage *stage, struct fault *why)
+{
+    const struct cascade_settings *settings = &s->what.preset->stage[s->stage];
+    const int index = c->network[settings->network].text;
+    const size_t floats = (size_t)text_length(text[index]) * (size_t)text_dim(text[index]);
+    struct sampler *sampler;
+    const float guidance = s->what.used.guidance_scale[s->stage];
+    enum err e = sampler_copy(s->sampler[s->stage], &sampler);
+
+    if (e)
+        return e;
+    s->steps = sampler->steps;
+    if (!s->enlarge || !enlarge_done(s->enlarge))
+        s->stage_began = clock_seconds();
+    if (s->enlarge)
+        enlarge_tile(s->enlarge, s->picture);
+    e = stage_enter(
+        stage,
+        &(struct stage_start){
+            .sampler = sampler,
+            .text = s->text[index],
+            .negative = guidance == 1 ? NULL : s->text[index] + floats,
+            .guidance = guidance,
+            .guidance_interval = {settings->guidance_interval[0], settings->guidance_interval[1]},
+            .low = s->picture,
+            .original = s->original[s->stage],
+            .noised = s->masked && c->noised_edits,
+            .noise_level = s->what.used.noise_level[s->stage],
+            .seed = s->what.seed,
+            .picture = slot_number(s),
+        },
+        &s->entry, why);
+    free(s->original[s->stage]);
+    s->original[s->stage] = NULL;
+    return e;
 }

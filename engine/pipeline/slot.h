@@ -5,6 +5,7 @@
 
 #include "enlarge.h"
 #include "request.h"
+#include "stage.h"
 #include "text.h"
 
 struct slot {
@@ -37,6 +38,10 @@ enum err slot_take_edit(struct slot *s, const struct cascade *c, const struct pi
 // previous stage. Errors: NO_MEMORY.
 enum err slot_enlarge(struct slot *s, const struct cascade *c, const uint8_t *rgb, int width,
                       int height);
+// Lets the image, or the next tile of the one that is enlarged, enter its stage, whose weights must
+// be loaded. text: as for slot_encode. Errors: as stage_enter, NO_MEMORY.
+enum err slot_enter(struct slot *s, const struct cascade *c, struct text *const *text,
+                    struct stage *stage, struct fault *why);
 // The number of the image, or of its tile, in the noise key.
 uint32_t slot_number(const struct slot *s);
 
