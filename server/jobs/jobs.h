@@ -205,6 +205,9 @@ const char *jobs_model_state_name(enum worker_model_state s);
 int jobs_model_find(const struct jobs *j, const char *name);
 const struct model_info *jobs_model(const struct jobs *j, const char *name);
 
+// Reads the config files of a model, none of its weights. Errors: as engine_plan_open.
+enum err jobs_check_model(const struct engine_params *p, struct fault *why);
+
 struct jobs_stats jobs_stats(struct jobs *j);
 const char *jobs_call_name(int which); // a kind of call to the store
 const struct jobs_limits *jobs_limits(const struct jobs *j);

@@ -107,6 +107,14 @@ const char *jobs_model_state_name(enum worker_model_state s)
     return names[s];
 }
 
+enum err jobs_check_model(const struct engine_params *p, struct fault *why)
+{
+    struct engine_plan *plan = NULL;
+    const enum err err = engine_plan_open(p, &plan, why);
+    engine_plan_close(&plan);
+    return err;
+}
+
 enum err jobs_resolve(struct jobs *j, struct worker *w, const struct job_spec *spec,
                       struct picture_used *used, struct fault *why)
 {

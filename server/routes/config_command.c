@@ -6,6 +6,7 @@
 #include "auth.h"
 #include "buf.h"
 #include "conf.h"
+#include "engine_params.h"
 #include "metrics.h"
 #include "settings.h"
 
@@ -36,6 +37,24 @@ static int config_key(int argc, char **argv)
     return err ? fail(&why) : 0;
 }
 
+// Reads the config files of all models, as the service does before it loads one.
+static enum err check_models(const struct conf *c, const struct models_file *m, struct fault *why)
+{
+    struct engine_params engine[MODELS_MAX];
+    enum err err = ERR_OK;
+    const int n = serve_models(c, m, engine);
+    for (int i = 0; !err && i < n; i++) {
+        struct fault inner = {0};
+        err = jobs_check_model(&engine[i], &inner);
+        if (err && engine[i].name)
+            fault_set(why, err, "models-file", "models-file %.100s: [%s]: %s", c->models_file,
+                      engine[i].name, inner.msg);
+        else if (err)
+            *why = inner;
+    }
+    return err;
+}
+
 static int config_options(const char *what, int argc, char **argv)
 {
     struct conf c;
@@ -54,6 +73,8 @@ static int config_options(const char *what, int argc, char **argv)
         conf_show(&c, &b);
     else if (!err)
         err = conf_check_environment(&why);
+    if (!err && !b.len)
+        err = check_models(&c, &settings.models, &why);
     if (!err && !b.len)
         buf_puts(&b, "configuration OK\n");
     if (!err)

@@ -268,15 +268,13 @@ static const char *set_or_null(const char *own, const char *option)
     return own ? own : *option ? option : NULL;
 }
 
-// The engines of all models: those of models-file, or the one of the option model.
-static int serve_models(struct serve *s)
+int serve_models(const struct conf *c, const struct models_file *m, struct engine_params *out)
 {
     static const struct models_entry single;
-    const struct conf *c = &s->conf;
-    const int n = s->models.n ? s->models.n : 1;
+    const int n = m->n ? m->n : 1;
     for (int i = 0; i < n; i++) {
-        const struct models_entry *e = s->models.n ? &s->models.entry[i] : &single;
-        s->engine[i] = (struct engine_params){
+        const struct models_entry *e = m->n ? &m->entry[i] : &single;
+        out[i] = (struct engine_params){
             .model = set_or_null(e->value[MODELS_MODEL], c->model),
             .name = e->name,
             .variant = set_or_null(e->value[MODELS_VARIANT], c->variant),
@@ -309,7 +307,7 @@ static enum err serve_open_jobs(struct serve *s, struct fault *why)
         .store = store,
         .limits = serve_limits(c),
         .engine = s->engine,
-        .models = serve_models(s),
+        .models = serve_models(c, &s->models, s->engine),
         .devices = c->device,
         .webhook = {c->webhook_allow, s->settings.webhook_secret, serve_sign},
         .provenance = c->provenance,

@@ -373,6 +373,22 @@ def test_errors_of_the_file():
     assert run.returncode == 0, run
 
 
+def test_config_check_reads_the_models():
+    """The only one, or each section; in the words with which the service would refuse it."""
+    path = os.path.join(tempfile.mkdtemp(), "models")
+    for text, names in (("[a]\nmodel = missing/1\n", ("[a]", "missing/1")),
+                        ("[a]\nmodel = fake\n[b]\nmodel = missing/2\n[c]\nmodel = missing/3\n", ("[b]", "missing/2"))):
+        with open(path, "w") as f:
+            f.write(text)
+        run = subprocess.run([PROGRAM, "config", "check", "--models-file", path], capture_output=True, text=True)
+        want = f"imagend: models-file {path}: {names[0]}: there is no model in {names[1]}\n"
+        assert (run.returncode, run.stderr, run.stdout) == (2, want, ""), run
+        run = subprocess.run([PROGRAM, "config", "show", "--models-file", path], capture_output=True, text=True)
+        assert run.returncode == 0, run
+    run = subprocess.run([PROGRAM, "config", "check", "--model", "missing/4"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr, run.stdout) == (2, "imagend: there is no model in missing/4\n", ""), run
+
+
 def test_one_model(s):
     """Without the file, the API has the same fields for the only model."""
     assert states(s) == {"fake": "loaded"}
