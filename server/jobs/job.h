@@ -41,7 +41,7 @@ struct job_spec {
     struct picture_request request; // of the first image; picture_at for the others
     struct job_input input;
     struct picture_edit shape; // size and mask of input; request.edit points to it
-    const char *model;         // its name; NULL: the default
+    const char *model;         // its name; NULL: the only one of a process that has no names
     int n;
     enum job_format format;
     int quality;  // 0..100, JPEG and WebP

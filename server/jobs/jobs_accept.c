@@ -194,7 +194,7 @@ static void on_accepted(struct store_call *c)
     }
 }
 
-// Adds the number of images that can start here now, and the limits of the fleet.
+// Adds what can start here now, and the limits of the fleet.
 static void set_quota(struct jobs *j, struct store_call *c)
 {
     const struct jobs_limits *most = &j->p.limits;
@@ -203,6 +203,8 @@ static void set_quota(struct jobs *j, struct store_call *c)
     c->quota = (struct store_quota){most->queued, most->queued_per_owner, most->running_per_owner};
     c->keep.now = clock_unix_ms();
     c->keep.webhooks = j->webhook;
+    if (j->p.store->shared)
+        c->models = jobs_model_names(j);
 }
 
 static void store_job(struct jobs_ask *ask, const struct picture_used *used)
@@ -261,17 +263,20 @@ void jobs_submit(struct jobs *j, const struct job_spec *spec, jobs_job_fn *done,
                  struct jobs_ask **out)
 {
     struct jobs_ask *ask = jobs_ask_create(j, done, ctx, out);
+    struct job_spec s = *spec;
     struct fault why;
     struct picture_used used;
     enum err err = ERR_OK;
     if (!ask)
         return;
     ask->submitted = true;
-    if (!spec->idempotency_key)
-        err = jobs_check(j, spec, &used, &why);
+    if (!s.model || !*s.model)
+        s.model = j->p.engine->name; // another process may have another default
+    if (!s.idempotency_key)
+        err = jobs_check(j, &s, &used, &why);
     if (!err)
-        err = job_new(spec, &ask->job, &why);
-    if (!err && spec->idempotency_key)
+        err = job_new(&s, &ask->job, &why);
+    if (!err && s.idempotency_key)
         err = find_key(ask, &why);
     else if (!err)
         store_job(ask, &used);

@@ -124,6 +124,9 @@ void jobs_claim(struct jobs *j);
 // jobs_models.c
 enum err jobs_models_open(struct jobs *j, struct fault *why);
 void jobs_models_close(struct jobs *j);
+// The models whose jobs this process may claim, as in store_call. Owner: the caller. NULL if out of
+// memory.
+char *jobs_model_names(const struct jobs *j);
 // Checks a request against its model, and resolves its settings. Errors: INVALID, NOT_FOUND with
 // "model", BUSY.
 enum err jobs_resolve(struct jobs *j, struct worker *w, const struct job_spec *spec,

@@ -3,8 +3,10 @@
 // plans, because most of them are not loaded.
 #include "jobs_impl.h"
 
+#include "buf.h"
 #include "engine.h"
 #include "log.h"
+#include "text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +101,29 @@ const struct model_info *jobs_model(const struct jobs *j, const char *name)
 {
     const int index = jobs_model_find(j, name);
     return index < 0 ? NULL : info_of(j, index);
+}
+
+char *jobs_model_names(const struct jobs *j)
+{
+    struct buf b = {0};
+    const char *comma = "";
+    buf_puts(&b, "[");
+    for (int i = 0; i < j->p.models; i++) {
+        const char *name = name_of(j, i);
+        if (j->p.models > 1 && !j->plan[i].plan)
+            continue; // its jobs would fail here
+        if (!i) {
+            buf_puts(&b, "\"\"");
+            comma = ",";
+        }
+        if (name) {
+            buf_puts(&b, comma);
+            text_json(&b, name);
+            comma = ",";
+        }
+    }
+    buf_puts(&b, "]");
+    return buf_take(&b);
 }
 
 const char *jobs_model_state_name(enum worker_model_state s)

@@ -18,10 +18,11 @@ struct uv_loop_s;
 enum { STORE_LEASE_MS = 15000, STORE_UNFINISHED = -2 };
 
 enum store_op {
-    // job, quota, room: a new job gets its seq, and a lease if it may start at once; jobs: the
-    // owner's job with the same key, if any. Errors: BUSY with "queue".
+    // job, quota, room, models: a new job gets its seq, and a lease if it may start at once; jobs:
+    // the owner's job with the same key, if any. Errors: BUSY with "queue".
     STORE_ACCEPT,
-    // quota, room, keep.webhooks; jobs: leased to this replica now, in the order to draw them.
+    // quota, room, models, keep.webhooks; jobs: leased to this replica now, in the order to draw
+    // them.
     STORE_CLAIM,
     STORE_BEAT,    // lease: renews them and stores their progress; answers in each
     STORE_RELEASE, // lease: unfinished jobs wait again, webhooks are due
@@ -45,9 +46,10 @@ enum store_op {
 
 // STORE_CLAIM in a shared store first returns jobs without a valid lease that need no room: those
 // that the core has to end (cancelled, past their deadline, or claimed JOB_MAX_CLAIMS times before)
-// and those whose webhook is due; then waiting ones until the room is used up: owners in turn, an
-// owner's by priority and age, nobody beyond running_per_owner. It counts job->claims, except for
-// webhooks; STORE_RELEASE takes the count back. STORE_ACCEPT leases a job under the same rules.
+// and those whose webhook is due; then waiting ones whose model the replica has, until the room is
+// used up: owners in turn, an owner's by priority and age, nobody beyond running_per_owner. It
+// counts job->claims, except for webhooks; STORE_RELEASE takes the count back. STORE_ACCEPT leases
+// a job under the same rules.
 //
 // Jobs that a shared store finds, lists or watches have lease 0, their progress, and while they
 // wait their position (-1: unknown). Ended jobs that nobody keeps are only watched.
@@ -129,6 +131,7 @@ struct store_call {
     struct job *job; // a snapshot
     char id[JOB_ID_SIZE];
     char *owner, *key;
+    char *models; // of this replica: names in a JSON list, "" for the default; NULL: only that
     int picture;
     enum job_format format;
     bool again;   // STORE_FINISH: it takes the place of another end

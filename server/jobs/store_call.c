@@ -46,6 +46,7 @@ void store_call_free(struct store_call *c)
     blob_unref(&c->image);
     free(c->owner);
     free(c->key);
+    free(c->models);
     free(c);
 }
 

@@ -60,6 +60,14 @@ static void count_removed(struct store_postgres *s, struct job *const *jobs, int
 
 // ---- accepting ----------------------------------------------------------------------------------
 
+// A list of models as an array.
+#define MODELS(value) "ARRAY(SELECT json_array_elements_text($" #value "::json))"
+
+static void add_models(const struct store_call *c, struct pg_call *q)
+{
+    pg_text(q, c->models ? c->models : "[\"\"]");
+}
+
 static int images_waiting(const struct job *j)
 {
     int n = 0;
@@ -87,9 +95,9 @@ static void ask_accept(struct store_postgres *s, struct store_call *c, struct pg
              "INSERT INTO imagend.job (id, token, state, spec, used, images, created, started,"
              " finished, expires, fault, message, webhook_tries, webhook_next, owner,"
              " idempotency_key, priority, deadline, input_image, input_mask, waiting, brief,"
-             " wanted_until, span)"
+             " wanted_until, model, span)"
              " SELECT $1, $2, 'queued', $3, $4, $5, $6, 0, 0, 0, 0, '', 0, 0, $7, $8, $9, $10, $11,"
-             " $12, $13, $14, clock_timestamp() + $15::int * interval '1 ms', max(span)"
+             " $12, $13, $14, clock_timestamp() + $15::int * interval '1 ms', $16, max(span)"
              " FROM imagend.span ON CONFLICT DO NOTHING",
              false);
     pg_text(q, j->id);
@@ -110,12 +118,14 @@ static void ask_accept(struct store_postgres *s, struct store_call *c, struct pg
         pg_text(q, NULL);
     else
         pg_int(q, STORE_LEASE_MS);
-    pg_query(q, "SELECT imagend.start($1, $2, $3, $4, $5)", false);
+    pg_text(q, spec->model ? spec->model : "");
+    pg_query(q, "SELECT imagend.start($1, $2, $3, $4, $5, " MODELS(6) ")", false);
     pg_text(q, j->id);
     pg_text(q, s->replica);
     pg_int(q, c->room);
     pg_int(q, c->quota.running_per_owner);
     pg_int(q, STORE_LEASE_MS);
+    add_models(c, q);
     pg_query(q,
              "SELECT " POSTGRES_COLUMNS " FROM imagend.job WHERE id = $1"
              " OR (owner = $2 AND idempotency_key = $3)",
@@ -152,13 +162,16 @@ static void take_accept(struct store_postgres *s, struct store_call *c, struct p
 
 static void ask_claim(struct store_postgres *s, struct store_call *c, struct pg_call *q)
 {
-    pg_query(q, "SELECT " POSTGRES_COLUMNS " FROM imagend.claim($1, $2, $3, $4, $5, $6)", false);
+    pg_query(
+        q, "SELECT " POSTGRES_COLUMNS " FROM imagend.claim($1, $2, $3, $4, $5, $6, " MODELS(7) ")",
+        false);
     pg_text(q, s->replica);
     pg_int(q, c->room);
     pg_int(q, c->quota.running_per_owner);
     pg_text(q, c->keep.webhooks ? "true" : "false");
     pg_int(q, STORE_LEASE_MS);
     pg_int(q, JOB_MAX_CLAIMS);
+    add_models(c, q);
     ask_load(q);
 }
 

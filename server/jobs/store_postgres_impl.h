@@ -9,7 +9,7 @@
 #include <uv.h>
 
 enum {
-    POSTGRES_VERSION = 3, // of the schema; see store_postgres_schema.c
+    POSTGRES_VERSION = 4, // of the schema; see store_postgres_schema.c
     POSTGRES_STATEMENT_MS = 10000,
     POSTGRES_HINT_MS = 250,       // at most one NOTIFY in this time
     POSTGRES_CACHE = 64 << 20,    // bytes of input images kept at hand

@@ -120,14 +120,31 @@
     " IF own + n > most_owner THEN RAISE EXCEPTION 'the owner has too many images in the queue'"   \
     " USING ERRCODE = 'IMG02'; END IF; END $f$"
 
-// Leases a job that was just accepted to the replica, if nobody waits before it.
+// The name of the model in a job's spec; "" for the default.
+#define FUNCTION_MODEL                                                                             \
+    "CREATE OR REPLACE FUNCTION imagend.model_of(spec text) RETURNS text LANGUAGE plpgsql AS $f$"  \
+    " BEGIN RETURN coalesce(spec::json ->> 'model', '');"                                          \
+    " EXCEPTION WHEN OTHERS THEN RETURN ''; END $f$" /* the row is damaged */
+
+// Programs of versions before 4 do not name the model of a job that they accept.
+#define FUNCTION_NAME                                                                              \
+    "CREATE OR REPLACE FUNCTION imagend.name_model() RETURNS trigger LANGUAGE plpgsql AS $f$"      \
+    " BEGIN NEW.model := imagend.model_of(NEW.spec); RETURN NEW; END $f$"
+
+// Planning again for each list of models would take longer than the statements.
+#define PLANNED_ONCE " LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $f$"
+
+// Leases a job that was just accepted to the replica, if none of its models has a job that waits.
+// The order makes the index the only way to find one: the others may be many.
 #define FUNCTION_START                                                                             \
-    "CREATE OR REPLACE FUNCTION imagend.start(job_id text, me text, room int, most int, ms int)"   \
-    " RETURNS void LANGUAGE plpgsql AS $f$ DECLARE n int; who text; BEGIN"                         \
+    "CREATE OR REPLACE FUNCTION imagend.start(job_id text, me text, room int, most int, ms int,"   \
+    " models text[]) RETURNS void" PLANNED_ONCE " DECLARE n int; who text; BEGIN"                  \
     " SELECT waiting, owner INTO n, who FROM imagend.job WHERE id = job_id AND state = 'queued'"   \
     " AND lease = 0;"                                                                              \
-    " IF NOT FOUND OR room <= 0 OR EXISTS (SELECT FROM imagend.job WHERE state = 'queued'"         \
-    " AND id <> job_id) THEN RETURN; END IF;"                                                      \
+    " IF NOT FOUND OR room <= 0 OR EXISTS (SELECT FROM unnest(models) AS m (name), LATERAL"        \
+    " (SELECT FROM imagend.job w WHERE w.state = 'queued' AND w.model = m.name"                    \
+    " AND w.id <> job_id ORDER BY w.owner, w.priority DESC, w.seq LIMIT 1) f) THEN RETURN; END "   \
+    "IF;"                                                                                          \
     " IF most > 0 AND EXISTS (SELECT FROM imagend.load WHERE owner = who AND running > 0"          \
     " AND running + n > most) THEN RETURN; END IF;"                                                \
     " UPDATE imagend.job SET state = 'running', lease = nextval('imagend.lease'), replica = me,"   \
@@ -163,15 +180,26 @@
     " UPDATE imagend.job SET lease = ticket, replica = me, lease_until = until WHERE id = j.id"    \
     " RETURNING * INTO j; RETURN NEXT j; END LOOP; END IF;"
 
-// Owners in turn: the one that has had the fewest images comes next.
+// Owners in turn: of those with a job of one of the models, the one that has had the fewest images
+// comes next. The owners' order and the first job of each model come from indexes, so that jobs of
+// other models cost nothing, however many wait.
+#define CLAIM_NEXT                                                                                 \
+    " SELECT l.owner, c.id INTO who, pick FROM (SELECT owner, turn, since FROM imagend.load"       \
+    " WHERE queued > 0 AND (most = 0 OR running < most) AND NOT owner = ANY (skipped)"             \
+    " ORDER BY turn, since, owner OFFSET 0) l, LATERAL (SELECT f.id"                               \
+    " FROM unnest(models) AS m (name), LATERAL (SELECT w.id, w.priority, w.seq"                    \
+    " FROM imagend.job w WHERE w.state = 'queued' AND w.model = m.name AND w.owner = l.owner"      \
+    " AND NOT w.id = ANY (taken) ORDER BY w.priority DESC, w.seq LIMIT 1) f"                       \
+    " ORDER BY f.priority DESC, f.seq LIMIT 1) c ORDER BY l.turn, l.since, l.owner LIMIT 1;"       \
+    " EXIT WHEN NOT FOUND;"
+
 #define CLAIM_WAITING                                                                              \
-    " WHILE free > 0 LOOP"                                                                         \
-    " SELECT owner INTO who FROM imagend.load WHERE queued > 0 AND (most = 0 OR running < most)"   \
-    " AND NOT owner = ANY (skipped) ORDER BY turn, since, owner LIMIT 1; EXIT WHEN NOT FOUND;"     \
+    " WHILE free > 0 LOOP" CLAIM_NEXT                                                              \
     " SELECT running INTO busy FROM imagend.load WHERE owner = who FOR UPDATE;"                    \
-    " SELECT * INTO j FROM imagend.job WHERE owner = who AND state = 'queued'"                     \
-    " ORDER BY priority DESC, seq LIMIT 1 FOR UPDATE SKIP LOCKED;"                                 \
-    " IF NOT FOUND OR (most > 0 AND busy > 0 AND busy + j.waiting > most) THEN"                    \
+    " SELECT * INTO j FROM imagend.job WHERE id = pick AND state = 'queued'"                       \
+    " FOR UPDATE SKIP LOCKED;"                                                                     \
+    " IF NOT FOUND THEN taken := taken || pick; CONTINUE; END IF;"                                 \
+    " IF most > 0 AND busy > 0 AND busy + j.waiting > most THEN"                                   \
     " skipped := skipped || who; CONTINUE; END IF;"                                                \
     " UPDATE imagend.job SET state = 'running', lease = ticket, replica = me,"                     \
     " claims = claims + 1, backlog = greatest(waiting - free, 0),"                                 \
@@ -181,12 +209,26 @@
 
 #define FUNCTION_CLAIM                                                                             \
     "CREATE OR REPLACE FUNCTION imagend.claim(me text, room int, most int, hooks boolean, ms int," \
-    " attempts int) RETURNS SETOF imagend.job LANGUAGE plpgsql AS $f$ DECLARE"                     \
-    " j imagend.job; who text; busy int; free int := room; skipped text[] := '{}';"                \
+    " attempts int, models text[]) RETURNS SETOF imagend.job" PLANNED_ONCE " DECLARE"              \
+    " j imagend.job; who text; pick text; busy int; free int := room;"                             \
+    " skipped text[] := '{}'; taken text[] := '{}';"                                               \
     " ticket bigint := nextval('imagend.lease'); now_ms bigint := imagend.now_ms();"               \
     " until timestamptz := clock_timestamp() + ms * interval '1 ms'; BEGIN"                        \
     " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK                                                \
     ", 3);" CLAIM_ENDED CLAIM_UNWANTED CLAIM_DUE CLAIM_WAITING " END $f$"
+
+// The same for programs of versions before 4, which say nothing about their models.
+#define FUNCTION_WAITING                                                                           \
+    "CREATE OR REPLACE FUNCTION imagend.waiting_models() RETURNS text[] LANGUAGE sql AS $f$"       \
+    " SELECT ARRAY(SELECT DISTINCT model FROM imagend.job WHERE state = 'queued') $f$"
+#define FUNCTION_START_1                                                                           \
+    "CREATE OR REPLACE FUNCTION imagend.start(job_id text, me text, room int, most int, ms int)"   \
+    " RETURNS void LANGUAGE sql AS $f$ SELECT imagend.start(job_id, me, room, most, ms,"           \
+    " imagend.waiting_models()) $f$"
+#define FUNCTION_CLAIM_1                                                                           \
+    "CREATE OR REPLACE FUNCTION imagend.claim(me text, room int, most int, hooks boolean, ms int," \
+    " attempts int) RETURNS SETOF imagend.job LANGUAGE sql AS $f$ SELECT * FROM"                   \
+    " imagend.claim(me, room, most, hooks, ms, attempts, imagend.waiting_models()) $f$"
 
 // Begins a new partition when the newest is old enough, and drops those without a job. A partition
 // that has just been replaced may still get the images of a transaction under way.
@@ -299,6 +341,16 @@ static const struct migration {
          " ended bigint NOT NULL, bytes bigint NOT NULL, number bigint NOT NULL,"
          " due timestamptz NOT NULL) WITH (fillfactor = 50)",
      }},
+    {4,
+     1,
+     {
+         "ALTER TABLE imagend.job ADD model text", // "" for the default; NULL: had ended before
+         "CREATE INDEX job_model ON imagend.job (model, owner, priority DESC, seq)"
+         " WHERE state = 'queued'",
+         "DROP INDEX imagend.job_waiting",
+         FUNCTION_MODEL,
+         "UPDATE imagend.job SET model = imagend.model_of(spec) WHERE " POSTGRES_UNFINISHED,
+     }},
 };
 
 static const char *const functions[] = {
@@ -313,8 +365,15 @@ static const char *const functions[] = {
     FUNCTION_POSITIONS,
     FUNCTION_SPEND,
     FUNCTION_ROOM,
+    FUNCTION_MODEL,
+    FUNCTION_NAME,
+    "CREATE OR REPLACE TRIGGER name_model BEFORE INSERT ON imagend.job FOR EACH ROW"
+    " WHEN (NEW.model IS NULL) EXECUTE FUNCTION imagend.name_model()",
     FUNCTION_START,
     FUNCTION_CLAIM,
+    FUNCTION_WAITING,
+    FUNCTION_START_1,
+    FUNCTION_CLAIM_1,
     FUNCTION_TEND,
     FUNCTION_STATS,
 };

@@ -17,12 +17,12 @@ def cluster():
 class Fleet:
     """Replicas r0, r1, ... with one slot each, unless env says another number."""
 
-    def __init__(self, count, *flags, env=None, of=None):
-        """of: a cluster of its own."""
+    def __init__(self, count, *flags, env=None, of=None, each=()):
+        """of: a cluster of its own; each: more flags of each replica."""
         self.cluster = of or cluster()
         self.database = self.cluster.create_database()
         self.replicas = [Server("--store", "postgres", "--database", self.cluster.connection(self.database),
-                                "--replica-name", f"r{i}", *flags,
+                                "--replica-name", f"r{i}", *flags, *(each[i] if each else ()),
                                 env={"FAKE_SLOTS": "1", "FAKE_STEP_MS": "1", **(env or {})}) for i in range(count)]
         self.turns = itertools.cycle(self.replicas)
 

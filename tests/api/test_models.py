@@ -293,8 +293,9 @@ def test_a_lost_device_costs_its_model_only():
 
 
 def test_jobs_keep_their_model():
-    """Across a restart, also if the default has changed; a model that is gone fails its jobs."""
-    needs_store("sqlite", "postgres")
+    """Across a restart, also if the default has changed; a model that is gone fails its jobs. In a fleet, they wait
+    (test_fleet_models.py)."""
+    needs_store("sqlite")
     s = server()
     with s.held(2):
         first = submit(s, "photo", "[hang]").json["id"]

@@ -1,6 +1,8 @@
 """A rolling upgrade: a program of schema version 1 and this one on one database, in which the older one came first. Its
 statements are repeated here as it made them, on the schema that it creates (tests/data/store/postgres-1.sql)."""
+import json
 import os
+import time
 
 import postgres
 from fleet import cluster
@@ -51,11 +53,11 @@ class Older:
     def supported(self):
         return int(self.call("SELECT max(oldest) FROM imagend.migration")) <= 1
 
-    def accept(self, room):
+    def accept(self, room, spec=None):
         """(id, lease)"""
         self.made += 1
         job = f"job_{self.made:032x}"
-        values = (job, f"{self.made:032x}", self.sample.spec, self.sample.used, self.sample.no_images, 1000 + self.made,
+        values = (job, f"{self.made:032x}", spec or self.sample.spec, self.sample.used, self.sample.no_images, 1000 + self.made,
                   "", None, 0, 0, None, None, 1)
         row = self.call(
             f"SELECT imagend.check_room('{job}', '', NULL, 1, 100, 100)",
@@ -145,6 +147,15 @@ def test_an_older_program_goes_on():
             done = s.wait_job(job)
             assert done["status"] == "done" and is_png(s.get(done["images"][0]["href"]).body, 64)
         assert not older.beat(late, token)
+        # The older one names a model, which only the newer one looks for.
+        other, none = older.accept(0, json.dumps({**json.loads(sample.spec), "model": "photo"}))
+        assert s.wait_job(s.post("/v1/jobs", {"prompt": "a", "size": 64}).json["id"])["status"] == "done"
+        time.sleep(1.5)
+        assert s.get("/v1/jobs/" + other).json["status"] == "queued"
+        (job, token), = older.claim(1)
+        assert job == other
+        older.drawn(job, token)
+        assert s.wait_job(other)["status"] == "done"
         assert sql("SELECT sum(queued) || ' ' || sum(running) || ' ' || sum(backlog) FROM imagend.load") == "0 0 0"
     finally:
         assert s.close() == 0

@@ -10,6 +10,7 @@
 uv_loop_t loop;
 struct store *a, *b;
 int hints;
+const char *models;
 static const char *database;
 
 // ---- calls --------------------------------------------------------------------------------------
@@ -101,6 +102,7 @@ enum err admit(struct store *s, struct job *j, int room)
 {
     struct store_call *c = about(STORE_ACCEPT, j);
     c->room = room;
+    c->models = models ? strdup(models) : NULL;
     c->quota = (struct store_quota){1000, 1000, 0};
     const enum err err = run(s, c)->why.code;
     j->seq = c->job->seq;
@@ -114,6 +116,7 @@ int claim(struct store *s, int room, int per_owner, struct job *out[16])
 {
     struct store_call *c = ask(STORE_CLAIM, "");
     c->room = room;
+    c->models = models ? strdup(models) : NULL;
     c->quota.running_per_owner = per_owner;
     c->keep.webhooks = true;
     run(s, c);

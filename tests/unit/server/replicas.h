@@ -13,6 +13,7 @@ extern uv_loop_t loop;
 extern struct store *a, *b; // the replicas
 extern int hints;           // that came to b
 extern int made;            // jobs so far; the number is in their ids
+extern const char *models;  // of the replica that accepts or claims, as in store_call
 
 // Opens both at once, runs the tests and closes them. Returns main's result.
 int replicas_main(void (*tests)(void));

@@ -77,6 +77,122 @@ static void test_shares(void)
     empty();
 }
 
+static struct job *make_for(const char *owner, const char *model, int priority)
+{
+    struct job *j = make(owner, 1);
+    struct job_spec s = j->spec;
+    char *text = j->spec_text;
+    s.model = model;
+    s.priority = priority;
+    CHECK(!job_spec_copy(&s, &j->spec, &j->spec_text));
+    free(text);
+    return j;
+}
+
+// A replica gets the jobs of its models, in the order that they would have without the others.
+static void test_models(void)
+{
+    static const struct {
+        const char *owner, *model;
+        int priority;
+    } jobs[] = {{"x", "photo", 0}, {"x", "draft", 0},       {"x", "photo", 5},
+                {"y", "draft", 0}, {"y", "tiny", 0},        {"z", NULL, 0},
+                {"x", "draft", 0}, {"y", "a \"b\", {c", 0}, {"x", "a \"b\", {c", 3}};
+    const int base = made;
+    for (int i = 0; i < 9; i++) {
+        struct job *j = make_for(jobs[i].owner, jobs[i].model, jobs[i].priority);
+        CHECK(!admit(a, j, 0));
+        job_free(&j);
+    }
+    models = "[]";
+    check_claim(a, 9, 0, base, "");
+    models = "[\"other\"]";
+    check_claim(a, 9, 0, base, "");
+    models = "[\"\", \"draft\"]";
+    check_claim(a, 2, 0, base, "2 4"); // x, y and z in turn
+    check_claim(b, 9, 1, base, "6");   // x has one of its limit
+    models = NULL;
+    check_claim(b, 9, 0, base, "");
+    models = "[\"a \\\"b\\\", {c\", \"photo\", \"draft\"]";
+    check_claim(b, 9, 0, base, "3 8 9 1 7"); // of all its models, by priority and age
+    models = "[\"tiny\"]";
+    check_claim(a, 9, 0, base, "5");
+    models = NULL;
+    empty();
+}
+
+// A job starts at once if those that wait are for others.
+static void test_start_beside_others(void)
+{
+    struct job *waits = make_for("x", "photo", 0), *j = make_for("x", "draft", 0);
+    struct job *second = make_for("x", "draft", 0), *third = make_for("y", "draft", 0);
+    CHECK(!admit(a, waits, 0));
+    models = "[\"\", \"draft\"]";
+    CHECK(!admit(b, j, 4));
+    CHECK(j->lease > 0);
+    CHECK(!admit(b, second, 0));
+    CHECK(!admit(b, third, 4)); // behind the second
+    CHECK(!second->lease && !third->lease);
+    models = NULL;
+    job_free(&waits);
+    job_free(&j);
+    job_free(&second);
+    job_free(&third);
+    empty();
+}
+
+// A deadline, a client, or too many lost replicas end a job on a replica without its model.
+static void test_ends_without_the_model(void)
+{
+    const int base = made;
+    static const char *const changes[] = {"deadline = 1", "cancel = true", "claims = 9"};
+    for (int i = 0; i < 4; i++) {
+        struct job *j = make_for("x", "photo", 0);
+        char text[200];
+        CHECK(!admit(a, j, 0));
+        snprintf(text, sizeof text, "UPDATE imagend.job SET %s WHERE id = '%s'",
+                 i < 3 ? changes[i] : "cancel = false", j->id);
+        sql(text);
+        job_free(&j);
+    }
+    struct job *found[16];
+    int seen = 0;
+    const int n = claim(b, 0, 0, found);
+    CHECK_INT(n, 3);
+    for (int i = 0; i < n; i++) {
+        seen |= 1 << (strtol(found[i]->id + 4, NULL, 16) - base);
+        job_free(&found[i]);
+    }
+    CHECK_INT(seen, 2 | 4 | 8);
+    empty();
+}
+
+// Programs that do not know models: what they accept has one, and they take what they find.
+static void test_older_programs(void)
+{
+    struct job *j = make_for("x", "photo", 0);
+    CHECK(!admit(a, j, 0));
+    sql("INSERT INTO imagend.job (id, token, state, spec, used, images, created, started,"
+        " finished, expires, fault, message, webhook_tries, webhook_next, owner, priority, "
+        "deadline,"
+        " waiting, brief, span) SELECT id || 'b', token, state, spec, used, images, created,"
+        " started, finished, expires, fault, message, webhook_tries, webhook_next, owner, priority,"
+        " deadline, waiting, brief, span FROM imagend.job");
+    CHECK_STR(sql("SELECT count(*) FROM imagend.job WHERE model = 'photo'"), "2");
+    sql("INSERT INTO imagend.job (id, token, state, spec, used, images, created, started,"
+        " finished, expires, fault, message, webhook_tries, webhook_next, owner, priority, "
+        "deadline,"
+        " waiting, brief, span) SELECT id || 'c', token, state, '{', used, images, created,"
+        " started, finished, expires, fault, message, webhook_tries, webhook_next, owner, priority,"
+        " deadline, waiting, brief, span FROM imagend.job LIMIT 1");
+    CHECK_STR(sql("SELECT count(*) FROM imagend.job WHERE model = ''"), "1");
+    sql("SELECT imagend.start((SELECT max(id) FROM imagend.job), 'older', 1, 0, 1000)");
+    CHECK_STR(sql("SELECT count(*) FROM imagend.job WHERE state = 'running'"), "0"); // others wait
+    CHECK_STR(sql("SELECT count(*) FROM imagend.claim('older', 9, 0, false, 1000, 3)"), "3");
+    job_free(&j);
+    empty();
+}
+
 static void check_position(const struct job *like, int want)
 {
     struct job *j = find(b, like->id), *w = watch(b, like, false, 0);
@@ -360,6 +476,10 @@ static void tests(void)
     test_start_at_once();
     test_order();
     test_shares();
+    test_models();
+    test_start_beside_others();
+    test_ends_without_the_model();
+    test_older_programs();
     test_positions();
     test_quota();
     test_backlog();
