@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BASE = 16, SIZE = 64, RGB = 3 * SIZE * SIZE, RANK = 2, STEPS = 3 };
+enum { BASE = 16, SIZE = 64, RGB = 3 * SIZE * SIZE, RANK = 2, STEPS = 2 };
 
 static const char model[] = GOLDEN "/if-tiny-I," GOLDEN "/if-tiny-II";
 static char folder[256];
@@ -162,14 +162,12 @@ static const struct {
     {"", "", "", SIZE},
     {"b", "b:0.75", "b:0.75", SIZE},
     {"b:0.7", "b:0.7", "b:0.7", SIZE},
-    {"a:-1,b", "a:-1,b:0.75", "a:-1, b:0.75", SIZE},
-    {"b,a:0.3", "b:0.75,a:0.3", "b:0.75, a:0.3", SIZE},
+    {"b,a:-1", "b:0.75,a:-1", "b:0.75, a:-1", SIZE},
     {"c", "c", "c:1", SIZE},
-    {"c:0", "c:0", "c:0", SIZE},
     {"b,c:2", "b:0.75,c:2", "b:0.75, c:2", SIZE},
     {"c:2,b", "b:0.75,c:2", "b:0.75", BASE},
 };
-enum { SETS = sizeof sets / sizeof *sets, OF_BASE = 2, OF_SUPER = 6 };
+enum { SETS = sizeof sets / sizeof *sets, OF_BASE = 2, OF_SUPER = 5 };
 
 static struct picture_request request_of(int set)
 {
@@ -228,21 +226,21 @@ static size_t least_limit(void)
     return at ? (size_t)atol(at + strlen(words)) * 1000000 : 0;
 }
 
-// All sets twice, together with other images, while slots become free.
-static void test_company(const struct result *expected, size_t limit)
+// All sets in turn, together with other images, while slots become free.
+static void test_company(const struct result *expected, size_t limit, int images)
 {
     static struct result got[2 * SETS];
     struct engine *g = open_choices(limit, 3);
     int admitted = 0;
 
-    while (g && (admitted < 2 * SETS || engine_busy(g))) {
-        while (admitted < 2 * SETS && engine_free(g)) {
+    while (g && (admitted < images || engine_busy(g))) {
+        while (admitted < images && engine_free(g)) {
             const struct picture_request r = request_of(admitted * 7 % SETS);
             admit(g, &r, &got[admitted++]);
         }
         step(g);
     }
-    for (int i = 0; i < 2 * SETS; i++)
+    for (int i = 0; i < images; i++)
         check_result(&got[i], expected, i * 7 % SETS);
     engine_close(&g);
 }
@@ -271,11 +269,10 @@ static int count_uploads(const char *trace)
 
 // Two pairs in alternating order: a pair shares its passes, and weights are read only for a stage
 // whose LoRAs change.
-static void test_passes(const struct result *expected)
+static void test_passes(struct engine *g, const struct result *expected)
 {
     static const int order[] = {OF_BASE, OF_SUPER, OF_BASE, OF_SUPER};
     static struct result got[4];
-    struct engine *g = open_choices(0, 4);
     struct fault why = {0};
     char trace[300];
 
@@ -298,7 +295,6 @@ static void test_passes(const struct result *expected)
     CHECK_INT(s.step_pictures[0], 4 * STEPS);
     CHECK_INT(s.steps[1], 2 * STEPS);
     CHECK_INT(s.step_pictures[1], 4 * STEPS);
-    engine_close(&g);
 }
 
 // A stream of others does not keep an image with its own LoRA waiting, nor does its end.
@@ -328,9 +324,8 @@ static void test_no_starvation(void)
 }
 
 // An image that is cancelled leaves nothing behind that the next ones would have.
-static void test_cancelled(const struct result *expected)
+static void test_cancelled(struct engine *g, const struct result *expected)
 {
-    struct engine *g = open_choices(0, 2);
     const struct picture_request r = request_of(OF_BASE), other = request_of(OF_SUPER);
     static struct result got[2], cancelled;
     struct fault why = {0};
@@ -348,13 +343,11 @@ static void test_cancelled(const struct result *expected)
     check_result(&got[0], expected, OF_BASE);
     check_result(&got[1], expected, OF_BASE);
     CHECK(!cancelled.done && !cancelled.failed);
-    engine_close(&g);
 }
 
 // A file that has gone since the start fails the images that need it, and no others.
-static void test_gone(const struct result *expected)
+static void test_gone(struct engine *g, const struct result *expected)
 {
-    struct engine *g = open_choices(0, 3);
     const struct picture_request good = request_of(1), bad = request_of(OF_SUPER);
     static struct result got[4];
     char path[300];
@@ -376,7 +369,6 @@ static void test_gone(const struct result *expected)
     }
     check_result(&got[1], expected, 1);
     check_result(&got[3], expected, 1);
-    engine_close(&g);
     write_lora("c.safetensors", "if-tiny-II", "down_blocks.2", 3);
 }
 
@@ -391,14 +383,17 @@ static void test_refused(void)
         {"", "a:1000", "the scale of lora"},
     };
     struct fault why = {0};
-    struct engine *g = open_with("a", "", 0, 1);
-    struct picture_request r = request_of(OF_BASE);
+    struct engine_plan *one = NULL;
+    const struct picture_request r = request_of(OF_BASE);
     struct picture_used used;
+    char file[640];
 
-    CHECK_INT(engine_resolve(g, &r, &used, &why), ERR_INVALID);
+    paths_of("a", file, sizeof file);
+    CHECK(!engine_plan_open(&(struct engine_params){.model = model, .lora = file}, &one, &why));
+    CHECK_INT(engine_plan_resolve(one, &r, &used, &why), ERR_INVALID);
     CHECK_STR(why.param, "loras");
     CHECK_MSG(strstr(why.msg, "unknown LoRA \"b\"; this model has a") != NULL, "%s", why.msg);
-    engine_close(&g);
+    engine_plan_close(&one);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct engine_plan *plan = NULL;
         char files[2][640];
@@ -418,23 +413,26 @@ int main(void)
     static struct result expected[SETS];
     struct engine *g = NULL;
     struct fault why = {0};
+    char *devices = NULL;
 
-    if (engine_open(&(struct engine_params){.model = model, .slots = 1}, &g, &why)) {
+    if (engine_devices(&devices, &why)) {
         fprintf(stderr, "%s\n", why.msg);
         return why.code == ERR_NO_DEVICE ? test_skip(why.msg) : 1;
     }
-    engine_close(&g);
+    free(devices);
     snprintf(folder, sizeof folder, "%s", model_folder(GOLDEN));
     write_lora("a.safetensors", "if-tiny-I", "mid_block", 1);
     write_lora("b.safetensors", "if-tiny-I", "mid_block", 2);
     write_lora("c.safetensors", "if-tiny-II", "down_blocks.2", 3);
     draw_expected(expected);
-    test_company(expected, 0);
-    test_company(expected, least_limit());
-    test_passes(expected);
+    test_company(expected, 0, 2 * SETS);
+    test_company(expected, least_limit(), SETS);
     test_no_starvation();
-    test_cancelled(expected);
-    test_gone(expected);
+    g = open_choices(0, 4);
+    test_passes(g, expected);
+    test_cancelled(g, expected);
+    test_gone(g, expected);
+    engine_close(&g);
     test_refused();
     return test_end();
 }
