@@ -55,7 +55,7 @@ struct jobs_params {
     struct jobs_webhook webhook;
     void (*digest)(const void *data, size_t n, char out[65]); // SHA-256 in hexadecimal; any thread
     void (*measure)(void *ctx, enum jobs_measure m, int which, double value);
-    // The model cannot be loaded, and retrying will not help. Thread: loop.
+    // The default model cannot be loaded, and retrying will not help. Thread: loop.
     void (*hopeless)(void *ctx, const struct fault *why);
     void *ctx;
 };

@@ -43,6 +43,7 @@ struct jobs {
     bool claiming, claim_again, beating, following, changed, unreachable;
     void (*closed)(void *ctx);
     void *closed_ctx;
+    bool opened;       // some engine was, once
     struct fault down; // why the last engine failed
 };
 

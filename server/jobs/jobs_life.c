@@ -9,6 +9,7 @@
 #include "trace.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 bool job_busy(const struct job *job)
 {
@@ -273,13 +274,32 @@ static void on_worker_work(struct jobs *j, struct worker_event *ev)
     }
 }
 
+// Whether the default model, or the only one, will never load: at the start, for a reason that lies
+// in its folder or in an option. A lost device may recover, and other programs may free its memory.
+static bool is_hopeless(const struct jobs *j, const struct fault *why)
+{
+    if (j->opened || j->leaving || !j->p.hopeless)
+        return false;
+    switch (why->code) {
+    case ERR_NOT_FOUND:
+    case ERR_FORMAT:
+    case ERR_UNSUPPORTED:
+    case ERR_INVALID: return true;
+    case ERR_NO_DEVICE_MEMORY:
+        return j->p.engine[0].memory_limit && !strcmp(why->param, "memory-limit");
+    default: return false;
+    }
+}
+
 void jobs_on_worker(void *ctx, struct worker_event *ev)
 {
     struct jobs *j = ctx;
     const struct model_info *m;
+    struct fault why = {0};
     switch (ev->type) {
     case WORKER_READY:
         j->down = (struct fault){0};
+        j->opened = true;
         m = jobs_model_at(j, ev->model).info;
         if (m && j->workers) // not while the program ends
             log_msg(LOG_INFO, "worker", "ready: %s on %s", m->name, m->device);
@@ -291,19 +311,19 @@ void jobs_on_worker(void *ctx, struct worker_event *ev)
         break;
     case WORKER_BROKEN:
         j->down = (struct fault){0};
-        log_msg(LOG_ERROR, "worker", "the model \"%s\" cannot be loaded: %s",
-                jobs_model_at(j, ev->model).name, ev->fault.msg);
+        fault_set(&why, ev->fault.code, ev->fault.param, "the model \"%s\" cannot be loaded: %s",
+                  jobs_model_at(j, ev->model).name, ev->fault.msg);
+        log_msg(LOG_ERROR, "worker", "%s", why.msg);
         jobs_measure(j, JOBS_LOAD_FAILED, ev->model, 1);
+        if (!ev->model && is_hopeless(j, &ev->fault))
+            j->p.hopeless(j->p.ctx, &why);
         break;
     case WORKER_DOWN:
         j->down = ev->fault;
         fault_hide_paths(&j->down); // clients see this
         jobs_measure(j, JOBS_REBUILT, 0, 1);
         log_msg(LOG_ERROR, "worker", "cannot open the engine: %s", ev->fault.msg);
-        // A lost device may recover; an invalid model folder at startup will not.
-        if (!jobs_model(j, NULL) && j->p.hopeless && !j->leaving &&
-            (ev->fault.code == ERR_NOT_FOUND || ev->fault.code == ERR_FORMAT ||
-             ev->fault.code == ERR_UNSUPPORTED || ev->fault.code == ERR_INVALID))
+        if (is_hopeless(j, &ev->fault))
             j->p.hopeless(j->p.ctx, &ev->fault);
         break;
     case WORKER_TICK:

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import threading
 
-from harness import PROGRAM, Server, b64, eventually, main, needs_store, png_texts
+from harness import PATIENCE, PROGRAM, Server, b64, eventually, main, needs_store, png_texts
 
 FILES = """
 # comments and empty lines
@@ -267,16 +267,24 @@ def test_a_broken_model_costs_its_jobs_only():
 
 
 def test_a_broken_default():
-    """The service is ready for the other models."""
-    s = server("[first]\nmodel = missing\n[second]\nmodel = fake\n[large]\nmodel = fake/900m\n")
-    wait_states(s, first="failed", second="unloaded", large="unloaded")
-    for answer in (s.draw(), submit(s), submit(s, "first")):
+    """Ends the program as a single model would; of the others, each concerns its own requests."""
+    for model, limit, message in (("missing", "500M", "there is no model in missing"),
+                                  ("fake/900m", "500M", "the memory limit of 500 MB is too small")):
+        with tempfile.NamedTemporaryFile("w") as f:
+            f.write(f"[first]\nmodel = {model}\n[second]\nmodel = fake\n")
+            f.flush()
+            r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--store", "memory", "--models-file", f.name,
+                                "--memory-limit", limit], capture_output=True, text=True, timeout=PATIENCE)
+        assert r.returncode == 1 and r.stderr.count(
+            f'imagend: the model "first" cannot be loaded: {message}\n') == 1, r
+    s = server("[first]\nmodel = fake\n[second]\nmodel = missing\n[large]\nmodel = fake/900m\n")
+    wait_states(s, first="loaded", second="failed", large="unloaded")
+    for answer in (s.draw(model="second"), submit(s, "second")):
         assert answer.status == 503 and "there is no model in missing" in answer.json["error"]["message"], answer.body
-    assert s.get("/v1/capabilities?model=first").status == 503
-    assert s.draw(model="second").status == 200
+    assert s.get("/v1/capabilities?model=second").status == 503
     answer = s.draw(model="large")
     assert answer.status == 500 and "memory limit of 500 MB" in answer.json["error"]["message"], answer.body
-    assert s.draw(model="second").status == 200
+    assert s.draw().status == 200
     s.close()
 
 

@@ -124,6 +124,9 @@ def test_an_engine_that_cannot_be_opened():
                            env={**os.environ, "FAKE_OPEN_FAILS": "1", "FAKE_OPEN_ERROR": code,
                                 "FAKE_FAULT": "the model is bad"})
         assert r.returncode == 1 and r.stderr.count("imagend: the model is bad\n") == 1, (code, r)
+    r = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--store", "memory", "--model", "fake/300m",
+                        "--memory-limit", "200M"], capture_output=True, text=True, timeout=PATIENCE)
+    assert r.returncode == 1 and r.stderr.count("imagend: the memory limit of 200 MB is too small\n") == 1, r
     for code in ("no_device", "no_device_memory", "io", "busy", "device_lost"):
         s = Server(env={"FAKE_OPEN_FAILS": "1", "FAKE_OPEN_ERROR": code, "FAKE_FAULT": "try again"},
                    start=False)
