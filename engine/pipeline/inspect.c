@@ -85,7 +85,7 @@ static void inspect_text(const struct cascade *c, int index, struct buf *b, stru
 
 static void add_settings(struct buf *b, const struct cascade *c, const struct cascade_settings *s)
 {
-    buf_printf(b, "%s, %d steps", cascade_sampler_name(c, s), s->steps);
+    buf_printf(b, "%s, %d step%s", cascade_sampler_name(c, s), s->steps, s->steps == 1 ? "" : "s");
     for (int i = 0; i < s->timestep_count; i++)
         buf_printf(b, "%s%d", i ? " " : " (", s->timesteps[i]);
     buf_printf(b, "%s, guidance %g", s->timestep_count ? ")" : "", (double)s->guidance_scale);
@@ -298,7 +298,8 @@ enum err engine_inspect(const struct engine_params *p, char **text, struct fault
 
     if (e)
         goto done;
-    buf_printf(&b, "model          %s, %d stages\n", c->name, c->stages);
+    buf_printf(&b, "model          %s, %d stage%s\n", c->name, c->stages,
+               c->stages == 1 ? "" : "s");
     if (*c->notice)
         buf_printf(&b, "notice         %s\n", c->notice);
     inspect_text(c, 0, &b, &sum);

@@ -27,9 +27,11 @@ static int accepting_images(const struct jobs *j, const char *owner)
 static enum err jobs_room(struct jobs *j, const struct job_spec *spec, struct fault *why)
 {
     const struct jobs_limits *most = &j->p.limits;
-    if (spec->n > most->queued || spec->n > most->queued_per_owner)
-        return fault_set(why, ERR_INVALID, "n", "%d images exceed the capacity of the queue",
-                         spec->n);
+    const bool own = most->queued_per_owner < most->queued;
+    const int largest = own ? most->queued_per_owner : most->queued;
+    if (spec->n > largest)
+        return fault_set(why, ERR_INVALID, "n", "\"n\": %d images are more than %s of %d", spec->n,
+                         own ? "queue-limit-per-key" : "queue-limit", largest);
     // A shared store counts when it accepts the job, and each owner's images only then.
     const bool shared = j->p.store->shared;
     const int waiting = shared ? j->kept.queued : queue_length(j->queue);

@@ -305,7 +305,11 @@ void jobs_on_worker(void *ctx, struct worker_event *ev)
             log_msg(LOG_INFO, "worker", "ready: %s on %s", m->name, m->device);
         jobs_measure(j, JOBS_LOADED, ev->model, 1);
         break;
-    case WORKER_LOADING: break;
+    case WORKER_LOADING:
+        log_msg(LOG_INFO, "worker", "loading %s; the first start on a device compiles the shaders",
+                j->p.engine[ev->model].name ? j->p.engine[ev->model].name
+                                            : j->p.engine[ev->model].model);
+        break;
     case WORKER_RELEASED:
         log_msg(LOG_INFO, "worker", "released: %s", jobs_model_at(j, ev->model).name);
         break;

@@ -64,8 +64,7 @@ bool a1111_find_model(struct call *c, const char **model)
     // With a single model, clients that name another one get it, as they always have.
     if (jobs_models(app->jobs) == 1 || !name || !*name || draw_find_model(app, name, model))
         return true;
-    call_error(c, 404, NULL, NULL, "the model \"%.80s\" of \"override_settings\" does not exist",
-               name);
+    draw_no_model(c, name);
     return false;
 }
 
@@ -98,9 +97,7 @@ void a1111_options_post(struct call *c)
     if (name && strcmp(name, model_name(c))) {
         const int i = *name ? jobs_model_find(app->jobs, name) : -1;
         if (i < 0) {
-            call_error(c, 404, NULL, NULL,
-                       "the model \"%.80s\" is not available; this server offers \"%.80s\"%s", name,
-                       model_name(c), jobs_models(app->jobs) > 1 ? " and others" : "");
+            draw_no_model(c, name);
             return;
         }
         draw_find_model(app, name, &model);

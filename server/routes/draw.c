@@ -38,7 +38,17 @@ bool draw_find_model(const struct app *app, const char *name, const char **model
 
 void draw_no_model(struct call *c, const char *name)
 {
-    call_error(c, 404, "model_not_found", "model", "the model \"%.80s\" does not exist", name);
+    enum { MOST = 5 };
+    const struct app *app = c->app;
+    struct buf b = {0};
+    for (int i = 0; i < jobs_models(app->jobs) && i < MOST; i++) {
+        const char *own = jobs_model_at(app->jobs, i).name;
+        buf_printf(&b, "%s\"%.63s\"", i ? ", " : "", own ? own : "");
+    }
+    call_error(c, 404, "model_not_found", "model",
+               "the model \"%.80s\" does not exist; available: %s%s", name,
+               b.data && !b.failed ? b.data : "", jobs_models(app->jobs) > MOST ? ", ..." : "");
+    buf_deinit(&b);
 }
 
 void draw_add_state(struct buf *b, const struct jobs_model *m)

@@ -92,13 +92,15 @@ def test_unknown_models_are_refused():
             assert answer.status == 404, (path, model, answer.body)
             error = answer.json["error"]
             assert (error["code"], error["param"]) == ("model_not_found", "model"), error
+            assert error["message"] == f'the model "{model}" does not exist; available: "photo", "draft", "tiny-1.0"', error
     for path in ("/v1/models/nobody", "/v1/capabilities?model=nobody"):
         answer = s.get(path)
         assert (answer.status, answer.json["error"]["code"]) == (404, "model_not_found"), answer.body
     answer = s.post("/sdapi/v1/txt2img", {"override_settings": {"sd_model_checkpoint": "nobody"}})
-    assert answer.status == 404 and "nobody" in answer.json["detail"], answer.body
+    want = 'the model "nobody" does not exist; available: "photo", "draft", "tiny-1.0"'
+    assert (answer.status, answer.json["detail"]) == (404, want), answer.body
     answer = s.post("/sdapi/v1/options", {"sd_model_checkpoint": "nobody"})
-    assert answer.status == 404, answer.body
+    assert (answer.status, answer.json["detail"]) == (404, want), answer.body
     s.close()
 
 
