@@ -263,20 +263,22 @@ static enum err inspect_memory(const struct engine_params *p, const struct casca
         const bool fits = residency_plan(&need, residency_usable(p->memory_limit), &plan);
         if (fits)
             e = measure_streams(&measure, &need, &plan, why);
-        buf_printf(b, "memory         limit %.1f MB, %s, %d image%s at once\n",
+        buf_printf(b, "memory         limit %.1f MB, %s, %d image%s at once%s\n",
                    (double)p->memory_limit / 1e6, ops_device_info(dev)->name, slots,
-                   slots > 1 ? "s" : "");
+                   slots > 1 ? "s" : "", p->slots ? "" : " (a service has more slots: --slots)");
         for (int i = 0; i < need.units; i++) {
             const int network = i - need.texts;
             char name[24] = "text encoder";
             if (network >= c->stages)
-                snprintf(name, sizeof name, "network %d", network + 1);
+                snprintf(name, sizeof name, "%.23s", c->network[network].name);
             else if (network >= 0)
                 snprintf(name, sizeof name, "stage %d", network + 1);
             inspect_unit(name, &need, &plan, i, b);
         }
-        buf_printf(b, "    %-13s%.1f MB, at least %.1f MB\n", "peak", (double)plan.most / 1e6,
-                   (double)residency_least(&need) / 1e6);
+        const size_t least = residency_least(&need);
+        buf_printf(b, "    %-13s%.1f MB, at least %.1f MB; the least limit is %zu MB\n", "peak",
+                   (double)plan.most / 1e6, (double)least / 1e6,
+                   residency_limit(least) / 1000000 + 1);
         if (!fits)
             e = fault_set(why, ERR_NO_DEVICE_MEMORY, "memory-limit",
                           "the memory limit of %zu MB is too small: this model needs at least %zu "
