@@ -1,6 +1,6 @@
 // Macros for test programs: CHECK counts and prints, test_end gives the exit status. A test that
-// cannot run here returns test_skip(why), which meson reports as skipped. With IMAGEND_TEST_STOP
-// set, the first failure ends the program.
+// cannot run here returns test_skip(why), which meson reports as skipped. With
+// TEST_STOPS_AT_FAILURE set, the first failure ends the program.
 #ifndef IMAGEND_TEST_H
 #define IMAGEND_TEST_H
 
@@ -21,7 +21,7 @@ __attribute__((weak)) int test_checks, test_failures;
             fprintf(stderr, "%s:%d: CHECK(%s) failed ", __FILE__, __LINE__, #cond);                \
             fprintf(stderr, __VA_ARGS__);                                                          \
             fputc('\n', stderr);                                                                   \
-            if (getenv("IMAGEND_TEST_STOP"))                                                       \
+            if (getenv("TEST_STOPS_AT_FAILURE"))                                                   \
                 exit(1);                                                                           \
         }                                                                                          \
     } while (0)

@@ -374,7 +374,7 @@ def eventually(check, seconds=PATIENCE, what="condition"):
 
 
 def main(tests):
-    """Run the module's test_ functions; those with arguments share one default server. With IMAGEND_TEST_STOP set, the
+    """Run the module's test_ functions; those with arguments share one default server. With TEST_STOPS_AT_FAILURE set, the
     first failure is the last."""
     shared = None
     passed = failed = skipped = 0
@@ -400,7 +400,7 @@ def main(tests):
             traceback.print_exc()
             if shared:
                 print(shared.log[-3000:])
-            if os.environ.get("IMAGEND_TEST_STOP"):
+            if os.environ.get("TEST_STOPS_AT_FAILURE"):
                 break
     try:
         if shared:

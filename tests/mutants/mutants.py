@@ -173,7 +173,7 @@ class Tree:
     def passes(self, test, seconds):
         """Whether a test passes, as meson would run it; None: it ran out of time. Skipped (77) is not passed."""
         t, function, env = self.find(test)
-        env["IMAGEND_TEST_STOP"] = "1"
+        env["TEST_STOPS_AT_FAILURE"] = "1"
         rc = self.run([*t["cmd"], *([function] if function else [])], seconds, cwd=t["workdir"] or self.build, env=env)
         return None if rc is None else rc == 0
 
