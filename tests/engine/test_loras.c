@@ -235,13 +235,13 @@ static void test_company(const struct result *expected, size_t limit, int images
 
     while (g && (admitted < images || engine_busy(g))) {
         while (admitted < images && engine_free(g)) {
-            const struct picture_request r = request_of(admitted * 7 % SETS);
+            const struct picture_request r = request_of(admitted * 3 % SETS);
             admit(g, &r, &got[admitted++]);
         }
         step(g);
     }
     for (int i = 0; i < images; i++)
-        check_result(&got[i], expected, i * 7 % SETS);
+        check_result(&got[i], expected, i * 3 % SETS);
     engine_close(&g);
 }
 
@@ -295,6 +295,24 @@ static void test_passes(struct engine *g, const struct result *expected)
     CHECK_INT(s.step_pictures[0], 4 * STEPS);
     CHECK_INT(s.steps[1], 2 * STEPS);
     CHECK_INT(s.step_pictures[1], 4 * STEPS);
+}
+
+// An image that joins another's passes, and is in the stage when an older one with other LoRAs has
+// its turn there, waits with the steps that it has done.
+static void test_left_behind(struct engine *g, const struct result *expected)
+{
+    const struct picture_request r = request_of(OF_BASE), older = request_of(OF_SUPER);
+    static struct result got[3];
+
+    admit(g, &r, &got[0]);
+    step(g);
+    admit(g, &older, &got[1]);
+    admit(g, &r, &got[2]);
+    while (engine_busy(g))
+        step(g);
+    for (int i = 0; i < 3; i++)
+        check_result(&got[i], expected, i == 1 ? OF_SUPER : OF_BASE);
+    CHECK(got[0].after < got[1].after && got[1].after < got[2].after);
 }
 
 // A stream of others does not keep an image with its own LoRA waiting, nor does its end.
@@ -430,6 +448,7 @@ int main(void)
     test_no_starvation();
     g = open_choices(0, 4);
     test_passes(g, expected);
+    test_left_behind(g, expected);
     test_cancelled(g, expected);
     test_gone(g, expected);
     engine_close(&g);
