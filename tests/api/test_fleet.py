@@ -59,6 +59,7 @@ def test_any_replica_answers_for_any_job():
         thread.join(10)
         assert sum(e[0] in ("done", "failed", "cancelled") for e in seen) == 1, seen
         assert [e[0] for e in seen][-1] == "done"
+        assert [(i["step"], i["steps"]) for i in seen[-1][2]["images"]] == [(8, 8)] * 2, seen[-1]
         assert sum(e[0] == "picture" for e in seen) == 2
         for s in (a, b, c):
             assert {x["id"] for x in s.get("/v1/jobs").json["data"]} == {busy, j}
