@@ -28,11 +28,15 @@ setup)
 test)
     mkdir -p "$3/meson-logs"
     for word in $RESULTS; do
-        printf '{"name": "t", "result": "%s", "stdout": "skipped: why"}\\n' "$word"
+        printf '{"name": "imagend:unit / t", "result": "%s", "stdout": "skipped: why"}\\n' "$word"
     done >"$3/meson-logs/run-quick.json"
     for setup in slow asan tsan validation; do
         cp "$3/meson-logs/run-quick.json" "$3/meson-logs/run-$setup.json"
     done ;;
+introspect)
+    echo '[{"name": "t", "suite": ["imagend:unit"]}, {"name": "s", "suite": ["imagend:unit", "imagend:slow"]}'
+    [ -z "$ODD" ] || echo ', {"name": "'"$ODD"'", "suite": ["imagend:odd"]}'
+    echo ']' ;;
 esac""",
     "ninja": """[ "${2##*/}" != "$BROKEN" ]""",
     "npm": "",
@@ -65,9 +69,10 @@ class Tree:
                 f.write(f"#!/bin/sh\necho {name} \"$@\" >>\"$FAKE/calls\"\n{body}\n")
             os.chmod(path, 0o755)
 
-    def run(self, *args, results="OK", broken=""):
+    def run(self, *args, results="OK", broken="", odd=""):
+        """odd: a test of a suite that no run has."""
         env = {"PATH": self.fake + ":/usr/bin:/bin", "FAKE": self.fake, "HOME": self.fake,
-               "RESULTS": results, "BROKEN": broken}
+               "RESULTS": results, "BROKEN": broken, "ODD": odd}
         return subprocess.run([os.path.join(self.folder, "run"), *args], capture_output=True,
                               text=True, timeout=60, env=env, stdin=subprocess.DEVNULL)
 
@@ -130,7 +135,14 @@ def test_how_results_are_counted():
             r = t.run("test", results=results)
             assert r.stdout.splitlines()[-1] == said, (results, r.stdout, r.stderr)
             assert r.returncode == code, (results, r.returncode)
-            assert r.stdout.count("t: skipped: why") == 4 * results.count("SKIP"), r.stdout
+            assert r.stdout.count("imagend:unit / t: skipped: why") == 4 * results.count("SKIP"), r.stdout
+
+
+def test_a_test_that_no_run_has():
+    with tree() as t:
+        r = t.run("test", odd="lonely")
+        assert (r.stdout.splitlines()[-1], r.returncode) == ("4 passed, 1 failed, 0 skipped", 1), r.stdout
+        assert "in none of the runs: lonely\n" in r.stderr, r.stderr
 
 
 def test_a_folder_that_does_not_build():
