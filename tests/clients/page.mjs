@@ -76,12 +76,12 @@ await run({
   async models() {
     const folder = mkdtempSync(join(tmpdir(), "imagend-models-"));
     const file = join(folder, "models");
-    writeFileSync(file, "[missing]\nmodel = missing\n[photo]\nmodel = fake\n[draft]\nmodel = fake/small\n");
+    writeFileSync(file, "[photo]\nmodel = fake\n[missing]\nmodel = missing\n[draft]\nmodel = fake/small\n");
     const s = await serve({ FAKE_STEP_MS: "1" }, "--models-file", file);
     const { page, problems } = await open(s);
     const options = (id) => page.$$eval(`#${id} option:not([hidden])`, (all) => all.map((o) => o.value));
-    assert.deepEqual(await options("model"), ["missing", "photo", "draft"]);
-    assert.equal(await page.inputValue("#model"), "photo", "the first that can be loaded");
+    assert.deepEqual(await options("model"), ["photo", "missing", "draft"]);
+    assert.equal(await page.inputValue("#model"), "photo", "the default");
     assert.equal(await page.isVisible("#preset"), true);
     await page.selectOption("#preset", "fast");
     await page.selectOption("#size", "64");
