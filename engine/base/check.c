@@ -4,6 +4,7 @@
 #include "check_scales.h"
 
 #include "json.h"
+#include "text.h"
 #include "utf8.h"
 
 #include <ctype.h>
@@ -416,13 +417,12 @@ static enum err lax_bool(const struct check_field *f, const char *s, char *at, s
 
 static enum err lax_number(const struct check_field *f, const char *s, char *at, struct fault *why)
 {
-    char *end, *whole_end;
+    char *end;
+    double v;
     errno = 0;
-    long long whole = strtoll(s, &whole_end, 10);
-    const bool digits = *s && !*whole_end && !errno;
-    const double v = strtod(s, &end);
-    // strtod alone would accept "inf", "nan" and hexadecimal.
-    if (!*s || *end || s[strspn(s, "+-.0123456789eE")])
+    long long whole = strtoll(s, &end, 10);
+    const bool digits = *s && !*end && !errno;
+    if (!text_number(s, &v))
         return refuse_type(why, f, *s ? s : "\"\"");
     if (f->type == CHECK_NUMBER)
         return put_number(f, v, at, why);

@@ -4,6 +4,7 @@
 
 #include "buf.h"
 #include "json.h"
+#include "text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,7 +68,7 @@ static enum err read_item(const struct check_field *f, const char *s, size_t n,
                           struct check_scales *out, struct fault *why)
 {
     struct check_scaled item = {0};
-    char number[48], *end;
+    char number[48];
     for (; n && *s == ' '; n--)
         s++;
     while (n && s[n - 1] == ' ')
@@ -78,10 +79,7 @@ static enum err read_item(const struct check_field *f, const char *s, size_t n,
     if (colon) {
         const int length = snprintf(number, sizeof number, "%.*s", (int)(n - name - 1), colon + 1);
         item.scaled = true;
-        item.scale = strtod(number, &end);
-        // strtod alone would accept spaces, "inf", "nan" and hexadecimal.
-        if (length >= (int)sizeof number || !length || *end ||
-            number[strspn(number, "+-.0123456789eE")])
+        if (length >= (int)sizeof number || !text_number(number, &item.scale))
             return fault_set(
                 why, ERR_INVALID, f->name,
                 "\"%s\": the scale of \"%s\" must be a number from %g to %g, not \"%s\"", f->name,

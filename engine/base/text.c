@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 void text_json(struct buf *b, const char *s)
@@ -122,6 +123,14 @@ enum { LONGEST = 63 };
 static int smaller(int a, int b)
 {
     return a < b ? a : b;
+}
+
+bool text_number(const char *s, double *out)
+{
+    char *end;
+    *out = strtod(s, &end);
+    // strtod alone would accept spaces, "inf", "nan" and hexadecimal.
+    return *s && !*end && !s[strspn(s, "+-.0123456789eE")];
 }
 
 char *text_trim(char *s)

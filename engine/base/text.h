@@ -1,4 +1,4 @@
-// JSON strings, base64 and hexadecimal; lines of settings; suggestions for mistyped names.
+// JSON strings, base64 and hexadecimal; numbers and lines of settings; suggestions for mistyped names.
 #ifndef IMAGEND_TEXT_H
 #define IMAGEND_TEXT_H
 
@@ -19,6 +19,9 @@ bool text_unbase64(struct buf *b, const char *text);
 
 // Appends n bytes as lowercase hexadecimal.
 void text_hex(struct buf *b, const void *data, size_t n);
+
+// Reads a text that is a decimal number and nothing else.
+bool text_number(const char *s, double *out);
 
 // The part of s without white space at both ends; cuts s off there.
 char *text_trim(char *s);

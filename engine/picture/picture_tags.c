@@ -1,6 +1,8 @@
 // A1111's way to select LoRAs: tags in the prompt. Called by its API's routes. Thread: any.
 #include "picture.h"
 
+#include "text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,14 +28,6 @@ static enum err refuse(const char *tag, size_t n, const char *what, struct fault
 {
     return fault_set(why, ERR_INVALID, "prompt", "\"prompt\": %.*s %s; write <lora:NAME:SCALE>",
                      (int)(n < 80 ? n : 80), tag, what);
-}
-
-static bool read_scale(const char *s, double *out)
-{
-    char *end;
-    *out = strtod(s, &end);
-    // strtod alone would accept spaces, "inf", "nan" and hexadecimal.
-    return *s && !*end && !s[strspn(s, "+-.0123456789eE")];
 }
 
 // The scale of the U-Net among "NAME", "NAME:TEXT:UNET", "te=TEXT" and "unet=UNET", of which the
@@ -75,7 +69,7 @@ static enum err read_tag(const char *tag, size_t n, struct check_scales *loras, 
         return refuse(tag, n, "has no valid name", why);
     snprintf(item.name, sizeof item.name, "%s", name);
     item.scaled = scale;
-    if (scale && !read_scale(scale, &item.scale))
+    if (scale && !text_number(scale, &item.scale))
         return refuse(tag, n, "has a scale that is not a number", why);
     return check_add_scaled(f, loras, &item, why);
 }

@@ -84,11 +84,10 @@ int cli_inspect(int argc, char **argv)
                 return generate_complain("--slots cannot be \"%.100s\"; use 1 to 256", optarg);
             p.slots = (int)slots;
         } else if (option == INSPECT_LORA || option == INSPECT_CHOICES) {
-            const bool chosen = option == INSPECT_CHOICES;
-            p.lora = *loras || !chosen ? loras : NULL;
-            p.lora_choices = *choices || chosen ? choices : NULL;
-            if (!generate_add_lora(optarg, chosen ? choices : loras,
-                                   chosen ? sizeof choices : sizeof loras))
+            const bool all = option == INSPECT_LORA;
+            char *list = all ? loras : choices;
+            *(all ? &p.lora : &p.lora_choices) = list;
+            if (!generate_add_lora(optarg, list, all ? sizeof loras : sizeof choices))
                 return generate_complain("--%s cannot be \"%.100s\"; use %s",
                                          cli_about_inspect.options[option].name, optarg,
                                          cli_legal_lora);

@@ -58,8 +58,8 @@ enum draw_quality {
 // Finds the model that a request names; NULL or "": the default. *model is for job_spec: NULL if
 // there is only one. False: unknown.
 bool draw_find_model(const struct app *app, const char *name, const char **model);
-// Responds that there is no such model.
-void draw_no_model(struct call *c, const char *name); // 404, with the names of those that do
+// Responds that there is no such model, and which ones there are.
+void draw_no_model(struct call *c, const char *name);
 // Adds the state of a model, and why it cannot be loaded: members of a JSON object, with a leading
 // comma.
 void draw_add_state(struct buf *b, const struct jobs_model *m);

@@ -374,8 +374,8 @@ def eventually(check, seconds=PATIENCE, what="condition"):
 
 
 def main(tests):
-    """Run the module's test_ functions; those with arguments share one default server. With TEST_STOPS_AT_FAILURE set, the
-    first failure is the last."""
+    """Run the module's test_ functions; those with arguments share one default server. With TEST_STOPS_AT_FAILURE set,
+    the first failure is the last."""
     shared = None
     passed = failed = skipped = 0
     for name, function in list(tests.items()):

@@ -335,11 +335,11 @@ def test_the_cache_of_hugging_face():
                  "(models--DeepFloyd--IF-I-XL-v1.0)")
         for m.path in path, path + "/":
             check(m, None)
-            assert "IF-I-XL-v1.0, 1 stage" in m.inspect()[1].splitlines()[0]
+            assert m.inspect()[1].splitlines()[0].endswith(" IF-I-XL-v1.0, 1 stage")
             with open(os.path.join(m.top, "o.png"), "rb") as f:
                 assert b"model\0IF-I-XL-v1.0" in f.read()
         status, text = run("inspect", ".", cwd=path)
-        assert status == 0 and "IF-I-XL-v1.0, 1 stage" in text, text
+        assert status == 0 and "IF-I-XL-v1.0, 1 stage\n" in text, text
         # Of several snapshots, the one that refs/main names.
         m.path = os.path.join(m.top, entry)
         shutil.copytree(path, os.path.join(os.path.dirname(path), "00000000"))

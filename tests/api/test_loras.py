@@ -226,4 +226,5 @@ def test_each_model_has_its_own():
     s.close()
 
 
-main(globals())
+if __name__ == "__main__":
+    main(globals())

@@ -125,6 +125,26 @@ static void check_distance(void)
     CHECK_INT(text_distance(a, b), 63);
 }
 
+static void check_numbers(void)
+{
+    static const struct {
+        const char *text;
+        bool good;
+        double value;
+    } rows[] = {
+        {"0", true, 0},      {"-1.5", true, -1.5}, {"+2", true, 2},   {".5", true, .5},
+        {"1e3", true, 1000}, {"1E-2", true, .01},  {"", false, 0},    {" 1", false, 0},
+        {"1 ", false, 0},    {"0x10", false, 0},   {"inf", false, 0}, {"nan", false, 0},
+        {"1e", false, 0},    {"1.2.3", false, 0},  {"--1", false, 0}, {"e", false, 0},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        double v = 0;
+        CHECK_MSG(text_number(rows[i].text, &v) == rows[i].good, "\"%s\"", rows[i].text);
+        CHECK_MSG(!rows[i].good || v == rows[i].value, "\"%s\": %g", rows[i].text, v);
+    }
+}
+
 static void check_written(void)
 {
     static const struct {
@@ -179,6 +199,7 @@ int main(void)
 {
     check_written();
     check_distance();
+    check_numbers();
     check_utf8();
     check_space();
     check_hash();
