@@ -1,4 +1,5 @@
-// JSON strings, base64 and hexadecimal; numbers and lines of settings; suggestions for mistyped names.
+// JSON strings, base64 and hexadecimal; numbers and lines of settings; suggestions for mistyped
+// names.
 #ifndef IMAGEND_TEXT_H
 #define IMAGEND_TEXT_H
 
