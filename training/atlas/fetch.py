@@ -5,11 +5,13 @@ up for, and are kept in a folder of their own; nothing of them is committed.
 """
 
 import base64
+import fcntl
 import hashlib
 import json
 import pathlib
 import subprocess
 import tarfile
+import tempfile
 
 SOURCES = pathlib.Path(__file__).resolve().parent.parent / "vocabulary" / "sources.json"
 
@@ -34,41 +36,43 @@ def _run(command, folder):
         raise FetchError("%s failed: %s" % (" ".join(command), done.stderr.strip()[-400:]))
 
 
-def _npm(name, pin, folder):
-    target = folder / name
-    if (target / "package" / "package.json").exists():
-        return target / "package"
-    target.mkdir(parents=True, exist_ok=True)
-    _run(["npm", "pack", "--silent", "%s@%s" % (pin["package"], pin["version"])], target)
-    archive = next(target.glob("*.tgz"))
+def _npm(pin, folder):
+    _run(["npm", "pack", "--silent", "%s@%s" % (pin["package"], pin["version"])], folder)
+    archive = next(folder.glob("*.tgz"))
     kind, expected = pin["integrity"].split("-", 1)
     _check(archive, expected, base64.b64encode(_digest(archive, kind).digest()).decode())
     with tarfile.open(archive) as tar:
         for member in tar:      # plain files inside the package only
             path = pathlib.PurePosixPath(member.name)
             if member.isfile() and not path.is_absolute() and ".." not in path.parts:
-                tar.extract(member, target)
+                tar.extract(member, folder)
     archive.unlink()
-    return target / "package"
 
 
-def _debian(name, pin, folder):
-    target = folder / name
-    if (target / "usr").exists():
-        return target
-    target.mkdir(parents=True, exist_ok=True)
-    _run(["apt-get", "download", "%s=%s" % (pin["package"], pin["version"])], target)
-    archive = next(target.glob("*.deb"))
+def _debian(pin, folder):
+    _run(["apt-get", "download", "%s=%s" % (pin["package"], pin["version"])], folder)
+    archive = next(folder.glob("*.deb"))
     _check(archive, pin["sha256"], _digest(archive, "sha256").hexdigest())
-    _run(["dpkg", "-x", archive.name, "."], target)
+    _run(["dpkg", "-x", archive.name, "."], folder)
     archive.unlink()
-    return target
 
 
 def fetch(name, folder):
-    """The folder of one pinned package ("fluent", "noto", "cldr" or "sh3d"), fetched if need be."""
+    """The folder of one pinned package ("fluent", "noto", "cldr" or "sh3d"), fetched if need be. Processes
+    that want the same package wait for the one that fetches it."""
     pins = json.loads(SOURCES.read_text())
     folder = pathlib.Path(folder).resolve()
-    if name in pins["npm"]:
-        return _npm(name, pins["npm"][name], folder)
-    return _debian(name, pins["debian"][name], folder)
+    target = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / (name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as part:
+                whole = pathlib.Path(part) / name
+                whole.mkdir()
+                if name in pins["npm"]:
+                    _npm(pins["npm"][name], whole)
+                else:
+                    _debian(pins["debian"][name], whole)
+                whole.rename(target)        # a package that was cut short is fetched again
+    return target / "package" if name in pins["npm"] else target

@@ -3,12 +3,15 @@
 import threads  # noqa: F401  (before torch)
 
 import collections
+import concurrent.futures
 import contextlib
 import io
 import json
 import pathlib
 import tempfile
+import time
 import unittest
+import unittest.mock
 import zipfile
 
 import numpy
@@ -184,6 +187,24 @@ class Pins(unittest.TestCase):
             with self.assertRaisesRegex(fetch.FetchError, "pinned"):
                 fetch._check(file, "x", "y")
             self.assertFalse(file.exists())
+
+    def test_a_package_is_fetched_once_and_whole(self):
+        calls = []
+
+        def pack(pin, folder):
+            calls.append(pin["package"])
+            (folder / "package").mkdir()
+            time.sleep(.05)
+            if len(calls) == 1:
+                raise fetch.FetchError("cut short")
+            (folder / "package" / "icons.json").write_text("{}")
+
+        with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(fetch, "_npm", pack):
+            with self.assertRaisesRegex(fetch.FetchError, "cut short"):
+                fetch.fetch("noto", folder)
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                found = list(pool.map(lambda _: (fetch.fetch("noto", folder) / "icons.json").exists(), range(3)))
+        self.assertEqual((found, len(calls)), ([True] * 3, 2))
 
     def test_every_source_is_pinned(self):
         pins = json.loads(fetch.SOURCES.read_text())
