@@ -167,10 +167,10 @@ void native_capabilities(struct call *c)
     add_names(&b, "timesteps", m->timesteps);
     buf_printf(&b,
                ",\"formats\":[\"png\",\"jpeg\",\"webp\"],\"limits\":{\"n\":%d,\"prompt_bytes\":%d,"
-               "\"steps\":%d,\"previews\":%d,\"priority\":%d,\"queue\":%d,\"queue_per_key\":%d,"
-               "\"keep_seconds\":%lld},",
-               JOB_MAX_PICTURES, PICTURE_MAX_PROMPT, PICTURE_MAX_STEPS, JOB_MAX_PREVIEWS,
-               JOB_MAX_PRIORITY, limits->queued, limits->queued_per_owner,
+               "\"steps\":%d,\"loras\":%d,\"previews\":%d,\"priority\":%d,\"queue\":%d,"
+               "\"queue_per_key\":%d,\"keep_seconds\":%lld},",
+               JOB_MAX_PICTURES, PICTURE_MAX_PROMPT, PICTURE_MAX_STEPS, PICTURE_MAX_LORAS,
+               JOB_MAX_PREVIEWS, JOB_MAX_PRIORITY, limits->queued, limits->queued_per_owner,
                (long long)(limits->keep_ms / 1000));
     add_input(&b, m, limits);
     buf_printf(

@@ -54,6 +54,7 @@ function about(request, index) {
   if (strength) parts.push("strength " + strength + ", " + strengthWord(strength));
   if (request.scale) parts.push("upscaled " + request.scale + "×");
   if (request.preset) parts.push(request.preset);
+  if (request.loras) parts.push("LoRAs " + request.loras);
   if (!$("model-field").hidden) parts.push(request.model);
   if (request.negative_prompt) parts.push("negative prompt: " + request.negative_prompt);
   if (request.n > 1) parts.unshift((index + 1) + " of " + request.n);

@@ -76,7 +76,8 @@ export async function bodyWith(fields, input, painting, marked) {
 
 function multipart(fields, files) {
   const form = new FormData();
-  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  for (const [name, value] of Object.entries(fields))
+    form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
   for (const [name, blob] of Object.entries(files)) form.append(name, blob, blob.name || name + ".png");
   return form;
 }

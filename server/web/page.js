@@ -4,6 +4,7 @@ import { show } from "./cards.js";
 import { editor } from "./editor.js";
 import { bodyWith, limits } from "./input.js";
 import { findInput, forget, list, remember, rememberInput } from "./jobs.js";
+import { chosen, offer, select } from "./loras.js";
 import { complain, say, settle, sizeText, sides, strengthWord, words } from "./words.js";
 
 const PREVIEWS = 10;
@@ -68,6 +69,7 @@ async function again({ id, request, asked, index }) {
   $("guidance").value = asked.guidance_scale || "";
   $("sampler").value = asked.sampler || "";
   $("preset").value = request.preset || "";
+  try { select(asked.loras); } catch (error) { complain(error); }
   $("more").open = $("more").open || Boolean(request.negative_prompt || asked.steps ||
     asked.guidance_scale || asked.sampler || $("picture").value);
   if (!asked.task) {
@@ -94,7 +96,7 @@ function fields() {
     ["negative_prompt", $("negative").value || null],
     ["seed", number("seed")], ["picture", number("picture")], ["steps", number("steps")],
     ["guidance_scale", number("guidance")],
-    ["sampler", $("sampler").value || null], ["preset", $("preset").value || null]])
+    ["sampler", $("sampler").value || null], ["preset", $("preset").value || null], ["loras", chosen()]])
     if (value !== null) job[name] = value;
   return job;
 }
@@ -140,9 +142,9 @@ async function submitInput(asked, marked, input = editor.input(), painting = edi
 }
 
 async function upscale(scale) {
-  const { model, prompt, seed, preset } = fields(); // the others concern the first stage
+  const { model, prompt, seed, preset, loras } = fields(); // the others concern the first stage
   const asked = { ...model && { model }, ...prompt && { prompt }, ...seed !== undefined && { seed }, ...preset && { preset },
-    task: "upscale", scale, previews: PREVIEWS };
+    ...loras && { loras }, task: "upscale", scale, previews: PREVIEWS };
   await submitInput(asked, false);
 }
 
@@ -170,6 +172,7 @@ function showModel(can) {
   $("sampler").replaceChildren($("sampler").options[0], ...can.samplers.map((s) => new Option(s, s)));
   $("preset").replaceChildren($("preset").options[0], ...can.presets.map((p) => new Option(p.name, p.name)));
   $("preset-field").hidden = !can.presets.length;
+  offer(can.loras, can.limits.loras);
   $("count").max = can.limits.n;
   Object.assign(limits, can.input, can.output && { output: can.output });
   editor.setAbilities(abilities(can));

@@ -4,7 +4,7 @@ import { $, key } from "./api.js";
 // Maps the API's field names to element ids.
 const FIELDS = { model: "model", prompt: "prompt", negative_prompt: "negative", size: "size", n: "count",
   preset: "preset", seed: "seed", picture: "picture", steps: "steps", guidance_scale: "guidance",
-  sampler: "sampler", strength: "strength" };
+  sampler: "sampler", strength: "strength", loras: "loras" };
 
 export const sides = (size) => String(size).includes("x") ? size.split("x").map(Number) : [size, size];
 export const sizeText = (size) => sides(size)[0] === sides(size)[1] ? sides(size)[0] + " px"
@@ -33,8 +33,8 @@ export function words(error) {
   if (error.local) return sentence(error.message);
   if (!error.status) return "Cannot reach the server.";
   if (adviceOn(error)) return sentence(error.message) + " " + adviceOn(error);
-  const label = field(error) && field(error).labels[0].textContent;
-  return sentence(label ? error.message.replace('"' + error.param + '"', label) : error.message);
+  const own = field(error), label = own && (own.labels ? own.labels[0] : own.querySelector("legend"));
+  return sentence(label ? error.message.replace('"' + error.param + '"', label.textContent) : error.message);
 }
 
 function adviceOn(error) {
@@ -46,7 +46,8 @@ function adviceOn(error) {
 // Shows the error next to the button and focuses the field that caused it.
 export function complain(error) {
   $("message").textContent = words(error);
-  const wrong = error.status === 401 ? $("key") : field(error);
+  let wrong = error.status === 401 ? $("key") : field(error);
+  if (wrong && !wrong.labels) wrong = wrong.querySelector("input"); // of a group
   if (!wrong) {
     $("message").scrollIntoView({ block: "nearest" });
     return;

@@ -223,8 +223,8 @@ def test_limits_that_are_no_single_field():
         page = s.get("/v1/jobs").json
         assert len(page["data"]) == 20 and page["has_more"]
         c = s.get("/v1/capabilities").json["limits"]
-        assert c == {"n": 16, "prompt_bytes": 32000, "steps": 1000, "previews": 32, "priority": 9,
-                     "queue": 256, "queue_per_key": 128, "keep_seconds": 3600}, c
+        assert c == {"n": 16, "prompt_bytes": 32000, "steps": 1000, "loras": 8, "previews": 32,
+                     "priority": 9, "queue": 256, "queue_per_key": 128, "keep_seconds": 3600}, c
         a = s.draw(n=10)
         assert a.status == 200 and len(a.json["data"]) == 10
     finally:

@@ -284,6 +284,26 @@ await run({
     assert.equal(await s.stop(), 0);
   },
 
+  // A form, which has the file, names them as JSON does; upscaling has them, too.
+  async loras() {
+    const s = await start(["--lora-choices", "fox.safetensors,dog.safetensors,cat.safetensors:2"]);
+    const { page, problems } = await open(s);
+    await openFile(page, await file(page, 200, 150));
+    await page.getByRole("checkbox", { name: "fox" }).check();
+    await page.getByRole("checkbox", { name: "dog" }).check();
+    await page.getByRole("checkbox", { name: "cat" }).check();
+    await page.getByLabel("Scale of dog").fill("0.5");
+    await page.fill("#prompt", "a fox");
+    await page.click("#draw");
+    await done(page);
+    assert.equal((await newest(s)).request.loras, "fox:1, dog:0.5");
+    await page.click("#upscale button");
+    await done(page, 2);
+    assert.equal((await newest(s)).request.loras, "dog:0.5", "that of the stage that ran");
+    assert.deepEqual(problems, []);
+    assert.equal(await s.stop(), 0);
+  },
+
   async upscale() {
     const s = await start();
     const { page, problems } = await open(s);

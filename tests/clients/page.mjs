@@ -104,6 +104,87 @@ await run({
     rmSync(folder, { recursive: true });
   },
 
+  async loras() {
+    const folder = mkdtempSync(join(tmpdir(), "imagend-loras-")), file = join(folder, "models");
+    writeFileSync(file, "[photo]\nmodel = fake\nlora = fox.safetensors:0.5,a/twin.safetensors,b/twin.safetensors\n" +
+      "lora-choices = " + [1, 2, 3, 4, 5, 6, 7, 8].map((n) => `style-${n}.safetensors:${n}`).join() +
+      "\n[draft]\nmodel = fake/small\n");
+    const s = await serve({ FAKE_STEP_MS: "1" }, "--models-file", file);
+    const { page, problems } = await open(s);
+    const asked = async () => (await s.json("/v1/jobs")).data[0].request.loras;
+    const box = (name) => page.getByRole("checkbox", { name }), scale = (name) => page.getByLabel("Scale of " + name);
+    const chosen = () => page.$$eval("#lora-list :checked", (all) => all.map((c) => c.labels[0].textContent));
+    assert.deepEqual(await chosen(), ["fox"], "the default; a name of two files is not offered");
+    assert.equal(await scale("fox").inputValue(), "0.5");
+    assert.equal(await scale("style-1").isVisible(), false);
+    await look(page, "loras");
+    await draw(page, "as the service draws", "64");
+    await done(page);
+    assert.equal(await asked(), "fox:0.5", "the default of the stage that ran");
+    await box("style-1").check();
+    await scale("style-1").fill("");
+    await box("fox").uncheck();
+    await box("style-2").check();
+    await scale("style-2").fill("-0.25");
+    await draw(page, "with two others", "1024");
+    await done(page, 2);
+    assert.equal(await asked(), "style-1:1, style-2:-0.25");
+    assert.match(await page.textContent(".card .state"), / · LoRAs style-1:1, style-2:-0.25 · photo$/);
+    await look(page, "loras-two");
+    await box("style-1").uncheck();
+    await box("style-2").uncheck();
+    await draw(page, "with none", "64");
+    await done(page, 3);
+    assert.equal(await asked(), null);
+    // Each image's own, also from another model.
+    await page.selectOption("#model", "draft");
+    await page.waitForSelector("#loras:not(:visible)", { state: "attached" });
+    await page.click(".card:nth-child(2) .again");
+    await page.waitForSelector("#loras:visible");
+    await page.waitForFunction(() => document.querySelector("#prompt").value === "with two others");
+    assert.deepEqual(await chosen(), ["style-1", "style-2"]);
+    assert.deepEqual([await scale("style-1").inputValue(), await scale("style-2").inputValue()], ["1", "-0.25"]);
+    await page.click(".card:nth-child(1) .again");
+    assert.deepEqual(await chosen(), []);
+    await page.click(".card:nth-child(3) .again");
+    assert.deepEqual(await chosen(), ["fox"]);
+    // A request names at most 8 of the 9.
+    for (let n = 1; n <= 7; n++) await box("style-" + n).check();
+    assert.equal(await box("style-8").isDisabled(), true);
+    assert.equal(await page.textContent("#lora-help:visible"), "up to 8 at once");
+    await look(page, "loras-full");
+    await box("fox").uncheck();
+    assert.equal(await box("style-8").isDisabled(), false);
+    // What the server refuses is said at the list.
+    await page.evaluate(() => document.getElementById("form").setAttribute("novalidate", ""));
+    await scale("style-1").fill("1000");
+    await page.click("#draw");
+    await page.waitForFunction(() => /^LoRAs.* 1000\.$/.test(document.getElementById("message").textContent));
+    assert.equal(await page.evaluate(() => document.activeElement.closest("#loras") !== null), true);
+    assert.deepEqual(problems, []);
+    assert.equal(await s.stop(), 0);
+    rmSync(folder, { recursive: true });
+  },
+
+  async lostLora() {
+    const s = await serve({ FAKE_STEP_MS: "1" }, "--lora-choices", "fox.safetensors");
+    const { page } = await open(s);
+    await page.getByRole("checkbox", { name: "fox" }).check();
+    await draw(page, "a fox", "64");
+    await done(page);
+    await page.route("**/v1/capabilities", async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, json: { ...await response.json(), loras: [] } });
+    });
+    await page.reload();
+    await done(page);
+    assert.equal(await page.isVisible("#loras"), false);
+    await page.click(".again");
+    await page.waitForFunction(() => document.getElementById("message").textContent ===
+      'The model no longer has the LoRA "fox".');
+    assert.equal(await s.stop(), 0);
+  },
+
   async viewerAndSeed() {
     const s = await serve({ FAKE_STEP_MS: "1" });
     const { page, context } = await open(s);
