@@ -54,6 +54,8 @@ struct route_answer {
     int status;
     const char *type; // media type; NULL: no body
     const char *help;
+    const char
+        *schema; // of JSON, and of the data of an event: a name in server/routes/responses*.json
 };
 
 struct route {

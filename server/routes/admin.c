@@ -44,12 +44,12 @@ static void metrics_get(struct call *c)
 
 const struct route routes_admin[] = {
     {"GET", "/healthz", healthz_get, SCOPE_NONE, ROUTE_WHEN_DRAINING, ERRORS_OPENAI, "operations",
-     "Liveness probe", .answer = {{200, "application/json", "the process is alive"}}},
+     "Liveness probe", .answer = {{200, "application/json", "the process is alive", "Health"}}},
     {"GET", "/readyz", readyz_get, SCOPE_NONE, ROUTE_WHEN_DRAINING, ERRORS_OPENAI, "operations",
      "Readiness probe",
-     .answer = {{200, "application/json", "the server accepts requests"},
+     .answer = {{200, "application/json", "the server accepts requests", "Readiness"},
                 {503, "application/json",
-                 "the server is loading, draining, or has no working device"}}},
+                 "the server is loading, draining, or has no working device", "Readiness"}}},
     {"GET", "/metrics", metrics_get, SCOPE_ADMIN, ROUTE_WHEN_DRAINING | ROUTE_EXACT, ERRORS_OPENAI,
      "operations", "Metrics for Prometheus", .answer = {{200, "text/plain", "the metrics"}}},
     {0},

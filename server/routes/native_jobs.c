@@ -488,30 +488,32 @@ static void jobs_list_get(struct call *c)
     jobs_list(app->jobs, &q, on_list, l, &l->ask);
 }
 
-#define JSON_ANSWER(help)                                                                          \
+#define JSON_ANSWER(help, schema)                                                                  \
     {                                                                                              \
         {                                                                                          \
-            200, "application/json", help                                                          \
+            200, "application/json", help, schema                                                  \
         }                                                                                          \
     }
 const struct route routes_native[] = {
     {"POST", "/v1/jobs", jobs_post, SCOPE_GENERATE, ROUTE_BODY | ROUTE_IMAGES | ROUTE_FORM,
      ERRORS_OPENAI, "jobs", "Submit a background job", .body = &jobs_check_table,
      .fields_size = sizeof(struct jobs_fields),
-     .answer = {{202, "application/json", "the accepted job; the Location header holds its URL"}}},
+     .answer = {{202, "application/json", "the accepted job; the Location header holds its URL",
+                 "Job"}}},
     {"GET", "/v1/jobs", jobs_list_get, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
      "List your jobs, newest first", .query = &list_check,
-     .fields_size = sizeof(struct list_fields), .answer = JSON_ANSWER("a page of jobs")},
+     .fields_size = sizeof(struct list_fields), .answer = JSON_ANSWER("a page of jobs", "JobList")},
     {"GET", "/v1/jobs/{id}", job_get, SCOPE_READ, 0, ERRORS_OPENAI, "jobs", "One job",
-     .answer = JSON_ANSWER("the job")},
+     .answer = JSON_ANSWER("the job", "Job")},
     {"DELETE", "/v1/jobs/{id}", job_delete, SCOPE_GENERATE, 0, ERRORS_OPENAI, "jobs",
      "Cancel a job, or delete one that has finished",
-     .answer = {{200, "application/json", "the cancelled job"}, {204, NULL, "deleted"}}},
+     .answer = {{200, "application/json", "the cancelled job", "Job"}, {204, NULL, "deleted"}}},
     {"GET", "/v1/jobs/{id}/events", native_events, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
      "Stream the events of a job; Last-Event-ID resumes a broken stream",
      .answer = {{200, "text/event-stream",
                  "the events status, queued, started, step, preview, stage and picture, then done, "
-                 "failed, cancelled or shutdown"}}},
+                 "failed, cancelled or shutdown",
+                 "JobEvent"}}},
     {"GET", "/v1/jobs/{id}/images/{index}", job_image, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
      "One image of a job", .answer = {{200, "image/png", "the image, in the format of the job"}}},
     {"GET", "/v1/files/{id}/{name}", file_get, SCOPE_NONE, 0, ERRORS_OPENAI, "jobs",
@@ -520,6 +522,6 @@ const struct route routes_native[] = {
     {"GET", "/v1/capabilities", native_capabilities, SCOPE_READ, 0, ERRORS_OPENAI, "jobs",
      "Models, sizes, samplers, limits and current load", .query = &native_capabilities_check,
      .fields_size = sizeof(struct native_capabilities_fields),
-     .answer = JSON_ANSWER("the capabilities")},
+     .answer = JSON_ANSWER("the capabilities", "Capabilities")},
     {0},
 };

@@ -421,29 +421,33 @@ static void images_post(struct call *c)
     openai_images_run(c, NULL, unused);
 }
 
-#define ANSWER_STREAM {200, "text/event-stream", "partial and final images, if stream is true"}
+#define ANSWER_STREAM                                                                              \
+    {200, "text/event-stream", "partial and final images, if stream is true", "ImageEvent"}
 #define ANSWER_RAW                                                                                 \
     {200, "image/png", "the image itself, if Accept is image/png, image/jpeg or image/webp"}
 const struct route routes_openai[] = {
     {"POST", "/v1/images/generations", images_post, SCOPE_GENERATE, ROUTE_BODY, ERRORS_OPENAI,
      "images", "Generate images and wait for them", .body = &images_check,
      .fields_size = sizeof(struct images_fields),
-     .answer = {{200, "application/json", "the images"}, ANSWER_STREAM, ANSWER_RAW}},
+     .answer = {{200, "application/json", "the images", "Images"}, ANSWER_STREAM, ANSWER_RAW}},
     {"POST", "/v1/images/edits", openai_edits_post, SCOPE_GENERATE,
      ROUTE_BODY | ROUTE_IMAGES | ROUTE_FORM, ERRORS_OPENAI, "images",
      "Edit an image and wait for the result", .body = &openai_edits_check,
      .fields_size = sizeof(struct edits_fields),
-     .answer = {{200, "application/json", "the edited images"}, ANSWER_STREAM, ANSWER_RAW}},
+     .answer = {{200, "application/json", "the edited images", "Images"},
+                ANSWER_STREAM,
+                ANSWER_RAW}},
     {"POST", "/v1/images/variations", openai_variations_post, SCOPE_GENERATE,
      ROUTE_BODY | ROUTE_IMAGES | ROUTE_FORM, ERRORS_OPENAI, "images",
      "Vary an image without a prompt", .body = &openai_variations_check,
      .fields_size = sizeof(struct images_fields),
-     .answer = {{200, "application/json", "the images"}, ANSWER_RAW}},
+     .answer = {{200, "application/json", "the images", "Images"}, ANSWER_RAW}},
     {"GET", "/v1/models", openai_models_list, SCOPE_READ, 0, ERRORS_OPENAI, "models",
-     "List the models", .answer = {{200, "application/json", "the models"}}},
+     "List the models", .answer = {{200, "application/json", "the models", "ModelList"}}},
     {"GET", "/v1/models/{id}", openai_models_get, SCOPE_READ, 0, ERRORS_OPENAI, "models",
-     "One model", .answer = {{200, "application/json", "the model"}}},
+     "One model", .answer = {{200, "application/json", "the model", "Model"}}},
     {"GET", "/v1/models/{owner}/{id}", openai_models_get, SCOPE_READ, 0, ERRORS_OPENAI, "models",
-     "One model whose name contains a slash", .answer = {{200, "application/json", "the model"}}},
+     "One model whose name contains a slash",
+     .answer = {{200, "application/json", "the model", "Model"}}},
     {0},
 };

@@ -1,9 +1,11 @@
-// GET /openapi.json: the API description (OpenAPI 3.1), generated from the route table and the
-// field tables that validate requests. Loop thread.
+// GET /openapi.json: the API description (OpenAPI 3.1), generated from the route table, the
+// field tables that validate requests, and the schemas of responses in responses*.json, which the
+// tests compare with real responses. Loop thread.
 #include "app.h"
 
 #include "buf.h"
 #include "models_file.h"
+#include "page_data.h"
 #include "program.h"
 #include "text.h"
 
@@ -85,21 +87,34 @@ static void add_parameters(struct buf *b, const struct route *r)
     buf_puts(b, "]");
 }
 
+// The media type of a response and its schema.
+static void add_content(struct buf *b, const struct route_answer *a)
+{
+    buf_printf(b, "\"%s\":{\"schema\":", a->type);
+    if (a->schema)
+        buf_printf(b, "{\"$ref\":\"#/components/schemas/%s\"}}", a->schema);
+    else if (!strncmp(a->type, "text/", strlen("text/")))
+        buf_puts(b, "{\"type\":\"string\"}}");
+    else
+        buf_printf(b, "{\"type\":\"string\",\"contentMediaType\":\"%s\"}}", a->type);
+}
+
 static void add_answers(struct buf *b, const struct route *r)
 {
     buf_puts(b, ",\"responses\":{");
     for (int i = 0; i < 4 && r->answer[i].status; i++) {
         const struct route_answer *a = &r->answer[i];
         // The table lists the media types of one status next to each other.
-        if (i && r->answer[i - 1].status == a->status) {
-            buf_printf(b, ",\"%s\":{}", a->type);
-            continue;
+        const bool same = i && r->answer[i - 1].status == a->status;
+        if (same) {
+            buf_puts(b, ",");
+        } else {
+            buf_printf(b, "%s\"%d\":{\"description\":", i ? "}}," : "", a->status);
+            text_json(b, a->help);
+            buf_puts(b, ",\"content\":{");
         }
-        buf_printf(b, "%s\"%d\":{\"description\":", i ? "}}," : "", a->status);
-        text_json(b, a->help);
-        buf_puts(b, ",\"content\":{");
         if (a->type)
-            buf_printf(b, "\"%s\":{}", a->type);
+            add_content(b, a);
     }
     buf_puts(b, "}},\"default\":{\"description\":\"an error\",\"content\":{\"application/json\":{"
                 "\"schema\":{\"$ref\":\"#/components/schemas/");
@@ -159,16 +174,18 @@ static void add_paths(struct call *c, struct buf *b)
     }
 }
 
-static const char error_schemas[] =
-    "\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{\"type\":"
-    "\"object\",\"required\":[\"message\",\"type\",\"param\",\"code\"],\"properties\":{\"message\":"
-    "{"
-    "\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"param\":{\"type\":[\"string\",\"null\"]}"
-    ","
-    "\"code\":{\"type\":[\"string\",\"null\"]}}}}},\"A1111Error\":{\"type\":\"object\","
-    "\"required\":["
-    "\"error\",\"detail\"],\"properties\":{\"error\":{\"type\":\"string\"},\"detail\":{\"type\":"
-    "\"string\"},\"body\":{\"type\":\"string\"},\"errors\":{\"type\":\"string\"}}}";
+// The schemas of responses, without the braces of their files.
+static void add_response_schemas(struct buf *b)
+{
+    for (const struct page_file *f = response_files; f->name; f++) {
+        const char *text = (const char *)f->data, *open = memchr(text, '{', f->size);
+        size_t end = f->size;
+        while (end && text[end - 1] != '}')
+            end--;
+        buf_puts(b, f == response_files ? "" : ",");
+        buf_add(b, open + 1, (size_t)(text + end - 1 - (open + 1)));
+    }
+}
 
 static void openapi_get(struct call *c)
 {
@@ -185,7 +202,7 @@ static void openapi_get(struct call *c)
     add_paths(c, &b);
     buf_puts(&b, "},\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":"
                  "\"bearer\"}},\"schemas\":{");
-    buf_puts(&b, error_schemas);
+    add_response_schemas(&b);
     for (int at = 0; (r = router_next(c->router, &at));) {
         if (!r->body)
             continue;
@@ -198,6 +215,6 @@ static void openapi_get(struct call *c)
 
 const struct route routes_openapi[] = {
     {"GET", "/openapi.json", openapi_get, SCOPE_NONE, 0, ERRORS_OPENAI, "operations",
-     "This OpenAPI document", .answer = {{200, "application/json", "OpenAPI 3.1"}}},
+     "This OpenAPI document", .answer = {{200, "application/json", "OpenAPI 3.1", "OpenAPI"}}},
     {0},
 };

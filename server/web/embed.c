@@ -1,5 +1,5 @@
-// Build tool: writes files as a table of C arrays, so that the page travels inside the program.
-// Usage: embed OUTPUT INPUT...
+// Build tool: writes files as a table of C arrays, so that they travel inside the program.
+// Usage: embed OUTPUT TABLE INPUT...
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +7,7 @@ static const char *const types[][2] = {
     {".html", "text/html; charset=utf-8"},
     {".css", "text/css; charset=utf-8"},
     {".js", "text/javascript; charset=utf-8"},
+    {".json", "application/json"},
 };
 
 static const char *base_name(const char *path)
@@ -46,18 +47,18 @@ static int add_file(FILE *out, const char *path, int index)
 
 int main(int argc, char **argv)
 {
-    FILE *out = argc > 2 ? fopen(argv[1], "w") : NULL;
+    FILE *out = argc > 3 ? fopen(argv[1], "w") : NULL;
 
     if (!out) {
         fprintf(stderr, "embed: cannot write the output\n");
         return 1;
     }
     fprintf(out, "#include \"page_data.h\"\n\n");
-    for (int i = 2; i < argc; i++)
+    for (int i = 3; i < argc; i++)
         if (!add_file(out, argv[i], i))
             return 1;
-    fprintf(out, "const struct page_file page_files[] = {\n");
-    for (int i = 2; i < argc; i++)
+    fprintf(out, "const struct page_file %s[] = {\n", argv[2]);
+    for (int i = 3; i < argc; i++)
         fprintf(out, "    {\"%s\", \"%s\", file%d, sizeof file%d},\n", base_name(argv[i]),
                 type_of(argv[i]), i, i);
     fprintf(out, "    {NULL, NULL, NULL, 0},\n};\n");

@@ -1,4 +1,4 @@
-// The web page's files, embedded by the build.
+// Files that the build embeds: the web page, and the schemas of responses.
 #ifndef IMAGEND_PAGE_DATA_H
 #define IMAGEND_PAGE_DATA_H
 
@@ -10,7 +10,8 @@ struct page_file {
     size_t size;
 };
 
-// Ends with a row whose name is NULL.
+// Each ends with a row whose name is NULL.
 extern const struct page_file page_files[];
+extern const struct page_file response_files[]; // JSON objects: schemas by name
 
 #endif

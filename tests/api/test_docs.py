@@ -16,6 +16,8 @@ def test_openapi_describes_every_route(s):
     assert picture["required"] == ["prompt"]
     # What has a meaning beside an input image only is not told where there is none.
     for name, schema in api["components"]["schemas"].items():
+        if not name.endswith("Request"):
+            continue
         fields = schema["properties"]
         takes = "image" in fields or "init_images" in fields
         assert takes or not {"strength", "scale", "mask"} & set(fields), name
