@@ -24,7 +24,7 @@ import run
 import schedule
 import watching
 from atlas import Atlas
-from nets import t5, unet
+from nets import unet
 from optimiser import Optimiser
 from world.language import COLOUR_NAMES, SHAPES
 from world.trace import GRID
@@ -99,7 +99,7 @@ def make_nets(opt):
 
 def work(rank, opt, average):
     torch.manual_seed(1)
-    unet.HALF = t5.HALF = opt.device == "cpu"
+    run.choose_half(opt.device)
     encoder, tok = run.load_text(opt.text, opt.device)
     net, aux = make_nets(opt)
     aux.fixed_sizes = bool(opt.graph)

@@ -19,7 +19,7 @@ import low_res
 import run
 import schedule
 from atlas import Atlas
-from nets import t5, tokenizer, unet
+from nets import tokenizer, unet
 from optimiser import Optimiser
 from world import foreign, staging
 from world.cast import Cast
@@ -140,7 +140,7 @@ def make_net(opt):
 
 def work(rank, opt, average):
     torch.manual_seed(1)
-    unet.HALF = t5.HALF = opt.device == "cpu"
+    run.choose_half(opt.device)
     encoder, tok = run.load_text(opt.text, opt.device)
     net = make_net(opt)
     growth.warm(opt, net)

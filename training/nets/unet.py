@@ -6,8 +6,8 @@ DeepFloyd IF's blocks, driven by the same config.json, plus three keys of ours.
 `low_res_align_corners` false: low-res pixels are squares when they are upscaled, so that the picture
 stays where it was; diffusers' pipelines stretch it from corner to corner, by up to 1.5 pixels of a
 4x larger one, which a convolution that does not know its place cannot take back.
-On a CPU the convolutions and the attention products run in bfloat16 while training, everything else
-in float32 (set unet.HALF); exported results are always computed in float32.
+On a CPU with instructions for it, the convolutions and the attention products run in bfloat16 while
+training, everything else in float32 (HALF, see run.choose_half); exported results are always computed in float32.
 """
 
 import math

@@ -8,6 +8,7 @@ import pathlib
 import tempfile
 import types
 import unittest
+import unittest.mock
 
 import torch
 
@@ -15,7 +16,7 @@ import composing
 import run
 import train_base
 import train_text
-from nets import t5, tokenizer
+from nets import t5, tokenizer, unet
 from optimiser import Optimiser
 from tests import synthetic
 from world import staging
@@ -47,6 +48,17 @@ class Folder(unittest.TestCase):
         return argparse.Namespace(**dict(dict(
             mix=self.path / "mix.json", atlas=synthetic.atlas().folder, waves=[1], device="cpu", pool=256, reuse=2.,
             text=self.path, composers=0, object_weight=4., aux_weight=.1, focus=2.), **more))
+
+
+class Half(unittest.TestCase):
+    def test_products_are_in_bfloat16_where_that_is_faster(self):
+        self.addCleanup(setattr, t5, "HALF", False)
+        self.addCleanup(setattr, unet, "HALF", False)
+        for seconds, device, expected in ((1, "cpu", True), (3, "cpu", False), (1, "cuda", False)):
+            taken = {torch.bfloat16: seconds, torch.float32: 2}
+            with unittest.mock.patch.object(run, "seconds_of_product", lambda a: taken[a.dtype]):
+                run.choose_half(device)
+            self.assertEqual((unet.HALF, t5.HALF), (expected, expected))
 
 
 class Pools(Folder):
