@@ -280,18 +280,24 @@ enum err auth_check(void *auth, const char *key, const char **owner, unsigned *s
     return key_spend(found, retry);
 }
 
-enum err auth_new_key(const char *name, const char *scopes, struct buf *key, struct buf *line,
+enum err auth_new_key(const struct auth_key_params *p, struct buf *key, struct buf *line,
                       struct fault *why)
 {
+    struct key limits;
     unsigned char bytes[24];
     char hash[65];
     unsigned bits;
-    if (!plain_name(name))
+    if (!plain_name(p->name))
         return fault_set(why, ERR_INVALID, "name",
                          "a key name may contain only letters, digits, -, _, . and @");
-    if (!parse_scopes(scopes, &bits))
+    if (!parse_scopes(p->scopes, &bits))
         return fault_set(why, ERR_INVALID, "scopes",
                          "invalid scope; expected generate, read or admin, separated by commas");
+    if (p->rate && (p->rate[strspn(p->rate, "0123456789./")] || !parse_rate(p->rate, &limits)))
+        return fault_set(why, ERR_INVALID, "rate",
+                         "invalid rate \"%.60s\"; expected requests per second and burst, such as "
+                         "5/20",
+                         p->rate);
     if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
         return fault_set(why, ERR_INTERNAL, "", "cannot read random numbers from the system");
     buf_puts(key, "sk-imagend-");
@@ -299,6 +305,7 @@ enum err auth_new_key(const char *name, const char *scopes, struct buf *key, str
     if (key->failed)
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     sha256_hex(key->data, key->len, hash);
-    buf_printf(line, "%s %s %s", name, hash, scopes);
+    buf_printf(line, "%s %s %s%s%s", p->name, hash, p->scopes, p->rate ? " " : "",
+               p->rate ? p->rate : "");
     return ERR_OK;
 }

@@ -32,9 +32,14 @@ bool auth_rate(const struct auth *a, const char *owner, double *per_second, doub
 // Like auth_create, from text. Errors: INVALID, NO_MEMORY.
 enum err auth_parse(const char *text, size_t n, struct auth **out, struct fault *why);
 
+struct auth_key_params {
+    const char *name, *scopes; // scopes: separated by commas
+    const char *rate;          // requests per second and burst, such as "5/20"; NULL: no limit
+};
+
 // Creates a key: the key itself, which is shown only once, and its line for the keys file. Errors:
-// INVALID (name or scopes), INTERNAL.
-enum err auth_new_key(const char *name, const char *scopes, struct buf *key, struct buf *line,
+// INVALID (name, scopes or rate), INTERNAL.
+enum err auth_new_key(const struct auth_key_params *p, struct buf *key, struct buf *line,
                       struct fault *why);
 
 #endif

@@ -22,7 +22,7 @@ const struct cli_about cli_about_config = {
     .name = "config",
     .summary = "check and show the service's options, create API keys",
     .synopsis = (const char *const[]){"config check|show [options]", "config file|table|routes",
-                                      "config key NAME [SCOPES]", NULL},
+                                      "config key NAME [SCOPES [RATE]]", NULL},
     .text =
         (const char *const[]){
             "Check or print the configuration of \"imagend serve\"; the options are the same.",
@@ -35,9 +35,10 @@ const struct cli_about cli_about_config = {
             {"table", 0, NULL, "print the options and metrics as Markdown tables"},
             {"routes", 0, NULL,
              "print the HTTP routes with their scopes, one JSON object per line"},
-            {"key", 0, "NAME [SCOPES]",
+            {"key", 0, "NAME [SCOPES [RATE]]",
              "create an API key and print it with its line for keys-file; SCOPES are separated by "
-             "commas (default generate,read)"},
+             "commas (default generate,read); RATE is a number of requests per second, or with a "
+             "burst, such as 5/20 (default no limit)"},
             {0}},
     .conf = true,
 };

@@ -23,13 +23,15 @@ static int config_key(int argc, char **argv)
 {
     struct buf key = {0}, line = {0};
     struct fault why = {0};
-    if (argc < 2 || argc > 3) {
-        fputs("imagend: config key takes a NAME and optional SCOPES; see imagend config --help\n",
+    if (argc < 2 || argc > 4) {
+        fputs("imagend: config key takes a NAME, optional SCOPES and an optional RATE; see imagend "
+              "config --help\n",
               stderr);
         return 2;
     }
-    const enum err err =
-        auth_new_key(argv[1], argc > 2 ? argv[2] : "generate,read", &key, &line, &why);
+    const struct auth_key_params params = {argv[1], argc > 2 ? argv[2] : "generate,read",
+                                           argc > 3 ? argv[3] : NULL};
+    const enum err err = auth_new_key(&params, &key, &line, &why);
     if (!err)
         printf("key (shown once): %s\nline for keys-file: %s\n", key.data, line.data);
     buf_deinit(&key);

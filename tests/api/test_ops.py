@@ -18,8 +18,9 @@ def run(*args, **env):
                           env={**os.environ, **env})
 
 
-def new_key(name, scopes):
-    out = run("config", "key", name, scopes).stdout.splitlines()
+def new_key(name, *more):
+    """more: scopes, and a rate."""
+    out = run("config", "key", name, *more).stdout.splitlines()
     return out[0].split(": ")[1], out[1].split(": ")[1]
 
 
@@ -118,8 +119,11 @@ def test_keys_scopes_and_owners():
 
 
 def test_rate_limit():
-    key, line = new_key("fast", "generate,read")
-    s = Server("--keys-file", keys_file(line + " 0.5/3"))
+    for rate in ("", "x", "0", "-1", "5/", "5/0", "5/20/3", "inf", "nan", "0x5", " 5", "5\n", "1e3"):
+        out = run("config", "key", "fast", "generate,read", rate)
+        assert out.returncode == 2 and "expected requests per second and burst" in out.stderr, (rate, out)
+    key, line = new_key("fast", "generate,read", "0.5/3")
+    s = Server("--keys-file", keys_file(line))
 
     def ask():
         return s.request("GET", "/v1/models", headers=bearer(key))
@@ -194,8 +198,23 @@ def test_ready_while_loading():
             assert a.status == 503
             a = s.draw()
             assert a.status == 503 and int(a.headers["retry-after"]) >= 1
+            assert a.json["error"]["message"] == "the model is still loading", a.body
         s.wait_ready()
         assert s.draw().status == 200
+    finally:
+        assert s.close() == 0
+    # Of several models, too: none is used before the default.
+    models = keys_file("[photo]", "model = fake", "[draft]", "model = fake/small")
+    s = Server("--models-file", models, start=False)
+    try:
+        with s.held():
+            s.start(ready=False)
+            for model in ("photo", "draft"):
+                a = s.draw(model=model)
+                assert a.status == 503 and int(a.headers["retry-after"]) >= 1
+                assert a.json["error"]["message"] == "the model is still loading", a.body
+        s.wait_ready()
+        assert s.draw(model="draft").status == 200
     finally:
         assert s.close() == 0
     s = Server(env={"FAKE_OPEN_FAILS": "2"}, start=False)

@@ -30,7 +30,7 @@ static void new_key(const char *name, const char *scopes, char key[100], char li
 {
     struct buf k = {0}, l = {0};
     struct fault why = {0};
-    CHECK_INT(auth_new_key(name, scopes, &k, &l, &why), ERR_OK);
+    CHECK_INT(auth_new_key(&(struct auth_key_params){name, scopes, NULL}, &k, &l, &why), ERR_OK);
     snprintf(key, 100, "%s", k.data);
     snprintf(line, 200, "%s", l.data);
     buf_deinit(&k);
