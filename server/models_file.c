@@ -3,6 +3,7 @@
 #include "models_file.h"
 
 #include "buf.h"
+#include "engine_params.h"
 #include "text.h"
 
 #include <stdlib.h>
@@ -154,4 +155,21 @@ void models_file_deinit(struct models_file *m)
 {
     free(m->text);
     *m = (struct models_file){0};
+}
+
+void models_entry_apply(const struct models_entry *e, struct engine_params *p)
+{
+    const char **const fields[MODELS_KEYS] = {
+        [MODELS_MODEL] = &p->model,
+        [MODELS_VARIANT] = &p->variant,
+        [MODELS_LORA] = &p->lora,
+        [MODELS_TEXT_ENCODER] = &p->text_encoder,
+        [MODELS_WEIGHTS] = &p->weights,
+        [MODELS_DTYPE] = &p->dtype,
+        [MODELS_LORA_CHOICES] = &p->lora_choices,
+    };
+    p->name = e->name;
+    for (int i = 0; i < MODELS_KEYS; i++)
+        if (e->value[i])
+            *fields[i] = e->value[i];
 }

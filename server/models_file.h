@@ -15,6 +15,8 @@
 
 #include <stddef.h>
 
+struct engine_params;
+
 enum { MODELS_MAX = 32, MODELS_NAME = 63 };
 
 enum models_key {
@@ -45,5 +47,7 @@ enum err models_file_parse(const char *text, size_t n, struct models_file *out, 
 // Errors: as models_file_parse and buf_read_file.
 enum err models_file_read(const char *path, struct models_file *out, struct fault *why);
 void models_file_deinit(struct models_file *m);
+// Sets the fields of p that the entry sets, and its name. Owner: the file's.
+void models_entry_apply(const struct models_entry *e, struct engine_params *p);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "engine.h"
 #include "generate.h"
+#include "models_file.h"
 #include "program.h"
 
 #include <getopt.h>
@@ -18,13 +19,15 @@ enum {
     INSPECT_DTYPE,
     INSPECT_WEIGHTS,
     INSPECT_SLOTS,
-    INSPECT_SIZE
+    INSPECT_SIZE,
+    INSPECT_MODELS
 };
 
 const struct cli_about cli_about_inspect = {
     .name = "inspect",
     .summary = "show what a model folder contains and what is missing",
-    .synopsis = (const char *const[]){"inspect [MODEL] [options]", NULL},
+    .synopsis = (const char *const[]){"inspect [MODEL] [options]",
+                                      "inspect --models-file FILE [options]", NULL},
     .text = (const char *const[]){"Show the stages, sizes, samplers and memory needs of MODEL, a "
                                   "cascade folder or diffusers "
                                   "pipeline folders separated by commas, and which of its files "
@@ -49,6 +52,8 @@ const struct cli_about cli_about_inspect = {
                                "number of images at once to predict for, 1 to 256"},
             [INSPECT_SIZE] = {"size", 0, "N|WxH",
                               "size of the images to predict for (default: the largest square)"},
+            [INSPECT_MODELS] = {"models-file", 0, "FILE",
+                                "show each model of this file of a service"},
             {0}},
     .argument = "DIR",
 };
@@ -63,12 +68,52 @@ const struct cli_about cli_about_devices = {
                                   NULL},
 };
 
+// Returns the exit status.
+static int inspect_one(const struct engine_params *p)
+{
+    struct fault why = {0};
+    char *text = NULL;
+    const enum err e = engine_inspect(p, &text, &why);
+    if (text)
+        fputs(text, stdout);
+    fflush(stdout);
+    free(text);
+    if (e)
+        fprintf(stderr, "imagend: %s%s%s%s\n", p->name ? "[" : "", p->name ? p->name : "",
+                p->name ? "]: " : "", why.msg);
+    return e ? 1 : 0;
+}
+
+// defaults: what the options say, for models that do not say otherwise. Returns the exit status.
+static int inspect_models(const char *path, const char *model, const struct engine_params *defaults)
+{
+    struct models_file file;
+    struct fault why = {0};
+    int failed = 0;
+    if (model || defaults->lora || defaults->lora_choices || defaults->text_encoder)
+        return generate_complain("--models-file cannot be combined with %s; its sections name it",
+                                 model                    ? "MODEL"
+                                 : defaults->text_encoder ? "--text-encoder"
+                                                          : "LoRAs");
+    if (models_file_read(path, &file, &why)) {
+        fprintf(stderr, "imagend: %s\n", why.msg);
+        return 2;
+    }
+    for (int i = 0; i < file.n; i++) {
+        struct engine_params p = *defaults;
+        models_entry_apply(&file.entry[i], &p);
+        printf("%s[%s]\n", i ? "\n" : "", p.name);
+        failed += inspect_one(&p);
+    }
+    models_file_deinit(&file);
+    return failed ? 1 : 0;
+}
+
 int cli_inspect(int argc, char **argv)
 {
     struct engine_params p = {0};
-    struct fault why = {0};
-    char loras[4096] = "", choices[16384] = "", *text = NULL;
-    enum err e;
+    char loras[4096] = "", choices[16384] = "";
+    const char *models = NULL;
     int option;
 
     optind = 0;
@@ -76,7 +121,8 @@ int cli_inspect(int argc, char **argv)
         const char **const texts[] = {[INSPECT_VARIANT] = &p.variant,
                                       [INSPECT_ENCODER] = &p.text_encoder,
                                       [INSPECT_DTYPE] = &p.dtype,
-                                      [INSPECT_WEIGHTS] = &p.weights};
+                                      [INSPECT_WEIGHTS] = &p.weights,
+                                      [INSPECT_MODELS] = &models};
         if (option == INSPECT_SLOTS) {
             char *end;
             const long slots = strtol(optarg, &end, 10);
@@ -113,14 +159,10 @@ int cli_inspect(int argc, char **argv)
                 argv[optind + 1]);
         return 2;
     }
+    if (models)
+        return inspect_models(models, argc > optind ? argv[optind] : NULL, &p);
     p.model = argc > optind ? argv[optind] : program_default_model();
-    e = engine_inspect(&p, &text, &why);
-    if (text)
-        fputs(text, stdout);
-    free(text);
-    if (e)
-        fprintf(stderr, "imagend: %s\n", why.msg);
-    return e ? 1 : 0;
+    return inspect_one(&p);
 }
 
 int cli_devices(int argc, char **argv)

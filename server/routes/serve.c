@@ -263,32 +263,31 @@ static enum err serve_open_store(struct serve *s, struct store **store, struct f
     }
 }
 
-static const char *set_or_null(const char *own, const char *option)
+static const char *set_or_null(const char *option)
 {
-    return own ? own : *option ? option : NULL;
+    return *option ? option : NULL;
 }
 
 int serve_models(const struct conf *c, const struct models_file *m, struct engine_params *out)
 {
-    static const struct models_entry single;
     const int n = m->n ? m->n : 1;
     for (int i = 0; i < n; i++) {
-        const struct models_entry *e = m->n ? &m->entry[i] : &single;
         out[i] = (struct engine_params){
-            .model = set_or_null(e->value[MODELS_MODEL], c->model),
-            .name = e->name,
-            .variant = set_or_null(e->value[MODELS_VARIANT], c->variant),
-            .text_encoder = set_or_null(e->value[MODELS_TEXT_ENCODER], c->text_encoder),
-            .lora = set_or_null(e->value[MODELS_LORA], c->lora),
-            .lora_choices = set_or_null(e->value[MODELS_LORA_CHOICES], c->lora_choices),
-            .cache_dir = set_or_null(NULL, c->cache_dir),
-            .dtype = set_or_null(e->value[MODELS_DTYPE], c->dtype),
-            .weights = set_or_null(e->value[MODELS_WEIGHTS], c->weights),
+            .model = set_or_null(c->model),
+            .variant = set_or_null(c->variant),
+            .text_encoder = set_or_null(c->text_encoder),
+            .lora = set_or_null(c->lora),
+            .lora_choices = set_or_null(c->lora_choices),
+            .cache_dir = set_or_null(c->cache_dir),
+            .dtype = set_or_null(c->dtype),
+            .weights = set_or_null(c->weights),
             .tune = c->tune,
             .text_cache = (size_t)c->text_cache,
             .slots = c->slots,
             .memory_limit = (size_t)c->memory_limit,
         };
+        if (m->n)
+            models_entry_apply(&m->entry[i], &out[i]);
     }
     return n;
 }

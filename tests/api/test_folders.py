@@ -583,6 +583,31 @@ def test_sizes_of_memory_have_units():
             assert status == 1 and f"the memory limit of {says} is too small" in text, (limit, text)
 
 
+def test_models_files_are_inspected():
+    with Folder() as m, Folder("if-tiny-II") as second:
+        file = os.path.join(m.top, "models")
+
+        def inspect(text, *flags):
+            with open(file, "w") as f:
+                f.write(text)
+            return run("inspect", "--models-file", file, *flags)
+        both = f"[base]\nmodel = {m.path}\nweights = q8\n[two]\nmodel = {m.path},{second.path}\n"
+        status, text = inspect(both, "--memory-limit", "800M")
+        assert status == 0 and text.startswith("[base]\nmodel ") and "\n\n[two]\nmodel " in text, text
+        needs = [part.split(" MB of weights")[0].split()[-1] for part in text.split("\nmemory ")[1:]]
+        assert text.count("the least limit is") == 2 and float(needs[0]) < float(needs[1]), text
+        status, text = inspect(both, "--memory-limit", "800M", "--weights", "q8")
+        assert len({part.split(" MB of weights")[0].split()[-1] for part in text.split("\nmemory ")[1:]}) == 1, text
+        status, text = inspect(f"[none]\nmodel = {m.path}/none\n" + both)
+        assert status == 1 and "imagend: [none]: " in text and "[two]\nmodel " in text, text
+        for text, flags, says in ((both, (m.path,), "--models-file cannot be combined with MODEL"),
+                                  (both, ("--lora", "a.safetensors"), "cannot be combined with LoRAs"),
+                                  (both, ("--text-encoder", "a.gguf"), "cannot be combined with --text-encoder"),
+                                  ("[a]\n", (), "does not set model"), ("", (), "there is no section")):
+            status, said = inspect(text, *flags)
+            assert status == 2 and says in said and said.count("\n") == 1, said
+
+
 def test_levels_of_noise_are_the_schedule_s():
     with Folder() as m, Folder("if-tiny-II") as second:
         second.set("image_noising_scheduler/scheduler_config.json", num_train_timesteps=100)
