@@ -3,8 +3,9 @@
 # driver.sh lavapipe|swiftshader BUILD [all]. A test; 77 if the driver is not installed. Without `all`
 # it runs the part that fits into ./run test: each operator with the driver's default kernels, the
 # smallest fixtures, one stage; what these do not reach runs in a small U-Net that prefers it. Of the driver that
-# is used by default, only images, because ./run test runs the suites on it anyway. Ends with the coverage
-# of the kernel table, and fails if the driver could run a row but no suite did. Also called by roots.sh.
+# is used by default, only images, because ./run test runs the suites on it anyway; all of this part if
+# DRIVER_SUITES is set, as ./run test --slow does. Suites end with the coverage of the kernel table, and it
+# fails if the driver could run a row but no suite did. Also called by roots.sh.
 set -eu
 driver=$1
 build=$2
@@ -166,7 +167,7 @@ check_suites() {
 
 # Its name; its free memory, which follows, changes.
 default=$("$build/imagend" devices | head -n 1)
-if [ -n "$all" ] || [ "${device%%  (*}" != "${default%%  (*}" ]; then
+if [ -n "$all${DRIVER_SUITES:-}" ] || [ "${device%%  (*}" != "${default%%  (*}" ]; then
     check_suites
 fi
 check images "$build/tests/drivers/draw" "$golden/if-tiny-I" 16 "$work" "a cat" 1 2 3
