@@ -1,10 +1,12 @@
 // Macros for test programs: CHECK counts and prints, test_end gives the exit status. A test that
 // cannot run here returns test_skip(why), which meson reports as skipped. With
-// TEST_STOPS_AT_FAILURE set, the first failure ends the program.
+// TEST_STOPS_AT_FAILURE set, the first failure ends the program. TEST_ONLY=FUNCTION or FUNCTION:ROW
+// leaves out the other calls that are made with RUN, and the rows for which test_row is false.
 #ifndef IMAGEND_TEST_H
 #define IMAGEND_TEST_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +44,26 @@ __attribute__((weak)) int test_checks, test_failures;
         CHECK_MSG(fabs(a_ - b_) <= (tol), "%s = %.9g, expected %.9g within %.3g", #a, a_, b_,      \
                   (double)(tol));                                                                  \
     } while (0)
+
+static inline bool test_function(const char *call)
+{
+    const char *only = getenv("TEST_ONLY");
+    const size_t n = strcspn(call, "(");
+
+    return !only || (strcspn(only, ":") == n && !strncmp(only, call, n));
+}
+#define RUN(...)                                                                                   \
+    do {                                                                                           \
+        if (test_function(#__VA_ARGS__))                                                           \
+            __VA_ARGS__;                                                                           \
+    } while (0)
+
+static inline bool test_row(const char *name)
+{
+    const char *only = getenv("TEST_ONLY"), *row = only ? strchr(only, ':') : NULL;
+
+    return !row || !strcmp(row + 1, name);
+}
 
 static inline int test_skip(const char *why)
 {

@@ -100,10 +100,8 @@ static void check_same(const struct result *alone, const struct result *shared, 
     CHECK_MSG(bytes && !memcmp(alone[i].rgb, shared[i].rgb, bytes), "picture %d differs", i);
 }
 
-static void test_alone(struct engine *g, struct result *alone)
+static void draw_alone(struct engine *g, struct result *alone)
 {
-    struct result *again = calloc(PICTURES, sizeof *again);
-
     for (int i = 0; i < PICTURES; i++) {
         admit(g, i, false);
         finish(g, alone);
@@ -111,6 +109,13 @@ static void test_alone(struct engine *g, struct result *alone)
         CHECK_INT(alone[i].stages, requests[i].size.width == 16 ? 1 : 2);
         CHECK_INT(alone[i].steps, requests[i].steps[0] + requests[i].steps[1]);
     }
+}
+
+static void test_alone(struct engine *g, struct result *alone)
+{
+    struct result *again = calloc(PICTURES, sizeof *again);
+
+    draw_alone(g, alone);
     CHECK_INT(engine_preview(g, 0, &(struct engine_image){0}, NULL), ERR_NOT_FOUND);
     admit(g, 0, true);
     CHECK_INT(engine_preview(g, previewed, &(struct engine_image){0}, NULL), ERR_NOT_FOUND);
@@ -122,11 +127,13 @@ static void test_alone(struct engine *g, struct result *alone)
     free(again);
 }
 
-static void test_shared(struct engine *g, const struct result *alone)
+static void test_shared(struct engine *g, struct result *alone)
 {
     struct result *r = calloc(PICTURES, sizeof *r);
     int cancelled;
 
+    if (!alone->done)
+        draw_alone(g, alone);
     admit(g, 2, false);
     step(g, r, 2);
     admit(g, 0, false);
@@ -168,6 +175,7 @@ static void test_full(struct engine *g)
     CHECK_INT(engine_admit(g, &requests[4], NULL, &extra, &why), ERR_BUSY);
     for (int i = 0; i < 4; i++)
         CHECK_INT(engine_evict(g, slot[i]), ERR_OK);
+    CHECK_INT(engine_evict(g, slot[0]), ERR_NOT_FOUND);
     CHECK_INT(engine_evict(g, 99), ERR_NOT_FOUND);
     CHECK_INT(engine_evict(g, -1), ERR_NOT_FOUND);
 }
@@ -596,27 +604,27 @@ int main(int argc, char **argv)
     struct engine *g = NULL;
     struct fault why = {0};
 
-    test_open();
+    RUN(test_open());
     if (!alone || engine_open(&p, &g, &why)) {
         fprintf(stderr, "%s\n", why.msg);
         return why.code == ERR_NO_DEVICE ? test_skip(why.msg) : 1;
     }
     CHECK_INT(engine_info(g)->stages, 2);
     CHECK_INT(engine_info(g)->stage[1].size, 64);
-    test_refusals(g);
-    test_resolve(g);
-    test_alone(g, alone);
-    test_shared(g, alone);
-    test_full(g);
-    test_tokens(g);
-    test_events(g);
-    test_waiting_preview(g);
-    test_stats(g);
-    test_profile(g);
-    test_text_on_disk();
+    RUN(test_refusals(g));
+    RUN(test_resolve(g));
+    RUN(test_alone(g, alone));
+    RUN(test_shared(g, alone));
+    RUN(test_full(g));
+    RUN(test_tokens(g));
+    RUN(test_events(g));
+    RUN(test_waiting_preview(g));
+    RUN(test_stats(g));
+    RUN(test_profile(g));
+    RUN(test_text_on_disk());
     engine_close(&g);
     CHECK(g == NULL);
-    test_half(alone);
+    RUN(test_half(alone));
     free(alone);
     return test_end();
 }

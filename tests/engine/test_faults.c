@@ -340,11 +340,11 @@ int main(void)
         return test_skip("no Vulkan device");
     ops_device_close(&r.dev);
     for (enum point at = AT_ENCODE; at <= NOWHERE; at++)
-        test_lost(at);
-    test_lost_as_an_image_enters();
-    test_memory();
-    test_finite();
-    test_after_failure();
-    test_lean();
+        RUN(test_lost(at));
+    RUN(test_lost_as_an_image_enters());
+    RUN(test_memory());
+    RUN(test_finite());
+    RUN(test_after_failure());
+    RUN(test_lean());
     return test_end();
 }

@@ -312,14 +312,14 @@ int main(void)
     model_folder_write("cascade.json", cascade_json, sizeof cascade_json - 1);
     g = open_engine();
     engine_stats(g, &before);
-    test_info(g);
+    RUN(test_info(g));
     test_alone(g, alone);
     engine_stats(g, &after);
     CHECK(after.device_peak_bytes > before.device_peak_bytes); // not loaded before
-    test_company(g, alone);
+    RUN(test_company(g, alone));
     engine_close(&g);
-    test_missing();
-    test_memory(alone, before.device_bytes);
+    RUN(test_missing());
+    RUN(test_memory(alone, before.device_bytes));
     free(alone);
     return test_end();
 }

@@ -123,6 +123,8 @@ static void test_rows(struct studio *s, struct engine *g)
 
     studio_draw_with(g, &rows[0].r, &first);
     for (int i = 0; i < ROWS; i++) {
+        if (!test_row(rows[i].what))
+            continue;
         studio_draw_with(g, &rows[i].r, &got);
         compare(rows[i].what, &got, want, draw(s, i, want));
         const bool same = got.edge == first.edge &&
@@ -272,11 +274,11 @@ int main(void)
         fprintf(stderr, "%s\n", why.msg);
         return 1;
     }
-    test_rows(&s, g);
-    test_preview(&s, g);
-    test_interval(&s);
+    RUN(test_rows(&s, g));
+    RUN(test_preview(&s, g));
+    RUN(test_interval(&s));
     engine_close(&g);
-    test_lean(&s);
+    RUN(test_lean(&s));
     ops_device_close(&s.dev);
     return test_end();
 }

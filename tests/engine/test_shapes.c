@@ -324,14 +324,14 @@ int main(void)
     }
     CHECK_MSG(!ops_device_open(&(struct ops_open_params){.dtype = "f32"}, &s.dev, &why), "%s",
               why.msg);
-    test_together(&s, g, shots);
-    test_no_starvation(g);
-    test_evicted(g);
-    test_previews(g);
-    test_edit(g);
-    test_refused(g);
+    RUN(test_together(&s, g, shots));
+    RUN(test_no_starvation(g));
+    RUN(test_evicted(g));
+    RUN(test_previews(g));
+    RUN(test_edit(g));
+    RUN(test_refused(g));
     engine_close(&g);
-    test_who(&s);
+    RUN(test_who(&s));
     ops_device_close(&s.dev);
     return test_end();
 }

@@ -203,14 +203,14 @@ int main(void)
         fprintf(stderr, "%s\n", why.msg);
         return 1;
     }
-    test_cache(&s);
-    test_many_prompts(g);
-    test_no_starvation(g);
-    test_evictions(g);
-    test_broken(g);
+    RUN(test_cache(&s));
+    RUN(test_many_prompts(g));
+    RUN(test_no_starvation(g));
+    RUN(test_evictions(g));
+    RUN(test_broken(g));
     engine_close(&g);
     if (ops_device_info(s.dev)->cpu)
-        test_places(&s);
+        RUN(test_places(&s));
     ops_device_close(&s.dev);
     return test_end();
 }

@@ -7,7 +7,8 @@ A mutant is an entry of a *.mutants file in this folder:
 
     == name-of-the-fault
     file: engine/base/rng.c
-    test: rng                       (a meson test; api-jobs:test_x runs one function of a Python test;
+    test: rng                       (a meson test; api-jobs:test_x runs one function of it, settings:test_rows:seed
+                                     one row of a function, golden:t5-tiny the fixtures with this in their names;
                                      NAME=VALUE before it sets the environment)
     -    the lines as they are, which must occur exactly once in the file
     +    the lines with the fault
@@ -17,8 +18,14 @@ compile, or whose text is no longer in the file, is an error of the mutant. Faul
 listed: those that only cost speed, that a later check catches too, or that only a GPU would show. NAME selects mutants
 whose file or name contains it. --check only verifies that every entry applies. The exit status is 0 when every mutant
 was killed.
+
+Each job has a copy of the tree and takes one file after the other, with all of its mutants, the longest first: what a
+restored file would compile to is built only once. Tests end at their first failure (TEST_STOPS_AT_FAILURE). A test that
+starts the engine takes seconds each time, so name the function, the row or the fixtures that notice the fault; those
+of a C test must be called with RUN of tests/test.h. What is named must pass without the fault, and is tried so first.
 """
 import argparse
+import collections
 import concurrent.futures
 import json
 import os
@@ -108,6 +115,7 @@ class Tree:
     def __init__(self, folder):
         self.source, self.build = folder / "tree", folder / "build"
         self.log = folder / "log"
+        self.shaders = folder.parent / "mesa"  # that the driver has compiled
         folder.mkdir(parents=True, exist_ok=True)
         self.log.write_bytes(b"")
         tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], check=True, stdout=subprocess.PIPE).stdout
@@ -126,8 +134,9 @@ class Tree:
         if not clients.is_symlink():
             clients.symlink_to(ROOT / "tests/clients/node_modules")
         if not (self.build / "build.ninja").exists():
+            linker = {"CC_LD": "gold", "CXX_LD": "gold"} if shutil.which("ld.gold") else {}  # takes half the time
             self.run(["meson", "setup", "--buildtype=debugoptimized", "-Ddebug=false", "-Doptimization=1",
-                      "-Dwerror=false", self.build, self.source], 600)
+                      "-Dwerror=false", self.build, self.source], 600, env={**os.environ, **linker})
         if self.run(["ninja", "-C", self.build], 1800) != 0:
             sys.exit(f"the unchanged tree does not build; see {self.log}")
         self.describe()
@@ -157,13 +166,13 @@ class Tree:
 
     def find(self, test):
         """What a test is to meson, the function that is meant or None, and its environment."""
-        env = dict(os.environ)
+        env = {"MESA_SHADER_CACHE_DIR": str(self.shaders), **os.environ, "TEST_STOPS_AT_FAILURE": "1"}
         while "=" in test.partition(" ")[0]:
             setting, _, test = test.partition(" ")
             env.update([setting.split("=", 1)])
         name, _, function = test.partition(":")
         t = self.tests.get(name)
-        return t, function or None, t and {**env, **t["env"]}
+        return t, function, t and {**env, **t["env"]}
 
     def builds(self, test):
         """Rebuilds what a test runs, and nothing else."""
@@ -173,8 +182,12 @@ class Tree:
     def passes(self, test, seconds):
         """Whether a test passes, as meson would run it; None: it ran out of time. Skipped (77) is not passed."""
         t, function, env = self.find(test)
-        env["TEST_STOPS_AT_FAILURE"] = "1"
-        rc = self.run([*t["cmd"], *([function] if function else [])], seconds, cwd=t["workdir"] or self.build, env=env)
+        command = list(t["cmd"])
+        if function and "python" in os.path.basename(command[0]):
+            command.append(function)
+        elif function:
+            env["TEST_ONLY"] = function
+        rc = self.run(command, seconds, cwd=t["workdir"] or self.build, env=env)
         return None if rc is None else rc == 0
 
     def seconds(self, test):
@@ -183,21 +196,21 @@ class Tree:
         return time.monotonic() - start if self.passes(test, LONGEST) else None
 
     def try_mutant(self, m, taken):
-        """What became of it, and in how many seconds."""
+        """What became of it, and how many seconds its build and its test took."""
         path, start = self.source / m.file, time.monotonic()
         original = path.read_text()
         if taken is None:
-            return "fails anyway", 0
+            return "fails anyway", 0, 0
         try:
             path.write_text(original.replace(Mutant.text(m.old), Mutant.text(m.new)))
             if not self.builds(m.test):
-                result = "does not build"
-            else:
-                passed = self.passes(m.test, min(LONGEST, LEAST + 6 * taken))
-                result = {True: "survived", False: "killed", None: "out of time"}[passed]
+                return "does not build", time.monotonic() - start, 0
+            built = time.monotonic()
+            passed = self.passes(m.test, min(LONGEST, LEAST + 6 * taken))
+            result = {True: "survived", False: "killed", None: "out of time"}[passed]
+            return result, built - start, time.monotonic() - built
         finally:
             path.write_text(original)
-        return result, time.monotonic() - start
 
 
 def main():
@@ -250,17 +263,28 @@ def run_all(mutants, opt):
         finally:
             trees.put(tree)
 
+    results, spent = {}, collections.Counter()
+
+    def try_file(tree, group):
+        for m in group:
+            result, building, testing = tree.try_mutant(m, taken[m.test])
+            results[m.name] = result
+            spent.update(building=building, testing=testing)
+            print(f"{result:>14} {building:5.1f} + {testing:5.1f} s  {m.source}: {m.name} ({m.test})", flush=True)
+
     with concurrent.futures.ThreadPoolExecutor(opt.jobs) as pool:
         # Without a fault first; what takes much longer than this has hung.
         taken = dict(zip(tests, pool.map(lambda t: attempt(Tree.seconds, t), tests)))
         for t in tests:
             if taken[t] is None:
                 print(f"fails anyway  {t}", flush=True)
-        results = {}
-        for m, (result, seconds) in zip(mutants, pool.map(
-                lambda m: attempt(Tree.try_mutant, m, taken[m.test]), mutants)):
-            results[m.name] = result
-            print(f"{result:>14} {seconds:5.1f} s  {m.source}: {m.name} ({m.test})", flush=True)
+        files = collections.defaultdict(list)
+        for m in mutants:
+            files[m.file].append(m)
+        groups = sorted(files.values(), key=lambda group: -sum(1 + (taken[m.test] or 0) for m in group))
+        list(pool.map(lambda group: attempt(try_file, group), groups))
+    print(f"tests without a fault {sum(t or 0 for t in taken.values()) / 60:.1f} minutes of all jobs, building "
+          f"{spent['building'] / 60:.1f}, tests {spent['testing'] / 60:.1f}")
     return results
 
 

@@ -26,6 +26,8 @@ void golden_fail(struct golden *g, const char *fixture, const char *what, const 
     vprintf(fmt, ap);
     va_end(ap);
     putchar('\n');
+    if (getenv("TEST_STOPS_AT_FAILURE"))
+        exit(1);
 }
 
 void golden_skip(struct golden *g, const char *fixture, const char *why)

@@ -1,6 +1,6 @@
-// golden DIR [--dtype f32|f16] [--device NAME] [--only TEXT] [--quiet]: checks every fixture in
-// DIR's manifest.json (or those whose name contains TEXT), and that DIR contains nothing else. The
-// exit status is 0 only if everything matches.
+// golden DIR [--dtype f32|f16] [--device NAME] [--quiet]: checks every fixture in DIR's
+// manifest.json (with TEST_ONLY=TEXT in the environment, those whose name contains TEXT), and that
+// DIR contains nothing else. The exit status is 0 only if everything matches.
 #include "golden.h"
 
 #include <dirent.h>
@@ -123,7 +123,7 @@ static void walk(struct golden *g, const char *dir)
 
 static int usage(void)
 {
-    fputs("usage: golden DIR [--dtype f32|f16] [--device NAME] [--only TEXT] [--quiet]\n", stderr);
+    fputs("usage: golden DIR [--dtype f32|f16] [--device NAME] [--quiet]\n", stderr);
     return 2;
 }
 
@@ -133,7 +133,7 @@ int main(int argc, char **argv)
     struct ops_open_params open = {.dtype = "f32"};
     struct json_t *manifest = NULL;
     const struct json_t *fixture;
-    const char *name, *only = "";
+    const char *name, *only = getenv("TEST_ONLY");
     struct fault why = {0};
     char path[GOLDEN_PATH];
     void *at = NULL;
@@ -145,8 +145,6 @@ int main(int argc, char **argv)
             open.dtype = argv[++i];
         else if (!strcmp(argv[i], "--device") && i + 1 < argc)
             open.device = argv[++i];
-        else if (!strcmp(argv[i], "--only") && i + 1 < argc)
-            only = argv[++i];
         else if (argv[i][0] != '-' && !g.root)
             g.root = argv[i];
         else
@@ -166,7 +164,7 @@ int main(int argc, char **argv)
     printf("      error / tolerance on %s, %s\n", ops_device_info(g.dev)->name,
            g.dtype == DT_F16 ? "f16" : "f32");
     while (json_next(json_find(manifest, "fixtures"), &at, &name, &fixture))
-        if (strstr(name, only))
+        if (!only || strstr(name, only))
             check_fixture(&g, name, fixture);
     walk(&g, "");
     if (ops_device_validation_messages(g.dev))

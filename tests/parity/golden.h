@@ -32,6 +32,7 @@ struct bundle {
 };
 
 void golden_pass(struct golden *g, const char *fixture, const char *what, double ratio);
+// With TEST_STOPS_AT_FAILURE set, also the end of the program.
 void golden_fail(struct golden *g, const char *fixture, const char *what, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void golden_skip(struct golden *g, const char *fixture, const char *why);
