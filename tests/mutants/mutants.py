@@ -40,7 +40,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-LONGEST, LEAST = 300, 20    # seconds for one test, and for one that is quick; a mutant that hangs is killed
+LONGEST, LEAST = 300, 10    # seconds for one test, and for one that is quick; a mutant that hangs is killed
 KILLED = "killed", "out of time"
 RUNNING = set()  # process groups
 
