@@ -181,7 +181,7 @@ static struct picture_request request_of(int set)
     return r;
 }
 
-// What an engine with just these LoRAs draws.
+// Drawn, once, by an engine with just these LoRAs.
 static const struct result *expected(int set)
 {
     static struct result drawn[SETS];

@@ -1,7 +1,7 @@
 """LoRAs in diffusers' formats: images are those of a folder whose weights were merged here, bit for bit; files that do
 not fit, each with its error.
 
-    test_lora.py IMAGEND GOLDEN
+    test_lora.py IMAGEND GOLDEN [NAME]
 """
 import array
 import json
@@ -321,7 +321,7 @@ def main():
         print("skipped: " + text)
         return 77
     for name, f in sorted(globals().items()):
-        if name.startswith("test_"):
+        if name.startswith("test_") and name in (sys.argv[3:] or [name]):
             with tempfile.TemporaryDirectory(prefix="imagend-lora-") as top:
                 print(name, flush=True)
                 f(top)

@@ -183,7 +183,7 @@ class Tree:
         """Whether a test passes, as meson would run it; None: it ran out of time. Skipped (77) is not passed."""
         t, function, env = self.find(test)
         command = list(t["cmd"])
-        if function and "python" in os.path.basename(command[0]):
+        if function and any(c.endswith(".py") for c in command):
             command.append(function)
         elif function:
             env["TEST_ONLY"] = function
