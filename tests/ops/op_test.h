@@ -20,6 +20,11 @@ int op_test_close(void);
 int op_test_run(void (*body)(struct ops_device *dev, enum dtype dtype));
 // The way under test.
 const char *op_test_way(void);
+// Whether this way and dtype run a case. A software device compiles each new pair of a kernel and
+// its specialization for seconds: it runs a third of the cases with each way and dtype, such that
+// every case runs with both dtypes and with two ways. TEST_CASES=all in the environment, a way that
+// it names, and other devices run all.
+bool op_test_runs(const struct ops_device *dev, enum dtype dtype, size_t number);
 // Whether such a call runs on matrix units, which round more than other kernels.
 bool op_test_on_matrix_units(struct ops_device *dev, enum op op, enum dtype dtype,
                              enum dtype weights, const struct problem *p);
