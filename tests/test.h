@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 // One pair of counters for all files of a program: a failure counts wherever it was found.
 __attribute__((weak)) int test_checks, test_failures;
@@ -63,6 +64,12 @@ static inline bool test_row(const char *name)
     const char *only = getenv("TEST_ONLY"), *row = only ? strchr(only, ':') : NULL;
 
     return !row || !strcmp(row + 1, name);
+}
+
+// Processor time of the program, in seconds: for limits that a busy machine does not change.
+static inline double test_seconds(void)
+{
+    return (double)clock() / CLOCKS_PER_SEC;
 }
 
 static inline int test_skip(const char *why)

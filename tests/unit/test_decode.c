@@ -2,7 +2,6 @@
 // decodes to the original pixels in the right orientation; and its errors. `test_decode DIR` also
 // writes these files to a folder, as a corpus for the fuzz targets.
 #include "buf.h"
-#include "clock.h"
 #include "codec.h"
 #include "test.h"
 
@@ -438,7 +437,7 @@ static void check_refused(const void *data, size_t n, const struct codec_limits 
     struct fault why = {0}, other = {0};
     struct codec_image i;
     int width, height;
-    const double began = clock_seconds();
+    const double began = test_seconds();
 
     CHECK_INT(codec_decode(data, n, l, &i, &why), ERR_INVALID);
     CHECK_MSG(strstr(why.msg, says) != NULL, "\"%s\" does not say \"%s\"", why.msg, says);
@@ -447,7 +446,7 @@ static void check_refused(const void *data, size_t n, const struct codec_limits 
     if (codec_measure(data, n, l, &width, &height, &other))
         CHECK_MSG(strstr(other.msg, says) || strstr(other.msg, "is damaged"),
                   "\"%s\" does not say \"%s\"", other.msg, says);
-    CHECK_MSG(clock_seconds() - began < .25, "%s took %.3f s", says, clock_seconds() - began);
+    CHECK_MSG(test_seconds() - began < .25, "%s took %.3f s", says, test_seconds() - began);
 }
 
 static void not_images(void)
@@ -577,9 +576,9 @@ static void chunk_bomb(void)
         buf_add(&b, one.data + at, 12 + n);
     buf_add(&b, one.data + at + 12 + n, one.len - at - 12 - n);
 
-    const double began = clock_seconds();
+    const double began = test_seconds();
     CHECK_INT(codec_decode(b.data, b.len, NULL, &i, NULL), ERR_OK);
-    CHECK_MSG(clock_seconds() - began < .5, "%.3f s", clock_seconds() - began);
+    CHECK_MSG(test_seconds() - began < .5, "%.3f s", test_seconds() - began);
     CHECK(i.width == 1 && i.rgba && i.rgba[2] == 3);
     codec_image_deinit(&i);
     buf_deinit(&one);

@@ -2,7 +2,6 @@
 // cleaning one by one, long words, and errors for broken folders.
 #include "buf.h"
 #include "clip_text.h"
-#include "clock.h"
 #include "json.h"
 #include "test.h"
 #include "tokenizer.h"
@@ -199,7 +198,7 @@ static void check_lengths(const struct tokenizer *t)
     CHECK_INT(tokenizer_encode(t, "a\xff", 2, L, ids, mask, &count), ERR_INVALID);
     CHECK_INT(tokenizer_encode(t, "a", 1, 1, ids, mask, &count), ERR_INVALID);
     // Long words take no more than a moment.
-    const double began = clock_seconds();
+    const double began = test_seconds();
     for (size_t i = 0; i < sizeof word; i++)
         word[i] = (char)('a' + (i * i + i / 7) % 26);
     CHECK(!tokenizer_encode(t, word, sizeof word, L, ids, mask, &count) && count == L);
@@ -207,7 +206,7 @@ static void check_lengths(const struct tokenizer *t)
     CHECK(!tokenizer_count(t, word, sizeof word, &total) && total > 5000);
     memset(word, '&', sizeof word);
     CHECK(!tokenizer_count(t, word, sizeof word, &total) && total > 2);
-    CHECK(clock_seconds() - began < 5);
+    CHECK(test_seconds() - began < 5);
     struct buf b = {0};
     CHECK(!tokenizer_prepare(t, " A ", 3, &b));
     CHECK_STR(b.data, " A ");

@@ -8,7 +8,6 @@
 
 #include <arpa/inet.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -401,14 +400,6 @@ static void test_silence(void)
     close_pg();
 }
 
-static double cpu_seconds(void)
-{
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
-}
-
 // Nobody listens: a call fails after the patience, later ones at once, patient ones wait.
 static void test_away(void)
 {
@@ -418,7 +409,7 @@ static void test_away(void)
     struct pg_params p = params("");
     p.patience_seconds = 0.5;
     open_pg(&p);
-    const double begin = clock_seconds(), cpu = cpu_seconds();
+    const double begin = clock_seconds(), cpu = test_seconds();
     ask("select one", false);
     ask("select one", true);
     run_until(1, 10);
@@ -430,7 +421,7 @@ static void test_away(void)
     CHECK_INT(answered, 2); // at once
     run_until(3, 1);
     CHECK_INT(answered, 2);
-    CHECK(cpu_seconds() - cpu < 0.3 * (clock_seconds() - begin));
+    CHECK(test_seconds() - cpu < 0.3 * (clock_seconds() - begin));
     fake_listen();
     run_until(3, 20);
     CHECK_INT(good, 1);
