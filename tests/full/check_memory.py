@@ -93,7 +93,8 @@ def check(model, folder, slots, images, steps, size=[], limits=LIMITS, again=ALL
         status, predicted, _, kept, streamed, text = inspect(model, limit, slots, size)
         assert status == 0 and predicted <= limit, text
         if again or predicted < everything:
-            plans[predicted if ALL else 0, *kept, "streams", *streamed] = limit, predicted, kept, streamed
+            plan = (*kept, "streams", *streamed, *([predicted] if ALL else []))
+            plans[plan] = limit, predicted, kept, streamed
     for limit, predicted, kept, streamed in plans.values():
         status, drawn, peak = generate(model, folder, limit, slots, images, steps, size)
         assert status == 0, (limit, drawn)
