@@ -45,11 +45,11 @@ void main()
                         LOAD_WEIGHT(weight, wi + (((b * 3 + dx) * p.k4 + k) * 3 + dy) * SG);
             [[unroll]] for (uint b = 0; b < MB / SG; b++)
                 [[unroll]] for (uint dy = 0; dy < 3; dy++)
-                    [[unroll]] for (uint m = 0; m < SG; m++)
+                    [[unroll]] for (uint m = 0; m < SG; m += 4)
                         [[unroll]] for (uint c = 0; c < 4; c++) {
-                            float w = subgroupShuffle(wv[b * 3 + dy][c], m);
+                            vec4 w = from_lanes(wv[b * 3 + dy][c], m);
                             [[unroll]] for (uint j = 0; j < P; j++)
-                                acc[(b * SG + m) / 4 * P + j][m % 4] += w * xv[j + dy][c];
+                                acc[(b * SG + m) / 4 * P + j] += w * xv[j + dy][c];
                         }
         }
     }

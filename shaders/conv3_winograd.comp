@@ -8,7 +8,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
-#extension GL_KHR_shader_subgroup_shuffle : require
 #include "push.h"
 #include "types.glsl"
 #include "act.glsl"
@@ -20,6 +19,7 @@ layout(constant_id = 3) const uint P = 2;     // tiles of a stack
 layout(constant_id = 5) const uint ACT = 0;
 layout(constant_id = 6) const uint PARTS = 0; // which parts of the epilogue there are
 #include "matmul.glsl"
+#include "from_lanes.glsl"
 
 const uint ROWS = 4 * P + 2; // of a stack's input
 const uint OUTSIDE = 0x40000000u; // a texel index that reads zero, also if another is added to it
@@ -104,12 +104,12 @@ void add_channels(uint k, uint wi)
         [[unroll]] for (uint i = 0; i < 6 * (MB / SG); i++) {
             uint r = i % 6, block = i / 6;
             vec4 w = LOAD_WEIGHT(weight, wi + ((block * p.k4 + k) * 36 + c * 6 + r) * SG);
-            [[unroll]] for (uint m = 0; m < SG; m++)
+            [[unroll]] for (uint m = 0; m < SG; m += 4)
                 [[unroll]] for (uint l = 0; l < 4; l++) {
-                    float one = subgroupShuffle(w[l], m);
+                    vec4 four = from_lanes(w[l], m);
                     [[unroll]] for (uint j = 0; j < P; j++)
-                        acc[((c * 6 + r) * (MB / 4) + (block * SG + m) / 4) * P + j][m % 4] +=
-                            one * d[j * 6 + r][l];
+                        acc[((c * 6 + r) * (MB / 4) + (block * SG + m) / 4) * P + j] +=
+                            four * d[j * 6 + r][l];
                 }
         }
     }

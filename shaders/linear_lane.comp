@@ -32,12 +32,12 @@ void main()
             [[unroll]] for (uint i = 0; i < KV; i++)
                 wv[b * KV + i] = LOAD_WEIGHT(weight, wi + (b * p.k4 + k + i) * SG);
         [[unroll]] for (uint b = 0; b < MB / SG; b++)
-            [[unroll]] for (uint m = 0; m < SG; m++)
+            [[unroll]] for (uint m = 0; m < SG; m += 4)
                 [[unroll]] for (uint i = 0; i < KV; i++)
                     [[unroll]] for (uint c = 0; c < 4; c++) {
-                        float w = subgroupShuffle(wv[b * KV + i][c], m);
+                        vec4 w = from_lanes(wv[b * KV + i][c], m);
                         [[unroll]] for (uint j = 0; j < P; j++)
-                            acc[(b * SG + m) / 4 * P + j][m % 4] += w * xv[j * KV + i][c];
+                            acc[(b * SG + m) / 4 * P + j] += w * xv[j * KV + i][c];
                     }
     }
     [[unroll]] for (uint j = 0; j < P; j++)

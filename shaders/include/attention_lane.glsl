@@ -16,12 +16,12 @@ for (uint j = 0; j < KEY_COUNT; j += SG) {
         s[i] = 0;
     [[unroll]] for (uint d = 0; d < D4; d++) {
         vec4 kv = LOAD(KEYS, ki + d);
-        [[unroll]] for (uint m = 0; m < SG; m++)
-            [[unroll]] for (uint c = 0; c < 4; c++) {
-                float w = subgroupShuffle(kv[c], m);
-                [[unroll]] for (uint g = 0; g < P; g++)
-                    s[m * P + g] += w * qv[d * P + g][c];
-            }
+        [[unroll]] for (uint m = 0; m < SG; m++) {
+            vec4 w = subgroupShuffle(kv, m);
+            [[unroll]] for (uint g = 0; g < P; g++)
+                [[unroll]] for (uint c = 0; c < 4; c++)
+                    s[m * P + g] += w[c] * qv[d * P + g][c];
+        }
     }
     float on[SG];
     [[unroll]] for (uint m = 0; m < SG; m++)
@@ -51,11 +51,10 @@ for (uint j = 0; j < KEY_COUNT; j += SG) {
     }
     [[unroll]] for (uint d = 0; d < D4; d++) {
         vec4 vv = LOAD(VALUES, vi + d);
-        [[unroll]] for (uint m = 0; m < SG; m++)
-            [[unroll]] for (uint c = 0; c < 4; c++) {
-                float w = subgroupShuffle(vv[c], m);
-                [[unroll]] for (uint g = 0; g < P; g++)
-                    sum[d * P + g][c] += w * s[m * P + g];
-            }
+        [[unroll]] for (uint m = 0; m < SG; m++) {
+            vec4 w = subgroupShuffle(vv, m);
+            [[unroll]] for (uint g = 0; g < P; g++)
+                sum[d * P + g] += w * s[m * P + g];
+        }
     }
 }

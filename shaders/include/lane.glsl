@@ -4,7 +4,6 @@
 // index. No shared memory, no barrier, no load from a uniform address: those are what a software
 // rasterizer is slow at. The sum over k runs in channel order for every output element.
 #extension GL_EXT_control_flow_attributes : require
-#extension GL_KHR_shader_subgroup_shuffle : require
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint SG = 8;    // subgroup size, as local_size_x
@@ -14,6 +13,7 @@ layout(constant_id = 4) const uint KV = 1;    // vec4s of k per loop trip
 layout(constant_id = 5) const uint ACT = 0;
 layout(constant_id = 6) const uint PARTS = 0; // which parts of the epilogue there are
 #include "matmul.glsl"
+#include "from_lanes.glsl"
 
 const uint OUTSIDE = 0x40000000u;  // a texel index that reads zero
 
