@@ -72,6 +72,14 @@ static inline double test_seconds(void)
     return (double)clock() / CLOCKS_PER_SEC;
 }
 
+// Seconds to wait for what must happen at some time, on a machine that may be slow and busy.
+static inline double test_patience(void)
+{
+    const char *seconds = getenv("TEST_PATIENCE");
+
+    return seconds ? atof(seconds) : 30;
+}
+
 static inline int test_skip(const char *why)
 {
     printf("skipped: %s\n", why);

@@ -32,7 +32,7 @@ PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "build/tests/api/imagend-fake"
 # The store of servers that a test does not configure: sqlite, memory or postgres.
 STORE = os.environ.pop("IMAGEND_TEST_STORE", "sqlite")  # the program does not know the variable
 # For what must happen at some time, on a machine that may be slow and busy.
-PATIENCE = 60
+PATIENCE = int(os.environ.get("TEST_PATIENCE", 60))
 UNTOLD = 10  # s: a client that left is missed before a comment of every 15 s fails to reach it
 
 

@@ -1,12 +1,12 @@
 // The web page in headless Chromium at each of the given addresses, which are behind proxies:
 // behind.mjs ADDRESS... Names end in .test and resolve to this machine; certificates are not checked.
 import assert from "node:assert/strict";
-import { openBrowser } from "./server.mjs";
+import { openBrowser, patience } from "./server.mjs";
 
 const browser = await openBrowser("--host-resolver-rules=MAP *.test 127.0.0.1");
 for (const address of process.argv.slice(2)) {
   const context = await browser.newContext({ ignoreHTTPSErrors: true });
-  context.setDefaultTimeout(60000);
+  context.setDefaultTimeout(patience);
   const page = await context.newPage();
   const failed = [];
   page.on("response", (r) => { if (r.status() >= 400) failed.push(r.status() + " " + r.url()); });

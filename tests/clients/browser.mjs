@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { createReadStream, existsSync } from "node:fs";
 import { createServer } from "node:http";
-import { need, openBrowser, run, serve } from "./server.mjs";
+import { need, openBrowser, patience, run, serve } from "./server.mjs";
 
 need("openai");
 const browser = await openBrowser();
@@ -21,7 +21,7 @@ const origin = "http://127.0.0.1:" + site.address().port;
 
 async function open() {
   const page = await (await browser.newContext()).newPage();
-  page.setDefaultTimeout(60000);
+  page.setDefaultTimeout(patience);
   await page.goto(origin);
   return page;
 }

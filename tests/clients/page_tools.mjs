@@ -1,7 +1,7 @@
 // What the tests of the web page share: an open page, its problems, screenshots and axe-core.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { need, openBrowser } from "./server.mjs";
+import { need, openBrowser, patience } from "./server.mjs";
 
 need("axe-core");
 export const browser = await openBrowser();
@@ -10,7 +10,7 @@ const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta
 
 export async function open(server, options = {}) {
   const context = await browser.newContext(options);
-  context.setDefaultTimeout(60000);
+  context.setDefaultTimeout(patience);
   const page = await context.newPage();
   const problems = [];
   page.on("pageerror", (error) => problems.push(String(error)));

@@ -5,6 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
+// For what must happen at some time, in milliseconds; see tests/api/harness.py.
+export const patience = 1000 * (process.env.TEST_PATIENCE ?? 60);
+
 export const program = process.argv[2] || "build/tests/api/imagend-fake";
 
 // Exit status 77 is a skipped test.
@@ -71,22 +74,28 @@ export async function serve(env = {}, ...flags) {
 
 export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-export async function eventually(check, what, ms = 60000) {
+export async function eventually(check, what, ms = patience) {
   for (const end = Date.now() + ms; Date.now() < end; await pause(20))
     if (await check()) return;
   throw new Error(what + " did not come true");
 }
 
+// Runs all tests, or the one that TEST_ONLY names; with TEST_STOPS_AT_FAILURE, the first failure is the last.
 export async function run(tests) {
-  let failed = 0;
-  for (const [name, test] of Object.entries(tests)) {
+  const { TEST_ONLY: only, TEST_STOPS_AT_FAILURE: stops } = process.env;
+  const wanted = Object.entries(tests).filter(([name]) => !only || name === only);
+  if (!wanted.length) throw new Error("there is no test " + only);
+  let passed = 0, failed = 0;
+  for (const [name, test] of wanted) {
+    if (failed && stops) break;
     try {
       await test();
+      passed++;
     } catch (error) {
       failed++;
       console.log("FAILED " + name + "\n" + error.stack);
     }
   }
-  console.log(`${Object.keys(tests).length - failed} passed, ${failed} failed`);
+  console.log(`${passed} passed, ${failed} failed`);
   process.exit(failed ? 1 : 0);
 }

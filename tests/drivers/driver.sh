@@ -169,6 +169,7 @@ if [ -n "$all" ] || [ "${TEST_CASES:-}" = all ]; then
     check_suites
 fi
 check images "$build/tests/drivers/draw" "$golden/if-tiny-I" 16 "$work" "a cat" 1 2 3
+[ -s "$work/kernels.images" ] || die "the kernels that ran are not listed"
 case $device in
 *llvmpipe*256*bits*) compare_images 0 0 ;;
 # Other lanes, other orders of sums, another exp: bytes that are next to a rounding boundary may fall

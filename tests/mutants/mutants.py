@@ -23,6 +23,7 @@ Each job has a copy of the tree and takes one file after the other, with all of 
 restored file would compile to is built only once. Tests end at their first failure (TEST_STOPS_AT_FAILURE). A test that
 starts the engine takes seconds each time, so name the function, the row or the fixtures that notice the fault; those
 of a C test must be called with RUN of tests/test.h. What is named must pass without the fault, and is tried so first.
+What should happen at some time is waited for PATIENCE seconds.
 """
 import argparse
 import collections
@@ -41,6 +42,8 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LONGEST, LEAST = 300, 10    # seconds for one test, and for one that is quick; a mutant that hangs is killed
+SLOW = 10                   # seconds from which a test is listed as slow
+PATIENCE = 20               # seconds that tests wait for what a fault may prevent, instead of 60
 KILLED = "killed", "out of time"
 RUNNING = set()  # process groups
 
@@ -166,7 +169,8 @@ class Tree:
 
     def find(self, test):
         """What a test is to meson, the function that is meant or None, and its environment."""
-        env = {"MESA_SHADER_CACHE_DIR": str(self.shaders), **os.environ, "TEST_STOPS_AT_FAILURE": "1"}
+        env = {"MESA_SHADER_CACHE_DIR": str(self.shaders), **os.environ, "TEST_STOPS_AT_FAILURE": "1",
+               "TEST_PATIENCE": str(PATIENCE)}
         while "=" in test.partition(" ")[0]:
             setting, _, test = test.partition(" ")
             env.update([setting.split("=", 1)])
@@ -275,9 +279,10 @@ def run_all(mutants, opt):
     with concurrent.futures.ThreadPoolExecutor(opt.jobs) as pool:
         # Without a fault first; what takes much longer than this has hung.
         taken = dict(zip(tests, pool.map(lambda t: attempt(Tree.seconds, t), tests)))
-        for t in tests:
-            if taken[t] is None:
-                print(f"fails anyway  {t}", flush=True)
+        for t in sorted(tests, key=lambda t: -(taken[t] or 0)):
+            if taken[t] is None or taken[t] > SLOW:
+                what = "fails anyway" if taken[t] is None else f"{taken[t]:.1f} s"
+                print(f"{what:>14}  without a fault: {t}", flush=True)
         files = collections.defaultdict(list)
         for m in mutants:
             files[m.file].append(m)

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <uv.h>
 
-enum { REPLICAS = 2, PATIENCE = 30, PAST_LEASE = STORE_LEASE_MS + 1 };
+enum { REPLICAS = 2, PAST_LEASE = STORE_LEASE_MS + 1 };
 
 static uv_loop_t loop;
 static struct shared *shared;
@@ -60,7 +60,7 @@ static bool wait_until(bool (*holds)(void *), void *ctx, double seconds)
 
 static void wait_for(bool (*holds)(void *), void *ctx)
 {
-    CHECK(wait_until(holds, ctx, PATIENCE));
+    CHECK(wait_until(holds, ctx, test_patience()));
 }
 
 static bool never(void *none)
@@ -583,18 +583,18 @@ static void test_current(void)
 int main(void)
 {
     CHECK_INT(uv_loop_init(&loop), 0);
-    test_claimed_when_accepted();
-    test_claimed_when_a_slot_is_free();
-    test_drawn_elsewhere();
-    test_lost_replica();
-    test_stale_end();
-    test_heartbeats();
-    test_cancelled_elsewhere();
-    test_poisoned();
-    test_handed_back();
-    test_full_queue();
-    test_stopped_without_the_input();
-    test_current();
+    RUN(test_claimed_when_accepted());
+    RUN(test_claimed_when_a_slot_is_free());
+    RUN(test_drawn_elsewhere());
+    RUN(test_lost_replica());
+    RUN(test_stale_end());
+    RUN(test_heartbeats());
+    RUN(test_cancelled_elsewhere());
+    RUN(test_poisoned());
+    RUN(test_handed_back());
+    RUN(test_full_queue());
+    RUN(test_stopped_without_the_input());
+    RUN(test_current());
     CHECK_INT(uv_loop_close(&loop), 0);
     return test_end();
 }

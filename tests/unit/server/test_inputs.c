@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { W = 48, H = 32, PATIENCE = 30 };
+enum { W = 48, H = 32 };
 
 static uv_loop_t loop;
 static struct jobs *jobs;
@@ -48,7 +48,7 @@ static void on_timer(uv_timer_t *t)
 // Runs the loop until *ended.
 static void wait_for(bool (*ended)(void *), void *ctx)
 {
-    const double until = clock_seconds() + PATIENCE;
+    const double until = clock_seconds() + test_patience();
     uv_timer_t tick; // so that the loop wakes up
     uv_timer_init(&loop, &tick);
     uv_timer_start(&tick, on_timer, 5, 5);
