@@ -81,6 +81,7 @@ def test_every_replica_knows_when_a_job_started():
         assert b.delete("/v1/jobs/" + j).json["status"] == "cancelled"
         # The end does not change it.
         assert eventually(lambda: state(b, waiting[1]) == "done") and b.get("/v1/jobs/" + j).json["started"] == start
+        assert a.delete("/v1/jobs/" + waiting[0]).json["status"] == "cancelled"
 
 
 def test_a_synchronous_request_to_a_busy_replica():
@@ -100,6 +101,7 @@ def test_an_input_image_reaches_the_replica_that_draws():
             done = b.wait_job(job(a, image=image, strength=0.5))
             assert done["status"] == "done", done
             assert is_png(s.get(done["images"][0]["href"]).body, 64)
+        assert b.delete("/v1/jobs/" + busy).status == 200
 
 
 def noise(edge):
@@ -194,6 +196,8 @@ def test_a_synchronous_job_ends_with_the_replica_that_waits_for_it():
         eventually(lambda: (states()["first"], states()["second"]) == ("cancelled", "cancelled"), seconds=60)
         assert time.monotonic() - begin < LEASE_S + 5 + 3
         eventually(lambda: states()["kept"] == "running")
+        kept = f.sql("SELECT id FROM imagend.job WHERE spec::json ->> 'prompt' = 'kept'")
+        assert b.delete("/v1/jobs/" + kept).json["status"] == "cancelled"
 
 
 def test_one_job_for_a_key():
