@@ -43,7 +43,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LONGEST, LEAST = 300, 10    # seconds for one test, and for one that is quick; a mutant that hangs is killed
 SLOW = 10                   # seconds from which a test is listed as slow
-PATIENCE = 20               # seconds that tests wait for what a fault may prevent, instead of 60
+PATIENCE = 20               # seconds that tests wait for what a fault may prevent, instead of 30 or 60
 KILLED = "killed", "out of time"
 RUNNING = set()  # process groups
 
