@@ -120,9 +120,9 @@ def test_warnings_are_errors_in_tests_alone():
         folders = {word for c in strict for word in c.split() if word.startswith(t.folder + "/build")}
         assert folders == {t.folder + "/build-test"}, folders
         tested = [(c.split()[3].rpartition("/")[2], c.split()[c.split().index("--setup") + 1]) for c in t.calls("meson test")]
-        after = [("build-asan", "asan"), ("build-tsan", "tsan"), ("build-test", "validation")]
-        assert tested == [("build-test", "quick"), *after, ("build-test", "slow"), after[0], after[0], after[1],
-                          *after[1:]], tested
+        validation, asan, tsan = ("build-test", "validation"), ("build-asan", "asan"), ("build-tsan", "tsan")
+        assert tested == [("build-test", "quick"), validation, asan, tsan,
+                          ("build-test", "slow"), validation, asan, asan, tsan, tsan], tested
         assert "build" in [c.split()[2].rpartition("/")[2] for c in t.calls("ninja -C")]
 
 
