@@ -28,6 +28,7 @@ enum err trace_open(const char *path, struct fault *why)
     if (!f)
         return fault_set(why, ERR_IO, "trace", "cannot write the trace \"%.200s\": %s", path,
                          strerror(errno));
+    setvbuf(f, NULL, _IOLBF, BUFSIZ); // of a program that is ended, what it did until then
     fputs("{\"traceEvents\": [", f);
     trace.began = clock_seconds();
     trace.any = false;

@@ -1,5 +1,5 @@
 // Calls the class of a decoder, see decoder.h, with the parts of loading that all have in common.
-// Called when an engine opens and while a stage records. Knows nothing about tiles.
+// Called when an engine opens and while a stage records. Knows nothing about bands.
 #include "decoder.h"
 
 #include "classes.h"
@@ -62,7 +62,16 @@ void decoder_destroy(struct decoder **d)
 struct tensor decoder_record(const struct decoder *d, struct ops *o, const struct tensor *z,
                              const struct tap *tap)
 {
-    return d->cls->tail(d, o, d->cls->head(d, o, z, tap), NULL, tap);
+    struct tensor x = d->cls->head(d, o, z, tap), before = x;
+
+    for (int i = 0; i < d->cls->segments(d); i++) {
+        const bool adds = d->cls->segment(d, i).added;
+        const struct tensor y = d->cls->record_segment(
+            d, o, i, &(struct decoder_input){.x = &x, .added = adds ? &before : NULL}, tap);
+        before = x;
+        x = y;
+    }
+    return x;
 }
 
 struct tensor decoder_record_head(const struct decoder *d, struct ops *o, const struct tensor *z)
@@ -70,28 +79,18 @@ struct tensor decoder_record_head(const struct decoder *d, struct ops *o, const 
     return d->cls->head(d, o, z, NULL);
 }
 
-struct tensor decoder_record_tail(const struct decoder *d, struct ops *o,
-                                  const struct tensor *features, const struct decoder_bands *b)
+struct tensor decoder_record_segment(const struct decoder *d, struct ops *o, int index,
+                                     const struct decoder_input *in)
 {
-    return d->cls->tail(d, o, *features, b, NULL);
+    return d->cls->record_segment(d, o, index, in, NULL);
 }
 
-uint32_t decoder_halo(const struct decoder *d)
+int decoder_segments(const struct decoder *d)
 {
-    return d->cls->halo(d);
+    return d->cls->segments(d);
 }
 
-uint32_t decoder_features(const struct decoder *d)
+struct decoder_segment decoder_segment(const struct decoder *d, int index)
 {
-    return d->cls->features(d);
-}
-
-int decoder_norms(const struct decoder *d)
-{
-    return d->cls->norms(d);
-}
-
-struct decoder_norm decoder_norm(const struct decoder *d, int index)
-{
-    return d->cls->norm(d, index);
+    return d->cls->segment(d, index);
 }

@@ -6,8 +6,6 @@
 #include "hfconfig.h"
 #include "layers.h"
 
-enum { DECODER_MAX_NORMS = 2 * VAE_MAX_LEVELS * (VAE_MAX_LAYERS + 1) + 1 };
-
 struct decoder_class;
 
 struct decoder_config {
@@ -44,27 +42,30 @@ void decoder_destroy(struct decoder **d);
 struct tensor decoder_record(const struct decoder *d, struct ops *o, const struct tensor *z,
                              const struct tap *tap);
 
-// The same in two parts, of which the second, where pixels become many, can run on bands of rows:
-// an output depends on the rows within `halo` of it, and on statistics of the whole map.
-struct decoder_norm {
-    const struct tensor *gamma, *beta; // f32, [C]
+// The same in parts: the head, and segments behind it, where pixels become many. A segment begins
+// with a norm; given that norm's lines, it can run on bands of rows.
+struct decoder_segment {
+    const struct tensor *gamma, *beta; // of its norm: f32, [C]
     uint32_t groups;
     float eps;
+    uint32_t in, out; // channels
+    uint32_t added;   // channels of the map before its input, which it adds; 0: it does not
+    uint32_t scale;   // rows of its input per row of latents
+    uint32_t up;      // rows of its output per row of its input
+    uint32_t halo;    // how many rows of input beyond its own an output depends on
 };
-struct decoder_bands {
-    uint32_t first, rows;        // of the band that are measured, in latents
-    bool own;                    // norms take the band's own statistics; else lines
-    const struct tensor *lines;  // per norm, as op_group_norm_lines takes them
-    struct op_moments *measured; // per norm: receives its input's statistics
+struct decoder_input {
+    const struct tensor *x;     // [1, rows, W scale, in]
+    const struct tensor *added; // [1, rows, W scale, added]; NULL: none
+    const struct tensor *lines; // as op_group_norm_lines takes them; NULL: the statistics of x
 };
-// z [1, H, W, channels] -> features [1, H, W, C].
+// z [1, H, W, channels] -> [1, H, W, C], the input of segment 0. Each segment's output is the input
+// of the next; the last one's is the image. Inputs that no later segment needs are released.
 struct tensor decoder_record_head(const struct decoder *d, struct ops *o, const struct tensor *z);
-struct tensor decoder_record_tail(const struct decoder *d, struct ops *o,
-                                  const struct tensor *features, const struct decoder_bands *b);
-uint32_t decoder_halo(const struct decoder *d);
-uint32_t decoder_features(const struct decoder *d); // channels C
-int decoder_norms(const struct decoder *d);         // of the tail, at most DECODER_MAX_NORMS
-struct decoder_norm decoder_norm(const struct decoder *d, int index);
+struct tensor decoder_record_segment(const struct decoder *d, struct ops *o, int index,
+                                     const struct decoder_input *in);
+int decoder_segments(const struct decoder *d);
+struct decoder_segment decoder_segment(const struct decoder *d, int index);
 
 // ---- for the classes --------------------------------------------------------------------------
 
@@ -77,13 +78,10 @@ struct decoder_class {
     void (*deinit)(struct decoder *d);
     struct tensor (*head)(const struct decoder *d, struct ops *o, const struct tensor *z,
                           const struct tap *tap);
-    // b NULL: of the whole map. Releases features that belong to the recording.
-    struct tensor (*tail)(const struct decoder *d, struct ops *o, struct tensor features,
-                          const struct decoder_bands *b, const struct tap *tap);
-    uint32_t (*halo)(const struct decoder *d);
-    uint32_t (*features)(const struct decoder *d);
-    int (*norms)(const struct decoder *d);
-    struct decoder_norm (*norm)(const struct decoder *d, int index);
+    int (*segments)(const struct decoder *d);
+    struct decoder_segment (*segment)(const struct decoder *d, int index);
+    struct tensor (*record_segment)(const struct decoder *d, struct ops *o, int index,
+                                    const struct decoder_input *in, const struct tap *tap);
 };
 extern const struct decoder_class vae_decoder;
 

@@ -156,83 +156,73 @@ static void vae_deinit(struct decoder *base)
 
 // ---- recording --------------------------------------------------------------------------------
 
-// A recording: of the whole map, or of a band of the tail.
-struct run {
-    const struct vae *v;
-    struct ops *o;
-    const struct decoder_bands *bands; // NULL: the whole map
-    uint32_t height;                   // of the band, in latents
-    int norms;                         // recorded so far
-};
-
-static struct tensor rows_of(const struct tensor *x, uint32_t first, uint32_t rows)
+// act(norm(x)); lines NULL: with the statistics of x.
+static struct tensor normed(const struct vae *v, struct ops *o, const struct norm *n,
+                            enum op_act act, const struct tensor *x, const struct tensor *lines)
 {
-    struct tensor y = *x;
+    struct tensor y = ops_temp(o, x->n, x->h, x->w, x->c);
 
-    y.offset += (size_t)first * x->w * x->cs;
-    y.h = rows;
-    return y;
-}
-
-static struct tensor normed(struct run *r, const struct norm *n, enum op_act act,
-                            const struct tensor *x)
-{
-    const struct decoder_bands *b = r->bands;
-    struct tensor y = ops_temp(r->o, x->n, x->h, x->w, x->c);
-    const struct op_group_norm_params p = {
-        .x = x,
-        .y = &y,
-        .gamma = &n->gamma,
-        .beta = &n->beta,
-        .groups = (uint32_t)config_of(r->v)->norm_groups,
-        .eps = norm_eps,
-        .act = act,
-    };
-
-    if (b) {
-        const uint32_t scale = x->h / r->height;
-        const struct tensor rows = rows_of(x, b->first * scale, b->rows * scale);
-        b->measured[r->norms] = op_measure(r->o, &rows);
-    }
-    if (b && !b->own)
-        op_group_norm_lines(r->o, x, &b->lines[r->norms], act, &y);
+    if (lines)
+        op_group_norm_lines(o, x, lines, act, &y);
     else
-        op_group_norm(r->o, &p);
-    r->norms++;
+        op_group_norm(o, &(struct op_group_norm_params){
+                             .x = x,
+                             .y = &y,
+                             .gamma = &n->gamma,
+                             .beta = &n->beta,
+                             .groups = (uint32_t)config_of(v)->norm_groups,
+                             .eps = norm_eps,
+                             .act = act,
+                         });
     return y;
 }
 
-// Releases x.
-static struct tensor record_resnet(struct run *run, const struct vae_resnet *r, struct tensor x)
+// conv1(act(norm1(x))).
+static struct tensor record_first(const struct vae *v, struct ops *o, const struct vae_resnet *r,
+                                  const struct tensor *x, const struct tensor *lines)
 {
-    struct ops *o = run->o;
-    const enum op_act act = run->v->act;
-    struct tensor h = normed(run, &r->norm1, act, &x), shortcut = x;
-    struct tensor conv = ops_temp(o, x.n, x.h, x.w, r->out);
-    struct tensor y = ops_temp(o, x.n, x.h, x.w, r->out);
+    struct tensor h = normed(v, o, &r->norm1, v->act, x, lines);
+    struct tensor y = ops_temp(o, x->n, x->h, x->w, r->out);
 
-    op_conv2d(o, &h, r->conv1, NULL, &conv);
+    op_conv2d(o, &h, r->conv1, NULL, &y);
     ops_release(o, &h);
-    h = normed(run, &r->norm2, act, &conv);
-    ops_release(o, &conv);
+    return y;
+}
+
+// conv2(act(norm2(h))) + shortcut(x). Releases h and x.
+static struct tensor record_second(const struct vae *v, struct ops *o, const struct vae_resnet *r,
+                                   const struct tensor *h, struct tensor x,
+                                   const struct tensor *lines)
+{
+    struct tensor n = normed(v, o, &r->norm2, v->act, h, lines), shortcut = x, y;
+
+    ops_release(o, h);
+    y = ops_temp(o, x.n, x.h, x.w, r->out);
     if (r->shortcut) {
         shortcut = ops_temp(o, x.n, x.h, x.w, r->out);
         op_conv2d(o, &x, r->shortcut, NULL, &shortcut);
         ops_release(o, &x);
     }
-    op_conv2d(o, &h, r->conv2, &(struct op_epilogue){.residual = &shortcut}, &y);
-    ops_release(o, &h);
+    op_conv2d(o, &n, r->conv2, &(struct op_epilogue){.residual = &shortcut}, &y);
+    ops_release(o, &n);
     ops_release(o, &shortcut);
     return y;
 }
 
-// x += out(attention(norm(x))).
-static void record_attention(struct run *r, const struct tensor *x)
+// Releases x.
+static struct tensor record_resnet(const struct vae *v, struct ops *o, const struct vae_resnet *r,
+                                   struct tensor x)
 {
-    const struct vae *v = r->v;
-    struct ops *o = r->o;
+    const struct tensor h = record_first(v, o, r, &x, NULL);
+
+    return record_second(v, o, r, &h, x, NULL);
+}
+
+// x += out(attention(norm(x))).
+static void record_attention(const struct vae *v, struct ops *o, const struct tensor *x)
+{
     const uint32_t c = x->c, pixels = x->h * x->w;
-    struct tensor h = normed(r, &v->attention.norm, ACT_NONE, x);
+    struct tensor h = normed(v, o, &v->attention.norm, ACT_NONE, x, NULL);
     struct tensor flat = tensor_reshape(&h, x->n, 1, pixels);
     struct tensor qkv = ops_temp(o, x->n, 1, pixels, 3 * c);
     struct tensor q = tensor_channels(&qkv, 0, c), k = tensor_channels(&qkv, c, c);
@@ -265,26 +255,11 @@ static struct tensor record_upsampler(struct ops *o, const struct op_weight *con
     return y;
 }
 
-static struct tensor record_mid(struct run *r, struct tensor x, const struct tap *tap)
-{
-    const struct vae *v = r->v;
-
-    x = record_resnet(r, &v->mid[0], x);
-    if (v->attention.qkv) {
-        record_attention(r, &x);
-        tap_point(tap, r->o, &x, "decoder.mid_block.attentions.0");
-    }
-    x = record_resnet(r, &v->mid[1], x);
-    tap_point(tap, r->o, &x, "decoder.mid_block");
-    return x;
-}
-
 static struct tensor vae_head(const struct decoder *base, struct ops *o,
                               const struct tensor *latents, const struct tap *tap)
 {
     const struct vae *v = (const struct vae *)base;
     const uint32_t n = latents->n;
-    struct run r = {.v = v, .o = o};
     struct tensor z = *latents, x = ops_temp(o, n, z.h, z.w, v->mid[0].in);
 
     if (v->post_quant) {
@@ -296,70 +271,94 @@ static struct tensor vae_head(const struct decoder *base, struct ops *o,
     if (v->post_quant)
         ops_release(o, &z);
     tap_point(tap, o, &x, "decoder.conv_in");
-    return record_mid(&r, x, tap);
-}
-
-static struct tensor vae_tail(const struct decoder *base, struct ops *o, struct tensor x,
-                              const struct decoder_bands *bands, const struct tap *tap)
-{
-    const struct vae *v = (const struct vae *)base;
-    const struct vae_config *c = config_of(v);
-    struct run r = {.v = v, .o = o, .bands = bands, .height = x.h};
-    struct tensor h, y;
-
-    for (int b = 0; b < c->levels; b++) {
-        for (int i = 0; i < c->layers + 1; i++)
-            x = record_resnet(&r, &v->up[b].resnet[i], x);
-        if (v->up[b].upsampler)
-            x = record_upsampler(o, v->up[b].upsampler, x);
-        tap_point(tap, o, &x, "decoder.up_blocks.%d", b);
+    x = record_resnet(v, o, &v->mid[0], x);
+    if (v->attention.qkv) {
+        record_attention(v, o, &x);
+        tap_point(tap, o, &x, "decoder.mid_block.attentions.0");
     }
-    h = normed(&r, &v->norm_out, v->act, &x);
-    ops_release(o, &x);
-    y = ops_temp(o, h.n, h.h, h.w, (uint32_t)c->out_channels);
-    op_conv2d(o, &h, v->conv_out, NULL, &y);
-    ops_release(o, &h);
-    return y;
+    x = record_resnet(v, o, &v->mid[1], x);
+    tap_point(tap, o, &x, "decoder.mid_block");
+    return x;
 }
 
-// Each convolution reaches one row further, at the scale of its block.
-static uint32_t vae_halo(const struct decoder *base)
-{
-    const struct vae_config *c = &base->config.vae;
-    uint32_t rows = 1; // conv_out
+// ---- the tail ---------------------------------------------------------------------------------
 
-    for (int b = c->levels - 1; b >= 0; b--) {
-        rows += 2 * (uint32_t)(c->layers + 1);
-        if (b)
-            rows = (rows + 1 + 1) / 2; // the upsampler's convolution, then half the scale
-    }
-    return rows;
-}
+// Where a segment is: segments 2 k and 2 k + 1 are the halves of the k-th resnet, of which the
+// second has the upsampler behind it, too; the last one is the layers behind all blocks.
+struct place {
+    const struct vae_block *block; // NULL: the last segment
+    const struct vae_resnet *resnet;
+    int level;
+    bool second, upsampled, ends; // ends: its block
+};
 
-static uint32_t vae_features(const struct decoder *base)
-{
-    return ((const struct vae *)base)->mid[0].in;
-}
-
-static int vae_norms(const struct decoder *base)
+static int vae_segments(const struct decoder *base)
 {
     const struct vae_config *c = &base->config.vae;
 
     return 2 * c->levels * (c->layers + 1) + 1;
 }
 
-static struct decoder_norm vae_norm(const struct decoder *base, int index)
+static struct place place_of(const struct vae *v, int index)
+{
+    const struct vae_config *c = config_of(v);
+    const int resnet = index / 2, each = c->layers + 1;
+    struct place p = {.level = resnet / each, .second = index % 2};
+
+    if (index == vae_segments(&v->base) - 1)
+        return (struct place){.level = c->levels - 1};
+    p.block = &v->up[p.level];
+    p.resnet = &p.block->resnet[resnet % each];
+    p.ends = p.second && resnet % each == each - 1;
+    p.upsampled = p.ends && p.block->upsampler;
+    return p;
+}
+
+static struct decoder_segment vae_segment(const struct decoder *base, int index)
 {
     const struct vae *v = (const struct vae *)base;
     const struct vae_config *c = config_of(v);
-    const int resnet = index / 2, each = c->layers + 1;
-    const struct norm *n = &v->norm_out;
+    const struct place p = place_of(v, index);
+    const struct norm *n = !p.block ? &v->norm_out : p.second ? &p.resnet->norm2 : &p.resnet->norm1;
 
-    if (resnet < c->levels * each) {
-        const struct vae_resnet *r = &v->up[resnet / each].resnet[resnet % each];
-        n = index % 2 ? &r->norm2 : &r->norm1;
+    return (struct decoder_segment){
+        .gamma = &n->gamma,
+        .beta = &n->beta,
+        .groups = (uint32_t)c->norm_groups,
+        .eps = norm_eps,
+        .in = n->gamma.c,
+        .out = p.block ? p.resnet->out : (uint32_t)c->out_channels,
+        .added = p.second ? p.resnet->in : 0,
+        .scale = 1U << p.level,
+        .up = p.upsampled ? 2 : 1,
+        .halo = p.upsampled ? 2 : 1, // each convolution reaches one row further
+    };
+}
+
+static struct tensor vae_record_segment(const struct decoder *base, struct ops *o, int index,
+                                        const struct decoder_input *in, const struct tap *tap)
+{
+    const struct vae *v = (const struct vae *)base;
+    const struct place p = place_of(v, index);
+    const struct tensor *x = in->x;
+    struct tensor h, y;
+
+    if (!p.block) {
+        h = normed(v, o, &v->norm_out, v->act, x, in->lines);
+        ops_release(o, x);
+        y = ops_temp(o, h.n, h.h, h.w, (uint32_t)config_of(v)->out_channels);
+        op_conv2d(o, &h, v->conv_out, NULL, &y);
+        ops_release(o, &h);
+        return y;
     }
-    return (struct decoder_norm){&n->gamma, &n->beta, (uint32_t)c->norm_groups, norm_eps};
+    if (!p.second)
+        return record_first(v, o, p.resnet, x, in->lines);
+    y = record_second(v, o, p.resnet, x, *in->added, in->lines);
+    if (p.upsampled)
+        y = record_upsampler(o, p.block->upsampler, y);
+    if (p.ends)
+        tap_point(tap, o, &y, "decoder.up_blocks.%d", p.level);
+    return y;
 }
 
 // ---- the class --------------------------------------------------------------------------------
@@ -402,9 +401,7 @@ const struct decoder_class vae_decoder = {
     .load = vae_load,
     .deinit = vae_deinit,
     .head = vae_head,
-    .tail = vae_tail,
-    .halo = vae_halo,
-    .features = vae_features,
-    .norms = vae_norms,
-    .norm = vae_norm,
+    .segments = vae_segments,
+    .segment = vae_segment,
+    .record_segment = vae_record_segment,
 };

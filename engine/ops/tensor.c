@@ -253,6 +253,10 @@ static void write_pixel(const struct tensor *t, char *to, const char *from, size
 
 static void read_pixel(const struct tensor *t, const char *from, char *to, size_t step)
 {
+    if (t->dtype == DT_F32 && step == 1) {
+        memcpy(to, from, 4 * (size_t)t->c);
+        return;
+    }
     for (uint32_t c = 0; c < t->c; c++) {
         if (t->dtype == DT_U8) {
             to[c * step] = from[c];

@@ -10,95 +10,66 @@
 #include <string.h>
 
 enum { RGB = 3, LEAST_ROWS = 8 };
-const double decode_tolerance = 1e-3;
 
-// One norm of the decoder's tail.
-struct norm_state {
-    uint32_t c, c4, groups;
-    float eps;
-    float *gamma, *beta;   // [c]
-    double *mean, *square; // [c]: of the bands of this pass so far
-    double count;          // pixels in these
-    float *values;         // [3, c4]: lines
+// A map between two segments, in the memory of the CPU.
+struct map {
+    float *values; // [height, width, channels]
+    uint32_t height, width, channels;
+};
+
+// The statistics of a norm's input, of the bands so far.
+struct moments {
+    double *mean, *square; // [channels]
+    double count;          // pixels
 };
 
 struct decode {
     struct decode_params p;
-    uint32_t halo, rows; // rows: of a band; the height: one band
-    int passes;
-    struct tensor z;        // mapped [1, height, width, channels]
-    struct ops *ops;        // the head, or everything; recorded when it is first needed
-    bool warm;              // every recording was made once
-    struct tensor pixels;   // its result, if it is everything
-    struct tensor features; // [1, height, width, C]: of the head
-    int norms;
-    struct norm_state *norm;
-    struct tensor *lines; // mapped, per norm
-    struct op_moments *measured;
-    double *scratch[2];
+    bool whole, warm; // warm: every recording was made once
+    int segments, bands;
+    struct tensor z;      // mapped [1, height, width, channels]
+    struct ops *ops;      // everything; recorded when it is first needed; NULL: in bands
+    struct tensor pixels; // its result
+    struct moments sum;
+    double *scratch[2]; // [channels]: of a band
+    float *lines;       // of a segment's norm
+    struct tensor norm; // mapped: the same
+    struct map map[3];  // before the segment's input, its input, its output
     float *latents;
-    float *band;  // pixels of one
     float *image; // of decode_rgb
     uint8_t *rgb;
 };
 
 // ---- creating ---------------------------------------------------------------------------------
 
-static enum err create_norm(struct decode *d, int index)
+// Values of the lines of a norm over so many channels.
+static uint32_t lines_of(uint32_t channels)
 {
-    const struct decoder_norm from = decoder_norm(d->p.decoder, index);
-    struct norm_state *n = &d->norm[index];
-    const size_t c = from.gamma->c;
-    enum err e;
-
-    n->c = (uint32_t)c;
-    n->c4 = (n->c + 3) / 4 * 4;
-    n->groups = from.groups;
-    n->eps = from.eps;
-    n->gamma = malloc(c * sizeof *n->gamma);
-    n->beta = malloc(c * sizeof *n->beta);
-    n->mean = malloc(c * sizeof *n->mean);
-    n->square = malloc(c * sizeof *n->square);
-    n->values = calloc(3 * (size_t)n->c4, sizeof *n->values);
-    if (!n->gamma || !n->beta || !n->mean || !n->square || !n->values)
-        return ERR_NO_MEMORY;
-    e = tensor_download(from.gamma, n->gamma);
-    if (!e)
-        e = tensor_download(from.beta, n->beta);
-    return e ? e : tensor_create_mapped(d->p.dev, DT_F32, 1, 1, 1, 3 * n->c4, &d->lines[index]);
+    return 3 * ((channels + 3) / 4 * 4);
 }
 
 static enum err create_bands(struct decode *d)
 {
-    const size_t f = (size_t)d->p.decoder->config.factor;
-    const uint32_t height = d->rows + 2 * d->halo;
     uint32_t widest = 0;
-    enum err e = ERR_OK;
 
-    d->norms = decoder_norms(d->p.decoder);
-    d->norm = calloc((size_t)d->norms, sizeof *d->norm);
-    d->lines = calloc((size_t)d->norms, sizeof *d->lines);
-    d->measured = calloc((size_t)d->norms, sizeof *d->measured);
-    d->band = malloc(sizeof(float) * height * d->p.width * f * f * RGB);
-    if (!d->norm || !d->lines || !d->measured || !d->band)
+    for (int i = 0; i < d->segments; i++) {
+        const struct decoder_segment s = decoder_segment(d->p.decoder, i);
+        widest = s.in > widest ? s.in : widest;
+    }
+    const size_t bytes = widest * sizeof(double);
+    d->sum.mean = malloc(bytes);
+    d->sum.square = malloc(bytes);
+    d->scratch[0] = malloc(bytes);
+    d->scratch[1] = malloc(bytes);
+    d->lines = calloc(lines_of(widest), sizeof *d->lines);
+    if (!d->sum.mean || !d->sum.square || !d->scratch[0] || !d->scratch[1] || !d->lines)
         return ERR_NO_MEMORY;
-    for (int i = 0; !e && i < d->norms; i++) {
-        e = create_norm(d, i);
-        widest = d->norm[i].c > widest ? d->norm[i].c : widest;
-    }
-    for (int i = 0; !e && i < 2; i++) {
-        d->scratch[i] = malloc(widest * sizeof *d->scratch[i]);
-        e = d->scratch[i] ? ERR_OK : ERR_NO_MEMORY;
-    }
-    return e ? e
-             : tensor_create(d->p.dev, DT_F32, 1, d->p.height, d->p.width,
-                             decoder_features(d->p.decoder), &d->features);
+    return tensor_create_mapped(d->p.dev, DT_F32, 1, 1, 1, lines_of(widest), &d->norm);
 }
 
 enum err decode_create(const struct decode_params *p, struct decode **out)
 {
     const size_t channels = (size_t)p->decoder->config.channels;
-    const uint32_t most = p->most ? p->most : DECODE_LATENTS;
     struct decode *d = calloc(1, sizeof *d);
     enum err e = ERR_NO_MEMORY;
 
@@ -106,17 +77,13 @@ enum err decode_create(const struct decode_params *p, struct decode **out)
     if (!d)
         return e;
     d->p = *p;
-    d->rows = p->height;
-    if (p->height * p->width > most) {
-        d->halo = decoder_halo(p->decoder);
-        d->rows = most / p->width;
-        d->rows = d->rows > 2 * d->halo + LEAST_ROWS ? d->rows - 2 * d->halo : LEAST_ROWS;
-        d->rows = d->rows < p->height ? d->rows : p->height;
-    }
+    d->p.band = p->band ? p->band : DECODE_BAND_BYTES;
+    d->whole = p->height * p->width <= (p->most ? p->most : DECODE_LATENTS);
+    d->segments = decoder_segments(p->decoder);
     d->latents = malloc(sizeof(float) * p->height * p->width * channels);
     if (d->latents)
         e = tensor_create_mapped(p->dev, DT_F32, 1, p->height, p->width, (uint32_t)channels, &d->z);
-    if (!e && d->rows < p->height)
+    if (!e && !d->whole)
         e = create_bands(d);
     if (e)
         decode_destroy(&d);
@@ -132,24 +99,13 @@ void decode_destroy(struct decode **out)
         return;
     ops_destroy(&d->ops);
     tensor_destroy(&d->z);
-    tensor_destroy(&d->features);
-    for (int i = 0; d->norm && i < d->norms; i++) {
-        struct norm_state *n = &d->norm[i];
-        free(n->gamma);
-        free(n->beta);
-        free(n->mean);
-        free(n->square);
-        free(n->values);
-    }
-    for (int i = 0; d->lines && i < d->norms; i++)
-        tensor_destroy(&d->lines[i]);
-    free(d->norm);
-    free(d->lines);
-    free(d->measured);
+    tensor_destroy(&d->norm);
+    free(d->sum.mean);
+    free(d->sum.square);
     free(d->scratch[0]);
     free(d->scratch[1]);
+    free(d->lines);
     free(d->latents);
-    free(d->band);
     free(d->image);
     free(d->rgb);
     free(d);
@@ -158,157 +114,253 @@ void decode_destroy(struct decode **out)
 
 int decode_bands(const struct decode *d)
 {
-    return (int)((d->p.height + d->rows - 1) / d->rows);
-}
-
-int decode_passes(const struct decode *d)
-{
-    return d->passes;
+    return d->bands;
 }
 
 // ---- statistics -------------------------------------------------------------------------------
 
-// Adds a band's statistics to those of the pass.
-static enum err add_moments(struct decode *d, int index)
+// Adds a band's statistics.
+static enum err add_moments(struct decode *d, const struct op_moments *m)
 {
-    struct norm_state *n = &d->norm[index];
-    const double count = d->measured[index].pixels, total = n->count + count;
-    const enum err e = op_moments_read(&d->measured[index], d->scratch[0], d->scratch[1]);
+    struct moments *s = &d->sum;
+    const double count = m->pixels, total = s->count + count;
+    const enum err e = op_moments_read(m, d->scratch[0], d->scratch[1]);
 
-    for (uint32_t c = 0; !e && c < n->c; c++) {
-        const double before = n->count > 0 ? n->mean[c] : 0;
+    for (uint32_t c = 0; !e && c < m->c; c++) {
+        const double before = s->count > 0 ? s->mean[c] : 0;
         const double delta = d->scratch[0][c] - before;
-        n->mean[c] = before + delta * count / total;
-        n->square[c] = (n->count > 0 ? n->square[c] : 0) + d->scratch[1][c] +
-                       delta * delta * n->count * count / total;
+        s->mean[c] = before + delta * count / total;
+        s->square[c] = (s->count > 0 ? s->square[c] : 0) + d->scratch[1][c] +
+                       delta * delta * s->count * count / total;
     }
-    n->count = total;
+    s->count = total;
     return e;
 }
 
 // Mean and variance of a group of channels.
-static void group_moments(const struct norm_state *n, uint32_t first, uint32_t size, double *mean,
+static void group_moments(const struct moments *s, uint32_t first, uint32_t size, double *mean,
                           double *variance)
 {
     double square = 0;
 
     *mean = 0;
     for (uint32_t c = first; c < first + size; c++)
-        *mean += n->mean[c] / size;
+        *mean += s->mean[c] / size;
     for (uint32_t c = first; c < first + size; c++)
-        square += n->square[c] + (n->mean[c] - *mean) * (n->mean[c] - *mean) * n->count;
-    *variance = square / (n->count * size);
+        square += s->square[c] + (s->mean[c] - *mean) * (s->mean[c] - *mean) * s->count;
+    *variance = square / (s->count * size);
 }
 
-// Makes a norm's lines of the statistics of the pass, which it ends. Returns how far they moved, in
-// standard deviations.
-static double settle(struct norm_state *n)
+static struct tensor lines_tensor(const struct decode *d, uint32_t channels)
 {
-    const uint32_t size = n->c / n->groups;
-    float *mean = n->values, *gain = mean + n->c4, *offset = gain + n->c4;
-    double moved = 0;
+    struct tensor t = d->norm;
 
-    for (uint32_t g = 0; g < n->groups; g++) {
+    t.c = t.cs = lines_of(channels);
+    return t;
+}
+
+// Makes the lines of a segment's norm of the statistics of its input.
+static enum err put_lines(struct decode *d, const struct decoder_segment *s)
+{
+    const struct tensor lines = lines_tensor(d, s->in);
+    const uint32_t size = s->in / s->groups;
+    float *mean = d->lines, *gain = mean + lines.c / 3, *offset = gain + lines.c / 3;
+    enum err e = tensor_download(s->gamma, gain);
+
+    if (!e)
+        e = tensor_download(s->beta, offset);
+    for (uint32_t g = 0; !e && g < s->groups; g++) {
         double m, variance;
-        group_moments(n, g * size, size, &m, &variance);
-        const double scale = 1 / sqrt(variance + (double)n->eps);
+        group_moments(&d->sum, g * size, size, &m, &variance);
+        const double scale = 1 / sqrt(variance + (double)s->eps);
         for (uint32_t c = g * size; c < (g + 1) * size; c++) {
-            const double now = (double)n->gamma[c] * scale, was = (double)gain[c];
-            const double larger = fmax(fabs(now), 1e-30);
-            moved = fmax(moved, fabs(m - (double)mean[c]) * scale);
-            moved = fmax(moved, fabs(now - was) / larger);
             mean[c] = (float)m;
-            gain[c] = (float)now;
-            offset[c] = n->beta[c];
+            gain[c] = (float)((double)gain[c] * scale);
         }
     }
-    n->count = 0;
-    return moved;
+    d->sum.count = 0;
+    return e ? e : tensor_upload(&lines, d->lines);
+}
+
+// ---- maps -------------------------------------------------------------------------------------
+
+static enum err map_create(struct map *m, uint32_t height, uint32_t width, uint32_t channels)
+{
+    *m = (struct map){.height = height, .width = width, .channels = channels};
+    m->values = malloc(sizeof(float) * height * width * channels);
+    return m->values ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static float *map_row(const struct map *m, uint32_t row)
+{
+    return m->values + (size_t)row * m->width * m->channels;
 }
 
 // ---- bands ------------------------------------------------------------------------------------
 
-// The first row that a band reads.
-static uint32_t top_of(const struct decode *d, uint32_t first)
+// Rows of a segment's input: those whose outputs are wanted, and those that these depend on.
+struct band {
+    uint32_t first, rows, top, height;
+};
+
+// A segment that runs, and its recording for the band before, which may have the same shape.
+struct segment {
+    struct decoder_segment s;
+    int index;
+    uint32_t height, width, rows; // of its input; rows: of a band
+    struct ops *ops;
+    struct band band;
+    struct tensor x, added, y;
+    struct op_moments moments; // of y
+};
+
+static struct segment segment_of(const struct decode *d, int index)
 {
-    return first > d->halo ? first - d->halo : 0;
+    const struct decoder_segment s = decoder_segment(d->p.decoder, index);
+    const size_t width = (size_t)d->p.width * s.scale, widest = s.in > s.added ? s.in : s.added;
+    const size_t in = width * widest, out = width * s.out * s.up * s.up;
+    const size_t rows = d->p.band / sizeof(float) / (in > out ? in : out);
+
+    return (struct segment){
+        .s = s,
+        .index = index,
+        .height = d->p.height * s.scale,
+        .width = (uint32_t)width,
+        .rows = rows > LEAST_ROWS + 2 * s.halo ? (uint32_t)rows - 2 * s.halo : LEAST_ROWS,
+    };
 }
 
-// Records the tail on a band that begins at row `first`. Owner: the caller destroys *out, also on
-// error.
-static enum err record_band(struct decode *d, uint32_t first, bool own, struct ops **out,
-                            struct tensor *pixels)
+static struct band band_at(const struct segment *g, uint32_t first)
 {
-    const uint32_t left = d->p.height - first, rows = left < d->rows ? left : d->rows;
-    const uint32_t top = top_of(d, first), below = first + rows + d->halo;
-    struct tensor features = d->features;
-    enum err e = ops_begin(d->p.dev, DT_F32, out);
+    const uint32_t left = g->height - first, rows = left < g->rows ? left : g->rows;
+    const uint32_t above = first < g->s.halo ? first : g->s.halo;
+    const uint32_t below = left - rows < g->s.halo ? left - rows : g->s.halo;
+
+    return (struct band){first, rows, first - above, above + rows + below};
+}
+
+static bool same_shape(const struct band *a, const struct band *b)
+{
+    return a->first - a->top == b->first - b->top && a->rows == b->rows && a->height == b->height;
+}
+
+static struct tensor rows_of(const struct tensor *x, uint32_t first, uint32_t rows)
+{
+    struct tensor y = *x;
+
+    y.offset += (size_t)first * x->w * x->cs;
+    y.h = rows;
+    return y;
+}
+
+// The inputs are the recording's, and are written before it runs.
+static enum err record_band(const struct decode *d, struct segment *g, const struct band *b)
+{
+    const struct tensor lines = lines_tensor(d, g->s.in);
+    enum err e;
+
+    if (g->ops && same_shape(&g->band, b))
+        return ERR_OK;
+    ops_destroy(&g->ops);
+    e = ops_begin(d->p.dev, DT_F32, &g->ops);
+    if (e)
+        return e;
+    g->band = *b;
+    g->x = ops_temp(g->ops, 1, b->height, g->width, g->s.in);
+    if (g->s.added)
+        g->added = ops_temp(g->ops, 1, b->height, g->width, g->s.added);
+    g->y = decoder_record_segment(d->p.decoder, g->ops, g->index,
+                                  &(struct decoder_input){
+                                      .x = &g->x,
+                                      .added = g->s.added ? &g->added : NULL,
+                                      .lines = &lines,
+                                  });
+    g->y = rows_of(&g->y, (b->first - b->top) * g->s.up, b->rows * g->s.up);
+    if (g->index < d->segments - 1)
+        g->moments = op_measure(g->ops, &g->y);
+    return ops_end(g->ops);
+}
+
+static enum err run_band(struct decode *d, struct segment *g, uint32_t first)
+{
+    const struct band b = band_at(g, first);
+    enum err e = record_band(d, g, &b);
+
+    if (!e)
+        e = tensor_upload_from(&g->x, map_row(&d->map[1], b.top), DT_F32);
+    if (!e && g->s.added)
+        e = tensor_upload_from(&g->added, map_row(&d->map[0], b.top), DT_F32);
+    if (!e)
+        e = ops_run(g->ops);
+    if (!e && g->index < d->segments - 1)
+        e = add_moments(d, &g->moments);
+    if (!e)
+        e = tensor_download(&g->y, map_row(&d->map[2], first * g->s.up));
+    d->bands++;
+    return e;
+}
+
+static enum err run_segment(struct decode *d, int index)
+{
+    const double began = clock_seconds();
+    const int before = d->bands;
+    struct segment g = segment_of(d, index);
+    enum err e = put_lines(d, &g.s);
+
+    if (!e)
+        e = map_create(&d->map[2], g.height * g.s.up, g.width * g.s.up, g.s.out);
+    for (uint32_t first = 0; !e && first < g.height; first += g.rows)
+        e = run_band(d, &g, first);
+    ops_destroy(&g.ops);
+    free(d->map[0].values);
+    d->map[0] = d->map[1];
+    d->map[1] = d->map[2];
+    d->map[2] = (struct map){0};
+    trace_span("decode", began, TRACE_OWN, "segment %d in %d bands", index, d->bands - before);
+    return e;
+}
+
+// The layers before the segments, whose output is the first map.
+static enum err run_head(struct decode *d)
+{
+    const double began = clock_seconds();
+    struct op_moments moments;
+    struct tensor y;
+    struct ops *o;
+    enum err e = ops_begin(d->p.dev, DT_F32, &o);
 
     if (e)
         return e;
-    features.offset += (size_t)top * features.w * features.cs;
-    features.h = (below < d->p.height ? below : d->p.height) - top;
-    *pixels = decoder_record_tail(d->p.decoder, *out, &features,
-                                  &(struct decoder_bands){
-                                      .first = first - top,
-                                      .rows = rows,
-                                      .own = own,
-                                      .lines = d->lines,
-                                      .measured = d->measured,
-                                  });
-    return ops_end(*out);
-}
-
-// Runs the tail on a band, which it writes into the image.
-static enum err run_band(struct decode *d, uint32_t first, bool own, float *image)
-{
-    const uint32_t f = (uint32_t)d->p.decoder->config.factor;
-    const uint32_t left = d->p.height - first, rows = left < d->rows ? left : d->rows;
-    const size_t line = (size_t)d->p.width * f * RGB;
-    struct tensor pixels;
-    struct ops *o;
-    enum err e = record_band(d, first, own, &o, &pixels);
-
+    y = decoder_record_head(d->p.decoder, o, &d->z);
+    moments = op_measure(o, &y);
+    e = ops_end(o);
     if (!e)
         e = ops_run(o);
-    for (int i = 0; !e && i < d->norms; i++)
-        e = add_moments(d, i);
+    d->sum.count = 0; // of an image that failed
     if (!e)
-        e = tensor_download(&pixels, d->band);
+        e = add_moments(d, &moments);
     if (!e)
-        memcpy(image + first * f * line, d->band + (first - top_of(d, first)) * f * line,
-               rows * f * line * sizeof *image);
+        e = map_create(&d->map[1], y.h, y.w, y.c);
+    if (!e)
+        e = tensor_download(&y, d->map[1].values);
     ops_destroy(&o);
+    trace_span("decode", began, TRACE_OWN, "head");
     return e;
 }
 
-static enum err run_pass(struct decode *d, bool own, float *image, double *moved)
+static enum err run_bands(struct decode *d, float *image)
 {
-    enum err e = ERR_OK;
+    enum err e = run_head(d);
 
-    *moved = 0;
-    for (uint32_t first = 0; !e && first < d->p.height; first += d->rows)
-        e = run_band(d, first, own, image);
-    for (int i = 0; !e && i < d->norms; i++) {
-        const double m = settle(&d->norm[i]);
-        *moved = m > *moved || isnan(m) ? m : *moved;
-        e = tensor_upload(&d->lines[i], d->norm[i].values);
-    }
-    d->passes++;
-    return e;
-}
-
-// The first pass takes each band's own statistics. The k-th that takes those of all bands has the
-// first k of them right.
-static enum err run_passes(struct decode *d, bool draft, float *image)
-{
-    double moved;
-    enum err e = run_pass(d, true, image, &moved);
-
-    for (int k = 0; !e && !draft && k <= d->norms; k++) {
-        e = run_pass(d, false, image, &moved);
-        if (isnan(moved) || moved <= decode_tolerance)
-            break;
+    d->bands = 0;
+    for (int i = 0; !e && i < d->segments; i++)
+        e = run_segment(d, i);
+    if (!e)
+        memcpy(image, d->map[1].values,
+               sizeof *image * d->map[1].height * d->map[1].width * d->map[1].channels);
+    for (int i = 0; i < 3; i++) {
+        free(d->map[i].values);
+        d->map[i] = (struct map){0};
     }
     return e;
 }
@@ -319,72 +371,77 @@ static enum err run_passes(struct decode *d, bool draft, float *image)
 // what force_upcast in their configs is about.
 static enum err record(struct decode *d)
 {
-    const bool whole = d->rows == d->p.height;
-    struct tensor features;
     enum err e = ops_begin(d->p.dev, DT_F32, &d->ops);
 
     if (e)
         return e;
-    if (whole) {
-        d->pixels = decoder_record(d->p.decoder, d->ops, &d->z, NULL);
-    } else {
-        features = decoder_record_head(d->p.decoder, d->ops, &d->z);
-        op_copy(d->ops, &features, &d->features);
-    }
+    d->pixels = decoder_record(d->p.decoder, d->ops, &d->z, NULL);
     e = ops_end(d->ops);
     if (e)
         ops_destroy(&d->ops);
     return e;
 }
 
+static enum err warm_segment(const struct decode *d, int index)
+{
+    struct segment g = segment_of(d, index);
+    enum err e = ERR_OK;
+
+    for (uint32_t first = 0; !e && first < g.height; first += g.rows) {
+        const struct band b = band_at(&g, first);
+        e = record_band(d, &g, &b);
+    }
+    ops_destroy(&g.ops);
+    return e;
+}
+
 enum err decode_warm(struct decode *d)
 {
-    enum err e = d->ops ? ERR_OK : record(d);
+    struct ops *head;
+    enum err e;
 
-    for (int own = 0; own < 2 && d->rows < d->p.height && !d->warm; own++)
-        for (uint32_t first = 0; !e && first < d->p.height; first += d->rows) {
-            struct tensor pixels;
-            struct ops *o;
-            e = record_band(d, first, own, &o, &pixels);
-            ops_destroy(&o);
-        }
+    if (d->whole || d->warm)
+        return d->whole && !d->ops ? record(d) : ERR_OK;
+    e = ops_begin(d->p.dev, DT_F32, &head);
+    if (e)
+        return e;
+    decoder_record_head(d->p.decoder, head, &d->z);
+    e = ops_end(head);
+    ops_destroy(&head);
+    for (int i = 0; !e && i < d->segments; i++)
+        e = warm_segment(d, i);
     d->warm = !e;
     return e;
 }
 
-static enum err run(struct decode *d, const struct tensor *latents, bool draft, float *image)
+enum err decode_run(struct decode *d, const struct tensor *latents, float *image)
 {
     const struct decoder_config *c = &d->p.decoder->config;
     const size_t count = (size_t)d->p.height * (size_t)d->p.width;
     const size_t values = count * (size_t)c->factor * (size_t)c->factor * RGB;
     const double began = clock_seconds();
-    enum err e = d->ops ? ERR_OK : record(d);
+    enum err e = d->whole && !d->ops ? record(d) : ERR_OK;
 
-    d->passes = 0;
     if (!e)
         e = tensor_download(latents, d->latents);
     for (size_t i = 0; !e && i < count * (size_t)c->channels; i++)
         d->latents[i] = d->latents[i] / c->scaling + c->shift;
     if (!e)
         e = tensor_upload(&d->z, d->latents);
-    if (!e)
+    if (!e && d->whole) {
         e = ops_run(d->ops);
-    if (!e)
-        e = d->rows == d->p.height ? tensor_download(&d->pixels, image)
-                                   : run_passes(d, draft, image);
+        e = e ? e : tensor_download(&d->pixels, image);
+    } else if (!e) {
+        e = run_bands(d, image);
+    }
     for (size_t i = 0; !e && i < values; i++)
         if (!isfinite(image[i]))
             e = ERR_NOT_FINITE;
-    trace_span("decode", began, TRACE_OWN, "%d bands, %d passes", decode_bands(d), d->passes);
+    trace_span("decode", began, TRACE_OWN, "%d bands", d->bands);
     return e;
 }
 
-enum err decode_run(struct decode *d, const struct tensor *latents, float *image)
-{
-    return run(d, latents, false, image);
-}
-
-enum err decode_rgb(struct decode *d, const struct tensor *latents, bool draft, const uint8_t **rgb)
+enum err decode_rgb(struct decode *d, const struct tensor *latents, const uint8_t **rgb)
 {
     const size_t f = (size_t)d->p.decoder->config.factor;
     const size_t values = (size_t)d->p.height * (size_t)d->p.width * f * f * RGB;
@@ -394,7 +451,7 @@ enum err decode_rgb(struct decode *d, const struct tensor *latents, bool draft, 
     d->rgb = d->rgb ? d->rgb : malloc(values);
     if (!d->image || !d->rgb)
         return ERR_NO_MEMORY;
-    e = run(d, latents, draft, d->image);
+    e = decode_run(d, latents, d->image);
     for (size_t i = 0; !e && i < values; i++) {
         const float v = d->image[i] * 0.5F + 0.5F;
         d->rgb[i] = (uint8_t)nearbyintf((v < 0 ? 0 : v > 1 ? 1 : v) * 255); // as op_to_rgb8

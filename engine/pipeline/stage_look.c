@@ -31,7 +31,7 @@ static enum err show(struct stage *s, int entry, int which, const uint8_t **rgb)
     enum err e = ERR_OK;
 
     if (s->decode)
-        return decode_rgb(s->decode, &slot, which > 0, rgb);
+        return decode_rgb(s->decode, &slot, rgb);
     if (!*o) {
         e = ops_begin(s->p.dev, s->p.dtype, o);
         if (e)
