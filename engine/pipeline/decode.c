@@ -42,7 +42,7 @@ struct decode {
 
 // ---- creating ---------------------------------------------------------------------------------
 
-// Values of the lines of a norm over so many channels.
+// Values of the lines of a norm over this number of channels.
 static uint32_t lines_of(uint32_t channels)
 {
     return 3 * ((channels + 3) / 4 * 4);

@@ -63,7 +63,7 @@ static enum err put_latents(const struct rig *r, bool bad, struct tensor *out)
     return e;
 }
 
-// The image of these latents, in bands of so many bytes or, at 0, at once; and the device's peak
+// The image of these latents, in bands of `band` bytes or, at 0, at once; and the device's peak
 // memory.
 struct decoded {
     enum err e;
