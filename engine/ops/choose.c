@@ -188,6 +188,7 @@ static double cost(const struct ops_device *dev, int row, const struct kernel_bu
     const struct kernel_wish *wish = &dev->wish;
     double rate = dev->caps->cpu ? k->rate.cpu : k->rate.gpu;
     double seconds = 1e-6 + (rate > 0 ? call->work / rate * 1e-9 : 0);
+    seconds += dev->caps->cpu ? k->start * 1e-6 : 0;
     bool other_row = (wish->ops & 1u << call->op) && !(wish->rows >> row & 1);
     bool other_load = wish->loads && !(wish->loads & 1u << b->load);
     seconds *= cost_of_load[dev->caps->cpu][b->load];

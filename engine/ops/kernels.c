@@ -22,9 +22,10 @@ static const struct kernel rows[] = {
     {SHADER(conv3_lane), .ops = 1u << OP_CONV3, TAKES("xmrxxw", matmul),
      .shuffles = true, .subgroup = {4, 16}, .layout = LAYOUT_LANES, .rate = {40, 100},
      .plan = plan_conv3_lane},
-    // Its rate counts the products of a convolution, four times as many as it computes.
+    // Its rate counts the products of a convolution, four times as many as it computes. llvmpipe
+    // creates its pipeline in .2 s, which a network of small maps does not win back.
     {SHADER(conv3_winograd), .ops = 1u << OP_CONV3, TAKES("xmrxxw", matmul),
-     .shuffles = true, .subgroup = {4, 16}, .layout = LAYOUT_WINOGRAD, .rate = {60, 90},
+     .shuffles = true, .subgroup = {4, 16}, .layout = LAYOUT_WINOGRAD, .rate = {60, 90}, .start = 40,
      .plan = plan_conv3_winograd},
     {SHADER(matmul_tile), .ops = 1u << OP_LINEAR | 1u << OP_CONV3, TAKES("xmrxxw", matmul),
      .layout = LAYOUT_ROWS, .rate = {2, 3000}, .plan = plan_matmul_tile},

@@ -108,6 +108,8 @@ struct kernel {
     struct {
         float cpu, gpu;
     } rate;
+    // Microseconds per dispatch that creating its pipeline is worth on a software device.
+    float start;
     // Planned operators: false when the row does not take this problem, else fills call's
     // constants, grid, shared memory, loop trips and flops, idle lanes included.
     bool (*plan)(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);

@@ -37,6 +37,16 @@ static uint32_t block_c4(uint32_t c, uint32_t group, bool cpu)
     return block;
 }
 
+// The block that a pipeline has room for: one pipeline for many widths.
+static uint32_t block_room(uint32_t block)
+{
+    uint32_t room = 8;
+
+    while (room < block)
+        room *= 2;
+    return room;
+}
+
 // The form with one dispatch. False: the sample is too large for it.
 static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
 {
@@ -49,7 +59,7 @@ static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
     size_t bytes = pixels * vec4s(x->c) * 4 * tensor_dtype_bytes(x->dtype);
     if (local & (local - 1) || 3 * trips + group > QUIRK_MAX_TRIPS ||
         (caps->cpu ? bytes > CPU_CACHED : trips > GPU_TRIPS) ||
-        16 * local + 64 * block > caps->max_shared_bytes)
+        16 * local + 64 * block_room(block) > caps->max_shared_bytes)
         return false;
     struct push_group_norm push = {
         .x = ops_view(o, x),
@@ -68,7 +78,7 @@ static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
         .op = OP_GROUP_NORM,
         .dtype = x->dtype,
         .specs = 4,
-        .spec = {local, block, p->act, p->scale_shift != NULL},
+        .spec = {local, block_room(block), p->act, p->scale_shift != NULL},
         .arg = {x, p->gamma, p->beta, p->scale_shift, p->y},
         .push = &push,
         .groups = {blocks_of(vec4s(x->c), block), 1, x->n},
