@@ -207,15 +207,18 @@
     " UPDATE imagend.load SET turn = turn + greatest(j.waiting, 1) WHERE owner = who;"             \
     " free := free - greatest(j.waiting, 1); RETURN NEXT j; END LOOP;"
 
+// One replica claims at a time. A lease gets its number and its end after the wait for that, so
+// that numbers are in the order of the claims.
 #define FUNCTION_CLAIM                                                                             \
     "CREATE OR REPLACE FUNCTION imagend.claim(me text, room int, most int, hooks boolean, ms int," \
     " attempts int, models text[]) RETURNS SETOF imagend.job" PLANNED_ONCE " DECLARE"              \
     " j imagend.job; who text; pick text; busy int; free int := room;"                             \
     " skipped text[] := '{}'; taken text[] := '{}';"                                               \
-    " ticket bigint := nextval('imagend.lease'); now_ms bigint := imagend.now_ms();"               \
-    " until timestamptz := clock_timestamp() + ms * interval '1 ms'; BEGIN"                        \
-    " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK                                                \
-    ", 3);" CLAIM_ENDED CLAIM_UNWANTED CLAIM_DUE CLAIM_WAITING " END $f$"
+    " ticket bigint; now_ms bigint; until timestamptz; BEGIN"                                      \
+    " PERFORM pg_advisory_xact_lock(" POSTGRES_LOCK ", 3);"                                        \
+    " ticket := nextval('imagend.lease'); now_ms := imagend.now_ms();"                             \
+    " until := clock_timestamp() + ms * interval '1 ms';" CLAIM_ENDED CLAIM_UNWANTED               \
+        CLAIM_DUE CLAIM_WAITING " END $f$"
 
 // The same for programs of versions before 4, which say nothing about their models.
 #define FUNCTION_WAITING                                                                           \

@@ -128,7 +128,7 @@ class Bucket:
         check_tools()
         self.name = name
         self.folder = tempfile.mkdtemp(prefix="imagend-s3-")
-        self.inner, self.port = free_port(), free_port()
+        self.inner, self.port = free_port(), 0
         self.requests, self.links, self.answer = [], set(), None
         self.process = subprocess.Popen(
             ["node", os.path.join(CLIENTS, "s3.mjs"), self.folder, str(self.inner), name],
@@ -146,8 +146,9 @@ class Bucket:
         self.open()
 
     def open(self, tls=None):
-        """tls: an SSLContext."""
+        """tls: an SSLContext. The port is the same each time."""
         self.listener = Listener(("127.0.0.1", self.port), Gate)
+        self.port = self.listener.server_address[1]
         if tls:
             self.listener.socket = tls.wrap_socket(self.listener.socket, server_side=True)
         self.listener.bucket = self
