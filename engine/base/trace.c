@@ -1,4 +1,5 @@
-// See trace.h. Spans are written when they end, under one lock.
+// See trace.h. Spans are written when they end, under one lock, and at once: a program that is
+// killed leaves those that it had ended.
 #include "trace.h"
 
 #include "clock.h"
@@ -28,7 +29,6 @@ enum err trace_open(const char *path, struct fault *why)
     if (!f)
         return fault_set(why, ERR_IO, "trace", "cannot write the trace \"%.200s\": %s", path,
                          strerror(errno));
-    setvbuf(f, NULL, _IOLBF, BUFSIZ); // of a program that is ended, what it did until then
     fputs("{\"traceEvents\": [", f);
     trace.began = clock_seconds();
     trace.any = false;
@@ -82,6 +82,7 @@ void trace_span(const char *name, double began, int track, const char *fmt, ...)
                 track == TRACE_OWN ? thread : track);
         put_text(f, what);
         fputs("\"}}", f);
+        fflush(f);
         trace.any = true;
     }
     pthread_mutex_unlock(&trace.lock);
@@ -117,6 +118,7 @@ void trace_overlapping(const char *name, double began, const char *fmt, ...)
         fputs("\"}}", f);
         put_end(f, name, 'e', now);
         fputs("}", f);
+        fflush(f);
     }
     pthread_mutex_unlock(&trace.lock);
 }

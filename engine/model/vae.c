@@ -1,5 +1,5 @@
 // The decoder of an AutoencoderKL as a class of decoders. Called through decoder.c. Knows nothing
-// about files (see weights.c), sampling or tiles. Source: diffusers AutoencoderKL, Decoder,
+// about files (see weights.c), sampling or bands. Source: diffusers AutoencoderKL, Decoder,
 // UpDecoderBlock2D.
 #include "decoder.h"
 #include "model_act.h"
@@ -281,7 +281,7 @@ static struct tensor vae_head(const struct decoder *base, struct ops *o,
     return x;
 }
 
-// ---- the tail ---------------------------------------------------------------------------------
+// ---- segments ---------------------------------------------------------------------------------
 
 // Where a segment is: segments 2 k and 2 k + 1 are the halves of the k-th resnet, of which the
 // second has the upsampler behind it, too; the last one is the layers behind all blocks.

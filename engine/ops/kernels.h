@@ -108,7 +108,8 @@ struct kernel {
     struct {
         float cpu, gpu;
     } rate;
-    // Microseconds per dispatch that creating its pipeline is worth on a software device.
+    // Microseconds that each dispatch counts for on a software device, besides its work, because
+    // its pipeline takes long to create: a kernel of networks with enough work.
     float start;
     // Planned operators: false when the row does not take this problem, else fills call's
     // constants, grid, shared memory, loop trips and flops, idle lanes included.

@@ -25,10 +25,10 @@ struct moments {
 
 struct decode {
     struct decode_params p;
-    bool whole, warm; // warm: every recording was made once
+    bool whole, warm; // whole: at once; warm: every recording of the bands was made once
     int segments, bands;
     struct tensor z;      // mapped [1, height, width, channels]
-    struct ops *ops;      // everything; recorded when it is first needed; NULL: in bands
+    struct ops *ops;      // of whole: recorded when it is first needed
     struct tensor pixels; // its result
     struct moments sum;
     double *scratch[2]; // [channels]: of a band
@@ -320,20 +320,28 @@ static enum err run_segment(struct decode *d, int index)
     return e;
 }
 
-// The layers before the segments, whose output is the first map.
+// The layers before the segments, whose output is the first map. Owner: the caller destroys *out,
+// also on error.
+static enum err record_head(const struct decode *d, struct ops **out, struct tensor *y,
+                            struct op_moments *moments)
+{
+    const enum err e = ops_begin(d->p.dev, DT_F32, out);
+
+    if (e)
+        return e;
+    *y = decoder_record_head(d->p.decoder, *out, &d->z);
+    *moments = op_measure(*out, y);
+    return ops_end(*out);
+}
+
 static enum err run_head(struct decode *d)
 {
     const double began = clock_seconds();
     struct op_moments moments;
     struct tensor y;
-    struct ops *o;
-    enum err e = ops_begin(d->p.dev, DT_F32, &o);
+    struct ops *o = NULL;
+    enum err e = record_head(d, &o, &y, &moments);
 
-    if (e)
-        return e;
-    y = decoder_record_head(d->p.decoder, o, &d->z);
-    moments = op_measure(o, &y);
-    e = ops_end(o);
     if (!e)
         e = ops_run(o);
     d->sum.count = 0; // of an image that failed
@@ -397,16 +405,16 @@ static enum err warm_segment(const struct decode *d, int index)
 
 enum err decode_warm(struct decode *d)
 {
-    struct ops *head;
+    struct op_moments moments;
+    struct tensor y;
+    struct ops *head = NULL;
     enum err e;
 
-    if (d->whole || d->warm)
-        return d->whole && !d->ops ? record(d) : ERR_OK;
-    e = ops_begin(d->p.dev, DT_F32, &head);
-    if (e)
-        return e;
-    decoder_record_head(d->p.decoder, head, &d->z);
-    e = ops_end(head);
+    if (d->whole)
+        return d->ops ? ERR_OK : record(d);
+    if (d->warm)
+        return ERR_OK;
+    e = record_head(d, &head, &y, &moments);
     ops_destroy(&head);
     for (int i = 0; !e && i < d->segments; i++)
         e = warm_segment(d, i);

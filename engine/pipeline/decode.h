@@ -10,7 +10,7 @@
 
 enum {
     DECODE_LATENTS = 16384,     // that are decoded at once; 128 x 128, which gives 512 x 512 pixels
-    DECODE_BAND_BYTES = 1 << 26 // of the largest map of a band
+    DECODE_BAND_BYTES = 1 << 26 // of a band's largest map, unless that has fewer than 8 rows
 };
 
 struct decode;
@@ -20,7 +20,7 @@ struct decode_params {
     const struct decoder *decoder; // must outlive the struct decode
     uint32_t height, width;        // of the latents
     uint32_t most;                 // latents at once; 0: DECODE_LATENTS
-    size_t band;                   // 0: DECODE_BAND_BYTES
+    size_t band;                   // bytes of a band's largest map; 0: DECODE_BAND_BYTES
 };
 // Errors: NO_DEVICE_MEMORY, NO_MEMORY. Owner: the caller destroys *out.
 enum err decode_create(const struct decode_params *p, struct decode **out);
@@ -35,7 +35,7 @@ enum err decode_run(struct decode *d, const struct tensor *latents, float *image
 // The same as RGB. Owner: d; valid until the next call.
 enum err decode_rgb(struct decode *d, const struct tensor *latents, const uint8_t **rgb);
 
-// Of all segments. 0: the image is decoded at once.
+// The bands of the last image, of all segments. 0: it was decoded at once.
 int decode_bands(const struct decode *d);
 
 #endif

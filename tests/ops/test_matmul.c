@@ -383,6 +383,7 @@ static void test_winograd(struct ops_device *dev, enum dtype dtype)
         CHECK_INT(layout_of(dev, 64, 64, 0), LAYOUT_WINOGRAD);
         CHECK_INT(layout_of(dev, 64, 64, 16), LAYOUT_WINOGRAD);
         CHECK_INT(layout_of(dev, 64, 64, 4), LAYOUT_LANES);    // most lanes would be idle
+        CHECK_INT(layout_of(dev, 24, 24, 16), LAYOUT_LANES);   // too little for a pipeline
         CHECK_INT(layout_of(dev, 192, 192, 64), LAYOUT_LANES); // too large
     }
     dev->wish = wish;

@@ -321,12 +321,33 @@ static void refuses(struct ops_device *dev)
     op_array_free(&g);
 }
 
+// One pipeline has room for blocks of several widths: here of groups of one, two and three vec4s.
+static void shares_pipelines(struct ops_device *dev)
+{
+    int first = 0;
+    for (uint32_t c = 16; c <= 48; c += 16) {
+        struct op_array x = op_array(dev, DT_F32, (struct ref_shape){1, 2, 2, c}, NULL, false);
+        struct op_array g = op_array(dev, DT_F32, (struct ref_shape){1, 1, 1, c}, NULL, false);
+        struct ops *o = op_begin(dev, DT_F32);
+        op_group_norm(
+            o, &(struct op_group_norm_params){
+                   .x = &x.t, .y = &x.t, .gamma = &g.t, .beta = &g.t, .groups = 4, .eps = 1e-5f});
+        CHECK_INT(ops_end(o), ERR_OK);
+        ops_destroy(&o);
+        first = first ? first : dev->pipeline_count;
+        CHECK_INT(dev->pipeline_count, first);
+        op_array_free(&x);
+        op_array_free(&g);
+    }
+}
+
 static void body(struct ops_device *dev, enum dtype dtype)
 {
     for (size_t i = 0; full && i < sizeof full_groups / sizeof full_groups[0]; i++)
         check_group_norm(dev, dtype, &full_groups[i]);
     if (full)
         return;
+    shares_pipelines(dev); // first: the rows create the same ones
     for (size_t i = 0; i < sizeof group_rows / sizeof group_rows[0]; i++)
         check_group_norm(dev, dtype, &group_rows[i]);
     for (size_t i = 0; i < sizeof row_rows / sizeof row_rows[0]; i++)

@@ -56,6 +56,9 @@ int main(void)
     const double began = clock_seconds();
     usleep(20000);
     trace_span("stage", began, 7, "seven");
+    char *sofar = read_all(path); // what a program that is killed leaves
+    CHECK_INT(count(sofar, "seven\"}}"), 1);
+    free(sofar);
     trace_overlapping("request", began, "GET \"%d\"", 1);
     trace_overlapping("request", began, "GET 2");
     CHECK_INT(trace_close(&why), ERR_OK);
