@@ -75,6 +75,23 @@ def test_owners_in_turn_and_priorities():
         assert k.order(want) == want
 
 
+def test_a_claim_begins_when_it_is_its_turn():
+    """One that waits for another has the later number, and the whole time of a lease."""
+    with Keys() as k, k.held():
+        k.job("a")
+        before = []
+        other = threading.Thread(target=lambda: before.append(k.fleet.sql(
+            "BEGIN; SELECT FROM pg_advisory_xact_lock(1768776039, 3); SELECT FROM pg_sleep(2);"
+            " SELECT nextval('imagend.lease'); COMMIT").split()[-1]))
+        other.start()
+        eventually(lambda: k.fleet.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1")
+        lease, whole = k.fleet.sql(
+            "SELECT lease, lease_until > clock_timestamp() + interval '59 s'"
+            " FROM imagend.claim('other', 1, 0, false, 60000, 9, '{\"\"}')").split("|")
+        other.join()
+        assert int(lease) > int(before[0]) and whole == "t", (lease, before, whole)
+
+
 def test_shares_count_images():
     """A key whose jobs have many images gets no more of them than one whose jobs have one each."""
     with Keys() as k:
