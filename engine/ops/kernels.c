@@ -23,9 +23,9 @@ static const struct kernel rows[] = {
      .shuffles = true, .subgroup = {4, 16}, .layout = LAYOUT_LANES, .rate = {40, 100},
      .plan = plan_conv3_lane},
     // Its rate counts the products of a convolution, four times as many as it computes. llvmpipe
-    // creates its pipeline in .2 s, which a network of small maps does not win back.
-    {SHADER(conv3_winograd), .ops = 1u << OP_CONV3, TAKES("xmrxxw", matmul),
-     .shuffles = true, .subgroup = {4, 16}, .layout = LAYOUT_WINOGRAD, .rate = {60, 90}, .start = 40,
+    // creates its pipelines in .2 s, which a network of small maps does not win back.
+    {SHADER(conv3_winograd), .ops = 1u << OP_CONV3, TAKES("smrxxw", matmul),
+     .shuffles = true, .subgroup = {4, 16}, .layout = LAYOUT_WINOGRAD, .rate = {95, 90}, .start = 60,
      .plan = plan_conv3_winograd},
     {SHADER(matmul_tile), .ops = 1u << OP_LINEAR | 1u << OP_CONV3, TAKES("xmrxxw", matmul),
      .layout = LAYOUT_ROWS, .rate = {2, 3000}, .plan = plan_matmul_tile},
@@ -54,6 +54,7 @@ static const struct kernel rows[] = {
      .rate = {.3f, 30}, .plan = plan_attention_any},
 
     {SHADER(probe), .ops = 1u << OP_PROBE, TAKES("xw", probe), .shuffles = true},
+    ROW(WINOGRAD_TILES, winograd_tiles, "xw", winograd),
     ROW(MAP, map, "xxw", map),
     ROW(COPY, copy, "rw", map),
     ROW(GROUP_NORM, group_norm, "xrrrw", group_norm),

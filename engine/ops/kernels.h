@@ -16,6 +16,7 @@ enum op {
     OP_PROBE,
     OP_LINEAR,
     OP_CONV3,
+    OP_WINOGRAD_TILES,
     OP_ATTENTION,
     OP_MAP,
     OP_COPY,
@@ -72,7 +73,7 @@ enum weight_layout {
     LAYOUT_ANY,      // not packed yet
     LAYOUT_LANES,    // [out/SG][dx][in/4][dy][SG][4]
     LAYOUT_ROWS,     // [out][tap][in/4][4]
-    LAYOUT_WINOGRAD, // [out/SG][in/4][36][SG][4], transformed
+    LAYOUT_WINOGRAD, // [out/SG][36][in/4][SG][4], transformed
 };
 
 // The task of a planned operator. Shapes are those of one sample: a choice must not depend on

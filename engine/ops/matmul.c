@@ -2,6 +2,7 @@
 // A plan looks at one sample's shape, never at the batch. Called by engine/model while it
 // records. Thread: the engine's worker.
 #include "walk.h"
+#include "winograd.h"
 
 #include <string.h>
 
@@ -21,30 +22,8 @@ static bool shapes_fit(const struct tensor *x, const struct op_weight *w,
     return ok;
 }
 
-static struct push_matmul make_push(const struct ops *o, const struct tensor *x,
-                                    const struct op_weight *w, const struct op_epilogue *e,
-                                    const struct tensor *y)
-{
-    return (struct push_matmul){
-        .x = ops_view(o, x),
-        .mul = ops_view(o, e ? e->mul : NULL),
-        .residual = ops_view(o, e ? e->residual : NULL),
-        .y = ops_view(o, y),
-        .pixels = tensor_pixels(x),
-        .n = x->n,
-        .h = x->h,
-        .w = x->w,
-        .k4 = vec4s(w->in),
-        .m4 = vec4s(w->out),
-        .scale = e && e->scale != 0 ? e->scale : 1,
-        .scales = w->scales,
-    };
-}
-
 static uint32_t epilogue_parts(const struct op_epilogue *e)
 {
-    if (!e)
-        return 0;
     return (e->mul ? MATMUL_MUL : 0) | (e->residual ? MATMUL_RESIDUAL : 0) |
            (e->scale != 0 && e->scale != 1 ? MATMUL_SCALE : 0);
 }
@@ -105,22 +84,24 @@ bool plan_conv3_lane(const struct vk_caps *caps, const struct problem *p, struct
     return true;
 }
 
-// Stacks of tiles of 4 x 4 pixels, of all samples in a row; see conv3_winograd.comp. The weights
-// are four times as large as the taps: only layers whose weights stay in a cache are worth it, and
-// their memory.
+// Tiles of 4 x 4 pixels, of all samples in a row; see conv3_winograd.comp. The weights are four
+// times as large as the taps: only layers whose weights stay in a cache are worth it, and their
+// memory.
 bool plan_conv3_winograd(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
 {
     enum { MOST_WEIGHTS = 1 << 15 }; // of one position
-    const uint32_t sg = caps->subgroup_size;
-    const struct tile t = {.mb = sg < 8 ? 8 : sg, .p = sg < 16 ? 2 : 1, .kv = 1};
-    const uint32_t stacks = blocks_of(p->w, 4) * blocks_of(p->h, 4 * t.p);
+    const uint32_t sg = caps->subgroup_size, tiles = blocks_of(p->w, 4) * blocks_of(p->h, 4);
+    // Sixteen channels at a time, unless a half of the last ones would be computed for nothing.
+    const bool narrow = sg <= 8 && (p->out - 1) % 16 < 8 && p->out > 16;
+    const struct tile t = {.mb = narrow ? 8 : 16, .p = narrow ? 4 : sg <= 8 ? 2 : 1, .kv = 1};
     if ((uint64_t)p->in * p->out > MOST_WEIGHTS)
         return false;
     lane_call(caps, p, t, call);
-    call->groups[1] = blocks_of(p->n * stacks, sg);
+    call->groups[1] = blocks_of(p->n * tiles, sg * t.p);
     call->groups[2] = 1;
-    call->trips = vec4s(p->in) + 2;
-    call->work = work(p, (double)call->groups[0] * t.mb * blocks_of(stacks, sg) * sg * t.p * 16);
+    call->trips = 6 * (6 * (vec4s(p->in) + 2) + 2);
+    call->work =
+        work(p, (double)call->groups[0] * t.mb * blocks_of(tiles, sg * t.p) * sg * t.p * 16);
     return true;
 }
 
@@ -260,19 +241,35 @@ static bool in_parts(struct ops *o, const struct tensor *x, const struct op_weig
                           : conv_by_rows(o, split, &p);
 }
 
-static void product(struct ops *o, const struct tensor *x, const struct op_weight *w,
-                    const struct op_epilogue *e, const struct tensor *y)
+// x: the map, or its tiles for conv3_winograd; operands: how many pixels, or tiles.
+static void dispatch_product(struct ops *o, const struct tensor *x, uint32_t operands,
+                             const struct product_params *p, const struct tensor *y)
 {
-    const struct push_matmul push = make_push(o, x, w, e, y);
+    const struct op_weight *w = p->w;
+    const struct op_epilogue *e = &p->epilogue;
     struct tensor packed, bias;
+    const struct push_matmul push = {
+        .x = ops_view(o, x),
+        .mul = ops_view(o, e->mul),
+        .residual = ops_view(o, e->residual),
+        .y = ops_view(o, y),
+        .pixels = operands,
+        .n = y->n,
+        .h = y->h,
+        .w = y->w,
+        .k4 = vec4s(w->in),
+        .m4 = vec4s(w->out),
+        .scale = e->scale != 0 ? e->scale : 1,
+        .scales = w->scales,
+    };
     const struct problem problem = {
-        .n = x->n,
-        .h = x->h,
-        .w = x->w,
+        .n = y->n,
+        .h = y->h,
+        .w = y->w,
         .in = w->in,
         .out = w->out,
         .taps = w->kernel * w->kernel,
-        .act = e ? e->act : ACT_NONE,
+        .act = e->act,
         .parts = epilogue_parts(e),
         .layout = w->layout,
     };
@@ -282,10 +279,86 @@ static void product(struct ops *o, const struct tensor *x, const struct op_weigh
                         .dtype = y->dtype,
                         .weight_dtype = w->format,
                         .problem = &problem,
-                        .arg = {x, &packed, &bias, e ? e->mul : NULL, e ? e->residual : NULL, y},
+                        .arg = {x, &packed, &bias, e->mul, e->residual, y},
                         .push = &push,
-                        .flops = 2.0 * push.pixels * w->in * w->out * problem.taps,
+                        .flops = 2.0 * tensor_pixels(y) * w->in * w->out * problem.taps,
                     });
+}
+
+// Rows of all samples, or of one. t: as conv_piece.
+static void winograd_piece(struct ops *o, const struct tensor *const t[],
+                           const struct product_params *p, uint32_t first, uint32_t rows)
+{
+    const uint32_t k4 = vec4s(p->w->in), local = walk_local(o, 64);
+    const uint32_t tiles = t[1]->n * blocks_of(rows, 4) * blocks_of(t[1]->w, 4);
+    const struct tensor y = ops_rows(t[1], first, rows);
+    const struct tensor tiled = ops_temp_dtype(o, DT_F32, 1, 1, tiles, WINOGRAD_POSITIONS * 4 * k4);
+    struct tensor mul, residual;
+    struct product_params piece = *p;
+    const struct push_winograd push = {
+        .x = ops_view(o, t[0]),
+        .y = ops_view(o, &tiled),
+        .w = t[0]->w,
+        .h = t[0]->h,
+        .k4 = k4,
+        .top = first,
+        .rows = rows,
+        .tiles = tiles,
+    };
+    struct ops_call call = {
+        .op = OP_WINOGRAD_TILES,
+        .dtype = t[0]->dtype,
+        .specs = 1,
+        .spec = {local},
+        .arg = {t[0], &tiled},
+        .push = &push,
+    };
+    ops_groups(ops_recorder_device(o)->caps, (size_t)tiles * k4, local, call.groups);
+    ops_dispatch(o, &call);
+    if (t[2])
+        mul = ops_rows(t[2], first, rows);
+    if (t[3])
+        residual = ops_rows(t[3], first, rows);
+    piece.epilogue.mul = t[2] ? &mul : NULL;
+    piece.epilogue.residual = t[3] ? &residual : NULL;
+    dispatch_product(o, &tiled, tiles, &piece, &y);
+    ops_release(o, &tiled);
+}
+
+// In pieces whose tiles stay in a cache: all samples, or rows of one.
+static void winograd(struct ops *o, const struct tensor *x, const struct product_params *p,
+                     const struct tensor *y)
+{
+    enum { CACHED = 1 << 20, SIDE = 4 }; // bytes
+    const struct tensor *all[] = {x, y, p->epilogue.mul, p->epilogue.residual};
+    const size_t tile = (size_t)WINOGRAD_POSITIONS * vec4s(p->w->in) * 4 * sizeof(float);
+    const size_t lines = CACHED / (tile * blocks_of(x->w, SIDE));
+    const uint32_t rows = lines > 1 ? (uint32_t)lines * SIDE : SIDE;
+    if (tile * blocks_of(x->w, SIDE) * blocks_of(x->h, SIDE) * x->n <= CACHED) {
+        winograd_piece(o, all, p, 0, x->h);
+        return;
+    }
+    for (uint32_t n = 0; n < x->n; n++) {
+        struct tensor one[4];
+        const struct tensor *t[4] = {0};
+        for (int i = 0; i < 4; i++)
+            if (all[i]) {
+                one[i] = tensor_samples(all[i], n, 1);
+                t[i] = &one[i];
+            }
+        for (uint32_t first = 0; first < x->h; first += rows)
+            winograd_piece(o, t, p, first, x->h - first < rows ? x->h - first : rows);
+    }
+}
+
+static void product(struct ops *o, const struct tensor *x, const struct op_weight *w,
+                    const struct op_epilogue *e, const struct tensor *y)
+{
+    const struct product_params p = {w, e ? *e : (struct op_epilogue){0}};
+    if (w->layout == LAYOUT_WINOGRAD)
+        winograd(o, x, &p, y);
+    else
+        dispatch_product(o, x, tensor_pixels(x), &p, y);
 }
 
 // The weights' shape, for messages.

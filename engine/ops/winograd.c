@@ -44,9 +44,8 @@ enum err winograd_pack(const struct op_weight_params *p, uint32_t sg, const stru
                             (first + lane) * row * tensor_dtype_bytes(p->from),
                         p->from, row, taps);
             for (uint32_t in = 0; in < p->in; in++)
-                transform(taps + (size_t)in * TAPS,
-                          to + ((size_t)in / 4 * WINOGRAD_POSITIONS * sg + lane) * 4 + in % 4,
-                          (size_t)sg * 4);
+                transform(taps + (size_t)in * TAPS, to + ((size_t)in / 4 * sg + lane) * 4 + in % 4,
+                          (size_t)vec4s(p->in) * sg * 4);
         }
         e = vk_upload(packed->buf, at + first / sg * group * sizeof *to, to, group * sizeof *to);
     }

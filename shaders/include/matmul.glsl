@@ -1,6 +1,9 @@
 // Operands and epilogue of every linear and convolution kernel. The includer declares ACT and PARTS.
 PUSH(push_matmul);
-INPUT(0, x);
+#ifndef OPERAND
+#define OPERAND INPUT
+#endif
+OPERAND(0, x);
 INPUT_WEIGHT(1, weight);
 INPUT_F32X4(2, bias);
 INPUT(3, mul);

@@ -34,10 +34,19 @@ SHARED_END
 // Linear and convolution. k4, m4: vec4s of input and output channels. h, w: of one sample.
 struct push_matmul {
     VIEW x, mul, residual, y;
-    uint pixels, n, h, w;
+    uint pixels;        // of x; conv3_winograd: tiles
+    uint n, h, w;
     uint k4, m4;
     float scale;
     uint scales;        // words of the weights before their scales, for formats that have them
+};
+
+// The tiles of 4 x 4 pixels of n samples, or of `rows` rows of one from `top` on. w, h: of a sample.
+struct push_winograd {
+    VIEW x, y;
+    uint w, h, k4;
+    uint top, rows;
+    uint tiles;
 };
 
 SHARED_ENUM(attention_part)

@@ -148,6 +148,8 @@ vec4 unpack_q4(uint v)
     layout(std430, binding = b) readonly buffer name##_block { vec4 v[]; } name
 #define INPUT_U32(b, name)                                                                         \
     layout(std430, binding = b) readonly buffer name##_block { uint v[]; } name
+#define OUTPUT_F32X4(b, name)                                                                      \
+    layout(std430, binding = b) writeonly buffer name##_block { vec4 v[]; } name
 #define OUTPUT_F32(b, name)                                                                        \
     layout(std430, binding = b) writeonly buffer name##_block { float v[]; } name
 #define UPDATE_F32(b, name) layout(std430, binding = b) buffer name##_block { float v[]; } name

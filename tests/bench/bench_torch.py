@@ -22,7 +22,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 TRAINING = HERE.parents[1] / "training"
-KINDS = [("conv 3x3", r"conv3_|conv"), ("1x1, linear", r"linear_|matmul_"), ("attention", r"attention_"),
+KINDS = [("conv 3x3", r"conv3_|conv|winograd"), ("1x1, linear", r"linear_|matmul_"), ("attention", r"attention_"),
          ("norm", r"group_norm|row_norm"), ("elementwise, sampling", r"")]
 
 LINE = re.compile(r"^  (\S+) +(\d+) calls per pass +([\d.]+) ms +[\d.]+ %(?: +([\d.]+))?", re.M)

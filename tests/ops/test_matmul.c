@@ -313,12 +313,15 @@ static void test_tiles(struct ops_device *dev)
 }
 
 // Tiles that hang over every edge, of several samples, alone in their group of lanes, and without
-// one idle lane; with a scale, because it is applied last.
+// one idle lane; with a scale, because it is applied last. The last two are computed in pieces:
+// samples, of which the last piece has one row of tiles, and rows of tiles that are too long.
 static const struct row winograd_rows[] = {
     {{3, 7, 9, 12}, 24, 3, ACT_SILU, .bias = true, .view = true},
     {{1, 5, 70, 24}, 20, 3, .bias = true, .residual = true, .view = true, .in_place = true},
     {{2, 16, 16, 40}, 8, 3, .bias = true, .residual = true, .scale = 0.5f},
     {{1, 9, 23, 6}, 6, 3, .bias = true, .mul = true},
+    {{2, 76, 40, 40}, 24, 3, .bias = true, .mul = true, .residual = true, .scale = 0.5f},
+    {{1, 6, 117, 256}, 8, 3, .residual = true, .in_place = true},
 };
 
 static enum weight_layout layout_of(struct ops_device *dev, uint32_t in, uint32_t out,
@@ -363,6 +366,33 @@ static void test_winograd_from(struct ops_device *dev)
     free(got[0]), free(got[1]), free(v);
 }
 
+// Transformed input never takes more than a cache has, however large the map (9.4 MB here). Memory
+// of activations grows by 4 MiB.
+static void test_winograd_room(struct ops_device *dev)
+{
+    enum { SIDE = 256, CHANNELS = 8, ROOM = 4 << 20 };
+    const struct row r = {.x = {2, SIDE, SIDE, CHANNELS}, .out = CHANNELS, .kernel = 3};
+    struct ops_counted before, after;
+    float *v = op_random(DT_F32, 9 * CHANNELS * CHANNELS, 1);
+    struct ops *o = NULL;
+    CHECK_INT(ops_device_count(dev, true), ERR_OK);
+    struct op_weight *w = make_weight(dev, DT_F32, &r, v, NULL);
+    CHECK_INT(w->layout, LAYOUT_WINOGRAD);
+    CHECK_INT(ops_begin(dev, DT_F32, &o), ERR_OK);
+    const struct tensor x = ops_temp(o, 2, SIDE, SIDE, CHANNELS);
+    const struct tensor y = ops_temp(o, 2, SIDE, SIDE, CHANNELS);
+    ops_device_counted(dev, &before);
+    op_conv2d(o, &x, w, NULL, &y);
+    ops_device_counted(dev, &after);
+    CHECK_INT(ops_end(o), ERR_OK);
+    CHECK_MSG(after.activations - before.activations <= ROOM, "%zu bytes",
+              after.activations - before.activations);
+    ops_destroy(&o);
+    op_weight_destroy(&w);
+    CHECK_INT(ops_device_count(dev, false), ERR_OK);
+    free(v);
+}
+
 // conv3_winograd, with both loads and both types of activations, and the layers that prefer it.
 static void test_winograd(struct ops_device *dev, enum dtype dtype)
 {
@@ -377,7 +407,7 @@ static void test_winograd(struct ops_device *dev, enum dtype dtype)
         if ((dtype == DT_F32 || i % 2 == 0) && (texel || op_test_runs(dev, dtype, i)))
             run_row(dev, dtype, DT_F32, &winograd_rows[i]);
     if (texel && dtype == DT_F32)
-        test_winograd_from(dev);
+        test_winograd_from(dev), test_winograd_room(dev);
     CHECK_INT(ops_device_prefer(dev, NULL), ERR_OK);
     if (dev->caps->cpu) {
         CHECK_INT(layout_of(dev, 64, 64, 0), LAYOUT_WINOGRAD);

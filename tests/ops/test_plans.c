@@ -73,30 +73,36 @@ static void test_matrix_plans(void)
 static void test_winograd_plans(void)
 {
     static const struct {
-        uint32_t sg, h, w, n, mb, p, groups;
-        double lanes; // of one sample, with idle ones
+        uint32_t sg, h, w, n, out, mb, p, groups;
+        double tiles; // of one sample, with those that idle lanes would have
     } cases[] = {
-        {8, 16, 16, 1, 8, 2, 1, 16},       {8, 16, 16, 3, 8, 2, 3, 16},
-        {8, 17, 16, 1, 8, 2, 2, 32},       {8, 8, 8, 2, 8, 2, 1, 16},
-        {4, 16, 16, 1, 8, 2, 2, 16},       {16, 16, 16, 1, 16, 1, 1, 16},
-        {8, 256, 256, 1, 8, 2, 256, 4096},
+        {8, 16, 16, 1, 32, 16, 2, 1, 16}, {8, 16, 16, 3, 32, 16, 2, 3, 16},
+        {8, 17, 16, 1, 32, 16, 2, 2, 32}, {8, 8, 8, 2, 32, 16, 2, 1, 16},
+        {4, 16, 16, 1, 32, 16, 2, 2, 16}, {16, 16, 16, 1, 24, 16, 1, 1, 16},
+        {8, 32, 32, 1, 24, 8, 4, 2, 64},  {4, 16, 16, 1, 24, 8, 4, 1, 16},
+        {8, 16, 16, 1, 25, 16, 2, 1, 16}, {8, 16, 16, 1, 16, 16, 2, 1, 16},
+        {8, 16, 16, 1, 6, 16, 2, 1, 16},  {8, 256, 256, 1, 32, 16, 2, 256, 4096},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct vk_caps caps = {.name = "lanes"};
         struct ops_call call = {0};
-        const struct problem p = {
-            .n = cases[i].n, .h = cases[i].h, .w = cases[i].w, .in = 10, .out = 20, .taps = 9};
+        const struct problem p = {.n = cases[i].n,
+                                  .h = cases[i].h,
+                                  .w = cases[i].w,
+                                  .in = 10,
+                                  .out = cases[i].out,
+                                  .taps = 9};
         caps.subgroup_size = cases[i].sg;
         CHECK(plan_conv3_winograd(&caps, &p, &call));
         CHECK_INT(call.spec[1], cases[i].sg);
         CHECK_INT(call.spec[2], cases[i].mb);
         CHECK_INT(call.spec[3], cases[i].p);
-        CHECK_INT(call.groups[0], (20 + cases[i].mb - 1) / cases[i].mb);
+        CHECK_INT(call.groups[0], (cases[i].out + cases[i].mb - 1) / cases[i].mb);
         CHECK_INT(call.groups[1], cases[i].groups);
         CHECK_INT(call.groups[2], 1);
-        CHECK_INT(call.trips, 5);
+        CHECK_INT(call.trips, 6 * (6 * 5 + 2));
         CHECK_NEAR(call.work / (2.0 * p.n * call.groups[0] * cases[i].mb * 12 * 9),
-                   cases[i].lanes * 16, 0);
+                   cases[i].tiles * 16, 0);
     }
     const struct vk_caps caps = {.name = "lanes", .subgroup_size = 8};
     struct ops_call call = {0};
