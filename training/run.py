@@ -201,7 +201,8 @@ class Checkpoint:
 
 
 class Average:
-    """Workers in step: every `every` steps all parameters become their mean over the workers."""
+    """Workers in step: every `every` steps all parameters become their mean over the workers. They wait for each other
+    without a limit, so that a run can be paused; when one has died, start() ends the others."""
 
     def __init__(self, workers, net):
         self.workers = workers
@@ -214,12 +215,12 @@ class Average:
         if self.workers == 1:
             return
         torch.cat([p.reshape(-1) for p in params], out=self.shared[rank])
-        self.barrier.wait(300)
+        self.barrier.wait()
         mean, at = self.shared.mean(0), 0
         for p in params:
             p.copy_(mean[at:at + p.numel()].view_as(p))
             at += p.numel()
-        self.barrier.wait(300)
+        self.barrier.wait()
 
 
 class Progress:

@@ -24,6 +24,18 @@ from world.cast import Cast
 from world.language import SHAPES
 
 
+def _one_dies(rank, opt, average):
+    if not rank:
+        raise ValueError("the first worker")
+    average.mix(rank, [torch.zeros(1)])
+
+
+class Workers(unittest.TestCase):
+    def test_a_dead_worker_ends_the_others(self):
+        with self.assertRaisesRegex(torch.multiprocessing.ProcessRaisedException, "the first worker"):
+            run.start(types.SimpleNamespace(workers=2), _one_dies, torch.nn.Linear(1, 1, bias=False))
+
+
 class Folder(unittest.TestCase):
     """A run of train_text.py, untrained, and options that name it."""
 
