@@ -253,13 +253,26 @@ static void file_name(const struct conf_option *o, char name[ENV_NAME])
     snprintf(name, ENV_NAME, "%s", o->name);
 }
 
+// The option that has this name elsewhere, or NULL. name may begin with "--".
+static const struct conf_option *known_elsewhere(const char *name)
+{
+    static const char *const listen[] = {"address", "bind", "host", "port"};
+    for (size_t i = 0; i < sizeof listen / sizeof *listen; i++)
+        if (!strcmp(name + 2 * !strncmp(name, "--", 2), listen[i]))
+            return find_option("listen", strlen("listen"));
+    return NULL;
+}
+
 // Refuses an unknown option name and suggests the nearest. given may include '=' and a value.
 static enum err refuse_name(struct fault *why, const char *given,
                             void (*spell)(const struct conf_option *o, char name[ENV_NAME]))
 {
     char name[ENV_NAME], best[ENV_NAME] = "", candidate[ENV_NAME];
     snprintf(name, sizeof name, "%.*s", (int)strcspn(given, "="), given);
-    for (int i = 0; i < OPTIONS; i++) {
+    const struct conf_option *other = known_elsewhere(name);
+    if (other)
+        spell(other, best);
+    for (int i = 0; !other && i < OPTIONS; i++) {
         spell(&options[i], candidate);
         if (text_nearer(name, candidate, *best ? best : NULL) == candidate)
             memcpy(best, candidate, sizeof best);

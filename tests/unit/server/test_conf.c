@@ -253,6 +253,8 @@ static void test_names(void)
     } rows[] = {
         {"--queue-limt=1", "did you mean \"--queue-limit\"?"},
         {"--zzzzzzzzzzzz", "imagend serve --help"},
+        {"--port=80", "did you mean \"--listen\"?"},
+        {"--host", "did you mean \"--listen\"?"},
         {"queue-limit", "unexpected argument"},
         {"-q", "unexpected argument"},
     };
