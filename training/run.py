@@ -4,7 +4,10 @@ averaged workers."""
 import copy
 import json
 import math
+import multiprocessing
+import os
 import pathlib
+import threading
 import time
 
 import torch
@@ -44,13 +47,24 @@ def options(args, **defaults):
     return args
 
 
+def _end_with_parent():
+    """SIGINT, which spawn arranges for, is ignored where a shell started the run in the background."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _worker(rank, work, opt, average):
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    work(rank, opt, average)
+
+
 def start(opt, work, net):
     """work(rank, opt, average) in every worker; net: anything with the parameters to average."""
     average = Average(opt.workers, net)
     if opt.workers == 1:
         work(0, opt, average)
     else:
-        torch.multiprocessing.spawn(work, (opt, average), opt.workers)
+        torch.multiprocessing.spawn(_worker, (work, opt, average), opt.workers)
 
 
 def load_text(folder, device):
@@ -202,7 +216,7 @@ class Checkpoint:
 
 class Average:
     """Workers in step: every `every` steps all parameters become their mean over the workers. They wait for each other
-    without a limit, so that a run can be paused; when one has died, start() ends the others."""
+    without a limit, so that a run can be paused; when one or the parent has died, the others end."""
 
     def __init__(self, workers, net):
         self.workers = workers

@@ -4,8 +4,12 @@ import threads  # noqa: F401  (before torch)
 
 import argparse
 import json
+import os
 import pathlib
+import subprocess
+import sys
 import tempfile
+import time
 import types
 import unittest
 import unittest.mock
@@ -30,7 +34,33 @@ def _one_dies(rank, opt, average):
     average.mix(rank, [torch.zeros(1)])
 
 
+def _waits(rank, opt, average):
+    (opt.folder / str(rank)).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def _is_running(pid):
+    stat = pathlib.Path("/proc/%s/stat" % pid)
+    return stat.exists() and stat.read_text().rpartition(") ")[2][0] != "Z"
+
+
 class Workers(unittest.TestCase):
+    def test_they_end_with_their_parent(self):
+        code = ("import pathlib, signal, sys, types, torch, run; from tests import test_training as t;"
+                "signal.signal(signal.SIGINT, signal.SIG_IGN);"
+                "run.start(types.SimpleNamespace(workers=2, folder=pathlib.Path(sys.argv[1])), t._waits, torch.nn.Linear(1, 1))")
+        with tempfile.TemporaryDirectory() as folder:
+            parent = subprocess.Popen([sys.executable, "-B", "-c", code, folder])
+            files, end = [pathlib.Path(folder, name) for name in "01"], time.time() + 60
+            while time.time() < end and not all(f.exists() and f.read_text() for f in files):
+                time.sleep(0.1)
+            parent.kill()
+            parent.wait()
+            pids, end = [f.read_text() for f in files], time.time() + 20
+            while time.time() < end and any(map(_is_running, pids)):
+                time.sleep(0.1)
+            self.assertFalse(any(map(_is_running, pids)))
+
     def test_a_dead_worker_ends_the_others(self):
         with self.assertRaisesRegex(torch.multiprocessing.ProcessRaisedException, "the first worker"):
             run.start(types.SimpleNamespace(workers=2), _one_dies, torch.nn.Linear(1, 1, bias=False))
