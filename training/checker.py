@@ -296,7 +296,7 @@ def make_net(opt):
 
 def work(rank, opt, average):
     torch.manual_seed(2)
-    run.choose_half(opt.device)
+    run.choose_arithmetic(opt.device)
     net = make_net(opt).to(opt.device)
     run.loop(rank, opt, average, net, Optimiser(net, (), opt.muon, opt.muon_every), lambda seed: Pool(opt, seed),
              functools.partial(losses, net))

@@ -55,7 +55,7 @@ def losses(opt, net, teacher, guidance, null, images, text, maps, mask):
 
 def work(rank, opt, average):
     torch.manual_seed(1)
-    run.choose_half(opt.device)
+    run.choose_arithmetic(opt.device)
     encoder, tok = run.load_text(opt.text, opt.device)
     ids, mask = (v.to(opt.device) for v in tok.encode([""]))
     net, teacher = run.load_net(opt.teacher, opt.device), run.load_net(opt.teacher, opt.device).requires_grad_(False)

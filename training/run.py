@@ -13,7 +13,7 @@ import time
 import torch
 
 import stepping
-from nets import t5, tokenizer, unet
+from nets import t5, tokenizer, unet, winograd
 
 try:
     from torch.func import functional_call
@@ -93,16 +93,17 @@ def seconds_of_product(a):
     return min(taken)
 
 
-def choose_half(device):
-    """Products in bfloat16 (HALF) on a CPU that computes them faster. One without instructions for them takes up to
-    forty times as long."""
+def choose_arithmetic(device):
+    """Products in bfloat16 (HALF) on a CPU that computes them faster; one without instructions for them takes up to
+    forty times as long. There, Winograd's method saves more."""
     a = torch.ones(256, 256)
     unet.HALF = t5.HALF = device == "cpu" and seconds_of_product(a.bfloat16()) < seconds_of_product(a)
+    unet.WINOGRAD = winograd.convolution() if device == "cpu" and not unet.HALF else None
 
 
 class Bfloat16:
     """A U-Net whose forward pass is computed in bfloat16 throughout, from float32 weights that are trained: how a
-    GPU trains it. (On a CPU, where that gains nothing, at most the products are in bfloat16: see choose_half.)"""
+    GPU trains it. (On a CPU, where that gains nothing, at most the products are in bfloat16: see choose_arithmetic.)"""
 
     def __init__(self, net):
         self.net = net

@@ -99,7 +99,7 @@ def make_nets(opt):
 
 def work(rank, opt, average):
     torch.manual_seed(1)
-    run.choose_half(opt.device)
+    run.choose_arithmetic(opt.device)
     encoder, tok = run.load_text(opt.text, opt.device)
     net, aux = make_nets(opt)
     aux.fixed_sizes = bool(opt.graph)

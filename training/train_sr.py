@@ -140,7 +140,7 @@ def make_net(opt):
 
 def work(rank, opt, average):
     torch.manual_seed(1)
-    run.choose_half(opt.device)
+    run.choose_arithmetic(opt.device)
     encoder, tok = run.load_text(opt.text, opt.device)
     net = make_net(opt)
     growth.warm(opt, net)

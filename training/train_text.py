@@ -249,7 +249,7 @@ def main():
     args.add_argument("--anchor", type=pathlib.Path, default=None, help="run whose English vectors are to stay")
     opt = args.parse_args()
     torch.manual_seed(1)
-    run.choose_half("cpu")
+    run.choose_arithmetic("cpu")
     opt.out.mkdir(parents=True, exist_ok=True)
     mix, atlas = staging.NounMix.load(opt.mix), Atlas(opt.atlas, sides=())
     cast = Cast.of(atlas)

@@ -17,5 +17,5 @@ fi
 mode='--dry-run -Werror'
 [ "${1:-}" != --fix ] || mode=-i
 # shellcheck disable=SC2086 # options
-find engine server tests \( -name '*.[ch]' -o -name '*.cpp' \) -print0 |
+find engine server tests training/nets \( -name '*.[ch]' -o -name '*.cpp' \) -print0 |
     xargs -0 "$tool" --style=file $mode

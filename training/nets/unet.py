@@ -7,7 +7,8 @@ DeepFloyd IF's blocks, driven by the same config.json, plus three keys of ours.
 stays where it was; diffusers' pipelines stretch it from corner to corner, by up to 1.5 pixels of a
 4x larger one, which a convolution that does not know its place cannot take back.
 On a CPU with instructions for it, the convolutions and the attention products run in bfloat16 while
-training, everything else in float32 (HALF, see run.choose_half); exported results are always computed in float32.
+training, everything else in float32 (HALF); on one without, Winograd's method computes 3x3 convolutions while training
+(WINOGRAD). run.choose_arithmetic decides. Exported results are always computed in float32, by torch.
 """
 
 import math
@@ -16,11 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nets import winograd
+
 HALF = False
+WINOGRAD = None         # nets.winograd.convolution()
 
 
 class Conv(nn.Conv2d):
     def forward(self, x):
+        if WINOGRAD and torch.is_grad_enabled() and winograd.fits(x, self.weight):
+            return WINOGRAD(x, self.weight, self.bias)
         if not HALF:
             return super().forward(x)
         return F.conv2d(x.bfloat16(), self.weight.bfloat16(), self.bias.bfloat16(), self.stride, self.padding).float()

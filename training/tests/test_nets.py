@@ -16,7 +16,7 @@ import low_res
 import run
 import safetensors_file
 import schedule
-from nets import tokenizer, unet
+from nets import tokenizer, unet, winograd
 from optimiser import Muon, Optimiser
 from tests import synthetic
 from world.language import SHAPES
@@ -24,6 +24,48 @@ from world.language import SHAPES
 
 def small(**more):
     return unet.UNet(unet.config([16, 32], [1, 1], [False, True], 2, text=16, cross=16, head=8, **more))
+
+
+class Winograd(unittest.TestCase):
+    """nets/winograd.c against torch in float64. Its sums may cancel: 36 products per tile, of transforms whose rows add
+    up to 10 times the input."""
+
+    @classmethod
+    def setUpClass(cls):
+        if not winograd.convolution():
+            raise unittest.SkipTest("no AVX2, or no C compiler")
+
+    def test_it_is_the_convolution_and_its_gradients(self):
+        torch.manual_seed(0)
+        for n, inputs, outputs, height, width in ((1, 4, 4, 4, 4), (3, 12, 32, 8, 8), (5, 32, 12, 12, 20),
+                                                  (2, 8, 16, 64, 32), (17, 24, 8, 8, 8)):
+            x, weight, bias = (torch.randn(s, requires_grad=True) for s in (
+                (n, inputs, height, width), (outputs, inputs, 3, 3), (outputs,)))
+            y, exact = winograd.convolution()(x, weight, bias), torch.conv2d(
+                x.double(), weight.double(), bias.double(), padding=1)
+            gradient = torch.randn_like(y)
+            results = (y, *torch.autograd.grad(y, (x, weight, bias), gradient))
+            expected = (exact, *torch.autograd.grad(exact, (x, weight, bias), gradient.double()))
+            for name, a, b in zip(("output", "input", "weight", "bias"), results, expected):
+                with self.subTest(name=name, shape=(n, inputs, outputs, height, width)):
+                    self.assertLess(float((a - b).abs().max() / b.abs().max()), 3e-5)
+
+    def test_only_training_uses_it(self):
+        calls = []
+
+        def count(x, weight, bias):
+            calls.append(weight.shape)
+            return torch.conv2d(x, weight, bias, padding=1)
+        self.addCleanup(setattr, unet, "WINOGRAD", None)
+        net, inputs = small(), (torch.randn(2, 3, 16, 16), torch.tensor([3, 5]), torch.randn(2, 7, 16))
+        plain = net(*inputs)
+        unet.WINOGRAD = count
+        with torch.no_grad():
+            net(*inputs)
+        self.assertEqual(calls, [])
+        self.assertTrue(torch.equal(net(*inputs), plain))
+        self.assertEqual({shape[2:] for shape in calls}, {(3, 3)})
+        self.assertGreater(len(calls), 10)
 
 
 class Networks(unittest.TestCase):
