@@ -141,6 +141,13 @@ static void *allocate(ptrdiff_t count, size_t size)
     return p;
 }
 
+/* How far apart positions lie that have so many numbers each: a cache line more, or all 36 would
+ * compete for the same few lines of the cache, since most sizes are powers of two. */
+static ptrdiff_t apart(ptrdiff_t count)
+{
+    return count + 64 / (ptrdiff_t)sizeof(float);
+}
+
 static struct Chunk chunk_new(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width)
 {
     struct Chunk c = {.height = height, .width = width};
@@ -193,7 +200,7 @@ static void transform_inputs(struct Chunk *c, const float *from, ptrdiff_t chann
                              ptrdiff_t count, float *tiles)
 {
     ptrdiff_t area = c->height * c->width, panel = channels * PANEL;
-    ptrdiff_t position = c->panels * panel;
+    ptrdiff_t position = apart(c->panels * panel);
     ptrdiff_t line = c->width + 4;
     for (int channel = 0; channel < channels; channel++) {
         pad(c, from + channel * area, channels * area, count);
@@ -223,7 +230,7 @@ static void transform_gradients(struct Chunk *c, const float *from, ptrdiff_t ch
                                 ptrdiff_t count, float *tiles)
 {
     ptrdiff_t area = c->height * c->width, panel = channels * PANEL;
-    ptrdiff_t position = c->panels * panel;
+    ptrdiff_t position = apart(c->panels * panel);
     ptrdiff_t per_image = c->tiles / c->images;
     memset(c->spare, 0, (4 * c->width + 64) * sizeof(float));
     for (int channel = 0; channel < channels; channel++) {
@@ -257,7 +264,7 @@ static void transform_outputs(struct Chunk *c, const float *tiles, const float *
                               ptrdiff_t channels, ptrdiff_t count, float *out)
 {
     ptrdiff_t area = c->height * c->width, panel = channels * PANEL;
-    ptrdiff_t position = c->panels * panel;
+    ptrdiff_t position = apart(c->panels * panel);
     ptrdiff_t per_image = c->tiles / c->images;
     for (int channel = 0; channel < channels; channel++) {
         v8 b = _mm256_set1_ps(bias ? bias[channel] : 0);
@@ -297,7 +304,7 @@ static void transform_weights(const float *w, ptrdiff_t outputs, ptrdiff_t input
                               float *to)
 {
     ptrdiff_t of_output = adjoint ? 9 : inputs * 9, of_input_channel = adjoint ? outputs * 9 : 9;
-    ptrdiff_t position = outputs * inputs;
+    ptrdiff_t position = apart(outputs * inputs);
     int lanes[LANES];
     for (int l = 0; l < LANES; l++)
         lanes[l] = (int)(l % 4 * of_output + l / 4 * of_input_channel);
@@ -381,7 +388,37 @@ static void multiply_gradients(const float *gradients, const float *tiles, ptrdi
     }
 }
 
-/* y [images][outputs][height][width] from x [images][inputs][height][width]; height and width
+/* Sums of multiply_gradients to dw [outputs][inputs][3][3]. */
+static void transform_weight_gradient(const float *sums, ptrdiff_t outputs, ptrdiff_t inputs,
+                                      float *dw)
+{
+    ptrdiff_t position = apart(outputs * inputs);
+    for (int o = 0; o < outputs; o += 4) {
+        for (int i = 0; i < inputs; i += 2, sums += LANES) {
+            v8 half[6][3];
+            for (int k = 0; k < 6; k++) {
+                v8 u[6];
+                for (int j = 0; j < 6; j++)
+                    u[j] = _mm256_load_ps(sums + (6 * k + j) * position);
+                to_weight_gradient(u, half[k]);
+            }
+            for (int j = 0; j < 3; j++) {
+                v8 column[6] = {half[0][j], half[1][j], half[2][j],
+                                half[3][j], half[4][j], half[5][j]},
+                   out[3];
+                to_weight_gradient(column, out);
+                for (int k = 0; k < 3; k++) {
+                    float lanes[LANES];
+                    _mm256_storeu_ps(lanes, out[k]);
+                    for (int l = 0; l < LANES; l++)
+                        dw[((o + l % 4) * inputs + i + l / 4) * 9 + 3 * k + j] = lanes[l];
+                }
+            }
+        }
+    }
+}
+
+/* y [images][outputs][height][width] from x [images][inputs][height][width]; height and width are
  * multiples of 4, outputs of 4, inputs of 2. adjoint: w is [inputs][outputs][3][3], of the
  * convolution whose output's gradient x is. bias: may be null. */
 void winograd_convolve(const float *x, const float *w, const float *bias, float *y,
@@ -389,20 +426,20 @@ void winograd_convolve(const float *x, const float *w, const float *bias, float 
                        ptrdiff_t width, int adjoint)
 {
     struct Chunk c = chunk_new(images, height, width);
-    ptrdiff_t channels = (c.panels * PANEL);
-    float *weights = allocate(POSITIONS * outputs * inputs, sizeof(float));
-    float *tiles = allocate(POSITIONS * channels * inputs, sizeof(float)),
-          *products = allocate(POSITIONS * channels * outputs, sizeof(float));
+    ptrdiff_t area = height * width, pairs = apart(outputs * inputs);
+    ptrdiff_t in_panel = inputs * PANEL, out_panel = outputs * PANEL;
+    ptrdiff_t in_size = apart(c.panels * in_panel), out_size = apart(c.panels * out_panel);
+    float *weights = allocate(POSITIONS * pairs, sizeof(float));
+    float *tiles = allocate(POSITIONS * in_size, sizeof(float));
+    float *products = allocate(POSITIONS * out_size, sizeof(float));
     transform_weights(w, outputs, inputs, adjoint, weights);
-    ptrdiff_t area = height * width;
-    for (int n = 0; n < images; n += c.images) {
+    for (ptrdiff_t n = 0; n < images; n += c.images) {
         ptrdiff_t count = images - n < c.images ? images - n : c.images;
         transform_inputs(&c, x + n * inputs * area, inputs, count, tiles);
         for (int p = 0; p < POSITIONS; p++)
             for (int panel = 0; panel < c.panels; panel++)
-                multiply(weights + p * outputs * inputs,
-                         tiles + (p * c.panels + panel) * inputs * PANEL, outputs, inputs,
-                         products + (p * c.panels + panel) * outputs * PANEL);
+                multiply(weights + p * pairs, tiles + p * in_size + panel * in_panel, outputs,
+                         inputs, products + p * out_size + panel * out_panel);
         transform_outputs(&c, products, bias, outputs, count, y + n * outputs * area);
     }
     free(weights);
@@ -417,44 +454,22 @@ void winograd_weight_gradient(const float *x, const float *gradient, float *dw, 
                               ptrdiff_t width)
 {
     struct Chunk c = chunk_new(images, height, width);
-    ptrdiff_t channels = (c.panels * PANEL), pairs = outputs * inputs;
-    float *sums = allocate(POSITIONS * pairs, sizeof(float)),
-          *tiles = allocate(POSITIONS * channels * inputs, sizeof(float));
-    float *gradients = allocate(POSITIONS * channels * outputs, sizeof(float));
+    ptrdiff_t area = height * width, pairs = apart(outputs * inputs);
+    ptrdiff_t in_size = apart(c.panels * inputs * PANEL),
+              out_size = apart(c.panels * outputs * PANEL);
+    float *sums = allocate(POSITIONS * pairs, sizeof(float));
+    float *tiles = allocate(POSITIONS * in_size, sizeof(float));
+    float *gradients = allocate(POSITIONS * out_size, sizeof(float));
     memset(sums, 0, POSITIONS * pairs * sizeof(float));
-    ptrdiff_t area = height * width;
-    for (int n = 0; n < images; n += c.images) {
+    for (ptrdiff_t n = 0; n < images; n += c.images) {
         ptrdiff_t count = images - n < c.images ? images - n : c.images;
         transform_inputs(&c, x + n * inputs * area, inputs, count, tiles);
         transform_gradients(&c, gradient + n * outputs * area, outputs, count, gradients);
         for (int p = 0; p < POSITIONS; p++)
-            multiply_gradients(gradients + p * channels * outputs, tiles + p * channels * inputs,
-                               outputs, inputs, c.panels, sums + p * pairs);
+            multiply_gradients(gradients + p * out_size, tiles + p * in_size, outputs, inputs,
+                               c.panels, sums + p * pairs);
     }
-    for (int o = 0; o < outputs; o += 4) {
-        for (int i = 0; i < inputs; i += 2) {
-            const float *from = sums + ((o / 4) * (inputs / 2) + (i / 2)) * LANES;
-            v8 half[6][3];
-            for (int k = 0; k < 6; k++) {
-                v8 u[6];
-                for (int j = 0; j < 6; j++)
-                    u[j] = _mm256_load_ps(from + (6 * k + j) * pairs);
-                to_weight_gradient(u, half[k]);
-            }
-            for (int j = 0; j < 3; j++) {
-                v8 column[6] = {half[0][j], half[1][j], half[2][j],
-                                half[3][j], half[4][j], half[5][j]},
-                   out[3];
-                to_weight_gradient(column, out);
-                for (int k = 0; k < 3; k++) {
-                    float lanes[LANES];
-                    _mm256_storeu_ps(lanes, out[k]);
-                    for (int l = 0; l < LANES; l++)
-                        dw[((o + l % 4) * inputs + (i + l / 4)) * 9 + (3 * k + j)] = lanes[l];
-                }
-            }
-        }
-    }
+    transform_weight_gradient(sums, outputs, inputs, dw);
     free(sums);
     free(tiles);
     free(gradients);
