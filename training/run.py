@@ -13,7 +13,7 @@ import time
 import torch
 
 import stepping
-from nets import t5, tokenizer, unet, winograd
+from nets import kernels, t5, tokenizer, unet
 
 try:
     from torch.func import functional_call
@@ -95,10 +95,10 @@ def seconds_of_product(a):
 
 def choose_arithmetic(device):
     """Products in bfloat16 (HALF) on a CPU that computes them faster; one without instructions for them takes up to
-    forty times as long. There, Winograd's method saves more."""
+    forty times as long. There, kernels in C save more."""
     a = torch.ones(256, 256)
     unet.HALF = t5.HALF = device == "cpu" and seconds_of_product(a.bfloat16()) < seconds_of_product(a)
-    unet.WINOGRAD = winograd.convolution() if device == "cpu" and not unet.HALF else None
+    unet.KERNELS = kernels.load() if device == "cpu" and not unet.HALF else None
 
 
 class Bfloat16:

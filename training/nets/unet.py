@@ -7,8 +7,8 @@ DeepFloyd IF's blocks, driven by the same config.json, plus three keys of ours.
 stays where it was; diffusers' pipelines stretch it from corner to corner, by up to 1.5 pixels of a
 4x larger one, which a convolution that does not know its place cannot take back.
 On a CPU with instructions for it, the convolutions and the attention products run in bfloat16 while
-training, everything else in float32 (HALF); on one without, Winograd's method computes 3x3 convolutions while training
-(WINOGRAD). run.choose_arithmetic decides. Exported results are always computed in float32, by torch.
+training, everything else in float32 (HALF); on one without, C code computes 3x3 convolutions and activations while
+training (KERNELS). run.choose_arithmetic decides. Exported results are always computed in float32, by torch.
 """
 
 import math
@@ -17,16 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nets import winograd
+from nets import kernels
 
 HALF = False
-WINOGRAD = None         # nets.winograd.convolution()
+KERNELS = None          # nets.kernels.load()
 
 
 class Conv(nn.Conv2d):
     def forward(self, x):
-        if WINOGRAD and torch.is_grad_enabled() and winograd.fits(x, self.weight):
-            return WINOGRAD(x, self.weight, self.bias)
+        if KERNELS and torch.is_grad_enabled() and kernels.fits(x, self.weight):
+            return KERNELS.convolve(x, self.weight, self.bias)
         if not HALF:
             return super().forward(x)
         return F.conv2d(x.bfloat16(), self.weight.bfloat16(), self.bias.bfloat16(), self.stride, self.padding).float()
@@ -40,6 +40,17 @@ def _zero(module):
 
 def _product(a, b):
     return (a.bfloat16() @ b.bfloat16()).float() if HALF else a @ b
+
+
+def _activated(norm, x, scale=None, shift=None):
+    """SiLU of norm(x), or of norm(x) * (1 + scale) + shift; scale, shift: [N, C]."""
+    if KERNELS and torch.is_grad_enabled():
+        a, b = norm.weight.expand(x.shape[:2]), norm.bias.expand(x.shape[:2])
+        if scale is not None:
+            a, b = a * (1 + scale), b * (1 + scale) + shift
+        return KERNELS.norm_silu(x, a, b, norm.num_groups, norm.eps)
+    h = norm(x)
+    return F.silu(h if scale is None else h * (1 + scale[:, :, None, None]) + shift[:, :, None, None])
 
 
 class Resnet(nn.Module):
@@ -57,14 +68,13 @@ class Resnet(nn.Module):
         self.conv_shortcut = Conv(cin, cout, 1) if cin != cout else None
 
     def forward(self, x, temb):
-        h = F.silu(self.norm1(x))
+        h = _activated(self.norm1, x)
         if self.resample == "down":
             x, h = F.avg_pool2d(x, 2), F.avg_pool2d(h, 2)
         elif self.resample == "up":
             x, h = F.interpolate(x, scale_factor=2.), F.interpolate(h, scale_factor=2.)
-        scale, shift = self.time_emb_proj(F.silu(temb))[:, :, None, None].chunk(2, 1)
-        h = self.norm2(self.conv1(h)) * (1 + scale) + shift
-        h = self.conv2(F.silu(h))
+        scale, shift = self.time_emb_proj(F.silu(temb)).chunk(2, 1)
+        h = self.conv2(_activated(self.norm2, self.conv1(h), scale, shift))
         return h + (self.conv_shortcut(x) if self.conv_shortcut else x)
 
 
@@ -233,7 +243,7 @@ class UNet(nn.Module):
                 h = block.step(i, torch.cat([h, skips.pop()], 1), emb, text)
             if hasattr(block, "upsamplers"):
                 h = block.upsamplers[0](h, emb)
-        out = F.pixel_shuffle(self.conv_out(F.silu(self.conv_norm_out(h))), config["patch_size"])
+        out = F.pixel_shuffle(self.conv_out(_activated(self.conv_norm_out, h)), config["patch_size"])
         return out + sample[:, 3:6] if config["low_res_residual"] else out
 
 

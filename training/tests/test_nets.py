@@ -6,6 +6,7 @@ import json
 import pathlib
 import tempfile
 import unittest
+import unittest.mock
 
 import torch
 
@@ -16,7 +17,7 @@ import low_res
 import run
 import safetensors_file
 import schedule
-from nets import tokenizer, unet, winograd
+from nets import kernels, tokenizer, unet
 from optimiser import Muon, Optimiser
 from tests import synthetic
 from world.language import SHAPES
@@ -26,46 +27,68 @@ def small(**more):
     return unet.UNet(unet.config([16, 32], [1, 1], [False, True], 2, text=16, cross=16, head=8, **more))
 
 
-class Winograd(unittest.TestCase):
-    """nets/winograd.c against torch in float64. Its sums may cancel: 36 products per tile, of transforms whose rows add
-    up to 10 times the input."""
+class Kernels(unittest.TestCase):
+    """Kernels in C against torch in float64."""
 
     @classmethod
     def setUpClass(cls):
-        if not winograd.convolution():
+        cls.kernels = kernels.load()
+        if not cls.kernels:
             raise unittest.SkipTest("no AVX2, or no C compiler")
 
-    def test_it_is_the_convolution_and_its_gradients(self):
+    def check(self, function, exact, inputs, least):
+        y, expected = function(*inputs), exact(*[v.double() for v in inputs])
+        gradient = torch.randn_like(y)
+        results = (y, *torch.autograd.grad(y, inputs, gradient))
+        expected = (expected, *torch.autograd.grad(expected, inputs, gradient.double()))
+        for i, (a, b) in enumerate(zip(results, expected)):
+            with self.subTest(result=i, shape=inputs[0].shape):
+                self.assertLess(float((a - b).abs().max() / b.abs().max()), least)
+
+    def test_convolutions_and_their_gradients(self):
+        """The transforms of a tile add up to 100 times its numbers, which cancel again."""
         torch.manual_seed(0)
         for n, inputs, outputs, height, width in ((1, 4, 4, 4, 4), (3, 12, 32, 8, 8), (5, 32, 12, 12, 20),
                                                   (2, 8, 16, 64, 32), (17, 24, 8, 8, 8)):
-            x, weight, bias = (torch.randn(s, requires_grad=True) for s in (
-                (n, inputs, height, width), (outputs, inputs, 3, 3), (outputs,)))
-            y, exact = winograd.convolution()(x, weight, bias), torch.conv2d(
-                x.double(), weight.double(), bias.double(), padding=1)
-            gradient = torch.randn_like(y)
-            results = (y, *torch.autograd.grad(y, (x, weight, bias), gradient))
-            expected = (exact, *torch.autograd.grad(exact, (x, weight, bias), gradient.double()))
-            for name, a, b in zip(("output", "input", "weight", "bias"), results, expected):
-                with self.subTest(name=name, shape=(n, inputs, outputs, height, width)):
-                    self.assertLess(float((a - b).abs().max() / b.abs().max()), 3e-5)
+            self.check(self.kernels.convolve, lambda x, w, b: torch.conv2d(x, w, b, padding=1), [
+                torch.randn(s, requires_grad=True) for s in ((n, inputs, height, width), (outputs, inputs, 3, 3), (outputs,))],
+                3e-5)
 
-    def test_only_training_uses_it(self):
-        calls = []
+    def test_activations_of_norms_and_their_gradients(self):
+        torch.manual_seed(0)
 
-        def count(x, weight, bias):
-            calls.append(weight.shape)
-            return torch.conv2d(x, weight, bias, padding=1)
-        self.addCleanup(setattr, unet, "WINOGRAD", None)
+        def exact(x, scale, shift):
+            h = torch.nn.functional.group_norm(x, 8, eps=1e-5)
+            return torch.nn.functional.silu(h * scale[:, :, None, None] + shift[:, :, None, None])
+        for n, channels, side in ((1, 8, 3), (3, 16, 4), (2, 64, 32), (5, 96, 7)):
+            x = (3 * torch.randn(n, channels, side, side) + 20).requires_grad_()
+            self.check(lambda *v: self.kernels.norm_silu(*v, 8, 1e-5), exact, [x] + [
+                torch.randn(n, channels, requires_grad=True) for _ in range(2)], 2e-5)
+
+    def test_only_training_uses_them(self):
+        self.addCleanup(setattr, unet, "KERNELS", None)
+        torch.manual_seed(0)
         net, inputs = small(), (torch.randn(2, 3, 16, 16), torch.tensor([3, 5]), torch.randn(2, 7, 16))
-        plain = net(*inputs)
-        unet.WINOGRAD = count
         with torch.no_grad():
-            net(*inputs)
-        self.assertEqual(calls, [])
-        self.assertTrue(torch.equal(net(*inputs), plain))
-        self.assertEqual({shape[2:] for shape in calls}, {(3, 3)})
-        self.assertGreater(len(calls), 10)
+            for p in net.parameters():
+                p.add_(.1 * torch.randn_like(p))
+        plain = net(*inputs)
+        plain.square().sum().backward()
+        gradients = [p.grad.clone() for p in net.parameters()]
+        unet.KERNELS = unittest.mock.Mock(wraps=self.kernels)
+        with torch.no_grad():
+            self.assertTrue(torch.equal(net(*inputs), plain))
+        self.assertFalse(unet.KERNELS.method_calls)
+        net.zero_grad()
+        y = net(*inputs)
+        y.square().sum().backward()
+        resnets = sum(isinstance(m, unet.Resnet) for m in net.modules())
+        self.assertEqual(unet.KERNELS.norm_silu.call_count, 2 * resnets + 1)
+        self.assertEqual(unet.KERNELS.convolve.call_count, 2 * resnets + 2)
+        torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-4)
+        largest = max(float(g.abs().max()) for g in gradients)
+        for p, expected in zip(net.parameters(), gradients):
+            torch.testing.assert_close(p.grad, expected, rtol=1e-3, atol=1e-5 * largest)
 
 
 class Networks(unittest.TestCase):

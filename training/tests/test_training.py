@@ -96,14 +96,14 @@ class Half(unittest.TestCase):
     def test_products_are_in_bfloat16_where_that_is_faster(self):
         self.addCleanup(setattr, t5, "HALF", False)
         self.addCleanup(setattr, unet, "HALF", False)
-        self.addCleanup(setattr, unet, "WINOGRAD", None)
+        self.addCleanup(setattr, unet, "KERNELS", None)
         for seconds, device, expected in ((1, "cpu", True), (3, "cpu", False), (1, "cuda", False)):
             taken = {torch.bfloat16: seconds, torch.float32: 2}
             with unittest.mock.patch.object(run, "seconds_of_product", lambda a: taken[a.dtype]):
                 run.choose_arithmetic(device)
             self.assertEqual((unet.HALF, t5.HALF), (expected, expected))
             if expected or device == "cuda":
-                self.assertIsNone(unet.WINOGRAD)
+                self.assertIsNone(unet.KERNELS)
 
 
 class Pools(Folder):
