@@ -49,7 +49,8 @@ class Residual(nn.Module):
         self.conv2 = conv(channels, channels, 3, padding=dilation, dilation=dilation)
 
     def forward(self, x):
-        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        h = self.conv1(unet.activated(self.norm1, x))
+        return x + self.conv2(unet.activated(self.norm2, h))
 
 
 class Finder(nn.Module):
@@ -66,7 +67,7 @@ class Finder(nn.Module):
 
     def forward(self, images):
         h = self.down(F.silu(self.conv_in(images)))
-        h = F.silu(self.norm(self.body(h)))
+        h = unet.activated(self.norm, self.body(h))
         summary = torch.cat([h[:, :, :CELLS // 2].mean((2, 3)), h[:, :, CELLS // 2:].mean((2, 3))], 1)
         return self.conv_out(h), self.scene_embedding(summary), summary
 
@@ -90,9 +91,9 @@ class Namer(nn.Module):
         self.class_embedding = nn.Linear(4 * width, max(1, others))
 
     def forward(self, close_ups, summary):
-        h = self.down(F.silu(self.norm_in(self.conv_in(close_ups))))
+        h = self.down(unet.activated(self.norm_in, self.conv_in(close_ups)))
         h = self.fine(h + self.summary_embedding(summary)[:, :, None, None])
-        h = F.silu(self.norm(self.coarse(self.down2(F.silu(h)))))
+        h = unet.activated(self.norm, self.coarse(self.down2(F.silu(h))))
         pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1)
         kind = self.kind_embedding(torch.cat([F.silu(self.whole(h.flatten(1))), pooled], 1))
         return torch.cat([kind, self.class_embedding(pooled)], 1)

@@ -65,10 +65,11 @@ class Kernels:
         return _NormSilu.apply(self.library, x, scale, shift, groups, eps)
 
 
-def fits(x, weight):
-    outputs, inputs, height, width = weight.shape
-    return (height == width == 3 and x.dtype == torch.float32 and x.shape[2] % 4 == 0 and x.shape[3] % 4 == 0
-            and outputs % 4 == 0 and inputs % 4 == 0)
+def fits(module, x):
+    """Whether convolve computes what the nn.Conv2d does."""
+    shape = module.kernel_size, module.stride, module.padding, module.dilation, module.groups
+    return (shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and module.padding_mode == "zeros" and x.dtype == torch.float32
+            and not any(n % 4 for n in (*x.shape[2:], module.in_channels, module.out_channels)))
 
 
 def _pointers(*tensors):

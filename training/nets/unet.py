@@ -25,7 +25,7 @@ KERNELS = None          # nets.kernels.load()
 
 class Conv(nn.Conv2d):
     def forward(self, x):
-        if KERNELS and torch.is_grad_enabled() and kernels.fits(x, self.weight):
+        if KERNELS and torch.is_grad_enabled() and kernels.fits(self, x):
             return KERNELS.convolve(x, self.weight, self.bias)
         if not HALF:
             return super().forward(x)
@@ -42,7 +42,7 @@ def _product(a, b):
     return (a.bfloat16() @ b.bfloat16()).float() if HALF else a @ b
 
 
-def _activated(norm, x, scale=None, shift=None):
+def activated(norm, x, scale=None, shift=None):
     """SiLU of norm(x), or of norm(x) * (1 + scale) + shift; scale, shift: [N, C]."""
     if KERNELS and torch.is_grad_enabled():
         a, b = norm.weight.expand(x.shape[:2]), norm.bias.expand(x.shape[:2])
@@ -68,13 +68,13 @@ class Resnet(nn.Module):
         self.conv_shortcut = Conv(cin, cout, 1) if cin != cout else None
 
     def forward(self, x, temb):
-        h = _activated(self.norm1, x)
+        h = activated(self.norm1, x)
         if self.resample == "down":
             x, h = F.avg_pool2d(x, 2), F.avg_pool2d(h, 2)
         elif self.resample == "up":
             x, h = F.interpolate(x, scale_factor=2.), F.interpolate(h, scale_factor=2.)
         scale, shift = self.time_emb_proj(F.silu(temb)).chunk(2, 1)
-        h = self.conv2(_activated(self.norm2, self.conv1(h), scale, shift))
+        h = self.conv2(activated(self.norm2, self.conv1(h), scale, shift))
         return h + (self.conv_shortcut(x) if self.conv_shortcut else x)
 
 
@@ -243,7 +243,7 @@ class UNet(nn.Module):
                 h = block.step(i, torch.cat([h, skips.pop()], 1), emb, text)
             if hasattr(block, "upsamplers"):
                 h = block.upsamplers[0](h, emb)
-        out = F.pixel_shuffle(self.conv_out(_activated(self.conv_norm_out, h)), config["patch_size"])
+        out = F.pixel_shuffle(self.conv_out(activated(self.conv_norm_out, h)), config["patch_size"])
         return out + sample[:, 3:6] if config["low_res_residual"] else out
 
 

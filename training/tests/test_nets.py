@@ -65,6 +65,18 @@ class Kernels(unittest.TestCase):
             self.check(lambda *v: self.kernels.norm_silu(*v, 8, 1e-5), exact, [x] + [
                 torch.randn(n, channels, requires_grad=True) for _ in range(2)], 2e-5)
 
+    def test_other_convolutions_are_left_to_torch(self):
+        self.addCleanup(setattr, unet, "KERNELS", None)
+        for more, side in (({"stride": 2}, 8), ({"dilation": 2}, 8), ({"padding": 0}, 8), ({"groups": 2}, 8),
+                           ({"kernel_size": 5}, 8), ({}, 6), ({"out_channels": 10}, 8), ({"padding_mode": "circular"}, 8)):
+            conv = unet.Conv(**dict({"in_channels": 8, "out_channels": 8, "kernel_size": 3, "padding": 1}, **more))
+            x = torch.randn(2, 8, side, side)
+            unet.KERNELS = None
+            expected = conv(x)
+            unet.KERNELS = self.kernels
+            with self.subTest(more=more, side=side):
+                self.assertTrue(torch.equal(conv(x), expected))
+
     def test_only_training_uses_them(self):
         self.addCleanup(setattr, unet, "KERNELS", None)
         torch.manual_seed(0)
