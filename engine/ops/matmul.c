@@ -196,6 +196,20 @@ static void product_of_part(struct ops *o, const struct tensor *const t[], const
     op_conv2d(o, t[0], p->w, &e, t[1]);
 }
 
+// e for rows of its maps t[2] and t[3], which are cut into `maps`.
+static struct op_epilogue epilogue_rows(const struct op_epilogue *e, const struct tensor *const t[],
+                                        uint32_t first, uint32_t rows, struct tensor maps[2])
+{
+    struct op_epilogue cut = *e;
+    const struct tensor **const to[] = {&cut.mul, &cut.residual};
+    for (int i = 0; i < 2; i++) {
+        if (t[2 + i])
+            maps[i] = ops_rows(t[2 + i], first, rows);
+        *to[i] = t[2 + i] ? &maps[i] : NULL;
+    }
+    return cut;
+}
+
 // Rows of a convolution's piece: computed with their neighbors above and below, whose own results
 // are wrong, in other memory.
 static void conv_piece(struct ops *o, const struct tensor *const t[],
@@ -204,14 +218,8 @@ static void conv_piece(struct ops *o, const struct tensor *const t[],
     const uint32_t above = first ? 1 : 0, left = t[0]->h - first - rows;
     const uint32_t top = first - above, height = above + rows + (left ? 1 : 0);
     const struct tensor x = ops_rows(t[0], top, height), y = ops_rows(t[1], first, rows);
-    struct tensor mul, residual, out = ops_temp_dtype(o, y.dtype, 1, height, y.w, y.c);
-    struct op_epilogue e = p->epilogue;
-    if (t[2])
-        mul = ops_rows(t[2], top, height);
-    if (t[3])
-        residual = ops_rows(t[3], top, height);
-    e.mul = t[2] ? &mul : NULL;
-    e.residual = t[3] ? &residual : NULL;
+    struct tensor maps[2], out = ops_temp_dtype(o, y.dtype, 1, height, y.w, y.c);
+    const struct op_epilogue e = epilogue_rows(&p->epilogue, t, top, height, maps);
     op_conv2d(o, &x, p->w, &e, &out);
     const struct tensor inner = ops_rows(&out, above, rows);
     op_copy(o, &inner, &y);
@@ -293,8 +301,8 @@ static void winograd_piece(struct ops *o, const struct tensor *const t[],
     const uint32_t tiles = t[1]->n * blocks_of(rows, 4) * blocks_of(t[1]->w, 4);
     const struct tensor y = ops_rows(t[1], first, rows);
     const struct tensor tiled = ops_temp_dtype(o, DT_F32, 1, 1, tiles, WINOGRAD_POSITIONS * 4 * k4);
-    struct tensor mul, residual;
-    struct product_params piece = *p;
+    struct tensor maps[2];
+    const struct product_params piece = {p->w, epilogue_rows(&p->epilogue, t, first, rows, maps)};
     const struct push_winograd push = {
         .x = ops_view(o, t[0]),
         .y = ops_view(o, &tiled),
@@ -315,12 +323,6 @@ static void winograd_piece(struct ops *o, const struct tensor *const t[],
     };
     ops_groups(ops_recorder_device(o)->caps, (size_t)tiles * k4, local, call.groups);
     ops_dispatch(o, &call);
-    if (t[2])
-        mul = ops_rows(t[2], first, rows);
-    if (t[3])
-        residual = ops_rows(t[3], first, rows);
-    piece.epilogue.mul = t[2] ? &mul : NULL;
-    piece.epilogue.residual = t[3] ? &residual : NULL;
     dispatch_product(o, &tiled, tiles, &piece, &y);
     ops_release(o, &tiled);
 }
