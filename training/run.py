@@ -67,6 +67,12 @@ def start(opt, work, net):
         torch.multiprocessing.spawn(_worker, (work, opt, average), opt.workers)
 
 
+def net_config(opt, **more):
+    """The config of the run's network; of opt.net, with the keys `more`, for a run that begins."""
+    state = Checkpoint(opt.out).load("cpu")
+    return state["config"] if state else unet.config(**json.loads(opt.net.read_text()), **more)
+
+
 def load_text(folder, device):
     """The frozen text encoder and the tokenizer of a run of train_text.py."""
     saved = torch.load(folder / "text.pt", map_location=device)

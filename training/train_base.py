@@ -92,9 +92,9 @@ def losses(opt, net, aux, codes, images, text, maps, mask):
 
 
 def make_nets(opt):
-    config = json.loads(opt.net.read_text())
+    config = run.net_config(opt)
     ids = [n["id"] for n in json.loads((opt.atlas / "atlas.json").read_text())["nouns"]]
-    return unet.UNet(unet.config(**config)).to(opt.device), Auxiliary(config["channels"][1], ids).to(opt.device)
+    return unet.UNet(config).to(opt.device), Auxiliary(config["block_out_channels"][1], ids).to(opt.device)
 
 
 def work(rank, opt, average):
@@ -113,7 +113,8 @@ def work(rank, opt, average):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     composing.options(args)
-    args.add_argument("--net", type=pathlib.Path, default=pathlib.Path(__file__).parent / "config/base.json")
+    args.add_argument("--net", type=pathlib.Path, default=pathlib.Path(__file__).parent / "config/base.json",
+                      help="sizes of the network of a run that begins")
     args.add_argument("--aux-weight", type=float, default=.1)
     args.add_argument("--focus", type=float, default=2.5,
                       help="how much more often the timesteps are shown at which shapes are made out")

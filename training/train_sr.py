@@ -8,7 +8,6 @@ import threads  # noqa: F401  (before torch)
 
 import argparse
 import functools
-import json
 import pathlib
 import random
 
@@ -134,8 +133,7 @@ def losses(opt, net, encoder, high, low, ids):
 
 
 def make_net(opt):
-    config = unet.config(**json.loads(opt.net.read_text()), in_channels=6, sample_size=opt.high)
-    return unet.UNet(config).to(opt.device)
+    return unet.UNet(run.net_config(opt, in_channels=6, sample_size=opt.high)).to(opt.device)
 
 
 def work(rank, opt, average):
@@ -153,7 +151,7 @@ def main():
     args.add_argument("--text", type=pathlib.Path, required=True, help="folder of train_text.py")
     args.add_argument("--atlas", type=pathlib.Path, required=True, help="folder of atlas.build")
     args.add_argument("--waves", type=int, nargs="*", help="of the vocabulary; all that the atlas has without it")
-    args.add_argument("--net", type=pathlib.Path, required=True)
+    args.add_argument("--net", type=pathlib.Path, required=True, help="sizes of the network of a run that begins")
     args.add_argument("--warm", type=pathlib.Path, help="a run or an exported stage to begin with")
     args.add_argument("--low", type=int, default=64)
     args.add_argument("--high", type=int, default=256)

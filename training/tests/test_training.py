@@ -194,6 +194,7 @@ class Teaching(Folder):
             opt.samples = samples
             torch.manual_seed(1)
             net, aux = train_base.make_nets(opt)
+            opt.net = self.path / "no such file"        # the run has its network
             optimiser = Optimiser(net, aux.parameters(), every=2)
             codes = synthetic.atlas().code
             average = types.SimpleNamespace(workers=1, mix=lambda *args: None)
