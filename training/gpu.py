@@ -1,6 +1,7 @@
 """Takes a run to another machine, with a GPU, and back. See gpu.sh.
 
     gpu.py pack out out/gpu            # a folder of weights, encoder, atlas and this code
+    gpu.py keep out checkpoints        # weights and encoder only, to be committed; unpack makes run folders of it
     gpu.py unpack FOLDER RUNS          # there: makes the run folders of it
     gpu.py small RUNS/base FILE        # there: what is to be brought back
     gpu.py merge FILE out/base         # here: the run goes on from it
@@ -49,19 +50,24 @@ def whole(state):
     return out
 
 
-def pack(runs, folder, side, webp):
-    import sentencepiece
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "text").mkdir(parents=True)
+def keep(runs, folder):
+    """What a run cannot be continued without, in 16 bits."""
+    (folder / "text").mkdir(parents=True, exist_ok=True)
     saved = torch.load(runs / "text" / "text.pt", map_location="cpu")
     torch.save({"config": saved["config"], "model": halves(saved["model"])}, folder / "text" / "text.pt")
-    model = sentencepiece.SentencePieceProcessor()
-    model.Load(str(runs / "text" / "spiece.model"))
-    pieces.export(model, folder / "text" / "pieces.json")       # for a machine without sentencepiece
     shutil.copy(runs / "text" / "spiece.model", folder / "text")
     for stage in STAGES:
         if (runs / stage / "state.pt").exists():
             torch.save(small(torch.load(runs / stage / "state.pt", map_location="cpu")), folder / (stage + ".pt"))
+
+
+def pack(runs, folder, side, webp):
+    import sentencepiece
+    shutil.rmtree(folder, ignore_errors=True)
+    keep(runs, folder)
+    model = sentencepiece.SentencePieceProcessor()
+    model.Load(str(runs / "text" / "spiece.model"))
+    pieces.export(model, folder / "text" / "pieces.json")       # for a machine without sentencepiece
     compact.pack(runs / "atlas", folder / "atlas.zip", side, webp)
     for pattern in CODE:
         for source in HERE.glob(pattern):
@@ -93,7 +99,7 @@ def merge(path, run):
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    args.add_argument("what", choices=("pack", "unpack", "small", "merge"))
+    args.add_argument("what", choices=("pack", "keep", "unpack", "small", "merge"))
     args.add_argument("source", type=pathlib.Path)
     args.add_argument("target", type=pathlib.Path)
     args.add_argument("--side", type=int, default=192, help="of the largest sprites; 256 for training sr256, 512 for sr1024")
@@ -101,6 +107,8 @@ def main():
     opt = args.parse_args()
     if opt.what == "pack":
         pack(opt.source, opt.target, opt.side, opt.webp)
+    elif opt.what == "keep":
+        keep(opt.source, opt.target)
     elif opt.what == "unpack":
         unpack(opt.source, opt.target)
     elif opt.what == "small":

@@ -67,6 +67,24 @@ class Packing(unittest.TestCase):
             torch.testing.assert_close(back[name]["a"], weights["a"], atol=1e-3, rtol=1e-3)
         self.assertEqual(back["aux"]["_extra_state"], ["x"])
 
+    def test_kept_weights_make_run_folders(self):
+        runs, back = self.path / "runs", self.path / "back"
+        weights = {"a": torch.randn(3, 4), "_extra_state": ["x"]}
+        for run in ("text", "base", "base-other"):
+            Checkpoint(runs / run).save({"config": {"x": 1}, "net": weights, "ema": weights, "aux": weights, "seen": 7,
+                                         "optimiser": {}, "seconds": 3., "ema_steps": 9})
+        torch.save({"config": {"y": 2}, "model": weights, "parser": weights}, runs / "text" / "text.pt")
+        (runs / "text" / "spiece.model").write_bytes(b"pieces")
+        (back / "atlas").mkdir(parents=True)
+        gpu.keep(runs, self.path / "kept")
+        self.assertEqual({f.relative_to(self.path / "kept").as_posix() for f in (self.path / "kept").rglob("*.*")},
+                         {"base.pt", "text/text.pt", "text/spiece.model"})
+        gpu.unpack(self.path / "kept", back)
+        state, text = Checkpoint(back / "base").load("cpu"), torch.load(back / "text" / "text.pt")
+        self.assertEqual((state["seen"], state["ema_steps"], text["config"]), (7, 0, {"y": 2}))
+        for values in (state["net"], state["ema"], state["aux"], text["model"]):
+            torch.testing.assert_close(values["a"].float(), weights["a"], atol=1e-3, rtol=1e-3)
+
     def test_annealing_falls_to_two_per_cent(self):
         self.assertEqual([annealing(p) for p in (-1., 0.)], [1., 1.])
         self.assertAlmostEqual(annealing(1.), .02)
