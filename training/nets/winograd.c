@@ -4,7 +4,7 @@
  * Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, Fast Algorithms for Convolutional
  * Neural Networks): a tile of 4x4 outputs needs 36 products per pair of channels instead of 144.
  * Each of the 36 positions of a transformed tile is a matrix product over channels.
- * nets/winograd.py calls this file; one thread, no state.
+ * nets/kernels.py calls this file; one thread, no state.
  *
  * Layouts in the transformed domain, p = 0..35 the position, in panels of 16 tiles (PANEL):
  *   tiles    [p][panel][channel][16]
@@ -13,7 +13,7 @@
  */
 
 #include <immintrin.h>
-#include <stdint.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,7 +31,8 @@ static inline v8 plus_times(v8 sum, float k, v8 x)
     return _mm256_fmadd_ps(_mm256_set1_ps(k), x, sum);
 }
 
-/* The three transforms of one dimension; each is applied along columns, then along rows. */
+/* The transforms of one dimension, and adjoints for gradients; each is applied along columns, then
+ * along rows. */
 
 static inline void of_input(const v8 d[6], v8 out[6])
 {
@@ -336,7 +337,7 @@ static void multiply(const float *weights, const float *tiles, ptrdiff_t outputs
                      float *products)
 {
     for (int o = 0; o < outputs; o += 4, weights += 4 * inputs, products += 4 * PANEL) {
-        v8 sums[4][2] = {{_mm256_setzero_ps()}};
+        v8 sums[4][2];
         for (int k = 0; k < 4; k++)
             sums[k][0] = sums[k][1] = _mm256_setzero_ps();
         for (int i = 0; i < inputs; i++) {
