@@ -14,7 +14,7 @@ runs=$out/runs
 "$python" gpu.py unpack .. "$runs"
 cores=$(nproc)
 device=${DEVICE:-cuda}
-common=(--out "$runs/$stage" --text "$runs/text" --atlas "$runs/atlas" --mix config/world.json --device "$device"
+common=(--out "$runs/$stage" --text "$runs/text" --atlas "$runs/atlas" --mix "config/${MIX:-world}.json" --device "$device"
     --samples 1000000000 --save-minutes 2)
 [ -z "$waves" ] || common+=(--waves $waves)
 train() { # SCRIPT OPTIONS...: recorded as a CUDA graph; step by step for the time that is left should that fail

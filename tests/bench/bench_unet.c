@@ -1,7 +1,8 @@
 // The networks of a pipeline folder alone: how long their weights take to load, and one forward
 // pass of the U-Net. Usage: bench_unet FOLDER [EDGE [BATCH]]; EDGE 0 (the default) loads only.
 // Prints one JSON object per line: "load" for each network, then "forward" with the median of its
-// runs. BENCH_SECONDS of runs (default 3), BENCH_DTYPE=f16, BENCH_VARIANT=fp16. Run by `./run bench
+// runs. BENCH_SECONDS of runs (default 3), BENCH_DTYPE=f16, BENCH_VARIANT=fp16,
+// BENCH_PROFILE=1 for the time of every operator class. Run by `./run bench
 // load` and bench/gpu.py.
 #include "bench.h"
 #include "ops_internal.h"
@@ -185,6 +186,17 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+// A line for every operator class, per forward pass; nothing unless the device was opened with profile.
+static void print_timings(struct ops *o, int runs)
+{
+    struct ops_timing t[64];
+    const int n = ops_timings(o, t, sizeof t / sizeof *t);
+
+    for (int i = 0; i < n; i++)
+        printf("{\"operator\": \"%s\", \"calls\": %.1f, \"seconds\": %.6f, \"gflop\": %.3f}\n",
+               t[i].name, (double)t[i].calls / runs, t[i].seconds / runs, t[i].flops * 1e-9 / runs);
+}
+
 static enum err time_forward(const struct bench *b, struct ops *o)
 {
     static double took[MAX_RUNS];
@@ -205,6 +217,7 @@ static enum err time_forward(const struct bench *b, struct ops *o)
                "\"runs\": %d}\n",
                b->edge, b->batch, ops_device_info(b->dev)->dtype == DT_F16 ? "f16" : "f32",
                ops_flops(o) * 1e-9, ops_dispatches(o), first, took[n / 2], took[0], n);
+    print_timings(o, n + 1);
     return e;
 }
 
@@ -245,7 +258,9 @@ int main(int argc, char **argv)
         return 2;
     }
     enum err e =
-        ops_device_open(&(struct ops_open_params){.dtype = getenv("BENCH_DTYPE")}, &b.dev, &why);
+        ops_device_open(&(struct ops_open_params){.dtype = getenv("BENCH_DTYPE"),
+                                                  .profile = getenv("BENCH_PROFILE") != NULL},
+                        &b.dev, &why);
     if (!e)
         e = load_text(&b, &why);
     if (!e)

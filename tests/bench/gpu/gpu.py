@@ -381,8 +381,21 @@ def network(kit, part, name):
     part.table([f"{name}, {edge}x{edge}, batch {batch}", "storage", "ms per forward pass", "TFLOP/s",
                 "first pass, s", "speed of imagend relative to it"], rows)
     part.note("PyTorch's pass includes the projections of the text, which imagend computes once per image.")
+    profile(kit, part, name, edge, batch, env)
     shutil.rmtree(f"{kit.work}/{name}")
     need(r, "bench_unet")
+
+
+def profile(kit, part, name, edge, batch, env):
+    """Where the forward pass spends its time. A timestamp on either side separates the dispatches."""
+    r = kit.run(part, "bench_unet", f"{kit.work}/{name}", str(edge), str(batch), BENCH_PROFILE="1",
+                **{**env, "BENCH_SECONDS": "0.5"})
+    operators = sorted((o for o in r.objects if "operator" in o), key=lambda o: -o["seconds"])
+    total = sum(o["seconds"] for o in operators)
+    part.data["profile"] = operators
+    part.table(["kernel", "dispatches", "ms per forward pass", "share", "TFLOP/s"],
+               [[o["operator"], round(o["calls"]), digits(o["seconds"] * 1e3), f"{o['seconds'] / total:.1%}",
+                 digits(o["gflop"] / o["seconds"] / 1e3) if o["gflop"] else ""] for o in operators])
 
 
 def throughput(kit, part):
