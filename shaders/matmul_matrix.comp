@@ -1,9 +1,11 @@
-// Linear layers and 3x3 convolutions on matrix units: a workgroup computes TILE output channels of
-// TILE pixels from tiles of halves in shared memory, a subgroup half of the channels of some of the
-// pixels. While one pair of tiles is multiplied, the next comes from memory: it waits in registers
-// and goes into the other half of shared memory. Sums are f32 and run over taps, then channels in
-// steps of K, wherever an element lies in the tile, and whatever the tile's size. Pixels of all
-// samples are one row. docs/architecture.md estimates registers and occupancy.
+// Linear layers and 3x3 convolutions on matrix units: a workgroup computes CHANNELS output channels of
+// PIXELS pixels from tiles of halves in shared memory, a subgroup BAND channels of STRIP pixels. While
+// a set of tiles is multiplied, the next comes from memory and waits in registers.
+// SHARES parts of a workgroup have tiles and sums of their own and take turns at the steps of DEPTH
+// inputs: for maps with too few pixels to keep a GPU busy. Their sums are added in order at the end.
+// Sums are f32; within a share they run over taps, then channels in steps of K, wherever an element
+// lies in the tile, and whatever the tile's size. Pixels of all samples are one row.
+// docs/architecture.md estimates registers and occupancy.
 // Activations that are f32 (of linear layers) are split into two halves each, whose products have one
 // sum: scaled by a power of two for each pixel, so that the largest lies in [2^14, 2^15), the two
 // together are within 2^-23 of the value, or within 2^-39 of the pixel's largest.
@@ -19,75 +21,114 @@
 #include "types.glsl"
 #include "act.glsl"
 
-layout(local_size_x_id = 0) in;                     // SUBGROUPS subgroups
+layout(local_size_x_id = 0) in;                     // SHARES * SUBGROUPS subgroups
 layout(constant_id = 1) const uint SIDE = 1;        // of the convolution kernel, 1 or 3
 layout(constant_id = 2) const uint ACT = 0;
 layout(constant_id = 3) const uint PARTS = 0;
 layout(constant_id = 4) const uint M = 16;          // the device's matrices: M x K times K x N
 layout(constant_id = 5) const uint N = 16;
 layout(constant_id = 6) const uint K = 16;
-layout(constant_id = 7) const uint TILE = 64;       // channels, and pixels, of a workgroup
-layout(constant_id = 8) const uint SUBGROUPS = 4;   // two along the channels
-layout(constant_id = 9) const uint DEPTH = 32;      // k at a time
-layout(constant_id = 10) const uint EACH = 4;       // vec4s of a tile that an invocation loads
+layout(constant_id = 7) const uint CHANNELS = 64;   // of a workgroup
+layout(constant_id = 8) const uint PIXELS = 64;     // likewise
+layout(constant_id = 9) const uint SUBGROUPS = 4;   // of a share
+layout(constant_id = 10) const uint ALONG = 2;      // of these, along the channels
+layout(constant_id = 11) const uint SHARES = 1;
+layout(constant_id = 12) const uint SETS = 2;       // of tiles: 1, or 2 with one barrier per step
+layout(constant_id = 13) const uint DEPTH = 32;     // inputs of a step
+layout(constant_id = 14) const uint EACH_W = 2;     // eight weights that an invocation loads, times
+layout(constant_id = 15) const uint EACH_X = 2;     // likewise pixels
+layout(constant_id = 16) const bool EIGHT = false;  // eight halves lie at multiples of 16 bytes
+layout(constant_id = 17) const bool WHOLE = false;  // the inputs fill the steps of every share
 #include "matmul.glsl"
 
-const uint ROW = DEPTH / 4 + 2;                     // vec4s, two of them against bank conflicts
-const uint BAND = TILE / 2, STRIP = 2 * TILE / SUBGROUPS;  // channels and pixels of a subgroup
+const uint BAND = CHANNELS / ALONG, STRIP = PIXELS * ALONG / SUBGROUPS; // of a subgroup
 const uint DOWN = BAND / M, ACROSS = STRIP / N;
-const uint PATCH = M * STRIP / 2;                   // M channels of a subgroup's pixels, as f32
+const uint STEP = DEPTH / 4;                        // vec4s of inputs
+const uint EIGHTS = DEPTH / 8;                      // of a line of a tile
+const uint ROW = EIGHTS + 1;                        // one against bank conflicts
+const uint PATCH = M * STRIP / 4;                   // vec4s: M channels of a subgroup's pixels
+const uint OUTSIDE = 0xffffffffu;
 
 #if DT_F16
 const uint SPLIT = 1;
 #else
 const uint SPLIT = 2;                               // halves of an activation: high, low
 #endif
-const uint PAIR = (1 + SPLIT) * TILE;               // rows of a set of tiles
+const uint LINES = CHANNELS + SPLIT * PIXELS;       // of a share's set of tiles
 
-// Four halves each. [which][weights, then pixels][row][k/4], and at the end a patch per subgroup.
-shared uvec2 tiles[2 * PAIR * ROW];
+// Eight halves each. [set][share][weights, then pixels][row][k/8]; at the end a patch per subgroup.
+const uint TILES = SETS * SHARES * LINES * ROW, PATCHES = SHARES * SUBGROUPS * PATCH;
+shared uvec4 tiles[TILES > PATCHES ? TILES : PATCHES];
 
-uvec2 w_next[EACH], x_next[SPLIT * EACH];           // on their way to shared memory
-uint x_row[EACH], x_column[EACH];                   // of the pixels that this invocation loads
+#if DT_F16
+layout(std430, binding = 0) readonly buffer x8_block { uvec4 v[]; } x8;
+#endif
+#if WT == WT_F16
+layout(std430, binding = 1) readonly buffer weight8_block { uvec4 v[]; } weight8;
+#endif
+
+uint share, member, members;                        // this invocation among those of its share
+uint tap, k0;                                       // of its next step
+uint w_at[EACH_W], x_at[EACH_X];                    // where its lines begin in memory
+uint x_row[EACH_X], x_column[EACH_X];               // of the pixels that it loads
+uvec4 w_next[EACH_W], x_next[SPLIT * EACH_X];       // on their way to shared memory
 
 uint line_of(uint j)
 {
     // Invocations side by side read the channels of one row.
-    return (gl_LocalInvocationIndex + j * gl_WorkGroupSize.x) / (DEPTH / 4);
+    return (member + j * members) / EIGHTS;
 }
 
-void find_pixels(uint pixel_first)
+// The pixels' neighbors at this tap.
+void turn(uint pixel_first)
 {
-    [[unroll]] for (uint j = 0; j < EACH; j++) {
+    [[unroll]] for (uint j = 0; j < EACH_X; j++) {
+        uint dy = tap / 3, dx = tap % 3, at = pixel_first + line_of(j) + dy * p.w + dx - p.w - 1;
+        bool inside = x_row[j] + dy - 1 < p.h && x_column[j] + dx - 1 < p.w;
+        x_at[j] = inside ? p.x.base + at * p.x.cs : OUTSIDE;
+    }
+}
+
+// What lies outside is not stored, so that any line will do in its place.
+void find_lines(uint m_first, uint pixel_first)
+{
+    [[unroll]] for (uint j = 0; j < EACH_W; j++)
+        w_at[j] = min(m_first + line_of(j), 4 * p.m4 - 1) * SIDE * SIDE * p.k4;
+    [[unroll]] for (uint j = 0; j < EACH_X; j++) {
         uint pixel = pixel_first + line_of(j);
+        x_at[j] = p.x.base + min(pixel, p.pixels - 1) * p.x.cs;
         x_row[j] = pixel < p.pixels ? pixel / p.w % p.h : 0x7fffffffu;
         x_column[j] = pixel % p.w;
     }
 }
 
-// The index of pixel j's neighbour at this tap; false outside the image.
-bool neighbour(uint pixel, uint j, uint tap, out uint at)
+uvec4 load_weights(uint at, bool second)
 {
-    at = pixel;
-    if (SIDE == 1)
-        return at < p.pixels;
-    uint dy = tap / 3, dx = tap % 3;
-    at += dy * p.w + dx - p.w - 1;
-    return x_row[j] + dy - 1 < p.h && x_column[j] + dx - 1 < p.w;
+#if WT == WT_F16
+    if (EIGHT)
+        return weight8.v[at / 2];
+#endif
+    return uvec4(LOAD_WEIGHT_HALVES(weight, at),
+                 second ? LOAD_WEIGHT_HALVES(weight, at + 1) : uvec2(0));
 }
 
 #if DT_F16
-void fetch_x(uint j, uint at) { x_next[j] = LOAD_HALVES(x, at); }
+void fetch_x(uint j, uint at, bool second)
+{
+    x_next[j] = EIGHT ? x8.v[at / 2]
+                      : uvec4(LOAD_HALVES(x, at), second ? LOAD_HALVES(x, at + 1) : uvec2(0));
+}
 vec4 unscaled(vec4 v, uint line) { return v; }
 #else
-shared uint exponents[TILE];                        // of each pixel's factor, as f32 has them
-float factor[EACH];                                 // of the pixels that this invocation loads
+shared uint exponents[PIXELS];                      // of each pixel's factor, as f32 has them
+float factor[EACH_X];                               // of the pixels that this invocation loads
 
-void fetch_x(uint j, uint at)
+void fetch_x(uint j, uint at, bool second)
 {
-    vec4 v = LOAD(x, at) * factor[j];
-    x_next[j] = pack_half4(v);
-    x_next[EACH + j] = pack_half4(v - unpack4(x_next[j]));
+    vec4 a = LOAD(x, at) * factor[j], b = second ? LOAD(x, at + 1) * factor[j] : vec4(0);
+    uvec4 high = uvec4(pack_half4(a), pack_half4(b));
+    x_next[j] = high;
+    x_next[EACH_X + j] = uvec4(pack_half4(a - unpack4(high.xy)), pack_half4(b - unpack4(high.zw)));
 }
 
 vec4 unscaled(vec4 v, uint line) { return v * uintBitsToFloat((254 - exponents[line]) << 23); }
@@ -96,99 +137,120 @@ vec4 unscaled(vec4 v, uint line) { return v * uintBitsToFloat((254 - exponents[l
 // is not finite keeps a factor of 1, and zeros any.
 void find_factors(uint pixel_first)
 {
-    uint mine = gl_LocalInvocationIndex % (DEPTH / 4);
-    for (uint i = gl_LocalInvocationIndex; i < TILE; i += gl_WorkGroupSize.x)
+    for (uint i = gl_LocalInvocationIndex; i < PIXELS; i += gl_WorkGroupSize.x)
         exponents[i] = 0;
     barrier();
-    for (uint j = 0; j < EACH; j++) {
-        uint pixel = pixel_first + line_of(j), top = 0;
-        for (uint k = mine; k < p.k4 && pixel < p.pixels; k += DEPTH / 4) {
+    for (uint i = gl_LocalInvocationIndex; i < PIXELS * EIGHTS; i += gl_WorkGroupSize.x) {
+        uint pixel = pixel_first + i / EIGHTS, top = 0;
+        for (uint k = i % EIGHTS; k < p.k4 && pixel < p.pixels; k += EIGHTS) {
             // Of numbers without a sign, the order is that of their bits.
             uvec4 u = floatBitsToUint(LOAD(x, p.x.base + pixel * p.x.cs + k)) & 0x7fffffffu;
             top = max(max(top, max(u.x, u.y)), max(u.z, u.w));
         }
-        atomicMax(exponents[line_of(j)], top);
+        atomicMax(exponents[i / EIGHTS], top);
     }
     barrier();
-    for (uint i = gl_LocalInvocationIndex; i < TILE; i += gl_WorkGroupSize.x) {
+    for (uint i = gl_LocalInvocationIndex; i < PIXELS; i += gl_WorkGroupSize.x) {
         uint e = exponents[i] >> 23;
         exponents[i] = e == 255 ? 127 : min(268 - e, 253);
     }
     barrier();
-    [[unroll]] for (uint j = 0; j < EACH; j++)
+    [[unroll]] for (uint j = 0; j < EACH_X; j++)
         factor[j] = uintBitsToFloat(exponents[line_of(j)] << 23);
 }
 #endif
 
-void fetch(uint m_first, uint pixel_first, uint tap, uint k0)
+void fetch()
 {
-    uint k = k0 + gl_LocalInvocationIndex % (DEPTH / 4);
-    [[unroll]] for (uint j = 0; j < EACH; j++) {
-        uint m = m_first + line_of(j), at;
-        w_next[j] = uvec2(0);
+    uint k = k0 + member % EIGHTS * 2;
+    bool first = WHOLE || (tap < SIDE * SIDE && k < p.k4), second = WHOLE || k + 1 < p.k4;
+    [[unroll]] for (uint j = 0; j < EACH_W; j++) {
+        w_next[j] = uvec4(0);
+        if (first)
+            w_next[j] = load_weights(w_at[j] + tap * p.k4 + k, second);
+    }
+    [[unroll]] for (uint j = 0; j < EACH_X; j++) {
         [[unroll]] for (uint s = 0; s < SPLIT; s++)
-            x_next[s * EACH + j] = uvec2(0);
-        if (k < p.k4 && m < 4 * p.m4)
-            w_next[j] = LOAD_WEIGHT_HALVES(weight, (m * SIDE * SIDE + tap) * p.k4 + k);
-        if (k < p.k4 && neighbour(pixel_first + line_of(j), j, tap, at))
-            fetch_x(j, p.x.base + at * p.x.cs + k);
+            x_next[s * EACH_X + j] = uvec4(0);
+        if (first && x_at[j] != OUTSIDE)
+            fetch_x(j, x_at[j] + k, second);
     }
 }
 
-void put(uint which)
+// The invocation's step after the next `by` of all shares.
+void advance(uint by, uint pixel_first)
 {
-    uint k = gl_LocalInvocationIndex % (DEPTH / 4), first = which * (PAIR * ROW) + k;
-    [[unroll]] for (uint j = 0; j < EACH; j++) {
-        tiles[first + line_of(j) * ROW] = w_next[j];
-        [[unroll]] for (uint s = 0; s < SPLIT; s++)
-            tiles[first + ((1 + s) * TILE + line_of(j)) * ROW] = x_next[s * EACH + j];
+    uint end = (p.k4 + STEP - 1) / STEP * STEP, before = tap;
+    k0 += by * STEP;
+    while (k0 >= end) {
+        k0 -= end;
+        tap++;
     }
+    if (SIDE > 1 && tap != before)
+        turn(pixel_first);
+}
+
+void put(uint set)
+{
+    uint first = (set * SHARES + share) * LINES * ROW + member % EIGHTS;
+    [[unroll]] for (uint j = 0; j < EACH_W; j++)
+        tiles[first + line_of(j) * ROW] = w_next[j];
+    [[unroll]] for (uint s = 0; s < SPLIT; s++)
+        [[unroll]] for (uint j = 0; j < EACH_X; j++)
+            tiles[first + (CHANNELS + s * PIXELS + line_of(j)) * ROW] = x_next[s * EACH_X + j];
 }
 
 void main()
 {
     READ_PUSH();
-    uint m_first = gl_WorkGroupID.x * TILE, pixel_first = gl_WorkGroupID.y * TILE;
-    uint m_mine = gl_SubgroupID % 2 * BAND, pixel_mine = gl_SubgroupID / 2 * STRIP;
+    uint m_first = gl_WorkGroupID.x * CHANNELS, pixel_first = gl_WorkGroupID.y * PIXELS;
+    uint mine = gl_SubgroupID % SUBGROUPS, lines = gl_SubgroupID / SUBGROUPS * LINES;
+    uint m_mine = mine % ALONG * BAND, pixel_mine = mine / ALONG * STRIP;
+    members = gl_WorkGroupSize.x / SHARES;
+    share = gl_LocalInvocationIndex / members;
+    member = gl_LocalInvocationIndex % members;
     coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator> acc[DOWN * ACROSS];
     [[unroll]] for (uint i = 0; i < DOWN * ACROSS; i++)
         acc[i] = coopmat<float, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>(0);
 
-    uint which = 0, tap = 0, k0 = 0;
-    find_pixels(pixel_first);
+    uint set = 0, steps = (SIDE * SIDE * ((p.k4 + STEP - 1) / STEP) + SHARES - 1) / SHARES;
+    find_lines(m_first, pixel_first);
 #if !DT_F16
     find_factors(pixel_first);
 #endif
-    fetch(m_first, pixel_first, 0, 0);
+    tap = k0 = 0;
+    if (SIDE > 1)
+        turn(pixel_first);
+    advance(share, pixel_first);
+    fetch();
     put(0);
     barrier();
-    while (tap < SIDE * SIDE) {
-        k0 += DEPTH / 4;
-        if (k0 >= p.k4) {
-            k0 = 0;
-            tap++;
+    for (uint step = 1; step <= steps; step++) {
+        if (step < steps) {
+            advance(SHARES, pixel_first);
+            fetch();
         }
-        if (tap < SIDE * SIDE)
-            fetch(m_first, pixel_first, tap, k0);
-        uint w_first = (which * PAIR + m_mine) * ROW;
-        uint x_first = (which * PAIR + TILE + pixel_mine) * ROW;
-        for (uint k = 0; k < DEPTH; k += K) {
+        uint w_first = (set * SHARES * LINES + lines + m_mine) * ROW;
+        uint x_first = (set * SHARES * LINES + lines + CHANNELS + pixel_mine) * ROW;
+        for (uint k = 0; k < EIGHTS; k += K / 8) {
             coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA> a[DOWN];
             [[unroll]] for (uint i = 0; i < DOWN; i++)
-                coopMatLoad(a[i], tiles, w_first + i * M * ROW + k / 4, ROW,
+                coopMatLoad(a[i], tiles, w_first + i * M * ROW + k, ROW,
                             gl_CooperativeMatrixLayoutRowMajor);
             [[unroll]] for (uint s = 0; s < SPLIT; s++)
                 [[unroll]] for (uint j = 0; j < ACROSS; j++) {
                     coopmat<float16_t, gl_ScopeSubgroup, K, N, gl_MatrixUseB> b;
-                    coopMatLoad(b, tiles, x_first + (s * TILE + j * N) * ROW + k / 4, ROW,
+                    coopMatLoad(b, tiles, x_first + (s * PIXELS + j * N) * ROW + k, ROW,
                                 gl_CooperativeMatrixLayoutColumnMajor);
                     [[unroll]] for (uint i = 0; i < DOWN; i++)
                         acc[i * ACROSS + j] = coopMatMulAdd(a[i], b, acc[i * ACROSS + j]);
                 }
         }
-        which ^= 1;
-        if (tap < SIDE * SIDE)
-            put(which);
+        if (SETS == 1)
+            barrier();
+        set = SETS - 1 - set;
+        if (step < steps)
+            put(set);
         barrier();
     }
 
@@ -196,14 +258,16 @@ void main()
     // shared memory, four channels of a pixel side by side.
     [[unroll]] for (uint i = 0; i < DOWN; i++) {
         [[unroll]] for (uint j = 0; j < ACROSS; j++)
-            coopMatStore(acc[i * ACROSS + j], tiles, gl_SubgroupID * PATCH + j * N * M / 2, M / 2,
+            coopMatStore(acc[i * ACROSS + j], tiles, gl_SubgroupID * PATCH + j * N * M / 4, M / 4,
                          gl_CooperativeMatrixLayoutColumnMajor);
         barrier();
-        for (uint e = gl_SubgroupInvocationID; e < PATCH / 2; e += gl_SubgroupSize) {
-            uint at = gl_SubgroupID * PATCH + 2 * e;
+        uint first = gl_SubgroupID / SUBGROUPS * gl_SubgroupSize + gl_SubgroupInvocationID;
+        for (uint e = first; e < PATCH; e += SHARES * gl_SubgroupSize) {
             uint line = pixel_mine + e / (M / 4), pixel = pixel_first + line;
             uint m = (m_first + m_mine + i * M) / 4 + e % (M / 4);
-            vec4 v = uintBitsToFloat(uvec4(tiles[at], tiles[at + 1]));
+            vec4 v = vec4(0);
+            [[unroll]] for (uint s = 0; s < SHARES; s++)
+                v += uintBitsToFloat(tiles[(s * SUBGROUPS + mine) * PATCH + e]);
             if (pixel < p.pixels && m < p.m4)
                 finish(bias.v[m] + unscaled(v, line), pixel, m);
         }

@@ -141,34 +141,51 @@ bool plan_attention_tile(const struct vk_caps *caps, const struct problem *p, st
     return fits_wide(p);
 }
 
-// 64 queries of a head, four subgroups; see attention_matrix.comp. The keys of a block follow from
-// the head, never from the device's limits: they decide where sums are rounded.
-bool plan_attention_matrix(const struct vk_caps *caps, const struct problem *p,
-                           struct ops_call *call)
+// Four subgroups with `rows` queries each; see attention_matrix.comp. The keys of a block follow
+// from the head, never from the device's limits: they decide where sums are rounded. The rows
+// change no bit of a result.
+static bool plan_matrix(const struct vk_caps *caps, const struct problem *p, uint32_t rows,
+                        struct ops_call *call)
 {
-    enum { QUERIES = 64, ROWS = 16, SUBGROUPS = 4 };
+    enum { SUBGROUPS = 4 };
     const uint32_t m = caps->matrix.m, n = caps->matrix.n, k = caps->matrix.k;
-    const uint32_t local = SUBGROUPS * caps->subgroup_size, queries = p->h * p->w;
-    if (!m || !n || !k || m % 4 || n % 4 || k % 4 || ROWS % m || !fits_vectors(p))
+    const uint32_t sg = caps->subgroup_size, local = SUBGROUPS * sg, queries = p->h * p->w;
+    if (!m || !n || !k || m % 4 || n % 8 || k % 8 || !fits_vectors(p))
         return false;
     const uint32_t whole = n > k ? n : k, d = blocks_of(p->d, whole) * whole;
     const uint32_t keys = d > 64 ? 16 : 32;
-    const uint32_t lanes = local > QUERIES ? local / QUERIES : 1, each = QUERIES * lanes / local;
-    if (d % n || d % k || keys % n || keys % k || each * local != QUERIES * lanes)
+    const uint32_t lanes = sg > rows ? sg / rows : 1, each = rows * lanes / sg;
+    if (rows % m || d % n || d % k || keys % n || keys % k || !each || each * sg != rows * lanes)
         return false;
-    const uint32_t spec[] = {local, p->d / 4, d, keys, p->parts, m, n, k, lanes, each};
+    const uint32_t fetches = blocks_of(keys * (d / 8), local);
+    const uint32_t spec[] = {local, p->d / 4, d,     keys, p->parts, m,        n,
+                             k,     rows,     lanes, each, fetches,  p->eights};
+    const uint32_t all = SUBGROUPS * rows;
     call->specs = sizeof spec / sizeof spec[0];
     memcpy(call->spec, spec, sizeof spec);
-    call->groups[0] = blocks_of(queries, QUERIES);
+    call->groups[0] = blocks_of(queries, all);
     call->groups[1] = p->heads;
     call->groups[2] = p->n;
-    // tile, scores, weights and keeps
-    call->shared_bytes = QUERIES * ((d / 4 + 2) * 8 + (keys + 4) * 4 + (keys + 8) * 2 + n * 4);
-    const size_t loads = keys * (d / 4) / local + 1, weighs = each * (2 * (keys + n) / lanes + 6);
+    // tile, patches and keeps
+    call->shared_bytes =
+        (all > 2 * keys ? all : 2 * keys) * (d / 8 + 1) * 16 + all * ((keys / 4 + 2) * 16 + n * 4);
+    const size_t loads = 2 * fetches + 1, weighs = each * (2 * (keys + n) / lanes + 6);
     const size_t matrices = (size_t)keys / n * (d / k + 2) + (size_t)keys / k * (d / n + 2) + d / n;
-    call->trips = (blocks_of(p->keys, keys) + 2) * (loads + weighs + 2 * ROWS / m * matrices);
-    call->work = work(p, (double)call->groups[0] * QUERIES);
+    call->trips = (blocks_of(p->keys, keys) + 2) * (loads + weighs + 2 * rows / m * matrices);
+    call->work = work(p, (double)call->groups[0] * all);
     return true;
+}
+
+bool plan_attention_matrix(const struct vk_caps *caps, const struct problem *p,
+                           struct ops_call *call)
+{
+    return plan_matrix(caps, p, 16, call);
+}
+
+bool plan_attention_matrix_wide(const struct vk_caps *caps, const struct problem *p,
+                                struct ops_call *call)
+{
+    return plan_matrix(caps, p, 32, call);
 }
 
 bool plan_attention_any(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
@@ -181,6 +198,15 @@ bool plan_attention_any(const struct vk_caps *caps, const struct problem *p, str
     call->trips = 4 * ((size_t)p->keys * (p->d + 2) + 2);
     call->work = work(p, queries);
     return true;
+}
+
+// Heads, and the pixels of every map, begin at multiples of eight halves.
+static bool in_eights(const struct op_attention_params *p)
+{
+    bool ok = p->q->c / p->heads % 8 == 0 && tensor_in_eights(p->q);
+    for (int s = 0; s < p->segments; s++)
+        ok = ok && tensor_in_eights(p->segment[s].k) && tensor_in_eights(p->segment[s].v);
+    return ok;
 }
 
 // ---- operator -------------------------------------------------------------------------------
@@ -211,6 +237,7 @@ void op_attention(struct ops *o, const struct op_attention_params *p)
         .heads = push.heads,
         .d = push.d,
         .parts = parts(p),
+        .eights = in_eights(p),
     };
     ops_dispatch(
         o, &(struct ops_call){

@@ -37,6 +37,14 @@ static const struct kernel rows[] = {
     {.name = "matmul_matrix_wide", BUILDS(matmul_matrix), .ops = 1u << OP_LINEAR | 1u << OP_CONV3,
      TAKES("xmrxxw", matmul), .matrix = true, .layout = LAYOUT_ROWS, .rate = {.9f, 26000},
      .plan = plan_matmul_matrix_wide},
+    // The same tiles with fewer loads from shared memory, and fewer invocations to hide latency.
+    {.name = "matmul_matrix_large", BUILDS(matmul_matrix), .ops = 1u << OP_LINEAR | 1u << OP_CONV3,
+     TAKES("xmrxxw", matmul), .matrix = true, .layout = LAYOUT_ROWS, .rate = {.8f, 25000},
+     .plan = plan_matmul_matrix_large},
+    // Four times as many loads on their way, for maps with too few pixels to keep a GPU busy.
+    {.name = "matmul_matrix_shares", BUILDS(matmul_matrix), .ops = 1u << OP_LINEAR | 1u << OP_CONV3,
+     TAKES("xmrxxw", matmul), .matrix = true, .layout = LAYOUT_ROWS, .rate = {.7f, 12000},
+     .plan = plan_matmul_matrix_shares},
     // f32 activations, as those of text encoders are, in two halves.
     {SHADER(matmul_matrix_split), .ops = 1u << OP_LINEAR, TAKES("xmrxxw", matmul),
      .matrix = true, .layout = LAYOUT_ROWS, .rate = {.5f, 8000}, .plan = plan_matmul_matrix_split},
@@ -49,6 +57,10 @@ static const struct kernel rows[] = {
 #ifdef HAVE_MATRIX_UNITS
     {SHADER(attention_matrix), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
      .matrix = true, .shuffles = true, .rate = {1, 6000}, .plan = plan_attention_matrix},
+    // Half of the loads of keys and values.
+    {.name = "attention_matrix_wide", BUILDS(attention_matrix), .ops = 1u << OP_ATTENTION,
+     TAKES("xxxxxrrrrw", attention), .matrix = true, .shuffles = true, .rate = {.9f, 5900},
+     .plan = plan_attention_matrix_wide},
 #endif
     {SHADER(attention_any), .ops = 1u << OP_ATTENTION, TAKES("xxxxxrrrrw", attention),
      .rate = {.3f, 30}, .plan = plan_attention_any},

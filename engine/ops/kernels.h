@@ -85,6 +85,7 @@ struct problem {
     enum op_act act;
     uint32_t parts; // enum matmul_part, enum attention_part
     enum weight_layout layout;
+    bool eights; // operands can be read eight halves at a time
 };
 
 struct kernel {
@@ -132,6 +133,10 @@ bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struc
 bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 bool plan_matmul_matrix_wide(const struct vk_caps *caps, const struct problem *p,
                              struct ops_call *call);
+bool plan_matmul_matrix_large(const struct vk_caps *caps, const struct problem *p,
+                              struct ops_call *call);
+bool plan_matmul_matrix_shares(const struct vk_caps *caps, const struct problem *p,
+                               struct ops_call *call);
 bool plan_matmul_matrix_split(const struct vk_caps *caps, const struct problem *p,
                               struct ops_call *call);
 bool plan_attention_lane(const struct vk_caps *caps, const struct problem *p,
@@ -140,6 +145,8 @@ bool plan_attention_tile(const struct vk_caps *caps, const struct problem *p,
                          struct ops_call *call);
 bool plan_attention_matrix(const struct vk_caps *caps, const struct problem *p,
                            struct ops_call *call);
+bool plan_attention_matrix_wide(const struct vk_caps *caps, const struct problem *p,
+                                struct ops_call *call);
 bool plan_attention_any(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
 
 // ---- choice ---------------------------------------------------------------------------------

@@ -123,48 +123,99 @@ bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struc
     return true;
 }
 
-// Of matmul_matrix.comp: two sets of `tiles` tiles, `side` channels or pixels, `depth` k at a time.
-static size_t matrix_tiles_bytes(uint32_t tiles, uint32_t side, uint32_t depth)
+// What a workgroup of matmul_matrix.comp computes, and how.
+struct matrix_tile {
+    uint32_t channels, pixels;
+    uint32_t subgroups, along; // of a share; of these, along the channels
+    uint32_t shares;
+    uint32_t sets, depth;
+};
+
+// split: halves of an activation.
+static size_t matrix_bytes(const struct vk_caps *caps, const struct matrix_tile *t, uint32_t split)
 {
-    return (size_t)2 * tiles * side * (depth / 4 + 2) * 8;
+    const size_t row = (t->depth / 8 + 1) * 16, lines = t->channels + split * t->pixels;
+    const size_t tiles = t->sets * t->shares * lines * row;
+    const size_t patches = (size_t)t->shares * t->along * t->pixels * caps->matrix.m * 4;
+    return tiles > patches ? tiles : patches;
 }
 
-// Tiles of halves, side by side, for that many subgroups; see matmul_matrix.comp. Neither the side
-// nor the depth changes a bit of a result.
-static bool plan_matrix(const struct vk_caps *caps, const struct problem *p, uint32_t side,
-                        uint32_t subgroups, uint32_t tiles, struct ops_call *call)
+// The tile's sides, sets and depth change no bit of a result; its shares do.
+static bool plan_matrix(const struct vk_caps *caps, const struct problem *p, struct matrix_tile t,
+                        uint32_t split, struct ops_call *call)
 {
     const uint32_t m = caps->matrix.m, n = caps->matrix.n, k = caps->matrix.k;
-    const uint32_t local = subgroups * caps->subgroup_size, pixels = p->h * p->w;
-    const uint32_t depth = matrix_tiles_bytes(tiles, side, 32) > caps->max_shared_bytes ? 16 : 32;
-    const uint32_t each = side * depth / 4 / (local ? local : 1);
-    // Four channels are one vector, and every invocation loads as many vectors as the others.
-    if (!m || m % 4 || k % 4 || side / 2 % m || 2 * side / subgroups % n || depth % k || !each ||
-        local % (depth / 4) || each * local != side * depth / 4)
+    const uint32_t members = t.subgroups * caps->subgroup_size, pixels = p->h * p->w;
+    if (t.shares == 1 && matrix_bytes(caps, &t, split) > caps->max_shared_bytes)
+        t.depth = 16;
+    const uint32_t eights = t.depth / 8, band = t.channels / t.along;
+    const uint32_t strip = t.pixels * t.along / t.subgroups;
+    const uint32_t each_w = members ? t.channels * eights / members : 0;
+    const uint32_t each_x = members ? t.pixels * eights / members : 0;
+    // Every invocation loads as many vectors as the others.
+    if (!m || m % 4 || !n || !k || k % 8 || band % m || strip % n || t.depth % k ||
+        members % eights || !each_w || each_w * members != t.channels * eights || !each_x ||
+        each_x * members != t.pixels * eights)
         return false;
-    const uint32_t spec[] = {
-        local, p->taps == 1 ? 1 : 3, p->act, p->parts, m, n, k, side, subgroups, depth, each};
+    const uint32_t chunks = p->taps * blocks_of(p->in, t.depth),
+                   steps = blocks_of(chunks, t.shares);
+    const bool whole = p->in % t.depth == 0 && chunks % t.shares == 0;
+    const uint32_t spec[] = {t.shares * members,
+                             p->taps == 1 ? 1 : 3,
+                             p->act,
+                             p->parts,
+                             m,
+                             n,
+                             k,
+                             t.channels,
+                             t.pixels,
+                             t.subgroups,
+                             t.along,
+                             t.shares,
+                             t.sets,
+                             t.depth,
+                             each_w,
+                             each_x,
+                             p->eights,
+                             whole};
     call->specs = sizeof spec / sizeof spec[0];
     memcpy(call->spec, spec, sizeof spec);
-    call->groups[0] = blocks_of(p->out, side);
-    call->groups[1] = blocks_of(p->n * pixels, side);
+    call->groups[0] = blocks_of(p->out, t.channels);
+    call->groups[1] = blocks_of(p->n * pixels, t.pixels);
     call->groups[2] = 1;
-    call->shared_bytes = matrix_tiles_bytes(tiles, side, depth);
-    call->trips = p->taps * blocks_of(vec4s(p->in), depth / 4) * (depth / k * 2 + 2 * each + 2) +
-                  side / 2 / m * (m * (2 * side / subgroups) / 4 / caps->subgroup_size + 2);
-    call->work = work(p, (double)call->groups[0] * side * pixels);
+    call->shared_bytes = matrix_bytes(caps, &t, split);
+    call->trips = (size_t)steps * (t.depth / k * 2 + 2 * (each_w + each_x) + 4) +
+                  band / m * (m * strip / 4 / caps->subgroup_size + 2);
+    call->work = work(p, (double)call->groups[0] * t.channels * pixels);
     return true;
 }
 
+static const struct matrix_tile narrow = {64, 64, 4, 2, 1, 2, 32};
+static const struct matrix_tile wide = {128, 128, 8, 2, 1, 2, 32};
+static const struct matrix_tile large = {128, 128, 4, 2, 1, 2, 32};
+static const struct matrix_tile shared = {32, 64, 2, 1, 4, 1, 32};
+
 bool plan_matmul_matrix(const struct vk_caps *caps, const struct problem *p, struct ops_call *call)
 {
-    return plan_matrix(caps, p, 64, 4, 2, call);
+    return plan_matrix(caps, p, narrow, 1, call);
 }
 
 bool plan_matmul_matrix_wide(const struct vk_caps *caps, const struct problem *p,
                              struct ops_call *call)
 {
-    return plan_matrix(caps, p, 128, 8, 2, call);
+    return plan_matrix(caps, p, wide, 1, call);
+}
+
+bool plan_matmul_matrix_large(const struct vk_caps *caps, const struct problem *p,
+                              struct ops_call *call)
+{
+    return plan_matrix(caps, p, large, 1, call);
+}
+
+bool plan_matmul_matrix_shares(const struct vk_caps *caps, const struct problem *p,
+                               struct ops_call *call)
+{
+    return plan_matrix(caps, p, shared, 1, call);
 }
 
 // Three tiles: weights, and the high and low halves of pixels. Their common factors take a pass
@@ -172,11 +223,10 @@ bool plan_matmul_matrix_wide(const struct vk_caps *caps, const struct problem *p
 bool plan_matmul_matrix_split(const struct vk_caps *caps, const struct problem *p,
                               struct ops_call *call)
 {
-    enum { SIDE = 64 };
-    if (p->taps != 1 || !plan_matrix(caps, p, SIDE, 4, 3, call))
+    if (p->taps != 1 || !plan_matrix(caps, p, narrow, 2, call))
         return false;
-    call->shared_bytes += SIDE * sizeof(uint32_t);
-    call->trips += call->trips + SIDE;
+    call->shared_bytes += narrow.pixels * sizeof(uint32_t);
+    call->trips += call->trips + narrow.pixels;
     return true;
 }
 
@@ -280,6 +330,7 @@ static void dispatch_product(struct ops *o, const struct tensor *x, uint32_t ope
         .act = e->act,
         .parts = epilogue_parts(e),
         .layout = w->layout,
+        .eights = tensor_in_eights(x) && vec4s(w->in) % 2 == 0,
     };
     ops_place(o, w, &packed, &bias);
     ops_dispatch(o, &(struct ops_call){

@@ -93,7 +93,7 @@ struct tensor ops_temp_dtype(struct ops *o, enum dtype dtype, uint32_t n, uint32
                              uint32_t c);
 void ops_release(struct ops *o, const struct tensor *t);
 
-// Per operator class (kernel table row) times of the runs since the last call; freed by caller.
+// Times of the last run, per row of the kernel table.
 struct ops_timing {
     const char *name;
     uint64_t calls;

@@ -28,6 +28,11 @@ uint32_t tensor_stride(enum dtype dtype, uint32_t c)
     return cs;
 }
 
+bool tensor_in_eights(const struct tensor *t)
+{
+    return t->dtype == DT_F16 && t->offset % 8 == 0 && t->cs % 8 == 0;
+}
+
 size_t tensor_span(const struct tensor *t)
 {
     size_t pixels = (size_t)t->n * t->h * t->w;

@@ -39,6 +39,8 @@ uint32_t tensor_stride(enum dtype dtype, uint32_t c);
 size_t tensor_dtype_bytes(enum dtype dtype);
 // Elements from the first to one past the last, padding included.
 size_t tensor_span(const struct tensor *t);
+// Of halves, every pixel at a multiple of eight of them from the start of the buffer.
+bool tensor_in_eights(const struct tensor *t);
 static inline uint32_t tensor_pixels(const struct tensor *t)
 {
     return t->n * t->h * t->w;

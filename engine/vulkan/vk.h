@@ -123,7 +123,7 @@ void vk_memory_stats(const struct vk_device *dev, struct vk_memory_stats *out);
 
 // ---- pipelines ------------------------------------------------------------------------------
 
-enum { VK_MAX_BINDINGS = 10, VK_MAX_SPEC = 12 };
+enum { VK_MAX_BINDINGS = 10, VK_MAX_SPEC = 18 };
 
 // Texel buffers are RGBA and read-only; texels beyond the binding read as zero.
 enum vk_binding_type { VK_STORAGE, VK_TEXEL_F32, VK_TEXEL_F16 };

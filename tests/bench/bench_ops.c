@@ -4,7 +4,8 @@
 // processor time instead of wall time, which other programs disturb less.
 // Usage: bench_ops [name part ...]; BENCH_SECONDS per shape (default 0.5), BENCH_DTYPE=f16;
 // BENCH_JSON=1 for one JSON object per shape, with the large shapes of IF, and without the peak and
-// OpenBLAS; IMAGEND_KERNEL=name for another kernel.
+// OpenBLAS; BENCH_ROWS=1 adds the time with every row of the kernel table that reads these weights;
+// IMAGEND_KERNEL=name for another kernel.
 #include "bench.h"
 #include "ops_internal.h"
 
@@ -18,6 +19,7 @@
 #endif
 
 enum kind { CONV3, LINEAR, ATTENTION };
+enum { IN_A_ROW = 8 };
 
 struct shape {
     const char *net;
@@ -75,7 +77,7 @@ static const struct shape large[] = {
 };
 
 static double budget = 0.5;
-static bool json;
+static bool json, rows;
 static enum dtype dtype;
 static int threads;
 
@@ -130,57 +132,79 @@ static void fill(struct ops_device *dev, struct tensor *t, const uint32_t s[4])
     free(v);
 }
 
-static struct speed time_matmul(struct ops_device *dev, const struct shape *s, double *flops)
+// A shape with its operands; record records it once.
+struct task {
+    void (*record)(struct ops *o, const struct task *t);
+    const struct shape *s;
+    struct tensor
+        x[6]; // of a product: input, result; of attention: q, y, text k and v, image k and v
+    struct op_weight *w;
+};
+
+static void record_product(struct ops *o, const struct task *t)
 {
-    uint32_t kernel = s->kind == CONV3 ? 3 : 1;
-    struct tensor x, y;
-    fill(dev, &x, (uint32_t[]){s->n, s->h, s->w, s->in});
-    fill(dev, &y, (uint32_t[]){s->n, s->h, s->w, s->out});
-    float *weight = values((size_t)s->out * s->in * kernel * kernel);
-    struct op_weight *w = NULL;
-    struct ops *o = NULL;
-    must(op_weight_create(
-             dev,
-             &(struct op_weight_params){
-                 .weight = weight, .out = s->out, .in = s->in, .kernel = kernel, .dtype = dtype},
-             &w),
-         "weights");
-    must(ops_begin(dev, dtype, &o), "begin");
-    op_conv2d(o, &x, w, NULL, &y);
-    must(ops_end(o), "record");
-    *flops = ops_flops(o);
-    struct speed best_of = best(run_ops, o);
-    ops_destroy(&o);
-    op_weight_destroy(&w);
-    tensor_destroy(&x);
-    tensor_destroy(&y);
-    free(weight);
-    return best_of;
+    op_conv2d(o, &t->x[0], t->w, NULL, &t->x[1]);
 }
 
-static struct speed time_attention(struct ops_device *dev, const struct shape *s, double *flops)
+static void record_attention(struct ops *o, const struct task *t)
 {
-    struct tensor t[6]; // q, y, text k and v, image k and v
-    for (int i = 0; i < 6; i++) {
-        bool text = i == 2 || i == 3;
-        fill(dev, &t[i], (uint32_t[]){s->n, 1, text ? s->keys : s->h * s->w, s->in});
+    const struct tensor *x = t->x;
+    op_attention(o, &(struct op_attention_params){
+                        .q = &x[0],
+                        .segment = {{.k = &x[2], .v = &x[3]}, {.k = &x[4], .v = &x[5]}},
+                        .segments = 2,
+                        .heads = t->s->heads,
+                        .scale = 0.125f,
+                        .y = &x[1]});
+}
+
+static void make_product(struct ops_device *dev, struct task *t)
+{
+    const struct shape *s = t->s;
+    const uint32_t kernel = s->kind == CONV3 ? 3 : 1;
+    float *weight = values((size_t)s->out * s->in * kernel * kernel);
+    const struct op_weight_params p = {
+        .weight = weight, .out = s->out, .in = s->in, .kernel = kernel, .dtype = dtype};
+    fill(dev, &t->x[0], (uint32_t[]){s->n, s->h, s->w, s->in});
+    fill(dev, &t->x[1], (uint32_t[]){s->n, s->h, s->w, s->out});
+    must(op_weight_create(dev, &p, &t->w), "weights");
+    t->record = record_product;
+    free(weight);
+}
+
+static void make_task(struct ops_device *dev, const struct shape *s, struct task *t)
+{
+    *t = (struct task){.s = s, .record = record_attention};
+    if (s->kind != ATTENTION) {
+        make_product(dev, t);
+        return;
     }
+    for (int i = 0; i < 6; i++) {
+        const bool text = i == 2 || i == 3;
+        fill(dev, &t->x[i], (uint32_t[]){s->n, 1, text ? s->keys : s->h * s->w, s->in});
+    }
+}
+
+static void free_task(struct task *t)
+{
+    op_weight_destroy(&t->w);
+    for (int i = 0; i < 6; i++)
+        tensor_destroy(&t->x[i]);
+}
+
+// One after the other, in one run: the time of each.
+static struct speed time_task(struct ops_device *dev, const struct task *t, int repeats,
+                              double *flops)
+{
     struct ops *o = NULL;
     must(ops_begin(dev, dtype, &o), "begin");
-    op_attention(o, &(struct op_attention_params){
-                        .q = &t[0],
-                        .segment = {{.k = &t[2], .v = &t[3]}, {.k = &t[4], .v = &t[5]}},
-                        .segments = 2,
-                        .heads = s->heads,
-                        .scale = 0.125f,
-                        .y = &t[1]});
+    for (int i = 0; i < repeats; i++)
+        t->record(o, t);
     must(ops_end(o), "record");
-    *flops = ops_flops(o);
+    *flops = ops_flops(o) / repeats;
     struct speed best_of = best(run_ops, o);
     ops_destroy(&o);
-    for (int i = 0; i < 6; i++)
-        tensor_destroy(&t[i]);
-    return best_of;
+    return (struct speed){best_of.wall / repeats, best_of.busy / repeats};
 }
 
 #ifdef HAVE_CBLAS
@@ -212,35 +236,63 @@ static double blas_flops(const struct shape *s, double flops)
 }
 #endif
 
-static void print_json(const struct shape *s, const char *kind, struct speed t, double flops)
+static const char *const kinds[] = {"conv", "linear", "attention"};
+
+static bool computes(const struct kernel *k, uint32_t op, const struct task *t)
 {
+    return (k->ops >> op & 1) && (!t->w || k->layout == t->w->layout);
+}
+
+// The time with every row of the kernel table that computes it, in the order of the table, but for
+// those that are estimated to take minutes.
+static void print_rows(struct ops_device *dev, const struct task *t)
+{
+    const uint32_t op = t->s->kind == ATTENTION ? OP_ATTENTION
+                        : t->s->kind == CONV3   ? OP_CONV3
+                                                : OP_LINEAR;
+    const bool cpu = dev->caps->cpu;
+    const char *comma = "";
+    double flops, fastest = 0;
+    for (int row = 0; row < kernel_count(); row++) {
+        const struct kernel *k = kernel_at(row);
+        const double rate = cpu ? k->rate.cpu : k->rate.gpu;
+        if (computes(k, op, t) && rate > fastest)
+            fastest = rate;
+    }
+    for (int row = 0; row < kernel_count(); row++) {
+        const struct kernel *k = kernel_at(row);
+        if (!computes(k, op, t) || (cpu ? k->rate.cpu : k->rate.gpu) * 100 < fastest ||
+            ops_device_prefer(dev, k->name))
+            continue;
+        printf("%s\"%s\": %.7f", comma, k->name, time_task(dev, t, IN_A_ROW, &flops).wall);
+        comma = ", ";
+    }
+    must(ops_device_prefer(dev, NULL), "prefer");
+}
+
+static void print_json(struct ops_device *dev, const struct task *t)
+{
+    const struct shape *s = t->s;
+    double flops;
+    struct speed alone = time_task(dev, t, 1, &flops), row = time_task(dev, t, IN_A_ROW, &flops);
     printf("{\"kind\": \"%s\", \"net\": \"%s\", \"n\": %u, \"h\": %u, \"w\": %u, \"in\": %u, "
-           "\"out\": %u, "
-           "\"heads\": %u, \"keys\": %u, \"gflop\": %.4f, \"seconds\": %.7f, \"busy\": %.7f}\n",
-           kind, s->net, s->n, s->h, s->w, s->in, s->out, s->heads, s->keys, flops * 1e-9, t.wall,
-           t.busy);
+           "\"out\": %u, \"heads\": %u, \"keys\": %u, \"gflop\": %.4f, \"seconds\": %.7f, "
+           "\"back_to_back\": %.7f, \"rows\": {",
+           kinds[s->kind], s->net, s->n, s->h, s->w, s->in, s->out, s->heads, s->keys, flops * 1e-9,
+           alone.wall, row.wall);
+    if (rows)
+        print_rows(dev, t);
+    printf("}}\n");
     fflush(stdout);
 }
 
-static struct speed time_shape(struct ops_device *dev, const struct shape *s, double *flops)
-{
-    return s->kind == ATTENTION ? time_attention(dev, s, flops) : time_matmul(dev, s, flops);
-}
-
-static const char *const kinds[] = {"conv", "linear", "attention"};
-
-static void bench_shape(struct ops_device *dev, const struct shape *s, double *peak)
+static void print_line(struct ops_device *dev, const struct task *task, double *peak)
 {
     static const char *titles[] = {"conv 3x3", "linear", "attention"};
-    double flops;
-    if (json) {
-        struct speed only = time_shape(dev, s, &flops);
-        print_json(s, kinds[s->kind], only, flops);
-        return;
-    }
-    double now = bench_peak(threads);
+    const struct shape *s = task->s;
+    double flops, now = bench_peak(threads);
     *peak = now > *peak ? now : *peak;
-    struct speed t = time_shape(dev, s, &flops);
+    struct speed t = time_task(dev, task, 1, &flops);
     char what[64];
     snprintf(what, sizeof what, "%u x %ux%u, %u -> %u", s->n, s->h, s->w, s->in,
              s->kind == ATTENTION ? s->heads : s->out);
@@ -255,6 +307,17 @@ static void bench_shape(struct ops_device *dev, const struct shape *s, double *p
 #endif
     printf("\n");
     fflush(stdout);
+}
+
+static void bench_shape(struct ops_device *dev, const struct shape *s, double *peak)
+{
+    struct task t;
+    make_task(dev, s, &t);
+    if (json)
+        print_json(dev, &t);
+    else
+        print_line(dev, &t, peak);
+    free_task(&t);
 }
 
 static bool wanted(const struct shape *s, int count, char **names)
@@ -304,6 +367,7 @@ int main(int argc, char **argv)
     }
     dtype = ops_device_info(dev)->dtype;
     json = getenv("BENCH_JSON") != NULL;
+    rows = getenv("BENCH_ROWS") != NULL;
     bench_all(dev, argc - 1, argv + 1);
     ops_device_close(&dev);
     return 0;

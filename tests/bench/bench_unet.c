@@ -186,15 +186,15 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// A line for every operator class, per forward pass; nothing unless the device was opened with profile.
-static void print_timings(struct ops *o, int runs)
+// A line for every kernel in the last run; nothing unless the device was opened with profile.
+static void print_timings(struct ops *o)
 {
     struct ops_timing t[64];
     const int n = ops_timings(o, t, sizeof t / sizeof *t);
 
     for (int i = 0; i < n; i++)
-        printf("{\"operator\": \"%s\", \"calls\": %.1f, \"seconds\": %.6f, \"gflop\": %.3f}\n",
-               t[i].name, (double)t[i].calls / runs, t[i].seconds / runs, t[i].flops * 1e-9 / runs);
+        printf("{\"operator\": \"%s\", \"calls\": %llu, \"seconds\": %.6f, \"gflop\": %.3f}\n",
+               t[i].name, (unsigned long long)t[i].calls, t[i].seconds, t[i].flops * 1e-9);
 }
 
 static enum err time_forward(const struct bench *b, struct ops *o)
@@ -217,7 +217,7 @@ static enum err time_forward(const struct bench *b, struct ops *o)
                "\"runs\": %d}\n",
                b->edge, b->batch, ops_device_info(b->dev)->dtype == DT_F16 ? "f16" : "f32",
                ops_flops(o) * 1e-9, ops_dispatches(o), first, took[n / 2], took[0], n);
-    print_timings(o, n + 1);
+    print_timings(o);
     return e;
 }
 

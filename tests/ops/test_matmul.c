@@ -291,25 +291,38 @@ static float *convolved(struct ops_device *dev, const char *kernel, size_t share
     return got;
 }
 
-// The order of an element's sum is that of its channels: no tile changes a bit.
-static void test_tiles(struct ops_device *dev)
+// The order of an element's sum is that of its channels: no tile changes a bit, nor does how much an
+// invocation loads at a time.
+static void check_tiles(struct ops_device *dev, uint32_t in)
 {
-    const struct row r = {.x = {1, 9, 17, 72}, .out = 140, .kernel = 3};
+    const struct row r = {.x = {1, 9, 17, in}, .out = 140, .kernel = 3};
     const struct ref_shape s = {1, 9, 17, 140};
-    if (!strstr(op_test_way(), "matmul_matrix_wide"))
-        return;
     const size_t shared = dev->caps->max_shared_bytes;
-    float *xv = op_random(DT_F16, ref_count(r.x), 1), *wv = op_random(DT_F16, 9 * 72 * 140, 2);
+    float *xv = op_random(DT_F16, ref_count(r.x), 1), *wv = op_random(DT_F16, 9 * in * 140, 2);
     struct op_weight *w = make_weight(dev, DT_F16, &r, wv, NULL);
     struct op_array x = op_array(dev, DT_F16, r.x, xv, false);
     float *want = convolved(dev, "matmul_matrix", shared, &x, w, s);
     float *less = convolved(dev, "matmul_matrix", 16384, &x, w, s);
     float *wide = convolved(dev, "matmul_matrix_wide", shared, &x, w, s);
+    float *large = convolved(dev, "matmul_matrix_large", shared, &x, w, s);
+    struct op_array view = op_array(dev, DT_F16, r.x, xv, true);
+    float *moved = convolved(dev, "matmul_matrix", shared, &view, w, s);
     CHECK(!memcmp(want, less, ref_count(s) * sizeof *want));
     CHECK(!memcmp(want, wide, ref_count(s) * sizeof *want));
+    CHECK(!memcmp(want, large, ref_count(s) * sizeof *want));
+    CHECK(!memcmp(want, moved, ref_count(s) * sizeof *want));
     op_weight_destroy(&w);
     op_array_free(&x);
-    free(xv), free(wv), free(want), free(less), free(wide);
+    op_array_free(&view);
+    free(xv), free(wv), free(want), free(less), free(wide), free(large), free(moved);
+}
+
+static void test_tiles(struct ops_device *dev)
+{
+    if (!strstr(op_test_way(), "matmul_matrix_wide"))
+        return;
+    check_tiles(dev, 72); // the last step is not full
+    check_tiles(dev, 64);
 }
 
 // Tiles that hang over every edge, of several samples, alone in their group of lanes, and without

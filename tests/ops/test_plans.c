@@ -2,6 +2,30 @@
 // build.
 #include "op_test.h"
 
+typedef bool plan_fn(const struct vk_caps *caps, const struct problem *p, struct ops_call *call);
+
+static const struct problem linear = {.n = 1, .h = 16, .w = 16, .in = 96, .out = 192, .taps = 1};
+
+static struct ops_call call_of(plan_fn *plan, const struct vk_caps *caps)
+{
+    struct ops_call call = {0};
+    CHECK(plan(caps, &linear, &call));
+    return call;
+}
+
+// Channels and pixels of a workgroup; what its invocations load covers them.
+static void check_tile(plan_fn *plan, const struct vk_caps *caps, uint32_t channels,
+                       uint32_t pixels, size_t bytes)
+{
+    const struct ops_call c = call_of(plan, caps);
+    const uint32_t members = c.spec[0] / c.spec[11], depth = c.spec[13];
+    CHECK_INT(c.groups[0], (192 + channels - 1) / channels);
+    CHECK_INT(c.groups[1], 256 / pixels);
+    CHECK_INT(c.spec[14] * members * 8, channels * depth);
+    CHECK_INT(c.spec[15] * members * 8, pixels * depth);
+    CHECK_INT(c.shared_bytes, bytes);
+}
+
 // The needs of the plans of matrix units, built or not, for other matrices and subgroups.
 static void test_matrix_plans(void)
 {
@@ -15,7 +39,6 @@ static void test_matrix_plans(void)
         {8, 16, 16, 16, 64, 128, 1, 1},   // Intel
         {16, 8, 16, 32, 128, 256, 2, 1},  // another of NVIDIA's
     };
-    const struct problem linear = {.n = 1, .h = 16, .w = 16, .in = 96, .out = 192, .taps = 1};
     for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++) {
         struct vk_caps caps = {.name = "matrix units"};
         struct ops_call call = {0};
@@ -24,31 +47,25 @@ static void test_matrix_plans(void)
         caps.matrix.n = devices[i].n;
         caps.matrix.k = devices[i].k;
         caps.max_shared_bytes = 49152;
-        CHECK(plan_matmul_matrix(&caps, &linear, &call));
-        CHECK_INT(call.spec[0], devices[i].local);
-        CHECK_INT(call.spec[9], 32);
-        CHECK_INT(call.spec[10] * call.spec[0], 64 * 32 / 4);
-        CHECK_INT(call.groups[0] * call.groups[1], 3 * 4);
-        CHECK_INT(call.shared_bytes, 20480);
-        caps.max_shared_bytes = 16384; // half of the depth
-        CHECK(plan_matmul_matrix(&caps, &linear, &call));
-        CHECK_INT(call.spec[9], 16);
-        CHECK_INT(call.shared_bytes, 12288);
-        caps.max_shared_bytes = 49152;
-        CHECK(plan_matmul_matrix_wide(&caps, &linear, &call));
-        CHECK_INT(call.spec[0], devices[i].wide);
-        CHECK_INT(call.groups[0] * call.groups[1], 2 * 2);
-        CHECK_INT(call.shared_bytes, 40960);
-        caps.max_shared_bytes = 32768;
-        CHECK(plan_matmul_matrix_wide(&caps, &linear, &call));
-        CHECK_INT(call.shared_bytes, 24576);
-        caps.max_shared_bytes = 49152;
-        CHECK(plan_matmul_matrix_split(&caps, &linear, &call));
-        CHECK_INT(call.spec[0], devices[i].local);
-        CHECK_INT(call.spec[9], 32);
-        CHECK_INT(call.shared_bytes, 30720 + 256);
+        check_tile(plan_matmul_matrix, &caps, 64, 64, 20480);
+        CHECK_INT(call_of(plan_matmul_matrix, &caps).spec[0], devices[i].local);
+        check_tile(plan_matmul_matrix_wide, &caps, 128, 128, 40960);
+        CHECK_INT(call_of(plan_matmul_matrix_wide, &caps).spec[0], devices[i].wide);
+        check_tile(plan_matmul_matrix_large, &caps, 128, 128, 40960);
+        CHECK_INT(call_of(plan_matmul_matrix_large, &caps).spec[0], devices[i].local);
+        check_tile(plan_matmul_matrix_shares, &caps, 32, 64, 30720);
+        CHECK_INT(call_of(plan_matmul_matrix_shares, &caps).spec[0], devices[i].wide);
+        check_tile(plan_matmul_matrix_split, &caps, 64, 64, 30720 + 256);
         CHECK(!plan_matmul_matrix_split(
             &caps, &(struct problem){.n = 1, .h = 4, .w = 4, .in = 8, .out = 8, .taps = 9}, &call));
+        caps.max_shared_bytes = 32768; // half of the depth, for no more invocations than it has
+        if (devices[i].wide <= 256)
+            check_tile(plan_matmul_matrix_wide, &caps, 128, 128, 24576);
+        else
+            CHECK(!plan_matmul_matrix_wide(&caps, &linear, &call));
+        check_tile(plan_matmul_matrix_large, &caps, 128, 128, 24576);
+        check_tile(plan_matmul_matrix_shares, &caps, 32, 64, 30720);
+        caps.max_shared_bytes = 49152;
         for (uint32_t d = 4; d <= 132; d += 4) {
             const struct problem p = {.n = 2, .h = 13, .w = 5, .keys = 70, .heads = 3, .d = d};
             CHECK_INT(plan_attention_matrix(&caps, &p, &call), d <= 128);
@@ -60,8 +77,8 @@ static void test_matrix_plans(void)
                           padded % devices[i].k == 0,
                       "head of %u: %u channels", d, padded);
             CHECK_INT(keys, padded > 64 ? 16 : 32);
-            CHECK_INT(call.spec[8], devices[i].lanes);
-            CHECK_INT(call.spec[9], devices[i].each);
+            CHECK_INT(call.spec[9], devices[i].lanes);
+            CHECK_INT(call.spec[10], devices[i].each);
             CHECK_INT(call.groups[0] * call.groups[1] * call.groups[2], 2 * 3 * 2);
             CHECK_MSG(call.shared_bytes <= 32768, "head of %u: %zu bytes", d, call.shared_bytes);
         }
