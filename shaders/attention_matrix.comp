@@ -270,6 +270,7 @@ void main()
         }
     }
 
+    subgroupBarrier(); // keeps has been read
     share_totals();
     for (uint first = 0; first < D; first += KEYS) {
         subgroupBarrier();
