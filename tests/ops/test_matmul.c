@@ -291,8 +291,8 @@ static float *convolved(struct ops_device *dev, const char *kernel, size_t share
     return got;
 }
 
-// The order of an element's sum is that of its channels: no tile changes a bit, nor does how much an
-// invocation loads at a time.
+// The order of an element's sum is that of its channels: no tile changes a bit, nor does how much
+// an invocation loads at a time.
 static void check_tiles(struct ops_device *dev, uint32_t in)
 {
     const struct row r = {.x = {1, 9, 17, in}, .out = 140, .kernel = 3};
