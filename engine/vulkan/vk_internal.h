@@ -12,6 +12,7 @@
 enum { VK_MAX_PHYSICAL = 16, VK_FAULT_KINDS = 3, VK_RING_SEGMENTS = 4 };
 
 #define VK_SLAB_BYTES ((size_t)64 << 20)
+#define VK_SLAB_LEAST ((size_t)64 << 10)
 #define VK_SUBALLOC_ALIGN ((size_t)256)
 #define VK_GUARD_BYTES ((size_t)QUIRK_TEXEL_STEP) // zeros behind every buffer, for longer views
 
