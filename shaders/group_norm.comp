@@ -13,6 +13,9 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint BLOCK = 4;       // vec4s of a block, at least p.c4
 layout(constant_id = 2) const uint ACT = 0;
 layout(constant_id = 3) const uint SCALE_SHIFT = 0;
+// Sums of one invocation. Two of them in half a workgroup make the same sum as one in a whole: the
+// first step by halves adds them.
+layout(constant_id = 4) const uint SUMS = 1;
 const uint UNROLL = 4;  // pixels whose loads are in flight together
 
 PUSH(push_group_norm);
@@ -40,17 +43,20 @@ void sum_channels(const bool squares)
 {
     for (uint k = 0; k < p.c4; k += lanes) {
         uint c = k + lane_c;
-        vec4 sum = vec4(0), m = four(min(c, p.c4 - 1), squares);
-        uint at = x_at + min(c, p.c4 - 1);
-        for (uint i = lane_pixel; i < p.pixels; i += UNROLL * stride) {
-            vec4 v[UNROLL];
-            [[unroll]] for (uint j = 0; j < UNROLL; j++)
-                v[j] = LOAD(x, at + min(i + j * stride, p.pixels - 1) * p.x.cs) - m;
-            [[unroll]] for (uint j = 0; j < UNROLL; j++)
-                if (i + j * stride < p.pixels)
-                    sum += squares ? v[j] * v[j] : v[j];
+        vec4 m = four(min(c, p.c4 - 1), squares);
+        uint at = x_at + min(c, p.c4 - 1), hop = SUMS * stride;
+        for (uint n = 0; n < SUMS; n++) {
+            vec4 sum = vec4(0);
+            for (uint i = n * stride + lane_pixel; i < p.pixels; i += UNROLL * hop) {
+                vec4 v[UNROLL];
+                [[unroll]] for (uint j = 0; j < UNROLL; j++)
+                    v[j] = LOAD(x, at + min(i + j * hop, p.pixels - 1) * p.x.cs) - m;
+                [[unroll]] for (uint j = 0; j < UNROLL; j++)
+                    if (i + j * hop < p.pixels)
+                        sum += squares ? v[j] * v[j] : v[j];
+            }
+            part[me] = n == 0 ? sum : part[me] + sum;
         }
-        part[me] = sum;
         barrier();
         for (uint half_size = gl_WorkGroupSize.x / 2; half_size >= lanes; half_size /= 2) {
             if (me < half_size)

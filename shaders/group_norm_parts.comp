@@ -8,7 +8,10 @@
 #include "types.glsl"
 #include "walk.glsl"
 
-const uint PIECE = 64;  // pixels, a multiple of WALK_UNROLL
+// Pixels, a multiple of WALK_UNROLL. If the first pixel of a run is a wild value, the squares of its
+// piece are the difference of two sums that are PIECE times as large: those of 64 pixels lost 3e-5
+// of a variance.
+const uint PIECE = 16;
 
 PUSH(push_group_norm_parts);
 INPUT(0, x);

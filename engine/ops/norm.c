@@ -47,6 +47,13 @@ static uint32_t block_room(uint32_t block)
     return room;
 }
 
+// Sums of one invocation; larger: the workgroup whose order of sums is kept, over this one's size.
+// Vulkan promises 128 invocations, so it is 2 at most. A software device has its own order.
+static uint32_t sums_of(const struct ops *o, uint32_t larger)
+{
+    return larger == 2 && !ops_recorder_device(o)->caps->cpu ? 2 : 1;
+}
+
 // The form with one dispatch. False: the sample is too large for it.
 static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
 {
@@ -56,9 +63,12 @@ static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
     uint32_t local = walk_local(o, GPU_LOCAL), lanes = walk_lanes(block, local);
     size_t pixels = (size_t)x->h * x->w;
     size_t trips = (pixels / (local >> lanes) + 2) * blocks_of(block, 1u << lanes);
+    // The limit of a device's workgroups changes neither the form nor the order of sums.
+    uint32_t most_lanes = walk_lanes(block, GPU_LOCAL), most_stride = GPU_LOCAL >> most_lanes;
+    size_t least_trips = (pixels / most_stride + 2) * blocks_of(block, 1u << most_lanes);
     size_t bytes = pixels * vec4s(x->c) * 4 * tensor_dtype_bytes(x->dtype);
     if (local & (local - 1) || 3 * trips + group > QUIRK_MAX_TRIPS ||
-        (caps->cpu ? bytes > CPU_CACHED : trips > GPU_TRIPS) ||
+        (caps->cpu ? bytes > CPU_CACHED : least_trips > GPU_TRIPS) ||
         16 * local + 64 * block_room(block) > caps->max_shared_bytes)
         return false;
     struct push_group_norm push = {
@@ -77,8 +87,9 @@ static bool group_norm_once(struct ops *o, const struct op_group_norm_params *p)
     struct ops_call call = {
         .op = OP_GROUP_NORM,
         .dtype = x->dtype,
-        .specs = 4,
-        .spec = {local, block_room(block), p->act, p->scale_shift != NULL},
+        .specs = 5,
+        .spec = {local, block_room(block), p->act, p->scale_shift != NULL,
+                 sums_of(o, most_stride / (local >> lanes))},
         .arg = {x, p->gamma, p->beta, p->scale_shift, p->y},
         .push = &push,
         .groups = {blocks_of(vec4s(x->c), block), 1, x->n},
@@ -158,8 +169,8 @@ static void record_lines(struct ops *o, const struct large *l, const struct op_g
     struct ops_call call = {
         .op = OP_GROUP_NORM_FOLD,
         .dtype = p->x->dtype,
-        .specs = 2,
-        .spec = {fold, p->scale_shift != NULL},
+        .specs = 3,
+        .spec = {fold, p->scale_shift != NULL, sums_of(o, FOLD_LOCAL / fold)},
         .arg = {parts, p->gamma, p->beta, p->scale_shift, lines},
         .push = &push,
         .groups = {p->groups, 1, p->x->n},

@@ -42,11 +42,12 @@ static void class_of(const struct ops_call *call, uint32_t of[TUNE_NUMBERS])
     memcpy(of, numbers, sizeof numbers);
 }
 
-static struct tune_choice *find_class(struct tuner *t, const uint32_t of[TUNE_NUMBERS])
+static const struct tune_choice *find_class(const struct tune_table *t,
+                                            const uint32_t of[TUNE_NUMBERS])
 {
-    for (int i = 0; i < t->table.count; i++)
-        if (!memcmp(t->table.choice[i].of, of, sizeof t->table.choice[i].of))
-            return &t->table.choice[i];
+    for (int i = 0; i < t->count; i++)
+        if (!memcmp(t->choice[i].of, of, sizeof t->choice[i].of))
+            return &t->choice[i];
     return NULL;
 }
 
@@ -65,7 +66,7 @@ const struct tune_choice *tune_find(const struct ops_device *dev, const struct o
     if (!is_tuned(dev, call))
         return NULL;
     class_of(call, of);
-    const struct tune_choice *c = find_class(dev->tuner, of);
+    const struct tune_choice *c = find_class(&dev->tuner->table, of);
     return c && c->row >= 0 ? c : NULL;
 }
 
@@ -180,7 +181,7 @@ void tune_call(struct ops_device *dev, const struct ops_call *call)
     if (!is_tuned(dev, call) || dev->real)
         return;
     class_of(call, c.of);
-    if (find_class(t, c.of) || t->table.count == TUNE_CLASSES)
+    if (find_class(&t->table, c.of) || t->table.count == TUNE_CLASSES)
         return;
     const int count = kernel_candidates(dev, call, list);
     double least = 0, best = -1;
@@ -249,17 +250,37 @@ enum err tune_open(struct ops_device *dev)
     return ERR_OK;
 }
 
+// What the file holds by now, then what this process has measured: another process may have saved,
+// and what was saved first stays, so that later starts do not change their kernels.
+static void join_file(const struct ops_device *dev, struct tune_table *out)
+{
+    const struct tuner *t = dev->tuner;
+    char *text = NULL;
+    size_t n;
+    if (!vk_cache_read(dev->vk, file_kind, &text, &n))
+        (void)tune_parse(text, n, &t->id, out);
+    free(text);
+    for (int i = 0; i < t->table.count; i++) {
+        const struct tune_choice *c = &t->table.choice[i];
+        if (c->row >= 0 && out->count < TUNE_CLASSES && !find_class(out, c->of))
+            out->choice[out->count++] = *c;
+    }
+}
+
 void tune_save(struct ops_device *dev)
 {
     struct tuner *t = dev->tuner;
+    struct tune_table *all;
     struct buf text = {0};
-    if (!t || !t->dirty || t->measuring)
+    if (!t || !t->dirty || t->measuring || !(all = calloc(1, sizeof *all)))
         return;
     t->dirty = false;
-    tune_write(&t->table, &t->id, &text);
+    join_file(dev, all);
+    tune_write(all, &t->id, &text);
     if (!text.failed)
         (void)vk_cache_write(dev->vk, file_kind, text.data, text.len);
     buf_deinit(&text);
+    free(all);
 }
 
 void tune_close(struct ops_device *dev)

@@ -55,7 +55,8 @@ struct tuner {
 // program, is ignored, and dev->info.notice says so. Errors: NO_MEMORY.
 enum err tune_open(struct ops_device *dev);
 void tune_close(struct ops_device *dev); // saves; NULL-safe
-void tune_save(struct ops_device *dev);  // if there is something new; a failure costs time only
+// If there is something new: adds it to the file. A failure costs time only.
+void tune_save(struct ops_device *dev);
 
 // Measures the call's class if it is new, has several candidates, and time is left.
 void tune_call(struct ops_device *dev, const struct ops_call *call);

@@ -6,6 +6,34 @@
 #include <stdlib.h>
 #include <string.h>
 
+// The instance that every device without validation shares, until the process ends. The loader
+// unloads a driver with its last instance, and with NVIDIA's driver 580 no device could be opened
+// after some dozens of instances in one process. One that found no device is not kept, because a
+// driver may become ready later.
+static pthread_mutex_t kept_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct vk_instance kept;
+
+static bool take_kept(struct vk_instance *inst)
+{
+    pthread_mutex_lock(&kept_lock);
+    inst->handle = kept.handle;
+    inst->labels = kept.labels;
+    inst->kept = kept.handle != NULL;
+    pthread_mutex_unlock(&kept_lock);
+    return inst->kept;
+}
+
+static void keep(struct vk_instance *inst)
+{
+    pthread_mutex_lock(&kept_lock);
+    if (!kept.handle && !inst->messenger) {
+        kept.handle = inst->handle;
+        kept.labels = inst->labels;
+        inst->kept = true;
+    }
+    pthread_mutex_unlock(&kept_lock);
+}
+
 enum err vk_instance_open(struct vk_instance *inst, bool validation, struct fault *why)
 {
     const char *env = getenv("IMAGEND_VALIDATION");
@@ -18,6 +46,8 @@ enum err vk_instance_open(struct vk_instance *inst, bool validation, struct faul
         validation = true;
         inst->fatal = !strcmp(env, "fatal");
     }
+    if (!validation && take_kept(inst))
+        return ERR_OK;
     vkEnumerateInstanceVersion(&version);
     VkApplicationInfo app = {
         .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
@@ -56,7 +86,8 @@ void vk_instance_close(struct vk_instance *inst)
     if (!inst->handle)
         return;
     vk_validation_close(inst);
-    vkDestroyInstance(inst->handle, NULL);
+    if (!inst->kept)
+        vkDestroyInstance(inst->handle, NULL);
     inst->handle = NULL;
 }
 
@@ -293,8 +324,8 @@ static int rank(VkPhysicalDeviceType type)
     }
 }
 
-enum err vk_physical_find(const struct vk_instance *inst, struct vk_physical *out, int max,
-                          int *count, struct fault *why)
+enum err vk_physical_find(struct vk_instance *inst, struct vk_physical *out, int max, int *count,
+                          struct fault *why)
 {
     VkPhysicalDevice handles[VK_MAX_PHYSICAL];
     uint32_t n = VK_MAX_PHYSICAL;
@@ -313,8 +344,10 @@ enum err vk_physical_find(const struct vk_instance *inst, struct vk_physical *ou
             out[at] = out[at - 1];
         out[at] = ph;
     }
-    if (*count)
+    if (*count) {
+        keep(inst);
         return ERR_OK;
+    }
     if (!n)
         return fault_set(why, ERR_NO_DEVICE, "device", "no Vulkan device was found");
     return fault_set(why, ERR_NO_DEVICE, "device",

@@ -105,8 +105,15 @@ void vk_memory_set_limit(struct vk_device *dev, size_t limit)
     dev->stats.limit = limit;
     // Slabs are small against the limit, so that little of it lies unused in them: one that a small
     // buffer of a network keeps alive has no room for the matrices of the next network.
-    while (dev->slab_bytes > VK_SUBALLOC_ALIGN << 8 && dev->slab_bytes > limit / 512)
+    while (dev->slab_bytes > VK_SLAB_LEAST && dev->slab_bytes > limit / 512)
         dev->slab_bytes /= 2;
+}
+
+// Staging on a discrete device lies in the CPU's memory, which the limit is not about.
+static bool is_counted(const struct vk_device *dev, uint32_t type)
+{
+    const VkMemoryType *list = dev->ph.memory.memoryTypes;
+    return list[type].heapIndex == list[dev->heap_type[VK_DEVICE]].heapIndex;
 }
 
 // ---- slabs ----------------------------------------------------------------------------------
@@ -185,7 +192,9 @@ static enum err slab_create(struct vk_device *dev, uint32_t type, size_t bytes,
 {
     if (quirk_slab_size(bytes))
         bytes += VK_SUBALLOC_ALIGN;
-    if (dev->stats.reserved > dev->stats.limit || bytes > dev->stats.limit - dev->stats.reserved)
+    const bool counted = is_counted(dev, type);
+    if (counted &&
+        (dev->stats.reserved > dev->stats.limit || bytes > dev->stats.limit - dev->stats.reserved))
         return vk_fail(dev, ERR_NO_DEVICE_MEMORY,
                        "out of device memory: %zu more bytes would exceed the limit of %zu bytes, "
                        "of which %zu are reserved",
@@ -206,7 +215,7 @@ static enum err slab_create(struct vk_device *dev, uint32_t type, size_t bytes,
     slab->spans = 1;
     slab->next = dev->slabs;
     dev->slabs = slab;
-    dev->stats.reserved += bytes;
+    dev->stats.reserved += counted ? bytes : 0;
     dev->stats.slabs++;
     *out = slab;
     return ERR_OK;
@@ -220,7 +229,7 @@ static void slab_remove(struct vk_device *dev, struct vk_slab *slab)
     while (*at != slab)
         at = &(*at)->next;
     *at = slab->next;
-    dev->stats.reserved -= slab->bytes;
+    dev->stats.reserved -= is_counted(dev, slab->type) ? slab->bytes : 0;
     dev->stats.slabs--;
     slab_destroy(dev, slab);
 }
@@ -278,16 +287,23 @@ static void give_span(struct vk_slab *slab, size_t offset, size_t bytes)
 static enum err find_place(struct vk_device *dev, uint32_t type, size_t span, struct vk_slab **slab,
                            int *at)
 {
+    size_t there = 0, fresh = VK_SLAB_LEAST;
     enum err e;
-    for (struct vk_slab *s = dev->slabs; s; s = s->next)
-        if (s->type == type && (*at = find_span(s, span)) >= 0) {
+    for (struct vk_slab *s = dev->slabs; s; s = s->next) {
+        if (s->type != type)
+            continue;
+        if ((*at = find_span(s, span)) >= 0) {
             *slab = s;
             return ERR_OK;
         }
+        there += s->bytes;
+    }
     *at = 0;
+    // They grow with what there is: the limit may become small when little is in use.
+    while (2 * fresh <= there && 2 * fresh <= dev->slab_bytes)
+        fresh *= 2;
     // Buffers larger than half a slab get their own slab, so that they leave no large hole.
-    e = span > dev->slab_bytes / 2 ? ERR_NO_DEVICE_MEMORY
-                                   : slab_create(dev, type, dev->slab_bytes, slab);
+    e = span > fresh / 2 ? ERR_NO_DEVICE_MEMORY : slab_create(dev, type, fresh, slab);
     return e == ERR_NO_DEVICE_MEMORY ? slab_create(dev, type, span, slab) : e;
 }
 
@@ -331,7 +347,7 @@ enum err vk_buffer_create(struct vk_device *dev, enum vk_heap heap, size_t bytes
         buf->map = slab->map + buf->offset;
     slab->live++;
     dev->stats.buffers++;
-    dev->stats.used += span;
+    dev->stats.used += is_counted(dev, slab->type) ? span : 0;
     if (dev->stats.used > dev->stats.peak)
         dev->stats.peak = dev->stats.used;
     if ((e = vk_ring_clear(buf)))
@@ -353,10 +369,10 @@ void vk_buffer_destroy(struct vk_buffer **pbuf)
         free(buf);
         return;
     }
-    assert(slab->live > 0 && dev->stats.used >= buf->span);
+    assert(slab->live > 0);
     give_span(slab, buf->offset, buf->span);
     dev->stats.buffers--;
-    dev->stats.used -= buf->span;
+    dev->stats.used -= is_counted(dev, slab->type) ? buf->span : 0;
     if (--slab->live == 0)
         slab_remove(dev, slab);
     free(buf);

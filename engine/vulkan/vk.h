@@ -112,7 +112,7 @@ void vk_unmap_device_memory(struct vk_device *dev, bool on);
 void vk_count_only(struct vk_device *dev, bool on);
 
 struct vk_memory_stats {
-    size_t used, peak, reserved, limit; // bytes
+    size_t used, peak, reserved, limit; // bytes of the device's memory
     size_t dry_used, dry_peak;          // see vk_count_only
     unsigned slabs, buffers;
     unsigned transfers, transfer_waits; // submissions of the staging ring, and waits for them

@@ -12,6 +12,7 @@
 enum { VK_MAX_PHYSICAL = 16, VK_FAULT_KINDS = 3, VK_RING_SEGMENTS = 4 };
 
 #define VK_SLAB_BYTES ((size_t)64 << 20)
+#define VK_SLAB_LEAST ((size_t)64 << 10)
 #define VK_SUBALLOC_ALIGN ((size_t)256)
 #define VK_GUARD_BYTES ((size_t)QUIRK_TEXEL_STEP) // zeros behind every buffer, for longer views
 
@@ -20,6 +21,7 @@ enum { VK_MAX_PHYSICAL = 16, VK_FAULT_KINDS = 3, VK_RING_SEGMENTS = 4 };
 struct vk_instance {
     VkInstance handle;
     bool labels; // VK_EXT_debug_utils is enabled
+    bool kept;   // others share it, and closing leaves it open
     VkDebugUtilsMessengerCreateInfoEXT messenger_info;
     VkDebugUtilsMessengerEXT messenger; // of the validation layer, or NULL
     atomic_uint messages;               // number of validation warnings and errors
@@ -42,12 +44,13 @@ struct vk_physical {
     VkPhysicalDeviceMemoryProperties memory;
 };
 
-// Owner: the caller closes *inst with vk_instance_close; it must not move while open.
+// Owner: the caller closes *inst with vk_instance_close; it must not move while open. Instances
+// without validation are one, which stays open until the process ends. Thread: any.
 enum err vk_instance_open(struct vk_instance *inst, bool validation, struct fault *why);
 void vk_instance_close(struct vk_instance *inst);
 // Finds the usable devices, best first. Errors: NO_DEVICE with the reason in *why.
-enum err vk_physical_find(const struct vk_instance *inst, struct vk_physical *out, int max,
-                          int *count, struct fault *why);
+enum err vk_physical_find(struct vk_instance *inst, struct vk_physical *out, int max, int *count,
+                          struct fault *why);
 VkDeviceSize vk_physical_budget(const struct vk_physical *ph, uint32_t heap);
 
 // ---- result.c -------------------------------------------------------------------------------

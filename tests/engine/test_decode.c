@@ -21,7 +21,9 @@ static enum err open_rig(struct rig *r)
     struct decoder_config config;
     struct weights *w = NULL;
     struct fault why = {0};
-    enum err e = ops_device_open(&(struct ops_open_params){.dtype = "f32"}, &r->dev, &why);
+    // Not tuned: measuring takes memory that is not the decoder's.
+    enum err e =
+        ops_device_open(&(struct ops_open_params){.dtype = "f32", .tune = "off"}, &r->dev, &why);
 
     if (e)
         return e;

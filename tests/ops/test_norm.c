@@ -238,6 +238,17 @@ static void check_group_norm(struct ops_device *dev, enum dtype dtype, const str
     free(tolerance);
 }
 
+// With the workgroups and runs of a GPU, also on a software device.
+static void check_as_gpu(struct ops_device *dev, enum dtype dtype, const struct group_row *r)
+{
+    const struct vk_caps *own = dev->caps;
+    struct vk_caps gpu = *own;
+    gpu.cpu = false;
+    dev->caps = &gpu;
+    check_group_norm(dev, dtype, r);
+    dev->caps = own;
+}
+
 struct row_row {
     struct ref_shape x;
     bool beta, rms, view;
@@ -350,6 +361,9 @@ static void body(struct ops_device *dev, enum dtype dtype)
     shares_pipelines(dev); // first: the rows create the same ones
     for (size_t i = 0; i < sizeof group_rows / sizeof group_rows[0]; i++)
         check_group_norm(dev, dtype, &group_rows[i]);
+    for (size_t i = 0; dev->caps->cpu && i < sizeof group_rows / sizeof group_rows[0]; i++)
+        if (group_rows[i].wild || group_rows[i].mean)
+            check_as_gpu(dev, dtype, &group_rows[i]);
     for (size_t i = 0; i < sizeof row_rows / sizeof row_rows[0]; i++)
         check_row_norm(dev, dtype, &row_rows[i]);
     refuses(dev);

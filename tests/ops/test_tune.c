@@ -212,6 +212,28 @@ static void test_damage(void)
     free(t), free(back);
 }
 
+// Devices that are open at once keep each other's choices, and of two for a class the first.
+static void test_join(void)
+{
+    struct ops_device *a = open_fake("attention_tile_f32");
+    struct ops_device *b = open_fake("attention_tile_f32");
+    attend(a, 1, 5 * QUERIES, NULL);
+    attend(b, 1, 7 * QUERIES, NULL);
+    timer.fast = "attention_lane_f32_buffer";
+    attend(b, 1, 5 * QUERIES, NULL);
+    ops_device_close(&b);
+    ops_device_close(&a);
+    a = open_fake("attention_lane_f32_buffer");
+    CHECK_STR(a->info.notice, "");
+    CHECK(a->tuner->table.count >= 2);
+    for (int i = 0; i < a->tuner->table.count; i++)
+        CHECK_STR(kernel_at(a->tuner->table.choice[i].row)->name, "attention_tile");
+    attend(a, 1, 5 * QUERIES, NULL);
+    attend(a, 1, 7 * QUERIES, NULL);
+    CHECK_INT(timer.calls, 0);
+    ops_device_close(&a);
+}
+
 // A class that time did not suffice for is left to the estimate, and not saved.
 static void test_budget(void)
 {
@@ -299,6 +321,7 @@ int main(void)
     test_read_back();
     test_other_driver();
     test_damage();
+    test_join();
     test_budget();
     test_default();
     test_measurements();

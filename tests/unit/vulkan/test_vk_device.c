@@ -192,6 +192,32 @@ static void test_matrix(void)
     CHECK(!vk_matrix_best(NULL, 0));
 }
 
+// Without validation no instance is created again, however often a device is opened.
+static void test_instance(void)
+{
+    struct vk_device *dev[2], *validated;
+    struct fault why = {0};
+    VkInstance first = NULL;
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < 2; k++)
+            dev[k] = open_device(&(struct vk_open_params){0});
+        CHECK(dev[0] && dev[1]);
+        if (!dev[0] || !dev[1])
+            return;
+        const bool own = dev[0]->instance.messenger != NULL; // IMAGEND_VALIDATION
+        first = first ? first : dev[0]->instance.handle;
+        for (int k = 0; k < 2; k++)
+            CHECK(own || dev[k]->instance.handle == first);
+        if (i == 0 && !own &&
+            !vk_device_open(&(struct vk_open_params){.validation = true}, &validated, &why)) {
+            CHECK(validated->instance.handle != first);
+            vk_device_close(&validated);
+        }
+        vk_device_close(&dev[0]);
+        vk_device_close(&dev[1]);
+    }
+}
+
 int main(void)
 {
     struct vk_caps caps[8];
@@ -209,6 +235,7 @@ int main(void)
     CHECK_INT(count, 0);
     CHECK_INT(vk_device_list(caps, 8, &count, NULL), ERR_OK);
     test_choice(&caps[0], count);
+    test_instance();
     test_loss(VK_FAULT_SUBMIT);
     test_loss(VK_FAULT_WAIT);
     struct vk_open_params p = {0};

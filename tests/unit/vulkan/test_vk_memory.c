@@ -62,9 +62,11 @@ static void test_joining(struct vk_device *dev)
     enum { MOST = 4096, PIECE = 1 << 16 };
     static const int order[3] = {2, 0, 1};
     static struct vk_buffer *buf[MOST];
-    struct vk_buffer *keep, *big;
+    struct vk_buffer *first, *keep, *big;
     struct vk_memory_stats stats;
     int n = 0;
+    // Slabs grow with what there is; the next ones are as large as this one.
+    CHECK_INT(vk_buffer_create(dev, VK_UPLOAD, VK_SLAB_BYTES, &first), ERR_OK);
     CHECK_INT(vk_buffer_create(dev, VK_UPLOAD, 100, &keep), ERR_OK);
     vk_memory_stats(dev, &stats);
     const unsigned slabs = stats.slabs;
@@ -85,6 +87,7 @@ static void test_joining(struct vk_device *dev)
     vk_buffer_destroy(&buf[n]);
     vk_buffer_destroy(&big);
     vk_buffer_destroy(&keep);
+    vk_buffer_destroy(&first);
 }
 
 // A buffer that would leave a large hole in a slab gets one of its own size.
@@ -179,6 +182,50 @@ static void test_limit(void)
     CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 0, &none), ERR_INVALID);
     for (int i = 0; i < n; i++)
         vk_buffer_destroy(&buf[i]);
+    vk_device_close(&dev);
+}
+
+// A limit that becomes small when little is in use leaves most of itself to be used.
+static void test_smaller_limit(void)
+{
+    enum { LIMIT = 8 << 20 };
+    struct vk_device *dev = open_device(&(struct vk_open_params){0});
+    struct vk_memory_stats stats;
+    struct vk_buffer *buf[3];
+    CHECK(dev);
+    if (!dev)
+        return;
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, 256, &buf[0]), ERR_OK);
+    CHECK_INT(vk_buffer_create(dev, VK_READBACK, 4096, &buf[1]), ERR_OK);
+    vk_memory_set_limit(dev, LIMIT);
+    CHECK_INT(vk_buffer_create(dev, VK_DEVICE, LIMIT - (1 << 20), &buf[2]), ERR_OK);
+    vk_memory_stats(dev, &stats);
+    CHECK(stats.reserved <= LIMIT);
+    for (int i = 0; i < 3; i++)
+        vk_buffer_destroy(&buf[i]);
+    vk_device_close(&dev);
+}
+
+// Staging in another memory than the device's is not what the limit is about.
+static void test_staging(void)
+{
+    struct vk_device *dev = open_device(&(struct vk_open_params){0});
+    struct vk_memory_stats before, after;
+    struct vk_buffer *buf;
+    CHECK(dev);
+    if (!dev)
+        return;
+    const VkMemoryType *list = dev->ph.memory.memoryTypes;
+    const bool same =
+        list[dev->heap_type[VK_READBACK]].heapIndex == list[dev->heap_type[VK_DEVICE]].heapIndex;
+    vk_memory_stats(dev, &before);
+    CHECK_INT(vk_buffer_create(dev, VK_READBACK, 4096, &buf), ERR_OK);
+    vk_memory_stats(dev, &after);
+    CHECK((after.used > before.used) == same && (after.peak > before.peak) == same);
+    CHECK((after.reserved > before.reserved) == same);
+    vk_buffer_destroy(&buf);
+    vk_memory_stats(dev, &after);
+    CHECK(after.used == before.used && after.reserved == before.reserved);
     vk_device_close(&dev);
 }
 
@@ -318,6 +365,8 @@ int main(void)
     test_fault(dev);
     vk_device_close(&dev);
     test_limit();
+    test_smaller_limit();
+    test_staging();
     test_driver_limit();
     test_unmapped();
     test_ring();
