@@ -16,13 +16,15 @@ struct ops_device *op_test_device(void)
 }
 
 // Ways to run matrix products and attention, and how their operands are read.
-static const char *const ways[] = {"lane,texel",
-                                   "lane,buffer",
-                                   "tile,buffer",
-                                   "matrix,buffer",
-                                   "matmul_matrix_wide,attention_matrix_wide,buffer",
-                                   "matmul_matrix_large,attention_any,buffer",
-                                   "matmul_matrix_shares,attention_any,buffer"};
+static const char *const ways[] = {
+    "lane,texel",
+    "lane,buffer",
+    "tile,buffer",
+    "matmul_matrix,matmul_matrix_split,attention_matrix,buffer",
+    "matmul_matrix_wide,attention_matrix_wide,attention_any,buffer",
+    "matmul_matrix_large,attention_any,buffer",
+    "matmul_matrix_shares,attention_any,buffer",
+};
 static const char *way = "own";
 
 const char *op_test_way(void)
