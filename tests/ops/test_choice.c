@@ -104,12 +104,11 @@ static void test_choice(struct ops_device *dev)
         caps.matrix.m = caps.matrix.n = caps.matrix.k = 16;
         CHECK_STR(chosen(dev, &l), "matmul_tile"); // not with f32
         l.dtype = l.weight_dtype = DT_F16;
-        const char *best = kernels_have_matrix_units() ? "matmul_matrix" : "matmul_tile";
-        CHECK_STR(chosen(dev, &l), best);
+        const bool matrix = kernels_have_matrix_units();
+        CHECK_STR(chosen(dev, &l), matrix ? "matmul_matrix" : "matmul_tile");
         struct problem large = {.n = n, .h = 64, .w = 64, .in = 64, .out = 512, .taps = 9};
         struct ops_call c = {
             .op = OP_CONV3, .dtype = DT_F16, .weight_dtype = DT_F16, .problem = &large};
-        const bool matrix = kernels_have_matrix_units();
         struct ops_call t = {.op = OP_LINEAR, .weight_dtype = DT_F16, .problem = &linear};
         caps.max_shared_bytes = 32768;
         CHECK_STR(chosen(dev, &t), matrix ? "matmul_matrix_split" : "matmul_tile");
@@ -117,6 +116,10 @@ static void test_choice(struct ops_device *dev)
         CHECK_STR(chosen(dev, &t), "matmul_tile");
         caps.max_shared_bytes = 49152;
         caps.max_workgroup_invocations = 1024;
+        struct problem few = {.n = n, .h = 8, .w = 8, .in = 64, .out = 2816, .taps = 9};
+        struct ops_call f = {
+            .op = OP_CONV3, .dtype = DT_F16, .weight_dtype = DT_F16, .problem = &few};
+        CHECK_STR(chosen(dev, &f), matrix ? "matmul_matrix_shares" : "matmul_tile");
         CHECK_STR(chosen(dev, &c), matrix ? "matmul_matrix_wide" : "matmul_tile");
         caps.max_shared_bytes = 16384; // too few for the wide tiles
         CHECK_STR(chosen(dev, &c), matrix ? "matmul_matrix" : "matmul_tile");
