@@ -123,7 +123,7 @@ bool plan_matmul_tile(const struct vk_caps *caps, const struct problem *p, struc
     return true;
 }
 
-// What a workgroup of matmul_matrix.comp computes, and how.
+// The tile of a workgroup of matmul_matrix.comp, and who computes it.
 struct matrix_tile {
     uint32_t channels, pixels;
     uint32_t subgroups, along; // of a share; of these, along the channels
@@ -166,8 +166,8 @@ static bool plan_matrix(const struct vk_caps *caps, const struct problem *p, str
         members % eights || !each_w || each_w * members != t.channels * eights || !each_x ||
         each_x * members != t.pixels * eights)
         return false;
-    const uint32_t chunks = p->taps * blocks_of(p->in, t.depth),
-                   steps = blocks_of(chunks, t.shares);
+    const uint32_t chunks = p->taps * blocks_of(p->in, t.depth);
+    const uint32_t steps = blocks_of(chunks, t.shares);
     const bool whole = p->in % t.depth == 0 && chunks % t.shares == 0;
     const uint32_t spec[] = {t.shares * members,
                              p->taps == 1 ? 1 : 3,

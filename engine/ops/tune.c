@@ -250,8 +250,8 @@ enum err tune_open(struct ops_device *dev)
     return ERR_OK;
 }
 
-// What the file holds by now, then what this process has measured: another process may have saved,
-// and what was saved first stays, so that later starts do not change their kernels.
+// Adds the choices of this process to those that the file has by now: another process may have
+// saved, and the first that is saved stays, so that later starts do not change their kernels.
 static void join_file(const struct ops_device *dev, struct tune_table *out)
 {
     const struct tuner *t = dev->tuner;
