@@ -50,7 +50,7 @@ for test in matmul norm; do
     }
 done
 # The images of the bundle were drawn by lavapipe, so on lavapipe they are equal.
-"$bundle/bench/gpu.sh" --only pixels --minutes 4 --out "$work/report"
+"$bundle/bench/gpu.sh" --only pixels --minutes 20 --out "$work/report"
 grep -q '| pixels | ok |' "$work/report/report.md" || {
     cat "$work/report/report.md"
     die "the report has no images"

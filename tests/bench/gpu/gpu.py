@@ -432,11 +432,11 @@ def parts(kit):
     return [
         ("device", 30, device),
         ("weights", 5, weights),
-        ("pixels", 40, pixels),
+        ("pixels", 60, pixels),
         ("ceilings", 25, ceilings),
-        ("operators", 90, operators),
-        ("IF-I-XL", 130, lambda k, p: network(k, p, "IF-I-XL")),
-        ("IF-II-L", 85, lambda k, p: network(k, p, "IF-II-L")),
+        ("operators", 80, operators),
+        ("IF-I-XL", 125, lambda k, p: network(k, p, "IF-I-XL")),
+        ("IF-II-L", 80, lambda k, p: network(k, p, "IF-II-L")),
         ("throughput", 20, throughput),
         ("suites", 103, suites),
     ]
