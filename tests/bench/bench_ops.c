@@ -261,7 +261,7 @@ static void print_rows(struct ops_device *dev, const struct task *t)
     }
     for (int row = 0; row < kernel_count(); row++) {
         const struct kernel *k = kernel_at(row);
-        if (!computes(k, op, t) || (cpu ? k->rate.cpu : k->rate.gpu) * 100 < fastest ||
+        if (!computes(k, op, t) || (cpu ? k->rate.cpu : k->rate.gpu) * 20 < fastest ||
             ops_device_prefer(dev, k->name))
             continue;
         printf("%s\"%s\": %.7f", comma, k->name, time_task(dev, t, IN_A_ROW, &flops).wall);

@@ -266,8 +266,9 @@ def ceilings(kit, part):
 
 def operators(kit, part):
     only = ["base 16", "sr256 32", "t5 small"] if kit.small else []  # a CPU takes seconds for each of the others
-    r = kit.run(part, "bench_ops", *only, limit=part.left() * .5, BENCH_JSON="1", BENCH_DTYPE=kit.dtype(),
-                BENCH_SECONDS="0.1", BENCH_ROWS="1")
+    env = {} if kit.software else {"BENCH_ROWS": "1"}  # which take a CPU minutes
+    r = kit.run(part, "bench_ops", *only, limit=part.left() * .65, BENCH_JSON="1", BENCH_DTYPE=kit.dtype(),
+                BENCH_SECONDS="0.05", **env)
     ours = [o for o in r.objects if "kind" in o]
     part.data["ours"] = ours
     theirs, t = {}, None
