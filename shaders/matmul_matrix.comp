@@ -79,7 +79,7 @@ uint line_of(uint j)
     return (member + j * members) / EIGHTS;
 }
 
-// The pixels' neighbors at this tap.
+// Finds the neighbors of the pixels at this tap.
 void turn(uint pixel_first)
 {
     [[unroll]] for (uint j = 0; j < EACH_X; j++) {
@@ -89,7 +89,7 @@ void turn(uint pixel_first)
     }
 }
 
-// What lies outside is not stored, so that any line will do in its place.
+// Results outside the map are not stored: any line will do in place of one that is not there.
 void find_lines(uint m_first, uint pixel_first)
 {
     [[unroll]] for (uint j = 0; j < EACH_W; j++)
@@ -177,7 +177,7 @@ void fetch()
     }
 }
 
-// The invocation's step after the next `by` of all shares.
+// Moves on by that many steps of the whole sum, of which a share takes every SHARES-th.
 void advance(uint by, uint pixel_first)
 {
     uint end = (p.k4 + STEP - 1) / STEP * STEP, before = tap;
