@@ -29,14 +29,14 @@ layout(constant_id = 7) const uint K = 16;
 layout(constant_id = 8) const uint ROWS = 16;   // queries of a subgroup
 layout(constant_id = 9) const uint LANES = 2;   // invocations that share the scores of a query
 layout(constant_id = 10) const uint EACH = 1;   // queries whose scores an invocation has
-layout(constant_id = 11) const uint FETCHES = 2;    // times eight keys' halves that it loads
+layout(constant_id = 11) const uint FETCHES = 2;    // uvec4s of keys that it loads
 layout(constant_id = 12) const bool EIGHT = false;  // eight halves lie at multiples of 16 bytes
 
 const uint QUERIES = 4 * ROWS;
 const uint DOWN = ROWS / M;                     // matrices of a subgroup's queries
 const uint EIGHTS = D / 8, LINE = EIGHTS + 1;   // eight halves each, one against bank conflicts
 const uint SCORES = KEYS / 4 + 2, WEIGHTS = KEYS / 8 + 1;   // of a query, in uvec4s
-const uint HELD = (KEYS / 8 + LANES - 1) / LANES;   // times eight scores of a query
+const uint HELD = (KEYS / 8 + LANES - 1) / LANES;   // of a query's eights, that an invocation has
 const uint TILE = (QUERIES > 2 * KEYS ? QUERIES : 2 * KEYS) * LINE;
 const uint PATCH = ROWS * SCORES;               // of a subgroup: first scores, then weights
 const uint KEEPS = ROWS * N / 4;

@@ -35,8 +35,8 @@ layout(constant_id = 10) const uint ALONG = 2;      // of these, along the chann
 layout(constant_id = 11) const uint SHARES = 1;
 layout(constant_id = 12) const uint SETS = 2;       // of tiles: 1, or 2 with one barrier per step
 layout(constant_id = 13) const uint DEPTH = 32;     // inputs of a step
-layout(constant_id = 14) const uint EACH_W = 2;     // eight weights that an invocation loads, times
-layout(constant_id = 15) const uint EACH_X = 2;     // likewise pixels
+layout(constant_id = 14) const uint EACH_W = 2;     // uvec4s of weights that an invocation loads
+layout(constant_id = 15) const uint EACH_X = 2;     // likewise of pixels
 layout(constant_id = 16) const bool EIGHT = false;  // eight halves lie at multiples of 16 bytes
 layout(constant_id = 17) const bool WHOLE = false;  // the inputs fill the steps of every share
 #include "matmul.glsl"

@@ -4,6 +4,7 @@
 #include "walk.h"
 #include "winograd.h"
 
+#include <assert.h>
 #include <string.h>
 
 struct tile {
@@ -128,7 +129,7 @@ struct matrix_tile {
     uint32_t channels, pixels;
     uint32_t subgroups, along; // of a share; of these, along the channels
     uint32_t shares;
-    uint32_t sets, depth;
+    uint32_t sets, depth; // of tiles in shared memory; inputs of a step
 };
 
 // split: halves of an activation.
@@ -140,8 +141,8 @@ static size_t matrix_bytes(const struct vk_caps *caps, const struct matrix_tile 
     return tiles > patches ? tiles : patches;
 }
 
-// How much longer a GPU takes because a sample's workgroups leave part of it idle. A guess: on an
-// H100, 22 workgroups of the wide tiles took four times as long as their share of a larger map.
+// How much longer a GPU takes because a sample's workgroups leave part of it idle. A guess: an H100
+// computed the convolutions of 8 x 8 pixels at a quarter of the speed of those of larger maps.
 static double idle_factor(const struct vk_caps *caps, double workgroups)
 {
     enum { FULL = 96, MOST = 4 };
@@ -201,6 +202,7 @@ static bool plan_matrix(const struct vk_caps *caps, const struct problem *p, str
     return true;
 }
 
+// Channels and pixels, subgroups and those along the channels, shares, sets, depth.
 static const struct matrix_tile narrow = {64, 64, 4, 2, 1, 2, 32};
 static const struct matrix_tile wide = {128, 128, 8, 2, 1, 2, 32};
 static const struct matrix_tile large = {128, 128, 4, 2, 1, 2, 32};
@@ -344,6 +346,7 @@ static void dispatch_product(struct ops *o, const struct tensor *x, uint32_t ope
         .eights = tensor_in_eights(x) && vec4s(w->in) % 2 == 0,
     };
     ops_place(o, w, &packed, &bias);
+    assert(packed.offset * tensor_dtype_bytes(packed.dtype) % 16 == 0); // problem.eights
     ops_dispatch(o, &(struct ops_call){
                         .op = w->kernel == 1 ? OP_LINEAR : OP_CONV3,
                         .dtype = y->dtype,

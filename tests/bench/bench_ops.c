@@ -136,8 +136,7 @@ static void fill(struct ops_device *dev, struct tensor *t, const uint32_t s[4])
 struct task {
     void (*record)(struct ops *o, const struct task *t);
     const struct shape *s;
-    struct tensor
-        x[6]; // of a product: input, result; of attention: q, y, text k and v, image k and v
+    struct tensor x[6]; // input, result; of attention: q, y, text k and v, image k and v
     struct op_weight *w;
 };
 
@@ -244,12 +243,13 @@ static bool computes(const struct kernel *k, uint32_t op, const struct task *t)
 }
 
 // The time with every row of the kernel table that computes it, in the order of the table, but for
-// those that are estimated to take minutes.
+// those that are hopelessly slow by their estimates.
 static void print_rows(struct ops_device *dev, const struct task *t)
 {
     const uint32_t op = t->s->kind == ATTENTION ? OP_ATTENTION
                         : t->s->kind == CONV3   ? OP_CONV3
                                                 : OP_LINEAR;
+    const int hopeless = 20;
     const bool cpu = dev->caps->cpu;
     const char *comma = "";
     double flops, fastest = 0;
@@ -261,7 +261,7 @@ static void print_rows(struct ops_device *dev, const struct task *t)
     }
     for (int row = 0; row < kernel_count(); row++) {
         const struct kernel *k = kernel_at(row);
-        if (!computes(k, op, t) || (cpu ? k->rate.cpu : k->rate.gpu) * 20 < fastest ||
+        if (!computes(k, op, t) || (cpu ? k->rate.cpu : k->rate.gpu) * hopeless < fastest ||
             ops_device_prefer(dev, k->name))
             continue;
         printf("%s\"%s\": %.7f", comma, k->name, time_task(dev, t, IN_A_ROW, &flops).wall);

@@ -293,9 +293,11 @@ def operators(kit, part):
                 "ratio of speeds"], rows)
     part.note(f"imagend in {kit.dtype()}; \"ms\" with a wait after each run, \"in a row\" and what follows from it without")
     names = sorted({name for o in ours for name in o["rows"]})
-    part.table(["operator", "network", "shape", *names],
-               [row[:3] + [digits(o["rows"][name] * 1e3) if name in o["rows"] else "" for name in names]
-                for o, row in zip(ours, rows)])
+    if names:
+        part.note("milliseconds in a row with each row of the kernel table:")
+        part.table(["operator", "network", "shape", *names],
+                   [row[:3] + [digits(o["rows"][name] * 1e3) if name in o["rows"] else "" for name in names]
+                    for o, row in zip(ours, rows)])
     need(r, "bench_ops")
     if t:
         need(t, "PyTorch")
@@ -399,6 +401,9 @@ def profile(kit, part, name, edge, batch, env):
     operators = sorted((o for o in r.objects if "operator" in o), key=lambda o: -o["seconds"])
     total = sum(o["seconds"] for o in operators)
     part.data["profile"] = operators
+    if not operators:
+        part.note(f"no profile: {'out of time' if r.late else r.tail(2)}")
+        return
     part.table(["kernel", "dispatches", "ms per forward pass", "share", "TFLOP/s"],
                [[o["operator"], o["calls"], digits(o["seconds"] * 1e3), f"{o['seconds'] / total:.1%}",
                  digits(o["gflop"] / o["seconds"] / 1e3) if o["gflop"] else ""] for o in operators])
