@@ -1,6 +1,6 @@
-// The pipeline cache on disk: one file per device and driver version, with our own header, which is
-// checked before the driver sees the data; and texts of other layers beside it. Called when a
-// device opens and closes, and by engine/ops.
+// The pipeline cache on disk: one file per kind of device and driver version, with our own header,
+// which is checked before the driver sees the data; and texts of other layers beside it. Called
+// when a device opens and closes, and by engine/ops.
 #include "buf.h"
 #include "hash.h"
 #include "vk_internal.h"
@@ -12,13 +12,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { CACHE_VERSION = 1, CACHE_MAX_BYTES = 256 << 20 };
+enum { CACHE_VERSION = 2, CACHE_MAX_BYTES = 256 << 20 };
 
 struct cache_header {
     char magic[8];
     uint32_t version, header_bytes;
     uint32_t vendor_id, device_id, driver_version, reserved;
-    uint8_t device_uuid[VK_UUID_SIZE], cache_uuid[VK_UUID_SIZE];
+    uint8_t uuid[VK_UUID_SIZE];
     uint64_t data_bytes;
     struct hash data_hash;
 };
@@ -36,8 +36,7 @@ static struct cache_header make_header(const struct vk_device *dev, const void *
         .data_bytes = bytes,
         .data_hash = hash_bytes(data, bytes, CACHE_VERSION),
     };
-    memcpy(h.device_uuid, caps->uuid, sizeof h.device_uuid);
-    memcpy(h.cache_uuid, dev->ph.cache_uuid, sizeof h.cache_uuid);
+    memcpy(h.uuid, caps->uuid, sizeof h.uuid);
     return h;
 }
 
@@ -51,7 +50,7 @@ static bool is_ours(const struct vk_device *dev, const void *data, size_t bytes)
     return v.headerSize >= sizeof v && v.headerSize <= bytes &&
            v.headerVersion == VK_PIPELINE_CACHE_HEADER_VERSION_ONE &&
            v.vendorID == dev->ph.caps.vendor_id && v.deviceID == dev->ph.caps.device_id &&
-           !memcmp(v.pipelineCacheUUID, dev->ph.cache_uuid, VK_UUID_SIZE);
+           !memcmp(v.pipelineCacheUUID, dev->ph.caps.uuid, VK_UUID_SIZE);
 }
 
 void *vk_cache_load(const struct vk_device *dev, size_t *bytes)
@@ -101,7 +100,7 @@ enum err vk_make_dirs(const char *dir)
 
 static char *make_path(const struct vk_device *dev, const char *cache_dir)
 {
-    const uint8_t *u = dev->ph.cache_uuid;
+    const uint8_t *u = dev->ph.caps.uuid;
     size_t room = strlen(cache_dir) + 96;
     char *path = malloc(room), uuid[2 * VK_UUID_SIZE + 1];
     for (size_t i = 0; i < VK_UUID_SIZE; i++)

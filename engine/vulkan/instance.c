@@ -178,7 +178,7 @@ static void fill_limits(struct vk_physical *ph, const VkPhysicalDeviceProperties
     // 16: shaders may read a vec4 at the start of any binding.
     caps->offset_alignment = max_of(
         16, max_of(lim->minStorageBufferOffsetAlignment, lim->minTexelBufferOffsetAlignment));
-    memcpy(ph->cache_uuid, p->pipelineCacheUUID, VK_UUID_SIZE);
+    memcpy(caps->uuid, p->pipelineCacheUUID, sizeof caps->uuid);
 }
 
 static bool fill_features(struct vk_physical *ph)
@@ -279,10 +279,9 @@ static bool inspect(struct vk_physical *ph)
     VkPhysicalDeviceMaintenance4Properties m4 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_PROPERTIES,
         .pNext = can_size ? &size : NULL};
-    VkPhysicalDeviceIDProperties id = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ID_PROPERTIES,
-                                       .pNext = has_m4 ? (void *)&m4 : m4.pNext};
     VkPhysicalDeviceMaintenance3Properties m3 = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &id};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES,
+        .pNext = has_m4 ? (void *)&m4 : m4.pNext};
     VkPhysicalDeviceDriverProperties driver = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, .pNext = &m3};
     VkPhysicalDeviceSubgroupProperties sub = {
@@ -294,7 +293,6 @@ static bool inspect(struct vk_physical *ph)
     snprintf(caps->name, sizeof caps->name, "%s", base.deviceName);
     snprintf(caps->driver, sizeof caps->driver, "%.120s %.120s", driver.driverName,
              driver.driverInfo);
-    memcpy(caps->uuid, id.deviceUUID, sizeof caps->uuid);
     ph->type = base.deviceType;
     ph->max_allocation = m3.maxMemoryAllocationSize;
     ph->max_buffer = has_m4 ? m4.maxBufferSize : UINT64_MAX;

@@ -31,7 +31,7 @@ struct vk_caps {
     char name[256];
     char driver[256];
     uint32_t api_version, vendor_id, device_id, driver_version;
-    uint8_t uuid[16];
+    uint8_t uuid[16];          // of what is compiled: equal for devices of one kind and driver
     bool cpu;                  // a software device: launch cost and caches weigh differently
     bool subgroup_shuffle;     // shuffle and arithmetic in compute shaders
     bool texel_f32, texel_f16; // uniform texel buffers of RGBA32F, RGBA16F

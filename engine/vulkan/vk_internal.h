@@ -36,7 +36,6 @@ struct vk_physical {
     struct vk_caps caps;
     uint32_t family, timestamp_bits;
     uint32_t subgroup_min, subgroup_max;
-    uint8_t cache_uuid[VK_UUID_SIZE];
     VkDeviceSize max_allocation, max_buffer;
     double timestamp_seconds; // duration of one tick
     bool matrix_ext;
