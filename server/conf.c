@@ -69,7 +69,7 @@ static const struct conf_option options[] = {
         "weights", weights, "", 0, "f32|f16|bf16|q8|q4",
         "storage format of the weights of matrix products; empty: as dtype, or as in text-encoder"),
     TEXT("tune", tune, "auto", 0, "auto|on|off",
-         "measure at start which GPU programs are fastest; auto: except on software devices"),
+         "measure which GPU programs are fastest; auto: for seconds, and not on software devices"),
     TEXT("cache-dir", cache_dir, "", 0, "DIR",
          "folder of compiled pipelines; empty: ~/.cache/imagend"),
     NUM("text-cache", CONF_BYTES, text_cache, "0", 0, 1e15, 0,

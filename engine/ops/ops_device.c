@@ -61,7 +61,7 @@ static enum err choose_tuning(struct ops_device *dev, const char *tune, struct f
         return fault_set(why, ERR_INVALID, "tune", "\"%.60s\" is not auto, on or off", tune);
     if (automatic ? dev->caps->cpu : !strcmp(tune, "off"))
         return ERR_OK;
-    const enum err e = tune_open(dev);
+    const enum err e = tune_open(dev, !automatic);
     return e ? fault_set(why, e, "device", "%s", err_text(e)) : ERR_OK;
 }
 

@@ -188,11 +188,13 @@ void tune_call(struct ops_device *dev, const struct ops_call *call)
     for (int i = 0; i < count; i++)
         least = i && least < list[i].cost ? least : list[i].cost;
     bool all = count > 1;
+    t->dirty = t->dirty || all;
     t->measuring = true;
     for (int i = 0; all && i < count; i++) {
         if (list[i].cost > HOPELESS * least)
             continue;
-        if (t->left <= 0) { // the estimate decides, until the next start
+        // Then the estimates decide, in later processes too, so that a seed gives the same bits.
+        if (t->left <= 0 && !t->thorough) {
             all = false;
             break;
         }
@@ -206,8 +208,7 @@ void tune_call(struct ops_device *dev, const struct ops_call *call)
     }
     t->measuring = false;
     if (!all)
-        c.row = -1;
-    t->dirty = t->dirty || c.row >= 0;
+        c.row = -1, c.build = 0;
     t->table.choice[t->table.count++] = c;
 }
 
@@ -226,7 +227,16 @@ struct tune_id tune_id_of(const struct ops_device *dev)
     return id;
 }
 
-enum err tune_open(struct ops_device *dev)
+static void forget_estimates(struct tune_table *t)
+{
+    int kept = 0;
+    for (int i = 0; i < t->count; i++)
+        if (t->choice[i].row >= 0)
+            t->choice[kept++] = t->choice[i];
+    t->count = kept;
+}
+
+enum err tune_open(struct ops_device *dev, bool thorough)
 {
     size_t n;
     char *text = NULL;
@@ -236,6 +246,7 @@ enum err tune_open(struct ops_device *dev)
     t->id = tune_id_of(dev);
     t->measure = measure;
     t->left = TUNE_BUDGET;
+    t->thorough = thorough;
     dev->tuner = t;
     dev->info.notice[0] = 0;
     if (!vk_cache_read(dev->vk, file_kind, &text, &n)) {
@@ -247,11 +258,14 @@ enum err tune_open(struct ops_device *dev)
                                      : "was made for another device, driver or version");
     }
     free(text);
+    if (thorough)
+        forget_estimates(&t->table);
     return ERR_OK;
 }
 
 // Adds the choices of this process to those that the file has by now: another process may have
-// saved, and the first that is saved stays, so that later starts do not change their kernels.
+// saved, and the first that is saved stays, so that later starts do not change their kernels. A
+// thorough process replaces estimates.
 static void join_file(const struct ops_device *dev, struct tune_table *out)
 {
     const struct tuner *t = dev->tuner;
@@ -260,9 +274,11 @@ static void join_file(const struct ops_device *dev, struct tune_table *out)
     if (!vk_cache_read(dev->vk, file_kind, &text, &n))
         (void)tune_parse(text, n, &t->id, out);
     free(text);
+    if (t->thorough)
+        forget_estimates(out);
     for (int i = 0; i < t->table.count; i++) {
         const struct tune_choice *c = &t->table.choice[i];
-        if (c->row >= 0 && out->count < TUNE_CLASSES && !find_class(out, c->of))
+        if (out->count < TUNE_CLASSES && !find_class(out, c->of))
             out->choice[out->count++] = *c;
     }
 }

@@ -16,7 +16,7 @@ struct ops_call;
 
 enum { TUNE_CLASSES = 512, TUNE_NUMBERS = 11, TUNE_BUDGET = 3 }; // BUDGET: seconds per device
 
-// A class of shapes, and the row and build that were fastest; row -1: no choice, for this process.
+// A class of shapes, and the row and build that were fastest; row -1: the estimates decide.
 struct tune_choice {
     uint32_t of[TUNE_NUMBERS];
     int row, build;
@@ -47,18 +47,20 @@ struct tuner {
     struct tune_table table;
     tune_measure *measure; // or a test's
     double left;           // seconds for more measurements
+    bool thorough;         // measures everything, however long that takes
     bool measuring;
     bool dirty; // not saved yet
 };
 
 // Turns tuning on: reads the device's file. One that is damaged, or of another device, driver or
-// program, is ignored, and dev->info.notice says so. Errors: NO_MEMORY.
-enum err tune_open(struct ops_device *dev);
+// program, is ignored, and dev->info.notice says so. thorough: without a budget, and what the file
+// leaves to the estimates is measured, too. Errors: NO_MEMORY.
+enum err tune_open(struct ops_device *dev, bool thorough);
 void tune_close(struct ops_device *dev); // saves; NULL-safe
 // If there is something new: adds it to the file. A failure costs time only.
 void tune_save(struct ops_device *dev);
 
-// Measures the call's class if it is new, has several candidates, and time is left.
+// Decides about the call's class if it is new, for good: by measuring, while time is left.
 void tune_call(struct ops_device *dev, const struct ops_call *call);
 // The choice for this call; NULL: none, or kernels are wished for.
 const struct tune_choice *tune_find(const struct ops_device *dev, const struct ops_call *call);

@@ -1,5 +1,6 @@
-// The text of a tuned table: what it is valid for, one line per class (its numbers, the row, the
-// build), and a count and a hash that show damage. Called by tune.c. Thread: the engine's worker.
+// The text of a tuned table: what it is valid for, one line per class (its numbers, then the row
+// and the build, or "estimate"), and a count and a hash that show damage. Called by tune.c. Thread:
+// the engine's worker.
 #include "kernels.h"
 #include "tune.h"
 
@@ -7,7 +8,7 @@
 #include <string.h>
 
 enum { LINE = 512 };
-static const char magic[] = "imagend kernels 1";
+static const char magic[] = "imagend kernels 2", estimates[] = "estimate";
 
 static void id_line(const struct tune_id *id, char line[LINE])
 {
@@ -29,20 +30,19 @@ static void end_line(const char *text, size_t n, int count, char line[LINE])
 void tune_write(const struct tune_table *t, const struct tune_id *id, struct buf *out)
 {
     char line[LINE];
-    int count = 0;
     id_line(id, line);
     buf_printf(out, "%s\n%s\n", magic, line);
     for (int i = 0; i < t->count; i++) {
         const struct tune_choice *c = &t->choice[i];
-        if (c->row < 0)
-            continue;
         for (int k = 0; k < TUNE_NUMBERS; k++)
             buf_printf(out, "%u ", c->of[k]);
-        buf_printf(out, "%s %s\n", kernel_at(c->row)->name,
-                   kernel_at(c->row)->build[c->build].name);
-        count++;
+        if (c->row < 0)
+            buf_printf(out, "%s\n", estimates);
+        else
+            buf_printf(out, "%s %s\n", kernel_at(c->row)->name,
+                       kernel_at(c->row)->build[c->build].name);
     }
-    end_line(out->data, out->len, count, line);
+    end_line(out->data, out->len, t->count, line);
     buf_printf(out, "%s\n", line);
 }
 
@@ -81,11 +81,12 @@ static bool take_number(const char **at, uint32_t *out)
     return true;
 }
 
-// Both are names of the table, and the row computes the class's operator.
+// Both are names of the table, and the row computes the class's operator; or neither is needed.
 static bool take_names(const char *text, struct tune_choice *c)
 {
     const size_t n = strcspn(text, " ");
-    c->row = -1;
+    if (!strcmp(text, estimates))
+        return c->of[0] < OP_COUNT;
     for (int row = 0; row < kernel_count() && c->row < 0; row++) {
         const struct kernel *k = kernel_at(row);
         if (strlen(k->name) != n || memcmp(k->name, text, n) != 0 || !text[n])

@@ -158,8 +158,8 @@ static const char help_device[] = "Vulkan device, by index or part of its name";
 static const char help_dtype[] = "storage type of weights and activations";
 static const char help_weights[] = "storage format of the weights (default: as --dtype)";
 static const char legal_weights[] = "f32, f16, bf16, q8 or q4";
-static const char help_tune[] =
-    "measure which GPU programs are fastest (default: auto, except on software devices)";
+static const char help_tune[] = "measure which GPU programs are fastest (default: auto: for "
+                                "seconds, and not on software devices)";
 static const char help_memory[] =
     "device memory to use, such as 12G (default: most of what is free)";
 static const char help_text_cache[] =
