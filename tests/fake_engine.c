@@ -184,7 +184,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     fake_see_open(p);
     if (atomic_fetch_add(&fake_opens, 1) < (int)fake_env("FAKE_OPEN_FAILS", 0))
         return fault_set(why, code, "device", "%s", fake_fault(err_text(code)));
-    if (fake_model(p, why) || fake_load(p, why))
+    const struct vocabulary *words = NULL; // a model that is a folder may have one
+    if (fake_model(p, why) || fake_load(p, why) || vocabulary_read(p->model, &words, why))
         return why->code;
     while (fake_held() >= 0)
         fake_sleep(FAKE_HELD_MS);
@@ -198,6 +199,7 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     e->stats.limit_bytes = p->memory_limit ? p->memory_limit : (size_t)1 << 30;
     e->limit = p->shared ? e->stats.need_bytes : e->stats.limit_bytes;
     fake_describe(p, &e->info);
+    e->info.vocabulary = words;
     *out = e;
     return ERR_OK;
 }
@@ -207,6 +209,7 @@ void engine_close(struct engine **e)
     if (!*e)
         return;
     fake_demand(pthread_equal((*e)->thread, pthread_self()), "closed by another thread");
+    vocabulary_unref(&(*e)->info.vocabulary);
     free((*e)->rgb);
     free((*e)->prompt);
     free(*e);
@@ -308,6 +311,8 @@ enum err engine_resolve(const struct engine *e, const struct picture_request *r,
                                   ? r->noise_level[s]
                                   : e->info.stage[s].noise_level;
     }
+    if (e->info.vocabulary)
+        vocabulary_miss(e->info.vocabulary, r->prompt, out->nearest);
     return ERR_OK;
 }
 
@@ -326,12 +331,14 @@ enum err engine_plan_open(const struct engine_params *p, struct engine_plan **ou
                           struct fault *why)
 {
     *out = NULL;
-    if (fake_model(p, why))
+    const struct vocabulary *words = NULL;
+    if (fake_model(p, why) || vocabulary_read(p->model, &words, why))
         return why->code;
     *out = calloc(1, sizeof **out);
     if (!*out)
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     fake_describe(p, &(*out)->e.info);
+    (*out)->e.info.vocabulary = words;
     return ERR_OK;
 }
 
@@ -350,6 +357,8 @@ enum err engine_plan_resolve(const struct engine_plan *p, const struct picture_r
 
 void engine_plan_close(struct engine_plan **p)
 {
+    if (*p)
+        vocabulary_unref(&(*p)->e.info.vocabulary);
     free(*p);
     *p = NULL;
 }

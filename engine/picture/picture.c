@@ -85,6 +85,7 @@ static const struct check_field used_fields[] = {
     {"negative_tokens", CHECK_INT, 0, U(negative_tokens), 0, 1 << 20, .key = "negative_tokens"},
     {"negative_tokens_cut", CHECK_INT, 0, U(negative_tokens_cut), 0, 1 << 20,
      .key = "negative_tokens_cut"},
+    {"nearest", CHECK_CHARS, 0, U(nearest), 0, CHARS(nearest)},
 };
 #undef U
 #undef CHARS
@@ -101,7 +102,7 @@ const struct check_field *picture_value(const struct check_field *f,
     return used && !list ? used : f;
 }
 
-const char *picture_warning(const struct picture_used *u, int i, char text[static 160])
+const char *picture_warning(const struct picture_used *u, int i, char text[static PICTURE_WARNING])
 {
     const struct {
         const char *name;
@@ -111,13 +112,19 @@ const char *picture_warning(const struct picture_used *u, int i, char text[stati
     for (size_t k = 0; k < sizeof texts / sizeof texts[0]; k++) {
         if (!texts[k].cut || i--)
             continue;
-        snprintf(text, 160,
+        snprintf(text, PICTURE_WARNING,
                  "the %s has %d tokens, but the text encoder reads only the first %d; the other %d "
                  "were cut off",
                  texts[k].name, texts[k].read + texts[k].cut, texts[k].read, texts[k].cut);
         return text;
     }
-    return NULL;
+    if (!*u->nearest || i)
+        return NULL;
+    snprintf(text, PICTURE_WARNING,
+             "the model knows nothing that the prompt names, so it draws something else; it knows "
+             "%s",
+             u->nearest);
+    return text;
 }
 
 void picture_json(struct buf *b, const struct picture_request *r, const struct picture_used *u)

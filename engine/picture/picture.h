@@ -1,5 +1,5 @@
-// The vocabulary of an image: the request, the settings it was generated with, and the abilities of
-// a model. Plain data shared by engine, jobs, stores, command line and routes, with the field
+// The description of an image: the request, the settings it was generated with, and the abilities
+// of a model. Plain data shared by engine, jobs, stores, command line and routes, with the field
 // tables that parse, write and document it, so that each setting is declared once. Knows nothing
 // about engines, jobs or HTTP. Thread: any.
 #ifndef IMAGEND_PICTURE_H
@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "err.h"
+#include "vocabulary.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,6 +25,7 @@ enum {
     PICTURE_MAX_LORA_SCALE = 100,
     PICTURE_MAX_PROMPT = 32000, // bytes
     PICTURE_MAX_STEPS = 1000,
+    PICTURE_WARNING = 256, // bytes
 };
 
 // A request for one image. A zero field selects the preset's value or, without a preset, the
@@ -69,6 +71,7 @@ struct picture_used {
     // Token counts of the prompt and the negative prompt: used, and cut off because the text
     // encoder's length is limited. 0 until the engine has encoded them.
     int tokens, tokens_cut, negative_tokens, negative_tokens_cut;
+    char nearest[VOCABULARY_NEAREST]; // names that the prompt may have meant, see vocabulary_miss
 };
 
 struct model_stage {
@@ -136,7 +139,8 @@ struct model_info {
     const char *const *samplers;  // NULL-terminated, like timesteps; both are static
     const char *const *timesteps; // names of timestep lists
     uint64_t text_parameters;
-    char notice[256]; // a notice for the user about the loaded files; "": none
+    const struct vocabulary *vocabulary; // NULL: none. Owner: who gives the info
+    char notice[256];                    // a notice for the user about the loaded files; "": none
 };
 
 // The fields of a picture_request and of a picture_used. A name in both tables means the requested
@@ -149,7 +153,7 @@ const struct check_field *picture_value(const struct check_field *f,
                                         const struct picture_request *r,
                                         const struct picture_used *u, const void **at);
 // The i-th warning for the user about an image, one sentence; NULL: no more. Owner: text.
-const char *picture_warning(const struct picture_used *u, int i, char text[static 160]);
+const char *picture_warning(const struct picture_used *u, int i, char text[static PICTURE_WARNING]);
 // Writes all these values as members of a JSON object, without the braces.
 void picture_json(struct buf *b, const struct picture_request *r, const struct picture_used *u);
 

@@ -604,7 +604,12 @@ enum err cascade_read(const struct cascade_files *files, struct cascade *out, st
         e = loras_read(out, files->lora, true, why);
     if (!e && files->lora_choices)
         e = loras_read(out, files->lora_choices, false, why);
-    return e;
+    return e ? e : vocabulary_read(model, &out->vocabulary, why);
+}
+
+void cascade_deinit(struct cascade *c)
+{
+    vocabulary_unref(&c->vocabulary);
 }
 
 enum err cascade_preset_find(const struct cascade *c, const char *name, int *out, struct fault *why)

@@ -1,7 +1,7 @@
 // The description of a model: the folders of a cascade's networks, their config files, and the
 // recommended sampling settings, as the cascade's defaults and as named presets. Reads configs
 // only, no weights. Called by the engine and by `imagend inspect`. Thread: any; a cascade is plain
-// data.
+// data, but for its vocabulary.
 #ifndef IMAGEND_CASCADE_H
 #define IMAGEND_CASCADE_H
 
@@ -98,6 +98,7 @@ struct cascade {
     struct cascade_loras applied[CASCADE_MAX_STAGES]; // unless a request names others
     int presets; // the first is the cascade's default settings, named ""
     struct cascade_preset preset[CASCADE_MAX_PRESETS];
+    const struct vocabulary *vocabulary; // NULL: none
 };
 
 struct cascade_files {
@@ -128,7 +129,9 @@ struct cascade_files {
 // of steps or another sampler ignores it. A preset lists, for each stage, the settings that differ
 // from the cascade's defaults; a path in it selects another network with its own scheduler.
 // Source of the interval: Kynkaanniemi et al., Applying Guidance in a Limited Interval, 2024.
+// Owner: the caller calls cascade_deinit.
 enum err cascade_read(const struct cascade_files *files, struct cascade *out, struct fault *why);
+void cascade_deinit(struct cascade *c);
 
 // The files of a model as an engine is opened with it.
 static inline struct cascade_files cascade_files_of(const struct engine_params *p)

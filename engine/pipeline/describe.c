@@ -78,6 +78,7 @@ void request_describe(const struct cascade *c, struct model_info *to)
         describe_stage(c, i, &to->stage[i]);
     to->loras = c->loras;
     memcpy(to->lora, c->lora, sizeof to->lora);
+    to->vocabulary = c->vocabulary;
     to->presets = c->presets - 1;
     for (int i = 0; i < to->presets; i++)
         describe_preset(c, &c->preset[i + 1], &to->preset[i]);

@@ -222,6 +222,7 @@ void engine_close(struct engine **out)
     for (int i = 0; i < g->cascade.texts; i++)
         text_close(&g->text[i]);
     ops_device_close(&g->dev);
+    cascade_deinit(&g->cascade);
     free(g->slot);
     free(g->entries);
     free(g);

@@ -309,6 +309,8 @@ enum err engine_inspect(const struct engine_params *p, char **text, struct fault
         inspect_network(c, i, &b, &sum);
     inspect_loras(c, &b);
     inspect_abilities(c, &b);
+    if (c->vocabulary)
+        buf_printf(&b, "vocabulary     %d nouns and shapes\n", vocabulary_things(c->vocabulary));
     for (int i = 1; i < c->presets; i++)
         inspect_preset(c, &c->preset[i], &b);
     buf_printf(&b, "total          %.2f M parameters, %.1f MB on disk, %s\n",
@@ -324,6 +326,8 @@ enum err engine_inspect(const struct engine_params *p, char **text, struct fault
                       sum.incomplete, sum.incomplete > 1 ? "s" : "", p->model);
 done:
     buf_deinit(&b);
+    if (c)
+        cascade_deinit(c);
     free(c);
     return e;
 }

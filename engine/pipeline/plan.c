@@ -46,6 +46,8 @@ void engine_plan_info(const struct engine_plan *p, struct model_info *out)
 
 void engine_plan_close(struct engine_plan **p)
 {
+    if (*p)
+        cascade_deinit(&(*p)->cascade);
     free(*p);
     *p = NULL;
 }

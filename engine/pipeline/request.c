@@ -93,6 +93,8 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
         out->size[i] = out->used.scale ? (struct check_size){c->size[i], c->size[i]}
                                        : picture_stage_size(&sizes, &out->used, i);
     request_describe_modules(c, out->preset, &out->used);
+    if (c->vocabulary)
+        vocabulary_miss(c->vocabulary, r->prompt, out->used.nearest);
     out->seed = r->seed;
     out->picture = r->picture;
     return ERR_OK;

@@ -70,7 +70,7 @@ static void tell(const struct drawing *d, const struct engine_event *ev, const c
                  const struct picture_request *r)
 {
     const struct picture_used *used = engine_used(d->engine, ev->slot);
-    char warning[160], number[24] = "";
+    char warning[PICTURE_WARNING], number[24] = "";
 
     if (r->picture)
         snprintf(number, sizeof number, "  image %d", r->picture);

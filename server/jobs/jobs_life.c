@@ -166,7 +166,7 @@ static bool is_over(const struct job *job)
 static void on_admitted(struct jobs *j, struct job *job, const struct worker_event *ev)
 {
     struct job_picture *p = &job->picture[ev->work->picture];
-    char warning[160];
+    char warning[PICTURE_WARNING];
     for (int i = 0; !job->used.tokens && picture_warning(&ev->used, i, warning); i++)
         log_msg(LOG_WARN, "jobs", "%s: %s", job->id, warning);
     job->used = ev->used;

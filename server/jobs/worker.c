@@ -87,6 +87,8 @@ static void worker_on_async(uv_async_t *async)
 
 static void worker_free(struct worker *w)
 {
+    for (int i = 0; w->model && i < w->p.models; i++)
+        vocabulary_unref(&w->model[i].info.vocabulary);
     free(w->model);
     free(w);
 }

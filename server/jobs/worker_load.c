@@ -105,6 +105,7 @@ static void describe(struct worker_model *m)
         return; // the same model on the same device: leave the data that the loop reads unchanged
     m->described = true;
     m->info = *engine_info(m->engine);
+    (void)vocabulary_ref(m->info.vocabulary); // outlives this engine
     if (*m->info.notice)
         log_msg(LOG_WARN, "engine", "%s", m->info.notice);
 }

@@ -116,7 +116,7 @@ static void add_missing(struct buf *b, const struct call *c, const struct job *j
     const char *scheduler, *sampler = a1111_sampler_label(j->used.sampler, &scheduler);
     const struct a1111_sampler *asked = &extras->asked;
     struct buf comments = {0};
-    char warning[160];
+    char warning[PICTURE_WARNING];
     buf_puts(b, ",\"extra_generation_params\":{");
     for (int i = 0; i < extras->n; i++) {
         buf_printf(b, "%s\"%s\":", i ? "," : "", extras->extra[i].key);

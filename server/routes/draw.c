@@ -160,7 +160,7 @@ void draw_add_origin(struct buf *b, const struct job *job, int picture)
 
 void draw_add_warnings(struct buf *b, const struct job *job, const char *const *more)
 {
-    char text[160];
+    char text[PICTURE_WARNING];
     const char *comma = "";
     buf_puts(b, "\"warnings\":[");
     for (int i = 0; picture_warning(&job->used, i, text); i++, comma = ",") {

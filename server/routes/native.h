@@ -16,6 +16,7 @@ void native_events(struct call *c);
 
 struct native_capabilities_fields {
     const char *model;
+    bool vocabulary;
 };
 extern const struct check_table native_capabilities_check;
 void native_capabilities(struct call *c);

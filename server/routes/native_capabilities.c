@@ -88,6 +88,15 @@ static void add_presets(struct buf *b, const struct model_info *m)
     buf_puts(b, "]");
 }
 
+// The things that the model knows; null if its folder does not say.
+static void add_vocabulary(struct buf *b, const struct model_info *m, bool whole)
+{
+    if (whole)
+        buf_printf(b, ",\"vocabulary\":");
+    if (whole)
+        buf_puts(b, m->vocabulary ? vocabulary_json(m->vocabulary) : "null");
+}
+
 // The tasks, and what an input image may be.
 static void add_input(struct buf *b, const struct model_info *m, const struct jobs_limits *limits)
 {
@@ -121,6 +130,8 @@ static void add_models(struct buf *b, const struct app *app)
 static const struct check_field query[] = {
     {"model", CHECK_TEXT, 0, offsetof(struct native_capabilities_fields, model), 0, 200,
      .help = "a name from /v1/models; defaults to the first of them"},
+    {"vocabulary", CHECK_BOOL, 0, offsetof(struct native_capabilities_fields, vocabulary), 0, 0,
+     .def = "true", .help = "whether to list what the model knows"},
 };
 const struct check_table native_capabilities_check = CHECK_TABLE("CapabilitiesQuery", query, true);
 
@@ -163,6 +174,7 @@ void native_capabilities(struct call *c)
     add_stages(&b, m);
     add_parts(&b, m);
     add_presets(&b, m);
+    add_vocabulary(&b, m, f->vocabulary);
     add_names(&b, "samplers", m->samplers);
     add_names(&b, "timesteps", m->timesteps);
     buf_printf(&b,

@@ -214,7 +214,7 @@ static void finish_raw(struct images_wait *w)
 {
     struct http_request *http = w->call->http;
     const struct job *job = w->watch.job;
-    char text[160];
+    char text[PICTURE_WARNING];
     http_set_header(http, "X-Imagend-Seed", "%llu", (unsigned long long)job->spec.request.seed);
     http_set_header(http, "X-Imagend-Picture", "%d", job->spec.request.picture);
     for (int i = 0; picture_warning(&job->used, i, text); i++)

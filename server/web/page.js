@@ -4,6 +4,7 @@ import { show } from "./cards.js";
 import { editor } from "./editor.js";
 import { bodyWith, limits } from "./input.js";
 import { findInput, forget, list, remember, rememberInput } from "./jobs.js";
+import { showKnown } from "./known.js";
 import { chosen, offer, select } from "./loras.js";
 import { complain, say, settle, sizeText, sides, strengthWord, words } from "./words.js";
 
@@ -173,6 +174,7 @@ function showModel(can) {
   $("preset").replaceChildren($("preset").options[0], ...can.presets.map((p) => new Option(p.name, p.name)));
   $("preset-field").hidden = !can.presets.length;
   offer(can.loras, can.limits.loras);
+  showKnown(can.vocabulary);
   $("count").max = can.limits.n;
   Object.assign(limits, can.input, can.output && { output: can.output });
   editor.setAbilities(abilities(can));
@@ -232,9 +234,11 @@ $("seed-clear").addEventListener("click", () => {
   setSeed("");
   $("seed").focus();
 });
-for (const example of document.querySelectorAll("#examples button"))
-  example.addEventListener("click", () => {
-    $("prompt").value = example.textContent;
+for (const list of [$("examples"), $("known-list")])
+  list.addEventListener("click", ({ target }) => {
+    const example = target.closest("button");
+    if (!example) return;
+    $("prompt").value = example.dataset.prompt || example.textContent;
     $("form").requestSubmit();
   });
 $("prompt").addEventListener("keydown", (event) => {

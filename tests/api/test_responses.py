@@ -161,10 +161,14 @@ def a1111_answers(s, add, paths):
 def operator_answers(s, add):
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/capabilities"):
         add("GET " + path, s.get(path))
-    # Several models, of which one is broken; a server that loads; parts that are not applied.
-    file = os.path.join(tempfile.mkdtemp(), "models")
+    # Several models, of which one is broken and one has a vocabulary; a server that loads; parts that are not applied.
+    folder = tempfile.mkdtemp()
+    file = os.path.join(folder, "models")
     with open(file, "w") as f:
-        f.write("[photo]\nmodel = fake\n[missing]\nmodel = missing\n")
+        f.write("[photo]\nmodel = %s\n[missing]\nmodel = missing\n" % folder)
+    with open(os.path.join(folder, "vocabulary.json"), "w") as f:
+        f.write('{"format": 1, "nouns": [{"name": "cat", "category": "animals", "words": ["cat"], "languages": '
+                '{"de": ["katze"]}, "example": "a cat"}]}')
     other = Server("--models-file", file, start=False, env={"FAKE_PARTS": "1"})
     with other.held():
         other.start(ready=False)

@@ -104,6 +104,39 @@ await run({
     rmSync(folder, { recursive: true });
   },
 
+  async known() {
+    const folder = mkdtempSync(join(tmpdir(), "imagend-known-"));
+    writeFileSync(join(folder, "vocabulary.json"), JSON.stringify({ format: 1, colours: { red: ["red"] }, other_words: ["a"],
+      nouns: [{ name: "cat", category: "animals", words: ["cat", "kitten"], languages: { es: ["pingüino"] }, example: "a cat in the snow" },
+        { name: "hat", category: "clothes", words: ["hat"] }], shapes: [{ name: "star", words: ["star"] }] }));
+    const s = await serve({ FAKE_STEP_MS: "1" }, "--model", folder);
+    const { page, problems } = await open(s);
+    const shown = () => page.$$eval("#known-list button:not([hidden])", (all) => all.map((b) => b.textContent));
+    assert.equal(await page.textContent("#known-title"), "What this model knows (3)");
+    await page.click("#known-title");
+    assert.deepEqual(await shown(), ["cat", "hat", "star"]);
+    assert.equal(await page.textContent("#known-more"), "Colors: red.");
+    await look(page, "known");
+    for (const [asked, names] of [["Kitt", ["cat"]], ["PINGUI", ["cat"]], ["clothes", ["hat"]], ["zebra", []], ["a t", ["cat", "hat", "star"]]]) {
+      await page.fill("#known-search", asked);
+      assert.deepEqual(await shown(), names, asked);
+    }
+    await page.fill("#known-search", "zebra");
+    assert.equal(await page.textContent("#known-count"), "The model knows nothing of this name.");
+    await page.press("#known-search", "Enter");
+    assert.equal((await s.json("/v1/jobs")).data.length, 0, "searching draws nothing");
+    await page.fill("#known-search", "cat");
+    await page.click("#known-list button:not([hidden])");
+    await done(page);
+    assert.equal((await s.json("/v1/jobs")).data[0].request.prompt, "a cat in the snow");
+    await draw(page, "a bat", "64");
+    await done(page, 2);
+    assert.match(await page.textContent(".card .warning"), /^The model knows nothing .* it knows cat, hat or star\.$/);
+    assert.deepEqual(problems, []);
+    assert.equal(await s.stop(), 0);
+    rmSync(folder, { recursive: true });
+  },
+
   async loras() {
     const folder = mkdtempSync(join(tmpdir(), "imagend-loras-")), file = join(folder, "models");
     writeFileSync(file, "[photo]\nmodel = fake\nlora = fox.safetensors:0.5,a/twin.safetensors,b/twin.safetensors\n" +

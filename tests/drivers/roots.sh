@@ -1,11 +1,12 @@
 #!/bin/sh
 # driver.sh with the lavapipe of other Debian releases, each in a debootstrap root where `./run build`
 # builds as a user would: roots.sh BUILD. A slow test; needs root, a Debian mirror, and 3 GB of disk in
-# BUILD/roots, which is kept. Exits with 77 if none could run.
+# BUILD/roots, which is kept. RELEASES in the environment names some of them. Exits with 77 if none
+# could run.
 set -eu
 build=$1
 source=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
-releases='bookworm trixie trixie-backports'
+releases=${RELEASES:-bookworm trixie trixie-backports}
 run=0
 
 say() { printf '%s\n' "$*"; }

@@ -1,6 +1,7 @@
 // cascade.json: the meaning of its stages and presets, and that every error is refused by name.
 #include "cascade.h"
 #include "model_folder.h"
+#include "request.h"
 #include "test.h"
 
 #include <limits.h>
@@ -234,6 +235,29 @@ static void add_variant(const char *name, const char *from, const char *to)
     }
 }
 
+// The vocabulary of the folder decides whether a prompt gets a warning.
+static void check_vocabulary(struct cascade *c)
+{
+    static const char words[] = "{\"format\":1,\"nouns\":[{\"name\":\"cat\",\"words\":[\"cat\"]}]}";
+    struct resolved what;
+    struct fault why = {0};
+
+    model_folder_write("vocabulary.json", words, strlen(words));
+    CHECK_INT(read("{" STAGES "}", c, &why), ERR_OK);
+    CHECK_INT(request_resolve(c, &(struct picture_request){.prompt = "a dog"}, &what, &why),
+              ERR_OK);
+    CHECK_STR(what.used.nearest, "cat");
+    CHECK_INT(request_resolve(c, &(struct picture_request){.prompt = "a cat"}, &what, &why),
+              ERR_OK);
+    CHECK_STR(what.used.nearest, "");
+    cascade_deinit(c);
+    CHECK(!c->vocabulary);
+    model_folder_write("vocabulary.json", "{}", 2);
+    CHECK_INT(read("{" STAGES "}", c, &why), ERR_UNSUPPORTED);
+    CHECK_MSG(strstr(why.msg, "vocabulary.json"), "%s", why.msg);
+    cascade_deinit(c);
+}
+
 int main(int argc, char **argv)
 {
     struct cascade *c = malloc(sizeof *c);
@@ -250,6 +274,7 @@ int main(int argc, char **argv)
         check_folders(c);
         check_refusals(c);
         check_many(c);
+        check_vocabulary(c);
     }
     free(c);
     return test_end();

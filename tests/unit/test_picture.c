@@ -354,11 +354,15 @@ static void warnings(void)
           NULL}},
         {{.tokens = 77, .tokens_cut = 1, .negative_tokens = 77, .negative_tokens_cut = 2},
          {"the prompt has 78 tokens", "the negative prompt has 79 tokens"}},
+        {{.tokens = 77, .tokens_cut = 1, .nearest = "cat or car"},
+         {"the prompt has 78 tokens",
+          "the model knows nothing that the prompt names, so it draws something else; it knows "
+          "cat or car"}},
     };
 
     for (size_t i = 0; i < sizeof rows_ / sizeof *rows_; i++)
         for (int k = 0; k < 3; k++) {
-            char text[160];
+            char text[PICTURE_WARNING];
             const char *says = k < 2 ? rows_[i].says[k] : NULL;
             const char *got = picture_warning(&rows_[i].u, k, text);
             CHECK_MSG(says ? got && !strncmp(got, says, strlen(says)) : !got, "row %zu: %s", i,

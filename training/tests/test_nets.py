@@ -331,6 +331,13 @@ class Files(unittest.TestCase):
         self.assertEqual(set(data["categories"]), {n["category"] for n in data["nouns"]})
         self.assertEqual([s["name"] for s in data["shapes"]], SHAPES)
         self.assertIn("on the beach", data["places"]["beach"])
+        self.assertTrue({"beach", "red", "please", "the"} <= set(data["other_words"]))
+        self.assertTrue({"rotes", "strand", "海の上", "plage"} <= set(data["other_words"]))
+        self.assertFalse({"leaf", "sphere"} & set(data["other_words"]))
+
+    def test_the_vocabulary_of_the_shipped_model(self):
+        shipped = json.loads((pathlib.Path(__file__).parents[2] / "models/default/vocabulary.json").read_text(encoding="utf-8"))
+        self.assertEqual(shipped, known.vocabulary(synthetic.atlas(), []))
 
     def test_words_tokenize_as_their_sentence(self):
         from world import scene as worlds

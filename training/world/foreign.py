@@ -106,6 +106,9 @@ COUNTERS = {
     "zh": {"animals": "只", "birds": "只", "sea animals": "只", "insects": "只", "vehicles": "辆", "plants": "棵",
            "buildings": "座", "clothes": "件", "furniture": "张"},
 }
+# articles and particles
+MORE_WORDS = {"de": "ein eine einen einem einer eines der die das den dem", "fr": "un une des le la les du de l d et",
+              "es": "un una unos unas el la los las de", "ja": "の が は に で と", "zh": "一 个 的 在 上 里"}
 DEFAULT_COUNTER = {"ja": "つ", "zh": "个"}
 
 
@@ -134,6 +137,23 @@ def languages():
 def words_of(noun):
     """Every name of a noun in the other languages, singular and plural."""
     return [form for names in table().values() for w in names.get(noun.id, ()) for form in {w.singular, w.plural}]
+
+
+def other_words(language):
+    """Everything that captions of a language contain besides names of things: words, or, where none stand between
+    spaces, phrases."""
+    def texts(table):
+        for v in table.values() if isinstance(table, dict) else table:
+            yield from texts(v) if isinstance(v, dict) else v.split("|")
+    found = list(texts([PLACES[language], BACKDROPS[language], TIMES[language], AND[language]]))
+    found += [w.rstrip("*") for v in COLOURS[language].values() for w in v.split()] + NUMBERS[language].split()
+    found += [v for table in (OPENINGS, ENDINGS) for v in table.get(language, "").split("|")]
+    found += MORE_WORDS[language].split()
+    if not joint(language):
+        return [text for text in found if text] + list(COUNTERS[language].values()) + [DEFAULT_COUNTER[language]]
+    if language == "de":
+        found += [w + end for w in list(found) if w in COLOURS["de"].values() for end in ("e", "er", "es", "en", "em")]
+    return [word for text in found for word in text.split()]
 
 
 def names(cast):
