@@ -15,7 +15,7 @@ static const char good[] =
     "{\"name\": \"hot dog\", \"words\": [\"hot dog\"]},"
     "{\"name\": \"T-shirt\", \"words\": [\"T-shirt\"]}],"
     "\"shapes\": [{\"name\": \"star\", \"words\": [\"star\", \"stars\"]}],"
-    "\"other_words\": [\"a\", \"the\", \"on\", \"red\", \"beach\", \"stars\", "
+    "\"other_words\": [\"a\", \"the\", \"on\", \"red\", \"hot\", \"beach\", \"stars\", "
     "\"\u6d77\u306e\u4e0a\", \"\u306e\"]}";
 
 static const struct vocabulary *words_of(const char *text, struct fault *why)
@@ -43,6 +43,7 @@ static void test_prompts(void)
         {"my t shirt", ""},
         {"a (hot  dog:1.2)", ""},
         {"the stars", ""},
+        {"dog stars", ""},
         {"red on the beach", ""}, // names nothing, and describes a place
         {"\u6d77\u306e\u4e0a", ""},
         {"...", ""},
