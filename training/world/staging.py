@@ -124,7 +124,7 @@ def scene_of(view, layout, objects):
 
 
 # how tall a single object is by its size class; how tall the largest of several, and the least that any is
-SINGLE = (.40, .44, .48, .52, .56, .60)
+SINGLE = (.54, .57, .60, .63, .66, .69)
 SEVERAL = {2: (.44, .23), 3: (.35, .20)}
 SIZED = {None: 1., "small": .74, "large": 1.26}
 
@@ -204,8 +204,8 @@ class Stage:
 
     def single(self):
         a = self.actor(1)
-        self.fit(a, SINGLE[self.cast.nouns[a.noun].size - 1], .86, .70)
-        self.put(a, .5, .87, .06)
+        self.fit(a, SINGLE[self.cast.nouns[a.noun].size - 1], .90, .82)
+        self.put(a, .5, .91, .05)
         return [a]
 
     def row(self, first, places, extent, width):
