@@ -160,6 +160,13 @@ static enum err fake_model(const struct engine_params *p, struct fault *why)
     return ERR_OK;
 }
 
+// A "wordy" model has the vocabulary of its folder.
+static enum err fake_words(const struct engine_params *p, const struct vocabulary **out,
+                           struct fault *why)
+{
+    return strstr(p->model, "wordy") ? vocabulary_read(p->model, out, why) : ERR_OK;
+}
+
 // Fails where only reading the weights, or asking for memory, can.
 static enum err fake_load(const struct engine_params *p, struct fault *why)
 {
@@ -184,8 +191,8 @@ enum err engine_open(const struct engine_params *p, struct engine **out, struct 
     fake_see_open(p);
     if (atomic_fetch_add(&fake_opens, 1) < (int)fake_env("FAKE_OPEN_FAILS", 0))
         return fault_set(why, code, "device", "%s", fake_fault(err_text(code)));
-    const struct vocabulary *words = NULL; // a model that is a folder may have one
-    if (fake_model(p, why) || fake_load(p, why) || vocabulary_read(p->model, &words, why))
+    const struct vocabulary *words = NULL;
+    if (fake_model(p, why) || fake_load(p, why) || fake_words(p, &words, why))
         return why->code;
     while (fake_held() >= 0)
         fake_sleep(FAKE_HELD_MS);
@@ -332,7 +339,7 @@ enum err engine_plan_open(const struct engine_params *p, struct engine_plan **ou
 {
     *out = NULL;
     const struct vocabulary *words = NULL;
-    if (fake_model(p, why) || vocabulary_read(p->model, &words, why))
+    if (fake_model(p, why) || fake_words(p, &words, why))
         return why->code;
     *out = calloc(1, sizeof **out);
     if (!*out)

@@ -18,7 +18,7 @@ WARNING = "the model knows nothing that the prompt names, so it draws something 
 
 
 def folder(text):
-    path = tempfile.mkdtemp()
+    path = tempfile.mkdtemp(prefix="wordy")
     with open(os.path.join(path, "vocabulary.json"), "w") as f:
         f.write(text)
     return path

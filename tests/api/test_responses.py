@@ -162,7 +162,7 @@ def operator_answers(s, add):
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/capabilities"):
         add("GET " + path, s.get(path))
     # Several models, of which one is broken and one has a vocabulary; a server that loads; parts that are not applied.
-    folder = tempfile.mkdtemp()
+    folder = tempfile.mkdtemp(prefix="wordy")
     file = os.path.join(folder, "models")
     with open(file, "w") as f:
         f.write("[photo]\nmodel = %s\n[missing]\nmodel = missing\n" % folder)

@@ -105,7 +105,7 @@ await run({
   },
 
   async known() {
-    const folder = mkdtempSync(join(tmpdir(), "imagend-known-"));
+    const folder = mkdtempSync(join(tmpdir(), "imagend-wordy-"));
     writeFileSync(join(folder, "vocabulary.json"), JSON.stringify({ format: 1, colours: { red: ["red"] }, other_words: ["a"],
       nouns: [{ name: "cat", category: "animals", words: ["cat", "kitten"], languages: { es: ["pingüino"] }, example: "a cat in the snow" },
         { name: "hat", category: "clothes", words: ["hat"] }], shapes: [{ name: "star", words: ["star"] }] }));

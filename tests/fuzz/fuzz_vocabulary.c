@@ -14,7 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char nearest[VOCABULARY_NEAREST], *text = malloc(size + 1);
     if (!text)
         return 0;
-    memcpy(text, data, size);
+    if (size)
+        memcpy(text, data, size);
     text[size] = 0;
     char *split = strlen(text) == size ? strstr(text, mark) : NULL;
     const char *prompt = split ? split + strlen(mark) : "a dog";
