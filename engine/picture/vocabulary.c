@@ -161,6 +161,8 @@ static enum err add_thing(struct vocabulary *v, const struct json_t *thing, cons
     const char *name = json_read_text(&r, "name", NULL), *language;
     const struct json_t *others = r.err ? NULL : json_find(thing, "languages"), *list;
     char **more;
+    (void)json_read_text(&r, "category", NULL); // for clients, which rely on texts
+    (void)json_read_text(&r, "example", NULL);
     if (!r.err && (!name || !*name || strlen(name) >= PHRASE))
         (void)json_fail(&r, ERR_FORMAT, "name", "must be a text of 1 to %d bytes", PHRASE - 1);
     for (const char *c = name; !r.err && c && *c; c++)
@@ -176,10 +178,23 @@ static enum err add_thing(struct vocabulary *v, const struct json_t *thing, cons
     if (!(v->name[v->things] = strdup(name)))
         return fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
     const int number = v->things++;
-    enum err e = add_list(v, json_find(thing, "words"), what, "words", number, true, why);
+    enum err e = ERR_OK;
+    if (add_phrase(v, name, number, true))
+        e = fault_set(why, ERR_NO_MEMORY, "", "%s", err_text(ERR_NO_MEMORY));
+    if (!e)
+        e = add_list(v, json_find(thing, "words"), what, "words", number, true, why);
     for (void *at = NULL; !e && json_next(others, &at, &language, &list);)
         e = add_list(v, list, what, "languages", number, false, why);
     return e;
+}
+
+// Errors say which entry of which list is wrong.
+static enum err add_entry(struct vocabulary *v, const struct json_t *thing, const char *what,
+                          const char *list, size_t i, struct fault *why)
+{
+    char where[128];
+    snprintf(where, sizeof where, "%.80s: %s[%zu]", what, list, i);
+    return add_thing(v, thing, where, why);
 }
 
 static enum err read_map(struct vocabulary *v, const struct json_t *map, const char *what,
@@ -197,7 +212,7 @@ static enum err read_map(struct vocabulary *v, const struct json_t *map, const c
         if (things && json_kind(things) != JSON_LIST)
             return json_fail(&r, ERR_FORMAT, keys[k], "must be a list");
         for (size_t i = 0; !e && i < json_count(things); i++)
-            e = add_thing(v, json_item(things, i), what, why);
+            e = add_entry(v, json_item(things, i), what, keys[k], i, why);
     }
     if (!e && !v->things)
         return json_fail(&r, ERR_FORMAT, NULL, "has neither nouns nor shapes");
@@ -255,15 +270,18 @@ enum err vocabulary_read(const char *folder, const struct vocabulary **out, stru
 {
     struct json_t *doc = NULL;
     struct buf path = {0};
+    struct fault missing = {0}; // kept from *why: most folders have no vocabulary
     enum err e = ERR_NO_MEMORY;
     *out = NULL;
     buf_printf(&path, "%s/vocabulary.json", folder);
     if (!path.failed)
-        e = json_parse_file(path.data, VOCABULARY_MAX_BYTES, &doc, why);
+        e = json_parse_file(path.data, VOCABULARY_MAX_BYTES, &doc, &missing);
     if (!e)
         e = from_json(doc, fault_path(path.data), out, why);
     else if (e == ERR_NOT_FOUND)
         e = ERR_OK;
+    else if (why)
+        *why = missing;
     json_destroy(&doc);
     buf_deinit(&path);
     return e;
@@ -367,10 +385,8 @@ static bool misses(const struct vocabulary *v, const char *text, struct unknown 
         if (p && p->thing >= 0)
             return false;
         const size_t length = (size_t)(end - text);
-        if (!p && out->count < UNKNOWN && length > 1 && length < PHRASE) {
-            memcpy(out->word[out->count], text, length);
-            out->word[out->count++][length] = 0;
-        }
+        if (!p && out->count < UNKNOWN && length > 1)
+            snprintf(out->word[out->count++], PHRASE, "%.*s", (int)length, text);
         text = end + (*end == ' ');
     }
     return true;

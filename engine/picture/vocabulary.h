@@ -11,13 +11,14 @@
 struct vocabulary;
 
 enum {
-    VOCABULARY_MAX_BYTES = 4 << 20, // of the file
+    VOCABULARY_MAX_BYTES = 1 << 20, // of the file
     VOCABULARY_NEAREST = 128,       // bytes of a list of nearest names, with its NUL
 };
 
 // {"format": 1, "nouns": [{"name": "cat", "words": ["cat", "kitten"], "languages": {"de":
 // ["katze"]}}], "shapes": [likewise], "other_words": ["on the beach", "red"]}. other_words name no
-// thing: a prompt of these alone is complete. All other keys are for clients.
+// thing: a prompt of these alone is complete. Only format and name are required. All other keys are
+// for clients.
 // what: names the text in messages. Owner: the caller gives *out back with vocabulary_unref.
 // Errors: FORMAT, UNSUPPORTED (another format), NO_MEMORY.
 enum err vocabulary_parse(const char *text, size_t n, const char *what,

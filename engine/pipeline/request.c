@@ -93,7 +93,7 @@ enum err request_resolve(const struct cascade *c, const struct picture_request *
         out->size[i] = out->used.scale ? (struct check_size){c->size[i], c->size[i]}
                                        : picture_stage_size(&sizes, &out->used, i);
     request_describe_modules(c, out->preset, &out->used);
-    if (c->vocabulary)
+    if (c->vocabulary && !r->scale)
         vocabulary_miss(c->vocabulary, r->prompt, out->used.nearest);
     out->seed = r->seed;
     out->picture = r->picture;

@@ -168,7 +168,7 @@ def operator_answers(s, add):
         f.write("[photo]\nmodel = %s\n[missing]\nmodel = missing\n" % folder)
     with open(os.path.join(folder, "vocabulary.json"), "w") as f:
         f.write('{"format": 1, "nouns": [{"name": "cat", "category": "animals", "words": ["cat"], "languages": '
-                '{"de": ["katze"]}, "example": "a cat"}]}')
+                '{"de": ["katze"]}, "example": "a cat"}], "shapes": [{"name": "cube"}]}')
     other = Server("--models-file", file, start=False, env={"FAKE_PARTS": "1"})
     with other.held():
         other.start(ready=False)
