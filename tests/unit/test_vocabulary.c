@@ -49,7 +49,7 @@ static void test_prompts(void)
         {"...", ""},
         {"zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz",
          "cat, hot dog or T-shirt"},
-        {"a fox", ""},                        // a name is a word, too
+        {"a fox", ""},                    // a name is a word, too
         {"a dog", "hot dog, fox or cat"}, // a hot dog is no dog
         {"a catt and a fish", "cat, T-shirt or star"},
         {"concatenate", "cat, hot dog or star"}, // words, not parts of them
