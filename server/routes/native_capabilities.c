@@ -89,12 +89,10 @@ static void add_presets(struct buf *b, const struct model_info *m)
 }
 
 // The things that the model knows; null if its folder does not say.
-static void add_vocabulary(struct buf *b, const struct model_info *m, bool whole)
+static void add_vocabulary(struct buf *b, const struct model_info *m)
 {
-    if (whole)
-        buf_printf(b, ",\"vocabulary\":");
-    if (whole)
-        buf_puts(b, m->vocabulary ? vocabulary_json(m->vocabulary) : "null");
+    buf_puts(b, ",\"vocabulary\":");
+    buf_puts(b, m->vocabulary ? vocabulary_json(m->vocabulary) : "null");
 }
 
 // The tasks, and what an input image may be.
@@ -174,7 +172,8 @@ void native_capabilities(struct call *c)
     add_stages(&b, m);
     add_parts(&b, m);
     add_presets(&b, m);
-    add_vocabulary(&b, m, f->vocabulary);
+    if (f->vocabulary)
+        add_vocabulary(&b, m);
     add_names(&b, "samplers", m->samplers);
     add_names(&b, "timesteps", m->timesteps);
     buf_printf(&b,
