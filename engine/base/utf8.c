@@ -1,6 +1,8 @@
 // UTF-8 validation, see utf8.h. Called for prompts and file contents, on any thread.
 #include "utf8.h"
 
+#include "buf.h"
+
 #include <string.h>
 
 size_t utf8_decode(const char *s, size_t n, uint32_t *c)
@@ -54,4 +56,24 @@ bool utf8_is_space(uint32_t c)
     return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 ||
            c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
            c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+void utf8_put(struct buf *b, uint32_t c)
+{
+    if (c == 0 || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+        c = 0xfffd;
+    if (c < 0x80) {
+        buf_putc(b, (char)c);
+    } else if (c < 0x800) {
+        buf_putc(b, (char)(0xc0 | c >> 6));
+    } else if (c < 0x10000) {
+        buf_putc(b, (char)(0xe0 | c >> 12));
+        buf_putc(b, (char)(0x80 | (c >> 6 & 0x3f)));
+    } else {
+        buf_putc(b, (char)(0xf0 | c >> 18));
+        buf_putc(b, (char)(0x80 | (c >> 12 & 0x3f)));
+        buf_putc(b, (char)(0x80 | (c >> 6 & 0x3f)));
+    }
+    if (c >= 0x80)
+        buf_putc(b, (char)(0x80 | (c & 0x3f)));
 }

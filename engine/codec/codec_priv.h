@@ -69,8 +69,6 @@ int codec_exif_orientation(const uint8_t *data, size_t size);
 void codec_exif_comment(const uint8_t *data, size_t size, struct buf *out);
 // Appends EXIF data, without the "Exif" prefix, that contains only a user comment.
 void codec_put_exif(struct buf *b, const char *comment);
-// Appends a character as UTF-8; an invalid one, or NUL, becomes U+FFFD.
-void codec_put_utf8(struct buf *b, uint32_t c);
 // Appends text as UTF-8, without trailing NULs. utf8: it may be UTF-8; otherwise it is Latin-1.
 void codec_put_text(struct buf *b, const uint8_t *p, size_t n, bool utf8);
 // Set r->orientation if the file states one.

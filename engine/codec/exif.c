@@ -1,7 +1,6 @@
 // Reads the orientation and the user comment from EXIF data, and writes EXIF data with a comment:
 // A1111 stores an image's settings there. Called by the decoders, texts.c and the encoders.
 #include "codec_priv.h"
-
 #include "utf8.h"
 
 #include <stdlib.h>
@@ -75,26 +74,6 @@ int codec_exif_orientation(const uint8_t *data, size_t size)
 
 // ---- comments -----------------------------------------------------------------------------------
 
-void codec_put_utf8(struct buf *b, uint32_t c)
-{
-    if (c == 0 || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
-        c = 0xfffd;
-    if (c < 0x80) {
-        buf_putc(b, (char)c);
-    } else if (c < 0x800) {
-        buf_putc(b, (char)(0xc0 | c >> 6));
-    } else if (c < 0x10000) {
-        buf_putc(b, (char)(0xe0 | c >> 12));
-        buf_putc(b, (char)(0x80 | (c >> 6 & 0x3f)));
-    } else {
-        buf_putc(b, (char)(0xf0 | c >> 18));
-        buf_putc(b, (char)(0x80 | (c >> 12 & 0x3f)));
-        buf_putc(b, (char)(0x80 | (c >> 6 & 0x3f)));
-    }
-    if (c >= 0x80)
-        buf_putc(b, (char)(0x80 | (c & 0x3f)));
-}
-
 // The standard leaves the byte order open. piexif, which A1111 uses, always writes big-endian;
 // others follow the file's byte order. In most text the zero bytes show which it is.
 static bool is_big(const uint8_t *p, size_t n)
@@ -122,7 +101,7 @@ static void put_utf16(struct buf *b, const uint8_t *p, size_t n)
             i += 2;
         }
         if (c != 0xfeff && c)
-            codec_put_utf8(b, c);
+            utf8_put(b, c);
     }
 }
 

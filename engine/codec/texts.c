@@ -20,7 +20,7 @@ void codec_put_text(struct buf *b, const uint8_t *p, size_t n, bool utf8)
     for (size_t at = 0; at < n;) {
         uint32_t c = p[at];
         at += utf8 ? utf8_decode(s + at, n - at, &c) : 1;
-        codec_put_utf8(b, c);
+        utf8_put(b, c);
     }
 }
 

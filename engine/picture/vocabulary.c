@@ -65,25 +65,6 @@ static uint32_t lower(uint32_t c)
     return c == 0x152 ? 0x153 : c;
 }
 
-static void put(struct buf *b, uint32_t c)
-{
-    if (c < 0x80) {
-        buf_putc(b, (char)c);
-    } else if (c < 0x800) {
-        buf_putc(b, (char)(0xc0 | c >> 6));
-        buf_putc(b, (char)(0x80 | (c & 0x3f)));
-    } else if (c < 0x10000) {
-        buf_putc(b, (char)(0xe0 | c >> 12));
-        buf_putc(b, (char)(0x80 | (c >> 6 & 0x3f)));
-        buf_putc(b, (char)(0x80 | (c & 0x3f)));
-    } else {
-        buf_putc(b, (char)(0xf0 | c >> 18));
-        buf_putc(b, (char)(0x80 | (c >> 12 & 0x3f)));
-        buf_putc(b, (char)(0x80 | (c >> 6 & 0x3f)));
-        buf_putc(b, (char)(0x80 | (c & 0x3f)));
-    }
-}
-
 // Appends the words of at most n bytes in lower case, with single spaces between them.
 static void put_words(struct buf *b, const char *s, size_t n)
 {
@@ -98,7 +79,7 @@ static void put_words(struct buf *b, const char *s, size_t n)
         if (gap)
             buf_putc(b, ' ');
         gap = false;
-        put(b, lower(c));
+        utf8_put(b, lower(c));
     }
 }
 
