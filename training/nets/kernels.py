@@ -12,9 +12,11 @@ import tempfile
 import torch
 
 SOURCES = [pathlib.Path(__file__).with_name(name) for name in ("winograd.c", "norm.c")]
-COMMAND = ["cc", "-O3", "-ffast-math", "-mavx2", "-mfma", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+COMMAND = ["cc", "-O3", "-ffast-math", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+LEAST, ALL = ("-mavx2", "-mfma"), ("-march=native",)        # what of the processor is used
 POINTER, SIZE = ctypes.c_void_p, ctypes.c_ssize_t
 FUNCTIONS = {
+    "winograd_halves": [],
     "winograd_convolve": [POINTER] * 4 + [SIZE] * 5 + [ctypes.c_int],
     "winograd_weight_gradient": [POINTER] * 3 + [SIZE] * 5,
     "norm_silu": [POINTER] * 6 + [SIZE] * 4 + [ctypes.c_double],
@@ -22,32 +24,38 @@ FUNCTIONS = {
 }
 
 
-def _compiled():
-    """The library, in the user's cache, under a name that changes with its sources."""
-    name = hashlib.sha256(b"".join(s.read_bytes() for s in SOURCES) + repr(COMMAND).encode()).hexdigest()[:16]
+def _features():
+    """Names of what the processor can do."""
+    cpu = pathlib.Path("/proc/cpuinfo")
+    return sorted(set(cpu.read_text().split())) if cpu.exists() else []
+
+
+def _compiled(machine):
+    """The library, in the user's cache, under a name that changes with its sources and the processor."""
+    made_of = repr((COMMAND, machine, [name for name in _features() if name.startswith(("avx", "fma"))])).encode()
+    name = hashlib.sha256(b"".join(s.read_bytes() for s in SOURCES) + made_of).hexdigest()[:16]
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "imagend"
     library = folder / f"training-{name}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             made = pathlib.Path(temporary) / "made.so"
-            subprocess.run([*COMMAND, *map(str, SOURCES), "-o", str(made), "-lmvec", "-lm"], check=True)
+            subprocess.run([*COMMAND, *machine, *map(str, SOURCES), "-o", str(made), "-lmvec", "-lm"], check=True)
             made.replace(library)       # two processes may do this at the same time
     library = ctypes.CDLL(str(library))
     for function, types in FUNCTIONS.items():
         getattr(library, function).argtypes = types
-        getattr(library, function).restype = None
+        getattr(library, function).restype = ctypes.c_int if function == "winograd_halves" else None
     return library
 
 
 @functools.cache
-def load():
+def load(machine=ALL):
     """Kernels, or None without AVX2 or a compiler."""
-    cpu = pathlib.Path("/proc/cpuinfo")
-    if not cpu.exists() or not {"avx2", "fma"} <= set(cpu.read_text().split()):
+    if not {"avx2", "fma"} <= set(_features()):
         return None
     try:
-        return Kernels(_compiled())
+        return Kernels(_compiled(machine))
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -55,6 +63,7 @@ def load():
 class Kernels:
     def __init__(self, library):
         self.library = library
+        self.halves = bool(library.winograd_halves())       # gradients of convolutions are computed in bfloat16
 
     def convolve(self, x, weight, bias):
         """F.conv2d(x, weight, bias, padding=1), for a convolution that `fits`."""

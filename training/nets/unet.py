@@ -6,9 +6,9 @@ DeepFloyd IF's blocks, driven by the same config.json, plus three keys of ours.
 `low_res_align_corners` false: low-res pixels are squares when they are upscaled, so that the picture
 stays where it was; diffusers' pipelines stretch it from corner to corner, by up to 1.5 pixels of a
 4x larger one, which a convolution that does not know its place cannot take back.
-On a CPU with instructions for it, the convolutions and the attention products run in bfloat16 while
-training, everything else in float32 (HALF); on one without, C code computes 3x3 convolutions and activations while
-training (KERNELS). run.choose_arithmetic decides. Exported results are always computed in float32, by torch.
+On a CPU with instructions for it, most products run in bfloat16 while training, everything else in float32 (HALF).
+C code computes activations and 3x3 convolutions while training (KERNELS), of small maps only where there is no
+bfloat16. run.choose_arithmetic decides. Exported results are always computed in float32, by torch.
 """
 
 import math
@@ -21,15 +21,24 @@ from nets import kernels
 
 HALF = False
 KERNELS = None          # nets.kernels.load()
+SMALL = 8               # height and width of maps that torch convolves faster in bfloat16 lie below this
 
 
 class Conv(nn.Conv2d):
     def forward(self, x):
-        if KERNELS and torch.is_grad_enabled() and kernels.fits(self, x):
+        quicker = KERNELS and torch.is_grad_enabled() and not (HALF and min(x.shape[2:]) < SMALL)
+        if quicker and kernels.fits(self, x):
             return KERNELS.convolve(x, self.weight, self.bias)
         if not HALF:
             return super().forward(x)
         return F.conv2d(x.bfloat16(), self.weight.bfloat16(), self.bias.bfloat16(), self.stride, self.padding).float()
+
+
+class Linear(nn.Linear):
+    def forward(self, x):
+        if not HALF:
+            return super().forward(x)
+        return F.linear(x.bfloat16(), self.weight.bfloat16(), self.bias.bfloat16()).float()
 
 
 def _zero(module):
@@ -86,13 +95,13 @@ class Attention(nn.Module):
         text = config["cross_attention_dim"]
         self.heads = channels // config["attention_head_dim"]
         self.group_norm = nn.GroupNorm(config["norm_num_groups"], channels, 1e-5)
-        self.to_q = nn.Linear(channels, channels)
-        self.add_k_proj = nn.Linear(text, channels)
-        self.add_v_proj = nn.Linear(text, channels)
+        self.to_q = Linear(channels, channels)
+        self.add_k_proj = Linear(text, channels)
+        self.add_v_proj = Linear(text, channels)
         if not config["only_cross_attention"]:
-            self.to_k = nn.Linear(channels, channels)
-            self.to_v = nn.Linear(channels, channels)
-        self.to_out = nn.ModuleList([_zero(nn.Linear(channels, channels))])
+            self.to_k = Linear(channels, channels)
+            self.to_v = Linear(channels, channels)
+        self.to_out = nn.ModuleList([_zero(Linear(channels, channels))])
 
     def forward(self, x, text):
         n, c, height, width = x.shape
@@ -151,7 +160,7 @@ class AttentionPooling(nn.Module):
         super().__init__()
         self.heads = heads
         self.positional_embedding = nn.Parameter(torch.randn(1, dim) / dim ** .5)
-        self.k_proj, self.q_proj, self.v_proj = (nn.Linear(dim, dim) for _ in range(3))
+        self.k_proj, self.q_proj, self.v_proj = (Linear(dim, dim) for _ in range(3))
 
     def forward(self, x):
         n, _, dim = x.shape
@@ -193,7 +202,7 @@ class UNet(nn.Module):
         text, area = config["encoder_hid_dim"], config["patch_size"] ** 2
         self.conv_in = Conv(config["in_channels"] * area, channels[0], 3, padding=1)
         self.time_embedding = Mlp(channels[0], temb)
-        self.encoder_hid_proj = nn.Linear(text, config["cross_attention_dim"])
+        self.encoder_hid_proj = Linear(text, config["cross_attention_dim"])
         self.add_embedding = TextEmbedding(text, temb, config["addition_embed_type_num_heads"])
         if config["class_embed_type"] == "timestep":
             self.class_embedding = Mlp(channels[0], temb)

@@ -1,43 +1,112 @@
-/* 3x3 convolutions for training on a CPU with AVX2: stride 1, one pixel of zeros around, float32,
- * NCHW.
+/* 3x3 convolutions for training on a CPU with AVX2 or AVX-512: stride 1, one pixel of zeros around,
+ * float32, NCHW.
  *
  * Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, Fast Algorithms for Convolutional
  * Neural Networks): a tile of 4x4 outputs needs 36 products per pair of channels instead of 144.
  * Each of the 36 positions of a transformed tile is a matrix product over channels.
  * nets/kernels.py calls this file; one thread, no state.
  *
- * Layouts in the transformed domain, p = 0..35 the position, in panels of 16 tiles (PANEL):
- *   tiles    [p][panel][channel][16]
+ * Layouts in the transformed domain, p = 0..35 the position, in panels of PANEL tiles:
+ *   tiles    [p][panel][channel][PANEL]
  *   weights  [p][output/4][input][4]
- *   gradient [p][output/4][input/2][8], where lane = (input % 2) * 4 + output % 4
+ *   gradient [p][output/4][input/QUARTER][LANES], where lane = (input % QUARTER) * 4 + output % 4
+ *
+ * Where the processor multiplies bfloat16, the gradients are products of that, summed in float32;
+ * outputs are not. The tiles and weights for the gradient of the input are then in pairs of
+ * channels:
+ *   tiles    [p][panel][channel/2][PANEL][2]
+ *   weights  [p][output/4][input/2][4][2]
  */
 
 #include <immintrin.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PANEL = 16, POSITIONS = 36, LANES = 8, LEAST_TILES = 64 };
+#ifdef __AVX512F__
+typedef __m512 vec;
+#define SET1 _mm512_set1_ps
+#define MULTIPLY_ADD _mm512_fmadd_ps
+#define LOAD _mm512_load_ps
+#define STORE _mm512_store_ps
+#define UNPACK_LOW _mm512_unpacklo_ps
+#define UNPACK_HIGH _mm512_unpackhi_ps
+#define SHUFFLE _mm512_shuffle_ps
+#else
+typedef __m256 vec;
+#define SET1 _mm256_set1_ps
+#define MULTIPLY_ADD _mm256_fmadd_ps
+#define LOAD _mm256_load_ps
+#define STORE _mm256_store_ps
+#define UNPACK_LOW _mm256_unpacklo_ps
+#define UNPACK_HIGH _mm256_unpackhi_ps
+#define SHUFFLE _mm256_shuffle_ps
+#endif
 
-typedef __m256 v8;
+enum {
+    LANES = sizeof(vec) / sizeof(float),
+    QUARTER = LANES / 4,
+    PANEL = 2 * LANES,
+    POSITIONS = 36,
+    LEAST_TILES = 32, /* that are transformed together, while there are images */
+};
 
-static inline v8 times(float k, v8 x)
+static inline vec times(float k, vec x)
 {
-    return _mm256_mul_ps(_mm256_set1_ps(k), x);
+    return SET1(k) * x;
 }
 
-static inline v8 plus_times(v8 sum, float k, v8 x)
+static inline vec plus_times(vec sum, float k, vec x)
 {
-    return _mm256_fmadd_ps(_mm256_set1_ps(k), x, sum);
+    return MULTIPLY_ADD(SET1(k), x, sum);
 }
+
+/* The numbers whose products the gradients are made of, WIDE of them in a register. */
+#ifdef __AVX512BF16__
+enum { WIDE = 32 };
+typedef uint16_t narrow; /* bfloat16 */
+typedef __m512bh narrow_vec;
+
+static inline __m256i narrowed(vec x)
+{
+    return (__m256i)_mm512_cvtneps_pbh(x);
+}
+
+static inline void store_narrow(narrow *to, vec x)
+{
+    _mm256_store_si256((__m256i *)to, narrowed(x));
+}
+
+static inline narrow_vec load_narrow(const narrow *from)
+{
+    return (narrow_vec)_mm512_load_si512(from);
+}
+
+static inline vec plus_products(vec sums, narrow_vec a, narrow_vec b)
+{
+    return _mm512_dpbf16_ps(sums, a, b);
+}
+#else
+enum { WIDE = LANES };
+typedef float narrow;
+typedef vec narrow_vec;
+#define store_narrow STORE
+#define load_narrow LOAD
+
+static inline vec plus_products(vec sums, vec a, vec b)
+{
+    return MULTIPLY_ADD(a, b, sums);
+}
+#endif
 
 /* The transforms of one dimension, and adjoints for gradients; each is applied along columns, then
  * along rows. */
 
-static inline void of_input(const v8 d[6], v8 out[6])
+static inline void of_input(const vec d[6], vec out[6])
 {
-    v8 even = plus_times(d[4], -4, d[2]), odd = plus_times(d[3], -4, d[1]);
-    v8 far = d[4] - d[2], near = times(2, d[3] - d[1]);
+    vec even = plus_times(d[4], -4, d[2]), odd = plus_times(d[3], -4, d[1]);
+    vec far = d[4] - d[2], near = times(2, d[3] - d[1]);
     out[0] = plus_times(plus_times(d[4], 4, d[0]), -5, d[2]);
     out[1] = even + odd;
     out[2] = even - odd;
@@ -46,9 +115,9 @@ static inline void of_input(const v8 d[6], v8 out[6])
     out[5] = plus_times(plus_times(d[5], 4, d[1]), -5, d[3]);
 }
 
-static inline void to_output(const v8 m[6], v8 out[4])
+static inline void to_output(const vec m[6], vec out[4])
 {
-    v8 sum = m[1] + m[2], difference = m[1] - m[2], sum2 = m[3] + m[4], difference2 = m[3] - m[4];
+    vec sum = m[1] + m[2], difference = m[1] - m[2], sum2 = m[3] + m[4], difference2 = m[3] - m[4];
     out[0] = m[0] + sum + sum2;
     out[1] = plus_times(difference, 2, difference2);
     out[2] = plus_times(sum, 4, sum2);
@@ -56,10 +125,10 @@ static inline void to_output(const v8 m[6], v8 out[4])
 }
 
 /* The adjoint of to_output. */
-static inline void of_output_gradient(const v8 g[4], v8 out[6])
+static inline void of_output_gradient(const vec g[4], vec out[6])
 {
-    v8 even = g[0] + g[2], odd = g[1] + g[3];
-    v8 even2 = plus_times(g[0], 4, g[2]), odd2 = plus_times(times(2, g[1]), 8, g[3]);
+    vec even = g[0] + g[2], odd = g[1] + g[3];
+    vec even2 = plus_times(g[0], 4, g[2]), odd2 = plus_times(times(2, g[1]), 8, g[3]);
     out[0] = g[0];
     out[1] = even + odd;
     out[2] = even - odd;
@@ -68,9 +137,9 @@ static inline void of_output_gradient(const v8 g[4], v8 out[6])
     out[5] = g[3];
 }
 
-static inline void of_weights(const v8 w[3], v8 out[6])
+static inline void of_weights(const vec w[3], vec out[6])
 {
-    v8 ends = w[0] + w[2], far = plus_times(times(1 / 24.f, w[0]), 1 / 6.f, w[2]);
+    vec ends = w[0] + w[2], far = plus_times(times(1 / 24.f, w[0]), 1 / 6.f, w[2]);
     out[0] = times(1 / 4.f, w[0]);
     out[1] = times(-1 / 6.f, ends + w[1]);
     out[2] = times(-1 / 6.f, ends - w[1]);
@@ -80,40 +149,69 @@ static inline void of_weights(const v8 w[3], v8 out[6])
 }
 
 /* The adjoint of of_weights. */
-static inline void to_weight_gradient(const v8 u[6], v8 out[3])
+static inline void to_weight_gradient(const vec u[6], vec out[3])
 {
-    v8 sum = u[1] + u[2], sum2 = u[3] + u[4];
+    vec sum = u[1] + u[2], sum2 = u[3] + u[4];
     out[0] = plus_times(plus_times(times(1 / 4.f, u[0]), -1 / 6.f, sum), 1 / 24.f, sum2);
     out[1] = plus_times(times(1 / 6.f, u[2] - u[1]), 1 / 12.f, u[3] - u[4]);
     out[2] = plus_times(plus_times(u[5], -1 / 6.f, sum), 1 / 6.f, sum2);
 }
 
-/* 8 rows of 4 numbers from 8 places, as 4 vectors over the places. */
-static inline void load_rows(const float *const from[LANES], ptrdiff_t offset, v8 out[4])
+/* Lane 4j + k of four vectors in turn: four numbers from from[4j + k], for j = 0 .. QUARTER - 1. */
+static inline vec load_quarters(const float *const from[LANES], int k, ptrdiff_t offset)
 {
-    v8 r[4];
-    for (int l = 0; l < 4; l++)
-        r[l] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from[l] + offset)),
-                                    _mm_loadu_ps(from[l + 4] + offset), 1);
-    v8 a = _mm256_unpacklo_ps(r[0], r[1]), b = _mm256_unpackhi_ps(r[0], r[1]);
-    v8 c = _mm256_unpacklo_ps(r[2], r[3]), d = _mm256_unpackhi_ps(r[2], r[3]);
-    out[0] = _mm256_shuffle_ps(a, c, 0x44);
-    out[1] = _mm256_shuffle_ps(a, c, 0xee);
-    out[2] = _mm256_shuffle_ps(b, d, 0x44);
-    out[3] = _mm256_shuffle_ps(b, d, 0xee);
+#ifdef __AVX512F__
+    vec r = _mm512_castps128_ps512(_mm_loadu_ps(from[k] + offset));
+    r = _mm512_insertf32x4(r, _mm_loadu_ps(from[k + 4] + offset), 1);
+    r = _mm512_insertf32x4(r, _mm_loadu_ps(from[k + 8] + offset), 2);
+    return _mm512_insertf32x4(r, _mm_loadu_ps(from[k + 12] + offset), 3);
+#else
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from[k] + offset)),
+                                _mm_loadu_ps(from[k + 4] + offset), 1);
+#endif
+}
+
+/* The inverse of load_quarters. */
+static inline void store_quarters(float *const to[LANES], int k, ptrdiff_t offset, vec r)
+{
+#ifdef __AVX512F__
+    _mm_storeu_ps(to[k] + offset, _mm512_castps512_ps128(r));
+    _mm_storeu_ps(to[k + 4] + offset, _mm512_extractf32x4_ps(r, 1));
+    _mm_storeu_ps(to[k + 8] + offset, _mm512_extractf32x4_ps(r, 2));
+    _mm_storeu_ps(to[k + 12] + offset, _mm512_extractf32x4_ps(r, 3));
+#else
+    _mm_storeu_ps(to[k] + offset, _mm256_castps256_ps128(r));
+    _mm_storeu_ps(to[k + 4] + offset, _mm256_extractf128_ps(r, 1));
+#endif
+}
+
+/* Transposes 4x4 numbers in every quarter. */
+static inline void transpose(const vec in[4], vec out[4])
+{
+    vec a = UNPACK_LOW(in[0], in[1]), b = UNPACK_HIGH(in[0], in[1]);
+    vec c = UNPACK_LOW(in[2], in[3]), d = UNPACK_HIGH(in[2], in[3]);
+    out[0] = SHUFFLE(a, c, 0x44);
+    out[1] = SHUFFLE(a, c, 0xee);
+    out[2] = SHUFFLE(b, d, 0x44);
+    out[3] = SHUFFLE(b, d, 0xee);
+}
+
+/* LANES rows of 4 numbers from as many places, as 4 vectors over the places. */
+static inline void load_rows(const float *const from[LANES], ptrdiff_t offset, vec out[4])
+{
+    vec r[4];
+    for (int k = 0; k < 4; k++)
+        r[k] = load_quarters(from, k, offset);
+    transpose(r, out);
 }
 
 /* The inverse of load_rows. */
-static inline void store_rows(float *const to[LANES], ptrdiff_t offset, const v8 in[4])
+static inline void store_rows(float *const to[LANES], ptrdiff_t offset, const vec in[4])
 {
-    v8 a = _mm256_unpacklo_ps(in[0], in[1]), b = _mm256_unpackhi_ps(in[0], in[1]);
-    v8 c = _mm256_unpacklo_ps(in[2], in[3]), d = _mm256_unpackhi_ps(in[2], in[3]);
-    v8 r[4] = {_mm256_shuffle_ps(a, c, 0x44), _mm256_shuffle_ps(a, c, 0xee),
-               _mm256_shuffle_ps(b, d, 0x44), _mm256_shuffle_ps(b, d, 0xee)};
-    for (int l = 0; l < 4; l++) {
-        _mm_storeu_ps(to[l] + offset, _mm256_castps256_ps128(r[l]));
-        _mm_storeu_ps(to[l + 4] + offset, _mm256_extractf128_ps(r[l], 1));
-    }
+    vec r[4];
+    transpose(in, r);
+    for (int k = 0; k < 4; k++)
+        store_quarters(to, k, offset, r[k]);
 }
 
 /* Some images of a batch that are transformed together, and scratch memory for one channel of them.
@@ -121,9 +219,10 @@ static inline void store_rows(float *const to[LANES], ptrdiff_t offset, const v8
 struct Chunk {
     ptrdiff_t images, height, width;
     ptrdiff_t tiles, panels;
-    float *padded; /* [images][height + 2][width + 4] with zeros around, then zeros for tiles that
-                      do not exist */
-    float *spare;  /* where tiles that do not exist store */
+    float *padded;  /* [images][height + 2][width + 4] with zeros around, then zeros for tiles that
+                       do not exist; all of it twice, for two channels */
+    ptrdiff_t twin; /* from the first of these to the second */
+    float *spare;   /* where tiles that do not exist store */
     const float **sources; /* of each tile in `padded` */
     ptrdiff_t *places; /* of each tile in a channel of one image, and of the image's first tile */
 };
@@ -142,24 +241,24 @@ static void *allocate(ptrdiff_t count, size_t size)
     return p;
 }
 
-/* How far apart positions lie that have so many numbers each: a cache line more, or all 36 would
- * compete for the same few lines of the cache, since most sizes are powers of two. */
+/* How far apart positions lie that have so many numbers each: some cache lines more, or all 36
+ * would compete for the same few lines of the cache, since most sizes are powers of two. */
 static ptrdiff_t apart(ptrdiff_t count)
 {
-    return count + 64 / (ptrdiff_t)sizeof(float);
+    return count + 32;
 }
 
-static struct Chunk chunk_new(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width)
+static struct Chunk chunk_new(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width, ptrdiff_t least)
 {
     struct Chunk c = {.height = height, .width = width};
     ptrdiff_t tiles = height / 4 * (width / 4);
-    c.images = (LEAST_TILES + tiles - 1) / tiles;
+    c.images = (least + tiles - 1) / tiles;
     c.images = c.images < images ? c.images : images;
     c.tiles = c.images * tiles;
     c.panels = (c.tiles + PANEL - 1) / PANEL;
-    ptrdiff_t size = padded_size(&c) + 6 * (width + 4) + 64;
-    c.padded = allocate(size, sizeof(float));
-    memset(c.padded, 0, size * sizeof(float));
+    c.twin = padded_size(&c) + 6 * (width + 4) + 64;
+    c.padded = allocate(2 * c.twin, sizeof(float));
+    memset(c.padded, 0, 2 * c.twin * sizeof(float));
     c.spare = allocate(4 * width + 64, sizeof(float));
     c.sources = allocate(c.panels * PANEL, sizeof(*c.sources));
     c.places = allocate(c.panels * PANEL, sizeof(*c.places));
@@ -181,12 +280,14 @@ static void chunk_free(struct Chunk *c)
     free(c->places);
 }
 
-/* Images of one channel, `stride` floats apart, into c->padded; those from `count` on are zeros. */
-static void pad(struct Chunk *c, const float *from, ptrdiff_t stride, ptrdiff_t count)
+/* Images of one channel, `stride` floats apart, into c->padded + place; those from `count` on are
+ * zeros. */
+static void pad(struct Chunk *c, const float *from, ptrdiff_t stride, ptrdiff_t count,
+                ptrdiff_t place)
 {
     ptrdiff_t line = c->width + 4;
     for (int n = 0; n < c->images; n++) {
-        float *to = c->padded + n * (c->height + 2) * line + line + 1;
+        float *to = c->padded + place + n * (c->height + 2) * line + line + 1;
         for (int y = 0; y < c->height; y++, to += line) {
             if (n < count)
                 memcpy(to, from + n * stride + y * c->width, c->width * sizeof(float));
@@ -196,31 +297,61 @@ static void pad(struct Chunk *c, const float *from, ptrdiff_t stride, ptrdiff_t 
     }
 }
 
+/* The rows of the tiles t .. t + LANES - 1 of the channel at c->padded + place, transformed. */
+static inline void input_rows(const struct Chunk *c, ptrdiff_t t, ptrdiff_t place, vec half[6][6])
+{
+    for (int i = 0; i < 6; i++) {
+        vec d[8];
+        load_rows(c->sources + t, place + i * (c->width + 4), d);
+        load_rows(c->sources + t, place + i * (c->width + 4) + 4, d + 4);
+        of_input(d, half[i]);
+    }
+}
+
+/* Column j of the tiles with these rows. */
+static inline void input_column(const vec half[6][6], int j, vec out[6])
+{
+    vec column[6] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j], half[5][j]};
+    of_input(column, out);
+}
+
 /* Inputs [images][channels][height][width] to tiles. */
 static void transform_inputs(struct Chunk *c, const float *from, ptrdiff_t channels,
                              ptrdiff_t count, float *tiles)
 {
     ptrdiff_t area = c->height * c->width, panel = channels * PANEL;
     ptrdiff_t position = apart(c->panels * panel);
-    ptrdiff_t line = c->width + 4;
     for (int channel = 0; channel < channels; channel++) {
-        pad(c, from + channel * area, channels * area, count);
+        pad(c, from + channel * area, channels * area, count, 0);
         for (int t = 0; t < c->panels * PANEL; t += LANES) {
-            v8 half[6][6];
-            for (int i = 0; i < 6; i++) {
-                v8 d[8];
-                load_rows(c->sources + t, i * line, d);
-                load_rows(c->sources + t, i * line + 4, d + 4);
-                of_input(d, half[i]);
-            }
+            vec half[6][6], out[6];
+            input_rows(c, t, 0, half);
             float *to = tiles + (t / PANEL) * panel + channel * PANEL + t % PANEL;
             for (int j = 0; j < 6; j++) {
-                v8 column[6] = {half[0][j], half[1][j], half[2][j],
-                                half[3][j], half[4][j], half[5][j]},
-                   out[6];
-                of_input(column, out);
+                input_column(half, j, out);
                 for (int i = 0; i < 6; i++)
-                    _mm256_store_ps(to + (6 * i + j) * position, out[i]);
+                    STORE(to + (6 * i + j) * position, out[i]);
+            }
+        }
+    }
+}
+
+/* The same for the gradient of the weights. */
+static void transform_inputs_narrow(struct Chunk *c, const float *from, ptrdiff_t channels,
+                                    ptrdiff_t count, narrow *tiles)
+{
+    ptrdiff_t area = c->height * c->width, panel = channels * PANEL;
+    ptrdiff_t position = apart(c->panels * panel);
+    for (int channel = 0; channel < channels; channel++) {
+        pad(c, from + channel * area, channels * area, count, 0);
+        for (int t = 0; t < c->panels * PANEL; t += LANES) {
+            vec half[6][6], out[6];
+            input_rows(c, t, 0, half);
+            narrow *to = tiles + (t / PANEL) * panel + channel * PANEL + t % PANEL;
+            for (int j = 0; j < 6; j++) {
+                input_column(half, j, out);
+                for (int i = 0; i < 6; i++)
+                    store_narrow(to + (6 * i + j) * position, out[i]);
             }
         }
     }
@@ -228,7 +359,7 @@ static void transform_inputs(struct Chunk *c, const float *from, ptrdiff_t chann
 
 /* Gradients of the output, in its layout, to tiles. */
 static void transform_gradients(struct Chunk *c, const float *from, ptrdiff_t channels,
-                                ptrdiff_t count, float *tiles)
+                                ptrdiff_t count, narrow *tiles)
 {
     ptrdiff_t area = c->height * c->width, panel = channels * PANEL;
     ptrdiff_t position = apart(c->panels * panel);
@@ -243,18 +374,18 @@ static void transform_gradients(struct Chunk *c, const float *from, ptrdiff_t ch
                                  ? from + (image * channels + channel) * area + c->places[t + l]
                                  : c->spare;
             }
-            v8 half[4][6];
+            vec half[4][6];
             for (int i = 0; i < 4; i++) {
-                v8 d[4];
+                vec d[4];
                 load_rows(sources, i * c->width, d);
                 of_output_gradient(d, half[i]);
             }
-            float *to = tiles + (t / PANEL) * panel + channel * PANEL + t % PANEL;
+            narrow *to = tiles + (t / PANEL) * panel + channel * PANEL + t % PANEL;
             for (int j = 0; j < 6; j++) {
-                v8 column[4] = {half[0][j], half[1][j], half[2][j], half[3][j]}, out[6];
+                vec column[4] = {half[0][j], half[1][j], half[2][j], half[3][j]}, out[6];
                 of_output_gradient(column, out);
                 for (int i = 0; i < 6; i++)
-                    _mm256_store_ps(to + (6 * i + j) * position, out[i]);
+                    store_narrow(to + (6 * i + j) * position, out[i]);
             }
         }
     }
@@ -268,7 +399,7 @@ static void transform_outputs(struct Chunk *c, const float *tiles, const float *
     ptrdiff_t position = apart(c->panels * panel);
     ptrdiff_t per_image = c->tiles / c->images;
     for (int channel = 0; channel < channels; channel++) {
-        v8 b = _mm256_set1_ps(bias ? bias[channel] : 0);
+        vec b = SET1(bias ? bias[channel] : 0);
         for (int t = 0; t < c->panels * PANEL; t += LANES) {
             const float *from = tiles + (t / PANEL) * panel + channel * PANEL + t % PANEL;
             float *to[LANES];
@@ -277,18 +408,18 @@ static void transform_outputs(struct Chunk *c, const float *tiles, const float *
                 to[l] = image < count ? out + (image * channels + channel) * area + c->places[t + l]
                                       : c->spare;
             }
-            v8 half[6][4];
+            vec half[6][4];
             for (int i = 0; i < 6; i++) {
-                v8 m[6];
+                vec m[6];
                 for (int j = 0; j < 6; j++)
-                    m[j] = _mm256_load_ps(from + (6 * i + j) * position);
+                    m[j] = LOAD(from + (6 * i + j) * position);
                 to_output(m, half[i]);
             }
-            v8 rows[4][4];
+            vec rows[4][4];
             for (int j = 0; j < 4; j++) {
-                v8 column[6] = {half[0][j], half[1][j], half[2][j],
-                                half[3][j], half[4][j], half[5][j]},
-                   y[4];
+                vec column[6] = {half[0][j], half[1][j], half[2][j],
+                                 half[3][j], half[4][j], half[5][j]},
+                    y[4];
                 to_output(column, y);
                 for (int i = 0; i < 4; i++)
                     rows[i][j] = y[i] + b;
@@ -297,6 +428,16 @@ static void transform_outputs(struct Chunk *c, const float *tiles, const float *
                 store_rows(to, i * c->width, rows[i]);
         }
     }
+}
+
+/* LANES numbers at these distances from `from`. */
+static inline vec gather(const float *from, const int distances[LANES])
+{
+#ifdef __AVX512F__
+    return _mm512_i32gather_ps(_mm512_loadu_si512(distances), from, 4);
+#else
+    return _mm256_i32gather_ps(from, _mm256_loadu_si256((const __m256i *)distances), 4);
+#endif
 }
 
 /* Weights [outputs][inputs][3][3] to the transformed domain. adjoint: of the convolution that takes
@@ -309,82 +450,96 @@ static void transform_weights(const float *w, ptrdiff_t outputs, ptrdiff_t input
     int lanes[LANES];
     for (int l = 0; l < LANES; l++)
         lanes[l] = (int)(l % 4 * of_output + l / 4 * of_input_channel);
-    __m256i index = _mm256_loadu_si256((const __m256i *)lanes);
     for (int o = 0; o < outputs; o += 4) {
-        for (int i = 0; i < inputs; i += 2) {
+        for (int i = 0; i < inputs; i += QUARTER) {
             const float *from = w + o * of_output + i * of_input_channel;
-            v8 half[3][6];
+            vec half[3][6];
             for (int y = 0; y < 3; y++) {
-                v8 g[3];
+                vec g[3];
                 for (int x = 0; x < 3; x++)
-                    g[x] =
-                        _mm256_i32gather_ps(from + (adjoint ? 8 - 3 * y - x : 3 * y + x), index, 4);
+                    g[x] = gather(from + (adjoint ? 8 - 3 * y - x : 3 * y + x), lanes);
                 of_weights(g, half[y]);
             }
             float *place = to + o * inputs + i * 4;
             for (int j = 0; j < 6; j++) {
-                v8 column[3] = {half[0][j], half[1][j], half[2][j]}, out[6];
+                vec column[3] = {half[0][j], half[1][j], half[2][j]}, out[6];
                 of_weights(column, out);
                 for (int k = 0; k < 6; k++)
-                    _mm256_store_ps(place + (6 * k + j) * position, out[k]);
+                    STORE(place + (6 * k + j) * position, out[k]);
             }
         }
     }
 }
 
-/* products[o][16] of one panel and one position. */
+/* products[o][PANEL] of one panel and one position. */
 static void multiply(const float *weights, const float *tiles, ptrdiff_t outputs, ptrdiff_t inputs,
                      float *products)
 {
     for (int o = 0; o < outputs; o += 4, weights += 4 * inputs, products += 4 * PANEL) {
-        v8 sums[4][2];
+        vec sums[4][2];
         for (int k = 0; k < 4; k++)
-            sums[k][0] = sums[k][1] = _mm256_setzero_ps();
+            sums[k][0] = sums[k][1] = SET1(0);
         for (int i = 0; i < inputs; i++) {
-            v8 a = _mm256_load_ps(tiles + i * PANEL), b = _mm256_load_ps(tiles + i * PANEL + LANES);
+            vec a = LOAD(tiles + i * PANEL), b = LOAD(tiles + i * PANEL + LANES);
             for (int k = 0; k < 4; k++) {
-                v8 weight = _mm256_broadcast_ss(weights + 4 * i + k);
-                sums[k][0] = _mm256_fmadd_ps(weight, a, sums[k][0]);
-                sums[k][1] = _mm256_fmadd_ps(weight, b, sums[k][1]);
+                vec weight = SET1(weights[4 * i + k]);
+                sums[k][0] = MULTIPLY_ADD(weight, a, sums[k][0]);
+                sums[k][1] = MULTIPLY_ADD(weight, b, sums[k][1]);
             }
         }
         for (int k = 0; k < 4; k++) {
-            _mm256_store_ps(products + k * PANEL, sums[k][0]);
-            _mm256_store_ps(products + k * PANEL + LANES, sums[k][1]);
+            STORE(products + k * PANEL, sums[k][0]);
+            STORE(products + k * PANEL + LANES, sums[k][1]);
         }
     }
 }
 
-/* Sums of each of 8 vectors. */
-static inline v8 sums_of(const v8 v[8])
+/* Sums of each of LANES vectors. */
+static inline vec sums_of(const vec v[LANES])
 {
-    v8 low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    v8 high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
+#ifdef __AVX512F__
+    vec r[8];
+    for (int k = 0; k < 8; k++)
+        r[k] =
+            _mm512_shuffle_f32x4(v[k], v[k + 8], 0x44) + _mm512_shuffle_f32x4(v[k], v[k + 8], 0xee);
+    for (int k = 0; k < 4; k++)
+        r[k] =
+            _mm512_shuffle_f32x4(r[k], r[k + 4], 0x88) + _mm512_shuffle_f32x4(r[k], r[k + 4], 0xdd);
+    vec a = UNPACK_LOW(r[0], r[1]) + UNPACK_HIGH(r[0], r[1]);
+    vec b = UNPACK_LOW(r[2], r[3]) + UNPACK_HIGH(r[2], r[3]);
+    vec sums = SHUFFLE(a, b, 0x44) + SHUFFLE(a, b, 0xee); /* of v 0-3, 8-11, 4-7, 12-15 */
+    return _mm512_shuffle_f32x4(sums, sums, 0xd8);
+#else
+    vec low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    vec high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
     return _mm256_permute2f128_ps(low, high, 0x20) + _mm256_permute2f128_ps(low, high, 0x31);
+#endif
 }
 
 /* Adds the products of gradients and inputs, summed over all tiles of one position. */
-static void multiply_gradients(const float *gradients, const float *tiles, ptrdiff_t outputs,
+static void multiply_gradients(const narrow *gradients, const narrow *tiles, ptrdiff_t outputs,
                                ptrdiff_t inputs, ptrdiff_t panels, float *to)
 {
     for (int o = 0; o < outputs; o += 4) {
-        for (int i = 0; i < inputs; i += 2, to += LANES) {
-            v8 sums[LANES];
+        for (int i = 0; i < inputs; i += QUARTER, to += LANES) {
+            vec sums[LANES];
             for (int k = 0; k < LANES; k++)
-                sums[k] = _mm256_setzero_ps();
-            const float *g = gradients + o * PANEL, *x = tiles + i * PANEL;
+                sums[k] = SET1(0);
+            const narrow *g = gradients + o * PANEL, *x = tiles + i * PANEL;
             for (int panel = 0; panel < panels;
                  panel++, g += outputs * PANEL, x += inputs * PANEL) {
-                for (int half = 0; half < PANEL; half += LANES) {
-                    v8 a = _mm256_load_ps(x + half), b = _mm256_load_ps(x + PANEL + half);
-                    for (int k = 0; k < 4; k++) {
-                        v8 gradient = _mm256_load_ps(g + k * PANEL + half);
-                        sums[k] = _mm256_fmadd_ps(gradient, a, sums[k]);
-                        sums[4 + k] = _mm256_fmadd_ps(gradient, b, sums[4 + k]);
+                for (int t = 0; t < PANEL; t += WIDE) {
+                    narrow_vec gradient[4];
+                    for (int k = 0; k < 4; k++)
+                        gradient[k] = load_narrow(g + k * PANEL + t);
+                    for (int j = 0; j < QUARTER; j++) {
+                        narrow_vec input = load_narrow(x + j * PANEL + t);
+                        for (int k = 0; k < 4; k++)
+                            sums[4 * j + k] = plus_products(sums[4 * j + k], gradient[k], input);
                     }
                 }
             }
-            _mm256_store_ps(to, _mm256_load_ps(to) + sums_of(sums));
+            STORE(to, LOAD(to) + sums_of(sums));
         }
     }
 }
@@ -395,22 +550,22 @@ static void transform_weight_gradient(const float *sums, ptrdiff_t outputs, ptrd
 {
     ptrdiff_t position = apart(outputs * inputs);
     for (int o = 0; o < outputs; o += 4) {
-        for (int i = 0; i < inputs; i += 2, sums += LANES) {
-            v8 half[6][3];
+        for (int i = 0; i < inputs; i += QUARTER, sums += LANES) {
+            vec half[6][3];
             for (int k = 0; k < 6; k++) {
-                v8 u[6];
+                vec u[6];
                 for (int j = 0; j < 6; j++)
-                    u[j] = _mm256_load_ps(sums + (6 * k + j) * position);
+                    u[j] = LOAD(sums + (6 * k + j) * position);
                 to_weight_gradient(u, half[k]);
             }
             for (int j = 0; j < 3; j++) {
-                v8 column[6] = {half[0][j], half[1][j], half[2][j],
-                                half[3][j], half[4][j], half[5][j]},
-                   out[3];
+                vec column[6] = {half[0][j], half[1][j], half[2][j],
+                                 half[3][j], half[4][j], half[5][j]},
+                    out[3];
                 to_weight_gradient(column, out);
                 for (int k = 0; k < 3; k++) {
-                    float lanes[LANES];
-                    _mm256_storeu_ps(lanes, out[k]);
+                    _Alignas(vec) float lanes[LANES];
+                    STORE(lanes, out[k]);
                     for (int l = 0; l < LANES; l++)
                         dw[((o + l % 4) * inputs + i + l / 4) * 9 + 3 * k + j] = lanes[l];
                 }
@@ -419,14 +574,93 @@ static void transform_weight_gradient(const float *sums, ptrdiff_t outputs, ptrd
     }
 }
 
-/* y [images][outputs][height][width] from x [images][inputs][height][width]; height and width are
- * multiples of 4, outputs of 4, inputs of 2. adjoint: w is [inputs][outputs][3][3], of the
- * convolution whose output's gradient x is. bias: may be null. */
+#ifdef __AVX512BF16__
+/* transform_inputs, in pairs. */
+static void transform_input_pairs(struct Chunk *c, const float *from, ptrdiff_t channels,
+                                  ptrdiff_t count, narrow *tiles)
+{
+    ptrdiff_t area = c->height * c->width, panel = channels * PANEL;
+    ptrdiff_t position = apart(c->panels * panel);
+    narrow turns[2 * LANES];
+    for (int l = 0; l < LANES; l++) {
+        turns[2 * l] = (narrow)l;
+        turns[2 * l + 1] = (narrow)(LANES + l);
+    }
+    __m512i index = _mm512_loadu_si512(turns);
+    for (int channel = 0; channel < channels; channel += 2) {
+        pad(c, from + channel * area, channels * area, count, 0);
+        pad(c, from + (channel + 1) * area, channels * area, count, c->twin);
+        for (int t = 0; t < c->panels * PANEL; t += LANES) {
+            vec half[2][6][6], a[6], b[6];
+            input_rows(c, t, 0, half[0]);
+            input_rows(c, t, c->twin, half[1]);
+            narrow *to = tiles + (t / PANEL) * panel + channel * PANEL + t % PANEL * 2;
+            for (int j = 0; j < 6; j++) {
+                input_column(half[0], j, a);
+                input_column(half[1], j, b);
+                for (int i = 0; i < 6; i++) {
+                    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b[i], a[i]);
+                    _mm512_store_si512(to + (6 * i + j) * position,
+                                       _mm512_permutexvar_epi16(index, both));
+                }
+            }
+        }
+    }
+}
+
+/* What transform_weights made, in pairs. */
+static void pair_weights(const float *weights, ptrdiff_t count, narrow *to)
+{
+    narrow turns[LANES];
+    for (int l = 0; l < LANES; l++)
+        turns[l] = (narrow)((l / 8 * 2 + l % 2) * 4 + l / 2 % 4);
+    __m256i index = _mm256_loadu_si256((const __m256i *)turns);
+    for (ptrdiff_t i = 0; i < count; i += LANES)
+        _mm256_store_si256((__m256i *)(to + i),
+                           _mm256_permutexvar_epi16(index, narrowed(LOAD(weights + i))));
+}
+
+/* multiply, in pairs. */
+static void multiply_pairs(const narrow *weights, const narrow *tiles, ptrdiff_t outputs,
+                           ptrdiff_t inputs, float *products)
+{
+    for (int o = 0; o < outputs; o += 4, weights += 4 * inputs, products += 4 * PANEL) {
+        vec sums[4][2];
+        for (int k = 0; k < 4; k++)
+            sums[k][0] = sums[k][1] = SET1(0);
+        for (int i = 0; i < inputs; i += 2) {
+            narrow_vec a = load_narrow(tiles + i * PANEL);
+            narrow_vec b = load_narrow(tiles + i * PANEL + WIDE);
+            for (int k = 0; k < 4; k++) {
+                int pair;
+                memcpy(&pair, weights + 4 * i + 2 * k, sizeof(pair));
+                narrow_vec weight = (narrow_vec)_mm512_set1_epi32(pair);
+                sums[k][0] = plus_products(sums[k][0], weight, a);
+                sums[k][1] = plus_products(sums[k][1], weight, b);
+            }
+        }
+        for (int k = 0; k < 4; k++) {
+            STORE(products + k * PANEL, sums[k][0]);
+            STORE(products + k * PANEL + LANES, sums[k][1]);
+        }
+    }
+}
+#endif
+
+/* Whether gradients are computed in bfloat16. */
+int winograd_halves(void)
+{
+    return sizeof(narrow) < sizeof(float);
+}
+
+/* y [images][outputs][height][width] from x [images][inputs][height][width]; all sizes but the
+ * number of images are multiples of 4. adjoint: w is [inputs][outputs][3][3], of the convolution
+ * whose output's gradient x is. bias: may be null. */
 void winograd_convolve(const float *x, const float *w, const float *bias, float *y,
                        ptrdiff_t images, ptrdiff_t inputs, ptrdiff_t outputs, ptrdiff_t height,
                        ptrdiff_t width, int adjoint)
 {
-    struct Chunk c = chunk_new(images, height, width);
+    struct Chunk c = chunk_new(images, height, width, LEAST_TILES);
     ptrdiff_t area = height * width, pairs = apart(outputs * inputs);
     ptrdiff_t in_panel = inputs * PANEL, out_panel = outputs * PANEL;
     ptrdiff_t in_size = apart(c.panels * in_panel), out_size = apart(c.panels * out_panel);
@@ -434,15 +668,37 @@ void winograd_convolve(const float *x, const float *w, const float *bias, float 
     float *tiles = allocate(POSITIONS * in_size, sizeof(float));
     float *products = allocate(POSITIONS * out_size, sizeof(float));
     transform_weights(w, outputs, inputs, adjoint, weights);
+#ifdef __AVX512BF16__
+    narrow *weight_pairs = allocate(POSITIONS * pairs, sizeof(narrow));
+    narrow *tile_pairs = (narrow *)tiles;
+    if (adjoint)
+        pair_weights(weights, POSITIONS * pairs, weight_pairs);
+#endif
     for (ptrdiff_t n = 0; n < images; n += c.images) {
         ptrdiff_t count = images - n < c.images ? images - n : c.images;
-        transform_inputs(&c, x + n * inputs * area, inputs, count, tiles);
-        for (int p = 0; p < POSITIONS; p++)
-            for (int panel = 0; panel < c.panels; panel++)
-                multiply(weights + p * pairs, tiles + p * in_size + panel * in_panel, outputs,
-                         inputs, products + p * out_size + panel * out_panel);
+        const float *from = x + n * inputs * area;
+#ifdef __AVX512BF16__
+        if (adjoint) {
+            transform_input_pairs(&c, from, inputs, count, tile_pairs);
+            for (int p = 0; p < POSITIONS; p++)
+                for (int panel = 0; panel < c.panels; panel++)
+                    multiply_pairs(weight_pairs + p * pairs,
+                                   tile_pairs + p * in_size + panel * in_panel, outputs, inputs,
+                                   products + p * out_size + panel * out_panel);
+        } else
+#endif
+        {
+            transform_inputs(&c, from, inputs, count, tiles);
+            for (int p = 0; p < POSITIONS; p++)
+                for (int panel = 0; panel < c.panels; panel++)
+                    multiply(weights + p * pairs, tiles + p * in_size + panel * in_panel, outputs,
+                             inputs, products + p * out_size + panel * out_panel);
+        }
         transform_outputs(&c, products, bias, outputs, count, y + n * outputs * area);
     }
+#ifdef __AVX512BF16__
+    free(weight_pairs);
+#endif
     free(weights);
     free(tiles);
     free(products);
@@ -454,17 +710,17 @@ void winograd_weight_gradient(const float *x, const float *gradient, float *dw, 
                               ptrdiff_t inputs, ptrdiff_t outputs, ptrdiff_t height,
                               ptrdiff_t width)
 {
-    struct Chunk c = chunk_new(images, height, width);
+    struct Chunk c = chunk_new(images, height, width, 256 / sizeof(narrow));
     ptrdiff_t area = height * width, pairs = apart(outputs * inputs);
     ptrdiff_t in_size = apart(c.panels * inputs * PANEL),
               out_size = apart(c.panels * outputs * PANEL);
     float *sums = allocate(POSITIONS * pairs, sizeof(float));
-    float *tiles = allocate(POSITIONS * in_size, sizeof(float));
-    float *gradients = allocate(POSITIONS * out_size, sizeof(float));
+    narrow *tiles = allocate(POSITIONS * in_size, sizeof(narrow));
+    narrow *gradients = allocate(POSITIONS * out_size, sizeof(narrow));
     memset(sums, 0, POSITIONS * pairs * sizeof(float));
     for (ptrdiff_t n = 0; n < images; n += c.images) {
         ptrdiff_t count = images - n < c.images ? images - n : c.images;
-        transform_inputs(&c, x + n * inputs * area, inputs, count, tiles);
+        transform_inputs_narrow(&c, x + n * inputs * area, inputs, count, tiles);
         transform_gradients(&c, gradient + n * outputs * area, outputs, count, gradients);
         for (int p = 0; p < POSITIONS; p++)
             multiply_gradients(gradients + p * out_size, tiles + p * in_size, outputs, inputs,
