@@ -1,7 +1,7 @@
 """Takes a run to another machine, with a GPU, and back. See gpu.sh.
 
     gpu.py pack out out/gpu            # a folder of weights, encoder, atlas and this code
-    gpu.py keep out checkpoints        # weights and encoder only, to be committed; unpack makes run folders of it
+    gpu.py keep out checkpoints        # weights, encoder and judge only, to be committed; unpack makes run folders of it
     gpu.py unpack FOLDER RUNS          # there: makes the run folders of it
     gpu.py small RUNS/base FILE        # there: what is to be brought back
     gpu.py merge FILE out/base         # here: the run goes on from it
@@ -25,6 +25,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 CODE = ("*.py", "nets/*.py", "world/*.py", "atlas/*.py", "config/*.json", "config/cascade/*.json", "vocabulary/names.tsv",
         "heldout*.json", "prompts*.txt", "gpu.sh")
 STAGES = ("base", "sr256", "sr1024")
+KEPT = (*STAGES, "checker")
 
 
 def halves(state):
@@ -50,13 +51,13 @@ def whole(state):
     return out
 
 
-def keep(runs, folder):
+def keep(runs, folder, stages=STAGES):
     """What a run cannot be continued without, in 16 bits."""
     (folder / "text").mkdir(parents=True, exist_ok=True)
     saved = torch.load(runs / "text" / "text.pt", map_location="cpu")
     torch.save({"config": saved["config"], "model": halves(saved["model"])}, folder / "text" / "text.pt")
     shutil.copy(runs / "text" / "spiece.model", folder / "text")
-    for stage in STAGES:
+    for stage in stages:
         if (runs / stage / "state.pt").exists():
             torch.save(small(torch.load(runs / stage / "state.pt", map_location="cpu")), folder / (stage + ".pt"))
 
@@ -83,7 +84,7 @@ def unpack(folder, runs):
     shutil.copytree(folder / "text", runs / "text", dirs_exist_ok=True)
     if not (runs / "atlas").exists():
         compact.unpack(folder / "atlas.zip", runs / "atlas", os.cpu_count())
-    for stage in STAGES:
+    for stage in KEPT:
         if (folder / (stage + ".pt")).exists() and not (runs / stage / "state.pt").exists():
             Checkpoint(runs / stage).save(whole(torch.load(folder / (stage + ".pt"), map_location="cpu")))
 
@@ -108,7 +109,7 @@ def main():
     if opt.what == "pack":
         pack(opt.source, opt.target, opt.side, opt.webp)
     elif opt.what == "keep":
-        keep(opt.source, opt.target)
+        keep(opt.source, opt.target, KEPT)
     elif opt.what == "unpack":
         unpack(opt.source, opt.target)
     elif opt.what == "small":

@@ -70,16 +70,19 @@ class Packing(unittest.TestCase):
     def test_kept_weights_make_run_folders(self):
         runs, back = self.path / "runs", self.path / "back"
         weights = {"a": torch.randn(3, 4), "_extra_state": ["x"]}
-        for run in ("text", "base", "base-other"):
+        for run in ("text", "base", "base-other", "checker"):
             Checkpoint(runs / run).save({"config": {"x": 1}, "net": weights, "ema": weights, "aux": weights, "seen": 7,
                                          "optimiser": {}, "seconds": 3., "ema_steps": 9})
         torch.save({"config": {"y": 2}, "model": weights, "parser": weights}, runs / "text" / "text.pt")
         (runs / "text" / "spiece.model").write_bytes(b"pieces")
         (back / "atlas").mkdir(parents=True)
-        gpu.keep(runs, self.path / "kept")
+        gpu.keep(runs, self.path / "packed")
+        self.assertFalse((self.path / "packed" / "checker.pt").exists())
+        gpu.keep(runs, self.path / "kept", gpu.KEPT)
         self.assertEqual({f.relative_to(self.path / "kept").as_posix() for f in (self.path / "kept").rglob("*.*")},
-                         {"base.pt", "text/text.pt", "text/spiece.model"})
+                         {"base.pt", "checker.pt", "text/text.pt", "text/spiece.model"})
         gpu.unpack(self.path / "kept", back)
+        self.assertTrue((back / "checker" / "state.pt").exists())
         state, text = Checkpoint(back / "base").load("cpu"), torch.load(back / "text" / "text.pt")
         self.assertEqual((state["seen"], state["ema_steps"], text["config"]), (7, 0, {"y": 2}))
         for values in (state["net"], state["ema"], state["aux"], text["model"]):
