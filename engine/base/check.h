@@ -134,5 +134,7 @@ typedef const char *const *check_live_fn(void *ctx, const char *list);
 
 // Appends the JSON schema of the table.
 void check_schema(const struct check_table *t, check_live_fn *live, void *ctx, struct buf *out);
+// Appends the JSON schema of one field's values, without the description.
+void check_schema_value(const struct check_field *f, struct buf *out);
 
 #endif

@@ -63,7 +63,8 @@ static void add_default(struct buf *b, const struct check_field *f)
         buf_puts(b, f->def);
 }
 
-static void add_field(const struct check_field *f, check_live_fn *live, void *ctx, struct buf *b)
+// The schema of a value without its last brace.
+static void add_value(const struct check_field *f, check_live_fn *live, void *ctx, struct buf *b)
 {
     const bool null = f->flags & (CHECK_NULL | CHECK_IGNORED);
     const char *const *list = f->live && live ? live(ctx, f->live) : NULL;
@@ -112,6 +113,17 @@ static void add_field(const struct check_field *f, check_live_fn *live, void *ct
         }
         buf_puts(b, "]");
     }
+}
+
+void check_schema_value(const struct check_field *f, struct buf *out)
+{
+    add_value(f, NULL, NULL, out);
+    buf_puts(out, "}");
+}
+
+static void add_field(const struct check_field *f, check_live_fn *live, void *ctx, struct buf *b)
+{
+    add_value(f, live, ctx, b);
     buf_puts(b, b->data[b->len - 1] == '{' ? "\"description\":" : ",\"description\":");
     text_json(b, f->help);
     buf_puts(b, "}");

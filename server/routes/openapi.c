@@ -58,31 +58,26 @@ static const char *const *live_list(void *ctx, const char *name)
     return l->list;
 }
 
-static void add_parameter(struct buf *b, const char *name, const char *in, bool first)
-{
-    buf_printf(b,
-               "%s{\"name\":\"%s\",\"in\":\"%s\",\"required\":%s,\"schema\":{\"type\":\"string\"}",
-               first ? "" : ",", name, in, strcmp(in, "path") ? "false" : "true");
-}
-
 static void add_parameters(struct buf *b, const struct route *r)
 {
-    bool first = true;
+    const char *comma = "";
     buf_puts(b, ",\"parameters\":[");
     for (const char *at = strchr(r->path, '{'); at; at = strchr(at + 1, '{')) {
-        char name[32];
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(at + 1, "}"), at + 1);
-        add_parameter(b, name, "path", first);
-        buf_puts(b, "}");
-        first = false;
+        buf_printf(b,
+                   "%s{\"name\":\"%.*s\",\"in\":\"path\",\"required\":true,\"schema\":{"
+                   "\"type\":\"string\"}}",
+                   comma, (int)strcspn(at + 1, "}"), at + 1);
+        comma = ",";
     }
     const struct check_field *f;
     for (int row = 0; r->query && (f = check_next(r->query, &row, NULL));) {
-        add_parameter(b, f->name, "query", first);
+        buf_printf(b, "%s{\"name\":\"%s\",\"in\":\"query\",\"required\":false,\"schema\":", comma,
+                   f->name);
+        check_schema_value(f, b);
         buf_puts(b, ",\"description\":");
         text_json(b, f->help);
         buf_puts(b, "}");
-        first = false;
+        comma = ",";
     }
     buf_puts(b, "]");
 }

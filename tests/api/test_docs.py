@@ -1,5 +1,6 @@
 """The API description matches the server's behavior."""
 import re
+from urllib.parse import quote
 
 from harness import is_png, main, Server
 
@@ -52,6 +53,34 @@ def test_schema_and_validation_agree(s):
                 # The one field that generating needs, and editing does not.
                 status = (400,) if field == "prompt" else (200, 202)
                 assert s.post(path, {**base, field: None}).status in status, field
+
+
+def test_query_parameters_are_what_the_description_says(s):
+    """What it allows is accepted, everything beyond is refused by name."""
+    tried = set()
+    for path, operations in s.get("/openapi.json").json["paths"].items():
+        for parameter in operations.get("get", {}).get("parameters", []):
+            name, schema = parameter["name"], parameter["schema"]
+            if parameter["in"] != "query" or "{" in path:
+                continue
+            if "boolean" in schema["type"]:
+                good, bad = ["true", "false"], ["maybe", "2"]
+            elif "minimum" in schema:
+                good, bad = [schema["minimum"], schema["maximum"]], [schema["minimum"] - 1, schema["maximum"] + 1, "x"]
+            elif "enum" in schema:
+                good, bad = [choice for choice in schema["enum"] if choice], ["no such choice"]
+            else:
+                assert "string" in schema["type"], (path, parameter)
+                continue
+            tried.add(path + "?" + name)
+            for value in good:
+                a = s.get(f"{path}?{name}={value}")
+                assert a.status == 200, (path, name, value, a.body)
+            for value in bad:
+                a = s.get(f"{path}?{name}={quote(str(value))}")
+                told = a.json["error"]["param"] if path.startswith("/v1/") else a.json["detail"]
+                assert a.status == (400 if path.startswith("/v1/") else 422) and name in told, (path, name, value, a.body)
+    assert {"/v1/capabilities?vocabulary", "/v1/jobs?limit"} <= tried, tried
 
 
 def test_docs_and_page(s):
