@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unicase.h>
+#include <unictype.h>
 
 enum {
     FORMAT = 1,
@@ -20,7 +22,7 @@ enum {
     SUGGESTED = 3 // names of a suggestion
 };
 
-// Words in lower case with single spaces, as they are looked for in prompts.
+// Words as put_words makes them, as they are looked for in prompts.
 struct phrase {
     char *text;
     int thing; // -1: names none
@@ -45,33 +47,32 @@ static bool is_joint(uint32_t c)
            (c >= 0xf900 && c <= 0xfaff) || c == 0x3005;
 }
 
+// What words consist of; also emoji.
 static bool is_letter(uint32_t c)
 {
-    if (c < 0x80)
-        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    if (is_joint(c))
-        return c != 0x30fb && c != 0x30a0;
-    return c >= 0xc0 && c != 0xd7 && c != 0xf7 && !(c >= 0x2000 && c <= 0x206f) &&
-           !(c >= 0x3000 && c <= 0x303f) && !(c >= 0xfe00 && c <= 0xfe6f) &&
-           !(c >= 0xff00 && c <= 0xff0f) && !(c >= 0xff1a && c <= 0xff20) &&
-           !(c >= 0xff5b && c <= 0xff65);
+    return uc_is_general_category_withtable(c, UC_CATEGORY_MASK_L | UC_CATEGORY_MASK_M |
+                                                   UC_CATEGORY_MASK_N | UC_CATEGORY_MASK_So);
 }
 
-// Of Latin-1 and of the ligature oe; other letters stay.
-static uint32_t lower(uint32_t c)
-{
-    if ((c >= 'A' && c <= 'Z') || (c >= 0xc0 && c <= 0xde && c != 0xd7))
-        return c + 0x20;
-    return c == 0x152 ? 0x153 : c;
-}
-
-// Appends the words of at most n bytes in lower case, with single spaces between them.
+// Appends the words of at most n bytes, with single spaces between them. Letters that differ only
+// in case, width or how Unicode composes them become the same (NFKC after case folding).
 static void put_words(struct buf *b, const char *s, size_t n)
 {
     const size_t begin = b->len;
     bool gap = false;
     uint32_t c;
-    for (size_t i = 0, len; i < n && (len = utf8_decode(s + i, n - i, &c)); i += len) {
+    size_t folded_n = 0;
+    (void)utf8_valid(s, n, &n); // the rest is left out
+    if (!n)
+        return;
+    uint8_t *folded = u8_casefold((const uint8_t *)s, n, NULL, UNINORM_NFKC, NULL, &folded_n);
+    if (!folded) {
+        b->failed = true;
+        return;
+    }
+    const char *text = (const char *)folded;
+    for (size_t i = 0, len; i < folded_n && (len = utf8_decode(text + i, folded_n - i, &c));
+         i += len) {
         if (!is_letter(c)) {
             gap = b->len > begin;
             continue;
@@ -79,8 +80,9 @@ static void put_words(struct buf *b, const char *s, size_t n)
         if (gap)
             buf_putc(b, ' ');
         gap = false;
-        utf8_put(b, lower(c));
+        utf8_put(b, c);
     }
+    free(folded);
 }
 
 // ---- reading --------------------------------------------------------------------------------

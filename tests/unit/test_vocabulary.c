@@ -14,7 +14,8 @@ static const char good[] =
     "[\"Katze\", \"K\u00e4tzchen\"], \"ja\": [\"\u732b\"], \"fr\": [\"l'\u0153il-de-chat\"]}},"
     "{\"name\": \"hot dog\", \"words\": [\"hot dog\"]},"
     "{\"name\": \"T-shirt\", \"words\": [\"T-shirt\"]}],"
-    "\"shapes\": [{\"name\": \"star\", \"words\": [\"star\", \"stars\"]}, {\"name\": \"fox\"}],"
+    "\"shapes\": [{\"name\": \"star\", \"words\": [\"star\", \"stars\", \"Strau\u00df\"]}, "
+    "{\"name\": \"fox\"}],"
     "\"other_words\": [\"a\", \"the\", \"on\", \"red\", \"hot\", \"beach\", \"stars\", "
     "\"\u6d77\u306e\u4e0a\", \"\u306e\"]}";
 
@@ -39,6 +40,9 @@ static void test_prompts(void)
         {"eine Katze", ""},
         {"ein K\u00c4TZCHEN", ""},
         {"L'\u0152il de chat", ""},
+        {"eine kleine Ka\u0308tzchen", ""}, // composed of two
+        {"\uff43\uff41\uff54", ""},         // wide letters
+        {"ein Strau\u1e9e", ""},            // capital sharp s
         {"\u8d64\u3044\u732b\u306e\u5199\u771f", ""},
         {"my t shirt", ""},
         {"a (hot  dog:1.2)", ""},
