@@ -17,7 +17,9 @@ import unittest.mock
 import torch
 
 import composing
+import probe
 import run
+import schedule
 import train_base
 import train_text
 from nets import kernels, t5, tokenizer, unet
@@ -103,6 +105,28 @@ class Half(unittest.TestCase):
                 run.choose_arithmetic(device)
             self.assertEqual((unet.HALF, t5.HALF), (expected, expected))
             self.assertIs(unet.KERNELS, kernels.load() if device == "cpu" else None)
+
+
+class Probe(Folder):
+    def test_errors_are_those_on_objects_and_elsewhere(self):
+        torch.save({"config": self.encoder.config, "model": self.encoder.state_dict()}, self.path / "text.pt")
+        images = probe.Images(self.options(count=70))
+        inside, outside = images.masks, 1 - images.masks
+        self.assertEqual((len(images.images), len(images.text)), (70, 70))
+        squares = images.images.pow(2).mean(1, True)
+        grey = [float((squares * m).sum() / m.sum()) for m in (inside, outside)]
+        for errors in probe.errors(lambda noisy, t, text: torch.zeros_like(noisy), images):
+            for a, b in zip(errors, grey):
+                self.assertAlmostEqual(a, b, places=4)
+        # knows the noise of the first part of the first timestep only
+        noise = iter(images.noise[probe.TIMESTEPS[0]].split(probe.AT_ONCE))
+
+        def knows(noisy, t, text):
+            alpha, sigma = schedule.signal_noise(t)
+            return (noisy - sigma * next(noise)) / alpha if int(t[0]) == probe.TIMESTEPS[0] else noisy
+        known, *unknown = probe.errors(knows, images)
+        self.assertLess(max(known), 1e-9)
+        self.assertGreater(min(map(min, unknown)), .1)
 
 
 class Pools(Folder):
