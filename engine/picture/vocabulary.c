@@ -47,7 +47,7 @@ static bool is_joint(uint32_t c)
            (c >= 0xf900 && c <= 0xfaff) || c == 0x3005;
 }
 
-// What words consist of; also emoji.
+// Letters, digits and signs of words; emoji are words, too.
 static bool is_letter(uint32_t c)
 {
     return uc_is_general_category_withtable(c, UC_CATEGORY_MASK_L | UC_CATEGORY_MASK_M |
