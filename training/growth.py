@@ -1,17 +1,26 @@
 """What a new net can take over from a smaller one that was trained before, and heads that know nouns from
 heads that knew fewer.
 
+    growth.py RUN NEW --net config/base.json      # a run that goes on where RUN is, with a larger net
+
 Levels of a U-Net are counted from the finest, so a net with one more, coarser level has the others' blocks
 in the same place on the way down and one place later on the way up. Where a shape has grown, the old weights
 fill its first part: more channels below than before, wider text.
 """
 
+import threads  # noqa: F401  (before torch)
+
+import argparse
+import copy
 import json
+import pathlib
 import re
 
 import torch
 
 import safetensors_file
+from nets import unet
+from run import Checkpoint
 
 
 def weights(path):
@@ -81,3 +90,33 @@ def renumbered(old, fresh, first, old_ids, ids):
         if name in place:
             out[first + i] = old[first + place[name]]
     return out
+
+
+def grown(state, net):
+    """The checkpoint of a run with this net, which goes on where the other is; its optimiser begins anew."""
+    take(net, (state["config"], state["ema"]))
+    out = {"config": net.config, "net": net.state_dict(), "ema": copy.deepcopy(net.state_dict()), "ema_steps": 0,
+           "seen": state["seen"], "seconds": state["seconds"]}
+    second = 1      # the level whose maps the heads of the base read
+    if "aux" in state and net.config["block_out_channels"][second] == state["config"]["block_out_channels"][second]:
+        out["aux"] = state["aux"]
+    return out
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    args.add_argument("run", type=pathlib.Path)
+    args.add_argument("new", type=pathlib.Path)
+    args.add_argument("--net", type=pathlib.Path, required=True, help="sizes of the new network")
+    opt = args.parse_args()
+    state, new = Checkpoint(opt.run).load("cpu"), Checkpoint(opt.new)
+    if not state or new.path.exists():
+        raise SystemExit("%s must hold a run, and %s none" % (opt.run, opt.new))
+    torch.manual_seed(5)
+    net = unet.UNet(unet.config(**json.loads(opt.net.read_text())))
+    new.save(grown(state, net))
+    print("%s: %.2f M parameters, %d samples" % (opt.new, sum(p.numel() for p in net.parameters()) / 1e6, state["seen"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -240,6 +240,19 @@ class Growing(unittest.TestCase):
                             ("up_blocks.2.resnets.1.conv2.weight", "up_blocks.1.resnets.1.conv2.weight")):
             self.assertTrue(torch.equal(mine[name], before[there]), name)
 
+    def test_a_run_goes_on_with_a_larger_net(self):
+        torch.manual_seed(0)
+        old = small()
+        state = {"config": old.config, "net": {}, "ema": old.state_dict(), "ema_steps": 9, "seen": 7, "seconds": 3.,
+                 "aux": {"a": 1}, "optimiser": {}}
+        for channels, aux in (([16, 32, 32], {"a": 1}), ([16, 64, 64], None)):
+            deep = unet.UNet(unet.config(channels, [1, 1, 1], [False, True, True], 2, text=16, cross=16, head=8))
+            out = growth.grown(state, deep)
+            self.assertEqual((out["config"], out["seen"], out["ema_steps"], out.get("aux")), (deep.config, 7, 0, aux))
+            self.assertNotIn("optimiser", out)
+            self.assertTrue(torch.equal(out["ema"]["conv_in.weight"], old.state_dict()["conv_in.weight"]))
+            self.assertIsNot(out["ema"]["conv_in.weight"], out["net"]["conv_in.weight"])
+
     def test_text_vectors_of_another_encoder_are_not_taken(self):
         old = small()
         wide = unet.UNet(unet.config([16, 32], [1, 1], [False, True], 2, text=24, cross=16, head=8))
