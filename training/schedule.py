@@ -38,15 +38,12 @@ def add_noise(x, t, noise):
     return alpha * x + sigma * noise
 
 
-def stratified_timesteps(n, generator=None, device="cpu", focus=1., span=(200, 900)):
-    """n rising timesteps, one from each n-th of the schedule; those within span `focus` times as often as others."""
+def stratified_timesteps(n, generator=None, device="cpu", focus=1., first=200):
+    """n rising timesteps, one from each n-th of the schedule; those from `first` on `focus` times as often as others."""
     u = (torch.arange(n, device=device) + torch.rand(n, generator=generator, device=device)) / n
-    first, last = (s / STEPS for s in span)
-    whole = 1 + (focus - 1) * (last - first)
-    at = u * whole                          # the rising line through the three parts, turned round
-    within = first + (at - first) / focus
-    after = last + at - first - (last - first) * focus
-    u = torch.where(at < first, at, torch.where(within < last, within, after))
+    first /= STEPS
+    at = u * (first + focus * (1 - first))  # the rising line through the two parts, turned round
+    u = torch.where(at < first, at, first + (at - first) / focus)
     return (u * STEPS).long().clamp(max=STEPS - 1)
 
 

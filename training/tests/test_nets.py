@@ -161,8 +161,8 @@ class Sampling(unittest.TestCase):
         t = schedule.stratified_timesteps(4000, focus=2.5)
         self.assertTrue((t[1:] >= t[:-1]).all())
         self.assertTrue(0 <= int(t[0]) and int(t[-1]) < schedule.STEPS)
-        share = [float(((t >= a) & (t < b)).float().mean()) for a, b in ((0, 200), (200, 900), (900, 1000))]
-        for mine, wanted in zip(share, (.2 / 2.05, 1.75 / 2.05, .1 / 2.05)):
+        share = [float(((t >= a) & (t < b)).float().mean()) for a, b in ((0, 200), (200, 600), (600, 1000))]
+        for mine, wanted in zip(share, (.2 / 2.2, 1 / 2.2, 1 / 2.2)):
             self.assertAlmostEqual(mine, wanted, delta=.002)
 
     def test_a_perfect_model_is_followed(self):
