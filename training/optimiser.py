@@ -14,9 +14,9 @@ def _orthogonal(matrices, steps=5):
     tall = x.shape[1] > x.shape[2]
     x = x.transpose(1, 2) if tall else x
     gram = x @ x.transpose(1, 2)
-    eye, total = 3.4445 * torch.eye(gram.shape[1], device=x.device), None
+    constant, total = 3.4445 * torch.eye(gram.shape[1], device=x.device), None
     for step in range(steps):
-        p = eye - 4.7750 * gram + 2.0315 * gram @ gram
+        p = constant - 4.7750 * gram + 2.0315 * gram @ gram
         total = p if total is None else p @ total
         if step < steps - 1:
             gram = p @ gram @ p

@@ -12,8 +12,9 @@ import tempfile
 import torch
 
 SOURCES = [pathlib.Path(__file__).with_name(name) for name in ("winograd.c", "norm.c")]
+HEADERS = [pathlib.Path(__file__).with_name("vectors.h")]
 COMMAND = ["cc", "-O3", "-ffast-math", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
-LEAST, ALL = ("-mavx2", "-mfma"), ("-march=native",)        # what of the processor is used
+LEAST, WIDER, ALL = ("-mavx2", "-mfma"), ("-mavx2", "-mfma", "-mavx512f"), ("-march=native",)   # used of the processor
 POINTER, SIZE = ctypes.c_void_p, ctypes.c_ssize_t
 FUNCTIONS = {
     "winograd_halves": [],
@@ -33,7 +34,7 @@ def _features():
 def _compiled(machine):
     """The library, in the user's cache, under a name that changes with its sources and the processor."""
     made_of = repr((COMMAND, machine, [name for name in _features() if name.startswith(("avx", "fma"))])).encode()
-    name = hashlib.sha256(b"".join(s.read_bytes() for s in SOURCES) + made_of).hexdigest()[:16]
+    name = hashlib.sha256(b"".join(s.read_bytes() for s in SOURCES + HEADERS) + made_of).hexdigest()[:16]
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "imagend"
     library = folder / f"training-{name}.so"
     if not library.exists():
@@ -51,8 +52,9 @@ def _compiled(machine):
 
 @functools.cache
 def load(machine=ALL):
-    """Kernels, or None without AVX2 or a compiler."""
-    if not {"avx2", "fma"} <= set(_features()):
+    """Kernels, or None without AVX2 or a compiler, or without what `machine` names."""
+    named = {flag[2:] for flag in machine if flag.startswith("-mavx")}
+    if not {"avx2", "fma", *named} <= set(_features()):
         return None
     try:
         return Kernels(_compiled(machine))

@@ -4,7 +4,7 @@
  * Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, Fast Algorithms for Convolutional
  * Neural Networks): a tile of 4x4 outputs needs 36 products per pair of channels instead of 144.
  * Each of the 36 positions of a transformed tile is a matrix product over channels.
- * nets/kernels.py calls this file; one thread, no state.
+ * nets/kernels.py calls this file; one thread, no state. vectors.h: LANES, QUARTER, narrow.
  *
  * Layouts in the transformed domain, p = 0..35 the position, in panels of PANEL tiles:
  *   tiles    [p][panel][channel][PANEL]
@@ -18,87 +18,16 @@
  *   weights  [p][output/4][input/2][4][2]
  */
 
-#include <immintrin.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "vectors.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef __AVX512F__
-typedef __m512 vec;
-#define SET1 _mm512_set1_ps
-#define MULTIPLY_ADD _mm512_fmadd_ps
-#define LOAD _mm512_load_ps
-#define STORE _mm512_store_ps
-#define UNPACK_LOW _mm512_unpacklo_ps
-#define UNPACK_HIGH _mm512_unpackhi_ps
-#define SHUFFLE _mm512_shuffle_ps
-#else
-typedef __m256 vec;
-#define SET1 _mm256_set1_ps
-#define MULTIPLY_ADD _mm256_fmadd_ps
-#define LOAD _mm256_load_ps
-#define STORE _mm256_store_ps
-#define UNPACK_LOW _mm256_unpacklo_ps
-#define UNPACK_HIGH _mm256_unpackhi_ps
-#define SHUFFLE _mm256_shuffle_ps
-#endif
-
 enum {
-    LANES = sizeof(vec) / sizeof(float),
-    QUARTER = LANES / 4,
     PANEL = 2 * LANES,
     POSITIONS = 36,
     LEAST_TILES = 32, /* that are transformed together, while there are images */
 };
-
-static inline vec times(float k, vec x)
-{
-    return SET1(k) * x;
-}
-
-static inline vec plus_times(vec sum, float k, vec x)
-{
-    return MULTIPLY_ADD(SET1(k), x, sum);
-}
-
-/* The numbers whose products the gradients are made of, WIDE of them in a register. */
-#ifdef __AVX512BF16__
-enum { WIDE = 32 };
-typedef uint16_t narrow; /* bfloat16 */
-typedef __m512bh narrow_vec;
-
-static inline __m256i narrowed(vec x)
-{
-    return (__m256i)_mm512_cvtneps_pbh(x);
-}
-
-static inline void store_narrow(narrow *to, vec x)
-{
-    _mm256_store_si256((__m256i *)to, narrowed(x));
-}
-
-static inline narrow_vec load_narrow(const narrow *from)
-{
-    return (narrow_vec)_mm512_load_si512(from);
-}
-
-static inline vec plus_products(vec sums, narrow_vec a, narrow_vec b)
-{
-    return _mm512_dpbf16_ps(sums, a, b);
-}
-#else
-enum { WIDE = LANES };
-typedef float narrow;
-typedef vec narrow_vec;
-#define store_narrow STORE
-#define load_narrow LOAD
-
-static inline vec plus_products(vec sums, vec a, vec b)
-{
-    return MULTIPLY_ADD(a, b, sums);
-}
-#endif
 
 /* The transforms of one dimension, and adjoints for gradients; each is applied along columns, then
  * along rows. */
@@ -155,63 +84,6 @@ static inline void to_weight_gradient(const vec u[6], vec out[3])
     out[0] = plus_times(plus_times(times(1 / 4.f, u[0]), -1 / 6.f, sum), 1 / 24.f, sum2);
     out[1] = plus_times(times(1 / 6.f, u[2] - u[1]), 1 / 12.f, u[3] - u[4]);
     out[2] = plus_times(plus_times(u[5], -1 / 6.f, sum), 1 / 6.f, sum2);
-}
-
-/* Lane 4j + k of four vectors in turn: four numbers from from[4j + k], for j = 0 .. QUARTER - 1. */
-static inline vec load_quarters(const float *const from[LANES], int k, ptrdiff_t offset)
-{
-#ifdef __AVX512F__
-    vec r = _mm512_castps128_ps512(_mm_loadu_ps(from[k] + offset));
-    r = _mm512_insertf32x4(r, _mm_loadu_ps(from[k + 4] + offset), 1);
-    r = _mm512_insertf32x4(r, _mm_loadu_ps(from[k + 8] + offset), 2);
-    return _mm512_insertf32x4(r, _mm_loadu_ps(from[k + 12] + offset), 3);
-#else
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from[k] + offset)),
-                                _mm_loadu_ps(from[k + 4] + offset), 1);
-#endif
-}
-
-/* The inverse of load_quarters. */
-static inline void store_quarters(float *const to[LANES], int k, ptrdiff_t offset, vec r)
-{
-#ifdef __AVX512F__
-    _mm_storeu_ps(to[k] + offset, _mm512_castps512_ps128(r));
-    _mm_storeu_ps(to[k + 4] + offset, _mm512_extractf32x4_ps(r, 1));
-    _mm_storeu_ps(to[k + 8] + offset, _mm512_extractf32x4_ps(r, 2));
-    _mm_storeu_ps(to[k + 12] + offset, _mm512_extractf32x4_ps(r, 3));
-#else
-    _mm_storeu_ps(to[k] + offset, _mm256_castps256_ps128(r));
-    _mm_storeu_ps(to[k + 4] + offset, _mm256_extractf128_ps(r, 1));
-#endif
-}
-
-/* Transposes 4x4 numbers in every quarter. */
-static inline void transpose(const vec in[4], vec out[4])
-{
-    vec a = UNPACK_LOW(in[0], in[1]), b = UNPACK_HIGH(in[0], in[1]);
-    vec c = UNPACK_LOW(in[2], in[3]), d = UNPACK_HIGH(in[2], in[3]);
-    out[0] = SHUFFLE(a, c, 0x44);
-    out[1] = SHUFFLE(a, c, 0xee);
-    out[2] = SHUFFLE(b, d, 0x44);
-    out[3] = SHUFFLE(b, d, 0xee);
-}
-
-/* LANES rows of 4 numbers from as many places, as 4 vectors over the places. */
-static inline void load_rows(const float *const from[LANES], ptrdiff_t offset, vec out[4])
-{
-    vec r[4];
-    for (int k = 0; k < 4; k++)
-        r[k] = load_quarters(from, k, offset);
-    transpose(r, out);
-}
-
-/* The inverse of load_rows. */
-static inline void store_rows(float *const to[LANES], ptrdiff_t offset, const vec in[4])
-{
-    vec r[4];
-    transpose(in, r);
-    for (int k = 0; k < 4; k++)
-        store_quarters(to, k, offset, r[k]);
 }
 
 /* Some images of a batch that are transformed together, and scratch memory for one channel of them.
@@ -315,9 +187,9 @@ static inline void input_column(const vec half[6][6], int j, vec out[6])
     of_input(column, out);
 }
 
-/* Inputs [images][channels][height][width] to tiles. */
-static void transform_inputs(struct Chunk *c, const float *from, ptrdiff_t channels,
-                             ptrdiff_t count, float *tiles)
+/* Inputs [images][channels][height][width] to tiles of float, or of narrow. */
+static inline void transform_inputs(struct Chunk *c, const float *from, ptrdiff_t channels,
+                                    ptrdiff_t count, void *tiles, int to_narrow)
 {
     ptrdiff_t area = c->height * c->width, panel = channels * PANEL;
     ptrdiff_t position = apart(c->panels * panel);
@@ -326,32 +198,16 @@ static void transform_inputs(struct Chunk *c, const float *from, ptrdiff_t chann
         for (int t = 0; t < c->panels * PANEL; t += LANES) {
             vec half[6][6], out[6];
             input_rows(c, t, 0, half);
-            float *to = tiles + (t / PANEL) * panel + channel * PANEL + t % PANEL;
+            ptrdiff_t place = (t / PANEL) * panel + channel * PANEL + t % PANEL;
             for (int j = 0; j < 6; j++) {
                 input_column(half, j, out);
-                for (int i = 0; i < 6; i++)
-                    STORE(to + (6 * i + j) * position, out[i]);
-            }
-        }
-    }
-}
-
-/* The same for the gradient of the weights. */
-static void transform_inputs_narrow(struct Chunk *c, const float *from, ptrdiff_t channels,
-                                    ptrdiff_t count, narrow *tiles)
-{
-    ptrdiff_t area = c->height * c->width, panel = channels * PANEL;
-    ptrdiff_t position = apart(c->panels * panel);
-    for (int channel = 0; channel < channels; channel++) {
-        pad(c, from + channel * area, channels * area, count, 0);
-        for (int t = 0; t < c->panels * PANEL; t += LANES) {
-            vec half[6][6], out[6];
-            input_rows(c, t, 0, half);
-            narrow *to = tiles + (t / PANEL) * panel + channel * PANEL + t % PANEL;
-            for (int j = 0; j < 6; j++) {
-                input_column(half, j, out);
-                for (int i = 0; i < 6; i++)
-                    store_narrow(to + (6 * i + j) * position, out[i]);
+                for (int i = 0; i < 6; i++) {
+                    ptrdiff_t at = place + (6 * i + j) * position;
+                    if (to_narrow)
+                        store_narrow((narrow *)tiles + at, out[i]);
+                    else
+                        STORE((float *)tiles + at, out[i]);
+                }
             }
         }
     }
@@ -430,16 +286,6 @@ static void transform_outputs(struct Chunk *c, const float *tiles, const float *
     }
 }
 
-/* LANES numbers at these distances from `from`. */
-static inline vec gather(const float *from, const int distances[LANES])
-{
-#ifdef __AVX512F__
-    return _mm512_i32gather_ps(_mm512_loadu_si512(distances), from, 4);
-#else
-    return _mm256_i32gather_ps(from, _mm256_loadu_si256((const __m256i *)distances), 4);
-#endif
-}
-
 /* Weights [outputs][inputs][3][3] to the transformed domain. adjoint: of the convolution that takes
  * gradients of the output to those of the input, whose outputs are the inputs of w. */
 static void transform_weights(const float *w, ptrdiff_t outputs, ptrdiff_t inputs, int adjoint,
@@ -492,28 +338,6 @@ static void multiply(const float *weights, const float *tiles, ptrdiff_t outputs
             STORE(products + k * PANEL + LANES, sums[k][1]);
         }
     }
-}
-
-/* Sums of each of LANES vectors. */
-static inline vec sums_of(const vec v[LANES])
-{
-#ifdef __AVX512F__
-    vec r[8];
-    for (int k = 0; k < 8; k++)
-        r[k] =
-            _mm512_shuffle_f32x4(v[k], v[k + 8], 0x44) + _mm512_shuffle_f32x4(v[k], v[k + 8], 0xee);
-    for (int k = 0; k < 4; k++)
-        r[k] =
-            _mm512_shuffle_f32x4(r[k], r[k + 4], 0x88) + _mm512_shuffle_f32x4(r[k], r[k + 4], 0xdd);
-    vec a = UNPACK_LOW(r[0], r[1]) + UNPACK_HIGH(r[0], r[1]);
-    vec b = UNPACK_LOW(r[2], r[3]) + UNPACK_HIGH(r[2], r[3]);
-    vec sums = SHUFFLE(a, b, 0x44) + SHUFFLE(a, b, 0xee); /* of v 0-3, 8-11, 4-7, 12-15 */
-    return _mm512_shuffle_f32x4(sums, sums, 0xd8);
-#else
-    vec low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    vec high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
-    return _mm256_permute2f128_ps(low, high, 0x20) + _mm256_permute2f128_ps(low, high, 0x31);
-#endif
 }
 
 /* Adds the products of gradients and inputs, summed over all tiles of one position. */
@@ -688,7 +512,7 @@ void winograd_convolve(const float *x, const float *w, const float *bias, float 
         } else
 #endif
         {
-            transform_inputs(&c, from, inputs, count, tiles);
+            transform_inputs(&c, from, inputs, count, tiles, 0);
             for (int p = 0; p < POSITIONS; p++)
                 for (int panel = 0; panel < c.panels; panel++)
                     multiply(weights + p * pairs, tiles + p * in_size + panel * in_panel, outputs,
@@ -720,7 +544,7 @@ void winograd_weight_gradient(const float *x, const float *gradient, float *dw, 
     memset(sums, 0, POSITIONS * pairs * sizeof(float));
     for (ptrdiff_t n = 0; n < images; n += c.images) {
         ptrdiff_t count = images - n < c.images ? images - n : c.images;
-        transform_inputs_narrow(&c, x + n * inputs * area, inputs, count, tiles);
+        transform_inputs(&c, x + n * inputs * area, inputs, count, tiles, 1);
         transform_gradients(&c, gradient + n * outputs * area, outputs, count, gradients);
         for (int p = 0; p < POSITIONS; p++)
             multiply_gradients(gradients + p * out_size, tiles + p * in_size, outputs, inputs,
