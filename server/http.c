@@ -129,7 +129,7 @@ static void on_sweep(uv_timer_t *timer)
 
 static enum MHD_Result http_answer(struct http_request *r)
 {
-    if (r->response && !r->queued) {
+    if (r->response && !r->queued && http_stream_ready(r)) {
         r->queued = true;
         if (!r->streaming)
             http_left(r);

@@ -72,6 +72,7 @@ struct http_request {
     size_t stream_at;
     struct http_request *wake_next, **wake_prev; // list of streams with new data
     bool streaming, stream_done, broken;
+    bool stream_due; // the response starts even without data
     const char *keepalive;
     double written; // when the stream was last written to
     void *user;
@@ -103,6 +104,7 @@ void http_set_response(struct http_request *r, int status, const char *type,
 // http_stream.c
 void http_watch(struct http_request *r); // until http_left
 void http_left(struct http_request *r);  // stops watching; calls gone if it was not called yet
+bool http_stream_ready(const struct http_request *r); // whether its headers may be sent
 void http_keep_alive(struct http_server *s, double now);
 void http_abandon(struct http_request *r); // makes the library end it, whatever its state
 

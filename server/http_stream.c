@@ -8,6 +8,7 @@
 #include <string.h>
 
 enum { HTTP_KEEPALIVE_SECONDS = 15 };
+#define HTTP_START_SECONDS .05 // time for a proxy to finish reading a request
 
 // ---- disconnects -------------------------------------------------------------------------------
 
@@ -106,10 +107,20 @@ void http_stream(struct http_request *r, int status, const char *type, void (*go
                  void *ctx)
 {
     r->streaming = true;
+    r->written = clock_seconds();
     r->gone = gone;
     r->gone_ctx = ctx;
     http_set_response(r, status, type,
                       MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, on_read, r, NULL));
+}
+
+// Proxies in Go (Caddy, Traefik) break off a response that starts before they have read the end of
+// the request's body, which they may do after they have forwarded it. Therefore the headers wait
+// for the first data, or for a sweep some time later.
+bool http_stream_ready(const struct http_request *r)
+{
+    return !r->streaming || !r->received || r->stream.len || r->stream_done || r->stream_due ||
+           r->broken;
 }
 
 void http_stream_keepalive(struct http_request *r, const char *text)
@@ -122,6 +133,10 @@ void http_keep_alive(struct http_server *s, double now)
 {
     for (struct http_request *r = s->requests, *next; r; r = next) {
         next = r->next;
+        if (r->streaming && !r->queued && now - r->written > HTTP_START_SECONDS) {
+            r->stream_due = true;
+            http_resume(r);
+        }
         if (r->keepalive && !r->stream_done && now - r->written > HTTP_KEEPALIVE_SECONDS)
             http_stream_write(r, r->keepalive, strlen(r->keepalive));
     }

@@ -229,7 +229,6 @@ def check_stream(at, server):
             f.write("5")  # so far it goes on, and stands still again
         seen = read_until(r, b"event: step", seen)
     read_until(r, b"event: done", seen)
-    # To the end: Caddy 2.6, whose client leaves in that moment, ends the connection that has the next request by then.
     r.read()
     r.connection.close()
 
