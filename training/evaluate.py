@@ -8,7 +8,7 @@ Parts; the first four when none is named:
     guidance   scores and burnt pixels over the guidance scale
     robust     what odd prompts give
     sr         PSNR of the super-resolution stages against bicubic (in torch)
-    sheets     the prompts of prompts.txt at every size
+    sheets     held-out combinations at every size, and what new users type first
     edit       objects replaced, added and recoloured, rough paintings, enlargement
     nouns      every noun, and nouns together, counted, coloured, placed, in other languages
 

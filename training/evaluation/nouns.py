@@ -26,6 +26,7 @@ BARS = {"one noun": (.90, ("shape",)), "two nouns, both": (.85, ("both",)),
         "places and times": (.97, ("scene", "time")),
         "held out pair": (.65, ("whole",)), "held out colour": (.65, ("whole",)), "held out place": (.65, ("whole",)),
         "held out number": (.65, ("whole",))}
+HELD_OUT = ("pair", "colour", "place", "number")
 CATEGORY_BAR, LANGUAGE_BAR, SEEN_AS_KNOWN = .80, .80, .5
 
 
@@ -141,7 +142,7 @@ class Maker:
                 "counting 2..5": self.many(self.counted), "colour of a noun": self.many(lambda: self.coloured("single")),
                 "colours of two nouns": self.many(lambda: self.coloured(self.rng.choice(("left", "right")))),
                 "places and times": self.many(self.placed)}
-        for kind in ("pair", "colour", "place", "number"):
+        for kind in HELD_OUT:
             rows["held out " + kind] = self.held_out(kind)
         for language in foreign.LANGUAGES:
             rows["in " + language] = self.foreign(language)

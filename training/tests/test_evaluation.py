@@ -16,7 +16,7 @@ from PIL import Image
 
 import checker
 import sheet
-from evaluation import diversity, edit, guidance, nouns, sr, table
+from evaluation import diversity, edit, guidance, nouns, sheets, sr, table
 from evaluation.engine import Engine, tensor
 from evaluation.judge import RELATIONS, SIZED_LAYOUTS, assign, judge, mean
 from tests import synthetic
@@ -259,6 +259,14 @@ class Nouns(unittest.TestCase):
                 scores = nouns.extra(s, judge(s, wrong))
                 self.assertEqual((scores["shape"], scores["grey"], scores["whole"]), (0., 1., 0.))
                 self.assertEqual(scores.get("both", 0.) + scores.get("counted", 0.), 0.)
+
+    def test_sheets_show_what_training_never_saw(self):
+        context = types.SimpleNamespace(cast=Cast.of(synthetic.atlas()), seed=5, count=3, waves=None)
+        captions = sheets.held_out(context)
+        self.assertTrue(captions)
+        self.assertEqual(captions, sheets.held_out(context))
+        context.cast = None
+        self.assertEqual(len(sheets.held_out(context)), 48)
 
     def test_weak_nouns_are_listed(self):
         cast, rows = self.made()
