@@ -8,6 +8,7 @@ solid nearly is, and both kinds share one picture.
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import random
 
@@ -40,9 +41,8 @@ class NounMix:
     colour: float = .25         # chance of a colour word, where the noun has variants
     sized: float = .12
     weather: float = .08
-    flying: float = .6          # chance that what may fly does
-    spread: float = 1.
-    mirror: float = .35
+    flying: float = 1.          # chance that what may fly does
+    mirror: float = 0.
     plain_caption: float = .1
     placeless: float = .25
     timeless: float = .3
@@ -123,10 +123,23 @@ def scene_of(view, layout, objects):
     return Scene(0, layout, ground, time, backdrop, horizon, mountains, objects, numbers, weather=weather, view=view)
 
 
-# how tall a single object is by its size class; how tall the largest of several, and the least that any is
-SINGLE = (.54, .57, .60, .63, .66, .69)
-SEVERAL = {2: (.44, .23), 3: (.35, .20)}
-SIZED = {None: 1., "small": .74, "large": 1.26}
+# A network learns what a noun looks like many times faster where objects differ only in steps: heights are on this
+# scale, feet on a grid of GRID steps, which is 4 pixels at 64, and no drawing is turned or stretched.
+STEP = 2 ** (1 / 3)
+HEIGHTS = [.8 * STEP ** -k for k in range(9)]
+GRID = 16
+SINGLE = .635                                   # how tall a single object is
+SEVERAL = {2: (.48, .25), 3: (.38, .20)}        # how tall the largest of several, and the least that any is
+SIZED = {None: 1., "small": 1 / STEP, "large": STEP}
+
+
+def on_scale(height, most):
+    """The nearest of HEIGHTS that hardly exceeds `most`."""
+    return min((h for h in HEIGHTS if h < 1.07 * most), key=lambda h: abs(math.log(h / height)), default=HEIGHTS[-1])
+
+
+def on_grid(place, grid=GRID):
+    return round(place * grid) / grid
 
 
 class Stage:
@@ -161,15 +174,7 @@ class Stage:
         obj = Object("noun:" + self.cast.nouns[noun].id, worlds.COLOUR_NAMES[variant - 1] if variant else "",
                      size=size, group=group, names_colour=variant > 0, noun=noun, variant=variant,
                      drawing=self.cast.drawing(self.rng, noun, variant))
-        return self.vary(obj)
-
-    def vary(self, obj):
-        """Small differences, other ones for every object of a row."""
-        if obj.noun >= 0:
-            rng, spread = self.rng, self.mix.spread
-            obj.tilt = spread * rng.uniform(-5, 5)
-            obj.stretch = 1 + spread * rng.uniform(-.07, .07)
-            obj.mirror = rng.random() < self.mix.mirror and "t" not in self.cast.nouns[obj.noun].flags
+        obj.mirror = self.rng.random() < self.mix.mirror and "t" not in self.cast.nouns[noun].flags
         return obj
 
     def height(self, obj):
@@ -177,20 +182,19 @@ class Stage:
         return self.cast.heights[obj.noun] if obj.noun >= 0 else .30
 
     def aspect(self, obj):
-        return self.cast.aspect[obj.noun] * obj.stretch if obj.noun >= 0 else 1.
+        return self.cast.aspect[obj.noun] if obj.noun >= 0 else 1.
 
     def fit(self, obj, extent, width, height=.62):
         """Sets r for about the extent, within width and height: wide things are lower than tall ones."""
         aspect = self.aspect(obj)
-        tall = extent * SIZED[obj.size] * (1 + self.mix.spread * self.rng.uniform(-.05, .05))
-        tall *= 1.08 if aspect < .6 else max(1., aspect) ** -.5
-        obj.r = min(tall, width / aspect, height) / 2
+        tall = extent * SIZED[obj.size] * max(1., aspect) ** -.5
+        obj.r = on_scale(tall, min(width / aspect, height)) / 2
         return obj
 
-    def put(self, obj, x, y, sx=.03, sy=.015):
-        spread = self.mix.spread
-        obj.x = x + spread * self.rng.uniform(-sx, sx)
-        obj.y = y + spread * self.rng.uniform(-sy, sy)
+    def put(self, obj, x, y, aside=0):
+        """aside: how many steps of the grid it may be from x."""
+        obj.x = on_grid(x) + self.rng.randint(-aside, aside) / GRID
+        obj.y = on_grid(y)
         obj.phase, obj.skew = self.rng.random(), self.rng.uniform(.15, .35) * self.rng.choice((-1, 1))
         return obj
 
@@ -204,13 +208,13 @@ class Stage:
 
     def single(self):
         a = self.actor(1)
-        self.fit(a, SINGLE[self.cast.nouns[a.noun].size - 1], .90, .82)
-        self.put(a, .5, .91, .05)
+        self.fit(a, SINGLE, .88, .8)
+        self.put(a, .5, .92, 1)
         return [a]
 
     def row(self, first, places, extent, width):
         self.fit(first, extent, width, extent * 1.15)
-        return [self.put(self.vary(dataclasses.replace(first)), x, y, .012, .01) for x, y in places]
+        return [self.put(dataclasses.replace(first), x, y) for x, y in places]
 
     def count(self):
         n = self.wanted.count or self.rng.choice((2, 2, 3, 3, 4, 5))
@@ -228,9 +232,9 @@ class Stage:
         a = self.actor(1, lambda n: "f" in n.flags, .2, SOLIDS)
         b = self.actor(2, lambda n: "f" not in n.flags)
         self.zoom([a, b], .6)
-        a.r, b.r = min(a.r, .17), min(b.r, .22)
-        self.put(b, .5, .91, .05)
-        self.put(a, b.x, .37, .05, .02)
+        a.r, b.r = min(a.r, HEIGHTS[4] / 2), min(b.r, HEIGHTS[3] / 2)
+        self.put(b, .5, .92, 1)
+        self.put(a, b.x, .37)
         a.floating = True
         return [a, b]
 
@@ -238,11 +242,11 @@ class Stage:
         a = self.actor(1, lambda n: "f" not in n.flags and n.size < 6)
         b = self.actor(2, lambda n: "f" not in n.flags and n.size > 1, .25, ["cube", "cylinder"])
         self.zoom([a, b], .6)
-        b.r = max(min(b.r, .22), .16)
-        a.r = min(a.r, .17, .45 / self.aspect(a))
-        self.put(b, .5, .92, .05)
-        top = worlds.TOP[b.shape] if b.noun < 0 else 1.88
-        self.put(a, b.x, b.y - b.r * top, .012, 0)
+        b.r = max(min(b.r, HEIGHTS[3] / 2), HEIGHTS[4] / 2)
+        a.r = min(a.r, HEIGHTS[4] / 2)
+        self.put(b, .5, .92, 1)
+        self.put(a, b.x, 0)
+        a.y = on_grid(b.y - b.r * (worlds.TOP[b.shape] if b.noun < 0 else 1.88), 2 * GRID)
         a.resting = True
         return [a, b]
 
@@ -257,8 +261,8 @@ class Stage:
 
     def three(self, order):
         objs = [self.actor(1, solid=self.mix.mixed), self.actor(2), self.actor(3)]
-        self.zoom(objs, .30)
-        return [self.put(o, (.18, .5, .82)[place], .87, .015) for o, place in zip(objs, order)]
+        self.zoom(objs, .32)
+        return [self.put(o, (.18, .5, .82)[place], .87) for o, place in zip(objs, order)]
 
     def count_next(self):
         n = 2 if (self.wanted.count or self.rng.choice((2, 2, 3))) == 2 else 3
@@ -267,7 +271,7 @@ class Stage:
         row = self.row(first, [((.15, .41)[i] if n == 2 else (.13, .34, .55)[i], .87) for i in range(n)],
                        .29 if n == 2 else .24, .25 if n == 2 else .20)
         self.fit(other, .36, .32, .42)
-        return row + [self.put(other, .81, .87, .015)]
+        return row + [self.put(other, .81, .87)]
 
     def objects(self, layout):
         if layout == "empty":
@@ -312,12 +316,11 @@ def _float(stage, scene):
             o.floating = o.floating or (scene.ground in AFLOAT and not o.resting and scene.ground == "space")
             continue
         if scene.ground == "space":
-            o.floating, o.y = True, min(.95, o.y - max(0., .5 - o.r) * rng.uniform(.35, .75))
-            o.tilt *= 3
+            o.floating, o.y = True, on_grid(min(.95, o.y - max(0., .5 - o.r) * rng.choice((.4, .7))))
         elif scene.ground == "underwater" and ("u" in flags or category == "sea animals"):
-            o.floating, o.y = True, o.y - max(0., .5 - o.r) * rng.uniform(.1, .6)
+            o.floating, o.y = True, on_grid(o.y - max(0., .5 - o.r) * rng.choice((.2, .5)))
         elif scene.layout == "single" and "f" in flags and rng.random() < stage.mix.flying:
-            o.floating, o.y = True, .30 + o.r + rng.uniform(-.04, .06)
+            o.floating, o.y = True, on_grid(max(.30 + o.r, .04 + 2 * o.r))
     return scene
 
 
