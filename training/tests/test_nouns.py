@@ -90,13 +90,19 @@ class Captions(unittest.TestCase):
                 self.assertGreater(o.y - 2 * o.r, -.08, s.caption)
                 self.assertLess(o.y, 1.0, s.caption)
 
-    def test_nouns_differ_only_in_steps(self):
+    def test_a_caption_settles_how_a_noun_stands(self):
         for s in scenes(400):
             for o in s.objects:
                 self.assertEqual((o.tilt, o.stretch, o.mirror), (0., 1., False))
                 self.assertLess(min(abs(2 * o.r - h) for h in staging.HEIGHTS), 1e-6, s.caption)
                 self.assertEqual(o.x * staging.GRID % 1, 0, s.caption)
                 self.assertEqual(o.y * (2 if o.resting else 1) * staging.GRID % 1, 0, s.caption)
+        poses = {(o.noun, o.size, o.x, o.y, o.r) for s in scenes(400, layout="single") for o in s.objects if not o.floating}
+        self.assertEqual(len(poses), len({pose[:2] for pose in poses}))
+
+    def test_it_varies_where_the_mix_says_so(self):
+        some = [o for s in scenes(40, NounMix(solids=0., spread=1.), "single") for o in s.objects]
+        self.assertEqual(len({(o.tilt, o.stretch, o.x, o.y, o.r) for o in some}), 40)
 
     def test_held_out_combinations_are_kept_apart(self):
         kept = staging.held_out_nouns()

@@ -42,6 +42,7 @@ class NounMix:
     sized: float = .12
     weather: float = .08
     flying: float = 1.          # chance that what may fly does
+    spread: float = 0.          # how far positions, sizes and angles vary; 0: a caption settles them
     mirror: float = 0.
     plain_caption: float = .1
     placeless: float = .25
@@ -123,8 +124,8 @@ def scene_of(view, layout, objects):
     return Scene(0, layout, ground, time, backdrop, horizon, mountains, objects, numbers, weather=weather, view=view)
 
 
-# A network learns what a noun looks like many times faster where objects differ only in steps: heights are on this
-# scale, feet on a grid of GRID steps, which is 4 pixels at 64, and no drawing is turned or stretched.
+# A network learns what a noun looks like many times faster where a caption settles how it stands (NounMix.spread 0):
+# heights are on this scale, feet on a grid of GRID steps, which is 4 pixels at 64, and no drawing is turned or stretched.
 STEP = 2 ** (1 / 3)
 HEIGHTS = [.8 * STEP ** -k for k in range(9)]
 GRID = 16
@@ -174,7 +175,15 @@ class Stage:
         obj = Object("noun:" + self.cast.nouns[noun].id, worlds.COLOUR_NAMES[variant - 1] if variant else "",
                      size=size, group=group, names_colour=variant > 0, noun=noun, variant=variant,
                      drawing=self.cast.drawing(self.rng, noun, variant))
-        obj.mirror = self.rng.random() < self.mix.mirror and "t" not in self.cast.nouns[noun].flags
+        return self.vary(obj)
+
+    def vary(self, obj):
+        """Small differences, other ones for every object of a row."""
+        if obj.noun >= 0:
+            rng, spread = self.rng, self.mix.spread
+            obj.tilt = spread * rng.uniform(-5, 5)
+            obj.stretch = 1 + spread * rng.uniform(-.07, .07)
+            obj.mirror = rng.random() < self.mix.mirror and "t" not in self.cast.nouns[obj.noun].flags
         return obj
 
     def height(self, obj):
@@ -188,13 +197,12 @@ class Stage:
         """Sets r for about the extent, within width and height: wide things are lower than tall ones."""
         aspect = self.aspect(obj)
         tall = extent * SIZED[obj.size] * max(1., aspect) ** -.5
-        obj.r = on_scale(tall, min(width / aspect, height)) / 2
+        obj.r = on_scale(tall, min(width / aspect, height)) / 2 * (1 + self.mix.spread * self.rng.uniform(-.06, .06))
         return obj
 
-    def put(self, obj, x, y, aside=0):
-        """aside: how many steps of the grid it may be from x."""
-        obj.x = on_grid(x) + self.rng.randint(-aside, aside) / GRID
-        obj.y = on_grid(y)
+    def put(self, obj, x, y, grid=GRID):
+        obj.x = on_grid(x, grid) + self.mix.spread * self.rng.uniform(-.03, .03)
+        obj.y = on_grid(y, grid) + self.mix.spread * self.rng.uniform(-.015, .015)
         obj.phase, obj.skew = self.rng.random(), self.rng.uniform(.15, .35) * self.rng.choice((-1, 1))
         return obj
 
@@ -209,12 +217,12 @@ class Stage:
     def single(self):
         a = self.actor(1)
         self.fit(a, SINGLE, .88, .8)
-        self.put(a, .5, .92, 1)
+        self.put(a, .5, .92)
         return [a]
 
     def row(self, first, places, extent, width):
         self.fit(first, extent, width, extent * 1.15)
-        return [self.put(dataclasses.replace(first), x, y) for x, y in places]
+        return [self.put(self.vary(dataclasses.replace(first)), x, y) for x, y in places]
 
     def count(self):
         n = self.wanted.count or self.rng.choice((2, 2, 3, 3, 4, 5))
@@ -233,7 +241,7 @@ class Stage:
         b = self.actor(2, lambda n: "f" not in n.flags)
         self.zoom([a, b], .6)
         a.r, b.r = min(a.r, HEIGHTS[4] / 2), min(b.r, HEIGHTS[3] / 2)
-        self.put(b, .5, .92, 1)
+        self.put(b, .5, .92)
         self.put(a, b.x, .37)
         a.floating = True
         return [a, b]
@@ -244,19 +252,17 @@ class Stage:
         self.zoom([a, b], .6)
         b.r = max(min(b.r, HEIGHTS[3] / 2), HEIGHTS[4] / 2)
         a.r = min(a.r, HEIGHTS[4] / 2)
-        self.put(b, .5, .92, 1)
-        self.put(a, b.x, 0)
-        a.y = on_grid(b.y - b.r * (worlds.TOP[b.shape] if b.noun < 0 else 1.88), 2 * GRID)
+        self.put(b, .5, .92)
+        self.put(a, b.x, b.y - b.r * (worlds.TOP[b.shape] if b.noun < 0 else 1.88), 2 * GRID)
         a.resting = True
         return [a, b]
 
     def depth(self):
         near, far = self.actor(1), self.actor(2, solid=self.mix.mixed)
-        side = self.rng.choice((-1, 1))
         self.fit(near, .30, .42, .34)
         self.fit(far, .50, .60, .50)
-        self.put(near, .5 + .15 * side, .94)
-        self.put(far, .5 - .12 * side, .74)
+        self.put(near, .65, .94)
+        self.put(far, .38, .74)
         return [near, far]
 
     def three(self, order):
@@ -279,7 +285,7 @@ class Stage:
         if layout in ("left", "right", "next"):
             return self.sides(layout)
         if layout == "between":
-            return self.three(self.rng.choice(((1, 0, 2), (1, 2, 0))))
+            return self.three((1, 0, 2))
         if layout == "list":
             return self.three((0, 1, 2))
         return {"single": self.single, "count": self.count, "above": self.above, "on top": self.on_top,
@@ -316,9 +322,9 @@ def _float(stage, scene):
             o.floating = o.floating or (scene.ground in AFLOAT and not o.resting and scene.ground == "space")
             continue
         if scene.ground == "space":
-            o.floating, o.y = True, on_grid(min(.95, o.y - max(0., .5 - o.r) * rng.choice((.4, .7))))
+            o.floating, o.y = True, on_grid(min(.95, o.y - max(0., .5 - o.r) * .55))
         elif scene.ground == "underwater" and ("u" in flags or category == "sea animals"):
-            o.floating, o.y = True, on_grid(o.y - max(0., .5 - o.r) * rng.choice((.2, .5)))
+            o.floating, o.y = True, on_grid(o.y - max(0., .5 - o.r) * .4)
         elif scene.layout == "single" and "f" in flags and rng.random() < stage.mix.flying:
             o.floating, o.y = True, on_grid(max(.30 + o.r, .04 + 2 * o.r))
     return scene
