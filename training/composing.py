@@ -136,6 +136,6 @@ def options(args):
     args.add_argument("--atlas", type=pathlib.Path, required=True, help="folder of atlas.build")
     args.add_argument("--waves", type=int, nargs="*", help="of the vocabulary; all that the atlas has without it")
     args.add_argument("--mix", default=None, help="JSON of world.staging.NounMix; the full world without it")
-    args.add_argument("--object-weight", type=float, default=4.)
+    args.add_argument("--object-weight", type=float, default=16., help="how much more pixels of objects count than others")
     args.add_argument("--composers", type=int, default=0,
                       help="processes that compose pictures, for a GPU; without them each worker does it itself")
