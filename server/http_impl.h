@@ -104,8 +104,8 @@ void http_set_response(struct http_request *r, int status, const char *type,
 // http_stream.c
 void http_watch(struct http_request *r); // until http_left
 void http_left(struct http_request *r);  // stops watching; calls gone if it was not called yet
-bool http_stream_ready(const struct http_request *r); // whether its headers may be sent
-void http_keep_alive(struct http_server *s, double now);
+bool http_stream_ready(const struct http_request *r);    // whether its headers may be sent
+void http_keep_alive(struct http_server *s, double now); // also starts the streams that are due
 void http_abandon(struct http_request *r); // makes the library end it, whatever its state
 
 // http_tls.c

@@ -114,9 +114,9 @@ void http_stream(struct http_request *r, int status, const char *type, void (*go
                       MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, on_read, r, NULL));
 }
 
-// Proxies in Go (Caddy, Traefik) break off a response that starts before they have read the end of
-// the request's body, which they may do after they have forwarded it. Therefore the headers wait
-// for the first data, or for a sweep some time later.
+// Go's HTTP server closes a request's body when the response starts. A proxy in Go (seen with Caddy
+// 2.6) that has forwarded the body, but not read its end yet, then breaks off. Therefore the
+// headers wait for the first data, or for a sweep some time later.
 bool http_stream_ready(const struct http_request *r)
 {
     return !r->streaming || !r->received || r->stream.len || r->stream_done || r->stream_due ||

@@ -136,12 +136,13 @@ class Pictures(unittest.TestCase):
             self.assertLess(abs(float(y.min()) / 128 - (o.y - 2 * o.r)), .06, s.caption)
 
     def test_resolutions_agree(self):
-        some = scenes(12, NounMix(solids=0., weather=.3))
+        # Without cities: one at night agrees with itself to 23.4 dB, see the next test.
+        places = {name: weight for name, weight in staging.PLACES.items() if name != "city"}
+        some = scenes(12, NounMix(solids=0., weather=.3, places=places))
         small = render(some, 64, atlas=synthetic.atlas())
         large = F.avg_pool2d(render(some, 512, atlas=synthetic.atlas()), 8)
         error = (small - large).pow(2).mean((1, 2, 3))
-        # A city at night, which is one of the twelve, agrees with itself to 23.4 dB when nothing stands in it.
-        self.assertGreater(float(-10 * torch.log10(error.max())), 23)
+        self.assertGreater(float(-10 * torch.log10(error.max())), 25)
         self.assertGreater(float(-10 * torch.log10(error.mean())), 29)
 
     def test_every_place_and_weather_agrees_with_itself_at_other_sizes(self):
